@@ -1,0 +1,24 @@
+"""MAML (Finn, Abbeel and Levine, arXiv 1703.03400), and FOMAML by ``first_order``.
+
+    phi_i = theta - alpha * grad L(theta, D_i^tr)                      equation 1, repeated ``steps`` times
+    min over theta of sum_i L(phi_i, D_i^ts)                           equation 2
+"""
+
+from functools import partial
+
+from ..inner import trajectory
+from ..outer import query_loss
+from ..ranges import Natural, Rate
+from ..types import Algorithm, Batch, LossFn, Params
+
+
+def maml(loss_fn: LossFn, *, inner_lr: Rate, steps: Natural, first_order: bool = False) -> Algorithm:
+    """Learn an initialisation theta from which a few gradient steps fit a new task."""
+
+    def phis(theta: Params, support: Batch, steps: int = steps) -> list[Params]:
+        return trajectory(loss_fn, theta, support, inner_lr, steps=steps, first_order=first_order)
+
+    def adapt(theta: Params, support: Batch) -> Params:
+        return phis(theta, support)[-1]
+
+    return Algorithm(dict, adapt, partial(query_loss, loss_fn, adapt), phis)

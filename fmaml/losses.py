@@ -1,0 +1,65 @@
+"""Losses and metrics: a criterion of (output, y), made into a function of (params, batch) or (params, task)."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+from torch.nn import functional as F
+
+from .types import Batch, LossFn, MetricFn, Params, Task
+
+Apply = Callable[[Params, Tensor], Tensor]
+Criterion = Callable[[Tensor, Tensor], Tensor]  # (output [n, *output], y [n, *target]) -> scalar
+
+
+def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """Mean cross entropy in nats; ``logits`` [n, classes], ``y`` int64 [n]."""
+    return F.cross_entropy(logits, y)
+
+
+def mse(output: Tensor, y: Tensor) -> Tensor:
+    """Mean squared error over all entries; both [n, *target]."""
+    return (output - y).square().mean()
+
+
+def accuracy(logits: Tensor, y: Tensor) -> Tensor:
+    """The fraction of rows whose largest logit is the label's; ``logits`` [n, classes], ``y`` int64 [n]."""
+    return (logits.argmax(-1) == y).to(logits.dtype).mean()
+
+
+def supervised(apply: Apply, criterion: Criterion) -> LossFn:
+    """The loss L(params, batch) = criterion(apply(params, x), y)."""
+
+    def loss_fn(params: Params, batch: Batch) -> Tensor:
+        return criterion(apply(params, batch.x), batch.y)
+
+    return loss_fn
+
+
+def transductive(apply: Apply, criterion: Criterion) -> MetricFn:
+    """The criterion on the query set with all queries in one forward pass.
+
+    A network that normalises by batch statistics then sees the other queries too, as in the published MAML numbers.
+    """
+
+    def metric_fn(params: Params, task: Task) -> Tensor:
+        return criterion(apply(params, task.query.x), task.query.y)
+
+    return metric_fn
+
+
+def inductive(apply: Apply, criterion: Criterion) -> MetricFn:
+    """The criterion on the query set with each query alone beside the support set in its own forward pass.
+
+    What a prediction can use is then the support set and the one example, never the other queries.
+    """
+
+    def predict(params: Params, support: Tensor, x: Tensor) -> Tensor:
+        return apply(params, torch.cat([support, x[None]]))[-1]
+
+    def metric_fn(params: Params, task: Task) -> Tensor:
+        outputs = vmap(predict, (None, None, 0))(params, task.support.x, task.query.x)
+        return criterion(outputs, task.query.y)
+
+    return metric_fn

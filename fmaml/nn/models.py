@@ -1,0 +1,112 @@
+"""Networks as (init, apply): parameters are a flat dict of dotted names, the forward pass a pure function of it."""
+
+import math
+from typing import Literal
+
+import torch
+from einops import reduce
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from ..ranges import Count
+from ..types import Model, Params
+from .ops import batch_norm, group_norm, layer_norm
+
+GROUPS = 8  # channels are normalised in this many groups by norm="group"
+LAYERS = 4
+
+
+def mlp(
+    *,
+    inputs: tuple[int, ...],
+    outputs: int,
+    hidden: list[Count] = (40, 40),  # type: ignore[assignment]
+    activation: Literal["relu", "tanh"] = "relu",
+) -> Model:
+    """A multi-layer perceptron: [n, *inputs] -> [n, outputs]. The default is the sinusoid network of 1703.03400."""
+    sizes = [math.prod(inputs), *hidden, outputs]
+    act = {"relu": torch.relu, "tanh": torch.tanh}[activation]
+
+    def init(generator: Generator) -> Params:
+        params = {}
+        for i, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:], strict=False), 1):
+            params |= linear_init(f"layer{i}", fan_in, fan_out, generator)
+        return params
+
+    def apply(params: Params, x: Tensor) -> Tensor:
+        h = x.flatten(1)  # [n, inputs]
+        for i in range(1, len(sizes)):
+            h = F.linear(h, params[f"layer{i}.weight"], params[f"layer{i}.bias"])
+            h = act(h) if i < len(sizes) - 1 else h
+        return h
+
+    return Model(init, apply)
+
+
+def conv4(
+    *,
+    inputs: tuple[int, ...],
+    outputs: int,
+    width: Count = 64,
+    pool: Literal["stride", "max"] = "stride",
+    norm: Literal["batch", "group", "layer", "none"] = "batch",
+) -> Model:
+    """The few-shot network: four 3x3 convolutions, each normalised and rectified; [n, C, H, W] -> [n, outputs].
+
+    ``pool="stride"`` halves the image by the convolution's stride and ends in a mean over positions (Omniglot in
+    1703.03400); ``pool="max"`` halves it by 2x2 max-pooling and ends in all positions (mini-ImageNet). A convolution
+    has no bias where a norm's shift follows it.
+    """
+    channels, height, wide = inputs
+    features = width if pool == "stride" else width * (height >> LAYERS) * (wide >> LAYERS)
+    if features == 0:
+        raise ValueError(f"conv4: images of {height}x{wide} vanish in {LAYERS} poolings; at least 16x16 is needed")
+    if norm == "group" and width % GROUPS:
+        raise ValueError(f"conv4: width = {width} must be a multiple of {GROUPS} for norm = 'group'")
+    stride = 2 if pool == "stride" else 1
+
+    def init(generator: Generator) -> Params:
+        params = {}
+        for i in range(1, LAYERS + 1):
+            params |= conv_init(f"conv{i}", channels if i == 1 else width, width, generator)
+            params |= norm_init(f"norm{i}", width) if norm != "none" else {f"conv{i}.bias": torch.zeros(width)}
+        return params | linear_init("head", features, outputs, generator)
+
+    def apply(params: Params, x: Tensor) -> Tensor:
+        for i in range(1, LAYERS + 1):  # x: [n, channels or width, h, w]
+            x = F.conv2d(x, params[f"conv{i}.weight"], params.get(f"conv{i}.bias"), stride=stride, padding=1)
+            x = torch.relu(normalise(norm, params, f"norm{i}", x))
+            x = F.max_pool2d(x, 2) if pool == "max" else x
+        x = reduce(x, "n c h w -> n c", "mean") if pool == "stride" else x.flatten(1)  # [n, features]
+        return F.linear(x, params["head.weight"], params["head.bias"])
+
+    return Model(init, apply)
+
+
+def normalise(norm: str, params: Params, name: str, x: Tensor) -> Tensor:
+    """Norm layer ``name`` of the kind ``norm`` on x [n, channels, ...]."""
+    if norm == "none":
+        return x
+    scale, shift = params[f"{name}.weight"], params[f"{name}.bias"]
+    if norm == "batch":
+        return batch_norm(x, scale, shift)
+    return layer_norm(x, scale, shift) if norm == "layer" else group_norm(x, scale, shift, GROUPS)
+
+
+def conv_init(name: str, fan_in: int, fan_out: int, generator: Generator, size: int = 3) -> Params:
+    return {f"{name}.weight": xavier((fan_out, fan_in, size, size), generator)}
+
+
+def norm_init(name: str, width: int) -> Params:
+    return {f"{name}.weight": torch.ones(width), f"{name}.bias": torch.zeros(width)}
+
+
+def linear_init(name: str, fan_in: int, fan_out: int, generator: Generator) -> Params:
+    return {f"{name}.weight": xavier((fan_out, fan_in), generator), f"{name}.bias": torch.zeros(fan_out)}
+
+
+def xavier(shape: tuple[int, ...], generator: Generator) -> Tensor:
+    """Uniform in +-sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010, equation 16)."""
+    area = math.prod(shape[2:])
+    bound = math.sqrt(6 / (area * (shape[0] + shape[1])))
+    return (torch.rand(shape, generator=generator) * 2 - 1) * bound

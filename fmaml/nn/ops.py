@@ -1,0 +1,32 @@
+"""The layers whose second-order gradients under vmap need care, as pure functions of tensors.
+
+Layout is channels first: images are [n, channels, height, width].
+"""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def batch_norm(x: Tensor, scale: Tensor, shift: Tensor, eps: float = 1e-5) -> Tensor:
+    """Normalise each channel by the statistics of this very batch, then scale and shift; x [n, channels, ...].
+
+    There are no running statistics: MAML normalises the support set and the query set each by its own. The affine
+    part stands outside `F.batch_norm`, whose own weight and bias give wrong second-order gradients under vmap.
+    """
+    return channelwise(F.batch_norm(x, None, None, training=True, eps=eps), scale, shift)
+
+
+def group_norm(x: Tensor, scale: Tensor, shift: Tensor, groups: int, eps: float = 1e-5) -> Tensor:
+    """Normalise each example over groups of channels and all positions, then scale and shift; x [n, channels, ...]."""
+    return channelwise(F.group_norm(x, groups, eps=eps), scale, shift)
+
+
+def layer_norm(x: Tensor, scale: Tensor, shift: Tensor, eps: float = 1e-5) -> Tensor:
+    """Normalise each example over channels and positions, then scale and shift each channel; x [n, channels, ...]."""
+    return group_norm(x, scale, shift, groups=1, eps=eps)
+
+
+def channelwise(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """scale * x + shift with one number a channel; x [n, channels, ...]."""
+    shape = (-1,) + (1,) * (x.ndim - 2)
+    return x * scale.view(shape) + shift.view(shape)
