@@ -1,0 +1,78 @@
+"""Omniglot (Lake, Salakhutdinov and Tenenbaum, Science 2015): 1,623 characters from 50 alphabets, 20 drawings each."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from ..ranges import Count, Ways
+from . import drawings
+from .cache import cached, fingerprint
+from .characters import CLASSES, DRAWINGS, SIZE
+from .download import download as fetch
+from .episodes import Split, episodes, even, rotated
+from .find import cache_folder, find, missing
+from .source import Source
+
+URL = "https://github.com/brendenlake/omniglot/raw/master/python/"
+MD5 = {
+    "images_background": "68d2efa1b9178cc56df9314c21c6e718",
+    "images_evaluation": "6b91aef0f799c5bb55b94e3f2daec811",
+}
+FOLDERS = ("omniglot", "omniglot-py")  # the second is torchvision's
+EXPECTED = "images_background and images_evaluation, each a .zip or a folder of Alphabet/characterNN/*.png"
+VERSION = 1  # of what is cached: raise it when the same files would give other tensors
+
+
+def omniglot(
+    *,
+    seed: int,
+    device: torch.device,
+    ways: Ways = 5,
+    shots: Count = 1,
+    queries: Count = 5,
+    root: str | None = None,
+    download: bool = True,
+    rotate: tuple[Literal["train", "val", "test"], ...] = ("train",),
+) -> Source:
+    """Tasks of ``ways`` characters, split 1,100 / 100 / 423 as in the original MAML code, 28x28, ink 1 on 0.
+
+    ``root`` is the folder that holds the files; without it they are looked for, and downloaded if ``download``.
+    The characters of the splits named by ``rotate`` also count turned by 90, 180 and 270 degrees.
+    """
+    parts = locate(root, download)
+    names = {split: characters(split) for split in CLASSES}
+    everyone = [name for split in names.values() for name in split]
+    key = fingerprint(VERSION, SIZE, "lanczos", drawings.state(parts), everyone)
+    images = cached(cache_folder() / f"omniglot-{key}.safetensors", lambda: drawings.read(parts, everyone))
+    splits = character_splits(images.to(device), rotate)
+    about = {"data": "omniglot", "files": [str(part) for part in parts], "rotate": list(rotate)}
+    return episodes(splits, seed=seed, ways=ways, shots=shots, queries=queries, about=about)
+
+
+def character_splits(images: torch.Tensor, rotate: tuple[str, ...]) -> dict[str, Split]:
+    """Uint8 [1623, 20, 1, 28, 28], characters in the order train, val, test, cut into the three splits."""
+    parts = zip(CLASSES, images.split(list(CLASSES.values())), strict=True)
+    return {name: rotated(even(part)) if name in rotate else even(part) for name, part in parts}
+
+
+def characters(split: str) -> list[str]:
+    """The names of a split, such as ``images_background/Greek/character01``, from the file that fixes it."""
+    lines = (Path(__file__).parent / "splits" / f"omniglot_{split}.txt").read_text().splitlines()
+    return [line for line in lines if not line.startswith("#")]
+
+
+def locate(root: str | None, download: bool) -> list[Path]:
+    """Both parts, downloaded if need be and allowed. A root that was asked for is never passed over."""
+    found = find(drawings.locate, root, FOLDERS)
+    if found is None and root is None and download:
+        for part in drawings.PARTS:
+            path = cache_folder() / "omniglot" / f"{part}.zip"
+            fetch(URL + path.name, path, MD5[part], cure=CURE)
+        found = find(drawings.locate, root, FOLDERS)
+    if found is None:
+        raise missing("Omniglot", root, FOLDERS, EXPECTED)
+    return found
+
+
+CURE = "name a folder that holds it by data.root=FOLDER or FMAML_DATA=FOLDER, or take data.name=glyphs (needs no file)"
