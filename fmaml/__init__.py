@@ -1,37 +1,31 @@
-"""Functional MAML on torch.func: one vectorised call for a whole meta-batch of tasks."""
+"""Functional MAML on torch.func: one vectorised call for a whole meta-batch of tasks.
 
-from .algorithms.maml import maml as maml
-from .inner import adapt as adapt
-from .inner import inner_update as inner_update
-from .inner import trajectory as trajectory
-from .losses import accuracy as accuracy
-from .losses import cross_entropy as cross_entropy
-from .losses import inductive as inductive
-from .losses import mse as mse
-from .losses import supervised as supervised
-from .losses import transductive as transductive
-from .nn.models import conv4 as conv4
-from .nn.models import mlp as mlp
-from .optim import adam as adam
-from .optim import adamw as adamw
-from .optim import chain as chain
-from .optim import clip_by_global_norm as clip_by_global_norm
-from .optim import cosine as cosine
-from .optim import momentum as momentum
-from .optim import sgd as sgd
-from .outer import evaluate as evaluate
-from .outer import init_state as init_state
-from .outer import meta_grad as meta_grad
-from .outer import meta_loss as meta_loss
-from .outer import meta_step as meta_step
-from .outer import query_loss as query_loss
-from .types import Algorithm as Algorithm
-from .types import Batch as Batch
-from .types import MetaState as MetaState
-from .types import Model as Model
-from .types import Optimizer as Optimizer
-from .types import Params as Params
-from .types import Task as Task
-from .types import Transform as Transform
+The public API is the list of imports in ``__init__.pyi``. Each name is imported when it is first used, so that the
+command line can answer without the second that importing torch takes.
+"""
+
+import ast
+from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 __version__ = "0.1.0"
+
+_HOME = {
+    alias.name: f".{node.module}"
+    for node in ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8")).body
+    if isinstance(node, ast.ImportFrom)
+    for alias in node.names
+}
+__all__ = sorted(_HOME)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOME[name], __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -96,8 +96,8 @@ def evaluate(
 ) -> Any:
     """``metric_fn(phi_k, task)`` for every task and inner step k: [tasks, steps + 1] (a tree of them if it gives one).
 
-    ``steps`` may differ from the number trained with. None, or an algorithm without a trajectory, gives one row: the
-    adapted parameters.
+    ``steps`` may differ from the number trained with, which None stands for. An algorithm without a trajectory gives
+    one column: the adapted parameters.
     """
     rows = partial(_trajectory_metrics, algorithm, metric_fn, theta, steps)
     return concat([rows_of_chunk for rows_of_chunk in _per_chunk(rows, tasks, batching, chunk_size)])
@@ -111,9 +111,9 @@ def _trajectory_metrics(
 
 
 def _phis(algorithm: Algorithm, theta: Theta, support: Batch, steps: int | None) -> list[Params]:
-    if steps is None or algorithm.trajectory is None:
+    if algorithm.trajectory is None:
         return [algorithm.adapt(theta, support)]
-    return algorithm.trajectory(theta, support, steps)
+    return algorithm.trajectory(theta, support) if steps is None else algorithm.trajectory(theta, support, steps)
 
 
 def _mean(fn: Callable[[Task], Any], tasks: Task, batching: Batching, chunk_size: int | None) -> Any:

@@ -52,14 +52,14 @@ class Algorithm(NamedTuple):
     """A meta-learner as pure functions of one task; `fmaml.meta_step` supplies gradient, mean and vmap.
 
     ``loss`` returns the scalar whose gradient is the task's meta-gradient, and metrics, of which ``query_loss`` is
-    always the true query loss (the scalar may be a surrogate). ``trajectory(theta, support, steps)`` gives
-    [phi_0, .., phi_steps] for reports by inner step; without it only the adapted parameters are reported.
+    always the true query loss (the scalar may be a surrogate). ``trajectory(theta, support[, steps])`` gives
+    [phi_0, .., phi_steps], by default as many steps as trained with; without it only the last can be reported.
     """
 
     init: Callable[[Params], Theta]
     adapt: Callable[[Theta, Batch], Params]
     loss: Callable[[Theta, Task], tuple[Tensor, Metrics]]
-    trajectory: Callable[[Theta, Batch, int], list[Params]] | None = None
+    trajectory: Callable[..., list[Params]] | None = None
 
 
 class Transform(NamedTuple):
