@@ -1,0 +1,5 @@
+"""`python -m fmaml` is `fmaml`."""
+
+from .cli import main
+
+raise SystemExit(main())

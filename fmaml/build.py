@@ -1,0 +1,70 @@
+"""Where strings meet code: the one table of names, and what a config builds. It imports torch to build."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import torch
+
+    from .data.source import Source
+    from .types import Algorithm, LossFn, Model, Optimizer
+
+TABLE = {  # section -> name -> the function whose parameters are the section's other keys
+    "data": {
+        "omniglot": "fmaml.data.omniglot:omniglot",
+        "glyphs": "fmaml.data.glyphs:glyphs",
+    },
+    "model": {
+        "conv4": "fmaml.nn.models:conv4",
+        "mlp": "fmaml.nn.models:mlp",
+    },
+    "algorithm": {
+        "maml": "fmaml.algorithms.maml:maml",
+    },
+    "optimizer": {
+        "sgd": "fmaml.optim:sgd",
+        "momentum": "fmaml.optim:momentum",
+        "adam": "fmaml.optim:adam",
+        "adamw": "fmaml.optim:adamw",
+    },
+}
+NAMELESS = {  # section -> the function whose keyword-only parameters are its keys
+    "train": "fmaml.train:train",
+    "eval": "fmaml.train:meta_test",
+}
+
+
+class Experiment(NamedTuple):
+    source: "Source"
+    model: "Model"
+    loss_fn: "LossFn"
+    algorithm: "Algorithm"
+    optimizer: "Optimizer"
+
+
+def build(config: dict[str, Any], device: "torch.device") -> Experiment:
+    from .losses import cross_entropy, supervised
+
+    source = call("data", config["data"], seed=config["seed"], device=device)
+    model = call("model", config["model"], inputs=source.inputs, outputs=source.outputs)
+    loss_fn = supervised(model.apply, cross_entropy)
+    algorithm = call("algorithm", config["algorithm"], loss_fn=loss_fn)
+    return Experiment(source, model, loss_fn, algorithm, optimizer(config))
+
+
+def optimizer(config: dict[str, Any]) -> "Optimizer":
+    """The outer optimizer, with the schedule and the clipping that the train section asks for."""
+    from .optim import chain, clip_by_global_norm, cosine
+
+    section, train = config["optimizer"], config["train"]
+    if train["schedule"] == "cosine":
+        section = {**section, "lr": cosine(section["lr"], train["meta_steps"])}
+    step = call("optimizer", section)
+    return step if train["clip"] is None else chain(clip_by_global_norm(train["clip"]), step)
+
+
+def call(section: str, settings: dict[str, Any], **given: Any) -> Any:
+    """The function that ``settings["name"]`` picks, called with the other settings and what is ``given``."""
+    module, _, function = TABLE[section][settings["name"]].partition(":")
+    keywords = {key: value for key, value in settings.items() if key != "name"}
+    return getattr(import_module(module), function)(**keywords, **given)

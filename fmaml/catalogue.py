@@ -1,0 +1,52 @@
+"""What `fmaml ls` prints: the shipped experiments, and the names and settings of every section."""
+
+import difflib
+import json
+from collections.abc import Iterator
+
+from . import shipped
+from .build import NAMELESS, TABLE
+from .errors import UserError
+from .schema import REQUIRED, Setting, definition, settings, summary, words
+
+
+def overview() -> str:
+    lines = ["experiments, for `fmaml run NAME` and `fmaml show NAME`:"]
+    lines += table([(name, shipped.headline(name)) for name in shipped.names()])
+    for section, names in TABLE.items():
+        lines += ["", f"{section}.name:"]
+        lines += table([(name, summary(target)) for name, target in names.items()])
+    return "\n".join([*lines, "", f"`fmaml ls SECTION` lists settings: {', '.join([*TABLE, *NAMELESS])}."])
+
+
+def section(word: str) -> str:
+    """The settings of one section, by name; a plural will do."""
+    name = next((s for s in (word, word.removesuffix("s")) if s in TABLE or s in NAMELESS), None)
+    if name in TABLE:
+        return "\n\n".join(
+            f"{name}.name: {choice}\n  {summary(target)}\n"
+            + "\n".join(table(list(rows(settings(definition(target))))))
+            for choice, target in TABLE[name].items()
+        )
+    if name in NAMELESS:
+        found = settings(definition(NAMELESS[name]), keyword_only=True)
+        return f"{name}\n  {summary(NAMELESS[name])}\n" + "\n".join(table(list(rows(found))))
+    if word in ("experiment", "experiments"):
+        return "\n".join(table([(name, shipped.headline(name)) for name in shipped.names()]))
+    sections = ["experiments", *TABLE, *NAMELESS]
+    near = difflib.get_close_matches(word, sections, 1)
+    raise UserError(
+        f"ls {word}: no such section; "
+        + (f"did you mean {near[0]}?" if near else f"one of {', '.join(sections)}")
+    )
+
+
+def rows(found: dict[str, Setting]) -> Iterator[tuple[str, str]]:
+    for key, setting in found.items():
+        default = "required" if setting.default is REQUIRED else f"default {json.dumps(setting.default)}"
+        yield key, f"{words(setting.type)} ({default})"
+
+
+def table(pairs: list[tuple[str, str]]) -> list[str]:
+    width = max((len(left) for left, _ in pairs), default=0)
+    return [f"  {left:{width}}  {right}" for left, right in pairs]

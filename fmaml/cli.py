@@ -1,0 +1,176 @@
+"""The command line. Each command imports what it needs, so that help and messages come at once."""
+
+import argparse
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any, NoReturn
+
+from .errors import UserError
+
+HELP = """\
+usage: fmaml COMMAND ...
+
+Model-agnostic meta-learning, with the tasks of a meta-batch in one vectorised call.
+
+commands:
+  ls     what there is: experiments, data, models, algorithms, optimizers
+  show   the settings of an experiment, every default filled in
+  run    meta-train and meta-test an experiment
+
+examples:
+  fmaml run omniglot                       train on Omniglot: 5 classes, 1 example of each
+  fmaml run omniglot data.name=glyphs      the same on drawn characters, which need no download
+  fmaml run omniglot --dry-run             check everything, train nothing
+  fmaml show omniglot > mine.yaml          a file of your own to change
+  fmaml run mine.yaml algorithm.steps=5    ... and to run
+  fmaml ls model                           which models there are, and their settings
+
+`fmaml COMMAND --help` says more about a command; `fmaml --version` prints the versions in use.
+"""
+EXPERIMENT = "a YAML file, the name of an experiment that `fmaml ls` lists, or - for standard input"
+OVERRIDES = "settings that replace those of the file, such as algorithm.inner_lr=0.1 or data.name=glyphs"
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports a slip as every other error is reported: one line, without the usage above it."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; `{self.prog} --help` shows how it is used")
+
+
+def main(argv: list[str] | None = None) -> int:
+    try:
+        code = dispatch(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+        return code
+    except UserError as error:
+        if os.environ.get("FMAML_DEBUG"):
+            raise
+        for line in str(error).splitlines():
+            note(line)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def dispatch(argv: list[str]) -> int:
+    first, rest = (argv[0], argv[1:]) if argv else ("--help", [])
+    if first in COMMANDS:
+        return COMMANDS[first](rest) or 0
+    if first in ("-h", "--help", "help"):
+        print(HELP, end="")
+    elif first == "--version":
+        print(versions())
+    else:
+        raise UserError(f"{first}: unknown command; {suggest(first)}`fmaml --help` shows how it is used")
+    return 0
+
+
+def suggest(word: str) -> str:
+    if word.endswith((".yaml", ".yml")):
+        return f"did you mean `fmaml run {word}`? "
+    near = difflib.get_close_matches(word, COMMANDS, 1, 0.5)
+    return f"did you mean {near[0]}? " if near else f"the commands are {', '.join(COMMANDS)}; "
+
+
+def run(argv: list[str]) -> int | None:
+    parser = command("run", "Meta-train an experiment, then meta-test it on classes it has never seen.")
+    takes_experiment(parser)
+    parser.add_argument(
+        "--device",
+        type=device,
+        default="auto",
+        metavar="D",
+        help="auto, cpu, cuda, cuda:N or mps (default: auto)",
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", help="the folder for what the run writes (default: runs/NAME/TIME)"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="check everything, then stop before training")
+    args = parse(parser, argv)
+
+    from .config import load
+
+    config = load(args.experiment, args.overrides, note)
+
+    from .run import run as run_experiment  # only now: it imports torch
+
+    return run_experiment(config, device=args.device, out=args.out, dry_run=args.dry_run)
+
+
+def show(argv: list[str]) -> None:
+    parser = command(
+        "show", "Print an experiment's settings, every default filled in, as a YAML file for `run`."
+    )
+    takes_experiment(parser)
+    args = parse(parser, argv)
+
+    from .config import dump, load
+
+    print(dump(load(args.experiment, args.overrides, note)), end="")
+
+
+def ls(argv: list[str]) -> None:
+    parser = command(
+        "ls", "List the experiments that came with fmaml, and the names that a section can take."
+    )
+    parser.add_argument(
+        "section", nargs="?", help="list the settings of this section, such as model, for each name"
+    )
+    args = parse(parser, argv)
+
+    from .catalogue import overview, section
+
+    print(section(args.section) if args.section else overview())
+
+
+COMMANDS: dict[str, Callable[[list[str]], int | None]] = {"run": run, "show": show, "ls": ls}
+
+
+def command(name: str, description: str) -> Parser:
+    return Parser(f"fmaml {name}", description=description, allow_abbrev=False)
+
+
+def takes_experiment(parser: Parser) -> None:
+    parser.add_argument("experiment", metavar="EXPERIMENT", help=EXPERIMENT)
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=OVERRIDES)
+
+
+def parse(parser: Parser, argv: list[str]) -> Any:
+    """The arguments, with flags before, after and between the overrides."""
+    args, unknown = parser.parse_known_intermixed_args(argv)
+    for word in unknown:
+        bare = word.lstrip("-")
+        near = difflib.get_close_matches(word.partition("=")[0], parser._option_string_actions, 1)
+        if near:
+            parser.error(f"{word}: unknown option; did you mean {near[0]}?")
+        if word.startswith("-"):
+            parser.error(
+                f"{word}: unknown option; a setting is written without dashes: {bare.partition('=')[0]}=value"
+            )
+        parser.error(f"{word}: one word too many")
+    return args
+
+
+def device(word: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", word):
+        raise argparse.ArgumentTypeError(f"{word}: must be one of auto, cpu, cuda, cuda:N, mps")
+    return word
+
+
+def note(line: str) -> None:
+    print(f"fmaml: {line}", file=sys.stderr)
+
+
+def versions() -> str:
+    from . import __version__
+
+    used = [f"{name} {metadata.version(name)}" for name in ("torch", "numpy")]
+    return f"fmaml {__version__} (Python {sys.version.split()[0]}, {', '.join(used)})"

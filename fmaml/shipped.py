@@ -1,0 +1,48 @@
+"""The experiments that travel with fmaml, and how a name on the command line finds one."""
+
+import difflib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from .errors import UserError
+
+HERE = Path(__file__).parent
+
+
+def folder() -> Path:
+    """`fmaml/experiments` where fmaml is installed, the `experiments` beside the package in a checkout."""
+    installed = HERE / "experiments"
+    return installed if installed.is_dir() else HERE.parent / "experiments"
+
+
+def names() -> list[str]:
+    """Such as "omniglot" and "paper/omniglot_5w1s": the main experiments first."""
+    found = [path.relative_to(folder()).with_suffix("").as_posix() for path in folder().rglob("*.yaml")]
+    return sorted(found, key=lambda name: (name.count("/"), name))
+
+
+def headline(name: str) -> str:
+    """The first line of the experiment's header."""
+    with (folder() / f"{name}.yaml").open(encoding="utf-8") as lines:
+        return lines.readline().lstrip("# ").strip()
+
+
+def find(experiment: str, note: Callable[[str], None]) -> Path:
+    """The file that ``experiment`` names: an existing path, or else one of the experiments above."""
+    if os.path.exists(experiment) and not os.path.isdir(experiment):
+        return Path(experiment)
+    name = experiment.removesuffix(".yaml").removeprefix("experiments/")
+    if name in names():
+        path = folder() / f"{name}.yaml"
+        if experiment.startswith("experiments/"):
+            note(f"no {experiment} in this folder; using {path}, which came with fmaml")
+        return path
+    raise UserError(_not_found(experiment, name))
+
+
+def _not_found(experiment: str, name: str) -> str:
+    what = "is a folder" if os.path.isdir(experiment) else "no such file, and no experiment of that name"
+    near = difflib.get_close_matches(name, names(), 1)
+    cure = f"did you mean {near[0]}? " if near else ""
+    return f"{experiment}: {what}; {cure}`fmaml ls` lists the experiments that came with fmaml"
