@@ -35,6 +35,13 @@ def rotated(split: Split) -> Split:
     return Split(images, start, split.count.repeat(4), split.most)
 
 
+def cut(images: Tensor, classes: dict[str, int], rotate: tuple[str, ...]) -> dict[str, Split]:
+    """Uint8 [classes, each, channels, height, width] cut into consecutive splits of so many classes, rotated where
+    ``rotate`` names them."""
+    parts = zip(classes, images.split(list(classes.values())), strict=True)
+    return {name: rotated(even(part)) if name in rotate else even(part) for name, part in parts}
+
+
 def sample_episodes(split: Split, keys: Tensor, *, ways: int, shots: int, queries: int) -> Task:
     """One task a key: support x [tasks, ways * shots, C, H, W] float32 in [0, 1], y int64 [tasks, ways * shots];
     query the same with ``queries``. Rows go class by class; label i is the i-th class drawn, so labels are shuffled.

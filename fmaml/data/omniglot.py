@@ -8,9 +8,9 @@ import torch
 from ..ranges import Count, Ways
 from . import drawings
 from .cache import cached, fingerprint
-from .characters import CLASSES, DRAWINGS, SIZE
+from .characters import CLASSES, SIZE
 from .download import download as fetch
-from .episodes import Split, episodes, even, rotated
+from .episodes import cut, episodes
 from .find import cache_folder, find, missing
 from .source import Source
 
@@ -45,15 +45,9 @@ def omniglot(
     everyone = [name for split in names.values() for name in split]
     key = fingerprint(VERSION, SIZE, "lanczos", drawings.state(parts), everyone)
     images = cached(cache_folder() / f"omniglot-{key}.safetensors", lambda: drawings.read(parts, everyone))
-    splits = character_splits(images.to(device), rotate)
+    splits = cut(images.to(device), CLASSES, rotate)
     about = {"data": "omniglot", "files": [str(part) for part in parts], "rotate": list(rotate)}
     return episodes(splits, seed=seed, ways=ways, shots=shots, queries=queries, about=about)
-
-
-def character_splits(images: torch.Tensor, rotate: tuple[str, ...]) -> dict[str, Split]:
-    """Uint8 [1623, 20, 1, 28, 28], characters in the order train, val, test, cut into the three splits."""
-    parts = zip(CLASSES, images.split(list(CLASSES.values())), strict=True)
-    return {name: rotated(even(part)) if name in rotate else even(part) for name, part in parts}
 
 
 def characters(split: str) -> list[str]:

@@ -17,6 +17,4 @@ class Source(NamedTuple):
     sample: Callable[[str, int, range], Task]  # split is "train", "val" or "test"
     inputs: tuple[int, ...]  # the shape of one x, such as (1, 28, 28)
     outputs: int  # the width of the model's output: ways for classification
-    about: dict[
-        str, Any
-    ]  # what a report says: ways, shots, queries, classes of each split, where the data lay
+    about: dict[str, Any]  # what a report says: ways, shots, queries, classes of each split, where the data lay
