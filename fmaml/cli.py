@@ -140,21 +140,19 @@ def command(name: str, description: str) -> Parser:
 
 def takes_experiment(parser: Parser) -> None:
     parser.add_argument("experiment", metavar="EXPERIMENT", help=EXPERIMENT)
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=OVERRIDES)
+    parser.add_argument("overrides", nargs="*", default=[], metavar="section.key=value", help=OVERRIDES)
 
 
 def parse(parser: Parser, argv: list[str]) -> Any:
     """The arguments, with flags before, after and between the overrides."""
     args, unknown = parser.parse_known_intermixed_args(argv)
     for word in unknown:
-        bare = word.lstrip("-")
+        bare = word.lstrip("-").partition("=")[0]
         near = difflib.get_close_matches(word.partition("=")[0], parser._option_string_actions, 1)
         if near:
-            parser.error(f"{word}: unknown option; did you mean {near[0]}?")
+            raise UserError(f"{word}: unknown option; did you mean {near[0]}?")
         if word.startswith("-"):
-            parser.error(
-                f"{word}: unknown option; a setting is written without dashes: {bare.partition('=')[0]}=value"
-            )
+            raise UserError(f"{word}: unknown option; a setting is written without dashes: {bare}=VALUE")
         parser.error(f"{word}: one word too many")
     return args
 

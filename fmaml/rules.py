@@ -26,7 +26,7 @@ def enough_drawings(config: dict[str, Any]) -> Broken:
     if data["name"] in CHARACTERS and data["shots"] + data["queries"] > DRAWINGS:
         yield (
             "data.shots",
-            f"with data.queries = {data['queries']} more than the {DRAWINGS} drawings of a class; "
+            f"with data.queries = {data['queries']} that is more than the {DRAWINGS} drawings of a class; "
             f"give shots and queries that add up to {DRAWINGS} at most",
         )
 

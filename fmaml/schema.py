@@ -92,7 +92,8 @@ def words(kind: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(map(str, args))
     if origin in (Union, UnionType):
-        return " or ".join(words(member) for member in args)
+        members = [words(member) for member in args]
+        return (", or " if "," in "".join(members) else " or ").join(members)
     if origin is tuple and Ellipsis not in args:
         return f"a list of {len(args)} in brackets, each {words(args[0])}"
     if origin in (list, tuple):

@@ -42,7 +42,8 @@ def find(experiment: str, note: Callable[[str], None]) -> Path:
 
 
 def _not_found(experiment: str, name: str) -> str:
-    what = "is a folder" if os.path.isdir(experiment) else "no such file, and no experiment of that name"
+    if os.path.isdir(experiment):
+        return f"{experiment}: is a folder; give a YAML file in it, or a name that `fmaml ls` lists"
     near = difflib.get_close_matches(name, names(), 1)
     cure = f"did you mean {near[0]}? " if near else ""
-    return f"{experiment}: {what}; {cure}`fmaml ls` lists the experiments that came with fmaml"
+    return f"{experiment}: no such file, and no experiment of that name; {cure}`fmaml ls` lists them"
