@@ -1,0 +1,71 @@
+"""A run's numbers: one JSON object a line in metrics.jsonl, and a progress bar (plain lines without a terminal)."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+LINE_EVERY_S = 10.0  # without a terminal, at most one training line in this many seconds
+
+
+class RunLog:
+    """Use as a context manager around training; `record` is all that training calls."""
+
+    def __init__(self, path: Path, meta_steps: int, console: Console) -> None:
+        self.file = path.open("a", encoding="utf-8")
+        self.console = console
+        self.meta_steps = meta_steps
+        self.begun = time.perf_counter()
+        self.lined = -LINE_EVERY_S
+        self.bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=None),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            TimeRemainingColumn(compact=True),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.job = self.bar.add_task("training", total=meta_steps, numbers="first step ...")
+
+    def __enter__(self) -> "RunLog":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+        self.file.close()
+
+    def record(self, kind: str, step: int, **numbers: Any) -> None:
+        """Keep one row, and show it."""
+        seconds = time.perf_counter() - self.begun
+        row = {"kind": kind, "step": step, "seconds": round(seconds, 3), **numbers}
+        self.file.write(json.dumps(row) + "\n")
+        self.file.flush()
+        if kind == "train":
+            self._show_train(step, seconds, numbers)
+        else:
+            self.console.print(
+                f"step {step:>6}  validation accuracy {numbers['accuracy']:.2%} ± {numbers['ci95']:.2%}",
+                highlight=False,
+            )
+
+    def _show_train(self, step: int, seconds: float, numbers: dict[str, float]) -> None:
+        text = (
+            f"step {step}/{self.meta_steps}  query loss {numbers['query_loss']:.3f}  "
+            f"accuracy {numbers['accuracy_before']:.0%} → {numbers['accuracy_after']:.0%}  "
+            f"{numbers['tasks_per_second']:.0f} tasks/s"
+        )
+        self.bar.update(self.job, completed=step, numbers=text)
+        if not self.console.is_terminal and (seconds - self.lined >= LINE_EVERY_S or step == self.meta_steps):
+            self.lined = seconds
+            left = seconds / step * (self.meta_steps - step)
+            self.console.print(f"{text}  {clock(left)} left", highlight=False, soft_wrap=True)
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, such as 2:05."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
