@@ -1,4 +1,4 @@
-"""A config against the signatures of the functions it names: defaults filled in, and everything that is wrong."""
+"""A config against the signatures of the functions it names: defaults filled in, and all that is wrong."""
 
 import difflib
 import json
@@ -89,7 +89,7 @@ def _unknown_key(prefix: str, key: str, takes: dict[str, Setting], all_keys: lis
     section = prefix.rstrip(".")
     for name, target in TABLE.get(section, {}).items():
         if key in settings(definition(target)):
-            return f"{name} takes it, but the {section} chosen here takes {', '.join(takes)}"
+            return f"unknown key for this {section}.name; {name} takes it"
     near = nearest(prefix, key, takes, all_keys)
     if near:
         return f"unknown key; did you mean {near}?"

@@ -147,12 +147,11 @@ def parse(parser: Parser, argv: list[str]) -> Any:
     """The arguments, with flags before, after and between the overrides."""
     args, unknown = parser.parse_known_intermixed_args(argv)
     for word in unknown:
-        bare = word.lstrip("-").partition("=")[0]
         near = difflib.get_close_matches(word.partition("=")[0], parser._option_string_actions, 1)
         if near:
             raise UserError(f"{word}: unknown option; did you mean {near[0]}?")
         if word.startswith("-"):
-            raise UserError(f"{word}: unknown option; a setting is written without dashes: {bare}=VALUE")
+            raise UserError(f"{word}: unknown option; settings are written section.key=value, without dashes")
         parser.error(f"{word}: one word too many")
     return args
 
