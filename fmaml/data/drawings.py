@@ -1,10 +1,12 @@
-"""Omniglot's image files, from its zips or from unpacked folders. Nothing is extracted: no file is ever written."""
+"""Omniglot's image files, out of its zips or of unpacked folders. Nothing is extracted: no file is written."""
 
+import contextlib
 import io
 import re
 import zipfile
+import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,93 +19,104 @@ from .characters import DRAWINGS, SIZE
 
 PARTS = ("images_background", "images_evaluation")
 PIXELS = (105, 105)  # of an original drawing
-LARGEST = 100_000  # bytes; an original drawing has some 300
-
-_NAME = re.compile(r"(?:^|/)((images_background|images_evaluation)/[^/]+/character\d+)/([^/]+\.png)$")
+LARGEST = 20_000  # bytes of one file; the originals have 150 to 700
 
 
 def locate(folder: Path) -> list[Path] | None:
     """Both parts in this folder, each a zip or a folder; None if one is not there.
 
-    The zip is preferred: it is whole or broken, while a folder may be left from an unpacking that was cut short.
+    A zip goes before a folder: a zip cut short is noticed, a folder may be left of an unpacking that was cut
+    short.
     """
-    found = [_part(folder / part) for part in PARTS]
+    found = [_part(folder, part) for part in PARTS]
     return [part for part in found if part] if all(found) else None
 
 
-def _part(path: Path) -> Path | None:
-    zipped = path.with_name(path.name + ".zip")
-    return zipped if zipped.is_file() else path if path.is_dir() else None
+def _part(folder: Path, name: str) -> Path | None:
+    zipped = folder / f"{name}.zip"
+    return zipped if zipped.is_file() else folder / name if (folder / name).is_dir() else None
 
 
-def state(parts: Iterable[Path]) -> list[tuple[str, int, int]]:
-    """Name, size in bytes and time of change of every file: differs whenever the drawings may have changed."""
-    files = (file for part in parts for file in ([part] if part.is_file() else sorted(part.rglob("*.png"))))
-    return [("/".join(file.parts[-3:]), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
+def state(parts: list[Path]) -> list[tuple[str, int, int]]:
+    """Name, bytes and time of change of every file: differs whenever the drawings may have changed."""
+    files = [file for part in parts for file in ([part] if part.is_file() else sorted(part.rglob("*.png")))]
+    stats = [file.stat() for file in files]
+    names = ["/".join(file.parts[-3:]) if file.suffix == ".png" else file.name for file in files]
+    return [(n, stat.st_size, stat.st_mtime_ns) for n, stat in zip(names, stats, strict=True)]
 
 
-def read(parts: Iterable[Path], characters: list[str]) -> Tensor:
-    """All drawings as uint8 [characters, 20, 1, 28, 28], ink 255 on 0; drawings in the order of their file names.
+def read(parts: list[Path], characters: list[str]) -> Tensor:
+    """All drawings, uint8 [characters, 20, 1, 28, 28], ink 255 on 0; of a character in the order of file names.
 
-    Raises UserError unless there are exactly these characters with 20 drawings each.
+    UserError unless there are exactly these characters, such as ``images_background/Greek/character01``, and
+    20 drawings of each.
     """
-    files = {name: content for part in parts for name, content in _contents(part)}
-    names = sorted(files)
-    _check(Counter(_character(name) for name in names), characters)
-    by_name = np.stack([_ink(name, files[name]) for name in names])
-    by_character = torch.from_numpy(by_name).unflatten(0, (-1, DRAWINGS))
-    order = {character: place for place, character in enumerate(sorted(characters))}
-    return by_character[[order[character] for character in characters]].unsqueeze(2)
+    listed = {part: sorted(_listing(part)) for part in parts}
+    _check(Counter(name.rpartition("/")[0] for files in listed.values() for name, _ in files), characters)
+    images = [
+        _ink(name, content) for part, files in listed.items() for name, content in _contents(part, files)
+    ]
+    place = {name: i for i, name in enumerate(sorted(characters))}
+    by_name = torch.from_numpy(np.stack(images)).unflatten(0, (-1, DRAWINGS)).unsqueeze(2)
+    return by_name[[place[name] for name in characters]]
 
 
-def _character(name: str) -> str:
-    return name.rpartition("/")[0]
-
-
-def _contents(part: Path) -> Iterator[tuple[str, bytes]]:
-    """``part/Alphabet/characterNN/file.png`` and its bytes, for every drawing."""
+def _listing(part: Path) -> list[tuple[str, str]]:
+    """Every drawing's name, ``part/Alphabet/characterNN/file.png``, and its place in the zip or on disk."""
     if part.is_dir():
-        for file in part.rglob("*.png"):
-            yield "/".join(file.parts[-4:]), file.read_bytes()
+        return [("/".join(file.parts[-4:]), str(file)) for file in part.glob("*/character*/*.png")]
+    pattern = re.compile(rf"(?:.*/)?({part.stem}/[^/]+/character\d+/[^/]+\.png)")
+    with _opened(part) as archive:
+        matches = ((pattern.fullmatch(name), name) for name in archive.namelist())
+        return [(match[1], name) for match, name in matches if match]
+
+
+def _contents(part: Path, files: list[tuple[str, str]]) -> Iterator[tuple[str, bytes]]:
+    """Name and bytes of every drawing listed."""
+    if part.is_dir():
+        yield from ((name, Path(file).read_bytes()) for name, file in files)
         return
+    with _opened(part) as archive:
+        for name, member in files:
+            if archive.getinfo(member).file_size > LARGEST:
+                raise zipfile.BadZipFile(f"{member} has more than {LARGEST} bytes")
+            yield name, archive.read(member)
+
+
+@contextlib.contextmanager
+def _opened(part: Path) -> Iterator[zipfile.ZipFile]:
+    """A zip whose faults, whenever they show, are the user's to mend."""
     try:
         with zipfile.ZipFile(part) as archive:
-            for entry in archive.infolist():
-                if (match := _NAME.search(entry.filename)) and not entry.is_dir():
-                    if entry.file_size > LARGEST:
-                        raise UserError(_broken(part, f"{entry.filename} has {entry.file_size} bytes"))
-                    yield f"{match[1]}/{match[3]}", archive.read(entry)
-    # RuntimeError: encrypted; NotImplementedError: an unknown compression; zlib errors and a file cut short besides
-    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
-        raise UserError(_broken(part, error)) from error
-
-
-def _broken(part: Path, reason: object) -> str:
-    return f"{part}: not a whole Omniglot file ({reason}); delete it and run again to download it, or copy it again"
+            yield archive
+    # RuntimeError: encrypted; NotImplementedError: an unknown compression; the rest: damaged or cut short
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"{part}: not a whole zip ({error}); copy or download it again") from error
 
 
 def _ink(name: str, content: bytes) -> np.ndarray:
-    """One drawing as uint8 [28, 28]: black ink to 255, reduced by Lanczos as in the original MAML code."""
+    """One drawing, uint8 [28, 28]: reduced by Lanczos as in the original MAML code, and black made 255."""
     try:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             if image.size != PIXELS:
-                raise ValueError(f"{image.size[0]}x{image.size[1]} pixels where Omniglot has 105x105")
-            # Without "L" Pillow would reduce a 1-bit image by taking the nearest pixel.
+                raise ValueError(f"{image.width}x{image.height} pixels; Omniglot has 105x105")
+            # Of a 1-bit image Pillow would take the nearest pixel; as "L" it averages.
             small = image.convert("L").resize((SIZE, SIZE), Image.Resampling.LANCZOS)
     except (OSError, ValueError, SyntaxError) as error:
-        raise UserError(f"{name}: not a readable drawing ({error}); fetch Omniglot again") from error
+        raise UserError(
+            f"{name}: not one of Omniglot's drawings ({error}); copy or download it again"
+        ) from error
     return 255 - np.asarray(small)
 
 
 def _check(counts: Counter[str], characters: list[str]) -> None:
     """Raise UserError unless every character, and no other, has its 20 drawings."""
-    wrong = [
-        name for name in sorted({*counts, *characters}) if counts[name] != DRAWINGS * (name in characters)
-    ]
+    wanted = dict.fromkeys(characters, DRAWINGS)
+    wrong = [name for name in sorted({*counts, *wanted}) if counts[name] != wanted.get(name, 0)]
     if wrong:
-        shown = ", ".join(f"{name} has {counts[name]}" for name in wrong[:3])
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        shown = ", ".join(f"{name} has {counts[name]} drawings" for name in wrong[:3])
+        more = f" and {len(wrong) - 3} more characters differ" if len(wrong) > 3 else ""
         raise UserError(
-            f"Omniglot: {shown}{more}; it has {len(characters)} characters with {DRAWINGS} drawings each; "
-            f"fetch the files again"
+            f"Omniglot: {shown}{more}; it has {len(characters)} characters of {DRAWINGS} drawings each. "
+            f"Copy or download it again"
         )

@@ -28,7 +28,7 @@ def even(images: Tensor) -> Split:
 
 
 def rotated(split: Split) -> Split:
-    """Four times the classes: every class turned by 0, 90, 180 and 270 degrees counts as one of its own."""
+    """Four times the classes: each counts again turned by 90, 180 and 270 degrees. Images must be square."""
     turns = range(4)
     images = torch.cat([split.images.rot90(turn, (2, 3)) for turn in turns])
     start = torch.cat([split.start + turn * len(split.images) for turn in turns])
@@ -36,36 +36,37 @@ def rotated(split: Split) -> Split:
 
 
 def cut(images: Tensor, classes: dict[str, int], rotate: tuple[str, ...]) -> dict[str, Split]:
-    """Uint8 [classes, each, channels, height, width] cut into consecutive splits of so many classes, rotated where
-    ``rotate`` names them."""
+    """Uint8 [classes, each, C, H, W] cut into consecutive splits of so many classes, rotated where named."""
     parts = zip(classes, images.split(list(classes.values())), strict=True)
     return {name: rotated(even(part)) if name in rotate else even(part) for name, part in parts}
 
 
 def sample_episodes(split: Split, keys: Tensor, *, ways: int, shots: int, queries: int) -> Task:
-    """One task a key: support x [tasks, ways * shots, C, H, W] float32 in [0, 1], y int64 [tasks, ways * shots];
-    query the same with ``queries``. Rows go class by class; label i is the i-th class drawn, so labels are shuffled.
+    """One task a key: support x float32 [tasks, ways * shots, C, H, W] in [0, 1], y int64 [tasks, ways * shots].
 
-    Every class of the split and every image of a chosen class gets a random score; the highest win. Scores that tie
-    (chance 2^-64 a pair) are the one thing that devices may settle differently.
+    Query: the same with ``queries``. Rows go class by class; label i is the i-th class drawn, so a random one.
+    Every class of the split and every image of a chosen class gets a random score, and the highest win.
+    Scores that tie (chance 2^-64 a pair) are the one thing that two devices may settle differently.
     """
     classes = len(split.start)
     slots = torch.arange(classes + ways * split.most, device=keys.device)
-    scores = fold(keys[:, None], slots)  # [tasks, slots]: the classes' first, then the images' way by way
+    scores = fold(
+        keys[:, None], slots
+    )  # [tasks, slots]: first of the classes, then of the images, way by way
     chosen = scores[:, :classes].topk(ways).indices  # [tasks, ways]
 
-    places = slots[: split.most]
-    absent = places >= split.count[chosen][..., None]  # [tasks, ways, most]
-    image_scores = scores[:, classes:].unflatten(1, (ways, split.most)).masked_fill(absent, -(2**63))
-    drawn = image_scores.topk(shots + queries).indices  # [tasks, ways, shots + queries], all different
+    absent = slots[: split.most] >= split.count[chosen][..., None]  # [tasks, ways, most]
+    of_images = scores[:, classes:].unflatten(1, (ways, split.most)).masked_fill(absent, -(2**63))
+    drawn = of_images.topk(shots + queries).indices  # [tasks, ways, shots + queries], all different
     rows = drawn + split.start[chosen][..., None]
     return Task(_batch(split, rows[..., :shots]), _batch(split, rows[..., shots:]))
 
 
 def _batch(split: Split, rows: Tensor) -> Batch:
-    """Row numbers [tasks, ways, each] to a batch of [tasks, ways * each] examples."""
+    """Row numbers [tasks, ways, each] to examples [tasks, ways * each]."""
     tasks, ways, each = rows.shape
-    # A product, not a quotient: CUDA divides by a constant by way of its reciprocal and would differ in the last bit.
+    # A product: CUDA would divide by a constant through its reciprocal, and differ from the CPU in the last
+    # bit.
     x = split.images[rows.flatten(1)].float().mul_(1 / 255)
     y = torch.arange(ways, device=rows.device).repeat_interleave(each, output_size=ways * each)
     return Batch(x, y.repeat(tasks, 1))
@@ -74,7 +75,7 @@ def _batch(split: Split, rows: Tensor) -> Batch:
 def episodes(
     splits: dict[str, Split], *, seed: int, ways: int, shots: int, queries: int, about: dict[str, Any]
 ) -> Source:
-    """A source of tasks over class splits. Refuses what a split cannot give, with the split and class named."""
+    """A source of tasks over class splits. UserError, naming split and class, for one that is too small."""
     for name, split in splits.items():
         _check(name, split, ways, shots + queries)
 
@@ -90,15 +91,15 @@ def episodes(
 
 
 def _check(name: str, split: Split, ways: int, each: int) -> None:
-    """Raise UserError unless the split has ``ways`` classes of at least ``each`` images."""
+    """Raise UserError unless the split has ``ways`` classes, and all its classes have ``each`` images."""
     classes, least = len(split.count), int(split.count.min())
     if ways > classes:
         raise UserError(
-            f"data.ways = {ways}: the {name} split has {classes} classes and a task takes that many different ones; "
-            f"use data.ways <= {classes}"
+            f"data.ways = {ways}: split {name} has {classes} classes, and those of a task are all different; "
+            f"give at most {classes}"
         )
     if each > least:
         raise UserError(
-            f"data.shots + data.queries = {each}: class {int(split.count.argmin())} of the {name} split has {least} "
-            f"images and a task takes that many different ones; use data.shots + data.queries <= {least}"
+            f"data.shots + data.queries = {each}: class {int(split.count.argmin())} of split {name} has "
+            f"{least} images, and those of a task are all different; give shots + queries of at most {least}"
         )

@@ -1,4 +1,4 @@
-"""Where data is looked for: the root that was asked for, or else $FMAML_DATA and the user's cache folder."""
+"""Where data is looked for: the root that was asked for; or else $FMAML_DATA, then the user's cache folder."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -9,38 +9,37 @@ from ..errors import UserError
 
 Found = TypeVar("Found")
 
+CURE = (
+    "name the folder that holds it by data.root=FOLDER or FMAML_DATA=FOLDER, "
+    "or take data.name=glyphs, which needs no file"
+)
+
 
 def cache_folder() -> Path:
     """``$XDG_CACHE_HOME/fmaml``, or ``~/.cache/fmaml``. It need not exist."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "fmaml"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fmaml"
 
 
-def roots(root: str | None) -> list[Path]:
-    """The folders to search, in order. A root that was asked for is the only one: no other data stands in for it."""
-    if root is not None:
-        return [Path(root).expanduser()]
-    fromenv = os.environ.get("FMAML_DATA")
-    return [*([Path(fromenv).expanduser()] if fromenv else []), cache_folder()]
+def places(root: str | None, names: Iterable[str]) -> list[Path]:
+    """Every folder to look at, in order: each root itself, then the folders in it with one of the names.
+
+    A root that was asked for is the only one: no other data quietly stands in for it.
+    """
+    given = root if root is not None else os.environ.get("FMAML_DATA")
+    roots = [Path(given).expanduser()] if given else []
+    if root is None:
+        roots.append(cache_folder())
+    return [place for base in roots for place in (base, *(base / name for name in names))]
 
 
 def find(locate: Callable[[Path], Found | None], root: str | None, names: Iterable[str]) -> Found | None:
-    """What ``locate`` makes of the first folder it accepts: a root itself, or a folder in it with one of the names."""
+    """What ``locate`` makes of the first place that it accepts; None if it accepts none."""
     found = (locate(place) for place in places(root, names))
     return next((item for item in found if item is not None), None)
 
 
-def places(root: str | None, names: Iterable[str]) -> list[Path]:
-    """Every folder that is looked at, in order."""
-    names = tuple(names)
-    return [place for base in roots(root) for place in (base, *(base / name for name in names))]
-
-
-def missing(what: str, root: str | None, names: Iterable[str], expected: str) -> UserError:
-    """The error for data that is nowhere: where it was looked for, what was expected there, three cures."""
-    given = f"data.root = {root}" if root is not None else "data.root is not set"
+def missing(what: str, expected: str, root: str | None, names: Iterable[str]) -> UserError:
+    """The error for data that is nowhere: where it was looked for, what was expected there, the cures."""
+    given = "data.root is not set" if root is None else f"data.root = {root}"
     looked = ", ".join(str(place) for place in places(root, names))
-    return UserError(
-        f"{given}: no {what} found; looked in {looked} for {expected}. Put it there, or name its folder by "
-        f"data.root=FOLDER or FMAML_DATA=FOLDER, or take data.name=glyphs, which needs no file"
-    )
+    return UserError(f"{given}: no {what} in {looked}; expected {expected}. Put it there, or {CURE}")

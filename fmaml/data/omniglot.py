@@ -1,4 +1,4 @@
-"""Omniglot (Lake, Salakhutdinov and Tenenbaum, Science 2015): 1,623 characters from 50 alphabets, 20 drawings each."""
+"""Omniglot (Lake, Salakhutdinov and Tenenbaum, Science 2015): 1,623 characters, each drawn by 20 people."""
 
 from pathlib import Path
 from typing import Literal
@@ -11,7 +11,7 @@ from .cache import cached, fingerprint
 from .characters import CLASSES, SIZE
 from .download import download as fetch
 from .episodes import cut, episodes
-from .find import cache_folder, find, missing
+from .find import CURE, cache_folder, find, missing
 from .source import Source
 
 URL = "https://github.com/brendenlake/omniglot/raw/master/python/"
@@ -35,9 +35,10 @@ def omniglot(
     download: bool = True,
     rotate: tuple[Literal["train", "val", "test"], ...] = ("train",),
 ) -> Source:
-    """Tasks of ``ways`` characters, split 1,100 / 100 / 423 as in the original MAML code, 28x28, ink 1 on 0.
+    """Handwritten characters of 50 alphabets, split 1,100 / 100 / 423 as in the original MAML code, 28x28,
+    ink 1.
 
-    ``root`` is the folder that holds the files; without it they are looked for, and downloaded if ``download``.
+    ``root`` is the folder with the files; without it they are looked for, and downloaded if ``download``.
     The characters of the splits named by ``rotate`` also count turned by 90, 180 and 270 degrees.
     """
     parts = locate(root, download)
@@ -65,8 +66,5 @@ def locate(root: str | None, download: bool) -> list[Path]:
             fetch(URL + path.name, path, MD5[part], cure=CURE)
         found = find(drawings.locate, root, FOLDERS)
     if found is None:
-        raise missing("Omniglot", root, FOLDERS, EXPECTED)
+        raise missing("Omniglot", EXPECTED, root, FOLDERS)
     return found
-
-
-CURE = "name a folder that holds it by data.root=FOLDER or FMAML_DATA=FOLDER, or take data.name=glyphs (needs no file)"
