@@ -51,7 +51,7 @@ class Loader(yaml.SafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> dict:
         first_lines: dict[str, int] = {}
         for key, _ in node.value:
-            if key.tag != TAG + "str":
+            if key.tag != TAG + "str" or not key.value.isprintable():
                 raise complaint("a key must be a word", key.start_mark)
             if key.value in first_lines:
                 raise complaint(

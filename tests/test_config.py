@@ -1,0 +1,449 @@
+"""A config is complete and right, or one message names everything wrong with it."""
+
+import re
+import time
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+
+from fmaml import rules, shipped
+from fmaml.build import NAMELESS, TABLE
+from fmaml.check import TOP, known_settings
+from fmaml.config import dump, load
+from fmaml.errors import UserError
+from fmaml.ranges import Count, Decay, Natural, NonNegative, Rate, Ways
+from fmaml.schema import words
+from fmaml.strict_yaml import parse
+
+EXAMPLE = """\
+data: {name: omniglot, ways: 5}
+model: {name: conv4}
+algorithm: {name: maml, inner_lr: 0.4, steps: 1}
+optimizer: {name: adam, lr: 1e-3}
+train: {meta_steps: 100, meta_batch: 4}
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text: str | bytes, name: str = "mine.yaml") -> str:
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return str(path)
+
+    return write
+
+
+def complaints(*args: Any) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        load(*args)
+    return str(caught.value).splitlines()
+
+
+def put(config: dict[str, Any], key: str) -> Any:
+    section, _, rest = key.partition(".")
+    return config[section][rest] if rest else config[section]
+
+
+# What is filled in, and in which order
+
+
+def test_defaults_are_filled_in_and_sections_stand_in_a_fixed_order(write):
+    config = load(write("\n".join(reversed(EXAMPLE.splitlines()))))
+    assert list(config) == ["name", "seed", *TABLE, *NAMELESS]
+    assert config["name"] == "mine"
+    assert config["seed"] == 0
+    assert config["model"] == {"name": "conv4", "width": 64, "pool": "stride", "norm": "batch"}
+    assert config["optimizer"] == {"name": "adam", "lr": 0.001, "betas": [0.9, 0.999], "eps": 1e-8}
+    assert config["eval"]["tasks"] == 600
+
+
+@pytest.mark.parametrize(
+    "override", ["seed=7", "name=1e-3x", "optimizer.eps=1e-12", "data.root='on'", "data.root=~"]
+)
+@pytest.mark.parametrize("experiment", shipped.names())
+def test_what_is_shown_loads_as_the_same_config(write, experiment, override):
+    config = load(experiment, [override])
+    assert load(write(dump(config))) == config
+    assert dump(load(write(dump(config)))) == dump(config)
+
+
+@pytest.mark.parametrize("text", ["1e-3", "on", "null", "007", "1_000", ".5", "-", "a: b", "true"])
+def test_text_that_looks_like_something_else_stays_text(text):
+    assert parse(dump({"x": text}), "here") == {"x": text}
+
+
+@pytest.mark.parametrize("number", ["1e-3", "1E-3", "+1e-3", "1.e-3", ".001", "0.001", "1.0e-3"])
+def test_every_way_to_write_a_float(write, number):
+    assert load(write(EXAMPLE.replace("1e-3", number)))["optimizer"]["lr"] == 0.001
+
+
+def test_a_whole_number_will_do_for_a_float_and_underscores_and_zeros_are_decimal(write):
+    config = load(write(EXAMPLE), ["optimizer.lr=1", "train.meta_steps=60_000", "seed=010"])
+    assert config["optimizer"]["lr"] == 1.0
+    assert isinstance(config["optimizer"]["lr"], float)
+    assert config["train"]["meta_steps"] == 60000
+    assert config["seed"] == 10
+
+
+def test_pyyaml_itself_is_left_as_it_was():
+    assert yaml.safe_load("[1e-3, on, 010]") == ["1e-3", True, 8]
+
+
+# Every key by wrong and right values
+
+
+def or_none(kind: Any) -> Any:
+    return kind | None
+
+
+WHOLE = ["null", "abc", "true", "[1]", "{a: 1}", "1.5", "1e3", ".nan", ".inf", "'3'"]
+NUMBER = ["null", "abc", "false", "[1]", "{a: 1}", ".nan", "-.inf", "1e400", "'0.1'"]
+WORD = ["null", "abc", "1", "true", "[1]", "{a: 1}"]
+LIST = ["null", "abc", "1", "true", "{a: 1}", "[abc]", "[true]", "[[1]]", "[null]"]
+WRONG: dict[Any, list[str]] = {
+    Natural: [*WHOLE, "-1"],
+    TOP["seed"].type: [*WHOLE, "-1", "4294967296"],
+    Count: [*WHOLE, "0", "-1"],
+    Ways: [*WHOLE, "1", "0", "-5"],
+    Rate: [*NUMBER, "0", "-1"],
+    NonNegative: [*NUMBER, "-1e-9"],
+    Decay: [*NUMBER, "1", "-0.1"],
+    bool: ["null", "abc", "1", "0", "yes", "on", "'true'", "[true]"],
+    TOP["name"].type: ["null", "1", "true", "a/b", "../x", ".x", "''", "a b", "[a]", "x" * 65],
+    str | None: ["1", "true", "1e-3", "[a]", "{a: b}"],
+    or_none(Count): [wrong for wrong in WHOLE if wrong != "null"] + ["0"],
+    or_none(Rate): [wrong for wrong in NUMBER if wrong != "null"] + ["0"],
+    list[Count]: [*LIST, "[0]", "[1.5]", "[40, -1]"],
+    tuple[Decay, Decay]: [*LIST, "[0.9]", "[0.9, 0.9, 0.9]", "[0.9, 1]"],
+}
+RIGHT: dict[Any, dict[str, Any]] = {
+    Natural: {"0": 0, "3": 3},
+    Count: {"1": 1, "999999999999": 999999999999},
+    Ways: {"2": 2},
+    Rate: {"1e-3": 0.001, "1": 1.0},
+    NonNegative: {"0": 0.0, "5E-4": 0.0005},
+    Decay: {"0": 0.0, ".9": 0.9},
+    bool: {"true": True, "false": False},
+    str | None: {"null": None, "": None, "/some/where": "/some/where"},
+    or_none(Count): {"null": None, "4": 4},
+    or_none(Rate): {"null": None, "10": 10.0},
+    list[Count]: {"[]": [], "[40, 40]": [40, 40]},
+    tuple[Decay, Decay]: {"[0, 0.99]": [0.0, 0.99]},
+}
+
+
+def wrong_values(kind: Any) -> list[str]:
+    if get_origin(kind) is Literal:
+        return WORD
+    return LIST if kind not in WRONG and get_origin(kind) in (list, tuple) else WRONG[kind]
+
+
+def right_values(kind: Any) -> dict[str, Any]:
+    if get_origin(kind) is Literal:
+        return {str(word): word for word in get_args(kind)}
+    if get_origin(kind) is tuple and kind not in RIGHT:
+        return {"[]": [], **{f"[{word}]": [word] for word in get_args(get_args(kind)[0])}}
+    return RIGHT[kind]
+
+
+EVERY_KEY = [
+    pytest.param(
+        [f"{section}.name={name}", *(f"{section}.{k}=1" for k in needed)],
+        f"{section}.{key}",
+        kind,
+        id=f"{name}.{key}",
+    )
+    for section, names in TABLE.items()
+    for name in names
+    for needed in [["lr"] if section == "optimizer" else []]
+    for key, (kind, _) in (known_settings(section, {"name": name}) or {}).items()
+] + [
+    pytest.param([], f"{section}.{key}", kind, id=f"{section}.{key}")
+    for section in NAMELESS
+    for key, (kind, _) in (known_settings(section, {}) or {}).items()
+]
+SMALL = ["data.shots=1", "data.queries=1"]
+
+
+@pytest.mark.parametrize(
+    ("choice", "key", "kind"),
+    [*EVERY_KEY, *(pytest.param([], key, setting.type, id=key) for key, setting in TOP.items())],
+)
+def test_every_wrong_value_of_every_key_is_named(write, choice, key, kind):
+    path = write(EXAMPLE)
+    for value in wrong_values(kind):
+        (line,) = complaints(path, [*choice, f"{key}={value}"])
+        assert line.startswith(f"command line: {key} = "), value
+        assert line.endswith(f": must be {words(kind)}"), value
+
+
+@pytest.mark.parametrize(("choice", "key", "kind"), EVERY_KEY)
+def test_every_right_value_of_every_key_is_taken(write, choice, key, kind, monkeypatch):
+    monkeypatch.setattr(rules, "DRAWINGS", 10**12 + 10)
+    path = write(EXAMPLE)
+    for text, value in right_values(kind).items():
+        found = put(load(path, [*choice, *SMALL, f"{key}={text}"]), key)
+        assert found == value
+        assert type(found) is type(value)
+
+
+@pytest.mark.parametrize("key", ["algorithm.inner_lr", "algorithm.steps", "optimizer.lr", "train.meta_batch"])
+def test_a_missing_key_is_named_with_what_to_give(write, key):
+    word = key.partition(".")[2]
+    entry = next(
+        part
+        for part in EXAMPLE.replace("}", ",").replace("{", ",").split(",")
+        if f" {word}: " in f" {part}: "
+    )
+    path = write(EXAMPLE.replace(f",{entry}", ""))
+    (line,) = complaints(path)
+    assert line.startswith(f"{path}: {key}: missing; give a ")
+
+
+# What a slip is told
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (
+            "algorithm.inner_lrr=0.4",
+            "algorithm.inner_lrr = 0.4: unknown key; did you mean algorithm.inner_lr?",
+        ),
+        ("algorithm.lr=0.4", "algorithm.lr = 0.4: unknown key; did you mean optimizer.lr?"),
+        ("inner_lr=0.4", "inner_lr = 0.4: unknown key; did you mean algorithm.inner_lr?"),
+        ("dat.ways=3", "dat.ways = 3: unknown key; did you mean data.ways?"),
+        ("data.way=3", "data.way = 3: unknown key; did you mean data.ways?"),
+        ("sed=3", "sed = 3: unknown key; did you mean seed?"),
+        ("modle={}", "modle = {}: unknown key; did you mean model?"),
+        ("model.hidden=[8]", "model.hidden = [8]: unknown key for this model.name; mlp takes it"),
+        ("model.qqq=8", "model.qqq = 8: unknown key; model takes width, pool, norm"),
+        ("model.name=conv5", 'model.name = "conv5": must be one of conv4, mlp'),
+        ("model.name=[conv4]", 'model.name = ["conv4"]: must be one of conv4, mlp'),
+        (
+            "model=mlp",
+            'model = "mlp": must be a section with keys of its own; did you mean model.name = mlp?',
+        ),
+        ("train=5", "train = 5: must be a section: lines of key: value below it"),
+        ("data.name.x=5", "data.name.x = 5: unknown key"),
+        ("data.ways", "data.ways: not an override; write section.key=value, such as data.ways=20"),
+        ("=3", "=3: not an override"),
+        ("data.ways=[3", "data.ways:1:3: expected ',' or ']', but got '<stream end>'"),
+        ("seed=" + "9" * 5000, "seed:1:1: a whole number of more than 18 digits"),
+    ],
+)
+def test_a_slip_on_the_command_line(write, override, said):
+    (line,) = complaints(write(EXAMPLE), [override])
+    assert line.startswith(f"command line: {said}")
+
+
+def test_all_faults_are_told_at_once_each_with_where_it_stands(write):
+    path = write(EXAMPLE.replace("ways: 5", "ways: 1, shotz: 2").replace("meta_steps: 100, ", ""))
+    assert complaints(path, ["model.width=0", "seed=x"]) == [
+        'command line: seed = "x": must be a whole number, 0 or more and below 4294967296',
+        f"{path}: data.shotz = 2: unknown key; did you mean data.shots?",
+        f"{path}: data.ways = 1: must be a whole number, 2 or more",
+        "command line: model.width = 0: must be a whole number, 1 or more",
+        f"{path}: train.meta_steps: missing; give a whole number, 0 or more",
+    ]
+
+
+def test_a_missing_section_and_an_empty_one(write):
+    assert load(write(EXAMPLE + "eval:\n"))["eval"]["tasks"] == 600
+    path = write(EXAMPLE.replace("model: {name: conv4}\n", ""))
+    assert complaints(path) == [f"{path}: model.name: missing; give one of conv4, mlp"]
+
+
+# Choosing another function on the command line
+
+
+def test_keys_of_the_file_that_only_the_old_function_takes_are_left_out(write):
+    notes: list[str] = []
+    path = write(EXAMPLE.replace("ways: 5", "ways: 7, root: /somewhere"))
+    config = load(path, ["data.name=glyphs"], notes.append)
+    assert config["data"]["ways"] == 7
+    assert "root" not in config["data"]
+    assert notes == ["data.root of the file is left out: glyphs does not take it"]
+
+
+def test_keys_that_were_typed_and_slips_are_never_left_out(write):
+    path = write(EXAMPLE.replace("ways: 5", "rooot: /somewhere"))
+    lines = complaints(path, ["data.name=glyphs", "data.root=/elsewhere"])
+    assert lines[0].startswith(f"{path}: data.rooot = ")
+    assert lines[1].startswith(
+        'command line: data.root = "/elsewhere": unknown key for this data.name; omniglot takes'
+    )
+    (line,) = complaints(write(EXAMPLE), ["data={name: glyphs, root: /x}"])
+    assert line.startswith('command line: data.root = "/x"')
+
+
+# Rules over several settings
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "cure"),
+    [
+        (["data.ways=101"], "data.ways", "split val has 100 classes; give at most 100"),
+        (["data.ways=401", "data.rotate=[train, val, test]"], "data.ways", "split val has 400 classes"),
+        (["data.ways=424", "data.rotate=[val]"], "data.ways", "give at most 400"),
+        (["data.shots=16"], "data.shots", "with data.queries = 5 that is more than the 20 drawings"),
+        (["data.name=glyphs", "data.queries=20"], "data.shots", "with data.queries = 20"),
+        (["model.norm=group", "model.width=12"], "model.width", 'norm = "group" needs a multiple of 8'),
+    ],
+)
+def test_settings_that_do_not_go_together(write, overrides, key, cure):
+    (line,) = complaints(write(EXAMPLE), overrides)
+    assert f": {key} = " in line
+    assert cure in line
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["data.ways=100"],
+        ["data.ways=400", "data.rotate=[train, val]"],
+        ["data.shots=15"],
+        ["model.norm=group", "model.width=16"],
+        ["model.norm=batch", "model.width=12"],
+        ["model.name=mlp"],
+    ],
+)
+def test_the_rules_stop_at_their_bounds(write, overrides):
+    assert load(write(EXAMPLE), overrides)
+
+
+def test_the_rule_on_groups_knows_the_number_of_groups():
+    from fmaml.nn import models
+
+    assert models.GROUPS == rules.GROUPS
+
+
+# Files that are not an experiment
+
+BOMB = "a: &a [x, x]\n" + "".join(
+    f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: !!python/object/apply:os.system [exit]", ":1:4: tags such as "),
+        ("a: !!python/name:os.system", ":1:4: tags such as "),
+        ("!!python/module:os", ":1:1: tags such as "),
+        ("a: !x 3", ":1:4: tags such as !x"),
+        (BOMB, ":1:4: anchors and aliases are not read here"),
+        ("a: *nowhere", ":1:4: anchors and aliases"),
+        ("<<: {a: 1}", "unknown key"),
+        ("a: " + "[" * 10_000, "nested more than 20 deep"),
+        ("a:\n" + "- " * 10_000, "nested more than 20 deep"),
+        ("a: " + "{x: " * 10_000, "nested more than 20 deep"),
+        ("data:\n  ways: 5\n  ways: 6\n", ":3:3: ways stands twice, first in line 2"),
+        ("1: 2", ":1:1: a key must be a word"),
+        ("null: 2", ":1:1: a key must be a word"),
+        ('"a\\nb": 2', ":1:1: a key must be a word"),
+        ("? [a]\n: 2", ":1:3: a key must be a word"),
+        ("a: 1\n\tb: 2", ":2:1: "),
+        ("a: [1", "expected ',' or ']'"),
+        ("a: b: c", ":1:5: mapping values are not allowed here"),
+        ("a: 1\nb: 'x\0y'", ":2:6: the character '\\x00' is not allowed"),
+        ("a: 1\n---\nb: 2\n", ": but found another document"),
+        ("- a\n- b", "not an experiment; it needs the sections data, model"),
+        ("", "not an experiment"),
+        ("a: " + "9" * 5000, ":1:4: a whole number of more than 18 digits"),
+        (b"\xff\xfea\x00", "not a text file (byte 0 is not UTF-8)"),
+        ("a: " + "x" * 10_000_000, "larger than 64 KiB"),
+        ("#" * 60_000 + "\n[" * 100, "nested"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_told_in_one_line_at_once(write, text, said):
+    path = write(text)
+    begun = time.perf_counter()
+    first, *_ = complaints(path)
+    assert time.perf_counter() - begun < 1
+    assert first.startswith(path)
+    assert said in first
+
+
+def test_a_byte_order_mark_is_no_fault(write):
+    assert load(write(b"\xef\xbb\xbf" + EXAMPLE.encode()))["name"] == "mine"
+
+
+def test_a_file_name_that_is_no_folder_name_needs_a_name_in_the_file(write):
+    path = write(EXAMPLE, "my own.yaml")
+    assert complaints(path)[0].startswith(f'{path}: name = "my own": must be a folder\'s name')
+    assert load(write("name: fine\n" + EXAMPLE, "my own.yaml"))["name"] == "fine"
+
+
+# Anything at all
+
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(10**20), 10**20),
+    st.floats(),
+    st.text(max_size=8),
+    st.sampled_from(["conv4", "mlp", "glyphs", "adamw", "maml", "1e-3", "vmap", "../x"]),
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+)
+SHIPPED = {
+    name: shipped.folder().joinpath(f"{name}.yaml").read_text(encoding="utf-8") for name in shipped.names()
+}
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("mutants") / "mutant.yaml"
+
+
+def plan_or_message(path: Path, text: str) -> str:
+    """The message, or nothing where there is a plan; a plan must survive being written and read."""
+    path.write_text(text, encoding="utf-8", errors="surrogatepass")
+    try:
+        config = load(str(path))
+    except UserError as error:
+        message = str(error)
+    else:
+        message = ""
+    if message:
+        assert all(line.startswith(str(path)) for line in message.split("\n"))
+        return message
+    path.write_text(dump(config), encoding="utf-8")
+    assert load(str(path)) == config
+    return ""
+
+
+@examples(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_a_mutated_setting_gives_a_plan_or_a_message_that_names_it(scratch, data):
+    tree = yaml.safe_load(data.draw(st.sampled_from(list(SHIPPED.values()))))
+    section = data.draw(st.sampled_from([*TABLE, *NAMELESS]))
+    key = data.draw(st.sampled_from([*tree[section], "", "slip"]))
+    name = f"{section}.{key}" if key else section
+    if data.draw(st.booleans()) and key != "slip":
+        del (tree[section] if key else tree)[key or section]
+    else:
+        (tree[section] if key else tree)[key or section] = data.draw(VALUES)
+    message = plan_or_message(scratch, yaml.safe_dump(tree, sort_keys=False))
+    assert not message or name in message or re.match(rf"{re.escape(str(scratch))}:\d+:\d+: ", message)
+
+
+@examples(max_examples=150, deadline=None)
+@given(
+    text=st.sampled_from(list(SHIPPED.values())),
+    at=st.floats(0, 1, exclude_max=True),
+    cut=st.integers(0, 30),
+    put=st.text(max_size=5) | st.text("{}[]:,#&*!|>'\"%@`-? \n\t", max_size=5),
+)
+def test_mutated_text_gives_a_plan_or_a_message(scratch, text, at, cut, put):
+    place = int(at * len(text))
+    plan_or_message(scratch, text[:place] + put + text[place + cut :])

@@ -1,0 +1,137 @@
+"""The experiments that travel with fmaml: each loads, builds, and says of itself what a reader needs."""
+
+import configparser
+import re
+
+import pytest
+
+from fmaml import shipped
+from fmaml.config import load
+from fmaml.strict_yaml import parse
+
+NAMES = shipped.names()
+HEADER = ["command", "published", "ours", "hardware", "time", "commit"]
+PUBLISHED = {  # ways and shots: accuracy and interval, MAML, arXiv 1703.03400, table 1
+    "5w1s": "98.7 +- 0.4 %",
+    "5w5s": "99.9 +- 0.1 %",
+    "20w1s": "95.8 +- 0.3 %",
+    "20w5s": "98.9 +- 0.2 %",
+}
+HYPERPARAMETERS = {  # the same, appendix A.1: inner_lr, steps, meta_batch, steps of the evaluation
+    "paper/omniglot_5w1s": (0.4, 1, 32, 3),
+    "paper/omniglot_5w5s": (0.4, 1, 32, 3),
+    "paper/omniglot_20w1s": (0.1, 5, 16, 5),
+    "paper/omniglot_20w5s": (0.1, 5, 16, 5),
+}
+
+
+def text(name: str) -> str:
+    return (shipped.folder() / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def task(name: str) -> str:
+    """Such as 5w1s."""
+    data = load(name)["data"]
+    return f"{data['ways']}w{data['shots']}s"
+
+
+def test_the_four_omniglot_tasks_are_there_as_published_and_for_a_small_machine():
+    assert set(HYPERPARAMETERS) < set(NAMES)
+    assert {task(name) for name in HYPERPARAMETERS} == set(PUBLISHED)
+    assert {task(name) for name in set(NAMES) - set(HYPERPARAMETERS)} == set(PUBLISHED)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_header_tells_what_it_is_how_to_run_it_and_what_to_expect(name):
+    header = [line.removeprefix("#").strip() for line in text(name).split("\n\n")[0].splitlines()]
+    found = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in header if re.match(r"\w+\s{2,}", line))
+    assert [key for key in HEADER if not found.get(key)] == []
+    assert found["command"] == f"fmaml run {name}"
+    assert found["published"].startswith(PUBLISHED[task(name)])
+    ways, shots = task(name).rstrip("s").split("w")
+    assert shipped.headline(name).startswith(f"{ways}-way {shots}-shot ")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_key_of_the_file_is_in_the_config_as_written(name):
+    tree, config = parse(text(name), name), load(name)
+    for section in tree.keys() - {"name"}:
+        assert tree[section].items() <= config[section].items()
+
+
+def test_each_has_a_folder_of_its_own_for_its_runs():
+    assert len({load(name)["name"] for name in NAMES}) == len(NAMES)
+
+
+@pytest.mark.parametrize("name", HYPERPARAMETERS)
+def test_the_published_hyperparameters(name):
+    config = load(name)
+    algorithm, train = config["algorithm"], config["train"]
+    found = (algorithm["inner_lr"], algorithm["steps"], train["meta_batch"], config["eval"]["steps"])
+    assert found == HYPERPARAMETERS[name]
+    assert (train["meta_steps"], train["schedule"], train["clip"]) == (60_000, "constant", None)
+    assert (config["optimizer"]["name"], config["optimizer"]["lr"]) == ("adam", 0.001)
+    assert config["model"] == {"name": "conv4", "width": 64, "pool": "stride", "norm": "batch"}
+    assert config["data"]["queries"] == config["data"]["shots"]
+    assert config["data"]["rotate"] == ["train", "val", "test"]
+    assert not algorithm["first_order"]
+
+
+def test_the_wheel_takes_every_folder_of_experiments_along():
+    setup = configparser.ConfigParser()
+    if not setup.read(shipped.HERE.parent / "setup.cfg"):
+        pytest.skip("installed: there is no setup.cfg to read")
+    for name in NAMES:
+        package = ".".join(["fmaml.experiments", *name.split("/")[:-1]])
+        assert package in setup["options"]["packages"].split()
+        assert setup["options.package_data"][package] == "*.yaml"
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_an_installed_fmaml_and_a_checkout_find_their_own(tmp_path, monkeypatch, installed):
+    package = tmp_path / "fmaml"
+    folder = (package if installed else tmp_path) / "experiments" / "paper"
+    folder.mkdir(parents=True)
+    (folder / "some.yaml").write_text("# Some\n")
+    monkeypatch.setattr(shipped, "HERE", package)
+    assert shipped.names() == ["paper/some"]
+    assert shipped.headline("paper/some") == "Some"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_builds_what_it_says(name):
+    import torch
+
+    from fmaml.build import build
+
+    config = load(name, ["data.name=glyphs", "data.rotate=[]"])
+    experiment = build(config, torch.device("cpu"))
+    tasks = experiment.source.sample("train", 1, range(2))
+    data = config["data"]
+    assert tasks.support.x.shape == (2, data["ways"] * data["shots"], 1, 28, 28)
+    params = experiment.model.init(torch.Generator().manual_seed(0))
+    assert experiment.model.apply(params, tasks.support.x[0]).shape[1] == data["ways"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "steps"),
+    [
+        (["train.schedule=constant"], [0.1, 0.1, 0.1]),
+        (["train.schedule=cosine"], [0.1, 0.075, 0.025]),
+        (["train.schedule=constant", "train.clip=0.5"], [0.05, 0.05, 0.05]),
+        (["train.schedule=cosine", "train.clip=0.5"], [0.05, 0.0375, 0.0125]),
+    ],
+)
+def test_schedule_and_clip_shape_the_outer_optimizer(overrides, steps):
+    import torch
+
+    from fmaml.build import optimizer
+
+    config = load("omniglot", ["optimizer={name: sgd, lr: 0.1}", "train.meta_steps=3", *overrides])
+    outer = optimizer(config)
+    theta = {"w": torch.zeros(1)}
+    state = outer.init(theta)
+    for step in steps:
+        before = theta["w"]
+        theta, state = outer.update({"w": torch.ones(1)}, state, theta)
+        torch.testing.assert_close(before - theta["w"], torch.tensor([step]))
