@@ -35,7 +35,7 @@ def fold(key: Tensor, counter: int | Tensor) -> Tensor: ...
 @overload
 def fold(key: int, counter: Tensor) -> Tensor: ...
 def fold(key, counter):
-    """Output number ``counter`` of SplitMix64 seeded with ``key``: an int for two ints, else int64, broadcast."""
+    """Output ``counter`` of SplitMix64 seeded with ``key``: an int for two ints, else int64, broadcast."""
     z = _wrap(key + _wrap((counter + 1) * _GAMMA))
     z = _wrap(_xor_shift(z, 30) * _FIRST)
     z = _wrap(_xor_shift(z, 27) * _SECOND)

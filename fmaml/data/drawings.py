@@ -1,4 +1,4 @@
-"""Omniglot's image files, out of its zips or of unpacked folders. Nothing is extracted: no file is written."""
+"""Omniglot's image files, out of zips or of unpacked folders. Nothing is extracted: no file is written."""
 
 import contextlib
 import io
@@ -46,7 +46,7 @@ def state(parts: list[Path]) -> list[tuple[str, int, int]]:
 
 
 def read(parts: list[Path], characters: list[str]) -> Tensor:
-    """All drawings, uint8 [characters, 20, 1, 28, 28], ink 255 on 0; of a character in the order of file names.
+    """All drawings, uint8 [characters, 20, 1, 28, 28], ink 255 on 0, each character's by file name.
 
     UserError unless there are exactly these characters, such as ``images_background/Greek/character01``, and
     20 drawings of each.

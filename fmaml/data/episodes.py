@@ -42,9 +42,9 @@ def cut(images: Tensor, classes: dict[str, int], rotate: tuple[str, ...]) -> dic
 
 
 def sample_episodes(split: Split, keys: Tensor, *, ways: int, shots: int, queries: int) -> Task:
-    """One task a key: support x float32 [tasks, ways * shots, C, H, W] in [0, 1], y int64 [tasks, ways * shots].
+    """One task a key: support x [tasks, ways * shots, C, H, W] in [0, 1], y int64 [tasks, ways * shots].
 
-    Query: the same with ``queries``. Rows go class by class; label i is the i-th class drawn, so a random one.
+    Query: the same with ``queries``. Rows go class by class; label i is the i-th class drawn: a random one.
     Every class of the split and every image of a chosen class gets a random score, and the highest win.
     Scores that tie (chance 2^-64 a pair) are the one thing that two devices may settle differently.
     """

@@ -1,4 +1,4 @@
-"""Where data is looked for: the root that was asked for; or else $FMAML_DATA, then the user's cache folder."""
+"""Where data is looked for: the root asked for; or else $FMAML_DATA, then the user's cache folder."""
 
 import os
 from collections.abc import Callable, Iterable

@@ -1,4 +1,4 @@
-"""Built-in characters for anyone without files, shaped and split as Omniglot: 1,623 of them, 20 drawings each.
+"""Built-in characters for anyone without files: 1,623 of them, 20 drawings each, split as Omniglot is.
 
 A character is one to four strokes between the points of a loose 3x3 grid, each a cubic Bezier curve, straight
 or bent; a stroke often goes on where the one before ended. A drawing moves the control points and the whole a
@@ -49,7 +49,7 @@ def glyphs(
 
 @functools.cache
 def drawings() -> Tensor:
-    """All of them, uint8 [1623, 20, 1, 28, 28], ink 255 on 0: one or two seconds, once a process."""
+    """All of them, uint8 [1623, 20, 1, 28, 28], ink 255 on 0: two or three seconds, once a process."""
     characters = sum(CLASSES.values())
     control, pen = by_hand(*alphabet(characters))
     few = 80  # drawings at a time: what is in flight then stays in the processor's cache
@@ -60,8 +60,8 @@ def drawings() -> Tensor:
 
 
 def alphabet(characters: int) -> tuple[Tensor, Tensor]:
-    """The ideal forms: control points [characters, strokes, 4, xy], mostly in [-1, 1]; and which strokes there
-    are, [characters, strokes] of 0 or 1."""
+    """The ideal forms: control points [characters, strokes, 4, xy] about the middle of a grid from -1 to 1; and
+    which strokes there are, [characters, strokes] of 0 or 1."""
     draw = functools.partial(_uniform, characters)
     starts, leaps = (9 * draw(0, STROKES)).long(), 1 + (8 * draw(1, STROKES)).long()
     goes_on = draw(2, STROKES) < 0.6
@@ -80,7 +80,9 @@ def alphabet(characters: int) -> tuple[Tensor, Tensor]:
     inner = [first + chord * (i + 1) / 3 + normal * bent[..., i, None] for i in range(2)]
     control = torch.stack([first, *inner, last], -2) + 0.5 * (draw(5, STROKES, 4, 2) - 0.5)
     count = (STROKES * draw(6, 1).sqrt()).ceil()  # 1, 2, 3, 4 strokes in proportion 1 : 3 : 5 : 7
-    return control, (torch.arange(STROKES) < count).double()
+    present = (torch.arange(STROKES) < count).double()
+    middle = (present[..., None] * control.mean(-2)).sum(1) / count
+    return control - middle[:, None, None], present
 
 
 def by_hand(control: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,16 +94,16 @@ def by_hand(control: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
     x = x + 0.3 * shake(10, 1, 1) * y  # a slant
     turn = 0.35 * shake(11, 1, 1)  # radians
     turned = torch.stack([turn.cos() * x - turn.sin() * y, turn.sin() * x + turn.cos() * y], -1)
-    middle = (SIZE - 1) / 2 + 4.0 * shake(12, 1, 1, 2)
+    middle = (SIZE - 1) / 2 + 3.0 * shake(12, 1, 1, 2)
     return middle + REACH * turned, present[:, None] * (1 + 0.3 * shake(13, 1))
 
 
 def ink(control: np.ndarray, pen: np.ndarray) -> np.ndarray:
     """Control points [n, strokes, 4, xy] in pixels and pens [n, strokes] to drawings, uint8 [n, 28, 28].
 
-    A stroke is a row of round dots (Gaussians: a function of the row times one of the column), each weighed by
-    the length of curve that it stands for, so that ink lies evenly; where strokes cross, ink saturates. NumPy,
-    as torch would split every small step over threads, which on a busy machine wait for each other (10 times).
+    A stroke is a row of round dots (Gaussians: a function of the row times one of the column), each weighed
+    by the length of curve that it stands for, so that ink lies evenly; where strokes cross, ink saturates.
+    NumPy, as torch would split each small step over threads, which on a busy machine wait for each other.
     """
     t = np.linspace(0, 1, DOTS + 1)
     curve = np.stack([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3], 1) @ control

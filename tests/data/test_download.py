@@ -1,0 +1,209 @@
+"""Downloads from a server of our own that can misbehave."""
+
+import hashlib
+import http.server
+import os
+import threading
+
+import pytest
+
+from fmaml.data import download as module
+from fmaml.data.download import download
+from fmaml.errors import UserError
+
+CONTENT = bytes(range(256)) * 2000  # 512,000 bytes
+MD5 = hashlib.md5(CONTENT).hexdigest()
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves CONTENT. ``faults`` holds what to do wrong, one entry a request; then all goes well."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.faults = []
+        self.asked = []  # the Range header of every request
+        self.ranges = True
+        self.content = CONTENT
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_address[1]}/file.zip"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        self.server.asked.append(asked := self.headers.get("Range"))
+        fault = self.server.faults.pop(0) if self.server.faults else None
+        content = self.server.content
+        start = int(asked[len("bytes=") : -1]) if asked and self.server.ranges else 0
+        if fault == "missing":
+            return self.send_error(404)
+        if start and start >= len(content):
+            return self.send_error(416)
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Type", "text/html" if fault == "page" else "application/zip")
+        if fault != "no length":
+            self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        end = start + 150_000 if fault == "break" else start if fault == "nothing" else len(content)
+        self.wfile.write(content[start:end])
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "folder" / "file.zip"
+
+
+def fetch(server, path, md5=MD5, **more):
+    download(server.url, path, md5, cure="do without", **more)
+
+
+def part(path):
+    return path.with_name("file.zip.part")
+
+
+def test_a_download_is_whole_and_leaves_no_part(server, path, capsys):
+    seen = []
+    fetch(server, path, progress=lambda done, total: seen.append((done, total)))
+    assert path.read_bytes() == CONTENT
+    assert not part(path).exists()
+    assert seen[-1] == (len(CONTENT), len(CONTENT))
+    assert capsys.readouterr().err == f"fmaml: downloading {server.url} to {path}\n"
+
+
+def test_what_is_there_is_not_asked_for(server, path):
+    fetch(server, path)
+    fetch(server, path)
+    assert server.asked == [None]
+
+
+def test_a_broken_connection_is_taken_up_where_it_broke(server, path):
+    server.faults = ["break", "break"]
+    fetch(server, path)
+    assert path.read_bytes() == CONTENT
+    assert server.asked == [None, "bytes=150000-", "bytes=300000-"]
+
+
+def test_another_run_goes_on_where_the_last_one_stopped(server, path):
+    server.faults = ["break"] + ["nothing"] * (module.ATTEMPTS - 1)
+    with pytest.raises(UserError, match=r"150000 of 512000 bytes.*run again to go on, or do without"):
+        fetch(server, path)
+    assert part(path).read_bytes() == CONTENT[:150_000]
+    assert not path.exists()
+    server.asked.clear()
+    fetch(server, path)
+    assert path.read_bytes() == CONTENT
+    assert server.asked == ["bytes=150000-"]
+
+
+def test_a_server_without_ranges_sends_all_again(server, path):
+    server.ranges = False
+    server.faults = ["break"]
+    fetch(server, path)
+    assert path.read_bytes() == CONTENT
+    assert server.asked == [None, "bytes=150000-"]
+
+
+def test_a_part_that_was_complete_only_needs_its_name(server, path):
+    path.parent.mkdir()
+    part(path).write_bytes(CONTENT)
+    fetch(server, path)
+    assert path.read_bytes() == CONTENT
+    assert server.asked == [f"bytes={len(CONTENT)}-"]
+
+
+@pytest.mark.parametrize("old", [b"x" * 1000, b"x" * 600_000])
+def test_a_part_of_another_file_is_thrown_away_once(server, path, old):
+    path.parent.mkdir()
+    part(path).write_bytes(old)
+    fetch(server, path)
+    assert path.read_bytes() == CONTENT
+    assert server.asked == [f"bytes={len(old)}-", None]
+
+
+def test_another_file_than_the_published_one_is_refused(server, path):
+    server.content = CONTENT[:-1] + b"x"
+    with pytest.raises(
+        UserError, match=rf"file\.zip: what came has md5 \w+, the published one is {MD5}.*; do wi"
+    ):
+        fetch(server, path)
+    assert os.listdir(path.parent) == ["file.zip.lock"]
+
+
+def test_a_short_file_of_unknown_length_is_refused(server, path):
+    server.content = CONTENT[:1000]
+    server.faults = ["no length"]
+    with pytest.raises(UserError, match="md5"):
+        fetch(server, path)
+    assert not path.exists()
+
+
+def test_a_web_page_is_refused(server, path):
+    server.faults = ["page"]
+    with pytest.raises(UserError, match="a web page in place of the file; do without"):
+        fetch(server, path)
+    assert os.listdir(path.parent) == ["file.zip.lock"]
+
+
+def test_a_web_page_does_not_spoil_what_was_there(server, path):
+    path.parent.mkdir()
+    part(path).write_bytes(CONTENT[:1000])
+    server.faults = ["page"]
+    with pytest.raises(UserError, match="web page"):
+        fetch(server, path)
+    assert part(path).read_bytes() == CONTENT[:1000]
+
+
+def test_a_missing_file_is_asked_for_once(server, path):
+    server.faults = ["missing"] * module.ATTEMPTS
+    with pytest.raises(UserError, match=r"file\.zip.*Not Found.*or do without"):
+        fetch(server, path)
+    assert len(server.asked) == 1
+
+
+def test_no_network(server, path):
+    url = "http://127.0.0.1:9/file.zip"  # the discard port: nobody listens
+    with pytest.raises(UserError, match=r"127\.0\.0\.1:9/file\.zip: cannot fetch .*refused.*or do without"):
+        download(url, path, MD5, cure="do without")
+
+
+def test_a_server_that_stalls(server, path, monkeypatch):
+    monkeypatch.setattr(module, "STALL", 0.1)
+    monkeypatch.setattr(module, "ATTEMPTS", 2)
+    wait = threading.Event()
+    monkeypatch.setattr(Handler, "do_GET", lambda self: wait.wait(2))
+    with pytest.raises(UserError, match=r"timed out.*run again"):
+        fetch(server, path)
+    wait.set()
+
+
+def test_a_folder_that_cannot_be_written(server, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match=r"cannot fetch .*file\.zip"):
+        fetch(server, tmp_path / "file" / "folder" / "file.zip")
+
+
+def test_of_two_at_once_one_fetches(server, path):
+    threads = [threading.Thread(target=fetch, args=(server, path)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert server.asked == [None]
+    assert path.read_bytes() == CONTENT
