@@ -60,8 +60,8 @@ def drawings() -> Tensor:
 
 
 def alphabet(characters: int) -> tuple[Tensor, Tensor]:
-    """The ideal forms: control points [characters, strokes, 4, xy] about the middle of a grid from -1 to 1; and
-    which strokes there are, [characters, strokes] of 0 or 1."""
+    """The ideal forms: control points [characters, strokes, 4, xy], centred, in units of the grid; and which
+    strokes there are, [characters, strokes] of 0 or 1."""
     draw = functools.partial(_uniform, characters)
     starts, leaps = (9 * draw(0, STROKES)).long(), 1 + (8 * draw(1, STROKES)).long()
     goes_on = draw(2, STROKES) < 0.6

@@ -73,7 +73,7 @@ def test_every_class_takes_every_label_equally_often():
 
 
 def test_every_image_is_support_and_query_equally_often_even_in_ragged_classes():
-    """Within each class its images are uniform; the classes are, too (46 degrees in all; 88 has p = 0.0002)."""
+    """Within each class its images are uniform; the classes are, too (46 degrees; 88 has p = 0.0002)."""
     _, (support_class, support_image, query_class, query_image) = draw(labelled(RAGGED), 8000)
     for classes, images in ((support_class, support_image), (query_class, query_image)):
         total = 0.0

@@ -240,6 +240,12 @@ def test_a_broken_zip_is_named(small):
     load(root)
 
 
+def test_a_bomb_in_a_zip_is_not_unpacked(small):
+    files = {**members(), f"{EVERYONE[0]}/0000_03.png": bytes(10**6)}
+    with pytest.raises(UserError, match=r"images_background\.zip.*0000_03\.png has more than 20000 bytes"):
+        load(put_zips(small / "root", files))
+
+
 def test_names_that_lead_outside_write_nothing(small):
     evil = {f"../../{name}": content for name, content in members().items()}
     root = put_zips(small / "a" / "b" / "root", {})
