@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import re
 import zipfile
 import zlib
@@ -39,10 +40,14 @@ def _part(folder: Path, name: str) -> Path | None:
 
 def state(parts: list[Path]) -> list[tuple[str, int, int]]:
     """Name, bytes and time of change of every file: differs whenever the drawings may have changed."""
-    files = [file for part in parts for file in ([part] if part.is_file() else sorted(part.rglob("*.png")))]
-    stats = [file.stat() for file in files]
-    names = ["/".join(file.parts[-3:]) if file.suffix == ".png" else file.name for file in files]
-    return [(n, stat.st_size, stat.st_mtime_ns) for n, stat in zip(names, stats, strict=True)]
+    found = [(part, file) for part in parts for file in ([str(part)] if part.is_file() else _files(part))]
+    stats = ((file.removeprefix(str(part.parent)), os.stat(file)) for part, file in found)
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+
+
+def _files(folder: Path) -> list[str]:
+    """All that lies in a folder, in order. Strings: 32,460 of them, where Path objects would take a second."""
+    return sorted(os.path.join(at, name) for at, _, names in os.walk(folder) for name in names)
 
 
 def read(parts: list[Path], characters: list[str]) -> Tensor:
