@@ -46,7 +46,7 @@ def state(parts: list[Path]) -> list[tuple[str, int, int]]:
 
 
 def _files(folder: Path) -> list[str]:
-    """All that lies in a folder, in order. Strings: 32,460 of them, where Path objects would take a second."""
+    """All that lies in a folder, in order. Strings: 32,460 of them, Path objects would take a second."""
     return sorted(os.path.join(at, name) for at, _, names in os.walk(folder) for name in names)
 
 
