@@ -72,8 +72,8 @@ def parse_override(text: str) -> tuple[str, Any]:
 def merge(tree: dict[str, Any], typed: dict[str, Any], note: Callable[[str], None]) -> None:
     """Put the ``typed`` values into ``tree``.
 
-    Where they choose another function for a section, keys that only the old one takes are left out, unless they
-    were typed. Slips stay, to be reported.
+    Where they choose another function for a section, keys that only the old one takes are left out, unless
+    they were typed. Slips stay, to be reported.
     """
     before = {section: known_settings(section, tree.get(section)) or {} for section in TABLE}
     for key, value in typed.items():
