@@ -12,6 +12,7 @@ from .losses import supervised as supervised
 from .losses import transductive as transductive
 from .nn.models import conv4 as conv4
 from .nn.models import mlp as mlp
+from .nn.module import from_module as from_module
 from .optim import adam as adam
 from .optim import adamw as adamw
 from .optim import chain as chain

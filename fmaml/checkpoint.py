@@ -4,7 +4,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save
 
-from .data.cache import write_durably
+from .durable import write_durably
 from .types import Params
 
 

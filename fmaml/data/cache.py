@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from .durable import write_durably
+from ..durable import write_durably
 
 
 def cached(path: Path, make: Callable[[], Tensor]) -> Tensor:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import UserError
-from .durable import sync_folder
+from ..durable import sync_folder
 
 CHUNK = 1 << 16  # bytes
 STALL = 30.0  # seconds without a byte before a connection counts as broken

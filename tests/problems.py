@@ -1,0 +1,75 @@
+"""Tasks whose answers are known in closed form, and the small helpers that the laws are stated with."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fmaml import Batch, Params, Task
+from fmaml.tree import leaves
+
+F64 = torch.float64
+
+
+def quadratic(params: Params, batch: Batch) -> Tensor:
+    """1/2 (p - c)' A (p - c) with A = batch.x [dim, dim] and c = batch.y [dim]."""
+    gap = params["p"] - batch.y
+    return 0.5 * gap @ batch.x @ gap
+
+
+def quadratic_tasks(tasks: int, dim: int) -> Task:
+    """Random tasks with A, B positive definite, eigenvalues in [0.1, 2]."""
+
+    def definite() -> Tensor:
+        q = torch.linalg.qr(torch.randn(tasks, dim, dim, dtype=F64)).Q
+        return q @ torch.diag_embed(0.1 + 1.9 * torch.rand(tasks, dim, dtype=F64)) @ q.mT
+
+    def centre() -> Tensor:
+        return torch.randn(tasks, dim, dtype=F64)
+
+    return Task(Batch(definite(), centre()), Batch(definite(), centre()))
+
+
+def contraction(task: Task, lr: float, steps: int) -> Tensor:
+    """(I - alpha A)^K of each stacked task, [tasks, dim, dim]."""
+    a = task.support.x
+    return torch.linalg.matrix_power(torch.eye(a.shape[-1], dtype=F64) - lr * a, steps)
+
+
+def adapted(theta: Tensor, task: Task, lr: float, steps: int) -> Tensor:
+    """phi_K = c + (I - alpha A)^K (theta - c), [tasks, dim]."""
+    c = task.support.y
+    return c + (contraction(task, lr, steps) @ (theta - c)[..., None])[..., 0]
+
+
+def residual(phi: Tensor, task: Task) -> Tensor:
+    """B (phi - q): the query gradient at phi, [tasks, dim]."""
+    return (task.query.x @ (phi - task.query.y)[..., None])[..., 0]
+
+
+def relative(a: Any, b: Any) -> float:
+    """|a - b| / |b| over whole trees."""
+    gap = sum(float((x - y).square().sum()) for x, y in zip(leaves(a), leaves(b), strict=True))
+    return math.sqrt(gap / sum(float(y.square().sum()) for y in leaves(b)))
+
+
+def doubled(params: Params) -> Params:
+    return {name: value.to(F64) for name, value in params.items()}
+
+
+def image_tasks(tasks: int, shape: tuple[int, ...], ways: int = 3, queries: int = 2) -> Task:
+    """Random images with labels 0 .. ways - 1, in float64."""
+
+    def batch(each: int) -> Batch:
+        y = torch.arange(ways).repeat_interleave(each).repeat(tasks, 1)
+        return Batch(torch.rand(tasks, ways * each, *shape, dtype=F64), y)
+
+    return Task(batch(1), batch(queries))
+
+
+def regression_tasks(tasks: int, inputs: int, outputs: int, n: int = 6) -> Task:
+    def batch() -> Batch:
+        return Batch(torch.randn(tasks, n, inputs, dtype=F64), torch.randn(tasks, n, outputs, dtype=F64))
+
+    return Task(batch(), batch())

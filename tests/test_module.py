@@ -1,0 +1,201 @@
+"""`from_module`: every layer it lets through is right to second order under vmap; the others are refused by name."""
+
+import copy
+from functools import partial
+
+import pytest
+import torch
+from problems import F64, relative
+from torch import nn
+from torch.func import grad
+from torch.nn.utils import parametrizations
+
+import fmaml
+from fmaml import Batch, Task
+
+IMAGE, VECTOR, SEQUENCE = (3, 4, 6, 6), (3, 4), (3, 5, 4)
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, **options):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True, **options)
+
+    def forward(self, x):
+        return self.attention(x, x, x, need_weights=False)[0]
+
+
+class Lookup(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer((x * 10).long().abs() % 7)
+
+
+encoder = partial(nn.TransformerEncoderLayer, 4, 2, 8, batch_first=True)
+GOOD = {
+    "linear": (nn.Linear(4, 4), VECTOR),
+    "conv1d": (nn.Conv1d(4, 4, 3), (3, 4, 6)),
+    "conv2d": (nn.Conv2d(4, 4, 3, padding=1), IMAGE),
+    "conv2d strided": (nn.Conv2d(4, 4, 3, stride=2), IMAGE),
+    "conv2d grouped": (nn.Conv2d(4, 4, 3, groups=2), IMAGE),
+    "conv3d": (nn.Conv3d(4, 4, 3), (2, 4, 4, 4, 4)),
+    "conv transposed": (nn.ConvTranspose2d(4, 4, 3, stride=2), IMAGE),
+    "batch norm 1d": (nn.BatchNorm1d(4, track_running_stats=False), VECTOR),
+    "batch norm 2d": (nn.BatchNorm2d(4, track_running_stats=False), IMAGE),
+    "batch norm 2d plain": (nn.BatchNorm2d(4, affine=False, track_running_stats=False), IMAGE),
+    "instance norm": (nn.InstanceNorm2d(4, affine=True), IMAGE),
+    "instance norm, one example": (nn.InstanceNorm2d(4, affine=True), (4, 5, 5)),
+    "instance norm plain": (nn.InstanceNorm2d(4), IMAGE),
+    "layer norm": (nn.LayerNorm(4), SEQUENCE),
+    "layer norm, two axes": (nn.LayerNorm((5, 4)), SEQUENCE),
+    "layer norm without bias": (nn.LayerNorm(4, bias=False), SEQUENCE),
+    "group norm": (nn.GroupNorm(2, 4), IMAGE),
+    "rms norm": (nn.RMSNorm(4), SEQUENCE),
+    "max pool": (nn.MaxPool2d(2), IMAGE),
+    "average pool": (nn.AvgPool2d(2), IMAGE),
+    "adaptive pool": (nn.AdaptiveAvgPool2d(2), IMAGE),
+    "gelu": (nn.GELU(), VECTOR),
+    "silu": (nn.SiLU(), VECTOR),
+    "prelu": (nn.PReLU(4), VECTOR),
+    "relu in place": (nn.ReLU(inplace=True), VECTOR),
+    "softmax": (nn.Softmax(-1), VECTOR),
+    "dropout off": (nn.Dropout(0.5).eval(), VECTOR),
+    "embedding": (Lookup(nn.Embedding(7, 4)), (3, 5)),
+    "attention": (SelfAttention(), SEQUENCE),
+    "attention in eval mode": (SelfAttention(dropout=0.5).eval(), SEQUENCE),
+    "transformer layer": (encoder(dropout=0.0), SEQUENCE),
+    "transformer layer in eval mode": (encoder(dropout=0.5).eval(), SEQUENCE),
+}
+BAD = {
+    "running statistics": (nn.BatchNorm2d(4), "BatchNorm2d.*keeps running statistics.*track_running_stats=False"),
+    "in eval mode too": (nn.BatchNorm2d(4).eval(), "keeps running statistics"),
+    "instance norm's": (nn.InstanceNorm1d(4, track_running_stats=True), "keeps running statistics"),
+    "lstm": (nn.LSTM(4, 4), "LSTM.*no vmap rule"),
+    "gru": (nn.GRU(4, 4), "GRU.*no vmap rule"),
+    "rnn cell": (nn.RNNCell(4, 4), "RNNCell.*no vmap rule"),
+    "dropout": (nn.Dropout(0.5), "Dropout.*global generator"),
+    "attention with dropout": (SelfAttention(dropout=0.5), "MultiheadAttention.*dropout=0"),
+    "embedding bag": (nn.EmbeddingBag(7, 4), "EmbeddingBag.*no second derivative"),
+    "hardsigmoid": (nn.Hardsigmoid(), "Hardsigmoid.*no second derivative"),
+    "weight norm": (parametrizations.weight_norm(nn.Linear(4, 4)), "_WeightNorm.*wrong second derivative"),
+    "spectral norm": (parametrizations.spectral_norm(nn.Linear(4, 4)), "_SpectralNorm.*in place"),
+    "lazy": (nn.LazyLinear(4), "LazyLinear.*call the module once"),
+}
+
+
+class Around(nn.Module):
+    """Trainable and smooth before the layer, so that its gradient with respect to its input is tested as well."""
+
+    def __init__(self, layer, shape):
+        super().__init__()
+        self.scale, self.shift = (nn.Parameter(torch.randn(shape[1:])) for _ in "ab")
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(torch.sin(x * self.scale + self.shift))
+
+
+def loss_of(model):
+    return lambda params, batch: (model.apply(params, batch.x) + 0.3).tanh().pow(3).mean()
+
+
+def tasks_of(shape):
+    return Task(*(Batch(torch.randn(3, *shape, dtype=F64), torch.zeros(3, *shape[:1])) for _ in "sq"))
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_second_order_is_right_under_vmap(name):
+    layer, shape = GOOD[name]
+    module = copy.deepcopy(layer) if isinstance(layer, Lookup) else Around(copy.deepcopy(layer), shape)
+    module = module.to(F64)
+    model = fmaml.from_module(module)
+    theta, tasks = model.init(torch.Generator()), tasks_of(shape)
+    assert relative(model.apply(theta, tasks.query.x[0]), module(tasks.query.x[0]).detach()) < 1e-14
+    assert list(theta) == list(dict(module.named_parameters()))
+
+    algorithm = fmaml.maml(loss_of(model), inner_lr=0.1, steps=2)
+    expected, _ = fmaml.meta_grad(algorithm, theta, tasks, batching="loop")
+    inside, _ = fmaml.meta_grad(algorithm, theta, tasks)
+    outside = grad(lambda t: fmaml.meta_loss(algorithm, t, tasks)[0])(theta)
+    assert relative(inside, expected) < 1e-12
+    assert relative(outside, expected) < 1e-12
+
+    rows = fmaml.evaluate(algorithm, lambda p, t: loss_of(model)(p, t.query), theta, tasks)
+    looped = fmaml.evaluate(algorithm, lambda p, t: loss_of(model)(p, t.query), theta, tasks, batching="loop")
+    assert relative(rows, looped) < 1e-12
+
+
+@pytest.mark.parametrize("name", ["batch norm 2d", "instance norm", "layer norm"])
+def test_the_rewriting_is_needed(name):
+    """The day torch gets these right, this test says that `Affine` can go."""
+    layer, shape = GOOD[name]
+    module = Around(copy.deepcopy(layer), shape).to(F64)
+
+    def apply(params, x):
+        return torch.func.functional_call(module, params, (x,))
+
+    theta = {name: p.detach().clone() for name, p in module.named_parameters()}
+    tasks = tasks_of(shape)
+    algorithm = fmaml.maml(loss_of(fmaml.Model(lambda g: theta, apply)), inner_lr=0.1, steps=2)
+    expected, _ = fmaml.meta_grad(algorithm, theta, tasks, batching="loop")
+    outside = grad(lambda t: fmaml.meta_loss(algorithm, t, tasks)[0])(theta)
+    assert relative(outside, expected) > 1e-5
+    assert relative(fmaml.meta_grad(algorithm, theta, tasks)[0], expected) < 1e-12  # fmaml's own order is safe
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_refused_by_name(name):
+    layer, message = BAD[name]
+    with pytest.raises(ValueError, match=message) as caught:
+        fmaml.from_module(nn.Sequential(nn.Identity(), layer))
+    assert "\n  1" in str(caught.value)  # the layer's own name
+
+
+def test_all_problems_are_named_at_once():
+    with pytest.raises(ValueError, match=r"(?s)0 \(BatchNorm1d\).*1 \(Dropout\).*2 \(Hardsigmoid\)"):
+        fmaml.from_module(nn.Sequential(nn.BatchNorm1d(4), nn.Dropout(), nn.Hardsigmoid()))
+
+
+@pytest.mark.parametrize("choice", ["batch", "frozen"])
+def test_running_statistics_as_told(choice):
+    module = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)).to(F64)
+    for _ in range(3):
+        module(torch.randn(6, 4, dtype=F64))
+    module.train(choice == "batch")
+    before = copy.deepcopy(module.state_dict())
+    model = fmaml.from_module(module, running_stats=choice)
+    x, theta = torch.randn(6, 4, dtype=F64), model.init(torch.Generator())
+    assert relative(model.apply(theta, x), copy.deepcopy(module)(x).detach()) < 1e-14
+    assert all(torch.equal(before[k], v) for k, v in module.state_dict().items())
+    algorithm, tasks = fmaml.maml(loss_of(model), inner_lr=0.1, steps=2), tasks_of(VECTOR)
+    expected, _ = fmaml.meta_grad(algorithm, theta, tasks, batching="loop")
+    assert relative(fmaml.meta_grad(algorithm, theta, tasks)[0], expected) < 1e-12
+    assert relative(grad(lambda t: fmaml.meta_loss(algorithm, t, tasks)[0])(theta), expected) < 1e-12
+
+
+def test_the_module_is_left_alone():
+    module = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.BatchNorm1d(4, track_running_stats=False))
+    before = copy.deepcopy(module)
+    model = fmaml.from_module(module)
+    theta = model.init(torch.Generator())
+    theta["0.weight"] += 1
+    assert str(module) == str(before)
+    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), before.parameters(), strict=True))
+    assert all(p.requires_grad for p in module.parameters())
+    assert torch.equal(model.init(torch.Generator())["0.weight"], before[0].weight)
+
+
+def test_shared_parameters_stay_shared():
+    layer = nn.Linear(4, 4)
+    module = nn.Sequential(layer, nn.Tanh(), layer).to(F64)
+    model = fmaml.from_module(module)
+    theta = model.init(torch.Generator())
+    assert list(theta) == ["0.weight", "0.bias"]
+    theta["0.weight"] = theta["0.weight"] * 2
+    with torch.no_grad():
+        layer.weight.mul_(2)
+    x = torch.randn(3, 4, dtype=F64)
+    assert torch.equal(model.apply(theta, x), module(x))

@@ -1,0 +1,26 @@
+import pytest
+import torch
+
+from fmaml import Batch
+from fmaml.tree import concat, global_norm, leading, map_leaves, stack, take
+
+
+def test_operations_keep_the_kind_of_tree():
+    tree = Batch(torch.arange(6.0).view(3, 2), torch.tensor([0, 1, 2]))
+    assert isinstance(take(tree, 1), Batch)
+    assert take(tree, 1).x.tolist() == [2, 3]
+    assert take(tree, slice(1, 3)).y.tolist() == [1, 2]
+    assert stack([take(tree, 0), take(tree, 2)]).y.tolist() == [0, 2]
+    assert torch.equal(concat([take(tree, slice(0, 2)), take(tree, slice(2, 3))]).x, tree.x)
+    assert map_leaves(lambda a, b: a + b, tree, tree).y.tolist() == [0, 2, 4]
+
+
+def test_global_norm():
+    assert float(global_norm({"a": torch.tensor([3.0]), "b": [torch.tensor([[4.0]])]})) == 5
+
+
+def test_leading_axis_must_be_shared():
+    assert leading([torch.zeros(3, 2), torch.zeros(3)]) == 3
+    for wrong in ([torch.zeros(3), torch.zeros(2)], [torch.zeros(()), torch.zeros(2)]):
+        with pytest.raises(ValueError, match="leading axis"):
+            leading(wrong)
