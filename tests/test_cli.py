@@ -146,7 +146,7 @@ def test_show_can_be_piped_back_in(tmp_path):
         (["run", "omniglot", "data.ways"], "command line: data.ways: not an override"),
         (["show", "omniglot", "seed=x"], 'command line: seed = "x": must be a whole number'),
         (["show", "."], ".: is a folder; give a YAML file in it, or a name that `fmaml ls` lists"),
-        (["show", "../setup"], "../setup: no such file"),
+        (["show", "../experiments/omniglot"], "../experiments/omniglot: no such file"),
         (["ls", "modl"], "ls modl: no such section; did you mean model?"),
         (["ls", "qqq"], "ls qqq: no such section; one of experiments, data, model"),
     ],
@@ -214,7 +214,7 @@ def test_an_interrupt_ends_quietly_with_130(told, monkeypatch):
 def test_a_reader_that_leaves_early_is_no_fault():
     read, write = os.pipe()
     os.close(read)
-    environment = {**os.environ, "PYTHONPATH": str(shipped.HERE.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(shipped.HERE.parent), "PYTHONUNBUFFERED": ""}
     ended = subprocess.run(
         [sys.executable, "-m", "fmaml", "ls"],
         stdout=write,

@@ -113,6 +113,12 @@ def test_each_builds_what_it_says(name):
     assert experiment.model.apply(params, tasks.support.x[0]).shape[1] == data["ways"]
 
 
+def test_no_training_at_all_still_builds_an_optimizer():
+    from fmaml.build import optimizer
+
+    assert optimizer(load("omniglot", ["train.schedule=cosine", "train.meta_steps=0"]))
+
+
 @pytest.mark.parametrize(
     ("overrides", "steps"),
     [
