@@ -24,8 +24,7 @@ def section(word: str) -> str:
     name = next((s for s in (word, word.removesuffix("s")) if s in TABLE or s in NAMELESS), None)
     if name in TABLE:
         return "\n\n".join(
-            f"{name}.name: {choice}\n  {summary(target)}\n"
-            + "\n".join(table(list(rows(settings(definition(target))))))
+            f"{name}.name: {choice}\n  {summary(target)}\n" + "\n".join(table(list(rows(settings(definition(target))))))
             for choice, target in TABLE[name].items()
         )
     if name in NAMELESS:
@@ -36,8 +35,7 @@ def section(word: str) -> str:
     sections = ["experiments", *TABLE, *NAMELESS]
     near = difflib.get_close_matches(word, sections, 1)
     raise UserError(
-        f"ls {word}: no such section; "
-        + (f"did you mean {near[0]}?" if near else f"one of {', '.join(sections)}")
+        f"ls {word}: no such section; " + (f"did you mean {near[0]}?" if near else f"one of {', '.join(sections)}")
     )
 
 

@@ -99,9 +99,7 @@ def _unknown_key(prefix: str, key: str, takes: dict[str, Setting], all_keys: lis
 def nearest(prefix: str, key: str, takes: Iterable[str], all_keys: list[str]) -> str | None:
     """The dotted key that was probably meant: this word elsewhere, a slip here, or a slip elsewhere."""
     elsewhere = {dotted.partition(".")[2]: dotted for dotted in reversed(all_keys)}
-    here = {name: prefix + name for name in takes} | (
-        {} if prefix else {section: section for section in SECTIONS}
-    )
+    here = {name: prefix + name for name in takes} | ({} if prefix else {section: section for section in SECTIONS})
     if (word := key.rpartition(".")[2]) in elsewhere:
         return elsewhere[word]
     for candidates, likeness in ((here, 0.6), (elsewhere, 0.75)):

@@ -90,9 +90,7 @@ def run(argv: list[str]) -> int | None:
         metavar="D",
         help="auto, cpu, cuda, cuda:N or mps (default: auto)",
     )
-    parser.add_argument(
-        "--out", metavar="DIR", help="the folder for what the run writes (default: runs/NAME/TIME)"
-    )
+    parser.add_argument("--out", metavar="DIR", help="the folder for what the run writes (default: runs/NAME/TIME)")
     parser.add_argument("--dry-run", action="store_true", help="check everything, then stop before training")
     args = parse(parser, argv)
 
@@ -106,9 +104,7 @@ def run(argv: list[str]) -> int | None:
 
 
 def show(argv: list[str]) -> None:
-    parser = command(
-        "show", "Print an experiment's settings, every default filled in, as a YAML file for `run`."
-    )
+    parser = command("show", "Print an experiment's settings, every default filled in, as a YAML file for `run`.")
     takes_experiment(parser)
     args = parse(parser, argv)
 
@@ -118,12 +114,8 @@ def show(argv: list[str]) -> None:
 
 
 def ls(argv: list[str]) -> None:
-    parser = command(
-        "ls", "List the experiments that came with fmaml, and the names that a section can take."
-    )
-    parser.add_argument(
-        "section", nargs="?", help="list the settings of this section, such as model, for each name"
-    )
+    parser = command("ls", "List the experiments that came with fmaml, and the names that a section can take.")
+    parser.add_argument("section", nargs="?", help="list the settings of this section, such as model, for each name")
     args = parse(parser, argv)
 
     from .catalogue import overview, section

@@ -18,9 +18,7 @@ from .schema import REQUIRED
 LARGEST = 64 * 1024  # bytes of a file
 
 
-def load(
-    experiment: str, overrides: Iterable[str] = (), note: Callable[[str], None] = lambda line: None
-) -> Config:
+def load(experiment: str, overrides: Iterable[str] = (), note: Callable[[str], None] = lambda line: None) -> Config:
     """The config that ``experiment`` (a path, a shipped name, - for standard input) and the overrides give.
 
     Every default is filled in. ``note`` is told what the user may not expect.
@@ -30,9 +28,7 @@ def load(
     typed = dict(map(parse_override, overrides))
     merge(tree, typed, note)
     config, problems = check(tree)
-    problems = problems or [
-        Problem(*found, value=at(config, found[0])) for rule in RULES for found in rule(config)
-    ]
+    problems = problems or [Problem(*found, value=at(config, found[0])) for rule in RULES for found in rule(config)]
     if problems:
         raise UserError("\n".join(tell(problem, path, typed) for problem in problems))
     return config
@@ -49,9 +45,7 @@ def read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}: not a text file (byte {error.start} is not UTF-8); give a YAML file"
-        ) from None
+        raise UserError(f"{path}: not a text file (byte {error.start} is not UTF-8); give a YAML file") from None
     if len(data) > LARGEST:
         raise UserError(f"{path}: larger than {LARGEST // 1024} KiB; an experiment is a short YAML file")
     tree = strict_yaml.parse(text, str(path))
@@ -63,9 +57,7 @@ def read(path: Path) -> dict[str, Any]:
 def parse_override(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise UserError(
-            f"command line: {text}: not an override; write section.key=value, such as data.ways=20"
-        )
+        raise UserError(f"command line: {text}: not an override; write section.key=value, such as data.ways=20")
     return key.strip(), strict_yaml.parse(value, f"command line: {key.strip()}")
 
 

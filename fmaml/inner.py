@@ -15,9 +15,7 @@ def descend(params: Params, grads: Params, lr: Any) -> Params:
     return map_leaves(lambda p, g: p - lr * g, params, grads)
 
 
-def inner_update(
-    loss_fn: LossFn, params: Params, batch: Batch, lr: Any, *, first_order: bool = False
-) -> Params:
+def inner_update(loss_fn: LossFn, params: Params, batch: Batch, lr: Any, *, first_order: bool = False) -> Params:
     """One step, phi' = phi - alpha * grad L(phi, D^tr).
 
     ``first_order`` takes the gradient as a constant: nothing is differentiated twice (FOMAML), nor recorded for it.
@@ -36,9 +34,6 @@ def trajectory(
     return phis
 
 
-def adapt(
-    loss_fn: LossFn, params: Params, support: Batch, lr: Any, *, steps: int, first_order: bool = False
-) -> Params:
+def adapt(loss_fn: LossFn, params: Params, support: Batch, lr: Any, *, steps: int, first_order: bool = False) -> Params:
     """theta -> phi: the last of the `trajectory`."""
     return trajectory(loss_fn, params, support, lr, steps=steps, first_order=first_order)[-1]
-

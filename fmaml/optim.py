@@ -24,7 +24,7 @@ def sgd(lr: Rate | Schedule) -> Optimizer:
 
     def update(grads: Theta, count: Tensor, theta: Theta) -> tuple[Theta, Tensor]:
         rate = lr(count) if callable(lr) else lr
-        return map_leaves(lambda p, g: p - rate * g, theta, grads), count + 1
+        return map_leaves(lambda p, g: (p - rate * g).to(p.dtype), theta, grads), count + 1
 
     return Optimizer(_count, update)
 
@@ -111,9 +111,7 @@ def scale_by_adam(betas: tuple[Decay, Decay], eps: Rate) -> Transform:
         mean = map_leaves(lambda m, g: b1 * m + (1 - b1) * g, state["mean"], grads)
         square = map_leaves(lambda v, g: b2 * v + (1 - b2) * g * g, state["square"], grads)
         debias1, debias2 = 1 - b1**count, 1 - b2**count
-        scaled = map_leaves(
-            lambda m, v: (m / debias1) / (_sqrt(v / debias2) + eps), mean, square
-        )
+        scaled = map_leaves(lambda m, v: (m / debias1) / (_sqrt(v / debias2) + eps), mean, square)
         return scaled, {"count": count, "mean": mean, "square": square}
 
     return Transform(init, update)

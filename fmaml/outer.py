@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
-from .tree import add, concat, leading, leaves, map_leaves, take
+from .tree import add, concat, leading, map_leaves, take
 from .types import Algorithm, Batch, LossFn, MetaState, MetricFn, Metrics, Optimizer, Params, Task, Theta
 
 Batching = Literal["vmap", "loop", "auto"]
@@ -70,9 +70,7 @@ def meta_step(
 
     ``reduce`` maps (grads, metrics) to their means over all processes; alone, it is the identity.
     """
-    grads, metrics = reduce(
-        meta_grad(algorithm, state.theta, tasks, batching=batching, chunk_size=chunk_size)
-    )
+    grads, metrics = reduce(meta_grad(algorithm, state.theta, tasks, batching=batching, chunk_size=chunk_size))
     theta, opt_state = optimizer.update(grads, state.opt_state, state.theta)
     return MetaState(theta, opt_state, state.step + 1), metrics
 
@@ -103,9 +101,7 @@ def evaluate(
     return concat([rows_of_chunk for rows_of_chunk in _per_chunk(rows, tasks, batching, chunk_size)])
 
 
-def _trajectory_metrics(
-    algorithm: Algorithm, metric_fn: MetricFn, theta: Theta, steps: int | None, task: Task
-) -> Any:
+def _trajectory_metrics(algorithm: Algorithm, metric_fn: MetricFn, theta: Theta, steps: int | None, task: Task) -> Any:
     rows = [metric_fn(phi, task) for phi in _phis(algorithm, theta, task.support, steps)]
     return map_leaves(lambda *values: torch.stack(values), *rows)
 
@@ -126,9 +122,7 @@ def _mean(fn: Callable[[Task], Any], tasks: Task, batching: Batching, chunk_size
     return map_leaves(lambda leaf: leaf / count, total)
 
 
-def _per_chunk(
-    fn: Callable[[Task], Any], tasks: Task, batching: Batching, chunk_size: int | None
-) -> Iterator[Any]:
+def _per_chunk(fn: Callable[[Task], Any], tasks: Task, batching: Batching, chunk_size: int | None) -> Iterator[Any]:
     """``fn`` of each task, stacked along a leading axis, one chunk of tasks after the other."""
     if batching not in ("vmap", "loop", "auto"):
         raise ValueError(f"batching = {batching!r}: must be 'vmap', 'loop' or 'auto'")

@@ -39,9 +39,7 @@ def run(config: dict[str, Any], *, device: str = "auto", out: str | None = None,
     (folder / "environment.json").write_text(json.dumps(environment(place), indent=2) + "\n", encoding="utf-8")
     begun = time.perf_counter()
     with RunLog(folder / "metrics.jsonl", config["train"]["meta_steps"], console) as log:
-        theta = train(
-            experiment, theta, log, partial(save, folder), config["eval"]["steps"], **config["train"]
-        )
+        theta = train(experiment, theta, log, partial(save, folder), config["eval"]["steps"], **config["train"])
     trained = time.perf_counter() - begun
     console.print(f"trained in {clock(trained)}; meta-testing on {config['eval']['tasks']} tasks ...")
     results = meta_test(experiment, theta, **config["eval"])
@@ -65,6 +63,7 @@ def describe(
         f"[bold]{config['name']}[/]: {config['algorithm']['name']} on {config['data']['name']} ({classes} classes), "
         f"{about['ways']}-way {about['shots']}-shot, {config['model']['name']} with {size:,} parameters, on {device}",
         highlight=False,
+        soft_wrap=True,
     )
 
 
@@ -93,10 +92,8 @@ def finish(
     report.save_figure(report.learning_curve(folder / "metrics.jsonl"), folder / "learning_curve.png")
     report.save_figure(report.accuracy_by_step(results, about), folder / "accuracy_by_step.png")
     task = take(experiment.source.sample("test", 0, range(1)), 0)
-    report.save_figure(
-        report.task_picture(task, predict(experiment, theta, task), about["ways"]), folder / "task.png"
-    )
-    console.print(f"everything is in {folder}", highlight=False)
+    report.save_figure(report.task_picture(task, predict(experiment, theta, task), about["ways"]), folder / "task.png")
+    console.print(f"everything is in {folder}", highlight=False, soft_wrap=True)
 
 
 @torch.no_grad()

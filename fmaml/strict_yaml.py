@@ -38,9 +38,7 @@ class Loader(yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise complaint("anchors and aliases are not read here; write the value out", event.start_mark)
         if getattr(event, "tag", None):
-            raise complaint(
-                f"tags such as {event.tag} are not read here; write plain values", event.start_mark
-            )
+            raise complaint(f"tags such as {event.tag} are not read here; write plain values", event.start_mark)
         if self.depth == DEEPEST:
             raise complaint(f"nested more than {DEEPEST} deep", event.start_mark)
         self.depth += 1
@@ -54,9 +52,7 @@ class Loader(yaml.SafeLoader):
             if key.tag != TAG + "str" or not key.value.isprintable():
                 raise complaint("a key must be a word", key.start_mark)
             if key.value in first_lines:
-                raise complaint(
-                    f"{key.value} stands twice, first in line {first_lines[key.value]}", key.start_mark
-                )
+                raise complaint(f"{key.value} stands twice, first in line {first_lines[key.value]}", key.start_mark)
             first_lines[key.value] = key.start_mark.line + 1
         return super().construct_mapping(node, deep)
 
@@ -79,9 +75,7 @@ for tag, pattern, first in PLAIN_WORDS:
     Loader.add_implicit_resolver(tag, re.compile(rf"^(?:{pattern})$"), first)
     Dumper.add_implicit_resolver(tag, re.compile(rf"^(?:{pattern})$"), first)
 Loader.add_constructor(TAG + "int", Loader.construct_whole_number)
-Dumper.add_representer(
-    list, lambda dumper, items: dumper.represent_sequence(TAG + "seq", items, flow_style=True)
-)
+Dumper.add_representer(list, lambda dumper, items: dumper.represent_sequence(TAG + "seq", items, flow_style=True))
 
 
 def parse(text: str, where: str) -> Any:
@@ -93,9 +87,7 @@ def parse(text: str, where: str) -> Any:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         column = error.position - text.rfind("\n", 0, error.position)
-        raise UserError(
-            f"{where}:{line}:{column}: the character {chr(error.character)!r} is not allowed"
-        ) from None
+        raise UserError(f"{where}:{line}:{column}: the character {chr(error.character)!r} is not allowed") from None
 
 
 def _position(error: yaml.MarkedYAMLError) -> str:

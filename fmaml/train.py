@@ -50,9 +50,7 @@ def train(
 
     ``schedule`` and ``clip`` shape the outer optimizer, which `fmaml.build` has made of them.
     """
-    step_fn = partial(
-        meta_step, experiment.algorithm, experiment.optimizer, batching=batching, chunk_size=chunk_size
-    )
+    step_fn = partial(meta_step, experiment.algorithm, experiment.optimizer, batching=batching, chunk_size=chunk_size)
     validate = partial(
         scores, experiment, transductive, split="val", tasks=validate_tasks, steps=test_steps, chunk=meta_batch
     )

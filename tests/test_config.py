@@ -63,9 +63,7 @@ def test_defaults_are_filled_in_and_sections_stand_in_a_fixed_order(write):
     assert config["eval"]["tasks"] == 600
 
 
-@pytest.mark.parametrize(
-    "override", ["seed=7", "name=1e-3x", "optimizer.eps=1e-12", "data.root='on'", "data.root=~"]
-)
+@pytest.mark.parametrize("override", ["seed=7", "name=1e-3x", "optimizer.eps=1e-12", "data.root='on'", "data.root=~"])
 @pytest.mark.parametrize("experiment", shipped.names())
 def test_what_is_shown_loads_as_the_same_config(write, experiment, override):
     config = load(experiment, [override])
@@ -197,9 +195,7 @@ def test_every_right_value_of_every_key_is_taken(write, choice, key, kind, monke
 def test_a_missing_key_is_named_with_what_to_give(write, key):
     word = key.partition(".")[2]
     entry = next(
-        part
-        for part in EXAMPLE.replace("}", ",").replace("{", ",").split(",")
-        if f" {word}: " in f" {part}: "
+        part for part in EXAMPLE.replace("}", ",").replace("{", ",").split(",") if f" {word}: " in f" {part}: "
     )
     path = write(EXAMPLE.replace(f",{entry}", ""))
     (line,) = complaints(path)
@@ -276,9 +272,7 @@ def test_keys_that_were_typed_and_slips_are_never_left_out(write):
     path = write(EXAMPLE.replace("ways: 5", "rooot: /somewhere"))
     lines = complaints(path, ["data.name=glyphs", "data.root=/elsewhere"])
     assert lines[0].startswith(f"{path}: data.rooot = ")
-    assert lines[1].startswith(
-        'command line: data.root = "/elsewhere": unknown key for this data.name; omniglot takes'
-    )
+    assert lines[1].startswith('command line: data.root = "/elsewhere": unknown key for this data.name; omniglot takes')
     (line,) = complaints(write(EXAMPLE), ["data={name: glyphs, root: /x}"])
     assert line.startswith('command line: data.root = "/x"')
 
@@ -326,9 +320,7 @@ def test_the_rule_on_groups_knows_the_number_of_groups():
 
 # Files that are not an experiment
 
-BOMB = "a: &a [x, x]\n" + "".join(
-    f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
-)
+BOMB = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True))
 
 
 @pytest.mark.parametrize(
@@ -395,9 +387,7 @@ VALUES = st.recursive(
     SCALARS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
 )
-SHIPPED = {
-    name: shipped.folder().joinpath(f"{name}.yaml").read_text(encoding="utf-8") for name in shipped.names()
-}
+SHIPPED = {name: shipped.folder().joinpath(f"{name}.yaml").read_text(encoding="utf-8") for name in shipped.names()}
 
 
 @pytest.fixture(scope="module")

@@ -124,8 +124,7 @@ def test_finite_differences(name, steps):
     grads, _ = fmaml.meta_grad(algorithm, theta, tasks)
 
     for _ in range(3):
-        v = map_leaves(torch.randn_like, theta)
-        v = map_leaves(lambda d, norm=global_norm(v): d / norm, v)
+        v = direction(theta)
 
         def along(h, v=v):
             return fmaml.meta_loss(algorithm, map_leaves(lambda p, d: p + h * d, theta, v), tasks)[0]
@@ -136,6 +135,13 @@ def test_finite_differences(name, steps):
         numeric = (4 * central(3e-4) - central(6e-4)) / 3
         analytic = sum((grads[k] * v[k]).sum() for k in grads)
         assert relative(analytic, numeric) < 1e-9
+
+
+def direction(theta):
+    """A random tree of norm 1."""
+    v = map_leaves(torch.randn_like, theta)
+    norm = global_norm(v)
+    return map_leaves(lambda d: d / norm, v)
 
 
 class Softplus(TorchFunctionMode):
@@ -212,9 +218,7 @@ def test_vmap_loop_chunks_agree_mlp(criterion, activation, first_order):
 def all_ways_agree(model, tasks, criterion, first_order):
     """Looped, vmapped, chunked (also unevenly), gradient inside and outside the vmap: one meta-gradient."""
     theta = doubled(model.init(torch.Generator().manual_seed(0)))
-    algorithm = fmaml.maml(
-        fmaml.supervised(model.apply, criterion), inner_lr=0.4, steps=2, first_order=first_order
-    )
+    algorithm = fmaml.maml(fmaml.supervised(model.apply, criterion), inner_lr=0.4, steps=2, first_order=first_order)
     expected, metrics = fmaml.meta_grad(algorithm, theta, tasks, batching="loop")
     assert all(g.isfinite().all() for g in expected.values())
     for options in ({}, {"batching": "auto"}, {"chunk_size": 2}, {"chunk_size": 1}, {"chunk_size": 9}):

@@ -156,3 +156,11 @@ def test_float32_adam_keeps_its_bias_correction():
     assert new["p"].dtype == torch.float32
     assert float(new["p"]) == pytest.approx(-1.0, abs=1e-6)
     assert math.isclose(float(state[0]["count"]), 1.0)
+
+
+def test_a_scalar_parameter_keeps_its_type():
+    """A schedule gives a float64 scalar, which would turn a float32 scalar into float64."""
+    optimizer = fmaml.adam(fmaml.cosine(0.1, 10))
+    theta = {"rate": torch.tensor(1.0), "p": torch.ones(2)}
+    new, _ = optimizer.update(map_leaves(torch.ones_like, theta), optimizer.init(theta), theta)
+    assert {leaf.dtype for leaf in new.values()} == {torch.float32}

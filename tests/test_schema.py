@@ -44,23 +44,17 @@ def test_an_annotation_means_what_python_makes_of_it(annotation, kind):
     assert read(f"*, x: {annotation}") == {"x": Setting(kind)}
 
 
-@pytest.mark.parametrize(
-    "annotation", ["LossFn", "torch.device", "Metric | None", "Callable[[int], int]", ""]
-)
+@pytest.mark.parametrize("annotation", ["LossFn", "torch.device", "Metric | None", "Callable[[int], int]", ""])
 def test_what_no_setting_can_spell_is_left_to_code(annotation):
     assert read(f"x: {annotation}, y: int" if annotation else "x, y: int") == {"y": Setting(int)}
 
 
 def test_given_parameters_are_left_to_code_although_they_could_be_spelt():
-    assert read("*, seed: int, inputs: tuple[int, ...], outputs: int, device: str, rest: int").keys() == {
-        "rest"
-    }
+    assert read("*, seed: int, inputs: tuple[int, ...], outputs: int, device: str, rest: int").keys() == {"rest"}
 
 
 def test_defaults_and_order_come_from_the_signature():
-    found = read(
-        "a: int, b: float = 1e-3, *, c: bool, d: list[int] = (4, 2), e: Rate | None = None, f: float = -1.0"
-    )
+    found = read("a: int, b: float = 1e-3, *, c: bool, d: list[int] = (4, 2), e: Rate | None = None, f: float = -1.0")
     assert list(found) == ["a", "b", "c", "d", "e", "f"]
     assert [s.default for s in found.values()] == [REQUIRED, 1e-3, REQUIRED, (4, 2), None, -1.0]
 

@@ -1,7 +1,7 @@
 """MAML (Finn, Abbeel and Levine, arXiv 1703.03400), and FOMAML by ``first_order``.
 
-    phi_i = theta - alpha * grad L(theta, D_i^tr)                      equation 1, repeated ``steps`` times
-    min over theta of sum_i L(phi_i, D_i^ts)                           equation 2
+Equation 1, ``steps`` times:    phi_i = theta - alpha * grad L(theta, D_i^tr)
+Equation 2, the outer loop:    min over theta of sum_i L(phi_i, D_i^ts)
 """
 
 from functools import partial

@@ -8,12 +8,12 @@ import os
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from ..errors import UserError
 from ..durable import sync_folder
+from ..errors import UserError
 
 CHUNK = 1 << 16  # bytes
 STALL = 30.0  # seconds without a byte before a connection counts as broken
@@ -37,9 +37,7 @@ def download(url: str, path: Path, md5: str, *, cure: str, progress: Progress = 
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path.with_name(path.name + ".lock"), "w") as lock:
-            with contextlib.suppress(OSError):  # a file system without locks: the md5 still guards the result
-                fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(path.parent):
             if not path.exists():
                 print(f"fmaml: downloading {url} to {path}", file=sys.stderr)
                 _fetch(url, path, md5, progress)
@@ -48,6 +46,18 @@ def download(url: str, path: Path, md5: str, *, cure: str, progress: Progress = 
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise UserError(f"{url}: cannot fetch {path} ({reason}); run again to go on, or {cure}") from error
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep the folder to ourselves; the lock is on the folder, so that no lock file is left behind."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks: the md5 still guards the result
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _fetch(url: str, path: Path, md5: str, progress: Progress) -> None:
@@ -67,9 +77,7 @@ def _fetch(url: str, path: Path, md5: str, progress: Progress) -> None:
     part.unlink()
     if not resumed:
         raise Refused(f"what came has md5 {found}, the published one is {md5}; it was deleted")
-    _fetch(
-        url, path, md5, progress
-    )  # the part may have been of another version of the file: once more, afresh
+    _fetch(url, path, md5, progress)  # the part may have been of another version of the file: once more, afresh
 
 
 def _append(url: str, part: Path, progress: Progress) -> None:

@@ -58,9 +58,7 @@ def read(parts: list[Path], characters: list[str]) -> Tensor:
     """
     listed = {part: sorted(_listing(part)) for part in parts}
     _check(Counter(name.rpartition("/")[0] for files in listed.values() for name, _ in files), characters)
-    images = [
-        _ink(name, content) for part, files in listed.items() for name, content in _contents(part, files)
-    ]
+    images = [_ink(name, content) for part, files in listed.items() for name, content in _contents(part, files)]
     place = {name: i for i, name in enumerate(sorted(characters))}
     by_name = torch.from_numpy(np.stack(images)).unflatten(0, (-1, DRAWINGS)).unsqueeze(2)
     return by_name[[place[name] for name in characters]]
@@ -108,9 +106,7 @@ def _ink(name: str, content: bytes) -> np.ndarray:
             # Of a 1-bit image Pillow would take the nearest pixel; as "L" it averages.
             small = image.convert("L").resize((SIZE, SIZE), Image.Resampling.LANCZOS)
     except (OSError, ValueError, SyntaxError) as error:
-        raise UserError(
-            f"{name}: not one of Omniglot's drawings ({error}); copy or download it again"
-        ) from error
+        raise UserError(f"{name}: not one of Omniglot's drawings ({error}); copy or download it again") from error
     return 255 - np.asarray(small)
 
 

@@ -50,9 +50,7 @@ def sample_episodes(split: Split, keys: Tensor, *, ways: int, shots: int, querie
     """
     classes = len(split.start)
     slots = torch.arange(classes + ways * split.most, device=keys.device)
-    scores = fold(
-        keys[:, None], slots
-    )  # [tasks, slots]: first of the classes, then of the images, way by way
+    scores = fold(keys[:, None], slots)  # [tasks, slots]: first of the classes, then of the images, way by way
     chosen = scores[:, :classes].topk(ways).indices  # [tasks, ways]
 
     absent = slots[: split.most] >= split.count[chosen][..., None]  # [tasks, ways, most]

@@ -74,9 +74,7 @@ def alphabet(characters: int) -> tuple[Tensor, Tensor]:
     first, last = grid[starts], grid[ends]
     chord = last - first
     normal = torch.stack([-chord[..., 1], chord[..., 0]], -1)
-    bent = (draw(3, STROKES, 1) < 0.6) * (
-        2 * draw(4, STROKES, 2) - 1
-    )  # the two inner control points, in chords
+    bent = (draw(3, STROKES, 1) < 0.6) * (2 * draw(4, STROKES, 2) - 1)  # the two inner control points, in chords
     inner = [first + chord * (i + 1) / 3 + normal * bent[..., i, None] for i in range(2)]
     control = torch.stack([first, *inner, last], -2) + 0.5 * (draw(5, STROKES, 4, 2) - 0.5)
     count = (STROKES * draw(6, 1).sqrt()).ceil()  # 1, 2, 3, 4 strokes in proportion 1 : 3 : 5 : 7

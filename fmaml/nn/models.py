@@ -1,6 +1,7 @@
 """Networks as (init, apply): parameters are a flat dict of dotted names, the forward pass a pure function of it."""
 
 import math
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -29,7 +30,7 @@ def mlp(
 
     def init(generator: Generator) -> Params:
         params = {}
-        for i, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:], strict=False), 1):
+        for i, (fan_in, fan_out) in enumerate(pairwise(sizes), 1):
             params |= linear_init(f"layer{i}", fan_in, fan_out, generator)
         return params
 

@@ -139,9 +139,7 @@ def test_a_part_of_another_file_is_thrown_away_once(server, path, old):
 
 def test_another_file_than_the_published_one_is_refused(server, path):
     server.content = CONTENT[:-1] + b"x"
-    with pytest.raises(
-        UserError, match=rf"file\.zip: what came has md5 \w+, the published one is {MD5}.*; do wi"
-    ):
+    with pytest.raises(UserError, match=rf"file\.zip: what came has md5 \w+, the published one is {MD5}.*; do wi"):
         fetch(server, path)
     assert os.listdir(path.parent) == ["file.zip.lock"]
 

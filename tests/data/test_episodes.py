@@ -23,9 +23,7 @@ def draw(split, tasks, *, ways=5, shots=1, queries=3, seed=0, step=0):
     """The tasks; and of support, then query, the class and the image number, [tasks, ways, examples]."""
     keys = task_keys(seed, "train", step, range(tasks), CPU)
     task = sample_episodes(split, keys, ways=ways, shots=shots, queries=queries)
-    return task, [
-        (batch.x[:, :, 0, 0, i] * 255).round().long().view(tasks, ways, -1) for batch in task for i in (0, 1)
-    ]
+    return task, [(batch.x[:, :, 0, 0, i] * 255).round().long().view(tasks, ways, -1) for batch in task for i in (0, 1)]
 
 
 RAGGED = [4, 9, 5, 20, 4, 7, 4]

@@ -39,9 +39,7 @@ def test_places_in_order(home, monkeypatch):
     monkeypatch.setenv("FMAML_DATA", "~/env")
     env = home / "home" / "env"
     assert places(None, ["name"]) == [env, env / "name", cache, cache / "name"]
-    assert places("~/root", ["name", "other"]) == [
-        home / "home" / "root" / part for part in ("", "name", "other")
-    ]
+    assert places("~/root", ["name", "other"]) == [home / "home" / "root" / part for part in ("", "name", "other")]
 
 
 def test_the_first_place_that_has_it_wins(home, monkeypatch):

@@ -47,9 +47,7 @@ def test_characters_have_one_to_four_strokes_inside_the_image():
     assert (counts[1:].diff() > 0).all()
     assert control.abs().max() < 4
     placed, _ = by_hand(control, present)
-    inside = ((placed > 0) & (placed < 27)).all(-1)[
-        present[:, None, :, None].expand_as(placed[..., 0]).bool()
-    ]
+    inside = ((placed > 0) & (placed < 27)).all(-1)[present[:, None, :, None].expand_as(placed[..., 0]).bool()]
     assert inside.double().mean() > 0.9
 
 

@@ -231,9 +231,7 @@ def test_a_broken_zip_is_named(small):
     whole = zipped.read_bytes()
     for fault, content in broken_zips(whole):
         zipped.write_bytes(content)
-        with pytest.raises(
-            UserError, match=r"(images_background\.zip: not a whole zip|has 0 drawings)"
-        ) as error:
+        with pytest.raises(UserError, match=r"(images_background\.zip: not a whole zip|has 0 drawings)") as error:
             load(root)
         assert "opy or download it again" in str(error.value), fault
     zipped.write_bytes(whole)
@@ -276,9 +274,7 @@ def test_a_name_twice_in_a_zip_is_refused(small):
 def test_a_root_without_it_is_an_error_even_if_it_is_elsewhere(small, monkeypatch):
     put_zips(small / "env", members())
     monkeypatch.setenv("FMAML_DATA", str(small / "env"))
-    with pytest.raises(
-        UserError, match=r"data\.root = .*nowhere: no Omniglot in .*nowhere/omniglot-py; expected"
-    ):
+    with pytest.raises(UserError, match=r"data\.root = .*nowhere: no Omniglot in .*nowhere/omniglot-py; expected"):
         load(small / "nowhere")
     omniglot(seed=0, device=CPU, ways=2, rotate=("val", "test"))
 
@@ -398,9 +394,7 @@ def test_the_real_omniglot_opens_fast_from_its_cache(source):
     again = omniglot(seed=0, device=CPU, download=False, queries=15)
     assert time.perf_counter() - start < 2  # some 0.15 s on a free machine, making it 5 s
     for split in CLASSES:
-        assert torch.equal(
-            again.sample(split, 3, range(2)).query.x, source.sample(split, 3, range(2)).query.x
-        )
+        assert torch.equal(again.sample(split, 3, range(2)).query.x, source.sample(split, 3, range(2)).query.x)
 
 
 @real

@@ -1,0 +1,183 @@
+"""`fmaml run` from the command to the last picture, on small networks and few steps."""
+
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import fmaml
+from fmaml.checkpoint import load_params
+from fmaml.cli import main
+
+EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+SMALL = [
+    "data.name=glyphs",
+    "model.width=8",
+    "train.meta_steps=6",
+    "train.meta_batch=4",
+    "train.validate_every=3",
+    "train.validate_tasks=8",
+    "train.log_every=2",
+    "eval.tasks=12",
+    "eval.steps=2",
+]
+FILES = {
+    "config.yaml",
+    "environment.json",
+    "metrics.jsonl",
+    "best.safetensors",
+    "last.safetensors",
+    "results.json",
+    "learning_curve.png",
+    "accuracy_by_step.png",
+    "task.png",
+}
+
+
+def run(out: Path, *overrides: str) -> int:
+    return main(["run", "omniglot", *SMALL, *overrides, "--out", str(out), "--device", "cpu"])
+
+
+def test_leaves_all_that_a_run_should(tmp_path, capsys):
+    assert run(tmp_path / "out") == 0
+    printed = capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
+    for word in ("5-way 1-shot", "5 queries a class", "12 tasks", "423 unseen classes", "seed 0", "transductive"):
+        assert word in " ".join(printed.split()), printed
+
+    rows = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in rows if r["kind"] == "train"] == [1, 2, 4, 6]
+    assert [r["step"] for r in rows if r["kind"] == "val"] == [3, 6]
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert [len(column) for column in results["results"].values()] == [3, 3]
+    assert (results["ways"], results["shots"], results["queries"], results["tasks"]) == (5, 1, 5, 12)
+    assert json.loads((tmp_path / "out/environment.json").read_text())["versions"]["torch"] == torch.__version__
+    for name in FILES:
+        if name.endswith(".png"):
+            with Image.open(tmp_path / "out" / name) as picture:
+                assert min(picture.size) > 300
+                assert len(picture.convert("RGB").getcolors(1 << 24) or []) > 20
+
+
+def test_saved_parameters_are_those_that_were_trained(tmp_path):
+    run(tmp_path / "out")
+    params = load_params(tmp_path / "out/last.safetensors")
+    fresh = fmaml.conv4(inputs=(1, 28, 28), outputs=5, width=8).init(torch.Generator().manual_seed(0))
+    assert params.keys() == fresh.keys()
+    assert not any(torch.equal(params[k], fresh[k]) for k in params)
+
+
+def test_the_resolved_config_runs_again_to_the_same_bits(tmp_path):
+    run(tmp_path / "a")
+    assert main(["run", str(tmp_path / "a/config.yaml"), "--out", str(tmp_path / "b"), "--device", "cpu"]) == 0
+    one, two = (load_params(tmp_path / name / "last.safetensors") for name in "ab")
+    assert all(torch.equal(one[k], two[k]) for k in one)
+    a, b = (json.loads((tmp_path / name / "results.json").read_text())["results"] for name in "ab")
+    assert a == b
+
+
+def test_logging_and_validation_do_not_change_training(tmp_path):
+    run(tmp_path / "a")
+    run(tmp_path / "b", "train.log_every=1", "train.validate_every=2", "train.validate_tasks=4")
+    one, two = (load_params(tmp_path / name / "last.safetensors") for name in "ab")
+    assert all(torch.equal(one[k], two[k]) for k in one)
+
+
+def test_best_is_the_best_on_validation(tmp_path):
+    """With a rate that wrecks the network after the first validation, the best is not the last."""
+    run(
+        tmp_path / "a",
+        "optimizer.lr=0.002",
+        "train.meta_steps=30",
+        "train.validate_every=15",
+        "train.schedule=constant",
+    )
+    rows = [json.loads(line) for line in (tmp_path / "a/metrics.jsonl").read_text().splitlines()]
+    val = {r["step"]: r["accuracy"] for r in rows if r["kind"] == "val"}
+    best, last = (load_params(tmp_path / "a" / f"{name}.safetensors") for name in ("best", "last"))
+    same = all(torch.equal(best[k], last[k]) for k in best)
+    assert same == (max(val, key=lambda step: (val[step], -step)) == 30)
+
+
+def test_dry_run_writes_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "omniglot", *SMALL, "--dry-run"]) == 0
+    assert "nothing was trained or written" in " ".join(capsys.readouterr().out.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_default_folder_is_runs_name_time(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "omniglot", *SMALL, "train.meta_steps=1"]) == 0
+    (folder,) = (tmp_path / "runs/omniglot").iterdir()
+    assert {path.name for path in folder.iterdir()} == FILES
+
+
+@pytest.mark.skipif("FMAML_DATA" not in os.environ, reason="real drawings: set FMAML_DATA")
+def test_real_omniglot(tmp_path, capsys):
+    assert run(tmp_path / "out", "data.name=omniglot") == 0
+    assert "(omniglot)" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("path", sorted(EXPERIMENTS.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_experiment_trains(path, tmp_path):
+    small = [*SMALL, "train.meta_steps=2", "train.meta_batch=2", "eval.tasks=2", "eval.steps=1"]
+    assert main(["run", str(path), *small, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    assert load_params(tmp_path / "out/best.safetensors")["head.weight"].isfinite().all()
+
+
+def refusal(capsys, *arguments: str) -> str:
+    assert main(["run", "omniglot", *SMALL, *arguments]) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    return " ".join(error.replace("fmaml: ", "").split())
+
+
+def test_used_folder_is_refused(tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("mine")
+    assert "a run never overwrites" in refusal(capsys, "--out", str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_out_that_is_a_file_is_refused(tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    assert "name a folder that can be written" in refusal(capsys, "--out", str(tmp_path / "file"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_absent_device_is_refused(tmp_path, capsys):
+    message = refusal(capsys, "--device", "cuda", "--out", str(tmp_path / "out"))
+    assert "--device cuda" in message
+    assert "--device cpu" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_data_is_refused(tmp_path, capsys):
+    message = refusal(capsys, "data.name=omniglot", f"data.root={tmp_path}", "--out", str(tmp_path / "out"))
+    assert str(tmp_path) in message
+    assert "data.name=glyphs" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_data_without_a_network(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("FMAML_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("fmaml.data.omniglot.URL", "http://127.0.0.1:9/")
+    message = refusal(capsys, "data.name=omniglot", "--out", str(tmp_path / "out"))
+    assert "data.name=glyphs" in message
+    assert not (tmp_path / "out").exists()
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_broken_zip_is_refused(tmp_path, capsys):
+    for name in ("images_background.zip", "images_evaluation.zip"):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("images_background/A/character01/1.png", b"no image")
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:40])
+    message = refusal(capsys, "data.name=omniglot", f"data.root={tmp_path}", "--out", str(tmp_path / "out"))
+    assert "images_background.zip" in message
+    assert not (tmp_path / "out").exists()
