@@ -51,7 +51,7 @@ def definition(target: str, package: Path = PACKAGE) -> ast.FunctionDef:
 
 def summary(target: str) -> str:
     """The first line of the function's docstring."""
-    return (ast.get_docstring(definition(target)) or "").partition("\n")[0]
+    return (ast.get_docstring(definition(target)) or "").partition("\n")[0].replace("``", "")
 
 
 def settings(function: ast.FunctionDef, keyword_only: bool = False) -> dict[str, Setting]:

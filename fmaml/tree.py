@@ -53,8 +53,8 @@ def concat(trees: list[Any]) -> Any:
 
 def leading(tree: Any) -> int:
     """The length of the leading axis, which every leaf shares."""
-    sizes = {leaf.shape[0] if leaf.ndim else None for leaf in leaves(tree)}
-    if len(sizes) != 1 or None in sizes:
+    sizes = {leaf.shape[0] if leaf.ndim else -1 for leaf in leaves(tree)}
+    if len(sizes) != 1 or -1 in sizes:
         raise ValueError(
             f"stacked tasks need one leading axis `tasks` of the same length in every tensor; these have {sizes}"
         )

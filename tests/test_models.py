@@ -41,9 +41,8 @@ def test_conv4_equals_the_same_network_in_torch_nn():
     def block(channels):
         return [nn.Conv2d(channels, 8, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU()]
 
-    reference = nn.Sequential(
-        *block(1), *block(8), *block(8), *block(8), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(8, 5)
-    )
+    head = [nn.AvgPool2d(2), nn.Flatten(), nn.Linear(8, 5)]
+    reference = nn.Sequential(*block(1), *block(8), *block(8), *block(8), *head)
     model = fmaml.conv4(inputs=(1, 28, 28), outputs=5, width=8)
     params = model.init(torch.Generator().manual_seed(0))
     params = {name: value + 0.1 * torch.randn_like(value) for name, value in params.items()}

@@ -88,7 +88,6 @@ def test_logging_and_validation_do_not_change_training(tmp_path):
 
 
 def test_best_is_the_best_on_validation(tmp_path):
-    """With a rate that wrecks the network after the first validation, the best is not the last."""
     run(
         tmp_path / "a",
         "optimizer.lr=0.002",

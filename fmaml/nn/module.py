@@ -88,9 +88,12 @@ def rewrite(module: nn.Module, running_stats: RunningStats) -> nn.Module:
 class Affine(nn.Module):
     """A norm layer whose weight and bias are applied outside it."""
 
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
-        self.weight, self.bias = layer.weight, layer.bias
+        self.weight, self.bias = layer.weight, layer.bias  # type: ignore[assignment]
         layer.weight = layer.bias = None  # type: ignore[assignment]
         self.plain = layer
 
@@ -107,7 +110,7 @@ class Affine(nn.Module):
 
 def forget(layer: nn.Module) -> nn.Module:
     """A norm that uses the statistics of the batch at hand."""
-    layer.track_running_stats = False
+    layer.track_running_stats = False  # type: ignore[assignment]
     layer.running_mean = layer.running_var = layer.num_batches_tracked = None  # type: ignore[assignment]
     return layer
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save
 
-from fmaml.data import durable
+from fmaml import durable
 from fmaml.data.cache import cached, digest, fingerprint
 
 TENSOR = torch.arange(2000, dtype=torch.int64).to(torch.uint8).view(20, 100)

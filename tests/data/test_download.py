@@ -141,7 +141,7 @@ def test_another_file_than_the_published_one_is_refused(server, path):
     server.content = CONTENT[:-1] + b"x"
     with pytest.raises(UserError, match=rf"file\.zip: what came has md5 \w+, the published one is {MD5}.*; do wi"):
         fetch(server, path)
-    assert os.listdir(path.parent) == ["file.zip.lock"]
+    assert os.listdir(path.parent) == []
 
 
 def test_a_short_file_of_unknown_length_is_refused(server, path):
@@ -156,7 +156,7 @@ def test_a_web_page_is_refused(server, path):
     server.faults = ["page"]
     with pytest.raises(UserError, match="a web page in place of the file; do without"):
         fetch(server, path)
-    assert os.listdir(path.parent) == ["file.zip.lock"]
+    assert os.listdir(path.parent) == []
 
 
 def test_a_web_page_does_not_spoil_what_was_there(server, path):
