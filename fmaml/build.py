@@ -1,12 +1,10 @@
 """Where strings meet code: the one table of names, and what a config builds. It imports torch to build."""
 
-from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
     from .data.source import Source
     from .types import Algorithm, LossFn, Model, Optimizer
@@ -42,17 +40,16 @@ class Experiment(NamedTuple):
     loss_fn: "LossFn"
     algorithm: "Algorithm"
     optimizer: "Optimizer"
-    metric: "Callable[[Tensor, Tensor], Tensor]"  # (output, y) -> scalar: what reports show; more is better
 
 
 def build(config: dict[str, Any], device: "torch.device") -> Experiment:
-    from .losses import accuracy, cross_entropy, supervised
+    from .losses import supervised
 
     source = call("data", config["data"], seed=config["seed"], device=device)
     model = call("model", config["model"], inputs=source.inputs, outputs=source.outputs)
-    loss_fn = supervised(model.apply, cross_entropy)
+    loss_fn = supervised(model.apply, source.criterion)
     algorithm = call("algorithm", config["algorithm"], loss_fn=loss_fn)
-    return Experiment(source, model, loss_fn, algorithm, optimizer(config), accuracy)
+    return Experiment(source, model, loss_fn, algorithm, optimizer(config))
 
 
 def optimizer(config: dict[str, Any]) -> "Optimizer":

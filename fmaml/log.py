@@ -8,16 +8,19 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from .data.source import Metric
+
 LINE_EVERY_S = 10.0  # without a terminal, at most one training line in this many seconds
 
 
 class RunLog:
     """Use as a context manager around training; `record` is all that training calls."""
 
-    def __init__(self, path: Path, meta_steps: int, console: Console) -> None:
+    def __init__(self, path: Path, meta_steps: int, metric: Metric, console: Console) -> None:
         self.file = path.open("a", encoding="utf-8")
         self.console = console
         self.meta_steps = meta_steps
+        self.metric = metric
         self.begun = time.perf_counter()
         self.lined = -LINE_EVERY_S
         self.bar = Progress(
@@ -49,14 +52,14 @@ class RunLog:
             self._show_train(step, seconds, numbers)
         else:
             self.console.print(
-                f"step {step:>6}  validation accuracy {numbers['accuracy']:.2%} ± {numbers['ci95']:.2%}",
+                f"step {step:>6}  validation {self.metric.name} {self.metric.write(numbers['score'], numbers['ci95'])}",
                 highlight=False,
             )
 
     def _show_train(self, step: int, seconds: float, numbers: dict[str, float]) -> None:
         text = (
             f"step {step}/{self.meta_steps}  query loss {numbers['query_loss']:.3f}  "
-            f"accuracy {numbers['accuracy_before']:.0%} → {numbers['accuracy_after']:.0%}  "
+            f"{self.metric.name} {self.metric.write(numbers['before'])} → {self.metric.write(numbers['after'])}  "
             f"{numbers['tasks_per_second']:.0f} tasks/s"
         )
         self.bar.update(self.job, completed=step, numbers=text)

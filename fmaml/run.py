@@ -17,8 +17,13 @@ from .errors import UserError
 from .log import RunLog, clock
 from .runtime import environment, keep_freed_memory, pick_device
 from .train import meta_test, train
-from .tree import leaves, map_leaves, take
+from .tree import leaves, map_leaves
 from .types import Theta
+
+LABELS = {
+    "transductive": "transductive (all queries together)",
+    "inductive": "inductive (each query alone with the support set)",
+}
 
 
 def run(config: dict[str, Any], *, device: str = "auto", out: str | None = None, dry_run: bool = False) -> int:
@@ -35,15 +40,14 @@ def run(config: dict[str, Any], *, device: str = "auto", out: str | None = None,
         return 0
 
     folder = make_folder(out, config["name"])
-    (folder / "config.yaml").write_text(dump(config), encoding="utf-8")
-    (folder / "environment.json").write_text(json.dumps(environment(place), indent=2) + "\n", encoding="utf-8")
+    write_text(folder / "config.yaml", dump(config))
+    write_text(folder / "environment.json", json.dumps(environment(place), indent=2) + "\n")
     begun = time.perf_counter()
-    with RunLog(folder / "metrics.jsonl", config["train"]["meta_steps"], console) as log:
+    with RunLog(folder / "metrics.jsonl", config["train"]["meta_steps"], experiment.source.metric, console) as log:
         theta = train(experiment, theta, log, partial(save, folder), config["eval"]["steps"], **config["train"])
     trained = time.perf_counter() - begun
-    console.print(f"trained in {clock(trained)}; meta-testing on {config['eval']['tasks']} tasks ...")
-    results = meta_test(experiment, theta, **config["eval"])
-    finish(console, folder, config, experiment, theta, results, trained)
+    console.print(f"trained in {clock(trained)}; meta-testing on {config['eval']['tasks']} tasks ...", highlight=False)
+    finish(console, folder, config, experiment, theta, trained)
     return 0
 
 
@@ -56,55 +60,46 @@ def initial(experiment: Experiment, seed: int, device: torch.device) -> Theta:
 def describe(
     console: Console, config: dict[str, Any], experiment: Experiment, theta: Theta, device: torch.device
 ) -> None:
-    about = experiment.source.about
     size = sum(leaf.numel() for leaf in leaves(theta))
-    classes = ", ".join(f"{count} {split}" for split, count in about["classes"].items())
     console.print(
-        f"[bold]{config['name']}[/]: {config['algorithm']['name']} on {config['data']['name']} ({classes} classes), "
-        f"{about['ways']}-way {about['shots']}-shot, {config['model']['name']} with {size:,} parameters, on {device}",
+        f"[bold]{config['name']}[/]: {config['algorithm']['name']} on {config['data']['name']}, "
+        f"{experiment.source.about['protocol']}; {config['model']['name']} with {size:,} parameters, on {device}",
         highlight=False,
         soft_wrap=True,
     )
 
 
 def finish(
-    console: Console,
-    folder: Path,
-    config: dict[str, Any],
-    experiment: Experiment,
-    theta: Theta,
-    results: dict[str, Any],
-    trained: float,
+    console: Console, folder: Path, config: dict[str, Any], experiment: Experiment, theta: Theta, trained: float
 ) -> None:
-    """Table, results.json, pictures."""
+    """Meta-test, table, results.json, pictures."""
     from . import report  # matplotlib takes half a second that the first training step need not wait for
 
+    scores = meta_test(experiment, theta, **config["eval"])
+    results = {LABELS[setting]: column for setting, column in scores.items()}
+    source = experiment.source
+    protocol = report.protocol(config, source.about, clock(trained))
+    console.print(
+        report.table(results, source.metric, f"{config['name']}: {source.metric.name} on unseen tasks", protocol)
+    )
     about = {
-        **experiment.source.about,
-        "data": config["data"]["name"],
-        "tasks": config["eval"]["tasks"],
-        "steps": config["algorithm"]["steps"],
+        **source.about,
+        "protocol": protocol,
         "seed": config["seed"],
-        "training_seconds": round(trained, 1),
+        **config["eval"],
+        "training_seconds": trained,
     }
-    console.print(report.table(results, about, f"{config['name']}: accuracy on unseen classes"))
-    report.write_results(folder / "results.json", results, about)
-    report.save_figure(report.learning_curve(folder / "metrics.jsonl"), folder / "learning_curve.png")
-    report.save_figure(report.accuracy_by_step(results, about), folder / "accuracy_by_step.png")
-    task = take(experiment.source.sample("test", 0, range(1)), 0)
-    report.save_figure(report.task_picture(task, predict(experiment, theta, task), about["ways"]), folder / "task.png")
+    report.write_results(folder / "results.json", results, source.metric, about)
+    report.write_pictures(folder, experiment, theta, results, config["eval"]["steps"])
     console.print(f"everything is in {folder}", highlight=False, soft_wrap=True)
-
-
-@torch.no_grad()
-def predict(experiment: Experiment, theta: Theta, task: Any) -> torch.Tensor:
-    """The predicted class of each query of one task, [queries], on the CPU."""
-    phi = experiment.algorithm.adapt(theta, task.support)
-    return experiment.model.apply(phi, task.query.x).argmax(-1).cpu()
 
 
 def save(folder: Path, name: str, theta: Theta) -> None:
     save_params(folder / f"{name}.safetensors", theta)
+
+
+def write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
 
 
 def make_folder(out: str | None, name: str) -> Path:

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from .build import Experiment
-from .losses import inductive, transductive
+from .data.source import Setting
+from .losses import transductive
 from .outer import evaluate, init_state, meta_step
 from .ranges import Count, Natural, Rate
-from .types import MetricFn, Task, Theta
+from .types import Task, Theta
 
 
 class Interval(NamedTuple):
@@ -51,9 +52,7 @@ def train(
     ``schedule`` and ``clip`` shape the outer optimizer, which `fmaml.build` has made of them.
     """
     step_fn = partial(meta_step, experiment.algorithm, experiment.optimizer, batching=batching, chunk_size=chunk_size)
-    validate = partial(
-        scores, experiment, transductive, split="val", tasks=validate_tasks, steps=test_steps, chunk=meta_batch
-    )
+    sign = 1 if experiment.source.metric.more_is_better else -1
     state = init_state(experiment.algorithm, experiment.optimizer, theta)
     best, best_theta = -math.inf, state.theta
     clock, since = time.perf_counter(), 0
@@ -61,50 +60,45 @@ def train(
     for step in range(1, meta_steps + 1):
         tasks = experiment.source.sample("train", step, range(meta_batch))
         last = step == meta_steps
-        before_after = peek(experiment, state.theta, tasks) if step % log_every == 0 or last or step == 1 else None
+        logged = peek(experiment, state.theta, tasks) if step % log_every == 0 or last or step == 1 else None
         state, metrics = step_fn(state, tasks)
 
-        if before_after is not None:
-            query_loss = float(metrics["query_loss"])
+        if logged is not None:
+            query_loss = float(metrics["query_loss"])  # waits for the device: the clock is read after it
             now = time.perf_counter()
             rate = (step - since) * meta_batch / (now - clock)
             clock, since = now, step
-            log.record("train", step, query_loss=query_loss, **before_after, tasks_per_second=rate)
+            log.record("train", step, query_loss=query_loss, **logged, tasks_per_second=rate)
 
         if step % validate_every == 0 or last:
             paused = time.perf_counter()
-            score = interval(validate(state.theta)[:, -1])
-            log.record("val", step, accuracy=score.mean, ci95=score.ci95)
-            if score.mean > best:
-                best, best_theta = score.mean, state.theta
+            score = interval(
+                scores(experiment, transductive, state.theta, "val", validate_tasks, test_steps, meta_batch)[:, -1]
+            )
+            log.record("val", step, score=score.mean, ci95=score.ci95)
+            if sign * score.mean > best:
+                best, best_theta = sign * score.mean, state.theta
                 save("best", best_theta)
             save("last", state.theta)
             clock += time.perf_counter() - paused
     return best_theta
 
 
-def meta_test(experiment: Experiment, theta: Theta, *, tasks: Count = 600, steps: Natural = 10) -> dict[str, Any]:
-    """Adapt to ``tasks`` tasks of unseen classes; the metric after 0 .. ``steps`` inner steps, in both settings.
-
-    Returns {"transductive": [steps + 1 intervals], "inductive": the same}.
-    """
+def meta_test(
+    experiment: Experiment, theta: Theta, *, tasks: Count = 600, steps: Natural = 10
+) -> dict[str, list[Interval]]:
+    """Adapt to ``tasks`` unseen tasks: for each setting of the source, the metric after 0 .. ``steps`` inner steps."""
     return {
         setting.__name__: [interval(column) for column in scores(experiment, setting, theta, "test", tasks, steps).T]
-        for setting in (transductive, inductive)
+        for setting in experiment.source.settings
     }
 
 
 def scores(
-    experiment: Experiment,
-    setting: Callable[..., MetricFn],
-    theta: Theta,
-    split: str,
-    tasks: int,
-    steps: int,
-    chunk: int = 16,
+    experiment: Experiment, setting: Setting, theta: Theta, split: str, tasks: int, steps: int, chunk: int = 16
 ) -> Tensor:
     """The metric for each task and inner step, [tasks, steps + 1], on the tasks 0 .. of a split; on the CPU."""
-    metric_fn = setting(experiment.model.apply, experiment.metric)
+    metric_fn = setting(experiment.model.apply, experiment.source.metric.fn)
     rows = [
         evaluate(experiment.algorithm, metric_fn, theta, batch, steps=steps).cpu()
         for batch in batches(experiment, split, tasks, chunk)
@@ -119,10 +113,10 @@ def batches(experiment: Experiment, split: str, tasks: int, chunk: int) -> Itera
 
 
 def peek(experiment: Experiment, theta: Theta, tasks: Task) -> dict[str, float]:
-    """Accuracy on a meta-batch before and after adaptation."""
-    metric_fn = transductive(experiment.model.apply, experiment.metric)
+    """The metric on a meta-batch before and after adaptation."""
+    metric_fn = transductive(experiment.model.apply, experiment.source.metric.fn)
     mean = evaluate(experiment.algorithm, metric_fn, theta, tasks).mean(0)
-    return {"accuracy_before": float(mean[0]), "accuracy_after": float(mean[-1])}
+    return {"before": float(mean[0]), "after": float(mean[-1])}
 
 
 def interval(values: Tensor) -> Interval:

@@ -14,7 +14,7 @@ CONTRACT = (
     "supervised inner_update trajectory adapt meta_loss meta_grad meta_step init_state evaluate maml mlp conv4 "
     "from_module sgd momentum adam adamw chain clip_by_global_norm cosine query_loss cross_entropy mse accuracy "
     "Params Batch Task Model Algorithm Optimizer MetaState"
-).split()  # noqa: SIM905
+).split()
 CORE = {"types", "tree", "ranges", "inner", "outer", "optim", "losses", "nn", "algorithms"}
 ALLOWED = {  # each core file may import these core files only
     "types": set(),

@@ -33,7 +33,7 @@ FILES = {
     "last.safetensors",
     "results.json",
     "learning_curve.png",
-    "accuracy_by_step.png",
+    "by_inner_step.png",
     "task.png",
 }
 

@@ -1,12 +1,14 @@
 """N-way K-shot tasks out of a tensor of images: a few gathers, on the device that holds the images."""
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..types import Batch, Task
+from ..losses import Apply
+from ..types import Batch, Params, Task
 from .bits import fold, task_keys
 from .source import Source
 
@@ -83,9 +85,25 @@ def episodes(
         return sample_episodes(images, keys, ways=ways, shots=shots, queries=queries)
 
     sizes = {name: len(split.start) for name, split in splits.items()}
-    numbers = {"ways": ways, "shots": shots, "queries": queries, "classes": sizes}
+    facts = {
+        **about,
+        "task": f"{ways}-way {shots}-shot",
+        "protocol": f"{ways}-way {shots}-shot, {queries} queries a class, from {sizes['test']} unseen classes",
+        "ways": ways,
+        "shots": shots,
+        "queries": queries,
+        "classes": sizes,
+    }
     inputs = tuple(next(iter(splits.values())).images.shape[1:])
-    return Source(sample, inputs, ways, {**about, **numbers})
+    return Source(sample, inputs, ways, facts, show, chance=1 / ways)
+
+
+def show(folder: Path, tasks: list[Task], phis: list[list[Params]], apply: Apply) -> None:
+    """task.png: the first task, and what was predicted for it after the last inner step."""
+    from ..pictures import image_task, save_figure  # only now: matplotlib takes half a second
+
+    task, phi = tasks[0], phis[0][-1]
+    save_figure(image_task(task, apply(phi, task.query.x).argmax(-1)), folder / "task.png")
 
 
 def _check(name: str, split: Split, ways: int, each: int) -> None:

@@ -180,8 +180,11 @@ def test_source_says_what_a_report_needs():
     made = source()
     assert made.inputs == (1, 2, 2)
     assert made.outputs == 5
+    assert made.chance == 0.2
     assert made.about == {
         "data": "labelled",
+        "task": "5-way 1-shot",
+        "protocol": "5-way 1-shot, 3 queries a class, from 7 unseen classes",
         "ways": 5,
         "shots": 1,
         "queries": 3,

@@ -1,0 +1,122 @@
+"""Pictures of what was learnt, one function a kind of picture."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")  # files only: no display is needed or looked for
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from .data.source import Metric
+from .types import Task
+
+RIGHT, WRONG = "#1a7f37", "#cf222e"
+Curves = dict[str, list[tuple[float, float]]]  # label -> (mean, half the 95 % interval) after 0, 1, .. inner steps
+
+
+def learning_curve(metrics: Path, metric: Metric) -> Figure:
+    """Training and validation scores against meta-steps, from metrics.jsonl."""
+    rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    train = [row for row in rows if row["kind"] == "train"]
+    val = [row for row in rows if row["kind"] == "val"]
+    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    steps = [row["step"] for row in train]
+    for key, label, color in (
+        ("after", "training tasks, adapted", "tab:blue"),
+        ("before", "training tasks, not adapted", "tab:gray"),
+    ):
+        values = np.array([row[key] for row in train])
+        axes.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
+        axes.plot(steps, smooth(values), color=color, label=label)
+    axes.errorbar(
+        [row["step"] for row in val],
+        [row["score"] for row in val],
+        [row["ci95"] for row in val],
+        fmt="o-",
+        markersize=3,
+        capsize=2,
+        color="tab:orange",
+        label="validation, adapted (95 % interval)",
+    )
+    axes.set(xlabel="meta-steps", ylabel=f"{metric.name} on the query sets", title="Learning curve")
+    finish(axes, metric)
+    return figure
+
+
+def by_inner_step(curves: Curves, metric: Metric, title: str, chance: float | None) -> Figure:
+    """The metric on unseen tasks after 0, 1, 2, ... inner steps, one curve a label."""
+    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    for label, column in curves.items():
+        means, widths = zip(*column, strict=True)
+        axes.errorbar(range(len(column)), means, widths, fmt="o-", capsize=3, label=label)
+    if chance is not None:
+        axes.axhline(chance, color="gray", linestyle=":", label="chance")
+    axes.set(xlabel="inner steps", ylabel=f"{metric.name} on the query sets", title=title)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    finish(axes, metric)
+    return figure
+
+
+def finish(axes: Any, metric: Metric) -> None:
+    """Scale, grid and legend: a fraction runs from 0 to 1, an error from 0."""
+    axes.set_ylim(0, 1.02 if metric.style.endswith("%") else None)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right" if metric.more_is_better else "upper right")
+
+
+def image_task(task: Task, predicted: Tensor) -> Figure:
+    """One task: a row a class, its support images, a gap, its queries with what was predicted for each.
+
+    ``task`` is a single task of images [n, channels, height, width], ``predicted`` int64 [queries].
+    """
+    rows = [[task.support.x[task.support.y == way] for way in task.support.y.unique()]]
+    rows.append([task.query.x[task.query.y == way] for way in task.support.y.unique()])
+    guesses = [predicted[task.query.y == way].tolist() for way in task.support.y.unique()]
+    shots, queries = (max(len(images) for images in part) for part in rows)
+    ways, columns = len(guesses), shots + 1 + queries
+    size = (0.85 * columns + 0.6, 1.05 * ways + 0.7)
+    figure, axes = plt.subplots(ways, columns, figsize=size, squeeze=False, layout="constrained")
+    for axis in axes.flat:
+        axis.axis("off")
+    for way in range(ways):
+        axes[way, 0].text(-0.35, 0.5, str(way), transform=axes[way, 0].transAxes, ha="right", va="center", fontsize=12)
+        for axis, image in zip(axes[way], rows[0][way], strict=False):
+            draw(axis, image)
+        for axis, image, guess in zip(axes[way, shots + 1 :], rows[1][way], guesses[way], strict=False):
+            draw(axis, image)
+            axis.set_title(f"→ {guess}", fontsize=9, pad=2, color=RIGHT if guess == way else WRONG)
+    right = sum(guess == way for way, row in enumerate(guesses) for guess in row)
+    figure.suptitle(
+        f"One unseen task: the support set (left), the queries with the predicted class (right); "
+        f"{right} of {sum(map(len, guesses))} right",
+        fontsize=9,
+    )
+    return figure
+
+
+def draw(axis: Any, image: Tensor) -> None:
+    """An image [channels, height, width] in [0, 1]; one channel is ink on paper."""
+    pixels = image.cpu().numpy()
+    if len(pixels) == 1:
+        axis.imshow(pixels[0], cmap="gray_r", vmin=0, vmax=1)
+    else:
+        axis.imshow(pixels.transpose(1, 2, 0))
+
+
+def smooth(values: np.ndarray) -> np.ndarray:
+    """A running mean over a twentieth of the values."""
+    width = max(1, len(values) // 20)
+    padded = np.pad(values, (width // 2, width - 1 - width // 2), mode="edge")
+    return np.convolve(padded, np.ones(width) / width, mode="valid")
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
