@@ -79,16 +79,10 @@ def finish(
     results = {LABELS[setting]: column for setting, column in scores.items()}
     source = experiment.source
     protocol = report.protocol(config, source.about, clock(trained))
-    console.print(
-        report.table(results, source.metric, f"{config['name']}: {source.metric.name} on unseen tasks", protocol)
-    )
-    about = {
-        **source.about,
-        "protocol": protocol,
-        "seed": config["seed"],
-        **config["eval"],
-        "training_seconds": trained,
-    }
+    title = f"{config['name']}: {source.metric.name} on unseen tasks"
+    console.print(report.table(results, source.metric, title, protocol))
+    evaluated = {"seed": config["seed"], **config["eval"], "training_seconds": round(trained, 1)}
+    about = {**source.about, **evaluated, "protocol": protocol}
     report.write_results(folder / "results.json", results, source.metric, about)
     report.write_pictures(folder, experiment, theta, results, config["eval"]["steps"])
     console.print(f"everything is in {folder}", highlight=False, soft_wrap=True)
