@@ -96,7 +96,7 @@ def test_best_is_the_best_on_validation(tmp_path):
         "train.schedule=constant",
     )
     rows = [json.loads(line) for line in (tmp_path / "a/metrics.jsonl").read_text().splitlines()]
-    val = {r["step"]: r["accuracy"] for r in rows if r["kind"] == "val"}
+    val = {r["step"]: r["score"] for r in rows if r["kind"] == "val"}
     best, last = (load_params(tmp_path / "a" / f"{name}.safetensors") for name in ("best", "last"))
     same = all(torch.equal(best[k], last[k]) for k in best)
     assert same == (max(val, key=lambda step: (val[step], -step)) == 30)
