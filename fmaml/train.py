@@ -46,10 +46,12 @@ def train(
     validate_every: Count = 500,
     validate_tasks: Count = 200,
     log_every: Count = 20,
+    baseline: bool = False,
 ) -> Theta:
     """Train for ``meta_steps`` on the train split; returns the theta that did best on the val split.
 
-    ``schedule`` and ``clip`` shape the outer optimizer, which `fmaml.build` has made of them.
+    ``schedule`` and ``clip`` shape the outer optimizer, which `fmaml.build` has made of them; ``baseline`` tells
+    `fmaml.run` to train a second time, jointly, for comparison.
     """
     step_fn = partial(meta_step, experiment.algorithm, experiment.optimizer, batching=batching, chunk_size=chunk_size)
     sign = 1 if experiment.source.metric.more_is_better else -1
