@@ -13,6 +13,9 @@ TABLE = {  # section -> name -> the function whose parameters are the section's 
     "data": {
         "omniglot": "fmaml.data.omniglot:omniglot",
         "glyphs": "fmaml.data.glyphs:glyphs",
+        "mini_imagenet": "fmaml.data.mini_imagenet:mini_imagenet",
+        "cifar_fs": "fmaml.data.cifar_fs:cifar_fs",
+        "folder": "fmaml.data.folder:folder",
         "sinusoid": "fmaml.data.sinusoid:sinusoid",
     },
     "model": {

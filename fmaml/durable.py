@@ -6,14 +6,14 @@ import tempfile
 from pathlib import Path
 
 
-def write_durably(path: Path, content: bytes) -> None:
-    """Write beside the name, sync, rename, sync the folder: a crash at any instant leaves the old file or the
-    new."""
+def write_durably(path: Path, *parts: bytes | memoryview) -> None:
+    """Write the parts, one after the other, beside the name, sync, rename, sync the folder: a crash at any instant
+    leaves the old file or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

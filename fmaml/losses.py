@@ -11,11 +11,12 @@ from .types import Batch, LossFn, MetricFn, Params, Task
 
 Apply = Callable[[Params, Tensor], Tensor]
 Criterion = Callable[[Tensor, Tensor], Tensor]  # (output [n, *output], y [n, *target]) -> scalar
+IGNORED = -1  # the label of a row that only fills up a batch
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """Mean cross entropy in nats; ``logits`` [n, classes], ``y`` int64 [n]."""
-    return F.cross_entropy(logits, y)
+    """Mean cross entropy in nats; ``logits`` [n, classes], ``y`` int64 [n]. Rows with label -1 do not count."""
+    return F.cross_entropy(logits, y, ignore_index=IGNORED)
 
 
 def mse(output: Tensor, y: Tensor) -> Tensor:
@@ -24,8 +25,12 @@ def mse(output: Tensor, y: Tensor) -> Tensor:
 
 
 def accuracy(logits: Tensor, y: Tensor) -> Tensor:
-    """The fraction of rows whose largest logit is the label's; ``logits`` [n, classes], ``y`` int64 [n]."""
-    return (logits.argmax(-1) == y).to(logits.dtype).mean()
+    """The fraction of rows whose largest logit is the label's; ``logits`` [n, classes], ``y`` int64 [n].
+
+    Rows with label -1 do not count.
+    """
+    right = (logits.argmax(-1) == y).to(logits.dtype).sum()
+    return right / (y != IGNORED).sum()
 
 
 def supervised(apply: Apply, criterion: Criterion) -> LossFn:

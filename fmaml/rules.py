@@ -3,32 +3,53 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .data.characters import CLASSES, DRAWINGS
+from .data.characters import DRAWINGS
+from .data.published import COUNTS, EACH
 
 Broken = Iterator[tuple[str, str]]
-CHARACTERS = {"omniglot", "glyphs"}  # sources of CLASSES and DRAWINGS
+IMAGES = {"omniglot": DRAWINGS, "glyphs": DRAWINGS, "mini_imagenet": EACH, "cifar_fs": EACH}  # of a class, at most
 ROTATIONS = 4
 GROUPS = 8  # of `fmaml.nn.models`, which a config check must not import; a test holds the two together
 
 
 def enough_classes(config: dict[str, Any]) -> Broken:
     data = config["data"]
-    if data["name"] not in CHARACTERS:
+    if data["name"] not in COUNTS:
         return
-    classes = {s: n * (ROTATIONS if s in data.get("rotate", ()) else 1) for s, n in CLASSES.items()}
+    classes = {s: n * (ROTATIONS if s in data.get("rotate", ()) else 1) for s, n in COUNTS[data["name"]].items()}
     split = min(classes, key=lambda s: classes[s])
-    if data["ways"] > classes[split]:
+    if greatest(data["ways"]) > classes[split]:
         yield "data.ways", f"split {split} has {classes[split]} classes; give at most {classes[split]}"
 
 
-def enough_drawings(config: dict[str, Any]) -> Broken:
+def enough_images(config: dict[str, Any]) -> Broken:
     data = config["data"]
-    if data["name"] in CHARACTERS and data["shots"] + data["queries"] > DRAWINGS:
+    most = IMAGES.get(data["name"])
+    if most is not None and greatest(data["shots"]) + greatest(data["queries"]) > most:
+        what = "drawings" if most == DRAWINGS else "images"
         yield (
             "data.shots",
-            f"with data.queries = {data['queries']} that is more than the {DRAWINGS} drawings of a class; "
-            f"give shots and queries that add up to {DRAWINGS} at most",
+            f"with data.queries = {data['queries']} that is more than the {most} {what} of a class; "
+            f"give shots and queries that add up to {most} at most",
         )
+
+
+def ranges_rise(config: dict[str, Any]) -> Broken:
+    data = config["data"]
+    for key in ("ways", "shots", "queries"):
+        if isinstance(data.get(key), list) and data[key][0] > data[key][1]:
+            yield f"data.{key}", f"a range goes from its least to its greatest; give {data[key][::-1]}"
+
+
+def greatest(size: int | list[int]) -> int:
+    """Of a range, as [3, 8], or of a single number."""
+    return size if isinstance(size, int) else max(size)
+
+
+def split_of_all(config: dict[str, Any]) -> Broken:
+    data = config["data"]
+    if data["name"] == "folder" and abs(sum(data["fractions"]) - 1) > 1e-6:
+        yield "data.fractions", "the parts of train, val and test must add up to 1; give such as [0.6, 0.2, 0.2]"
 
 
 def groups_divide_width(config: dict[str, Any]) -> Broken:
@@ -37,4 +58,10 @@ def groups_divide_width(config: dict[str, Any]) -> Broken:
         yield "model.width", f'norm = "group" needs a multiple of {GROUPS}; give 8, 16, 32, 64, ...'
 
 
-RULES: list[Callable[[dict[str, Any]], Broken]] = [enough_classes, enough_drawings, groups_divide_width]
+RULES: list[Callable[[dict[str, Any]], Broken]] = [
+    enough_classes,
+    enough_images,
+    ranges_rise,
+    split_of_all,
+    groups_divide_width,
+]

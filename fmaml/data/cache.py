@@ -1,36 +1,49 @@
-"""A tensor that takes long to make, kept in a safetensors file.
+"""Tensors that take long to make, kept in a safetensors file.
 
-Its digest is kept with it and checked on opening: a damaged file is made again, never used. A folder that
+Their digests are kept with them and checked on opening: a damaged file is made again, never used. A folder that
 cannot be written costs time and not the run: one line on stderr says so.
+
+The file is mapped into memory and not read into it: gigabytes are open at once, and pages that are not in use cost
+nothing. The digest does read all of it: SHA-256 at the 1.7 GB/s of one core here is 0.8 s for 60,000 images of
+84x84x3, short of what a silent fault would cost.
 """
 
 import hashlib
+import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from ..durable import write_durably
 
+Tensors = dict[str, Tensor]
+TYPES = {torch.uint8: "U8", torch.int64: "I64"}  # as safetensors names them
+
 
 def cached(path: Path, make: Callable[[], Tensor]) -> Tensor:
-    """The tensor in the file; if there is none, the tensor made, which is then kept.
+    """The tensor in the file; if there is none, the tensor made, which is then kept. See `cached_all`."""
+    return cached_all(path, lambda: {"tensor": make()})["tensor"]
 
-    ``path`` must name all that the tensor depends on, see `fingerprint`. Two processes may make it at once;
-    they write the same.
+
+def cached_all(path: Path, make: Callable[[], Tensors]) -> Tensors:
+    """The tensors in the file; if there is none, those made, which are then kept.
+
+    ``path`` must name all that they depend on, see `fingerprint`. Two processes may make them at once; they write
+    the same.
     """
     kept = _read(path)
     if kept is not None:
         return kept
-    tensor = make()
+    tensors = make()
     try:
-        write_durably(path, save({"tensor": tensor}, {"sha256": digest(tensor)}))
+        write_durably(path, *_parts(tensors))
     except OSError as error:
         print(f"fmaml: cannot keep {path} ({error}); it will be made again next time", file=sys.stderr)
-    return tensor
+    return tensors
 
 
 def fingerprint(*facts: object) -> str:
@@ -40,15 +53,35 @@ def fingerprint(*facts: object) -> str:
 
 def digest(tensor: Tensor) -> str:
     """SHA-256 of shape, type and values."""
-    head = f"{tuple(tensor.shape)} {tensor.dtype}".encode()
-    return hashlib.sha256(head + tensor.contiguous().numpy().tobytes()).hexdigest()
+    total = hashlib.sha256(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+    total.update(_bytes(tensor))
+    return total.hexdigest()
 
 
-def _read(path: Path) -> Tensor | None:
-    """The tensor, if the file is there and whole."""
+def _parts(tensors: Tensors) -> Iterator[bytes | memoryview]:
+    """A safetensors file piece by piece. Its own writer would hold two more copies of everything."""
+    header: dict[str, object] = {"__metadata__": {name: digest(tensor) for name, tensor in tensors.items()}}
+    end = 0
+    ordered = dict(sorted(tensors.items(), key=lambda item: -item[1].itemsize))  # so that each starts aligned
+    for name, tensor in ordered.items():
+        start, end = end, end + tensor.nbytes
+        header[name] = {"dtype": TYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    yield from map(_bytes, ordered.values())
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    """The tensor's memory, not a copy (unless it is not in one piece)."""
+    return tensor.contiguous().flatten().view(torch.uint8).numpy().data
+
+
+def _read(path: Path) -> Tensors | None:
+    """The tensors, if the file is there and whole."""
     try:
         with safe_open(path, framework="pt") as file:
-            tensor, written = file.get_tensor("tensor"), (file.metadata() or {}).get("sha256")
+            tensors, written = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
     except (OSError, SafetensorError):
         return None
-    return tensor if digest(tensor) == written else None
+    return tensors if {name: digest(tensor) for name, tensor in tensors.items()} == written else None

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..losses import Apply
+from ..losses import IGNORED, Apply, accuracy, cross_entropy
 from ..types import Batch, Params, Task
 from .bits import fold, task_keys
-from .source import Source
+from .ragged import Size, among, bounds, in_words, real, thin
+from .source import ACCURACY, Source
 
 
 class Split(NamedTuple):
@@ -73,40 +74,56 @@ def _batch(split: Split, rows: Tensor) -> Batch:
 
 
 def episodes(
-    splits: dict[str, Split], *, seed: int, ways: int, shots: int, queries: int, about: dict[str, Any]
+    splits: dict[str, Split],
+    *,
+    seed: int,
+    ways: Size,
+    shots: Size,
+    queries: Size,
+    about: dict[str, Any],
+    names: dict[str, list[str]] | None = None,
 ) -> Source:
-    """A source of tasks over class splits. UserError, naming split and class, for one that is too small."""
+    """A source of tasks over class splits. UserError, naming split and class, for one that is too small.
+
+    A range as ``ways``, ``shots`` or ``queries`` makes tasks of different sizes, see `fmaml.data.ragged`. ``names``
+    are the classes of each split, for messages; ``about["split"]`` says whose splits they are.
+    """
+    most = {"ways": bounds(ways)[1], "shots": bounds(shots)[1], "queries": bounds(queries)[1]}
     for name, split in splits.items():
-        _check(name, split, ways, shots + queries)
+        _check(name, split, most["ways"], most["shots"] + most["queries"], (names or {}).get(name))
+    sizes = {"ways": ways, "shots": shots, "queries": queries}
+    padded = any(isinstance(size, list | tuple) for size in sizes.values())
 
     def sample(split: str, step: int, tasks: range) -> Task:
         images = splits[split]
         keys = task_keys(seed, split, step, tasks, images.start.device)
-        return sample_episodes(images, keys, ways=ways, shots=shots, queries=queries)
+        full = sample_episodes(images, keys, **most)
+        return thin(full, keys, **sizes) if padded else full
 
-    sizes = {name: len(split.start) for name, split in splits.items()}
-    facts = {
-        **about,
-        "task": f"{ways}-way {shots}-shot",
-        "protocol": f"{ways}-way {shots}-shot, {queries} queries a class, from {sizes['test']} unseen classes",
-        "ways": ways,
-        "shots": shots,
-        "queries": queries,
-        "classes": sizes,
-    }
+    classes = {name: len(split.start) for name, split in splits.items()}
+    task = f"{in_words(ways)}-way {in_words(shots)}-shot"
+    whose = f" ({about['split']})" if "split" in about else ""
+    protocol = f"{task}, {in_words(queries)} queries a class, from {classes['test']} unseen classes{whose}"
+    facts = {**about, "task": task, "protocol": protocol, **sizes, "classes": classes}
     inputs = tuple(next(iter(splits.values())).images.shape[1:])
-    return Source(sample, inputs, ways, facts, show, chance=1 / ways)
+    guess = [1 / n for n in range(bounds(ways)[0], most["ways"] + 1)]  # right, in a task of n classes
+    source = Source(sample, inputs, most["ways"], facts, show, chance=sum(guess) / len(guess))
+    if padded:
+        return source._replace(criterion=among(cross_entropy), metric=ACCURACY._replace(fn=among(accuracy)))
+    return source
 
 
 def show(folder: Path, tasks: list[Task], phis: list[list[Params]], apply: Apply) -> None:
     """task.png: the first task, and what was predicted for it after the last inner step."""
     from ..pictures import image_task, save_figure  # only now: matplotlib takes half a second
 
-    task, phi = tasks[0], phis[0][-1]
-    save_figure(image_task(task, apply(phi, task.query.x).argmax(-1)), folder / "task.png")
+    (support, query), phi = tasks[0], phis[0][-1]
+    ways = int(query.y.max()) + 1
+    predicted = apply(phi, query.x)[query.y != IGNORED, :ways].argmax(-1)
+    save_figure(image_task(Task(real(support), real(query)), predicted), folder / "task.png")
 
 
-def _check(name: str, split: Split, ways: int, each: int) -> None:
+def _check(name: str, split: Split, ways: int, each: int, names: list[str] | None) -> None:
     """Raise UserError unless the split has ``ways`` classes, and all its classes have ``each`` images."""
     classes, least = len(split.count), int(split.count.min())
     if ways > classes:
@@ -115,7 +132,8 @@ def _check(name: str, split: Split, ways: int, each: int) -> None:
             f"give at most {classes}"
         )
     if each > least:
+        smallest = int(split.count.argmin())
         raise UserError(
-            f"data.shots + data.queries = {each}: class {int(split.count.argmin())} of split {name} has "
+            f"data.shots + data.queries = {each}: class {names[smallest] if names else smallest} of split {name} has "
             f"{least} images, and those of a task are all different; give shots + queries of at most {least}"
         )

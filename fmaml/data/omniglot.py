@@ -12,6 +12,7 @@ from .characters import CLASSES, SIZE
 from .download import download as fetch
 from .episodes import cut, episodes
 from .find import CURE, cache_folder, find, missing
+from .published import class_names
 from .source import Source
 
 URL = "https://github.com/brendenlake/omniglot/raw/master/python/"
@@ -53,8 +54,7 @@ def omniglot(
 
 def characters(split: str) -> list[str]:
     """The names of a split, such as ``images_background/Greek/character01``, from the file that fixes it."""
-    lines = (Path(__file__).parent / "splits" / f"omniglot_{split}.txt").read_text().splitlines()
-    return [line for line in lines if not line.startswith("#")]
+    return class_names("omniglot", split)
 
 
 def locate(root: str | None, download: bool) -> list[Path]:
