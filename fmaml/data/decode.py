@@ -60,13 +60,17 @@ def decode(file: str, form: Form) -> np.ndarray:
         image.draft(image.mode, (2 * form.size, 2 * form.size))  # a large JPEG is decoded at a fraction of its size
         upright = ImageOps.exif_transpose(image)
         plain = flat(upright, MODES[form.channels])
-    width, height = plain.size
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    box = (left, top, left + side, top + side) if form.crop else (0, 0, width, height)
-    square = plain.resize((form.size, form.size), Image.Resampling.LANCZOS, box=box)
+    whole = plain.crop(middle(*plain.size)) if form.crop else plain
+    square = whole.resize((form.size, form.size), Image.Resampling.LANCZOS)
     pixels = np.asarray(square)
     return pixels[None] if form.channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def middle(width: int, height: int) -> tuple[int, int, int, int]:
+    """The box of the largest square in the middle of an image."""
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    return left, top, left + side, top + side
 
 
 def flat(image: Image.Image, mode: str) -> Image.Image:

@@ -1,0 +1,225 @@
+"""CIFAR-FS: small sets of the same layouts for what can go wrong, the real sample where $FMAML_DATA has it."""
+
+import hashlib
+import io
+import os
+import pickle
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import fmaml.data.cifar_fs as module
+from fmaml.data import cifar100
+from fmaml.data.cifar_fs import cifar_fs
+from fmaml.data.published import HUNDRED, class_names
+from fmaml.errors import UserError
+
+CPU = torch.device("cpu")
+NAMES = {"train": ["apple", "bear"], "val": ["crab", "dolphin"], "test": ["elm", "fox"]}
+EVERYONE = sorted(name for names in NAMES.values() for name in names)
+TRAIN, TEST = 5, 2  # images of a class in each of CIFAR-100's parts
+
+
+def picture(name: str, number: int) -> np.ndarray:
+    """Uint8 [3, 32, 32]: red tells the class, green the row, blue the number."""
+    rows = np.arange(32, dtype=np.uint8)[:, None].repeat(32, 1)
+    return np.stack([np.full_like(rows, 20 * EVERYONE.index(name)), rows, np.full_like(rows, 9 * number)])
+
+
+def put_folders(root):
+    for name in EVERYONE:
+        (root / "data" / name).mkdir(parents=True)
+        for i in range(TRAIN + TEST):
+            Image.fromarray(picture(name, i).transpose(1, 2, 0)).save(root / "data" / name / f"{name}_{i}.png")
+    return root
+
+
+def put_split_folders(root):
+    put_folders(root)
+    for split, names in NAMES.items():
+        for name in names:
+            shutil.move(root / "data" / name, root / split / name)
+    (root / "data").rmdir()
+    return root
+
+
+def parts(monkeypatch) -> dict[str, bytes]:
+    """CIFAR-100's three files, their images in a mixed order."""
+    content = {"meta": pickle.dumps({"fine_label_names": EVERYONE, "coarse_label_names": []}, 2)}
+    for part, numbers in (("train", range(TRAIN)), ("test", range(TRAIN, TRAIN + TEST))):
+        rows = [(name, i) for i in numbers for name in EVERYONE]  # class after class, over and over
+        pixels = np.stack([picture(name, i).reshape(-1) for name, i in rows])
+        labels = [EVERYONE.index(name) for name, _ in rows]
+        content[part] = pickle.dumps({"data": pixels, "fine_labels": labels, "filenames": ["x"] * len(rows)}, 2)
+    for name, data in content.items():
+        monkeypatch.setitem(cifar100.MD5, name, hashlib.md5(data).hexdigest())
+    return content
+
+
+def put_unpacked(root, content):
+    (root / "cifar-100-python").mkdir(parents=True)
+    for name, data in content.items():
+        (root / "cifar-100-python" / name).write_bytes(data)
+    return root
+
+
+def put_archive(root, content):
+    root.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(root / "cifar-100-python.tar.gz", "w:gz") as archive:
+        for name, data in content.items():
+            info = tarfile.TarInfo(f"cifar-100-python/{name}")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return root
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """Six classes make the whole of CIFAR-FS; caches and homes are empty."""
+    monkeypatch.setattr(module, "class_names", lambda data, split: NAMES[split])
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("FMAML_DATA", raising=False)
+    monkeypatch.setattr(module, "fetch", lambda *_, **__: pytest.fail("downloads"))
+    return tmp_path
+
+
+def load(root, **more):
+    return cifar_fs(seed=0, device=CPU, root=str(root), **{"ways": 2, "queries": 6} | more)
+
+
+LAYOUTS = {
+    "data": lambda root, _: put_folders(root),
+    "split folders": lambda root, _: put_split_folders(root),
+    "unpacked": put_unpacked,
+    "archive": put_archive,
+}
+
+
+@pytest.mark.parametrize("place", ["", "cifar-fs", "cifar-100"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_gives_the_same_tasks(small, monkeypatch, layout, place):
+    LAYOUTS[layout](small / "root" / place, parts(monkeypatch))
+    source = load(small / "root")
+    assert source.inputs == (3, 32, 32)
+    assert source.about["classes"] == {"train": 2, "val": 2, "test": 2}
+    assert "Bertinetto et al.'s 64/16/20, a sample with 7 of 600 images a class" in source.about["protocol"]
+    for split, names in NAMES.items():
+        task = source.sample(split, 0, range(3))
+        x, y = torch.cat([task.support.x, task.query.x], 1), torch.cat([task.support.y, task.query.y], 1)
+        pixels = (255 * x).round().long()
+        assert (pixels[:, :, 1, :, 0] == torch.arange(32)).all()
+        assert {EVERYONE[red // 20] for red in pixels[:, :, 0, 0, 0].flatten().tolist()} == set(names)
+        for way in range(2):
+            mine = pixels[0][y[0] == way]
+            assert len(mine[:, 0].unique()) == 1
+            assert sorted(mine[:, 2, 0, 0].tolist()) == [9 * i for i in range(TRAIN + TEST)]
+    other = load(put_folders(small / "again"))
+    assert torch.equal(source.sample("test", 1, range(3)).query.x, other.sample("test", 1, range(3)).query.x)
+
+
+def test_the_unpacked_folder_itself_may_be_the_root(small, monkeypatch):
+    put_unpacked(small / "root", parts(monkeypatch))
+    assert load(small / "root" / "cifar-100-python").about["classes"]["train"] == 2
+
+
+@pytest.mark.parametrize("put", [put_unpacked, put_archive])
+def test_a_changed_file_is_refused_before_it_is_unpickled(small, monkeypatch, put):
+    content = parts(monkeypatch)
+    content["test"] = content["test"][:-9] + b"other....".ljust(9)
+    with pytest.raises(UserError, match=r"test has md5 \w+, CIFAR-100's is \w+; copy or download it again from https"):
+        load(put(small / "root", content))
+
+
+def test_a_broken_archive_is_named(small, monkeypatch):
+    root = put_archive(small / "root", parts(monkeypatch))
+    archive = root / "cifar-100-python.tar.gz"
+    whole = archive.read_bytes()
+    for bad in (b"", b"<html>", whole[: len(whole) // 2], whole[:100] + bytes(60) + whole[160:]):
+        archive.write_bytes(bad)
+        with pytest.raises(UserError, match=r"cifar-100-python\.tar\.gz: (not a whole archive|\w+ has md5)"):
+            load(root)
+
+
+def test_an_archive_without_a_part_is_named(small, monkeypatch):
+    content = parts(monkeypatch)
+    del content["meta"]
+    with pytest.raises(UserError, match=r"not a whole archive .*cifar-100-python/meta.*copy or download"):
+        load(put_archive(small / "root", content))
+
+
+def test_a_class_that_is_gone_is_named(small):
+    root = put_folders(small / "root")
+    shutil.rmtree(root / "data" / "elm")
+    with pytest.raises(UserError, match=r"data/elm: no image of class elm; "):
+        load(root)
+
+
+def test_other_classes_are_refused(small):
+    root = put_split_folders(small / "root")
+    (root / "val" / "crab").rename(root / "val" / "crabs")
+    with pytest.raises(UserError, match=r"split val has crabs and lacks crab; CIFAR-FS has 2 fixed classes"):
+        load(root)
+
+
+def test_what_is_missing_is_downloaded_once(small, monkeypatch):
+    origin = put_archive(small / "origin", parts(monkeypatch)) / cifar100.ARCHIVE
+    asked = []
+
+    def fetch(url, path, md5, *, cure):
+        if not path.exists():
+            asked.append((url, md5))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(origin, path)
+
+    monkeypatch.setattr(module, "fetch", fetch)
+    for _ in range(2):
+        cifar_fs(seed=0, device=CPU, ways=2, queries=6)
+    url = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
+    assert asked == [(url, "eb9058c3a382ffc7106e4002c42a8d85")]
+
+
+def test_without_a_download_missing_data_is_an_error(small):
+    with pytest.raises(UserError, match=r"data\.root is not set: no CIFAR-FS in .*expected data/"):
+        cifar_fs(seed=0, device=CPU, download=False)
+
+
+def test_the_split_is_64_16_20_disjoint_classes():
+    names = {split: class_names("cifar_fs", split) for split in HUNDRED}
+    assert {split: len(part) for split, part in names.items()} == HUNDRED
+    assert len({name for part in names.values() for name in part}) == 100
+    assert all(part == sorted(part) for part in names.values())
+
+
+real = pytest.mark.skipif(
+    "not (os.environ.get('FMAML_DATA') and Path(os.environ['FMAML_DATA'], 'cifar-fs').is_dir())",
+    reason="needs CIFAR-FS: FMAML_DATA=FOLDER",
+)
+
+
+@pytest.fixture
+def source(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return cifar_fs(seed=0, device=CPU, download=False)
+
+
+@real
+def test_the_real_images(source):
+    assert source.about["classes"] == HUNDRED
+    task = source.sample("train", 0, range(40))
+    assert task.query.x.shape == (40, 75, 3, 32, 32)
+    assert task.query.x.flatten(3).std(3).min() > 0.005  # no image is empty
+    mean = task.query.x.mean((0, 1, 3, 4))
+    torch.testing.assert_close(mean, torch.tensor([0.507, 0.487, 0.441]), atol=0.03, rtol=0)  # CIFAR-100's
+
+
+@real
+def test_the_lists_beside_the_real_images_are_ours():
+    folder = Path(os.environ["FMAML_DATA"], "cifar-fs", "splits", "bertinetto")
+    for split in HUNDRED:
+        if (folder / f"{split}.txt").exists():
+            assert sorted((folder / f"{split}.txt").read_text().split()) == class_names("cifar_fs", split)

@@ -1,0 +1,119 @@
+"""Images of any size and mode become uint8 squares."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fmaml.data.decode import Form, decode, decode_all
+
+RGB = Form(8, 3, crop=True)
+GREY = Form(8, 1, crop=True)
+
+
+def save(tmp_path, image, name="image.png", **more):
+    image.save(tmp_path / name, **more)
+    return str(tmp_path / name)
+
+
+def plain(mode, color, size=(8, 8)):
+    return Image.new(mode, size, color)
+
+
+@pytest.mark.parametrize(
+    ("mode", "color", "expected"),
+    [
+        ("RGB", (200, 30, 10), (200, 30, 10)),
+        ("L", 77, (77, 77, 77)),
+        ("1", 1, (255, 255, 255)),
+        ("P", 0, (0, 0, 0)),
+        ("LA", (50, 255), (50, 50, 50)),
+        ("RGBA", (9, 9, 9, 0), (255, 255, 255)),  # transparent: paper, whatever colour lies under it
+        ("RGBA", (200, 0, 0, 255), (200, 0, 0)),
+        ("I;16", 257 * 100, (100, 100, 100)),
+    ],
+)
+def test_every_mode(tmp_path, mode, color, expected):
+    file = save(tmp_path, plain(mode, color))
+    found = decode(file, RGB)
+    assert found.shape == (3, 8, 8)
+    assert found.dtype == np.uint8
+    assert found[:, 4, 4].tolist() == list(expected)
+    assert decode(file, GREY).shape == (1, 8, 8)
+
+
+def test_sixteen_bits_are_not_cut_off(tmp_path):
+    ramp = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    found = decode(save(tmp_path, Image.fromarray(ramp)), GREY)
+    assert np.abs(found[0] - ramp / 257.0).max() <= 1
+
+
+def test_cmyk_and_grey_jpegs(tmp_path):
+    for mode in ("CMYK", "L"):
+        file = save(tmp_path, plain(mode, 0), "image.jpg")
+        assert decode(file, RGB).std() < 1
+
+
+def test_an_image_of_the_right_size_is_untouched(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    found = decode(save(tmp_path, Image.fromarray(pixels)), RGB)
+    assert (found == pixels.transpose(2, 0, 1)).all()
+
+
+def test_the_middle_square_or_all_of_it(tmp_path):
+    """Red, green, blue in thirds: the middle is green; squeezed, all three are there."""
+    thirds = Image.new("RGB", (48, 16))
+    for i, color in enumerate(("#ff0000", "#00ff00", "#0000ff")):
+        thirds.paste(color, (16 * i, 0, 16 * i + 16, 16))
+    file = save(tmp_path, thirds)
+    cropped = decode(file, RGB)
+    assert (cropped[1] == 255).all()
+    assert cropped[0].max() == cropped[2].max() == 0
+    squeezed = decode(file, RGB._replace(crop=False))
+    assert min(squeezed[0, 4, 0], squeezed[2, 4, 7]) > 240
+    upright = decode(save(tmp_path, thirds.transpose(Image.Transpose.ROTATE_90), "up.png"), RGB)
+    assert (upright == cropped).all()
+
+
+def test_reducing_averages(tmp_path):
+    """A board of single black and white pixels becomes grey, where skipping pixels would give black or white."""
+    board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
+    found = decode(save(tmp_path, Image.fromarray(board)), GREY)
+    assert np.abs(found.astype(int) - 127).max() < 12
+
+
+def test_exif_orientation_is_obeyed(tmp_path):
+    """Orientation 6: to be turned by a quarter clockwise. What is at the bottom left comes to the top left."""
+    image = Image.new("L", (16, 16))
+    image.paste(255, (0, 8, 8, 16))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    found = decode(save(tmp_path, image, "photo.jpg", exif=exif, quality=95), GREY)[0]
+    assert found[1:3, 1:3].min() > 200
+    assert found[5:, :].max() < 60
+
+
+def test_a_large_jpeg_is_the_same_picture_decoded_small(tmp_path):
+    ramp = np.linspace(0, 255, 512).astype(np.uint8)
+    file = save(tmp_path, Image.fromarray(np.tile(ramp, (512, 1))), "large.jpg", quality=95)
+    found = decode(file, GREY)[0, 4].astype(float)
+    assert np.abs(found - (np.arange(8) + 0.5) * 32).max() < 4
+
+
+def test_in_order_and_what_cannot_be_read_is_told(tmp_path):
+    files = [save(tmp_path, plain("L", i), f"{i:03}.png") for i in range(150)]
+    (tmp_path / "010.png").write_text("a text")
+    (tmp_path / "149.png").write_bytes((tmp_path / "148.png").read_bytes()[:-20])
+    (tmp_path / "077.png").unlink()
+    Image.new("F", (8, 8)).save(tmp_path / "float.tiff")
+    images, wrong = decode_all([*files, str(tmp_path / "float.tiff")], GREY)
+    assert sorted(wrong) == [10, 77, 149, 150]
+    assert "cannot identify" in wrong[10]
+    assert "floating-point" in wrong[150]
+    expected = [0 if i in wrong else i for i in range(150)]
+    assert images[:150, 0, 3, 3].tolist() == expected
+
+
+def test_a_bomb_of_pixels_is_unreadable(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    _, wrong = decode_all([save(tmp_path, plain("L", 0, (40, 40)))], GREY)
+    assert "decompression bomb" in wrong[0]
