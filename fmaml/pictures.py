@@ -137,6 +137,6 @@ def functions(tasks: list[Task], phis: list[list[Params]], apply: Apply, x: Tens
             task.support.x.cpu(), task.support.y.cpu(), "^", color="tab:purple", markersize=7, label="support set"
         )
         axis.grid(alpha=0.3)
-    axes[0, 0].legend(fontsize=8)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
     figure.suptitle("Unseen tasks: what the network makes of the support set")
     return figure
