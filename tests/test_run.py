@@ -14,9 +14,8 @@ from fmaml.checkpoint import load_params
 from fmaml.cli import main
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+CHARACTERS = ["data.name=glyphs", "model.width=8"]
 SMALL = [
-    "data.name=glyphs",
-    "model.width=8",
     "train.meta_steps=6",
     "train.meta_batch=4",
     "train.validate_every=3",
@@ -39,7 +38,7 @@ FILES = {
 
 
 def run(out: Path, *overrides: str) -> int:
-    return main(["run", "omniglot", *SMALL, *overrides, "--out", str(out), "--device", "cpu"])
+    return main(["run", "omniglot", *CHARACTERS, *SMALL, *overrides, "--out", str(out), "--device", "cpu"])
 
 
 def test_leaves_all_that_a_run_should(tmp_path, capsys):
@@ -104,14 +103,14 @@ def test_best_is_the_best_on_validation(tmp_path):
 
 def test_dry_run_writes_nothing(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(["run", "omniglot", *SMALL, "--dry-run"]) == 0
+    assert main(["run", "omniglot", *CHARACTERS, *SMALL, "--dry-run"]) == 0
     assert "nothing was trained or written" in " ".join(capsys.readouterr().out.split())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_default_folder_is_runs_name_time(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(["run", "omniglot", *SMALL, "train.meta_steps=1"]) == 0
+    assert main(["run", "omniglot", *CHARACTERS, *SMALL, "train.meta_steps=1"]) == 0
     (folder,) = (tmp_path / "runs/omniglot").iterdir()
     assert {path.name for path in folder.iterdir()} == FILES
 
@@ -125,12 +124,31 @@ def test_real_omniglot(tmp_path, capsys):
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.rglob("*.yaml")), ids=lambda path: path.stem)
 def test_every_experiment_trains(path, tmp_path):
     small = [*SMALL, "train.meta_steps=2", "train.meta_batch=2", "eval.tasks=2", "eval.steps=1"]
+    small += CHARACTERS if "omniglot" in path.stem else []
     assert main(["run", str(path), *small, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
-    assert load_params(tmp_path / "out/best.safetensors")["head.weight"].isfinite().all()
+    assert all(value.isfinite().all() for value in load_params(tmp_path / "out/best.safetensors").values())
+
+
+def test_the_baseline_stands_beside(tmp_path, capsys):
+    """The sinusoid with its jointly trained rival: two columns, and parameters and metrics of both."""
+    out = tmp_path / "out"
+    assert main(["run", "sinusoid", *SMALL, "train.meta_steps=20", "--out", str(out), "--device", "cpu"]) == 0
+    results = json.loads((out / "results.json").read_text())
+    assert list(results["results"]) == ["maml", "joint training, fine-tuned"]
+    assert results["metric"] == "MSE"
+    assert {path.name for path in (out / "joint").iterdir()} == {
+        "metrics.jsonl",
+        "best.safetensors",
+        "last.safetensors",
+    }
+    one, two = (load_params(folder / "last.safetensors") for folder in (out, out / "joint"))
+    assert not torch.equal(one["layer1.weight"], two["layer1.weight"])
+    assert (out / "functions.png").exists()
+    assert "joint training, fine-tuned" in " ".join(capsys.readouterr().out.split())
 
 
 def refusal(capsys, *arguments: str) -> str:
-    assert main(["run", "omniglot", *SMALL, *arguments]) == 2
+    assert main(["run", "omniglot", *CHARACTERS, *SMALL, *arguments]) == 2
     error = capsys.readouterr().err
     assert "Traceback" not in error
     return " ".join(error.replace("fmaml: ", "").split())
