@@ -26,7 +26,7 @@ def enough_images(config: dict[str, Any]) -> Broken:
     data = config["data"]
     most = IMAGES.get(data["name"])
     if most is not None and greatest(data["shots"]) + greatest(data["queries"]) > most:
-        what = "drawings" if most == DRAWINGS else "images"
+        what = "images" if most == EACH else "drawings"
         yield (
             "data.shots",
             f"with data.queries = {data['queries']} that is more than the {most} {what} of a class; "

@@ -17,7 +17,7 @@ from fmaml.build import NAMELESS, TABLE
 from fmaml.check import TOP, known_settings
 from fmaml.config import dump, load
 from fmaml.errors import UserError
-from fmaml.ranges import Count, Decay, Natural, NonNegative, Rate, Ways
+from fmaml.ranges import Count, Decay, Natural, NonNegative, Rate, Unit, Ways
 from fmaml.schema import words
 from fmaml.strict_yaml import parse
 
@@ -111,6 +111,7 @@ WHOLE = ["null", "abc", "true", "[1]", "{a: 1}", "1.5", "1e3", ".nan", ".inf", "
 NUMBER = ["null", "abc", "false", "[1]", "{a: 1}", ".nan", "-.inf", "1e400", "'0.1'"]
 WORD = ["null", "abc", "1", "true", "[1]", "{a: 1}"]
 LIST = ["null", "abc", "1", "true", "{a: 1}", "[abc]", "[true]", "[[1]]", "[null]"]
+WAYS, SHOTS = Ways | tuple[Ways, Ways], Count | tuple[Count, Count]  # a number, or its least and greatest
 WRONG: dict[Any, list[str]] = {
     Natural: [*WHOLE, "-1"],
     TOP["seed"].type: [*WHOLE, "-1", "4294967296"],
@@ -126,6 +127,11 @@ WRONG: dict[Any, list[str]] = {
     or_none(Rate): [wrong for wrong in NUMBER if wrong != "null"] + ["0"],
     list[Count]: [*LIST, "[0]", "[1.5]", "[40, -1]"],
     tuple[Decay, Decay]: [*LIST, "[0.9]", "[0.9, 0.9, 0.9]", "[0.9, 1]"],
+    tuple[Unit, Unit, Unit]: [*LIST, "[0.5, 0.5]", "[2, 0, 0]", "[1, 1, -1]"],
+    WAYS: [*(wrong for wrong in WHOLE if wrong != "[1]"), "1", "[2]", "[1, 3]", "[2, 3, 4]", "[2, 3.5]", "[]"],
+    SHOTS: [*(wrong for wrong in WHOLE if wrong != "[1]"), "0", "[1]", "[0, 3]", "[2, 3, 4]", "[2, abc]", "[]"],
+    str: ["null", "1", "true", "1e-3", "[a]", "{a: b}"],
+    Literal[1, 3]: ["null", "2", "rgb", "1.5", "[1]"],
 }
 RIGHT: dict[Any, dict[str, Any]] = {
     Natural: {"0": 0, "3": 3},
@@ -140,11 +146,15 @@ RIGHT: dict[Any, dict[str, Any]] = {
     or_none(Rate): {"null": None, "10": 10.0},
     list[Count]: {"[]": [], "[40, 40]": [40, 40]},
     tuple[Decay, Decay]: {"[0, 0.99]": [0.0, 0.99]},
+    tuple[Unit, Unit, Unit]: {"[1, 0, 0]": [1.0, 0.0, 0.0], "[0.5, 0.25, 0.25]": [0.5, 0.25, 0.25]},
+    WAYS: {"2": 2, "[2, 2]": [2, 2], "[3, 8]": [3, 8]},
+    SHOTS: {"1": 1, "999999999999": 999999999999, "[1, 5]": [1, 5]},
+    str: {"/some/where": "/some/where", "'1'": "1"},
 }
 
 
 def wrong_values(kind: Any) -> list[str]:
-    if get_origin(kind) is Literal:
+    if get_origin(kind) is Literal and kind not in WRONG:
         return WORD
     return LIST if kind not in WRONG and get_origin(kind) in (list, tuple) else WRONG[kind]
 
@@ -159,14 +169,14 @@ def right_values(kind: Any) -> dict[str, Any]:
 
 EVERY_KEY = [
     pytest.param(
-        [f"{section}.name={name}", *(f"{section}.{k}=1" for k in needed)],
+        [f"{section}.name={name}", *(f"{section}.{k}" for k in needed)],
         f"{section}.{key}",
         kind,
         id=f"{name}.{key}",
     )
     for section, names in TABLE.items()
     for name in names
-    for needed in [["lr"] if section == "optimizer" else []]
+    for needed in [["lr=1"] if section == "optimizer" else ["root=/images"] if name == "folder" else []]
     for key, (kind, _) in (known_settings(section, {"name": name}) or {}).items()
 ] + [
     pytest.param([], f"{section}.{key}", kind, id=f"{section}.{key}")
@@ -190,7 +200,7 @@ def test_every_wrong_value_of_every_key_is_named(write, choice, key, kind):
 
 @pytest.mark.parametrize(("choice", "key", "kind"), EVERY_KEY)
 def test_every_right_value_of_every_key_is_taken(write, choice, key, kind, monkeypatch):
-    monkeypatch.setattr(rules, "DRAWINGS", 10**12 + 10)
+    monkeypatch.setattr(rules, "IMAGES", {})
     path = write(EXAMPLE)
     for text, value in right_values(kind).items():
         found = put(load(path, [*choice, *SMALL, f"{key}={text}"]), key)
@@ -295,6 +305,11 @@ def test_keys_that_were_typed_and_slips_are_never_left_out(write):
         (["data.ways=424", "data.rotate=[val]"], "data.ways", "give at most 400"),
         (["data.shots=16"], "data.shots", "with data.queries = 5 that is more than the 20 drawings"),
         (["data.name=glyphs", "data.queries=20"], "data.shots", "with data.queries = 20"),
+        (["data.name=mini_imagenet", "data.ways=17"], "data.ways", "split val has 16 classes; give at most 16"),
+        (["data.name=cifar_fs", "data.ways=[2, 17]"], "data.ways", "split val has 16 classes; give at most 16"),
+        (["data.name=cifar_fs", "data.shots=[1, 586]"], "data.shots", "more than the 600 images of a class"),
+        (["data.name=glyphs", "data.ways=[8, 3]"], "data.ways", "from its least to its greatest; give [3, 8]"),
+        (["data.name=folder", "data.root=x", "data.fractions=[0.5, 0.5, 0.5]"], "data.fractions", "add up to 1"),
         (["model.norm=group", "model.width=12"], "model.width", 'norm = "group" needs a multiple of 8'),
     ],
 )

@@ -68,6 +68,21 @@ def test_each_has_a_folder_of_its_own_for_its_runs():
     assert len({load(name)["name"] for name in NAMES}) == len(NAMES)
 
 
+PHOTOGRAPHS = {"mini_imagenet": (1, 4), "mini_imagenet_5w5s": (5, 2), "cifar_fs": (1, 4)}  # shots, meta_batch
+
+
+@pytest.mark.parametrize("name", PHOTOGRAPHS)
+def test_the_published_hyperparameters_of_mini_imagenet(name):
+    """arXiv 1703.03400, appendix A.1: 15 queries a class, 5 steps of 0.01 in training and 10 in evaluation."""
+    config = load(name)
+    data, train = config["data"], config["train"]
+    assert (data["shots"], train["meta_batch"]) == PHOTOGRAPHS[name]
+    assert (data["ways"], data["queries"], train["meta_steps"], train["clip"]) == (5, 15, 60_000, 10)
+    assert config["algorithm"] == {"name": "maml", "inner_lr": 0.01, "steps": 5, "first_order": False}
+    assert (config["optimizer"]["name"], config["optimizer"]["lr"], config["eval"]["steps"]) == ("adam", 0.001, 10)
+    assert config["model"] == {"name": "conv4", "width": 32, "pool": "max", "norm": "batch"}
+
+
 @pytest.mark.parametrize("name", HYPERPARAMETERS)
 def test_the_published_hyperparameters(name):
     config = load(name)

@@ -33,9 +33,9 @@ def glyphs(
     *,
     seed: int,
     device: torch.device,
-    ways: Ways = 5,
-    shots: Count = 1,
-    queries: Count = 5,
+    ways: Ways | tuple[Ways, Ways] = 5,
+    shots: Count | tuple[Count, Count] = 1,
+    queries: Count | tuple[Count, Count] = 5,
     rotate: tuple[Literal["train", "val", "test"], ...] = ("train",),
 ) -> Source:
     """Built-in drawn characters that need no file, split 1,100 / 100 / 423 as Omniglot is, 28x28, ink 1 on 0.
