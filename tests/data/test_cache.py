@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from fmaml import durable
-from fmaml.data.cache import cached, digest, fingerprint
+from fmaml.data.cache import cached, cached_all, digest, fingerprint
 
 TENSOR = torch.arange(2000, dtype=torch.int64).to(torch.uint8).view(20, 100)
 
@@ -130,3 +130,18 @@ def test_nothing_is_pickled(kept):
 def test_a_fingerprint_tells_facts_apart():
     assert fingerprint("a", 1) == fingerprint("a", 1)
     assert len({fingerprint("a", 1), fingerprint("a", 2), fingerprint("a", "1"), fingerprint(("a", 1))}) == 4
+
+
+def test_several_tensors_are_kept_together_each_aligned(tmp_path):
+    tensors = {"bytes": torch.arange(13, dtype=torch.uint8), "numbers": torch.tensor([3, -4])}
+    cached_all(tmp_path / "some.safetensors", lambda: tensors)
+    kept = cached_all(tmp_path / "some.safetensors", lambda: pytest.fail("makes them again"))
+    assert {name: tensor.tolist() for name, tensor in kept.items()} == {"bytes": [*range(13)], "numbers": [3, -4]}
+    assert kept["numbers"].data_ptr() % 8 == 0
+    content = (tmp_path / "some.safetensors").read_bytes()
+    for at in range(8, len(content), 7):
+        damaged = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+        (tmp_path / "some.safetensors").write_bytes(damaged)
+        again = cached_all(tmp_path / "some.safetensors", lambda: tensors)
+        assert all(torch.equal(again[name], tensors[name]) for name in tensors)
+        assert (tmp_path / "some.safetensors").read_bytes() == content
