@@ -24,6 +24,7 @@ LABELS = {
     "transductive": "transductive (all queries together)",
     "inductive": "inductive (each query alone with the support set)",
 }
+ADAPTED = "adapted model"  # where queries cannot see each other, there is but one setting
 
 
 def run(config: dict[str, Any], *, device: str = "auto", out: str | None = None, dry_run: bool = False) -> int:
@@ -76,8 +77,9 @@ def finish(
     from . import report  # matplotlib takes half a second that the first training step need not wait for
 
     scores = meta_test(experiment, theta, **config["eval"])
-    results = {LABELS[setting]: column for setting, column in scores.items()}
     source = experiment.source
+    labels = LABELS if len(source.settings) > 1 else {source.settings[0].__name__: ADAPTED}
+    results = {labels.get(name, name): column for name, column in scores.items()}
     protocol = report.protocol(config, source.about, clock(trained))
     title = f"{config['name']}: {source.metric.name} on unseen tasks"
     console.print(report.table(results, source.metric, title, protocol))

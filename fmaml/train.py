@@ -87,11 +87,16 @@ def train(
 def meta_test(
     experiment: Experiment, theta: Theta, *, tasks: Count = 600, steps: Natural = 10
 ) -> dict[str, list[Interval]]:
-    """Adapt to ``tasks`` unseen tasks: for each setting of the source, the metric after 0 .. ``steps`` inner steps."""
+    """Adapt to ``tasks`` unseen tasks: for each setting of the source, the metric after 0 .. ``steps`` inner steps.
+
+    Beside them the source's references, which are the same after any number of steps.
+    """
+    source = experiment.source
+    references = source.references("test", 0, range(tasks)) if source.references else {}
     return {
         setting.__name__: [interval(column) for column in scores(experiment, setting, theta, "test", tasks, steps).T]
-        for setting in experiment.source.settings
-    }
+        for setting in source.settings
+    } | {label: [interval(values.cpu())] * (steps + 1) for label, values in references.items()}
 
 
 def scores(
