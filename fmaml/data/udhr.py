@@ -113,7 +113,7 @@ def _contents(path: Path, names: list[str]) -> list[bytes]:
         with zipfile.ZipFile(path) as archive:
             return [archive.read(f"udhr2/{name}.txt") for name in names]
     except (KeyError, FileNotFoundError) as error:
-        raise UserError(f"{path}: a text is missing ({error.args[-1]}); copy or download it again: {URL}") from error
+        raise UserError(f"{path}: a text is missing ({error}); copy or download it again: {URL}") from error
     # RuntimeError: encrypted; NotImplementedError: an unknown compression; the rest: damaged or cut short
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
         raise UserError(f"{path}: cannot be read whole ({error}); copy or download it again: {URL}") from error
@@ -122,9 +122,13 @@ def _contents(path: Path, names: list[str]) -> list[bytes]:
 def articles(content: bytes, least: int) -> list[bytes]:
     """What stands between blank lines, without indentation; one shorter than ``least`` bytes is joined to the next."""
     lines = b"\n".join(line.strip() for line in content.splitlines())
-    joined = [b""]
+    joined: list[bytes] = []
     for part in re.split(rb"\n{2,}", lines.strip()):
-        joined += [part] if len(joined[-1]) >= least else [joined.pop() + b"\n" + part]
+        if joined and len(joined[-1]) < least:
+            joined[-1] += b"\n" + part
+        else:
+            joined.append(part)
     if len(joined) > 1 and len(joined[-1]) < least:
-        joined[-2:] = [joined[-2] + b"\n" + joined[-1]]
+        short = joined.pop()
+        joined[-1] += b"\n" + short
     return [article for article in joined if len(article) >= least]
