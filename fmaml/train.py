@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .build import Experiment
-from .data.source import Setting
+from .data.source import Setting, Source
 from .losses import transductive
 from .outer import evaluate, init_state, meta_step
 from .ranges import Count, Natural, Rate
@@ -92,11 +92,19 @@ def meta_test(
     Beside them the source's references, which are the same after any number of steps.
     """
     source = experiment.source
-    references = source.references("test", 0, range(tasks)) if source.references else {}
-    return {
+    adapted = {
         setting.__name__: [interval(column) for column in scores(experiment, setting, theta, "test", tasks, steps).T]
         for setting in source.settings
-    } | {label: [interval(values.cpu())] * (steps + 1) for label, values in references.items()}
+    }
+    return adapted | {label: [interval(values)] * (steps + 1) for label, values in references(source, tasks).items()}
+
+
+def references(source: Source, tasks: int, chunk: int = 16) -> dict[str, Tensor]:
+    """By name, what else the metric may be held against on the test tasks 0 .., [tasks] on the CPU; often nothing."""
+    if source.references is None:
+        return {}
+    chunks = [source.references("test", 0, part) for part in ranges(tasks, chunk)]
+    return {label: torch.cat([part[label].cpu() for part in chunks]) for label in chunks[0]}
 
 
 def scores(
@@ -113,8 +121,13 @@ def scores(
 
 def batches(experiment: Experiment, split: str, tasks: int, chunk: int) -> Iterator[Task]:
     """The tasks 0 .. of a split, ``chunk`` at a time."""
+    for part in ranges(tasks, chunk):
+        yield experiment.source.sample(split, 0, part)
+
+
+def ranges(tasks: int, chunk: int) -> Iterator[range]:
     for first in range(0, tasks, chunk):
-        yield experiment.source.sample(split, 0, range(first, min(first + chunk, tasks)))
+        yield range(first, min(first + chunk, tasks))
 
 
 def peek(experiment: Experiment, theta: Theta, tasks: Task) -> dict[str, float]:
