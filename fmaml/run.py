@@ -78,7 +78,7 @@ def finish(
 
     scores = meta_test(experiment, theta, **config["eval"])
     source = experiment.source
-    labels = LABELS if len(source.settings) > 1 else {source.settings[0].__name__: ADAPTED}
+    labels = LABELS if len(source.settings) > 1 else dict.fromkeys(LABELS, ADAPTED)
     results = {labels.get(name, name): column for name, column in scores.items()}
     protocol = report.protocol(config, source.about, clock(trained))
     title = f"{config['name']}: {source.metric.name} on unseen tasks"

@@ -16,7 +16,7 @@ from fmaml.build import NAMELESS, TABLE
 from fmaml.check import TOP, known_settings
 from fmaml.config import dump, load
 from fmaml.errors import UserError
-from fmaml.ranges import Count, Decay, Natural, NonNegative, Rate, Ways
+from fmaml.ranges import Count, Decay, Natural, NonNegative, OneOrTwo, Rate, Ways
 from fmaml.schema import words
 from fmaml.strict_yaml import parse
 
@@ -111,6 +111,7 @@ WRONG: dict[Any, list[str]] = {
     TOP["seed"].type: [*WHOLE, "-1", "4294967296"],
     Count: [*WHOLE, "0", "-1"],
     Ways: [*WHOLE, "1", "0", "-5"],
+    OneOrTwo: [*WHOLE, "0", "3"],
     Rate: [*NUMBER, "0", "-1"],
     NonNegative: [*NUMBER, "-1e-9"],
     Decay: [*NUMBER, "1", "-0.1"],
@@ -126,6 +127,7 @@ RIGHT: dict[Any, dict[str, Any]] = {
     Natural: {"0": 0, "3": 3},
     Count: {"1": 1, "999999999999": 999999999999},
     Ways: {"2": 2},
+    OneOrTwo: {"1": 1, "2": 2},
     Rate: {"1e-3": 0.001, "1": 1.0},
     NonNegative: {"0": 0.0, "5E-4": 0.0005},
     Decay: {"0": 0.0, ".9": 0.9},
@@ -140,7 +142,7 @@ RIGHT: dict[Any, dict[str, Any]] = {
 
 def wrong_values(kind: Any) -> list[str]:
     if get_origin(kind) is Literal:
-        return [wrong for wrong in WORD if wrong not in map(str, get_args(kind))]
+        return WORD
     return LIST if kind not in WRONG and get_origin(kind) in (list, tuple) else WRONG[kind]
 
 

@@ -1,13 +1,12 @@
 """Built-in random languages that need no file: each a Markov chain of its own, with what can be known of it."""
 
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ..losses import Apply, transductive
-from ..ranges import Count, Rate, Ways
+from ..ranges import Count, OneOrTwo, Rate, Ways
 from ..types import Params, Task
 from .bits import fold, task_keys
 from .chains import bayes_bits, entropy_rate, passages, transitions
@@ -22,7 +21,7 @@ def markov(
     seed: int,
     device: torch.device,
     symbols: Ways = 16,
-    order: Literal[1, 2] = 1,
+    order: OneOrTwo = 1,
     concentration: Rate = 0.2,
     shots: Count = 4,
     queries: Count = 4,

@@ -28,7 +28,9 @@ def pack(languages: list[list[bytes]], device: torch.device) -> Texts:
     size = torch.tensor([len(article) for article in articles])
     count = torch.tensor([len(language) for language in languages])
     start, first = size.cumsum(0) - size, count.cumsum(0) - count
-    return Texts(*(part.to(device) for part in (symbols, start, size, first, count)), int(count.max()))
+    most = int(count.max())
+    symbols, start, size, first, count = (part.to(device) for part in (symbols, start, size, first, count))
+    return Texts(symbols, start, size, first, count, most)
 
 
 def sample_passages(
