@@ -10,15 +10,14 @@ from torch.nn import functional as F
 
 import fmaml
 from fmaml import Batch, Task
-from fmaml.losses import bits
-from fmaml.nn.transformer import attention, transformer
+from fmaml.nn.transformer import attention
 from fmaml.tree import map_leaves, take
 
 OPTIONS = [{}, {"tied": True}, {"heads": 1, "layers": 1}, {"layers": 3, "expand": 1}]
 
 
 def small(**options):
-    return transformer(**{"inputs": (7,), "outputs": 11, "width": 8, "heads": 2, **options})
+    return fmaml.transformer(**{"inputs": (7,), "outputs": 11, "width": 8, "heads": 2, **options})
 
 
 def start(model, noise=0.3):
@@ -126,7 +125,7 @@ def test_cross_entropy_is_the_mean_over_positions_and_bits_are_in_base_two():
     logits, y = torch.randn(3, 7, 11, dtype=F64), torch.randint(11, (3, 7))
     each = torch.stack([F.cross_entropy(logits[n, t], y[n, t]) for n in range(3) for t in range(7)])
     torch.testing.assert_close(fmaml.cross_entropy(logits, y), each.mean())
-    torch.testing.assert_close(bits(torch.zeros(3, 7, 16), torch.zeros(3, 7).long()), torch.tensor(4.0))
+    torch.testing.assert_close(fmaml.bits(torch.zeros(3, 7, 16), torch.zeros(3, 7).long()), torch.tensor(4.0))
 
 
 def test_what_does_not_fit_is_refused():
