@@ -91,5 +91,5 @@ def linear(params: Params, name: str, h: Tensor) -> Tensor:
 
 
 def _normal(shape: tuple[int, int], generator: Generator) -> Tensor:
-    """Ten times GPT-2's 0.02: the first norm divides by this scale, which multiplies the embeddings' inner gradients."""
+    """Ten times the 0.02 of GPT-2: the first norm divides by it, and so it divides the embeddings' inner gradients."""
     return 0.2 * torch.randn(shape, generator=generator)
