@@ -15,6 +15,7 @@ TABLE = {  # section -> name -> the function whose parameters are the section's 
         "glyphs": "fmaml.data.glyphs:glyphs",
         "udhr": "fmaml.data.udhr:udhr",
         "markov": "fmaml.data.markov:markov",
+        "sinusoid": "fmaml.data.sinusoid:sinusoid",
     },
     "model": {
         "conv4": "fmaml.nn.models:conv4",
@@ -23,6 +24,7 @@ TABLE = {  # section -> name -> the function whose parameters are the section's 
     },
     "algorithm": {
         "maml": "fmaml.algorithms.maml:maml",
+        "joint": "fmaml.algorithms.joint:joint",
     },
     "optimizer": {
         "sgd": "fmaml.optim:sgd",
@@ -53,6 +55,12 @@ def build(config: dict[str, Any], device: "torch.device") -> Experiment:
     loss_fn = supervised(model.apply, source.criterion)
     algorithm = call("algorithm", config["algorithm"], loss_fn=loss_fn)
     return Experiment(source, model, loss_fn, algorithm, optimizer(config))
+
+
+def baseline(config: dict[str, Any], experiment: Experiment) -> Experiment:
+    """The same experiment with joint training and fine-tuning in place of its algorithm."""
+    settings = {"name": "joint"} | {key: config["algorithm"][key] for key in ("inner_lr", "steps")}
+    return experiment._replace(algorithm=call("algorithm", settings, loss_fn=experiment.loss_fn))
 
 
 def optimizer(config: dict[str, Any]) -> "Optimizer":

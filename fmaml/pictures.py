@@ -15,7 +15,8 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from .data.source import Metric
-from .types import Task
+from .losses import Apply
+from .types import Params, Task
 
 RIGHT, WRONG = "#1a7f37", "#cf222e"
 Curves = dict[str, list[tuple[float, float]]]  # label -> (mean, half the 95 % interval) after 0, 1, .. inner steps
@@ -65,10 +66,10 @@ def by_inner_step(curves: Curves, metric: Metric, title: str, chance: float | No
 
 
 def finish(axes: Any, metric: Metric) -> None:
-    """Scale, grid and legend: a fraction runs from 0 to 1, an error from 0."""
+    """Scale, grid and legend: a fraction runs from 0 to 1, an error from 0; curves seldom cross the middle."""
     axes.set_ylim(0, 1.02 if metric.style.endswith("%") else None)
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right" if metric.more_is_better else "upper right")
+    axes.legend(loc="center right")
 
 
 def image_task(task: Task, predicted: Tensor) -> Figure:
@@ -120,3 +121,22 @@ def smooth(values: np.ndarray) -> np.ndarray:
 def save_figure(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=130)
     plt.close(figure)
+
+
+def functions(tasks: list[Task], phis: list[list[Params]], apply: Apply, x: Tensor, truths: list[Tensor]) -> Figure:
+    """For each task y over x [n, 1]: the truth, the support points, the network after 0, 1 and the last inner step."""
+    figure, axes = plt.subplots(2, 2, figsize=(9, 6), sharex=True, layout="constrained", squeeze=False)
+    for axis, task, trajectory, truth in zip(axes.flat, tasks, phis, truths, strict=False):
+        axis.plot(x.cpu(), truth.cpu(), color="tab:red", label="truth")
+        last = len(trajectory) - 1
+        for step, style in {0: ":", 1: "--", last: "-"}.items():
+            label = f"network after {step} inner step{'s' * (step != 1)}"
+            y = apply(trajectory[min(step, last)], x).cpu()
+            axis.plot(x.cpu(), y, style, color="tab:blue", alpha=0.5 if step < last else 1, label=label)
+        axis.plot(
+            task.support.x.cpu(), task.support.y.cpu(), "^", color="tab:purple", markersize=7, label="support set"
+        )
+        axis.grid(alpha=0.3)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
+    figure.suptitle("Unseen tasks: what the network makes of the support set")
+    return figure

@@ -50,7 +50,7 @@ def the_model_reads_the_data(config: dict[str, Any]) -> Broken:
     if data in LANGUAGES and model != "transformer":
         yield "model.name", f"data.name = {data} gives passages of symbols; give transformer"
     if model == "transformer" and data not in LANGUAGES:
-        yield "model.name", f"it reads passages of symbols, data.name = {data} gives images; give conv4 or mlp"
+        yield "model.name", f"it reads passages of symbols, and data.name = {data} gives none; give conv4 or mlp"
 
 
 def small_enough_tables(config: dict[str, Any]) -> Broken:

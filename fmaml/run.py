@@ -10,21 +10,21 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from .build import Experiment, build
+from .build import Experiment, baseline, build
 from .checkpoint import save_params
 from .config import dump
 from .errors import UserError
 from .log import RunLog, clock
 from .runtime import environment, keep_freed_memory, pick_device
-from .train import meta_test, train
+from .train import meta_test, references, train
 from .tree import leaves, map_leaves
 from .types import Theta
 
+Contenders = dict[str, tuple[Experiment, Theta]]  # name -> what was trained, and the best theta
 LABELS = {
     "transductive": "transductive (all queries together)",
     "inductive": "inductive (each query alone with the support set)",
 }
-ADAPTED = "adapted model"  # where queries cannot see each other, there is but one setting
 
 
 def run(config: dict[str, Any], *, device: str = "auto", out: str | None = None, dry_run: bool = False) -> int:
@@ -44,12 +44,23 @@ def run(config: dict[str, Any], *, device: str = "auto", out: str | None = None,
     write_text(folder / "config.yaml", dump(config))
     write_text(folder / "environment.json", json.dumps(environment(place), indent=2) + "\n")
     begun = time.perf_counter()
-    with RunLog(folder / "metrics.jsonl", config["train"]["meta_steps"], experiment.source.metric, console) as log:
-        theta = train(experiment, theta, log, partial(save, folder), config["eval"]["steps"], **config["train"])
+    learnt = fit(console, folder, config, experiment, theta)
     trained = time.perf_counter() - begun
+    contenders = {config["algorithm"]["name"]: (experiment, learnt)}
+    if config["train"]["baseline"]:
+        console.print("the baseline: the same network trained jointly, then fine-tuned")
+        (folder / "joint").mkdir()
+        rival = baseline(config, experiment)
+        contenders["joint training, fine-tuned"] = rival, fit(console, folder / "joint", config, rival, theta)
     console.print(f"trained in {clock(trained)}; meta-testing on {config['eval']['tasks']} tasks ...", highlight=False)
-    finish(console, folder, config, experiment, theta, trained)
+    finish(console, folder, config, contenders, trained)
     return 0
+
+
+def fit(console: Console, folder: Path, config: dict[str, Any], experiment: Experiment, theta: Theta) -> Theta:
+    """Train, with metrics.jsonl and the best and last parameters in the folder."""
+    with RunLog(folder / "metrics.jsonl", config["train"]["meta_steps"], experiment.source.metric, console) as log:
+        return train(experiment, theta, log, partial(save, folder), config["eval"]["steps"], **config["train"])
 
 
 def initial(experiment: Experiment, seed: int, device: torch.device) -> Theta:
@@ -70,16 +81,19 @@ def describe(
     )
 
 
-def finish(
-    console: Console, folder: Path, config: dict[str, Any], experiment: Experiment, theta: Theta, trained: float
-) -> None:
+def finish(console: Console, folder: Path, config: dict[str, Any], contenders: Contenders, trained: float) -> None:
     """Meta-test, table, results.json, pictures."""
     from . import report  # matplotlib takes half a second that the first training step need not wait for
 
-    scores = meta_test(experiment, theta, **config["eval"])
+    scores = {
+        (name, setting): column
+        for name, (experiment, theta) in contenders.items()
+        for setting, column in meta_test(experiment, theta, **config["eval"]).items()
+    }
+    experiment, theta = next(iter(contenders.values()))
     source = experiment.source
-    labels = LABELS if len(source.settings) > 1 else dict.fromkeys(LABELS, ADAPTED)
-    results = {labels.get(name, name): column for name, column in scores.items()}
+    results = {label(key, len(contenders), len(source.settings)): column for key, column in scores.items()}
+    results |= references(source, **config["eval"])
     protocol = report.protocol(config, source.about, clock(trained))
     title = f"{config['name']}: {source.metric.name} on unseen tasks"
     console.print(report.table(results, source.metric, title, protocol))
@@ -88,6 +102,13 @@ def finish(
     report.write_results(folder / "results.json", results, source.metric, about)
     report.write_pictures(folder, experiment, theta, results, config["eval"]["steps"])
     console.print(f"everything is in {folder}", highlight=False, soft_wrap=True)
+
+
+def label(key: tuple[str, str], contenders: int, settings: int) -> str:
+    """A column's heading: what of (algorithm, setting) tells it from the others."""
+    name, setting = key
+    parts = [name] * (contenders > 1 or settings == 1) + [LABELS[setting]] * (settings > 1)
+    return ", ".join(parts)
 
 
 def save(folder: Path, name: str, theta: Theta) -> None:

@@ -46,10 +46,12 @@ def train(
     validate_every: Count = 500,
     validate_tasks: Count = 200,
     log_every: Count = 20,
+    baseline: bool = False,
 ) -> Theta:
     """Train for ``meta_steps`` on the train split; returns the theta that did best on the val split.
 
-    ``schedule`` and ``clip`` shape the outer optimizer, which `fmaml.build` has made of them.
+    ``schedule`` and ``clip`` shape the outer optimizer, which `fmaml.build` has made of them; ``baseline`` tells
+    `fmaml.run` to train a second time, jointly, for comparison.
     """
     step_fn = partial(meta_step, experiment.algorithm, experiment.optimizer, batching=batching, chunk_size=chunk_size)
     sign = 1 if experiment.source.metric.more_is_better else -1
@@ -87,24 +89,20 @@ def train(
 def meta_test(
     experiment: Experiment, theta: Theta, *, tasks: Count = 600, steps: Natural = 10
 ) -> dict[str, list[Interval]]:
-    """Adapt to ``tasks`` unseen tasks: for each setting of the source, the metric after 0 .. ``steps`` inner steps.
-
-    Beside them the source's references, which are the same after any number of steps.
-    """
-    source = experiment.source
-    adapted = {
+    """Adapt to ``tasks`` unseen tasks: for each setting of the source, the metric after 0 .. ``steps`` inner steps."""
+    return {
         setting.__name__: [interval(column) for column in scores(experiment, setting, theta, "test", tasks, steps).T]
-        for setting in source.settings
+        for setting in experiment.source.settings
     }
-    return adapted | {label: [interval(values)] * (steps + 1) for label, values in references(source, tasks).items()}
 
 
-def references(source: Source, tasks: int, chunk: int = 16) -> dict[str, Tensor]:
-    """By name, what else the metric may be held against on the test tasks 0 .., [tasks] on the CPU; often nothing."""
+def references(source: Source, *, tasks: int, steps: int, chunk: int = 16) -> dict[str, list[Interval]]:
+    """What else the metric of the same tasks may be held against, which is the same after any number of steps."""
     if source.references is None:
         return {}
     chunks = [source.references("test", 0, part) for part in ranges(tasks, chunk)]
-    return {label: torch.cat([part[label].cpu() for part in chunks]) for label in chunks[0]}
+    scores = {label: torch.cat([part[label].cpu() for part in chunks]) for label in chunks[0]}
+    return {label: [interval(values)] * (steps + 1) for label, values in scores.items()}
 
 
 def scores(

@@ -12,12 +12,10 @@ from PIL import Image
 import fmaml
 from fmaml.checkpoint import load_params
 from fmaml.cli import main
-from fmaml.config import load
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+CHARACTERS = ["data.name=glyphs", "model.width=8"]
 SMALL = [
-    "data.name=glyphs",
-    "model.width=8",
     "train.meta_steps=6",
     "train.meta_batch=4",
     "train.validate_every=3",
@@ -40,7 +38,7 @@ FILES = {
 
 
 def run(out: Path, *overrides: str) -> int:
-    return main(["run", "omniglot", *SMALL, *overrides, "--out", str(out), "--device", "cpu"])
+    return main(["run", "omniglot", *CHARACTERS, *SMALL, *overrides, "--out", str(out), "--device", "cpu"])
 
 
 def test_leaves_all_that_a_run_should(tmp_path, capsys):
@@ -105,24 +103,24 @@ def test_best_is_the_best_on_validation(tmp_path):
 
 def test_dry_run_writes_nothing(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(["run", "omniglot", *SMALL, "--dry-run"]) == 0
+    assert main(["run", "omniglot", *CHARACTERS, *SMALL, "--dry-run"]) == 0
     assert "nothing was trained or written" in " ".join(capsys.readouterr().out.split())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_default_folder_is_runs_name_time(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(["run", "omniglot", *SMALL, "train.meta_steps=1"]) == 0
+    assert main(["run", "omniglot", *CHARACTERS, *SMALL, "train.meta_steps=1"]) == 0
     (folder,) = (tmp_path / "runs/omniglot").iterdir()
     assert {path.name for path in folder.iterdir()} == FILES
 
 
 def test_languages_are_held_against_the_best_that_is_possible(tmp_path, capsys):
-    small = [*SMALL, "data.name=markov", "model={name: transformer, width: 8}"]
+    small = [*SMALL, "data.name=markov", "model.width=8"]
     assert main(["run", "markov", *small, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES - {"task.png"} | {"samples.txt"}
     columns = json.loads((tmp_path / "out/results.json").read_text())["results"]
-    assert list(columns) == ["adapted model", "best possible (Bayes)", "entropy rate"]
+    assert list(columns) == ["maml", "best possible (Bayes)", "entropy rate"]
     model, best, entropy = ([row["mean"] for row in column] for column in columns.values())
     assert best == best[:1] * 3
     assert entropy[0] < best[0] < min(model)
@@ -135,7 +133,7 @@ def test_languages_are_held_against_the_best_that_is_possible(tmp_path, capsys):
 
 @pytest.mark.skipif("FMAML_DATA" not in os.environ, reason="real texts: set FMAML_DATA")
 def test_real_languages(tmp_path):
-    small = [*SMALL, "data.name=udhr", "model={name: transformer, width: 8}", "train.meta_steps=2"]
+    small = [*SMALL, "data.name=udhr", "model.width=8", "train.meta_steps=2", "eval.tasks=2"]
     assert main(["run", "languages", *small, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
     assert "given" in (tmp_path / "out/samples.txt").read_text(encoding="utf-8")
 
@@ -148,21 +146,33 @@ def test_real_omniglot(tmp_path, capsys):
 
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.rglob("*.yaml")), ids=lambda path: path.stem)
 def test_every_experiment_trains(path, tmp_path):
-    built_in = "markov" if load(str(path))["model"]["name"] == "transformer" else "glyphs"
-    small = [
-        *SMALL,
-        f"data.name={built_in}",
-        "train.meta_steps=2",
-        "train.meta_batch=2",
-        "eval.tasks=2",
-        "eval.steps=1",
-    ]
+    small = [*SMALL, "train.meta_steps=2", "train.meta_batch=2", "eval.tasks=2", "eval.steps=1"]
+    small += CHARACTERS if "omniglot" in path.stem else []
+    small += ["data.name=markov"] if path.stem == "languages" else []
     assert main(["run", str(path), *small, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
-    assert load_params(tmp_path / "out/best.safetensors")["head.weight"].isfinite().all()
+    assert all(value.isfinite().all() for value in load_params(tmp_path / "out/best.safetensors").values())
+
+
+def test_the_baseline_stands_beside(tmp_path, capsys):
+    """The sinusoid with its jointly trained rival: two columns, and parameters and metrics of both."""
+    out = tmp_path / "out"
+    assert main(["run", "sinusoid", *SMALL, "train.meta_steps=20", "--out", str(out), "--device", "cpu"]) == 0
+    results = json.loads((out / "results.json").read_text())
+    assert list(results["results"]) == ["maml", "joint training, fine-tuned"]
+    assert results["metric"] == "MSE"
+    assert {path.name for path in (out / "joint").iterdir()} == {
+        "metrics.jsonl",
+        "best.safetensors",
+        "last.safetensors",
+    }
+    one, two = (load_params(folder / "last.safetensors") for folder in (out, out / "joint"))
+    assert not torch.equal(one["layer1.weight"], two["layer1.weight"])
+    assert (out / "functions.png").exists()
+    assert "joint training, fine-tuned" in " ".join(capsys.readouterr().out.split())
 
 
 def refusal(capsys, *arguments: str) -> str:
-    assert main(["run", "omniglot", *SMALL, *arguments]) == 2
+    assert main(["run", "omniglot", *CHARACTERS, *SMALL, *arguments]) == 2
     error = capsys.readouterr().err
     assert "Traceback" not in error
     return " ".join(error.replace("fmaml: ", "").split())
