@@ -13,11 +13,14 @@ TABLE = {  # section -> name -> the function whose parameters are the section's 
     "data": {
         "omniglot": "fmaml.data.omniglot:omniglot",
         "glyphs": "fmaml.data.glyphs:glyphs",
+        "udhr": "fmaml.data.udhr:udhr",
+        "markov": "fmaml.data.markov:markov",
         "sinusoid": "fmaml.data.sinusoid:sinusoid",
     },
     "model": {
         "conv4": "fmaml.nn.models:conv4",
         "mlp": "fmaml.nn.models:mlp",
+        "transformer": "fmaml.nn.transformer:transformer",
     },
     "algorithm": {
         "maml": "fmaml.algorithms.maml:maml",

@@ -1,5 +1,6 @@
 """Losses and metrics: a criterion of (output, y), made into a function of (params, batch) or (params, task)."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -14,8 +15,13 @@ Criterion = Callable[[Tensor, Tensor], Tensor]  # (output [n, *output], y [n, *t
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """Mean cross entropy in nats; ``logits`` [n, classes], ``y`` int64 [n]."""
-    return F.cross_entropy(logits, y)
+    """Mean cross entropy in nats; ``logits`` [n, *positions, classes], ``y`` int64 [n, *positions]."""
+    return F.cross_entropy(logits.flatten(0, -2), y.flatten())
+
+
+def bits(logits: Tensor, y: Tensor) -> Tensor:
+    """Mean cross entropy in bits: what a symbol costs under the best code for the model."""
+    return cross_entropy(logits, y) / math.log(2)
 
 
 def mse(output: Tensor, y: Tensor) -> Tensor:
