@@ -5,6 +5,7 @@ from .inner import adapt as adapt
 from .inner import inner_update as inner_update
 from .inner import trajectory as trajectory
 from .losses import accuracy as accuracy
+from .losses import bits as bits
 from .losses import cross_entropy as cross_entropy
 from .losses import inductive as inductive
 from .losses import mse as mse
@@ -13,6 +14,7 @@ from .losses import transductive as transductive
 from .nn.models import conv4 as conv4
 from .nn.models import mlp as mlp
 from .nn.module import from_module as from_module
+from .nn.transformer import transformer as transformer
 from .optim import adam as adam
 from .optim import adamw as adamw
 from .optim import chain as chain

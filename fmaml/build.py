@@ -16,11 +16,14 @@ TABLE = {  # section -> name -> the function whose parameters are the section's 
         "mini_imagenet": "fmaml.data.mini_imagenet:mini_imagenet",
         "cifar_fs": "fmaml.data.cifar_fs:cifar_fs",
         "folder": "fmaml.data.folder:folder",
+        "udhr": "fmaml.data.udhr:udhr",
+        "markov": "fmaml.data.markov:markov",
         "sinusoid": "fmaml.data.sinusoid:sinusoid",
     },
     "model": {
         "conv4": "fmaml.nn.models:conv4",
         "mlp": "fmaml.nn.models:mlp",
+        "transformer": "fmaml.nn.transformer:transformer",
     },
     "algorithm": {
         "maml": "fmaml.algorithms.maml:maml",

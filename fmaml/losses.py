@@ -1,5 +1,6 @@
 """Losses and metrics: a criterion of (output, y), made into a function of (params, batch) or (params, task)."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -15,8 +16,16 @@ IGNORED = -1  # the label of a row that only fills up a batch
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """Mean cross entropy in nats; ``logits`` [n, classes], ``y`` int64 [n]. Rows with label -1 do not count."""
-    return F.cross_entropy(logits, y, ignore_index=IGNORED)
+    """Mean cross entropy in nats; ``logits`` [n, *positions, classes], ``y`` int64 [n, *positions].
+
+    Rows with label -1 do not count.
+    """
+    return F.cross_entropy(logits.flatten(0, -2), y.flatten(), ignore_index=IGNORED)
+
+
+def bits(logits: Tensor, y: Tensor) -> Tensor:
+    """Mean cross entropy in bits: what a symbol costs under the best code for the model."""
+    return cross_entropy(logits, y) / math.log(2)
 
 
 def mse(output: Tensor, y: Tensor) -> Tensor:

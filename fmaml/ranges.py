@@ -6,6 +6,7 @@ from annotated_types import Ge, Gt, Le, Lt
 
 Natural = Annotated[int, Ge(0)]  # 0, 1, 2, ...
 Count = Annotated[int, Ge(1)]  # 1, 2, 3, ...
+OneOrTwo = Annotated[int, Ge(1), Le(2)]  # 1 or 2; as a Literal, true would pass for 1
 Rate = Annotated[float, Gt(0)]  # a step size
 NonNegative = Annotated[float, Ge(0)]
 Unit = Annotated[float, Ge(0), Le(1)]

@@ -8,6 +8,8 @@ from .data.published import COUNTS, EACH
 
 Broken = Iterator[tuple[str, str]]
 IMAGES = {"omniglot": DRAWINGS, "glyphs": DRAWINGS, "mini_imagenet": EACH, "cifar_fs": EACH}  # of a class, at most
+LANGUAGES = {"udhr", "markov"}  # sources of passages of symbols
+LARGEST_TABLE = 2**16  # probabilities of a Markov chain
 ROTATIONS = 4
 GROUPS = 8  # of `fmaml.nn.models`, which a config check must not import; a test holds the two together
 
@@ -58,10 +60,34 @@ def groups_divide_width(config: dict[str, Any]) -> Broken:
         yield "model.width", f'norm = "group" needs a multiple of {GROUPS}; give 8, 16, 32, 64, ...'
 
 
+def heads_divide_width(config: dict[str, Any]) -> Broken:
+    model = config["model"]
+    if model["name"] == "transformer" and model["width"] % model["heads"]:
+        yield "model.width", f"model.heads = {model['heads']} must divide it; give a multiple of it"
+
+
+def the_model_reads_the_data(config: dict[str, Any]) -> Broken:
+    model, data = config["model"]["name"], config["data"]["name"]
+    if data in LANGUAGES and model != "transformer":
+        yield "model.name", f"data.name = {data} gives passages of symbols; give transformer"
+    if model == "transformer" and data not in LANGUAGES:
+        yield "model.name", f"it reads passages of symbols, and data.name = {data} gives none; give conv4 or mlp"
+
+
+def small_enough_tables(config: dict[str, Any]) -> Broken:
+    data = config["data"]
+    if data["name"] == "markov" and data["symbols"] ** (data["order"] + 1) > LARGEST_TABLE:
+        most = {1: 256, 2: 40}[data["order"]]
+        yield "data.symbols", f"a chain of order {data['order']} needs a table too large; give at most {most}"
+
+
 RULES: list[Callable[[dict[str, Any]], Broken]] = [
     enough_classes,
     enough_images,
     ranges_rise,
     split_of_all,
     groups_divide_width,
+    heads_divide_width,
+    the_model_reads_the_data,
+    small_enough_tables,
 ]

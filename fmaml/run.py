@@ -16,7 +16,7 @@ from .config import dump
 from .errors import UserError
 from .log import RunLog, clock
 from .runtime import environment, keep_freed_memory, pick_device
-from .train import meta_test, train
+from .train import meta_test, references, train
 from .tree import leaves, map_leaves
 from .types import Theta
 
@@ -93,6 +93,7 @@ def finish(console: Console, folder: Path, config: dict[str, Any], contenders: C
     experiment, theta = next(iter(contenders.values()))
     source = experiment.source
     results = {label(key, len(contenders), len(source.settings)): column for key, column in scores.items()}
+    results |= references(source, **config["eval"])
     protocol = report.protocol(config, source.about, clock(trained))
     title = f"{config['name']}: {source.metric.name} on unseen tasks"
     console.print(report.table(results, source.metric, title, protocol))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .build import Experiment
-from .data.source import Setting
+from .data.source import Setting, Source
 from .losses import transductive
 from .outer import evaluate, init_state, meta_step
 from .ranges import Count, Natural, Rate
@@ -96,6 +96,15 @@ def meta_test(
     }
 
 
+def references(source: Source, *, tasks: int, steps: int, chunk: int = 16) -> dict[str, list[Interval]]:
+    """What else the metric of the same tasks may be held against, which is the same after any number of steps."""
+    if source.references is None:
+        return {}
+    chunks = [source.references("test", 0, part) for part in ranges(tasks, chunk)]
+    scores = {label: torch.cat([part[label].cpu() for part in chunks]) for label in chunks[0]}
+    return {label: [interval(values)] * (steps + 1) for label, values in scores.items()}
+
+
 def scores(
     experiment: Experiment, setting: Setting, theta: Theta, split: str, tasks: int, steps: int, chunk: int = 16
 ) -> Tensor:
@@ -110,8 +119,13 @@ def scores(
 
 def batches(experiment: Experiment, split: str, tasks: int, chunk: int) -> Iterator[Task]:
     """The tasks 0 .. of a split, ``chunk`` at a time."""
+    for part in ranges(tasks, chunk):
+        yield experiment.source.sample(split, 0, part)
+
+
+def ranges(tasks: int, chunk: int) -> Iterator[range]:
     for first in range(0, tasks, chunk):
-        yield experiment.source.sample(split, 0, range(first, min(first + chunk, tasks)))
+        yield range(first, min(first + chunk, tasks))
 
 
 def peek(experiment: Experiment, theta: Theta, tasks: Task) -> dict[str, float]:

@@ -115,6 +115,29 @@ def test_default_folder_is_runs_name_time(tmp_path, monkeypatch):
     assert {path.name for path in folder.iterdir()} == FILES
 
 
+def test_languages_are_held_against_the_best_that_is_possible(tmp_path, capsys):
+    small = [*SMALL, "data.name=markov", "model.width=8"]
+    assert main(["run", "markov", *small, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES - {"task.png"} | {"samples.txt"}
+    columns = json.loads((tmp_path / "out/results.json").read_text())["results"]
+    assert list(columns) == ["maml", "best possible (Bayes)", "entropy rate"]
+    model, best, entropy = ([row["mean"] for row in column] for column in columns.values())
+    assert best == best[:1] * 3
+    assert entropy[0] < best[0] < min(model)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "bits per symbol" in printed
+    assert f"{best[0]:.3f} ±" in printed
+    samples = (tmp_path / "out/samples.txt").read_text(encoding="utf-8")
+    assert samples.count("before adaptation") == samples.count("after 2 inner steps") == 4
+
+
+@pytest.mark.skipif("FMAML_DATA" not in os.environ, reason="real texts: set FMAML_DATA")
+def test_real_languages(tmp_path):
+    small = [*SMALL, "data.name=udhr", "model.width=8", "train.meta_steps=2", "eval.tasks=2"]
+    assert main(["run", "languages", *small, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    assert "given" in (tmp_path / "out/samples.txt").read_text(encoding="utf-8")
+
+
 @pytest.mark.skipif("FMAML_DATA" not in os.environ, reason="real drawings: set FMAML_DATA")
 def test_real_omniglot(tmp_path, capsys):
     assert run(tmp_path / "out", "data.name=omniglot") == 0
@@ -125,6 +148,7 @@ def test_real_omniglot(tmp_path, capsys):
 def test_every_experiment_trains(path, tmp_path):
     small = [*SMALL, "train.meta_steps=2", "train.meta_batch=2", "eval.tasks=2", "eval.steps=1"]
     small += CHARACTERS if "omniglot" in path.stem else []
+    small += ["data.name=markov"] if path.stem == "languages" else []
     assert main(["run", str(path), *small, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
     assert all(value.isfinite().all() for value in load_params(tmp_path / "out/best.safetensors").values())
 

@@ -38,8 +38,8 @@ def find(locate: Callable[[Path], Found | None], root: str | None, names: Iterab
     return next((item for item in found if item is not None), None)
 
 
-def missing(what: str, expected: str, root: str | None, names: Iterable[str]) -> UserError:
+def missing(what: str, expected: str, root: str | None, names: Iterable[str], cure: str = CURE) -> UserError:
     """The error for data that is nowhere: where it was looked for, what was expected there, the cures."""
     given = "data.root is not set" if root is None else f"data.root = {root}"
     looked = ", ".join(str(place) for place in places(root, names))
-    return UserError(f"{given}: no {what} in {looked}; expected {expected}. Put it there, or {CURE}")
+    return UserError(f"{given}: no {what} in {looked}; expected {expected}. Put it there, or {cure}")

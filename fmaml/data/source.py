@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from ..losses import Apply, Criterion, accuracy, cross_entropy, inductive, transductive
 from ..types import MetricFn, Params, Task
 
@@ -36,7 +38,8 @@ class Source(NamedTuple):
 
     ``about`` holds "task", in a few words such as "5-way 1-shot", and "protocol", one line with all that the numbers
     depend on; what else it holds goes into results.json. ``show`` writes pictures of a few test tasks into a folder,
-    given for each the parameters after 0, 1, .. inner steps.
+    given for each the parameters after 0, 1, .. inner steps. ``references``, with the arguments of ``sample``, gives
+    by name what else the metric of those tasks may be held against, such as the best that is possible: each [tasks].
     """
 
     sample: Callable[[str, int, range], Task]  # split is "train", "val" or "test"
@@ -48,3 +51,4 @@ class Source(NamedTuple):
     metric: Metric = ACCURACY
     settings: tuple[Setting, ...] = (transductive, inductive)
     chance: float | None = None  # the metric of a guess, if it is known
+    references: Callable[[str, int, range], dict[str, Tensor]] | None = None

@@ -1,0 +1,95 @@
+"""A small causal transformer over symbols as (init, apply): the network that the languages are learnt with.
+
+Attention is written out as softmax(Q K' / sqrt(d)) V (Vaswani et al., arXiv 1706.03762, equation 1): the fused kernels
+of `F.scaled_dot_product_attention` have no second derivative, and MAML needs one.
+"""
+
+import math
+
+import torch
+from einops import rearrange
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from ..ranges import Count
+from ..types import Model, Params
+from .models import linear_init, norm_init
+
+
+def transformer(
+    *,
+    inputs: tuple[int, ...],
+    outputs: int,
+    width: Count = 64,
+    heads: Count = 4,
+    layers: Count = 2,
+    expand: Count = 4,
+    tied: bool = False,
+) -> Model:
+    """A causal transformer, norms first (arXiv 2002.04745): symbols int64 [n, length] -> logits [n, length, outputs].
+
+    ``inputs`` is (longest passage,) and ``outputs`` the number of symbols, read as well as written. The hidden layers
+    have ``expand * width`` units; ``tied`` takes the symbols' embeddings for the head's rows.
+    """
+    if len(inputs) != 1:
+        raise ValueError(f"transformer: reads passages of symbols, inputs = (length,); here they are {inputs}")
+    if width % heads:
+        raise ValueError(f"transformer: width = {width} must be a multiple of heads = {heads}")
+    (context,) = inputs
+
+    def init(generator: Generator) -> Params:
+        params = {
+            "symbols.weight": _normal((outputs, width), generator),
+            "positions.weight": _normal((context, width), generator),
+        }
+        for i in range(1, layers + 1):
+            params |= norm_init(f"block{i}.norm1", width) | norm_init(f"block{i}.norm2", width)
+            params |= linear_init(f"block{i}.qkv", width, 3 * width, generator)
+            params |= linear_init(f"block{i}.mix", width, width, generator)
+            params |= linear_init(f"block{i}.up", width, expand * width, generator)
+            params |= linear_init(f"block{i}.down", expand * width, width, generator)
+        params |= norm_init("norm", width)
+        return params if tied else params | linear_init("head", width, outputs, generator)
+
+    def apply(params: Params, x: Tensor) -> Tensor:
+        length = x.shape[-1]
+        if length > context:
+            raise ValueError(f"transformer: a passage of {length} symbols; it was built for {context} at most")
+        symbols = params["symbols.weight"]
+        h = F.embedding(x, symbols) + params["positions.weight"][:length]  # [n, length, width]
+        for i in range(1, layers + 1):
+            h = h + attention(params, f"block{i}", normalised(params, f"block{i}.norm1", h), heads)
+            hidden = F.gelu(linear(params, f"block{i}.up", normalised(params, f"block{i}.norm2", h)))
+            h = h + linear(params, f"block{i}.down", hidden)  # [n, length, expand * width] -> [n, length, width]
+        h = normalised(params, "norm", h)
+        return F.linear(h, symbols) if tied else linear(params, "head", h)  # [n, length, outputs]
+
+    return Model(init, apply)
+
+
+def attention(params: Params, block: str, h: Tensor, heads: int) -> Tensor:
+    """Each position's mixture of its own and the earlier ones; h [n, length, width] -> the same."""
+    qkv = linear(params, f"{block}.qkv", h)  # [n, length, 3 * width]
+    q, k, v = rearrange(qkv, "n l (three heads d) -> three n heads l d", three=3, heads=heads)
+    scores = q @ k.mT / math.sqrt(q.shape[-1])  # [n, heads, length, length]
+    later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=h.device).triu(1)
+    mixed = scores.masked_fill(later, -math.inf).softmax(-1) @ v  # [n, heads, length, d]
+    return linear(params, f"{block}.mix", rearrange(mixed, "n heads l d -> n l (heads d)"))
+
+
+def normalised(params: Params, name: str, h: Tensor) -> Tensor:
+    """Each position to mean 0 and variance 1 over the width, then scaled and shifted; h [n, length, width].
+
+    The affine part stands outside `F.layer_norm`, whose own weight and bias give wrong second-order gradients
+    under vmap.
+    """
+    return F.layer_norm(h, h.shape[-1:]) * params[f"{name}.weight"] + params[f"{name}.bias"]
+
+
+def linear(params: Params, name: str, h: Tensor) -> Tensor:
+    return F.linear(h, params[f"{name}.weight"], params[f"{name}.bias"])
+
+
+def _normal(shape: tuple[int, int], generator: Generator) -> Tensor:
+    """Ten times the 0.02 of GPT-2: the first norm divides by it, and so it divides the embeddings' inner gradients."""
+    return 0.2 * torch.randn(shape, generator=generator)
