@@ -4,6 +4,7 @@ Its digest is kept with it and checked on opening: a damaged file is made again,
 cannot be written costs time and not the run: one line on stderr says so.
 """
 
+import contextlib
 import hashlib
 import sys
 from collections.abc import Callable
@@ -13,18 +14,29 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ..durable import write_durably
+from ..durable import sweep, write_durably
+from .download import locked
 
 
 def cached(path: Path, make: Callable[[], Tensor]) -> Tensor:
     """The tensor in the file; if there is none, the tensor made, which is then kept.
 
-    ``path`` must name all that the tensor depends on, see `fingerprint`. Two processes may make it at once;
-    they write the same.
+    ``path`` must name all that the tensor depends on, see `fingerprint`. Of two processes that ask at once, one
+    makes it and the other waits.
     """
     kept = _read(path)
     if kept is not None:
         return kept
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):  # where nothing can be written, nothing need be locked
+            path.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(path.parent))
+            sweep(path.parent, path.name)
+        kept = _read(path)
+        return make_and_keep(path, make) if kept is None else kept
+
+
+def make_and_keep(path: Path, make: Callable[[], Tensor]) -> Tensor:
     tensor = make()
     try:
         write_durably(path, save({"tensor": tensor}, {"sha256": digest(tensor)}))
