@@ -32,7 +32,8 @@ def run_folder(out: str | None, name: str, resume: bool) -> Iterator[Path]:
 
 
 def _check(folder: Path, resume: bool) -> None:
-    files = {entry.name for entry in folder.iterdir()} - {lock.NAME}
+    litter = {path.name for path in folder.glob(".config.yaml.*.tmp")}  # of a run killed before it had written anything
+    files = {entry.name for entry in folder.iterdir()} - {lock.NAME, *litter}
     if files and not resume:
         cure = "add --resume to go on with it, or name a new folder" if "config.yaml" in files else "name a new folder"
         raise UserError(f"--out {folder}: holds files already, and a run never overwrites; {cure}")

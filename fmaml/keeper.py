@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .checkpoint import Damaged, decode, encode, fill, flatten, save_params
-from .durable import sweep, sync_folder, write_durably
+from .durable import sweep, write_durably
 from .errors import RunFailed
 from .finite import finite
 from .folder import free, megabytes
@@ -114,7 +114,6 @@ class Keeper:
         self.saved = int(path.stem.removeprefix("step-"))
         for old in found(self.checkpoints)[KEEP:]:
             old.unlink()
-        sync_folder(self.checkpoints)
 
 
 def found(checkpoints: Path) -> list[Path]:
