@@ -42,13 +42,17 @@ class Guard:
         new, metrics = self.step_fn(state, tasks)
         verdict, bad = finite((new.theta, new.opt_state, metrics["query_loss"])), Bad(state, tasks)
         self.settle()
-        if verdict.device.type != "cpu" and not self.skips:
+        if self.late(verdict):
             self.open = verdict, bad
         elif not verdict:
             if skipped >= self.skips:
                 self.fail(bad, skipped)
             return state._replace(step=new.step), metrics, where(self.algorithm, bad)
         return new, metrics, ""
+
+    def late(self, verdict: Tensor) -> bool:
+        """Whether reading the verdict now would make a device wait. To skip a step it must be known at once."""
+        return verdict.device.type != "cpu" and not self.skips
 
     def settle(self) -> None:
         """Read the verdict that is still open."""

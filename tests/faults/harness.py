@@ -175,8 +175,12 @@ def uninterrupted(*overrides: str) -> str:
 
 
 def steps(folder: Path) -> list[int]:
-    """Of the checkpoints that can be read, the newest first."""
-    return [decode(path.read_bytes())[1]["step"] for path in found(folder / "checkpoints")]
+    """Of the checkpoints, each of which must be whole, the newest first."""
+    whole = []
+    for path in found(folder / "checkpoints"):
+        with contextlib.suppress(FileNotFoundError):  # pruned by a run that goes on
+            whole.append(decode(path.read_bytes())[1]["step"])
+    return whole
 
 
 def litter(folder: Path) -> list[str]:

@@ -4,6 +4,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from harness import (
     SAVES,
     SAVING,
     SHORT,
+    SMALL,
     STEP,
     STEPS,
     Page,
@@ -26,6 +29,8 @@ from harness import (
     uninterrupted,
     wait,
 )
+
+import fmaml
 
 
 def kill_at_random(folder: Path, kills: int, draw: random.Random) -> dict[str, int]:
@@ -137,3 +142,48 @@ def test_a_run_that_is_done_stays_as_it_is(tmp_path):
     assert [finish(out), finish(out)] == [0, 0]
     assert fingerprint(out) == uninterrupted()
     assert steps(out) == [STEPS, STEPS - 1]
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(200, marks=pytest.mark.slow)])
+def test_kills_of_the_command_itself(tmp_path, kills):
+    """`fmaml run ... --resume`, again and again, in processes that share nothing, not even the order of their sets."""
+    out, draw = tmp_path / "out", random.Random(kills)
+    command = [
+        sys.executable,
+        "-m",
+        "fmaml",
+        "run",
+        "sinusoid",
+        *SMALL,
+        "--device",
+        "cpu",
+        "--out",
+        str(out),
+        "--resume",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(Path(fmaml.__file__).parent.parent)}
+
+    def start() -> subprocess.Popen:
+        hashes = {"PYTHONHASHSEED": str(draw.randrange(1, 1000))}
+        return subprocess.Popen(
+            command,
+            env=environment | hashes,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    for _ in range(kills):
+        before = steps(out)[:1]
+        child = start()
+        while steps(out)[:1] == before and child.poll() is None:  # until it has come further
+            time.sleep(0.005)
+        time.sleep(draw.uniform(0, 0.1))
+        os.killpg(child.pid, signal.SIGKILL)
+        child.communicate()
+    last = start()
+    assert last.wait(120) == 0, last.communicate()[1]
+    last.communicate()
+    assert fingerprint(out) == uninterrupted()
+    assert (out / "results.json").exists()
