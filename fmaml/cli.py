@@ -7,9 +7,11 @@ import re
 import sys
 from collections.abc import Callable
 from importlib import metadata
+from pathlib import Path
 from typing import Any, NoReturn
 
 from .errors import UserError
+from .lock import refuse_if_held
 
 HELP = """\
 usage: fmaml COMMAND ...
@@ -20,6 +22,7 @@ commands:
   ls     what there is: experiments, data, models, algorithms, optimizers
   show   the settings of an experiment, every default filled in
   run    meta-train and meta-test an experiment
+  resume go on with a run that was interrupted
 
 examples:
   fmaml run omniglot                       train on Omniglot: 5 classes, 1 example of each
@@ -27,6 +30,7 @@ examples:
   fmaml run omniglot --dry-run             check everything, train nothing
   fmaml show omniglot > mine.yaml          a file of your own to change
   fmaml run mine.yaml algorithm.steps=5    ... and to run
+  fmaml resume runs/omniglot/TIME          go on with a run that was interrupted
   fmaml ls model                           which models there are, and their settings
 
 `fmaml COMMAND --help` says more about a command; `fmaml --version` prints the versions in use.
@@ -52,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
             raise
         for line in str(error).splitlines():
             note(line)
-        return 2
+        return error.code
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
@@ -83,24 +87,46 @@ def suggest(word: str) -> str:
 def run(argv: list[str]) -> int | None:
     parser = command("run", "Meta-train an experiment, then meta-test it on classes it has never seen.")
     takes_experiment(parser)
-    parser.add_argument(
-        "--device",
-        type=device,
-        default="auto",
-        metavar="D",
-        help="auto, cpu, cuda, cuda:N or mps (default: auto)",
-    )
+    takes_device(parser, "auto", "auto")
     parser.add_argument("--out", metavar="DIR", help="the folder for what the run writes (default: runs/NAME/TIME)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out, if there is one")
     parser.add_argument("--dry-run", action="store_true", help="check everything, then stop before training")
     args = parse(parser, argv)
+    if args.resume and not args.out:
+        raise UserError("--resume: go on with which run? Name its folder by --out DIR")
 
     from .config import load
 
     config = load(args.experiment, args.overrides, note)
+    return start(config, device=args.device, out=args.out, dry_run=args.dry_run, resume=args.resume)
+
+
+def resume(argv: list[str]) -> int | None:
+    parser = command("resume", "Go on with a run that was interrupted, from its newest sound checkpoint.")
+    parser.add_argument("folder", metavar="DIR", help="the run's folder")
+    parser.add_argument("overrides", nargs="*", default=[], metavar="section.key=value", help=OVERRIDES)
+    takes_device(parser, None, "the one it was on")
+    args = parse(parser, argv)
+    folder = Path(args.folder)
+    if not (folder / "config.yaml").is_file():
+        raise UserError(
+            f"{folder}: no run to go on with: it holds no config.yaml; name a folder that a run has written"
+        )
+
+    from .config import load
+    from .folder import saved_device
+
+    config = load(str(folder / "config.yaml"), args.overrides, note)
+    return start(config, device=args.device or saved_device(folder), out=args.folder, dry_run=False, resume=True)
+
+
+def start(config: dict[str, Any], *, out: str | None, **options: Any) -> int:
+    if out:
+        refuse_if_held(Path(out))
 
     from .run import run as run_experiment  # only now: it imports torch
 
-    return run_experiment(config, device=args.device, out=args.out, dry_run=args.dry_run)
+    return run_experiment(config, out=out, **options)
 
 
 def show(argv: list[str]) -> None:
@@ -123,7 +149,7 @@ def ls(argv: list[str]) -> None:
     print(section(args.section) if args.section else overview())
 
 
-COMMANDS: dict[str, Callable[[list[str]], int | None]] = {"run": run, "show": show, "ls": ls}
+COMMANDS: dict[str, Callable[[list[str]], int | None]] = {"run": run, "resume": resume, "show": show, "ls": ls}
 
 
 def command(name: str, description: str) -> Parser:
@@ -133,6 +159,16 @@ def command(name: str, description: str) -> Parser:
 def takes_experiment(parser: Parser) -> None:
     parser.add_argument("experiment", metavar="EXPERIMENT", help=EXPERIMENT)
     parser.add_argument("overrides", nargs="*", default=[], metavar="section.key=value", help=OVERRIDES)
+
+
+def takes_device(parser: Parser, default: str | None, said: str) -> None:
+    parser.add_argument(
+        "--device",
+        type=device,
+        default=default,
+        metavar="D",
+        help=f"auto, cpu, cuda, cuda:N or mps (default: {said})",
+    )
 
 
 def parse(parser: Parser, argv: list[str]) -> Any:

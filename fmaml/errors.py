@@ -1,5 +1,21 @@
-"""The one exception that is meant for the person at the keyboard."""
+"""The exceptions that are meant for the person at the keyboard, and what the process exits with."""
 
 
 class UserError(Exception):
     """Something the user can put right. The message says where, what was given, the rule, and the cure."""
+
+    code = 2
+
+
+class RunFailed(UserError):
+    """A run that cannot go on, through no slip of the user's: numbers gone wrong, a full disk."""
+
+    code = 1
+
+
+class Stopped(Exception):
+    """A signal asked for an end."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.code = 128 + signum  # as a shell reports it: 130 SIGINT, 143 SIGTERM, 138 SIGUSR1 on Linux

@@ -1,6 +1,8 @@
 """A run's numbers: one JSON object a line in metrics.jsonl, and a progress bar (plain lines without a terminal)."""
 
+import contextlib
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from .data.source import Metric
+from .durable import write_durably
 
 LINE_EVERY_S = 10.0  # without a terminal, at most one training line in this many seconds
 
@@ -16,12 +19,13 @@ LINE_EVERY_S = 10.0  # without a terminal, at most one training line in this man
 class RunLog:
     """Use as a context manager around training; `record` is all that training calls."""
 
-    def __init__(self, path: Path, meta_steps: int, metric: Metric, console: Console) -> None:
+    def __init__(self, path: Path, meta_steps: int, metric: Metric, console: Console, seconds: float = 0) -> None:
+        """``seconds`` were spent before this process took over."""
         self.file = path.open("a", encoding="utf-8")
         self.console = console
         self.meta_steps = meta_steps
         self.metric = metric
-        self.begun = time.perf_counter()
+        self.begun = time.perf_counter() - seconds
         self.lined = -LINE_EVERY_S
         self.bar = Progress(
             TextColumn("[bold]{task.description}"),
@@ -50,11 +54,17 @@ class RunLog:
         self.file.flush()
         if kind == "train":
             self._show_train(step, seconds, numbers)
+        elif kind == "skipped":
+            self.console.print(f"step {step:>6}  skipped: {numbers['why']}", highlight=False, soft_wrap=True)
         else:
             self.console.print(
                 f"step {step:>6}  validation {self.metric.name} {self.metric.write(numbers['score'], numbers['ci95'])}",
                 highlight=False,
             )
+
+    def sync(self) -> None:
+        """Make the rows last."""
+        os.fsync(self.file.fileno())
 
     def _show_train(self, step: int, seconds: float, numbers: dict[str, float]) -> None:
         text = (
@@ -67,6 +77,19 @@ class RunLog:
             self.lined = seconds
             left = seconds / step * (self.meta_steps - step)
             self.console.print(f"{text}  {clock(left)} left", highlight=False, soft_wrap=True)
+
+
+def rewind(path: Path, step: int, validated: int) -> None:
+    """Leave the rows of what a checkpoint has seen; those after it come again, and the last may be torn."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_bytes().splitlines(keepends=True):
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            row = json.loads(line)
+            if row["step"] <= (validated if row["kind"] == "val" else step) and line.endswith(b"\n"):
+                kept.append(line)
+    write_durably(path, b"".join(kept))
 
 
 def clock(seconds: float) -> str:

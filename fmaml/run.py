@@ -1,9 +1,7 @@
 """One experiment from its config to its report."""
 
 import json
-import time
-from datetime import datetime
-from functools import partial
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +11,15 @@ from rich.console import Console
 from .build import Experiment, baseline, build
 from .checkpoint import save_params
 from .config import dump
-from .errors import UserError
-from .log import RunLog, clock
+from .durable import write_durably
+from .errors import RunFailed, Stopped
+from .folder import run_folder, trouble
+from .keeper import Keeper, Progress
+from .log import RunLog, clock, rewind
+from .resume import facts
 from .runtime import environment, keep_freed_memory, pick_device
-from .train import meta_test, references, train
+from .signals import caught
+from .train import beginning, meta_test, references, train
 from .tree import leaves, map_leaves
 from .types import Theta
 
@@ -27,7 +30,14 @@ LABELS = {
 }
 
 
-def run(config: dict[str, Any], *, device: str = "auto", out: str | None = None, dry_run: bool = False) -> int:
+def run(
+    config: dict[str, Any],
+    *,
+    device: str = "auto",
+    out: str | None = None,
+    dry_run: bool = False,
+    resume: bool = False,
+) -> int:
     """Train, meta-test and report; returns the process's exit code."""
     console = Console()
     place = pick_device(device)
@@ -40,27 +50,65 @@ def run(config: dict[str, Any], *, device: str = "auto", out: str | None = None,
         console.print("dry run: everything is in order; nothing was trained or written")
         return 0
 
-    folder = make_folder(out, config["name"])
-    write_text(folder / "config.yaml", dump(config))
-    write_text(folder / "environment.json", json.dumps(environment(place), indent=2) + "\n")
-    begun = time.perf_counter()
-    learnt = fit(console, folder, config, experiment, theta)
-    trained = time.perf_counter() - begun
-    contenders = {config["algorithm"]["name"]: (experiment, learnt)}
-    if config["train"]["baseline"]:
-        console.print("the baseline: the same network trained jointly, then fine-tuned")
-        (folder / "joint").mkdir()
-        rival = baseline(config, experiment)
-        contenders["joint training, fine-tuned"] = rival, fit(console, folder / "joint", config, rival, theta)
-    console.print(f"trained in {clock(trained)}; meta-testing on {config['eval']['tasks']} tasks ...", highlight=False)
-    finish(console, folder, config, contenders, trained)
+    with run_folder(out, config["name"], resume) as folder, caught():
+        try:
+            work(console, folder, config, experiment, theta, place)
+        except Stopped as stop:
+            console.print(f"stopped; `fmaml resume {folder}` goes on", highlight=False, soft_wrap=True)
+            return stop.code
+        except BrokenPipeError:  # of the console
+            raise
+        except OSError as error:
+            raise RunFailed(f"{error.filename or folder}: {trouble(error, folder)}") from error
     return 0
 
 
-def fit(console: Console, folder: Path, config: dict[str, Any], experiment: Experiment, theta: Theta) -> Theta:
-    """Train, with metrics.jsonl and the best and last parameters in the folder."""
-    with RunLog(folder / "metrics.jsonl", config["train"]["meta_steps"], experiment.source.metric, console) as log:
-        return train(experiment, theta, log, partial(save, folder), config["eval"]["steps"], **config["train"])
+def work(
+    console: Console,
+    folder: Path,
+    config: dict[str, Any],
+    experiment: Experiment,
+    theta: Theta,
+    place: torch.device,
+) -> None:
+    """All that is done in the run's folder, from wherever it was left."""
+    known = facts(config, experiment.source, place)
+    keeper = Keeper(folder, known)
+    if not (folder / "config.yaml").exists():
+        write_text(folder / "config.yaml", dump(config))
+    progress = keeper.restore(beginning(experiment, theta), note)
+    write_text(folder / "config.yaml", dump(config))  # that it may differ was checked just now
+    write_text(folder / "environment.json", json.dumps(environment(place), indent=2) + "\n")
+    learnt = fit(console, keeper, config, experiment, progress)
+    trained = keeper.seconds()
+    contenders = {config["algorithm"]["name"]: (experiment, learnt)}
+    if config["train"]["baseline"]:
+        console.print("the baseline: the same network trained jointly, then fine-tuned")
+        (folder / "joint").mkdir(exist_ok=True)
+        rival = baseline(config, experiment)
+        keeper = Keeper(folder / "joint", known)
+        progress = keeper.restore(beginning(rival, theta), note)
+        contenders["joint training, fine-tuned"] = rival, fit(console, keeper, config, rival, progress)
+    console.print(f"trained in {clock(trained)}; meta-testing on {config['eval']['tasks']} tasks ...", highlight=False)
+    finish(console, folder, config, contenders, trained)
+
+
+def fit(console: Console, keeper: Keeper, config: dict[str, Any], experiment: Experiment, progress: Progress) -> Theta:
+    """Train, with metrics.jsonl, checkpoints and the best and last parameters in the folder."""
+    path = keeper.folder / "metrics.jsonl"
+    rewind(path, progress.state.step, progress.validated)
+    steps, metric = config["train"]["meta_steps"], experiment.source.metric
+    with RunLog(path, steps, metric, console, keeper.seconds()) as log:
+
+        def save(progress: Progress) -> None:
+            log.sync()  # no checkpoint without the rows before it
+            keeper.save(progress)
+
+        progress = train(experiment, progress, log, save, config["eval"]["steps"], **config["train"])
+        save(progress)
+    save_params(keeper.folder / "best.safetensors", progress.best_theta)
+    save_params(keeper.folder / "last.safetensors", progress.state.theta)
+    return progress.best_theta
 
 
 def initial(experiment: Experiment, seed: int, device: torch.device) -> Theta:
@@ -111,22 +159,9 @@ def label(key: tuple[str, str], contenders: int, settings: int) -> str:
     return ", ".join(parts)
 
 
-def save(folder: Path, name: str, theta: Theta) -> None:
-    save_params(folder / f"{name}.safetensors", theta)
-
-
 def write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    write_durably(path, text.encode())
 
 
-def make_folder(out: str | None, name: str) -> Path:
-    """The run's own folder, new or empty: nothing is ever overwritten."""
-    folder = Path(out) if out else Path("runs") / name / datetime.now().strftime("%Y%m%d-%H%M%S")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        taken = any(folder.iterdir())
-    except OSError as error:
-        raise UserError(f"--out {folder}: {error.strerror}; name a folder that can be written") from error
-    if taken:
-        raise UserError(f"--out {folder}: holds files already, and a run never overwrites; name a new folder")
-    return folder
+def note(line: str) -> None:
+    print(f"fmaml: {line}", file=sys.stderr)

@@ -11,9 +11,13 @@ from torch import Tensor
 
 from .build import Experiment
 from .data.source import Setting, Source
+from .errors import Stopped
+from .finite import Guard
+from .keeper import Progress
 from .losses import transductive
 from .outer import evaluate, init_state, meta_step
 from .ranges import Count, Natural, Rate
+from .signals import poll
 from .types import Task, Theta
 
 
@@ -30,11 +34,17 @@ class Log(Protocol):
     def record(self, kind: str, step: int, **numbers: Any) -> None: ...
 
 
+def beginning(experiment: Experiment, theta: Theta) -> Progress:
+    """Before the first meta-step."""
+    state = init_state(experiment.algorithm, experiment.optimizer, theta)
+    return Progress(state, -math.inf, state.theta)
+
+
 def train(
     experiment: Experiment,
-    theta: Theta,
+    progress: Progress,
     log: Log,
-    save: Callable[[str, Theta], None],
+    save: Callable[[Progress], None],
     test_steps: int,
     *,
     meta_steps: Natural,
@@ -46,44 +56,69 @@ def train(
     validate_every: Count = 500,
     validate_tasks: Count = 200,
     log_every: Count = 20,
+    save_every: Count = 500,
+    on_nan: Literal["stop", "skip"] = "stop",
+    skip_limit: Count = 10,
     baseline: bool = False,
-) -> Theta:
-    """Train for ``meta_steps`` on the train split; returns the theta that did best on the val split.
+) -> Progress:
+    """Train up to ``meta_steps`` on the train split, and keep the theta that did best on the val split.
 
     ``schedule`` and ``clip`` shape the outer optimizer, which `fmaml.build` has made of them; ``baseline`` tells
-    `fmaml.run` to train a second time, jointly, for comparison.
+    `fmaml.run` to train a second time, jointly, for comparison. ``progress`` is `beginning`, or what was saved last.
     """
     step_fn = partial(meta_step, experiment.algorithm, experiment.optimizer, batching=batching, chunk_size=chunk_size)
-    sign = 1 if experiment.source.metric.more_is_better else -1
-    state = init_state(experiment.algorithm, experiment.optimizer, theta)
-    best, best_theta = -math.inf, state.theta
-    clock, since = time.perf_counter(), 0
+    guard = Guard(step_fn, experiment.algorithm, on_nan, skip_limit)
+    validate = partial(validated, experiment, log, tasks=validate_tasks, steps=test_steps, chunk=meta_batch)
+    clock, since = time.perf_counter(), progress.state.step
 
-    for step in range(1, meta_steps + 1):
-        tasks = experiment.source.sample("train", step, range(meta_batch))
-        last = step == meta_steps
-        logged = peek(experiment, state.theta, tasks) if step % log_every == 0 or last or step == 1 else None
-        state, metrics = step_fn(state, tasks)
+    def due(step: int, every: int) -> bool:
+        return step % every == 0 or step == meta_steps
 
-        if logged is not None:
-            query_loss = float(metrics["query_loss"])  # waits for the device: the clock is read after it
-            now = time.perf_counter()
-            rate = (step - since) * meta_batch / (now - clock)
-            clock, since = now, step
-            log.record("train", step, query_loss=query_loss, **logged, tasks_per_second=rate)
+    try:
+        if due(progress.state.step, validate_every):  # a stop may have come before
+            progress = validate(progress)
+        for step in range(progress.state.step + 1, meta_steps + 1):
+            state = progress.state
+            tasks = experiment.source.sample("train", step, range(meta_batch))
+            logged = peek(experiment, state.theta, tasks) if due(step, log_every) or step == 1 else None
+            state, metrics, skipped = guard(state, tasks, progress.skipped)
+            progress = progress._replace(state=state, skipped=progress.skipped + bool(skipped))
 
-        if step % validate_every == 0 or last:
-            paused = time.perf_counter()
-            score = interval(
-                scores(experiment, transductive, state.theta, "val", validate_tasks, test_steps, meta_batch)[:, -1]
-            )
-            log.record("val", step, score=score.mean, ci95=score.ci95)
-            if sign * score.mean > best:
-                best, best_theta = sign * score.mean, state.theta
-                save("best", best_theta)
-            save("last", state.theta)
-            clock += time.perf_counter() - paused
-    return best_theta
+            if skipped:
+                log.record("skipped", step, why=skipped)
+            elif logged is not None:
+                query_loss = float(metrics["query_loss"])  # waits for the device: the clock is read after it
+                now = time.perf_counter()
+                rate = (step - since) * meta_batch / (now - clock)
+                clock, since = now, step
+                log.record("train", step, query_loss=query_loss, **logged, tasks_per_second=rate)
+
+            if due(step, validate_every):
+                paused = time.perf_counter()
+                guard.settle()
+                progress = validate(progress)
+                clock += time.perf_counter() - paused
+            if due(step, save_every):
+                guard.settle()
+                save(progress)
+            poll()
+    except Stopped:
+        guard.settle()
+        save(progress)
+        raise
+    return progress
+
+
+def validated(experiment: Experiment, log: Log, progress: Progress, *, tasks: int, steps: int, chunk: int) -> Progress:
+    """The progress with its theta judged on the val split, unless that was done."""
+    step, theta = progress.state.step, progress.state.theta
+    if progress.validated == step:
+        return progress
+    score = interval(scores(experiment, transductive, theta, "val", tasks, steps, chunk)[:, -1])
+    log.record("val", step, score=score.mean, ci95=score.ci95)
+    signed = score.mean if experiment.source.metric.more_is_better else -score.mean
+    best = {"best": signed, "best_theta": theta} if signed > progress.best else {}
+    return progress._replace(validated=step, **best)
 
 
 def meta_test(
@@ -125,6 +160,7 @@ def batches(experiment: Experiment, split: str, tasks: int, chunk: int) -> Itera
 
 def ranges(tasks: int, chunk: int) -> Iterator[range]:
     for first in range(0, tasks, chunk):
+        poll()
         yield range(first, min(first + chunk, tasks))
 
 

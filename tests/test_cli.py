@@ -85,7 +85,7 @@ def test_help_shows_the_commands_and_examples_that_load(told):
     code, out, err = told("--help")
     assert (code, err) == (0, [])
     examples = [line.split("  ")[1].split()[1:] for line in out.splitlines() if line.startswith("  fmaml")]
-    assert {words[0] for words in examples} == {"run", "show", "ls"}
+    assert {words[0] for words in examples} == {"run", "resume", "show", "ls"}
     for words in examples:
         if words[0] == "run" and words[1] != "mine.yaml":
             load(words[1], [word for word in words[2:] if "=" in word])
@@ -106,7 +106,7 @@ def test_run_hands_over_the_config_and_the_options_wherever_they_stand(told, ran
     assert ran[0] == ran[1]
     assert ran[0] == (
         load("omniglot", ["seed=3", "data.ways=7"]),
-        {"device": "cuda:1", "out": "there", "dry_run": True},
+        {"device": "cuda:1", "out": "there", "dry_run": True, "resume": False},
     )
 
 
@@ -116,7 +116,7 @@ def test_run_returns_what_the_run_returns_and_has_defaults(told, monkeypatch):
         sys.modules, "fmaml.run", SimpleNamespace(run=lambda config, **options: seen.update(options) or 5)
     )
     assert told("run", "omniglot")[0] == 5
-    assert seen == {"device": "auto", "out": None, "dry_run": False}
+    assert seen == {"device": "auto", "out": None, "dry_run": False, "resume": False}
 
 
 def test_show_can_be_piped_back_in(tmp_path):
@@ -132,7 +132,7 @@ def test_show_can_be_piped_back_in(tmp_path):
         (["rnu"], "rnu: unknown command; did you mean run? `fmaml --help` shows how it is used"),
         (
             ["xyz"],
-            "xyz: unknown command; the commands are run, show, ls; `fmaml --help` shows how it is used",
+            "xyz: unknown command; the commands are run, resume, show, ls; `fmaml --help` shows how it is used",
         ),
         (["mine.yaml"], "mine.yaml: unknown command; did you mean `fmaml run mine.yaml`?"),
         (

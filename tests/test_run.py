@@ -25,6 +25,8 @@ SMALL = [
     "eval.steps=2",
 ]
 FILES = {
+    ".lock",
+    "checkpoints",
     "config.yaml",
     "environment.json",
     "metrics.jsonl",
@@ -161,6 +163,7 @@ def test_the_baseline_stands_beside(tmp_path, capsys):
     assert list(results["results"]) == ["maml", "joint training, fine-tuned"]
     assert results["metric"] == "MSE"
     assert {path.name for path in (out / "joint").iterdir()} == {
+        "checkpoints",
         "metrics.jsonl",
         "best.safetensors",
         "last.safetensors",

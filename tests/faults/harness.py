@@ -1,0 +1,218 @@
+"""A small run in a forked child, with something going wrong: what every test of this folder is made of.
+
+The parent has imported torch; a child costs milliseconds. What a child did comes back through a shared page.
+"""
+
+import contextlib
+import hashlib
+import json
+import mmap
+import os
+import signal
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import fmaml.keeper
+import fmaml.run
+from fmaml import durable, init_state, meta_step
+from fmaml.build import build
+from fmaml.checkpoint import decode
+from fmaml.config import load
+from fmaml.errors import Stopped, UserError
+from fmaml.keeper import found
+from fmaml.train import peek
+
+STEPS = 40
+SMALL = [
+    "data.shots=3",
+    "data.queries=3",
+    "model.hidden=[8]",
+    "optimizer={name: adam, lr: 0.01}",
+    f"train.meta_steps={STEPS}",
+    "train.schedule=cosine",
+    "train.meta_batch=3",
+    "train.validate_every=10",
+    "train.validate_tasks=6",
+    "train.log_every=3",
+    "train.save_every=1",
+    "train.baseline=false",
+    "eval.tasks=2",
+    "eval.steps=1",
+]
+SHORT = "train.meta_steps=10"
+SAVING, SAVES, PRUNES, STEP = range(4)  # cells of the shared page: in a save now?; how many began; prunes; the step
+
+
+class Page:
+    """Counters that a child writes and its parent reads, even when the child was killed."""
+
+    def __init__(self) -> None:
+        self.cells = memoryview(mmap.mmap(-1, 4096)).cast("q")
+
+    def __getitem__(self, cell: int) -> int:
+        return self.cells[cell]
+
+    def __setitem__(self, cell: int, value: int) -> None:
+        self.cells[cell] = value
+
+
+def config(*overrides: str) -> dict[str, Any]:
+    return load("sinusoid", [*SMALL, *overrides])
+
+
+def run(out: Path, *overrides: str, resume: bool = True) -> int:
+    """The run as the command line starts it, up to the evaluation of the trained network."""
+    return fmaml.run.run(config(*overrides), device="cpu", out=str(out), resume=resume)
+
+
+@cache
+def warm() -> None:
+    """Let torch import what it imports at a first step, so that no child has to."""
+    experiment = build(config(), torch.device("cpu"))
+    theta = fmaml.run.initial(experiment, 0, torch.device("cpu"))
+    tasks = experiment.source.sample("train", 1, range(2))
+    peek(experiment, theta, tasks)
+    state = init_state(experiment.algorithm, experiment.optimizer, theta)
+    meta_step(experiment.algorithm, experiment.optimizer, state, tasks)
+
+
+def fork(work: Callable[[], int | None], page: Page | None = None, said: Path | None = None) -> int:
+    """A child that does ``work``; its process id. What it prints goes to the file ``said``."""
+    warm()
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # a test runner may have a second thread, which does nothing
+        child = os.fork()
+    if child:
+        return child
+    code = 99
+    try:
+        handle = os.open(said or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(handle, 1)
+        os.dup2(handle, 2)
+        sys.stdout = sys.stderr = os.fdopen(handle, "w", buffering=1, encoding="utf-8")  # a test runner has its own
+        bare(page)
+        code = work() or 0
+    except UserError as error:
+        os.write(2, f"{error}\n".encode())
+        code = error.code
+    except Stopped as stop:
+        code = stop.code
+    except BaseException as error:
+        os.write(2, f"crashed: {error!r}\n".encode())
+    finally:
+        os._exit(code)
+
+
+def bare(page: Page | None) -> None:
+    """Leave out what costs time and keeps no promise here; count on the page."""
+    fmaml.run.finish = lambda *_: None
+    fmaml.run.environment = lambda place: {"device": str(place)}
+    if page is None:
+        return
+    save, unlink = fmaml.keeper.Keeper.save, Path.unlink
+
+    def counted(self: Any, progress: Any) -> None:
+        page[STEP] = progress.state.step
+        page[SAVING], page[SAVES] = 1, page[SAVES] + 1
+        save(self, progress)
+        page[SAVING] = 0
+
+    def pruned(path: Path, missing_ok: bool = False) -> None:
+        page[PRUNES] += path.suffix == ".ckpt"
+        unlink(path, missing_ok)
+
+    fmaml.keeper.Keeper.save, Path.unlink = counted, pruned
+
+
+def wait(child: int, limit: float = 60) -> int:
+    """A child's exit code, minus the signal that killed it; a child that hangs is killed, and fails the test."""
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.001)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    raise AssertionError(f"a child was not done after {limit} s")
+
+
+def finish(out: Path, *overrides: str) -> int:
+    """Go on to the end in a new child."""
+    return wait(fork(lambda: run(out, *overrides)))
+
+
+def fingerprint(folder: Path) -> str:
+    """SHA-256 of all that the run has learnt and of all it has logged, clock times left out."""
+    tensors, facts = decode(found(folder / "checkpoints")[0].read_bytes())
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = [{key: row[key] for key in row if key not in ("seconds", "tasks_per_second")} for row in rows]
+    facts = {key: facts[key] for key in ("step", "best", "validated", "skipped")}
+    total = hashlib.sha256(json.dumps([facts, rows]).encode())
+    for name in sorted(tensors):
+        total.update(f"{name} {tuple(tensors[name].shape)}".encode() + tensors[name].numpy().tobytes())
+    for name in ("best", "last"):
+        total.update((folder / f"{name}.safetensors").read_bytes())
+    return total.hexdigest()
+
+
+@cache
+def uninterrupted(*overrides: str) -> str:
+    """The fingerprint of a run that nothing disturbed."""
+    with tempfile.TemporaryDirectory() as folder:
+        assert finish(Path(folder) / "out", *overrides) == 0
+        return fingerprint(Path(folder) / "out")
+
+
+def steps(folder: Path) -> list[int]:
+    """Of the checkpoints, each of which must be whole, the newest first."""
+    whole = []
+    for path in found(folder / "checkpoints"):
+        with contextlib.suppress(FileNotFoundError):  # pruned by a run that goes on
+            whole.append(decode(path.read_bytes())[1]["step"])
+    return whole
+
+
+def litter(folder: Path) -> list[str]:
+    return [path.name for path in folder.rglob(".*.tmp")]
+
+
+class Shim:
+    """`os` as `fmaml.durable` sees it: calls ``act`` before and after each operation on files."""
+
+    OPERATIONS = ("open", "write", "fsync", "close", "replace", "unlink")
+
+    def __init__(self, act: Callable[[str, tuple], Any]) -> None:
+        self.act = act
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(os, name)
+        if name not in self.OPERATIONS:
+            return real
+
+        def call(*args: Any, **more: Any) -> Any:
+            self.act(f"before {name}", args)
+            result = real(*args, **more)
+            self.act(f"after {name}", args)
+            return result
+
+        return call
+
+
+@contextlib.contextmanager
+def shimmed(act: Callable[[str, tuple], Any]):
+    durable.os = Shim(act)
+    try:
+        yield
+    finally:
+        durable.os = os

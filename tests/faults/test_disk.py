@@ -1,0 +1,228 @@
+"""A disk that fails at any write leaves the checkpoint before it, no litter, and one line that says so."""
+
+import errno
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from harness import SHORT, fingerprint, finish, fork, litter, run, shimmed, steps, uninterrupted, wait
+
+from fmaml import durable
+from fmaml.checkpoint import decode
+from fmaml.folder import run_folder
+from fmaml.keeper import found
+
+ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS)
+WRITING = ("open", "write", "fsync", "close", "replace")
+
+
+def failing(out: Path, operation: str, hit: int, number: int) -> int:
+    """In a child: the n-th such operation, and all after it, fail; a write leaves a part behind."""
+    left = hit
+
+    def act(reached: str, args: tuple) -> None:
+        nonlocal left
+        if reached == f"before {operation}":
+            left -= 1
+            if left <= 0:
+                if operation == "write":
+                    os.write(args[0], args[1][: len(args[1]) // 3])
+                raise OSError(number, os.strerror(number), str(args[0]))
+
+    with shimmed(act):
+        return run(out, SHORT)
+
+
+@pytest.mark.parametrize("operation", WRITING)
+def test_a_failing_operation(tmp_path, operation):
+    draw = random.Random(operation)
+    for trial in range(20):
+        out, said = tmp_path / str(trial), tmp_path / f"{trial}.said"
+        number = ERRORS[trial % len(ERRORS)]
+        hit = draw.randrange(1, 12)
+        code = wait(fork(lambda out=out, hit=hit, n=number: failing(out, operation, hit, n), None, said))
+        text = said.read_text()
+        assert code == 1, text
+        assert os.strerror(number) in text
+        assert "crashed" not in text
+        if "cannot save a checkpoint" in text:
+            assert " it needs 0.0 MB, " in text
+            assert " MB are free" in text
+        for path in found(out / "checkpoints"):
+            decode(path.read_bytes())
+        assert not litter(out), (hit, os.strerror(number))
+        if trial < 5:  # each error once
+            assert finish(out, SHORT) == 0
+            assert fingerprint(out) == uninterrupted(SHORT)
+
+
+def test_what_the_kernel_refuses_to_write(tmp_path):
+    """A real limit on the size of a file, at which real writes fall short and then fail."""
+    out, said = tmp_path / "out", tmp_path / "said"
+    assert finish(out, SHORT, "train.save_every=5") == 0
+    kept = steps(out)
+    size = found(out / "checkpoints")[0].stat().st_size
+
+    def work() -> int:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, resource.RLIM_INFINITY))
+        return run(out, "train.meta_steps=10", "train.log_every=1")
+
+    (out / "checkpoints" / f"step-{kept[0]:09d}.ckpt").unlink()
+    assert wait(fork(work, None, said)) == 1
+    assert "File too large" in said.read_text()
+    assert steps(out) == kept[1:]
+    assert not litter(out)
+
+
+def test_metrics_that_cannot_be_written(tmp_path):
+    out, said = tmp_path / "out", tmp_path / "said"
+
+    def work() -> int:
+        from fmaml.log import RunLog
+
+        record = RunLog.record
+
+        def full(self, kind, step, **numbers):
+            if step == 6:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "metrics.jsonl")
+            record(self, kind, step, **numbers)
+
+        RunLog.record = full
+        return run(out, SHORT)
+
+    assert wait(fork(work, None, said)) == 1
+    text = said.read_text()
+    assert "metrics.jsonl: No space left on device; " in text
+    assert f"then `fmaml resume {out}`" in text
+    assert steps(out)[0] == 5
+    assert finish(out, SHORT) == 0
+    assert fingerprint(out) == uninterrupted(SHORT)
+
+
+def test_too_little_room_is_said_before_training(tmp_path):
+    from types import SimpleNamespace
+
+    def work() -> int:
+        shutil.disk_usage = lambda folder: SimpleNamespace(free=5000)
+        return run(tmp_path / "out")
+
+    assert wait(fork(work, None, tmp_path / "said")) == 1
+    said = (tmp_path / "said").read_text()
+    assert "a run needs " in said
+    assert "0.0 MB are free; make room" in said
+    assert found(tmp_path / "out/checkpoints") == []
+
+
+FULL_DISK = """
+import os, shutil, sys
+from pathlib import Path
+sys.path[:0] = [{here!r}, {root!r}]
+import fmaml.keeper, harness
+from fmaml.errors import UserError
+
+disk, save = Path(sys.argv[1]), fmaml.keeper.Keeper.save
+harness.bare(None)
+
+def filling(self, progress):
+    if progress.state.step == 5:
+        (disk / "ballast").write_bytes(bytes(shutil.disk_usage(disk).free // 4096 * 4096 - 40_000))
+    save(self, progress)
+
+fmaml.keeper.Keeper.save = filling
+try:
+    harness.run(disk / "out", "model.hidden=[100, 100]", harness.SHORT)
+except UserError as error:
+    print("refused", error.code, error)
+print("full", harness.steps(disk / "out"), harness.litter(disk))
+(disk / "ballast").unlink()
+fmaml.keeper.Keeper.save = save
+harness.run(disk / "out", "model.hidden=[100, 100]", harness.SHORT)
+print("room", harness.steps(disk / "out"), harness.litter(disk))
+"""
+
+
+def test_a_disk_that_is_really_full(tmp_path):
+    """Memory as a disk, of its own and small: full at the sixth checkpoint, and then with room again."""
+    mount = f"mount -t tmpfs -o size=2m none '{tmp_path}'"
+    probe = ["unshare", "-Urm", "sh", "-c", mount]
+    if not shutil.which("unshare") or subprocess.run(probe, capture_output=True, check=False).returncode:
+        pytest.skip("this machine lets no user mount a file system of his own")
+    here = Path(__file__).parent
+    script = FULL_DISK.format(here=str(here), root=str(Path(durable.__file__).parent.parent))
+    command = f"{mount} && exec '{sys.executable}' -c \"$SCRIPT\" '{tmp_path}'"
+    ended = subprocess.run(
+        ["unshare", "-Urm", "sh", "-c", command],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "SCRIPT": script},
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "(No space left on device): it needs 0.2 MB, 0.0 MB are free; step 4 is safe. Make room" in ended.stdout
+    assert "full [4, 3] []" in ended.stdout
+    assert "room [10, 9] []" in ended.stdout
+
+
+# Places that are no folder to write in
+
+
+@pytest.mark.parametrize("place", ["file", "below a file", "loop", "name too long"])
+def test_a_folder_that_cannot_be_is_refused_before_training(tmp_path, place):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    out = {
+        "file": tmp_path / "file",
+        "below a file": tmp_path / "file" / "out",
+        "loop": tmp_path / "loop" / "out",
+        "name too long": tmp_path / ("x" * 300),
+    }[place]
+    assert wait(fork(lambda: run(out, resume=False), None, tmp_path / "said")) == 2
+    assert "name a folder that can be written" in (tmp_path / "said").read_text()
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_that_may_not_be_written(tmp_path):
+    (tmp_path / "out").mkdir(mode=0o500)
+
+    def work() -> int:
+        if os.geteuid() == 0:  # who may write anywhere
+            os.setuid(65534)
+        with run_folder(str(tmp_path / "out"), "some", resume=False):
+            return 0
+
+    assert wait(fork(work, None, tmp_path / "said")) == 2
+    assert "Permission denied; name a folder that can be written" in (tmp_path / "said").read_text()
+
+
+@pytest.mark.parametrize("name", ["with space", "ümlaut", "new\nline", "-dash", "a/b/c"])
+def test_names_of_folders_are_taken_as_they_are(tmp_path, name):
+    assert finish(tmp_path / name, SHORT) == 0
+    assert fingerprint(tmp_path / name) == uninterrupted(SHORT)
+
+
+def test_a_folder_removed_under_the_run_is_said(tmp_path):
+    out, said = tmp_path / "out", tmp_path / "said"
+
+    def work() -> int:
+        import fmaml.keeper
+
+        save = fmaml.keeper.Keeper.save
+
+        def removing(self, progress):
+            if progress.state.step == 5:
+                shutil.rmtree(out)
+                out.write_text("a file in its place")
+            save(self, progress)
+
+        fmaml.keeper.Keeper.save = removing
+        return run(out, SHORT)
+
+    assert wait(fork(work, None, said)) == 1
+    assert "cannot save a checkpoint" in said.read_text()

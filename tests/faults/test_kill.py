@@ -1,0 +1,189 @@
+"""Killed at any instant, a run goes on to the same bits."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from harness import (
+    PRUNES,
+    SAVES,
+    SAVING,
+    SHORT,
+    SMALL,
+    STEP,
+    STEPS,
+    Page,
+    fingerprint,
+    finish,
+    fork,
+    litter,
+    run,
+    shimmed,
+    steps,
+    uninterrupted,
+    wait,
+)
+
+import fmaml
+
+
+def kill_at_random(folder: Path, kills: int, draw: random.Random) -> dict[str, int]:
+    """Runs in new folders, each killed and gone on with until it is done; how often a kill fell where."""
+    counts = {"kills": 0, "inside a save": 0, "before the first": 0, "litter": 0, "runs": 0}
+    while counts["kills"] < kills:
+        out, done = folder / str(counts["runs"]), False
+        while not done:
+            page = Page()
+            child = fork(lambda out=out, page=page: run(out), page, folder / "said")
+            time.sleep(draw.uniform(0, 0.4))
+            os.kill(child, signal.SIGKILL)
+            code = wait(child)
+            done = code == 0
+            if not done:
+                assert code == -signal.SIGKILL, (folder / "said").read_text()[-2000:]
+                counts["kills"] += 1
+                counts["inside a save"] += page[SAVING]
+                counts["before the first"] += not (page[SAVES] or steps(out) if out.exists() else page[SAVES])
+                counts["litter"] += bool(litter(out))
+                lost = page[STEP] - (steps(out) or [0])[0]
+                assert lost <= 1, f"{lost} steps lost"
+        assert fingerprint(out) == uninterrupted()
+        assert not litter(out)
+        shutil.rmtree(out)
+        counts["runs"] += 1
+    return counts
+
+
+@pytest.mark.parametrize("kills", [200, pytest.param(5000, marks=pytest.mark.slow)])
+def test_kills_at_random_moments(tmp_path, kills, record_property):
+    counts = kill_at_random(tmp_path, kills, random.Random(kills))
+    record_property("counts", counts)
+    print(counts)
+    assert counts["inside a save"] >= 0.3 * counts["kills"], counts
+    assert counts["before the first"] >= 1, counts
+    assert counts["litter"] >= 1, counts
+
+
+POINTS = [f"{when} {name}" for name in ("open", "write", "fsync", "close", "replace") for when in ("before", "after")]
+
+
+def kill_at(out: Path, point: str, hit: int) -> None:
+    """In a child: die at the n-th time that ``point`` is reached; "half write" leaves half of the bytes."""
+    left = hit
+
+    def act(reached: str, args: tuple) -> None:
+        nonlocal left
+        if reached == ("before write" if point == "half write" else point):
+            left -= 1
+            if left == 0:
+                if point == "half write":
+                    os.write(args[0], args[1][: len(args[1]) // 2])
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    with shimmed(act):
+        run(out, SHORT)
+
+
+@pytest.mark.parametrize("point", [*POINTS, "half write"])
+def test_a_kill_at_every_operation_on_files(tmp_path, point):
+    for hit in (1, 2, 3, 5, 9):
+        out = tmp_path / str(hit)
+        assert wait(fork(lambda out=out, hit=hit: kill_at(out, point, hit), None, tmp_path / "said")) == -signal.SIGKILL
+        assert finish(out, SHORT) == 0
+        assert fingerprint(out) == uninterrupted(SHORT)
+        assert not litter(out)
+
+
+@pytest.mark.parametrize("hit", [1, 2, 3, 4, 5])
+def test_a_kill_before_and_after_a_checkpoint_is_pruned(tmp_path, hit):
+    for after in (False, True):
+        page, out = Page(), tmp_path / str(after)
+
+        def work(out=out, page=page, after=after):
+            unlink = Path.unlink
+
+            def dying(path, missing_ok=False):
+                if page[PRUNES] == hit - 1 and not after:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                unlink(path, missing_ok)
+                if page[PRUNES] == hit:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            Path.unlink = dying
+            return run(out, SHORT)
+
+        assert wait(fork(work, page)) == -signal.SIGKILL
+        assert len(steps(out)) >= 2
+        assert finish(out, SHORT) == 0
+        assert fingerprint(out) == uninterrupted(SHORT)
+
+
+def test_a_row_that_was_torn_comes_again_once(tmp_path):
+    out, page = tmp_path / "out", Page()
+    child = fork(lambda: run(out), page)
+    while page[STEP] < 20:
+        time.sleep(0.001)
+    os.kill(child, signal.SIGKILL)
+    wait(child)
+    with open(out / "metrics.jsonl", "ab") as file:
+        file.write(b'{"kind": "train", "step": 23, "query')
+    assert finish(out) == 0
+    assert fingerprint(out) == uninterrupted()
+
+
+def test_a_run_that_is_done_stays_as_it_is(tmp_path):
+    out = tmp_path / "out"
+    assert [finish(out), finish(out)] == [0, 0]
+    assert fingerprint(out) == uninterrupted()
+    assert steps(out) == [STEPS, STEPS - 1]
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(200, marks=pytest.mark.slow)])
+def test_kills_of_the_command_itself(tmp_path, kills):
+    """`fmaml run ... --resume`, again and again, in processes that share nothing, not even the order of their sets."""
+    out, draw = tmp_path / "out", random.Random(kills)
+    command = [
+        sys.executable,
+        "-m",
+        "fmaml",
+        "run",
+        "sinusoid",
+        *SMALL,
+        "--device",
+        "cpu",
+        "--out",
+        str(out),
+        "--resume",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(Path(fmaml.__file__).parent.parent)}
+
+    def start() -> subprocess.Popen:
+        hashes = {"PYTHONHASHSEED": str(draw.randrange(1, 1000))}
+        return subprocess.Popen(
+            command,
+            env=environment | hashes,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    for _ in range(kills):
+        before = steps(out)[:1]
+        child = start()
+        while steps(out)[:1] == before and child.poll() is None:  # until it has come further
+            time.sleep(0.005)
+        time.sleep(draw.uniform(0, 0.1))
+        os.killpg(child.pid, signal.SIGKILL)
+        child.communicate()
+    last = start()
+    assert last.wait(120) == 0, last.communicate()[1]
+    last.communicate()
+    assert fingerprint(out) == uninterrupted()
+    assert (out / "results.json").exists()

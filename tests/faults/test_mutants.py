@@ -1,0 +1,107 @@
+"""The promises taken out of the source, one at a time: each time a test of this folder must fail."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fmaml
+
+ROOT = Path(fmaml.__file__).parent.parent
+MUTANTS = {  # what is left out: file, text, what stands there instead, the test that must fail
+    "sync of the file": (
+        "durable.py",
+        "        os.fsync(handle)\n    finally",
+        "        pass\n    finally",
+        "test_power.py",
+    ),
+    "sync of the folder": (
+        "durable.py",
+        "        raise\n    sync_folder(path.parent)",
+        "        raise",
+        "test_power.py",
+    ),
+    "rename": (
+        "durable.py",
+        "_write_synced(temporary, content)\n        os.replace(temporary, path)",
+        "path.write_bytes(content)",
+        "test_power.py",
+    ),
+    "removing a temporary file": ("durable.py", "            os.unlink(temporary)", "            pass", "test_disk.py"),
+    "sweeping after a kill": ("keeper.py", "        sweep(self.checkpoints)\n", "", "test_kill.py"),
+    "digest": ("checkpoint.py", "if head != MAGIC", "if None and head != MAGIC", "test_damage.py"),
+    "the one before": ("keeper.py", "                continue\n", "                raise\n", "test_damage.py"),
+    "stopping when all are damaged": (
+        "keeper.py",
+        "        if files or _has_rows(",
+        "        if None and (",
+        "test_damage.py",
+    ),
+    "keeping two": ("keeper.py", "[KEEP:]", "[1:]", "test_damage.py"),
+    "optimizer's state": (
+        "keeper.py",
+        'fill(start.state.opt_state, tensors, "optimizer.")',
+        "start.state.opt_state",
+        "test_resume.py",
+    ),
+    "best theta": (
+        "keeper.py",
+        'best_theta = fill(start.best_theta, tensors, "best.")',
+        "best_theta = theta",
+        "test_resume.py",
+    ),
+    "cursor": (
+        "train.py",
+        "range(progress.state.step + 1, meta_steps + 1)",
+        "range(1, meta_steps + 1)",
+        "test_resume.py",
+    ),
+    "seed of the tasks": ("data/sinusoid.py", "task_keys(seed,", "task_keys(torch.seed() % 1000,", "test_resume.py"),
+    "rewinding the metrics": ("run.py", "    rewind(path,", "    0 and rewind(path,", "test_resume.py"),
+    "comparing settings": (
+        "keeper.py",
+        "        compare(self.folder",
+        "        0 and compare(self.folder",
+        "test_resume.py",
+    ),
+    "lock": ("lock.py", "        fcntl.flock(handle, ", "        _ = (handle, ", "test_stop.py"),
+    "exit code": ("run.py", "            return stop.code", "            return 0", "test_stop.py"),
+    "polling in an evaluation": ("train.py", "        poll()\n        yield", "        yield", "test_stop.py"),
+    "saving when stopped": (
+        "train.py",
+        "        guard.settle()\n        save(progress)\n        raise",
+        "        raise",
+        "test_stop.py",
+    ),
+    "guard": ("finite.py", "        elif not verdict:", "        elif None:", "test_finite.py"),
+    "finite checkpoints": ("keeper.py", "        if not finite(", "        if None and not finite(", "test_finite.py"),
+    "naming the inner step": ("finite.py", "        if not finite(phi):", "        if None:", "test_finite.py"),
+    "refusing YAML tags": ("strict_yaml.py", 'if getattr(event, "tag", None)', "if None", "../test_config.py"),
+    "lock of the cache": ("data/cache.py", "held.enter_context(locked(path.parent))", "pass", "test_data.py"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", MUTANTS)
+def test_a_mutant_is_caught(tmp_path, what):
+    name, text, instead, test = MUTANTS[what]
+    for part in ("fmaml", "experiments"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+    path = tmp_path / "fmaml" / name
+    source = path.read_text(encoding="utf-8")
+    assert source.count(text) == 1, f"{name} no longer says {text!r}"
+    path.write_text(source.replace(text, instead), encoding="utf-8")
+    here = Path(__file__).parent
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=line", str(here / test)],
+        cwd=here.parent.parent,
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 1, f"without {what}, {test} still passes:\n{ended.stdout[-2000:]}"
+    assert " failed" in ended.stdout or "FAILED" in ended.stdout

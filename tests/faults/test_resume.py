@@ -1,0 +1,203 @@
+"""A run goes on from each of its steps, with the settings it had, and says what else may not be."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from harness import STEPS, bare, config, fingerprint, finish, fork, run, uninterrupted, wait
+
+import fmaml.keeper
+from fmaml.cli import main
+from fmaml.keeper import found
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory) -> Path:
+    """A run that has kept all its checkpoints."""
+    out = tmp_path_factory.mktemp("history") / "out"
+
+    def work() -> int:
+        fmaml.keeper.KEEP = 1000
+        return run(out)
+
+    assert wait(fork(work)) == 0
+    assert len(found(out / "checkpoints")) == STEPS + 1
+    return out
+
+
+def as_of(history: Path, step: int, out: Path) -> Path:
+    """The folder as it would be, had the run been killed when it had logged more than it had saved."""
+    shutil.copytree(history, out, ignore=shutil.ignore_patterns("*.safetensors"))
+    for path in found(out / "checkpoints"):
+        if path.stem != f"step-{step:09d}":
+            path.unlink()
+    return out
+
+
+@pytest.mark.parametrize("step", range(STEPS + 1))
+def test_from_each_step_to_the_same_bits(history, tmp_path, step):
+    out = as_of(history, step, tmp_path / "out")
+    assert finish(out) == 0
+    assert fingerprint(out) == uninterrupted()
+
+
+def test_another_interval_of_saving_is_the_same_run(tmp_path):
+    assert finish(tmp_path / "out", "train.save_every=7") == 0
+    assert fingerprint(tmp_path / "out") == uninterrupted()
+
+
+def test_the_baseline_goes_on_as_well(tmp_path):
+    """Killed in its second training, by a step that is never done."""
+    with_baseline = ["train.baseline=true", "train.meta_steps=12"]
+    assert finish(tmp_path / "whole", *with_baseline) == 0
+    out = tmp_path / "out"
+
+    def work() -> int:
+        saves = fmaml.keeper.Keeper.save
+
+        def dying(self, progress):
+            saves(self, progress)
+            if self.folder.name == "joint" and progress.state.step == 5:
+                raise KeyboardInterrupt
+
+        fmaml.keeper.Keeper.save = dying
+        return run(out, *with_baseline)
+
+    assert wait(fork(work)) == 99
+    assert finish(out, *with_baseline) == 0
+    for part in (".", "joint"):
+        assert fingerprint(out / part) == fingerprint(tmp_path / "whole" / part)
+
+
+REFUSED = {
+    "seed=1": "config.seed: saved with 0, given 1",
+    "model.hidden=[9]": "config.model.hidden: saved with [8], given [9]",
+    "algorithm.inner_lr=0.02": "config.algorithm.inner_lr: saved with 0.01, given 0.02",
+    "optimizer.lr=0.02": "config.optimizer.lr: saved with 0.01, given 0.02",
+    "optimizer={name: sgd, lr: 0.01}": "config.optimizer.name: saved with adam, given sgd",
+    "data.shots=4": "config.data.shots: saved with 3, given 4",
+    "train.meta_batch=4": "config.train.meta_batch: saved with 3, given 4",
+    "train.clip=1": "config.train.clip: saved with None, given 1",
+    "train.schedule=constant": "config.train.schedule: saved with cosine, given constant",
+    "train.meta_steps=50": "config.train.meta_steps: saved with 40, given 50",
+    "train.validate_tasks=7": "config.train.validate_tasks: saved with 6, given 7",
+    "train.batching=loop": "config.train.batching: saved with auto, given loop",
+    "train.chunk_size=2": "config.train.chunk_size: saved with None, given 2",
+}
+
+
+@pytest.mark.parametrize("override", REFUSED)
+def test_a_changed_setting_is_named_and_nothing_is_touched(history, tmp_path, override):
+    out = as_of(history, 20, tmp_path / "out")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert wait(fork(lambda: run(out, override), None, tmp_path / "said")) == 2
+    said = (tmp_path / "said").read_text()
+    assert REFUSED[override] in said
+    assert "what may change: train.meta_steps (if train.schedule is constant), the device" in said
+    assert {path: path.read_bytes() for path in before if path.name != ".lock"} == {
+        path: content for path, content in before.items() if path.name != ".lock"
+    }
+
+
+@pytest.mark.parametrize(
+    "override", ["train.log_every=1", "train.validate_every=7", "train.save_every=9", "eval.tasks=3"]
+)
+def test_what_may_change_does_not_change_what_is_learnt(history, tmp_path, override):
+    out = as_of(history, 20, tmp_path / "out")
+    assert finish(out, override) == 0
+    assert (out / "last.safetensors").read_bytes() == (history / "last.safetensors").read_bytes()
+    assert override.split("=")[0].split(".")[1] in (out / "config.yaml").read_text()
+
+
+def test_a_longer_run_with_a_constant_rate_is_the_longer_run(tmp_path):
+    constant = ["train.schedule=constant", "train.log_every=1"]
+    assert finish(tmp_path / "long", *constant, "train.meta_steps=20") == 0
+    assert finish(tmp_path / "out", *constant, "train.meta_steps=10") == 0
+    assert finish(tmp_path / "out", *constant, "train.meta_steps=20") == 0
+    one, two = ((tmp_path / name / "last.safetensors").read_bytes() for name in ("long", "out"))
+    assert one == two
+    assert wait(fork(lambda: run(tmp_path / "out", *constant, "train.meta_steps=5"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("patch", "said"),
+    [
+        (lambda: setattr(fmaml.resume, "__version__", "9.9"), "versions.fmaml: saved with 0.1.0, given 9.9"),
+        (lambda: setattr(fmaml.resume, "digest", lambda source: "other"), ", given other"),
+    ],
+)
+def test_other_versions_and_other_data_are_named(history, tmp_path, patch, said):
+    out = as_of(history, 20, tmp_path / "out")
+
+    def work() -> int:
+        patch()
+        return run(out)
+
+    assert wait(fork(work, None, tmp_path / "said")) == 2
+    assert said in (tmp_path / "said").read_text()
+
+
+def test_the_digest_of_the_data_tells_sources_apart():
+    from fmaml.build import call
+    from fmaml.resume import digest
+
+    sources = [call("data", config(*more)["data"], seed=0, device="cpu") for more in ([], ["data.shots=4"], [])]
+    one, two, three = map(digest, sources)
+    assert one == three != two
+
+
+def test_another_device_is_said_and_allowed(history, tmp_path):
+    out = as_of(history, 20, tmp_path / "out")
+
+    def work() -> int:
+        facts = fmaml.run.facts
+        fmaml.run.facts = lambda *args: facts(*args) | {"machine": {"device": "cuda", "threads": 1}}
+        return run(out)
+
+    assert wait(fork(work, None, tmp_path / "said")) == 0
+    assert (
+        "machine.device was cpu and is cuda: from here on the last bits may differ" in (tmp_path / "said").read_text()
+    )
+
+
+# From the command line
+
+
+def test_fmaml_resume_goes_on_in_the_folder(history, tmp_path):
+    out = as_of(history, 13, tmp_path / "out")
+
+    def work() -> int:
+        bare(None)
+        return main(["resume", str(out)])
+
+    assert wait(fork(work, None, tmp_path / "said")) == 0, (tmp_path / "said").read_text()
+    assert fingerprint(out) == uninterrupted()
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path, capsys):
+    assert main(["resume", str(tmp_path)]) == 2
+    assert "holds no config.yaml" in capsys.readouterr().err
+    (tmp_path / "notes.txt").write_text("mine")
+    assert main(["run", "sinusoid", "--resume", "--out", str(tmp_path), "--device", "cpu"]) == 2
+    assert "none of a run to go on with" in capsys.readouterr().err
+    assert main(["run", "sinusoid", "--resume"]) == 2
+    assert "--out" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_used_folder_says_how_to_go_on(history, tmp_path, capsys):
+    out = as_of(history, 13, tmp_path / "out")
+    assert main(["run", "sinusoid", "--out", str(out), "--device", "cpu"]) == 2
+    assert "add --resume to go on with it" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_checkpoint_says_what_it_depends_on(history):
+    from fmaml.checkpoint import decode
+
+    tensors, facts = decode(found(history / "checkpoints")[0].read_bytes())
+    assert {name.partition(".")[0] for name in tensors} == {"theta", "optimizer", "best"}
+    assert facts["config"] == json.loads(json.dumps(config()))
+    assert facts["seed"] == 0
+    assert facts["versions"].keys() == {"fmaml", "torch"}
+    assert (facts["step"], facts["validated"], facts["skipped"]) == (STEPS, STEPS, 0)

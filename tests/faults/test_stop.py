@@ -1,0 +1,152 @@
+"""A signal ends a run after the step at hand, with nothing lost; one folder has one run."""
+
+import os
+import random
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from harness import SAVES, SAVING, STEP, Page, fingerprint, finish, fork, litter, run, steps, uninterrupted, wait
+
+from fmaml import signals
+from fmaml.errors import Stopped, UserError
+from fmaml.lock import locked, refuse_if_held
+
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 128 + signal.SIGUSR1}
+
+
+def begun(out: Path, page: Page, until: int, said: Path) -> int:
+    """A run's process id, once it has come to a step."""
+    child = fork(lambda: run(out), page, said)
+    end = time.monotonic() + 30
+    while page[STEP] < until:
+        assert time.monotonic() < end, said.read_text()
+        time.sleep(0.0005)
+    return child
+
+
+@pytest.mark.parametrize("number", CODES)
+def test_a_signal_saves_and_exits_with_its_code(tmp_path, number):
+    draw = random.Random(number)
+    for trial in range(7):
+        out, page, said = tmp_path / str(trial), Page(), tmp_path / "said"
+        child = begun(out, page, draw.randrange(1, 30), said)
+        time.sleep(draw.uniform(0, 0.02))
+        sent = time.monotonic()
+        os.kill(child, number)
+        assert wait(child) == CODES[number], said.read_text()
+        assert time.monotonic() - sent < 5
+        assert f"`fmaml resume {out}` goes on" in said.read_text()
+        assert steps(out)[0] >= page[STEP]
+        assert not litter(out)
+        assert finish(out) == 0
+        assert fingerprint(out) == uninterrupted()
+
+
+def test_a_signal_during_an_evaluation_does_not_wait_for_its_end(tmp_path):
+    out, page, said = tmp_path / "out", Page(), tmp_path / "said"
+    long = "train.validate_tasks=100000"  # minutes
+
+    def evaluating() -> int:
+        return run(out, long, "train.meta_steps=10")
+
+    child = fork(evaluating, page, said)
+    while page[STEP] < 9:
+        time.sleep(0.001)
+    time.sleep(0.3)
+    sent = time.monotonic()
+    os.kill(child, signal.SIGTERM)
+    assert wait(child) == 143
+    assert time.monotonic() - sent < 5
+    assert steps(out)[0] == 10, "the step before the evaluation was not saved"
+
+
+def test_a_second_signal_inside_a_save_and_a_storm_do_no_harm(tmp_path):
+    for trial in range(5):
+        out, page, said = tmp_path / str(trial), Page(), tmp_path / "said"
+        child = begun(out, page, 5 * trial + 1, said)
+        saves = page[SAVES]
+        os.kill(child, signal.SIGINT)
+        while not page[SAVING] and page[SAVES] == saves:
+            time.sleep(0.0002)
+        for _ in range(20 if trial % 2 else 1):
+            os.kill(child, signal.SIGINT if trial % 2 == 0 else signal.SIGTERM)
+        assert wait(child) in (130, -signal.SIGTERM)  # the latter if it had saved and was on its way out
+        assert finish(out) == 0
+        assert fingerprint(out) == uninterrupted()
+
+
+def test_handlers_only_note_and_are_put_back():
+    before = {number: signal.getsignal(number) for number in CODES}
+    with signals.caught():
+        for number in (signal.SIGUSR1, signal.SIGINT, signal.SIGINT):
+            os.kill(os.getpid(), number)  # no exception here
+        with pytest.raises(Stopped) as stop:
+            signals.poll()
+        assert stop.value.code == CODES[signal.SIGUSR1], "the first signal counts"
+        signals.poll()  # and only once
+    assert {number: signal.getsignal(number) for number in CODES} == before
+
+
+def test_outside_the_main_thread_signals_are_left_alone():
+    before = signal.getsignal(signal.SIGINT)
+    seen = []
+
+    def work() -> None:
+        with signals.caught():
+            seen.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [before]
+
+
+# The folder's lock
+
+
+def test_of_two_runs_in_one_folder_one_runs_and_the_other_names_it(tmp_path):
+    draw = random.Random(0)
+    for trial in range(20):
+        out, said = tmp_path / str(trial), [tmp_path / f"{trial}.{i}" for i in range(2)]
+        page = Page()
+        first = fork(lambda out=out, page=page: run(out, "train.meta_steps=60", resume=False), page, said[0])
+        time.sleep(draw.uniform(0, 0.2))
+        second = fork(lambda out=out: run(out, "train.meta_steps=60", resume=True), None, said[1])
+        start = time.monotonic()
+        codes = {}
+        while len(codes) < 1:
+            for child in (first, second):
+                if os.waitpid(child, os.WNOHANG)[0]:
+                    codes[child] = time.monotonic() - start
+            time.sleep(0.001)
+        (loser,) = codes
+        winner = second if loser == first else first
+        text = said[loser == second].read_text()
+        assert f"in use by process {winner} on {socket.gethostname()}" in text, text
+        assert codes[loser] < 1
+        os.kill(winner, signal.SIGKILL)
+        wait(winner)
+        refuse_if_held(out)  # the kernel has let go at once
+
+
+def test_the_lock_is_asked_for_before_torch_is_imported(tmp_path, monkeypatch, capsys):
+    import sys
+    from types import SimpleNamespace
+
+    from fmaml.cli import main
+
+    monkeypatch.setitem(sys.modules, "fmaml.run", SimpleNamespace(run=lambda *_, **__: pytest.fail("it ran")))
+    with locked(tmp_path):
+        assert main(["run", "sinusoid", "--out", str(tmp_path)]) == 2
+    assert f"in use by process {os.getpid()}" in capsys.readouterr().err
+
+
+def test_a_lock_is_held_for_its_block_and_no_longer(tmp_path):
+    with locked(tmp_path), pytest.raises(UserError, match="in use by process"), locked(tmp_path):
+        pass
+    with locked(tmp_path):
+        pass
