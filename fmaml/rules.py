@@ -37,4 +37,15 @@ def groups_divide_width(config: dict[str, Any]) -> Broken:
         yield "model.width", f'norm = "group" needs a multiple of {GROUPS}; give 8, 16, 32, 64, ...'
 
 
-RULES: list[Callable[[dict[str, Any]], Broken]] = [enough_classes, enough_drawings, groups_divide_width]
+def baseline_has_its_settings(config: dict[str, Any]) -> Broken:
+    algorithm = config["algorithm"]
+    if config["train"]["baseline"] and not {"inner_lr", "steps"} <= algorithm.keys():
+        yield "train.baseline", f"it takes inner_lr and steps of the algorithm, and {algorithm['name']} has none"
+
+
+RULES: list[Callable[[dict[str, Any]], Broken]] = [
+    enough_classes,
+    enough_drawings,
+    groups_divide_width,
+    baseline_has_its_settings,
+]

@@ -17,8 +17,8 @@ from .errors import UserError
 from .log import RunLog, clock
 from .runtime import environment, keep_freed_memory, pick_device
 from .train import meta_test, train
-from .tree import leaves, map_leaves
-from .types import Theta
+from .tree import leaves, map_leaves, take
+from .types import Params, Theta
 
 Contenders = dict[str, tuple[Experiment, Theta]]  # name -> what was trained, and the best theta
 LABELS = {
@@ -35,6 +35,7 @@ def run(config: dict[str, Any], *, device: str = "auto", out: str | None = None,
         keep_freed_memory()
     experiment = build(config, place)
     theta = initial(experiment, config["seed"], place)
+    try_out(config, experiment, theta)
     describe(console, config, experiment, theta, place)
     if dry_run:
         console.print("dry run: everything is in order; nothing was trained or written")
@@ -67,6 +68,16 @@ def initial(experiment: Experiment, seed: int, device: torch.device) -> Theta:
     """The first theta: drawn on the CPU, so that a seed means the same on every device."""
     params = experiment.model.init(torch.Generator().manual_seed(seed))
     return map_leaves(lambda leaf: leaf.to(device), params)
+
+
+@torch.no_grad()
+def try_out(config: dict[str, Any], experiment: Experiment, params: Params) -> None:
+    """The loss of one task, so that an algorithm that cannot work here says so before anything is written."""
+    algorithm, tasks = experiment.algorithm, experiment.source.sample("train", 0, range(1))
+    try:
+        algorithm.loss(algorithm.init(params), take(tasks, 0))
+    except ValueError as error:
+        raise UserError(f"algorithm.name = {config['algorithm']['name']}: {error}") from error
 
 
 def describe(

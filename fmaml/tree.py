@@ -18,6 +18,12 @@ def map_leaves(fn: Callable[..., Any], tree: Any, *others: Any) -> Any:
     return pytree.tree_map(fn, tree, *others)
 
 
+def named_leaves(tree: Any) -> dict[str, Tensor]:
+    """Each leaf by its place, such as "params/conv1.weight"; those of a plain dict keep their names."""
+    places = ((path, leaf) for path, leaf in pytree.tree_flatten_with_path(tree)[0])
+    return {"/".join(str(getattr(key, "key", getattr(key, "idx", key))) for key in path): leaf for path, leaf in places}
+
+
 def detach(tree: Any) -> Any:
     """The same values, cut off from differentiation."""
     return map_leaves(torch.Tensor.detach, tree)

@@ -124,6 +124,8 @@ WRONG: dict[Any, list[str]] = {
     str | None: ["1", "true", "1e-3", "[a]", "{a: b}"],
     or_none(Count): [wrong for wrong in WHOLE if wrong != "null"] + ["0"],
     or_none(Rate): [wrong for wrong in NUMBER if wrong != "null"] + ["0"],
+    str: ["null", "1", "true", "1e-3", "[a]", "{a: b}"],
+    tuple[str, ...]: ["null", "abc", "1", "true", "{a: 1}", "[1]", "[true]", "[[a]]", "[null]"],
     list[Count]: [*LIST, "[0]", "[1.5]", "[40, -1]"],
     tuple[Decay, Decay]: [*LIST, "[0.9]", "[0.9, 0.9, 0.9]", "[0.9, 1]"],
 }
@@ -138,6 +140,8 @@ RIGHT: dict[Any, dict[str, Any]] = {
     str | None: {"null": None, "": None, "/some/where": "/some/where"},
     or_none(Count): {"null": None, "4": 4},
     or_none(Rate): {"null": None, "10": 10.0},
+    str: {"norm1": "norm1", "'1'": "1"},
+    tuple[str, ...]: {"[]": [], "[head.*]": ["head.*"], "['*.bias', conv1.weight]": ["*.bias", "conv1.weight"]},
     list[Count]: {"[]": [], "[40, 40]": [40, 40]},
     tuple[Decay, Decay]: {"[0, 0.99]": [0.0, 0.99]},
 }
