@@ -47,7 +47,7 @@ def labels(batch: Batch, params: Params, head: str, algorithm: str) -> Tensor:
 
 
 def cosines(rows: int, columns: int, like: Tensor) -> Tensor:
-    """A [rows, columns] cosine transform: a start for learnt maps that draws no random numbers, of full rank."""
+    """[rows, columns] of a cosine transform: a start for learnt maps that draws no random numbers; of full rank."""
     row = torch.arange(rows, dtype=like.dtype, device=like.device)[:, None] + 0.5
     column = torch.arange(1, columns + 1, dtype=like.dtype, device=like.device)
     return torch.cos(math.pi / rows * row * column) * math.sqrt(2 / rows)

@@ -67,7 +67,7 @@ def test_defaults_are_filled_in_and_sections_stand_in_a_fixed_order(write):
 @pytest.mark.parametrize(
     ("experiment", "override"),
     [
-        *product(shipped.names(), ["seed=7", "name=1e-3x", "optimizer.eps=1e-12"]),
+        *product(shipped.names(), ["seed=7", "name=1e-3x", "optimizer.lr=1e-12"]),
         ("omniglot", "data.root='on'"),
         ("omniglot", "data.root=~"),
     ],
@@ -299,6 +299,7 @@ def test_keys_that_were_typed_and_slips_are_never_left_out(write):
         (["data.ways=424", "data.rotate=[val]"], "data.ways", "give at most 400"),
         (["data.shots=16"], "data.shots", "with data.queries = 5 that is more than the 20 drawings"),
         (["data.name=glyphs", "data.queries=20"], "data.shots", "with data.queries = 20"),
+        (["algorithm.name=protonet", "train.baseline=true"], "train.baseline", "protonet has none"),
         (["model.norm=group", "model.width=12"], "model.width", 'norm = "group" needs a multiple of 8'),
     ],
 )

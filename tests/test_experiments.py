@@ -6,6 +6,7 @@ import re
 import pytest
 
 from fmaml import shipped
+from fmaml.build import TABLE
 from fmaml.config import load
 from fmaml.strict_yaml import parse
 
@@ -80,6 +81,16 @@ def test_the_published_hyperparameters(name):
     assert config["data"]["queries"] == config["data"]["shots"]
     assert config["data"]["rotate"] == ["train", "val", "test"]
     assert not algorithm["first_order"]
+
+
+def test_every_algorithm_has_an_experiment_of_its_own_and_all_of_them_one_task_and_one_network():
+    family = {name: load(name) for name in NAMES if name.startswith("algorithms/")}
+    others = {config["algorithm"]["name"] for config in family.values()}
+    assert others == set(TABLE["algorithm"])
+    for name, config in family.items():
+        assert name == "algorithms/" + {"maml": "fomaml"}.get(chosen := config["algorithm"]["name"], chosen)
+        for section in ("data", "model"):
+            assert config[section] == load("omniglot")[section]
 
 
 def test_the_wheel_takes_every_folder_of_experiments_along():

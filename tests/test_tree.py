@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from fmaml import Batch
-from fmaml.tree import concat, global_norm, leading, map_leaves, stack, take
+from fmaml.tree import concat, global_norm, leading, map_leaves, named_leaves, stack, take
 
 
 def test_operations_keep_the_kind_of_tree():
@@ -24,3 +24,11 @@ def test_leading_axis_must_be_shared():
     for wrong in ([torch.zeros(3), torch.zeros(2)], [torch.zeros(()), torch.zeros(2)]):
         with pytest.raises(ValueError, match="leading axis"):
             leading(wrong)
+
+
+def test_leaves_are_named_by_their_place():
+    one, two, three = torch.zeros(1), torch.ones(1), torch.ones(2)
+    assert named_leaves({"conv1.weight": one}) == {"conv1.weight": one}
+    nested = named_leaves({"params": {"a.b": one}, "maps": {"a.b": [two, three]}})
+    assert list(nested) == ["params/a.b", "maps/a.b/0", "maps/a.b/1"]
+    assert nested["maps/a.b/1"] is three
