@@ -38,10 +38,10 @@ def outputs_of(params: Params, head: str) -> Tensor:
 def labels(batch: Batch, params: Params, head: str, algorithm: str) -> Tensor:
     """One column a class, [n, outputs]; a row whose label is no class (a filler) is 0.
 
-    Raises ValueError if the targets are not whole numbers, one a row.
+    Raises ValueError if the targets are not class numbers, one a row.
     """
     if batch.y.is_floating_point() or batch.y.ndim != 1:
-        raise ValueError(f"{algorithm}: it compares classes, but these targets are not labels; use maml or r2d2")
+        raise ValueError(f"{algorithm}: it compares classes, but here is not one label for each example; use maml")
     weight = outputs_of(params, head)
     return (batch.y[:, None] == torch.arange(len(weight), device=batch.y.device)).to(weight.dtype)
 
