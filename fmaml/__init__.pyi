@@ -1,6 +1,24 @@
 # The public API: read by type checkers, and by __init__.py, which imports each name when it is first used.
 
+from .algorithms.alfa import alfa as alfa
+from .algorithms.anil import anil as anil
+from .algorithms.boil import boil as boil
+from .algorithms.cavia import cavia as cavia
+from .algorithms.imaml import imaml as imaml
+from .algorithms.joint import joint as joint
+from .algorithms.lslr import lslr as lslr
 from .algorithms.maml import maml as maml
+from .algorithms.mamlpp import mamlpp as mamlpp
+from .algorithms.meta_curvature import meta_curvature as meta_curvature
+from .algorithms.meta_sgd import meta_sgd as meta_sgd
+from .algorithms.proto_maml import proto_maml as proto_maml
+from .algorithms.protonet import protonet as protonet
+from .algorithms.r2d2 import r2d2 as r2d2
+from .algorithms.reptile import reptile as reptile
+from .algorithms.scratch import scratch as scratch
+from .algorithms.warpgrad import warpgrad as warpgrad
+from .anneal import first_then as first_then
+from .anneal import multi_step as multi_step
 from .inner import adapt as adapt
 from .inner import inner_update as inner_update
 from .inner import trajectory as trajectory

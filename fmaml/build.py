@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .schema import definition
+
 if TYPE_CHECKING:
     import torch
 
@@ -27,7 +29,22 @@ TABLE = {  # section -> name -> the function whose parameters are the section's 
     },
     "algorithm": {
         "maml": "fmaml.algorithms.maml:maml",
+        "anil": "fmaml.algorithms.anil:anil",
+        "boil": "fmaml.algorithms.boil:boil",
+        "meta_sgd": "fmaml.algorithms.meta_sgd:meta_sgd",
+        "lslr": "fmaml.algorithms.lslr:lslr",
+        "mamlpp": "fmaml.algorithms.mamlpp:mamlpp",
+        "meta_curvature": "fmaml.algorithms.meta_curvature:meta_curvature",
+        "alfa": "fmaml.algorithms.alfa:alfa",
+        "warpgrad": "fmaml.algorithms.warpgrad:warpgrad",
+        "cavia": "fmaml.algorithms.cavia:cavia",
+        "reptile": "fmaml.algorithms.reptile:reptile",
+        "imaml": "fmaml.algorithms.imaml:imaml",
+        "proto_maml": "fmaml.algorithms.proto_maml:proto_maml",
+        "protonet": "fmaml.algorithms.protonet:protonet",
+        "r2d2": "fmaml.algorithms.r2d2:r2d2",
         "joint": "fmaml.algorithms.joint:joint",
+        "scratch": "fmaml.algorithms.scratch:scratch",
     },
     "optimizer": {
         "sgd": "fmaml.optim:sgd",
@@ -56,8 +73,15 @@ def build(config: dict[str, Any], device: "torch.device") -> Experiment:
     source = call("data", config["data"], seed=config["seed"], device=device)
     model = call("model", config["model"], inputs=source.inputs, outputs=source.outputs)
     loss_fn = supervised(model.apply, source.criterion)
-    algorithm = call("algorithm", config["algorithm"], loss_fn=loss_fn)
+    given = {"loss_fn": loss_fn, "apply": model.apply}
+    algorithm = call("algorithm", config["algorithm"], **{key: given[key] for key in asked(config, given)})
     return Experiment(source, model, loss_fn, algorithm, optimizer(config))
+
+
+def asked(config: dict[str, Any], given: dict[str, Any]) -> list[str]:
+    """What of the ``given`` the algorithm's signature names: the loss, and for a few the network itself."""
+    takes = definition(TABLE["algorithm"][config["algorithm"]["name"]]).args
+    return [arg.arg for arg in (*takes.args, *takes.kwonlyargs) if arg.arg in given]
 
 
 def baseline(config: dict[str, Any], experiment: Experiment) -> Experiment:

@@ -1,18 +1,64 @@
-"""The inner loop: from the meta-parameters theta to a task's parameters phi (arXiv 1703.03400, equation 1)."""
+"""The inner loop: from the meta-parameters theta to a task's parameters phi (arXiv 1703.03400, equation 1).
 
+Every gradient-based algorithm is this one walk with another update. Wherever ``lr`` stands, it is a number, a scalar
+tensor, a dict with one of either (or a tensor of rates) for each parameter's name, or an `Optimizer`: any rule, with
+any state, that may hold tensors of theta, which are then learnt. ``only`` are patterns of parameter names, as in a
+shell ("head.*"): the parameters that the walk may move; the others stay as they are.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
+from itertools import repeat
 from typing import Any
 
 from torch.func import grad
 
-from .tree import detach, map_leaves
-from .types import Batch, LossFn, Params
+from .tree import detach
+from .types import Batch, LossFn, Optimizer, Params
+
+EVERYTHING = ("*",)
 
 
 def descend(params: Params, grads: Params, lr: Any) -> Params:
-    """params - lr * grads; ``lr`` is a number, a scalar tensor, or one of either for each name."""
-    if isinstance(lr, dict):
-        return map_leaves(lambda p, g, a: p - a * g, params, grads, lr)
-    return map_leaves(lambda p, g: p - lr * g, params, grads)
+    """params - lr * grads; ``lr`` is a number, a tensor, or one of either for each name."""
+    rates: dict[str, Any] = lr if isinstance(lr, dict) else dict.fromkeys(params, lr)
+    return {name: p - rates[name] * grads[name] for name, p in params.items()}
+
+
+def descent(lr: Any) -> Optimizer:
+    """The update of `descend`; an `Optimizer` passes as it is."""
+    if isinstance(lr, Optimizer):
+        return lr
+    return Optimizer(lambda params: (), lambda grads, state, params: (descend(params, grads, lr), state))
+
+
+def descent_by_step(rates: Params) -> Optimizer:
+    """Descent with rates [steps] for each name, one an inner step; the last one stays in use after the end."""
+
+    def update(grads: Params, step: int, params: Params) -> tuple[Params, int]:
+        return descend(params, grads, {name: rate[min(step, len(rate) - 1)] for name, rate in rates.items()}), step + 1
+
+    return Optimizer(lambda params: 0, update)
+
+
+def select(params: Params, only: Sequence[str]) -> Params:
+    """The parameters whose names match one of the patterns.
+
+    Raises ValueError if there is no pattern, or one that matches none of them.
+    """
+    if not only:
+        raise ValueError(f"only = []: nothing could be adapted; give patterns of names among {list(params)}")
+    for pattern in only:
+        if not any(fnmatchcase(name, pattern) for name in params):
+            raise ValueError(f"only = {list(only)}: no parameter is named like {pattern!r}; there are {list(params)}")
+    return {name: p for name, p in params.items() if any(fnmatchcase(name, pattern) for pattern in only)}
+
+
+def inner_grad(loss_fn: LossFn, params: Params, moved: Params, batch: Batch, first_order: bool) -> Params:
+    """grad L(phi, D^tr) with respect to the ``moved`` of the ``params``, where those have the values in ``moved``."""
+    fixed, moved = (detach(params), detach(moved)) if first_order else (params, moved)
+    return grad(lambda part: loss_fn({**fixed, **part}, batch))(moved)
 
 
 def inner_update(loss_fn: LossFn, params: Params, batch: Batch, lr: Any, *, first_order: bool = False) -> Params:
@@ -20,20 +66,53 @@ def inner_update(loss_fn: LossFn, params: Params, batch: Batch, lr: Any, *, firs
 
     ``first_order`` takes the gradient as a constant: nothing is differentiated twice (FOMAML), nor recorded for it.
     """
-    grads = grad(loss_fn)(detach(params) if first_order else params, batch)
-    return descend(params, grads, lr)
+    return adapt(loss_fn, params, batch, lr, steps=1, first_order=first_order)
+
+
+def walk(
+    loss_fn: LossFn,
+    params: Params,
+    batches: Iterable[Batch],
+    lr: Any,
+    *,
+    first_order: bool = False,
+    only: Sequence[str] = EVERYTHING,
+) -> Iterator[Params]:
+    """phi_0 = theta, then phi after an inner step on each of the batches."""
+    init, update = descent(lr)
+    moved = select(params, only)
+    state = init(moved)
+    yield params
+    for batch in batches:
+        grads = inner_grad(loss_fn, params, moved, batch, first_order)
+        moved, state = update(grads, state, moved)
+        yield {**params, **moved}
 
 
 def trajectory(
-    loss_fn: LossFn, params: Params, support: Batch, lr: Any, *, steps: int, first_order: bool = False
+    loss_fn: LossFn,
+    params: Params,
+    support: Batch,
+    lr: Any,
+    *,
+    steps: int,
+    first_order: bool = False,
+    only: Sequence[str] = EVERYTHING,
 ) -> list[Params]:
     """[phi_0, phi_1, .., phi_steps] with phi_0 = theta, each one inner step after the one before it."""
-    phis = [params]
-    for _ in range(steps):
-        phis.append(inner_update(loss_fn, phis[-1], support, lr, first_order=first_order))
-    return phis
+    return list(walk(loss_fn, params, repeat(support, steps), lr, first_order=first_order, only=only))
 
 
-def adapt(loss_fn: LossFn, params: Params, support: Batch, lr: Any, *, steps: int, first_order: bool = False) -> Params:
-    """theta -> phi: the last of the `trajectory`."""
-    return trajectory(loss_fn, params, support, lr, steps=steps, first_order=first_order)[-1]
+def adapt(
+    loss_fn: LossFn,
+    params: Params,
+    support: Batch,
+    lr: Any,
+    *,
+    steps: int,
+    first_order: bool = False,
+    only: Sequence[str] = EVERYTHING,
+) -> Params:
+    """theta -> phi: the last of the `trajectory`, of which no other is kept."""
+    phis = walk(loss_fn, params, repeat(support, steps), lr, first_order=first_order, only=only)
+    return deque(phis, maxlen=1).pop()

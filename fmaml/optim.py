@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .ranges import Count, Decay, Natural, NonNegative, Rate
+from .ranges import Count, Decay, Natural, NonNegative, Rate, Rule
 from .tree import global_norm, leaves, map_leaves, zeros_like
 from .types import Optimizer, Theta, Transform
 
@@ -115,6 +115,16 @@ def scale_by_adam(betas: tuple[Decay, Decay], eps: Rate) -> Transform:
         return scaled, {"count": count, "mean": mean, "square": square}
 
     return Transform(init, update)
+
+
+def rule(name: Rule) -> tuple[Transform, ...]:
+    """What stands before the step in a chain, by its name; RMSprop is Adam without a mean, as Reptile uses it."""
+    return {
+        "sgd": (),
+        "momentum": (trace(0.9),),
+        "adam": (scale_by_adam((0.9, 0.999), 1e-8),),
+        "rmsprop": (scale_by_adam((0.0, 0.999), 1e-8),),
+    }[name]
 
 
 def cosine(lr: Rate, steps: Count, *, warmup: Natural = 0, final: NonNegative = 0.0) -> Schedule:

@@ -70,9 +70,15 @@ def meta_step(
 
     ``reduce`` maps (grads, metrics) to their means over all processes; alone, it is the identity.
     """
+    algorithm = at(algorithm, state.step)
     grads, metrics = reduce(meta_grad(algorithm, state.theta, tasks, batching=batching, chunk_size=chunk_size))
     theta, opt_state = optimizer.update(grads, state.opt_state, state.theta)
     return MetaState(theta, opt_state, state.step + 1), metrics
+
+
+def at(algorithm: Algorithm, step: int) -> Algorithm:
+    """The algorithm as it is at a meta-step."""
+    return algorithm if algorithm.at is None else algorithm.at(step)
 
 
 def init_state(algorithm: Algorithm, optimizer: Optimizer, params: Params) -> MetaState:

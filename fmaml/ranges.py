@@ -1,6 +1,6 @@
 """Words for the values a setting may take. Imports no torch: `fmaml.config` reads signatures written in these words."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
@@ -12,3 +12,4 @@ NonNegative = Annotated[float, Ge(0)]
 Unit = Annotated[float, Ge(0), Le(1)]
 Decay = Annotated[float, Ge(0), Lt(1)]  # a momentum or an averaging constant
 Ways = Annotated[int, Ge(2)]
+Rule = Literal["sgd", "momentum", "adam", "rmsprop"]  # what an inner gradient passes through before the step

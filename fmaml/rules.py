@@ -81,6 +81,12 @@ def small_enough_tables(config: dict[str, Any]) -> Broken:
         yield "data.symbols", f"a chain of order {data['order']} needs a table too large; give at most {most}"
 
 
+def baseline_has_its_settings(config: dict[str, Any]) -> Broken:
+    algorithm = config["algorithm"]
+    if config["train"]["baseline"] and not {"inner_lr", "steps"} <= algorithm.keys():
+        yield "train.baseline", f"it takes inner_lr and steps of the algorithm, and {algorithm['name']} has none"
+
+
 RULES: list[Callable[[dict[str, Any]], Broken]] = [
     enough_classes,
     enough_images,
@@ -90,4 +96,5 @@ RULES: list[Callable[[dict[str, Any]], Broken]] = [
     heads_divide_width,
     the_model_reads_the_data,
     small_enough_tables,
+    baseline_has_its_settings,
 ]

@@ -12,7 +12,7 @@ from .build import Experiment, baseline, build
 from .checkpoint import save_params
 from .config import dump
 from .durable import write_durably
-from .errors import RunFailed, Stopped
+from .errors import RunFailed, Stopped, UserError
 from .folder import run_folder, trouble
 from .keeper import Keeper, Progress
 from .log import RunLog, clock, rewind
@@ -20,8 +20,8 @@ from .resume import facts
 from .runtime import environment, keep_freed_memory, pick_device
 from .signals import caught
 from .train import beginning, meta_test, references, train
-from .tree import leaves, map_leaves
-from .types import Theta
+from .tree import leaves, map_leaves, take
+from .types import Params, Theta
 
 Contenders = dict[str, tuple[Experiment, Theta]]  # name -> what was trained, and the best theta
 LABELS = {
@@ -45,6 +45,7 @@ def run(
         keep_freed_memory()
     experiment = build(config, place)
     theta = initial(experiment, config["seed"], place)
+    try_out(config, experiment, theta)
     describe(console, config, experiment, theta, place)
     if dry_run:
         console.print("dry run: everything is in order; nothing was trained or written")
@@ -115,6 +116,16 @@ def initial(experiment: Experiment, seed: int, device: torch.device) -> Theta:
     """The first theta: drawn on the CPU, so that a seed means the same on every device."""
     params = experiment.model.init(torch.Generator().manual_seed(seed))
     return map_leaves(lambda leaf: leaf.to(device), params)
+
+
+@torch.no_grad()
+def try_out(config: dict[str, Any], experiment: Experiment, params: Params) -> None:
+    """The loss of one task, so that an algorithm that cannot work here says so before anything is written."""
+    algorithm, tasks = experiment.algorithm, experiment.source.sample("train", 0, range(1))
+    try:
+        algorithm.loss(algorithm.init(params), take(tasks, 0))
+    except ValueError as error:
+        raise UserError(f"algorithm.name = {config['algorithm']['name']}: {error}") from error
 
 
 def describe(

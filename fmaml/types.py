@@ -54,12 +54,14 @@ class Algorithm(NamedTuple):
     ``loss`` returns the scalar whose gradient is the task's meta-gradient, and metrics, of which ``query_loss`` is
     always the true query loss (the scalar may be a surrogate). ``trajectory(theta, support[, steps])`` gives
     [phi_0, .., phi_steps], by default as many steps as trained with; without it only the last can be reported.
+    ``at(step)`` is the algorithm as it is at that meta-step, where its loss changes during training.
     """
 
     init: Callable[[Params], Theta]
     adapt: Callable[[Theta, Batch], Params]
     loss: Callable[[Theta, Task], tuple[Tensor, Metrics]]
     trajectory: Callable[..., list[Params]] | None = None
+    at: "Callable[[int], Algorithm] | None" = None
 
 
 class Transform(NamedTuple):

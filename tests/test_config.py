@@ -67,7 +67,7 @@ def test_defaults_are_filled_in_and_sections_stand_in_a_fixed_order(write):
 @pytest.mark.parametrize(
     ("experiment", "override"),
     [
-        *product(shipped.names(), ["seed=7", "name=1e-3x", "optimizer.eps=1e-12"]),
+        *product(shipped.names(), ["seed=7", "name=1e-3x", "optimizer.lr=1e-12"]),
         ("omniglot", "data.root='on'"),
         ("omniglot", "data.root=~"),
     ],
@@ -128,12 +128,13 @@ WRONG: dict[Any, list[str]] = {
     str | None: ["1", "true", "1e-3", "[a]", "{a: b}"],
     or_none(Count): [wrong for wrong in WHOLE if wrong != "null"] + ["0"],
     or_none(Rate): [wrong for wrong in NUMBER if wrong != "null"] + ["0"],
+    str: ["null", "1", "true", "1e-3", "[a]", "{a: b}"],
+    tuple[str, ...]: ["null", "abc", "1", "true", "{a: 1}", "[1]", "[true]", "[[a]]", "[null]"],
     list[Count]: [*LIST, "[0]", "[1.5]", "[40, -1]"],
     tuple[Decay, Decay]: [*LIST, "[0.9]", "[0.9, 0.9, 0.9]", "[0.9, 1]"],
     tuple[Unit, Unit, Unit]: [*LIST, "[0.5, 0.5]", "[2, 0, 0]", "[1, 1, -1]"],
     WAYS: [*(wrong for wrong in WHOLE if wrong != "[1]"), "1", "[2]", "[1, 3]", "[2, 3, 4]", "[2, 3.5]", "[]"],
     SHOTS: [*(wrong for wrong in WHOLE if wrong != "[1]"), "0", "[1]", "[0, 3]", "[2, 3, 4]", "[2, abc]", "[]"],
-    str: ["null", "1", "true", "1e-3", "[a]", "{a: b}"],
     Literal[1, 3]: ["null", "2", "rgb", "1.5", "[1]"],
 }
 RIGHT: dict[Any, dict[str, Any]] = {
@@ -148,6 +149,7 @@ RIGHT: dict[Any, dict[str, Any]] = {
     str | None: {"null": None, "": None, "/some/where": "/some/where"},
     or_none(Count): {"null": None, "4": 4},
     or_none(Rate): {"null": None, "10": 10.0},
+    tuple[str, ...]: {"[]": [], "[head.*]": ["head.*"], "['*.bias', conv1.weight]": ["*.bias", "conv1.weight"]},
     list[Count]: {"[]": [], "[40, 40]": [40, 40]},
     tuple[Decay, Decay]: {"[0, 0.99]": [0.0, 0.99]},
     tuple[Unit, Unit, Unit]: {"[1, 0, 0]": [1.0, 0.0, 0.0], "[0.5, 0.25, 0.25]": [0.5, 0.25, 0.25]},
@@ -315,6 +317,7 @@ def test_keys_that_were_typed_and_slips_are_never_left_out(write):
         (["data.name=cifar_fs", "data.shots=[1, 586]"], "data.shots", "more than the 600 images of a class"),
         (["data.name=glyphs", "data.ways=[8, 3]"], "data.ways", "from its least to its greatest; give [3, 8]"),
         (["data.name=folder", "data.root=x", "data.fractions=[0.5, 0.5, 0.5]"], "data.fractions", "add up to 1"),
+        (["algorithm.name=protonet", "train.baseline=true"], "train.baseline", "protonet has none"),
         (["model.norm=group", "model.width=12"], "model.width", 'norm = "group" needs a multiple of 8'),
         ([*MARKOV, "model.heads=3"], "model.width", "model.heads = 3 must divide it"),
         ([*MARKOV, "model.name=conv4"], "model.name", "data.name = markov gives passages of symbols; give transformer"),

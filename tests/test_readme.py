@@ -1,9 +1,15 @@
 """The README's script runs as it stands, and learns."""
 
+import math
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from fmaml.build import TABLE
+from fmaml.checkpoint import load_params
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -17,6 +23,36 @@ def test_script(tmp_path):
     assert len(accuracy) == 4
     assert accuracy[0] < 30
     assert accuracy[-1] > 40
+
+
+def test_an_algorithm_of_ones_own_is_one_file_and_one_word(tmp_path):
+    """The README's example, in a copy of the package: listed, trained, and its rate learnt."""
+    (example,) = re.findall(r"```py\n(.*?)```", README, re.DOTALL)
+    (entry,) = re.findall(r'`("alpha_maml": .*?,)`', README)
+    assert len(example.splitlines()) <= 40
+    top = Path(__file__).parent.parent
+    for folder in ("fmaml", "experiments"):
+        shutil.copytree(top / folder, tmp_path / folder)
+    (tmp_path / "fmaml/algorithms/alpha_maml.py").write_text(example, encoding="utf-8")
+    table = tmp_path / "fmaml/build.py"
+    table.write_text(table.read_text().replace('"algorithm": {', '"algorithm": {' + entry), encoding="utf-8")
+
+    def fmaml(*arguments: str) -> str:
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        command = [sys.executable, "-m", "fmaml", *arguments]
+        ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout
+
+    assert "MAML whose one inner rate is learnt" in fmaml("ls", "algorithms")
+    small = ["data.name=glyphs", "model.width=8", "train.meta_steps=3", "train.meta_batch=2", "train.validate_tasks=2"]
+    fmaml("run", "omniglot", *small, "algorithm.name=alpha_maml", "eval.tasks=2", "--out", "out", "--device", "cpu")
+    theta = load_params(tmp_path / "out/last.safetensors")
+    assert abs(float(theta["log_rate"]) - math.log(0.4)) > 1e-4
+
+
+def test_the_table_of_algorithms_names_them_all():
+    assert set(re.findall(r"^\| `(\w+)`", README, re.MULTILINE)) >= set(TABLE["algorithm"])
 
 
 def test_links_and_pictures_are_there():

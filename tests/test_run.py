@@ -149,10 +149,35 @@ def test_real_omniglot(tmp_path, capsys):
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.rglob("*.yaml")), ids=lambda path: path.stem)
 def test_every_experiment_trains(path, tmp_path):
     small = [*SMALL, "train.meta_steps=2", "train.meta_batch=2", "eval.tasks=2", "eval.steps=1"]
-    small += CHARACTERS if "omniglot" in path.stem else []
+    small += CHARACTERS if "omniglot" in path.stem or path.parent.stem == "algorithms" else []
     small += ["data.name=markov"] if path.stem == "languages" else []
     assert main(["run", str(path), *small, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
     assert all(value.isfinite().all() for value in load_params(tmp_path / "out/best.safetensors").values())
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["algorithm.name=protonet", "algorithm.head=layer3"], "protonet: protonet: it compares classes"),
+        (["algorithm.name=anil"], "anil: only = ['head.*']: no parameter is named like 'head.*'; there are ['layer1.w"),
+    ],
+)
+def test_an_algorithm_that_makes_no_sense_here_is_refused_before_anything_is_written(tmp_path, capsys, settings, said):
+    out = tmp_path / "out"
+    assert main(["run", "sinusoid", *SMALL, "train.baseline=false", *settings, "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert f"algorithm.name = {said}" in error
+    assert "Traceback" not in error
+    assert not out.exists()
+
+
+def test_what_an_algorithm_learns_beside_the_parameters_is_saved_by_name(tmp_path):
+    assert run(tmp_path / "out", "algorithm.name=mamlpp", "algorithm.steps=2", "optimizer.lr=0.01") == 0
+    saved = load_params(tmp_path / "out/last.safetensors")
+    assert saved["rates/conv1.weight"].shape == (2,)
+    assert saved["norms/norm1.bias"].shape == (2, 8)
+    assert saved["params/head.weight"].shape == (5, 8)
+    assert not torch.equal(saved["rates/head.bias"], torch.full((2,), 0.4))
 
 
 def test_the_baseline_stands_beside(tmp_path, capsys):

@@ -13,7 +13,7 @@ from fmaml.ranges import Count, Decay, Natural, Rate, Unit
 from fmaml.schema import GIVEN, REQUIRED, Setting, definition, settings, summary, words
 
 TARGETS = [target for names in TABLE.values() for target in names.values()] + list(NAMELESS.values())
-BY_CODE = {"loss_fn"}  # parameters that no setting supplies, besides GIVEN
+BY_CODE = {"loss_fn", "apply"}  # parameters that no setting supplies, besides GIVEN
 
 
 def read(signature: str, **options) -> dict[str, Setting]:

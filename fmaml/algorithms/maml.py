@@ -9,14 +9,25 @@ from functools import partial
 from ..inner import trajectory
 from ..outer import query_loss
 from ..ranges import Natural, Rate
-from ..types import Algorithm, Batch, LossFn, Params
+from ..types import Algorithm, Batch, LossFn, Optimizer, Params
 
 
-def maml(loss_fn: LossFn, *, inner_lr: Rate, steps: Natural, first_order: bool = False) -> Algorithm:
-    """Learn an initialisation theta from which a few gradient steps fit a new task."""
+def maml(
+    loss_fn: LossFn,
+    *,
+    inner_lr: Rate | Optimizer,
+    steps: Natural,
+    first_order: bool = False,
+    only: tuple[str, ...] = ("*",),
+) -> Algorithm:
+    """Learn an initialisation theta from which a few gradient steps fit a new task.
+
+    ``only`` the parameters named like one of these patterns are adapted. ``inner_lr`` may be any optimizer, such as
+    ``fmaml.momentum(0.1)``.
+    """
 
     def phis(theta: Params, support: Batch, steps: int = steps) -> list[Params]:
-        return trajectory(loss_fn, theta, support, inner_lr, steps=steps, first_order=first_order)
+        return trajectory(loss_fn, theta, support, inner_lr, steps=steps, first_order=first_order, only=only)
 
     def adapt(theta: Params, support: Batch) -> Params:
         return phis(theta, support)[-1]

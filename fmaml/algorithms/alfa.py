@@ -1,0 +1,55 @@
+"""ALFA (Baik, Choi, Choi, Kim and Lee, arXiv 2011.00209): rates and decay from the state of the inner loop.
+
+Section 3.2, layer l:    phi_l = beta_l * phi_l - alpha_l * grad_l L(phi, D_i^tr), ``steps`` times
+                         (alpha, beta) = g(tau), tau = the means of every layer's gradient and parameters
+
+Here alpha_l = inner_lr * (1 + a_l) and beta_l = 1 + b_l, with (a, b) = g(tau) a network of one hidden layer.
+"""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..inner import select, trajectory
+from ..linear import cosines
+from ..outer import query_loss
+from ..ranges import Natural, Rate
+from ..tree import leaves
+from ..types import Algorithm, Batch, LossFn, Optimizer, Params
+
+Theta = dict[str, Any]  # params; hidden [2 L, 2 L], rates [L, 2 L], decays [L, 2 L] with L parameter tensors adapted
+
+
+def alfa(
+    loss_fn: LossFn, *, inner_lr: Rate, steps: Natural, first_order: bool = False, only: tuple[str, ...] = ("*",)
+) -> Algorithm:
+    """MAML whose rates and weight decay a small network makes anew in each inner step; plain MAML at first."""
+
+    def init(params: Params) -> Theta:
+        layers, like = len(select(params, only)), leaves(params)[0]
+        out = {name: like.new_zeros(layers, 2 * layers) for name in ("rates", "decays")}
+        return {"params": dict(params), "hidden": cosines(2 * layers, 2 * layers, like), **out}
+
+    def phis(theta: Theta, support: Batch, steps: int = steps) -> list[Params]:
+        update = generated(theta, inner_lr)
+        return trajectory(loss_fn, theta["params"], support, update, steps=steps, first_order=first_order, only=only)
+
+    def adapt(theta: Theta, support: Batch) -> Params:
+        return phis(theta, support)[-1]
+
+    return Algorithm(init, adapt, partial(query_loss, loss_fn, adapt), phis)
+
+
+def generated(theta: Theta, inner_lr: float) -> Optimizer:
+    """The update above."""
+
+    def update(grads: Params, state: tuple, params: Params) -> tuple[Params, tuple]:
+        means: list[Tensor] = [t.mean() for t in (*grads.values(), *params.values())]
+        h = torch.relu(theta["hidden"] @ torch.stack(means))  # [2 L]
+        alphas, betas = inner_lr * (1 + theta["rates"] @ h), 1 + theta["decays"] @ h  # [L]
+        triples = zip(params.items(), alphas, betas, strict=True)
+        return {name: b * p - a * grads[name] for (name, p), a, b in triples}, state
+
+    return Optimizer(lambda params: (), update)

@@ -1,0 +1,78 @@
+"""Implicit MAML (Rajeswaran, Finn, Kakade and Levine, arXiv 1909.04630).
+
+Equation 3, the inner problem:    phi_i = argmin over phi of L(phi, D_i^tr) + lambda/2 |phi - theta|^2
+Equation 6, its derivative:       d phi_i / d theta = (I + H / lambda)^-1, H the Hessian of L(phi_i, D_i^tr)
+Equation 7, the meta-gradient:    (I + H / lambda) v_i = grad L(phi_i, D_i^ts), by conjugate gradients
+
+The loss <stop(v_i), theta> has the gradient v_i: no inner step is differentiated, nor remembered.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.func import grad, grad_and_value, vjp
+
+from ..inner import adapt as descend_to
+from ..inner import trajectory
+from ..ranges import Count, Natural, Rate
+from ..tree import detach, leaves, map_leaves, zeros_like
+from ..types import Algorithm, Batch, LossFn, Params, Task
+
+
+def imaml(
+    loss_fn: LossFn, *, inner_lr: Rate, steps: Natural, regularization: Rate = 2.0, cg_steps: Count = 5
+) -> Algorithm:
+    """The meta-gradient at the end of the inner loop alone: memory does not grow with its steps."""
+
+    def near(theta: Params) -> LossFn:
+        def proximal(phi: Params, batch: Batch) -> Tensor:
+            gap = map_leaves(torch.sub, phi, theta)
+            return loss_fn(phi, batch) + regularization / 2 * dot(gap, gap)
+
+        return proximal
+
+    def phis(theta: Params, support: Batch, steps: int = steps) -> list[Params]:
+        return trajectory(near(theta), theta, support, inner_lr, steps=steps)
+
+    def adapt(theta: Params, support: Batch) -> Params:
+        return descend_to(near(theta), theta, support, inner_lr, steps=steps)
+
+    def loss(theta: Params, task: Task) -> tuple:
+        phi = detach(adapt(detach(theta), task.support))
+        target, query = grad_and_value(loss_fn)(phi, task.query)
+        hessian = vjp(lambda p: grad(loss_fn)(p, task.support), phi)[1]
+
+        def matrix(v: Params) -> Params:
+            return map_leaves(lambda a, h: a + h / regularization, v, hessian(v)[0])
+
+        v = detach(conjugate_gradients(matrix, target, cg_steps))
+        return dot(v, theta), {"query_loss": query}
+
+    return Algorithm(dict, adapt, loss, phis)
+
+
+def conjugate_gradients(matrix: Callable[[Params], Params], b: Params, steps: int) -> Params:
+    """x with matrix(x) = b, after ``steps`` steps from 0; where the curvature is not positive x stays as it is."""
+    x, residual, direction = zeros_like(b), b, b
+    size = dot(b, b)
+    for _ in range(steps):
+        image = matrix(direction)
+        rate = ratio(size, dot(direction, image))
+        x, residual = along(x, rate, direction), along(residual, -rate, image)
+        before, size = size, dot(residual, residual)
+        direction = along(residual, ratio(size, before), direction)
+    return x
+
+
+def along(a: Params, rate: Tensor, b: Params) -> Params:
+    return map_leaves(lambda x, y: x + rate * y, a, b)
+
+
+def dot(a: Params, b: Params) -> Tensor:
+    return torch.stack(leaves(map_leaves(lambda x, y: (x * y).sum(), a, b))).sum()
+
+
+def ratio(a: Tensor, b: Tensor) -> Tensor:
+    """a / b, and 0 where b is not positive."""
+    return torch.where(b > 0, a / torch.where(b > 0, b, 1), 0)

@@ -1,0 +1,79 @@
+"""MAML++ (Antoniou, Edwards and Storkey, arXiv 1810.09502, section 4), each of its parts a switch of its own.
+
+Inner step k:       phi_l = phi_l - alpha_lk * grad_l L(phi, D_i^tr)              ``learn_rates`` (LSLR)
+                    the norms' scales and shifts are theta's own for each k       ``norms_by_step`` (BNWB)
+Outer loop:         min over theta of sum_i sum_k w_k L(phi_ik, D_i^ts)           ``multi_step_until`` (MSL)
+                    with first-order gradients before a meta-step                 ``first_order_until`` (DA)
+
+The cosine outer rate is ``train.schedule``. Norms use the statistics of the batch at hand, so each step has its own.
+"""
+
+from functools import partial
+from typing import Any
+
+from ..anneal import first_then, multi_step
+from ..inner import descent, descent_by_step, select, trajectory
+from ..optim import chain, rule
+from ..outer import query_loss
+from ..ranges import Count, Natural, Rate, Rule
+from ..tree import map_leaves
+from ..types import Algorithm, Batch, LossFn, Optimizer, Params
+
+Theta = dict[str, Any]  # params; rates: name -> [steps]; norms: name -> [steps, *shape]; those that are switched on
+
+
+def mamlpp(
+    loss_fn: LossFn,
+    *,
+    inner_lr: Rate,
+    steps: Count,
+    learn_rates: bool = True,
+    norms_by_step: bool = True,
+    multi_step_until: Natural = 0,
+    first_order_until: Natural = 0,
+    only: tuple[str, ...] = ("*",),
+    inner: Rule = "sgd",
+    norms: tuple[str, ...] = ("norm*",),
+) -> Algorithm:
+    """MAML made stable: learnt rates, norms by step, multi-step loss, first order at first; each can be switched off.
+
+    ``norms`` are patterns of the names that ``norms_by_step`` takes out of the inner descent. Rates and norms of the
+    last step serve every step beyond ``steps``.
+    """
+
+    def init(params: Params) -> Theta:
+        rates = map_leaves(lambda p: p.new_full((steps,), inner_lr), params)
+        theta = {"params": dict(params)} | ({"rates": rates} if learn_rates else {})
+        if not norms_by_step:
+            return theta
+        return theta | {"norms": map_leaves(lambda p: p.expand(steps, *p.shape).clone(), select(params, norms))}
+
+    def phis(theta: Theta, support: Batch, steps: int = steps, first_order: bool = False) -> list[Params]:
+        update = chain(*rule(inner), descent_by_step(theta["rates"]) if learn_rates else descent(inner_lr))
+        update = replaced_by_step(update, theta["norms"]) if norms_by_step else update
+        return trajectory(loss_fn, theta["params"], support, update, steps=steps, first_order=first_order, only=only)
+
+    def algorithm(first_order: bool) -> Algorithm:
+        walk = partial(phis, first_order=first_order)
+
+        def adapt(theta: Theta, support: Batch) -> Params:
+            return walk(theta, support)[-1]
+
+        return Algorithm(init, adapt, partial(query_loss, loss_fn, adapt), walk)
+
+    weighted = [multi_step(algorithm(order), loss_fn, until=multi_step_until) for order in (True, False)]
+    return first_then(*weighted, until=first_order_until)
+
+
+def replaced_by_step(optimizer: Optimizer, values: Params) -> Optimizer:
+    """``optimizer`` on all other names; after step k those of ``values`` [steps, *shape] have their k-th value."""
+
+    def others(params: Params) -> Params:
+        return {name: p for name, p in params.items() if name not in values}
+
+    def update(grads: Params, state: tuple, params: Params) -> tuple[Params, tuple]:
+        step, own = state
+        moved, own = optimizer.update(others(grads), own, others(params))
+        return {**moved, **{name: v[min(step, len(v) - 1)] for name, v in values.items()}}, (step + 1, own)
+
+    return Optimizer(lambda params: (0, optimizer.init(others(params))), update)

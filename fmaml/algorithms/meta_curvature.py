@@ -1,0 +1,58 @@
+"""Meta-Curvature (Park and Oliva, arXiv 1902.03356): a learnt linear map of each inner gradient.
+
+Section 3:    MC(G) = G x_1 M_o x_2 M_i x_3 M_f for a gradient [outputs, inputs, positions of the filter]
+              phi_i = theta - alpha * MC(grad L(theta, D_i^tr)), ``steps`` times
+"""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..inner import descent, trajectory
+from ..optim import chain
+from ..outer import query_loss
+from ..ranges import Natural, Rate
+from ..types import Algorithm, Batch, LossFn, Params, Transform
+
+Theta = dict[str, Any]  # params; maps: name -> the matrices of each axis, in order
+
+
+def meta_curvature(
+    loss_fn: LossFn, *, inner_lr: Rate, steps: Natural, first_order: bool = False, only: tuple[str, ...] = ("*",)
+) -> Algorithm:
+    """MAML with one learnt matrix for each axis of each parameter's gradient, the identity at first."""
+
+    def init(params: Params) -> Theta:
+        maps = {name: [torch.eye(n, dtype=p.dtype, device=p.device) for n in axes(p)] for name, p in params.items()}
+        return {"params": dict(params), "maps": maps}
+
+    def phis(theta: Theta, support: Batch, steps: int = steps) -> list[Params]:
+        update = chain(mapped(theta["maps"]), descent(inner_lr))
+        return trajectory(loss_fn, theta["params"], support, update, steps=steps, first_order=first_order, only=only)
+
+    def adapt(theta: Theta, support: Batch) -> Params:
+        return phis(theta, support)[-1]
+
+    return Algorithm(init, adapt, partial(query_loss, loss_fn, adapt), phis)
+
+
+def axes(p: Tensor) -> tuple[int, ...]:
+    """[outputs, inputs, positions]: the axes behind the second are taken as one."""
+    return tuple(p.shape) if p.ndim <= 2 else tuple(p.flatten(2).shape)
+
+
+def mapped(maps: dict[str, list[Tensor]]) -> Transform:
+    """Each axis of each gradient times its matrix."""
+
+    def along(name: str, g: Tensor) -> Tensor:
+        h = g.reshape(axes(g))
+        for axis, matrix in enumerate(maps[name]):
+            h = (matrix @ h.movedim(axis, -2)).movedim(-2, axis) if h.ndim > 1 else matrix @ h
+        return h.reshape(g.shape)
+
+    def update(grads: Params, state: tuple, params: Params) -> tuple[Params, tuple]:
+        return {name: along(name, g) for name, g in grads.items()}, state
+
+    return Transform(lambda params: (), update)

@@ -1,0 +1,52 @@
+"""Reptile (Nichol, Achiam and Schulman, arXiv 1803.02999), algorithm 2.
+
+phi_i = ``steps`` updates of theta on D_i^tr;    theta' = theta + epsilon * mean_i (phi_i - theta)
+
+The loss 1/2 |theta - stop(phi_i)|^2 has the gradient theta - phi_i: with `fmaml.sgd` its rate is epsilon.
+"""
+
+from collections.abc import Iterator
+from itertools import count, islice
+from math import gcd
+
+import torch
+
+from ..inner import descent, walk
+from ..optim import chain, rule
+from ..ranges import Count, Natural, Rate, Rule
+from ..tree import detach, leaves, map_leaves
+from ..types import Algorithm, Batch, LossFn, Params, Task
+
+GOLDEN = 0.618  # of the way around: numbers of turns by it fall far from each other
+
+
+def reptile(
+    loss_fn: LossFn, *, inner_lr: Rate, steps: Natural, minibatch: Count | None = None, inner: Rule = "sgd"
+) -> Algorithm:
+    """Pull theta towards what each task makes of it; no second derivative, and no query set in training.
+
+    Each inner step sees ``minibatch`` examples of the support set, by default all of them.
+    """
+
+    def phis(theta: Params, support: Batch, steps: int = steps) -> list[Params]:
+        update = chain(*rule(inner), descent(inner_lr))
+        return list(walk(loss_fn, theta, islice(minibatches(support, minibatch), steps), update, first_order=True))
+
+    def adapt(theta: Params, support: Batch) -> Params:
+        return phis(theta, support)[-1]
+
+    def loss(theta: Params, task: Task) -> tuple:
+        phi = detach(adapt(detach(theta), task.support))
+        gaps = map_leaves(lambda p, q: (p - q).square().sum(), theta, phi)
+        return torch.stack(leaves(gaps)).sum() / 2, {"query_loss": loss_fn(phi, task.query)}
+
+    return Algorithm(dict, adapt, loss, phis)
+
+
+def minibatches(batch: Batch, size: int | None) -> Iterator[Batch]:
+    """Without end, ``size`` examples at a time; each comes once before any comes again, neighbours far apart."""
+    n = len(batch.y)
+    stride = next(s for s in count(max(1, round(GOLDEN * n))) if gcd(s, n) == 1)
+    for first in count(0, size or n):
+        rows = [(first + i) * stride % n for i in range(size or n)]
+        yield batch if size is None else Batch(batch.x[rows], batch.y[rows])

@@ -1,0 +1,59 @@
+"""A preconditioner in the manner of WarpGrad (Flennerhag et al., arXiv 1909.00025).
+
+The inner step:       phi' = phi - alpha * P grad L(phi, D_i^tr), P = W W' on the outputs of each layer
+The loss for W:       mean over k of L(stop(phi_k) - alpha * P stop(grad L(phi_k, D_i^tr)), D_i^ts)
+The loss for theta:   1/2 |theta - stop(phi_K)|^2, as in Reptile
+
+W is learnt from every point of the walk, through that one step alone: memory does not grow with the steps.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..inner import descent, trajectory
+from ..optim import chain
+from ..ranges import Count, Rate
+from ..tree import detach, leaves, map_leaves
+from ..types import Algorithm, Batch, LossFn, Params, Task, Transform
+
+Theta = dict[str, Any]  # params; warps: name -> [outputs, outputs]
+
+
+def warpgrad(loss_fn: LossFn, *, inner_lr: Rate, steps: Count, only: tuple[str, ...] = ("*",)) -> Algorithm:
+    """Learn the geometry in which plain gradient descent fits new tasks, the identity at first."""
+
+    def init(params: Params) -> Theta:
+        warps = {name: torch.eye(len(p) if p.ndim else 1, dtype=p.dtype, device=p.device) for name, p in params.items()}
+        return {"params": dict(params), "warps": warps}
+
+    def walked(theta: Theta, params: Params, support: Batch, steps: int) -> list[Params]:
+        update = chain(warped(theta["warps"]), descent(inner_lr))
+        return trajectory(loss_fn, params, support, update, steps=steps, first_order=True, only=only)
+
+    def phis(theta: Theta, support: Batch, steps: int = steps) -> list[Params]:
+        return walked(theta, theta["params"], support, steps)
+
+    def adapt(theta: Theta, support: Batch) -> Params:
+        return phis(theta, support)[-1]
+
+    def loss(theta: Theta, task: Task) -> tuple:
+        *before, last = detach(phis(detach(theta), task.support))
+        each = [loss_fn(walked(theta, phi, task.support, 1)[-1], task.query) for phi in before]
+        gaps = map_leaves(lambda p, q: (p - q).square().sum(), theta["params"], last)
+        return sum(each) / len(each) + torch.stack(leaves(gaps)).sum() / 2, {"query_loss": loss_fn(last, task.query)}
+
+    return Algorithm(init, adapt, loss, phis)
+
+
+def warped(warps: dict[str, Tensor]) -> Transform:
+    """W W' on the first axis of each gradient."""
+
+    def along(w: Tensor, g: Tensor) -> Tensor:
+        return (w @ (w.T @ g.reshape(len(w), -1))).reshape(g.shape)
+
+    def update(grads: Params, state: tuple, params: Params) -> tuple[Params, tuple]:
+        return {name: along(warps[name], g) for name, g in grads.items()}, state
+
+    return Transform(lambda params: (), update)

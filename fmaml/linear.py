@@ -1,0 +1,53 @@
+"""The last, linear layer of a network, by name: what goes into it, and another in its place.
+
+With ``head = "head"`` it is the parameters ``head.weight`` [outputs, features] and ``head.bias`` [outputs]. What it
+makes of a batch can be read off without a second network: with the identity for a weight it returns its inputs.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from .types import Batch, Params
+
+
+def features(apply, params: Params, x: Tensor, head: str) -> Tensor:
+    """What the layer ``head`` is given, [n, features]."""
+    weight = outputs_of(params, head)
+    size = weight.shape[1]
+    plain = torch.eye(size, dtype=weight.dtype, device=weight.device), weight.new_zeros(size)
+    return apply(with_head(params, *plain, head), x)
+
+
+def with_head(params: Params, weight: Tensor, bias: Tensor, head: str) -> Params:
+    """The parameters with another last layer; ``weight`` [outputs, features], ``bias`` [outputs]."""
+    return {**params, f"{head}.weight": weight, f"{head}.bias": bias}
+
+
+def outputs_of(params: Params, head: str) -> Tensor:
+    """``head.weight`` [outputs, features]; ValueError if the network has no such layer."""
+    weight = params.get(f"{head}.weight")
+    if weight is None or weight.ndim != 2 or f"{head}.bias" not in params:
+        raise ValueError(
+            f"head = {head!r}: there is no linear layer {head}.weight with {head}.bias; there are {list(params)}"
+        )
+    return weight
+
+
+def labels(batch: Batch, params: Params, head: str, algorithm: str) -> Tensor:
+    """One column a class, [n, outputs]; a row whose label is no class (a filler) is 0.
+
+    Raises ValueError if the targets are not class numbers, one a row.
+    """
+    if batch.y.is_floating_point() or batch.y.ndim != 1:
+        raise ValueError(f"{algorithm}: it compares classes, but here is not one label for each example; use maml")
+    weight = outputs_of(params, head)
+    return (batch.y[:, None] == torch.arange(len(weight), device=batch.y.device)).to(weight.dtype)
+
+
+def cosines(rows: int, columns: int, like: Tensor) -> Tensor:
+    """[rows, columns] of a cosine transform: a start for learnt maps that draws no random numbers; of full rank."""
+    row = torch.arange(rows, dtype=like.dtype, device=like.device)[:, None] + 0.5
+    column = torch.arange(1, columns + 1, dtype=like.dtype, device=like.device)
+    return torch.cos(math.pi / rows * row * column) * math.sqrt(2 / rows)
