@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import io
 import os
 import re
 import sys
@@ -47,9 +48,13 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(argv: list[str] | None = None) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without ± and → gets a question mark, not a traceback
+            stream.reconfigure(errors="replace")
     try:
         code = dispatch(sys.argv[1:] if argv is None else argv)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code
     except UserError as error:
         if os.environ.get("FMAML_DEBUG"):
@@ -60,8 +65,13 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
+    except OSError as error:  # of the output itself, such as a full disk; all others have their own message
+        if os.environ.get("FMAML_DEBUG"):
+            raise
+        note(f"{error.filename or 'the output'}: {error.strerror or error}; write it elsewhere")
+        return 2
 
 
 def dispatch(argv: list[str]) -> int:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from .data.source import Metric
 from .durable import write_durably
@@ -28,11 +29,13 @@ class RunLog:
         self.begun = time.perf_counter() - seconds
         self.lined = -LINE_EVERY_S
         self.bar = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=None),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[numbers]}"),
-            TimeRemainingColumn(compact=True),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[numbers]}", table_column=Column(overflow="ellipsis", no_wrap=True)),
+            TimeRemainingColumn(
+                compact=True, elapsed_when_finished=True, table_column=Column(no_wrap=True, min_width=5)
+            ),
+            BarColumn(bar_width=None, table_column=Column(ratio=1)),
+            speed_estimate_period=300,
             console=console,
             disable=not console.is_terminal,
         )
@@ -68,7 +71,7 @@ class RunLog:
 
     def _show_train(self, step: int, seconds: float, numbers: dict[str, float]) -> None:
         text = (
-            f"step {step}/{self.meta_steps}  query loss {numbers['query_loss']:.3f}  "
+            f"query loss {numbers['query_loss']:.3f}  "
             f"{self.metric.name} {self.metric.write(numbers['before'])} → {self.metric.write(numbers['after'])}  "
             f"{numbers['tasks_per_second']:.0f} tasks/s"
         )
@@ -76,7 +79,9 @@ class RunLog:
         if not self.console.is_terminal and (seconds - self.lined >= LINE_EVERY_S or step == self.meta_steps):
             self.lined = seconds
             left = seconds / step * (self.meta_steps - step)
-            self.console.print(f"{text}  {clock(left)} left", highlight=False, soft_wrap=True)
+            self.console.print(
+                f"step {step}/{self.meta_steps}  {text}  {clock(left)} left", highlight=False, soft_wrap=True
+            )
 
 
 def rewind(path: Path, step: int, validated: int) -> None:

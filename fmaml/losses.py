@@ -29,7 +29,9 @@ def bits(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def mse(output: Tensor, y: Tensor) -> Tensor:
-    """Mean squared error over all entries; both [n, *target]."""
+    """Mean squared error over all entries; both [n, *target]. Raises ValueError if their shapes differ."""
+    if output.shape != y.shape:
+        raise ValueError(f"mse: output {list(output.shape)} and y {list(y.shape)} must have the same shape")
     return (output - y).square().mean()
 
 
@@ -40,6 +42,9 @@ def accuracy(logits: Tensor, y: Tensor) -> Tensor:
     """
     right = (logits.argmax(-1) == y).to(logits.dtype).sum()
     return right / (y != IGNORED).sum()
+
+
+TOGETHER = 256  # examples of a task that `inductive` has in memory at a time
 
 
 def supervised(apply: Apply, criterion: Criterion) -> LossFn:
@@ -73,7 +78,8 @@ def inductive(apply: Apply, criterion: Criterion) -> MetricFn:
         return apply(params, torch.cat([support, x[None]]))[-1]
 
     def metric_fn(params: Params, task: Task) -> Tensor:
-        outputs = vmap(predict, (None, None, 0))(params, task.support.x, task.query.x)
+        few = max(1, TOGETHER // (len(task.support.x) + 1))
+        outputs = vmap(predict, (None, None, 0), chunk_size=few)(params, task.support.x, task.query.x)
         return criterion(outputs, task.query.y)
 
     return metric_fn

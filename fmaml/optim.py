@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .ranges import Count, Decay, Natural, NonNegative, Rate, Rule
-from .tree import global_norm, leaves, map_leaves, zeros_like
+from .tree import global_norm, leaves, map_leaves, sqrt, zeros_like
 from .types import Optimizer, Theta, Transform
 
 Schedule = Callable[[Tensor], Tensor]
@@ -73,7 +73,7 @@ def clip_by_global_norm(max_norm: Rate) -> Transform:
     """Scale the gradients down to ``max_norm`` where their Euclidean norm, all leaves together, exceeds it."""
 
     def update(grads: Theta, state: tuple, theta: Theta) -> tuple[Theta, tuple]:
-        scale = (max_norm / global_norm(grads).clamp(min=max_norm)).detach()
+        scale = max_norm / global_norm(grads).clamp(min=max_norm)
         return map_leaves(lambda g: g * scale, grads), state
 
     return Transform(_nothing, update)
@@ -111,7 +111,7 @@ def scale_by_adam(betas: tuple[Decay, Decay], eps: Rate) -> Transform:
         mean = map_leaves(lambda m, g: b1 * m + (1 - b1) * g, state["mean"], grads)
         square = map_leaves(lambda v, g: b2 * v + (1 - b2) * g * g, state["square"], grads)
         debias1, debias2 = 1 - b1**count, 1 - b2**count
-        scaled = map_leaves(lambda m, v: (m / debias1) / (_sqrt(v / debias2) + eps), mean, square)
+        scaled = map_leaves(lambda m, v: (m / debias1) / (sqrt(v / debias2) + eps), mean, square)
         return scaled, {"count": count, "mean": mean, "square": square}
 
     return Transform(init, update)
@@ -148,9 +148,3 @@ def _count(theta: Theta) -> Tensor:
 
 def _nothing(theta: Theta) -> tuple:
     return ()
-
-
-def _sqrt(v: Tensor) -> Tensor:
-    """The square root with derivative 0 at 0: an unused parameter must not turn the meta-gradient into NaN."""
-    positive = v > 0
-    return torch.where(positive, v, 1).sqrt() * positive

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
-from .tree import add, concat, leading, map_leaves, take
+from .tree import add, concat, detach, leading, map_leaves, take
 from .types import Algorithm, Batch, LossFn, MetaState, MetricFn, Metrics, Optimizer, Params, Task, Theta
 
 Batching = Literal["vmap", "loop", "auto"]
@@ -83,7 +83,7 @@ def at(algorithm: Algorithm, step: int) -> Algorithm:
 
 def init_state(algorithm: Algorithm, optimizer: Optimizer, params: Params) -> MetaState:
     """The state before the first meta-step, from a model's initial parameters."""
-    theta = algorithm.init(params)
+    theta = detach(algorithm.init(params))
     return MetaState(theta, optimizer.init(theta), 0)
 
 

@@ -66,10 +66,10 @@ def by_inner_step(curves: Curves, metric: Metric, title: str, chance: float | No
 
 
 def finish(axes: Any, metric: Metric) -> None:
-    """Scale, grid and legend: a fraction runs from 0 to 1, an error from 0; curves seldom cross the middle."""
+    """Scale, grid and legend: a fraction runs from 0 to 1, an error from 0; the legend where it hides least."""
     axes.set_ylim(0, 1.02 if metric.style.endswith("%") else None)
     axes.grid(alpha=0.3)
-    axes.legend(loc="center right")
+    axes.legend(loc="best")
 
 
 def image_task(task: Task, predicted: Tensor) -> Figure:
@@ -113,6 +113,8 @@ def draw(axis: Any, image: Tensor) -> None:
 
 def smooth(values: np.ndarray) -> np.ndarray:
     """A running mean over a twentieth of the values."""
+    if not len(values):
+        return values
     width = max(1, len(values) // 20)
     padded = np.pad(values, (width // 2, width - 1 - width // 2), mode="edge")
     return np.convolve(padded, np.ones(width) / width, mode="valid")

@@ -74,6 +74,11 @@ def the_model_reads_the_data(config: dict[str, Any]) -> Broken:
         yield "model.name", f"it reads passages of symbols, and data.name = {data} gives none; give conv4 or mlp"
 
 
+def images_for_conv4(config: dict[str, Any]) -> Broken:
+    if config["model"]["name"] == "conv4" and config["data"]["name"] == "sinusoid":
+        yield "model.name", "it needs images, and data.name = sinusoid gives numbers; give mlp"
+
+
 def small_enough_tables(config: dict[str, Any]) -> Broken:
     data = config["data"]
     if data["name"] == "markov" and data["symbols"] ** (data["order"] + 1) > LARGEST_TABLE:
@@ -95,6 +100,7 @@ RULES: list[Callable[[dict[str, Any]], Broken]] = [
     groups_divide_width,
     heads_divide_width,
     the_model_reads_the_data,
+    images_for_conv4,
     small_enough_tables,
     baseline_has_its_settings,
 ]

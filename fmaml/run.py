@@ -48,14 +48,14 @@ def run(
     try_out(config, experiment, theta)
     describe(console, config, experiment, theta, place)
     if dry_run:
-        console.print("dry run: everything is in order; nothing was trained or written")
+        console.print("dry run: everything is in order; nothing was trained")
         return 0
 
     with run_folder(out, config["name"], resume) as folder, caught():
         try:
             work(console, folder, config, experiment, theta, place)
         except Stopped as stop:
-            console.print(f"stopped; `fmaml resume {folder}` goes on", highlight=False, soft_wrap=True)
+            console.print(f"stopped; `fmaml resume {folder}` goes on", highlight=False, markup=False, soft_wrap=True)
             return stop.code
         except BrokenPipeError:  # of the console
             raise
@@ -136,7 +136,7 @@ def describe(
         f"[bold]{config['name']}[/]: {config['algorithm']['name']} on {config['data']['name']}, "
         f"{experiment.source.about['protocol']}; {config['model']['name']} with {size:,} parameters, on {device}",
         highlight=False,
-        soft_wrap=True,
+        soft_wrap=not console.is_terminal,  # a log file gets one line
     )
 
 
@@ -160,7 +160,7 @@ def finish(console: Console, folder: Path, config: dict[str, Any], contenders: C
     about = {**source.about, **evaluated, "protocol": protocol}
     report.write_results(folder / "results.json", results, source.metric, about)
     report.write_pictures(folder, experiment, theta, results, config["eval"]["steps"])
-    console.print(f"everything is in {folder}", highlight=False, soft_wrap=True)
+    console.print(f"everything is in {folder}", highlight=False, markup=False, soft_wrap=True)
 
 
 def label(key: tuple[str, str], contenders: int, settings: int) -> str:

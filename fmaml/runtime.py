@@ -56,7 +56,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "system": platform.platform(),
         "fmaml": version("fmaml"),
         "commit": commit(),
-        "versions": {name: version(name) for name in packages},
+        "versions": {name: version(name) for name in packages} | {"torch": torch.__version__},
     }
 
 
@@ -79,6 +79,7 @@ def commit() -> str | None:
         ).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # not a repository that merely surrounds us
         return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
         return None

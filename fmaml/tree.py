@@ -33,7 +33,13 @@ def add(a: Any, b: Any) -> Any:
 
 def global_norm(tree: Any) -> Tensor:
     """The Euclidean norm of all leaves taken together, a scalar."""
-    return torch.stack([leaf.square().sum() for leaf in leaves(tree)]).sum().sqrt()
+    return sqrt(torch.stack([leaf.square().sum() for leaf in leaves(tree)]).sum())
+
+
+def sqrt(v: Tensor) -> Tensor:
+    """The square root with derivative 0 at 0: an unused parameter must not turn the meta-gradient into NaN."""
+    positive = v > 0
+    return torch.where(positive, v, 1).sqrt() * positive
 
 
 def take(tree: Any, index: int | slice) -> Any:

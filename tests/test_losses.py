@@ -26,3 +26,8 @@ def test_accuracy_counts_rows():
 def test_supervised_composes():
     loss_fn = fmaml.supervised(lambda p, x: p["w"] * x, fmaml.mse)
     assert float(loss_fn({"w": torch.tensor(2.0)}, Batch(torch.ones(3), torch.zeros(3)))) == 4
+
+
+def test_mse_does_not_broadcast():
+    with pytest.raises(ValueError, match=r"output \[3, 1\] and y \[3\]"):
+        fmaml.mse(torch.zeros(3, 1), torch.zeros(3))

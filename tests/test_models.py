@@ -70,6 +70,9 @@ def test_xavier_bound():
     ("options", "message"),
     [
         ({"inputs": (1, 8, 8), "pool": "max"}, "images of 8x8 vanish"),
+        ({"inputs": (1, 28, 28), "norm": "instance"}, "norm = 'instance': must be one of"),
+        ({"inputs": (1, 28, 28), "pool": "avg"}, "pool = 'avg': must be one of"),
+        ({"inputs": (1,)}, "needs images"),
         ({"inputs": (1, 28, 28), "width": 12, "norm": "group"}, "width = 12 must be a multiple of 8"),
     ],
 )

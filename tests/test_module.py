@@ -199,3 +199,53 @@ def test_shared_parameters_stay_shared():
         layer.weight.mul_(2)
     x = torch.randn(3, 4, dtype=F64)
     assert torch.equal(model.apply(theta, x), module(x))
+
+
+class TwoPlaces(nn.Module):
+    """One norm in two parents, one registered twice, one held in a plain list as well."""
+
+    def __init__(self, norm, linear):
+        super().__init__()
+        self.a, self.b = nn.Sequential(linear(), norm), nn.Sequential(linear(), norm)
+        self.again = norm
+        self.unseen = [norm]
+
+    def forward(self, x):
+        return self.unseen[0](self.again(self.a(x)) + self.b(x)) / self.again.eps**0.1
+
+
+@pytest.mark.parametrize("norm", [nn.LayerNorm(4), nn.BatchNorm1d(4, track_running_stats=False)])
+def test_a_shared_norm_stays_itself(norm):
+    module = TwoPlaces(copy.deepcopy(norm), lambda: nn.Linear(4, 4)).to(F64)
+    with torch.no_grad():
+        module.again.weight.normal_()
+        module.again.bias.normal_()
+    model = fmaml.from_module(module)
+    theta, tasks = model.init(), tasks_of(VECTOR)
+    assert relative(model.apply(theta, tasks.query.x[0]), module(tasks.query.x[0]).detach()) < 1e-14
+    algorithm = fmaml.maml(loss_of(model), inner_lr=0.1, steps=2)
+    expected, _ = fmaml.meta_grad(algorithm, theta, tasks, batching="loop")
+    assert relative(grad(lambda t: fmaml.meta_loss(algorithm, t, tasks)[0])(theta), expected) < 1e-12
+
+
+class Doubled(nn.LayerNorm):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def test_a_norm_with_a_forward_of_its_own_is_refused():
+    with pytest.raises(ValueError, match="0 .Doubled.*forward of its own"):
+        fmaml.from_module(nn.Sequential(Doubled(4)))
+
+
+def test_names_that_are_not_the_modules_are_refused():
+    model = fmaml.from_module(nn.Linear(4, 4))
+    theta = model.init()
+    for wrong in ({**theta, "wieght": theta["weight"]}, {"weight": theta["weight"]}):
+        with pytest.raises(ValueError, match=r"params \['(wieght|bias)'\]: missing, or not"):
+            model.apply(wrong, torch.zeros(1, 4))
+
+
+def test_an_unknown_choice_of_statistics_is_refused():
+    with pytest.raises(ValueError, match="running_stats = 'frosen': must be"):
+        fmaml.from_module(nn.BatchNorm1d(4), running_stats="frosen")

@@ -164,3 +164,16 @@ def test_a_scalar_parameter_keeps_its_type():
     theta = {"rate": torch.tensor(1.0), "p": torch.ones(2)}
     new, _ = optimizer.update(map_leaves(torch.ones_like, theta), optimizer.init(theta), theta)
     assert {leaf.dtype for leaf in new.values()} == {torch.float32}
+
+
+def test_clipping_is_differentiable():
+    """The map g -> g * max / |g| has the Jacobian (I - u u') * max / |g|, u = g / |g|; at 0 it stays finite."""
+    optimizer = fmaml.chain(fmaml.clip_by_global_norm(1.0), fmaml.sgd(1.0))
+
+    def clipped(g):
+        return -optimizer.update({"p": g}, optimizer.init({"p": g}), {"p": torch.zeros_like(g)})[0]["p"]
+
+    g = torch.tensor([3.0, 4.0], dtype=F64)
+    u = g / 5
+    assert relative(torch.func.jacrev(clipped)(g), (torch.eye(2, dtype=F64) - torch.outer(u, u)) / 5) < 1e-14
+    assert torch.func.jacrev(clipped)(torch.zeros(2, dtype=F64)).isfinite().all()

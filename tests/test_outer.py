@@ -165,3 +165,24 @@ def test_learns_a_task_family():
     after = fmaml.evaluate(algorithm, metric_fn, state.theta, fresh).mean(0)
     assert after[-1] < 0.3 * before[-1]
     assert after[-1] < 0.2 * after[0]
+
+
+def test_parameters_that_require_grad_leave_no_graph_behind():
+    module = torch.nn.Linear(3, 2)
+    model = fmaml.from_module(module)
+    algorithm = fmaml.maml(fmaml.supervised(model.apply, fmaml.mse), inner_lr=0.05, steps=1)
+    optimizer = fmaml.sgd(0.1)
+    state = fmaml.init_state(algorithm, optimizer, dict(module.named_parameters()))
+    tasks = map_leaves(torch.Tensor.float, regression_tasks(2, 3, 2))
+    state, _ = fmaml.meta_step(algorithm, optimizer, state, tasks)
+    assert not any(leaf.requires_grad for leaf in state.theta.values())
+
+
+def test_inductive_in_parts_is_the_same(monkeypatch):
+    model = fmaml.conv4(inputs=(1, 28, 28), outputs=3, width=8)
+    theta, tasks = doubled(model.init(torch.Generator().manual_seed(0))), image_tasks(2, (1, 28, 28))
+    algorithm = fmaml.maml(fmaml.supervised(model.apply, fmaml.cross_entropy), inner_lr=0.1, steps=1)
+    metric_fn = fmaml.inductive(model.apply, fmaml.cross_entropy)
+    whole = fmaml.evaluate(algorithm, metric_fn, theta, tasks)
+    monkeypatch.setattr("fmaml.losses.TOGETHER", 8)
+    assert relative(fmaml.evaluate(algorithm, metric_fn, theta, tasks), whole) < 1e-13

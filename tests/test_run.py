@@ -106,7 +106,7 @@ def test_best_is_the_best_on_validation(tmp_path):
 def test_dry_run_writes_nothing(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["run", "omniglot", *CHARACTERS, *SMALL, "--dry-run"]) == 0
-    assert "nothing was trained or written" in " ".join(capsys.readouterr().out.split())
+    assert "nothing was trained" in " ".join(capsys.readouterr().out.split())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -250,3 +250,23 @@ def test_broken_zip_is_refused(tmp_path, capsys):
     message = refusal(capsys, "data.name=omniglot", f"data.root={tmp_path}", "--out", str(tmp_path / "out"))
     assert "images_background.zip" in message
     assert not (tmp_path / "out").exists()
+
+
+def test_conv4_on_numbers_is_refused(capsys):
+    assert main(["run", "omniglot", "data.name=sinusoid"]) == 2
+    assert "needs images" in capsys.readouterr().err
+
+
+def test_no_training_still_reports(tmp_path):
+    assert run(tmp_path / "out", "train.meta_steps=0") == 0
+    assert (tmp_path / "out/learning_curve.png").exists()
+
+
+def test_brackets_in_a_folders_name_are_no_markup(tmp_path, capsys):
+    assert run(tmp_path / "o[/b]x", "train.meta_steps=1") == 0
+    assert "o[/b]x" in capsys.readouterr().out.replace("\n", "")
+
+
+def test_an_unknown_home_is_refused(capsys):
+    assert "not a folder's name" in refusal(capsys, "data.name=omniglot", "data.root=~nobody_of_that_name/x")
+    assert "not a folder's name" in refusal(capsys, "data.name=omniglot", "data.root=" + "x" * 5000)

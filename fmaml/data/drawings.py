@@ -105,7 +105,7 @@ def _ink(name: str, content: bytes) -> np.ndarray:
                 raise ValueError(f"{image.width}x{image.height} pixels; Omniglot has 105x105")
             # Of a 1-bit image Pillow would take the nearest pixel; as "L" it averages.
             small = image.convert("L").resize((SIZE, SIZE), Image.Resampling.LANCZOS)
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{name}: not one of Omniglot's drawings ({error}); copy or download it again") from error
     return 255 - np.asarray(small)
 

@@ -26,10 +26,20 @@ def places(root: str | None, names: Iterable[str]) -> list[Path]:
     A root that was asked for is the only one: no other data quietly stands in for it.
     """
     given = root if root is not None else os.environ.get("FMAML_DATA")
-    roots = [Path(given).expanduser()] if given else []
+    roots = [expanded(given)] if given else []
     if root is None:
         roots.append(cache_folder())
     return [place for base in roots for place in (base, *(base / name for name in names))]
+
+
+def expanded(folder: str) -> Path:
+    """The folder, with ~ and ~user replaced; UserError if there is no such user, or nothing can be called so."""
+    try:
+        path = Path(folder).expanduser()
+        path.exists()
+    except (RuntimeError, OSError, ValueError) as error:
+        raise UserError(f"data.root = {folder[:60]}: not a folder's name ({error}); {CURE}") from error
+    return path
 
 
 def find(locate: Callable[[Path], Found | None], root: str | None, names: Iterable[str]) -> Found | None:
@@ -40,6 +50,8 @@ def find(locate: Callable[[Path], Found | None], root: str | None, names: Iterab
 
 def missing(what: str, expected: str, root: str | None, names: Iterable[str], cure: str = CURE) -> UserError:
     """The error for data that is nowhere: where it was looked for, what was expected there, the cures."""
-    given = "data.root is not set" if root is None else f"data.root = {root}"
+    variable = os.environ.get("FMAML_DATA")
+    unset = f"FMAML_DATA = {variable}" if variable else "neither data.root nor FMAML_DATA is set"
+    given = unset if root is None else f"data.root = {root}"
     looked = ", ".join(str(place) for place in places(root, names))
     return UserError(f"{given}: no {what} in {looked}; expected {expected}. Put it there, or {cure}")

@@ -25,6 +25,7 @@ def mlp(
     activation: Literal["relu", "tanh"] = "relu",
 ) -> Model:
     """A multi-layer perceptron: [n, *inputs] -> [n, outputs]. The default is the sinusoid network of 1703.03400."""
+    one_of("activation", activation, ("relu", "tanh"))
     sizes = [math.prod(inputs), *hidden, outputs]
     act = {"relu": torch.relu, "tanh": torch.tanh}[activation]
 
@@ -58,6 +59,10 @@ def conv4(
     1703.03400); ``pool="max"`` halves it by 2x2 max-pooling and ends in all positions (mini-ImageNet). A convolution
     has no bias where a norm's shift follows it.
     """
+    one_of("pool", pool, ("stride", "max"))
+    one_of("norm", norm, ("batch", "group", "layer", "none"))
+    if len(inputs) != 3:
+        raise ValueError(f"conv4: inputs = {inputs}: needs images, (channels, height, width); use mlp")
     channels, height, wide = inputs
     features = width if pool == "stride" else width * (height >> LAYERS) * (wide >> LAYERS)
     if features == 0:
@@ -92,6 +97,11 @@ def normalise(norm: str, params: Params, name: str, x: Tensor) -> Tensor:
     if norm == "batch":
         return batch_norm(x, scale, shift)
     return layer_norm(x, scale, shift) if norm == "layer" else group_norm(x, scale, shift, GROUPS)
+
+
+def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} = {value!r}: must be one of {', '.join(map(repr, choices))}")
 
 
 def conv_init(name: str, fan_in: int, fan_out: int, generator: Generator, size: int = 3) -> Params:

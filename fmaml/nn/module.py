@@ -1,18 +1,22 @@
 """Any `torch.nn.Module` as a `Model`, with the layers that torch gets wrong rewritten or refused by name.
 
 Rewritten: batch, instance and layer norm with a weight of their own, whose second-order gradients are silently wrong
-where a gradient is taken of a vmap; the same layer without it, times the weight, is exact. Refused: what has no vmap
-rule or no second derivative, what draws random numbers from the global generator, what updates its own buffers.
+where a gradient is taken of a vmap; the norm without it, times the weight, is exact. Refused: what has no vmap rule or
+no second derivative, what draws random numbers from the global generator, what updates its own buffers. Norms that a
+module calls as functions cannot be seen here: they are right in `meta_grad` and `meta_step`, whose gradient stands
+inside the vmap, and not in a gradient of `meta_loss`.
 """
 
 import copy
 from collections.abc import Callable, Iterator
-from typing import Literal
+from types import MethodType
+from typing import Any, Literal
 
 from torch import Generator, Tensor, nn
 from torch.func import functional_call
+from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.modules.lazy import LazyModuleMixin
@@ -21,7 +25,9 @@ from torch.nn.utils.parametrizations import _SpectralNorm, _WeightNorm
 from ..types import Model, Params
 
 RunningStats = Literal["refuse", "batch", "frozen"]
-Refusal = tuple[type | tuple[type, ...], Callable[[nn.Module], bool], str]
+Norm = _NormBase | nn.LayerNorm
+OWN_FORWARD = {_BatchNorm.forward, _InstanceNorm.forward, nn.LayerNorm.forward}
+Refusal = tuple[Any, Callable[[nn.Module], bool], str]
 
 REFUSED: list[Refusal] = [  # (kind, when, why and what instead)
     ((nn.RNNBase, nn.RNNCellBase), lambda m: True, "has no vmap rule, nor a second derivative on cuDNN; use nn.Linear"),
@@ -32,6 +38,7 @@ REFUSED: list[Refusal] = [  # (kind, when, why and what instead)
     (LazyModuleMixin, lambda m: m.has_uninitialized_params(), "has no parameters yet; call the module once"),  # type: ignore
     (_DropoutNd, lambda m: m.training and m.p > 0, "draws from the global generator; use p=0 or .eval()"),  # type: ignore
     (nn.MultiheadAttention, lambda m: m.training and m.dropout > 0, "has dropout; use dropout=0 or .eval()"),  # type: ignore
+    (Norm, lambda m: type(m).forward not in OWN_FORWARD, "has a forward of its own; use the norm of torch.nn itself"),
     (nn.RReLU, lambda m: m.training, "draws from the global generator; use nn.LeakyReLU or .eval()"),
 ]
 RUNNING = (
@@ -43,22 +50,32 @@ RUNNING = (
 def from_module(module: nn.Module, *, running_stats: RunningStats = "refuse") -> Model:
     """A model that computes what ``module`` computes, its parameters under their own dotted names.
 
-    ``init`` returns copies of the module's present values, pretrained ones included; it draws nothing. The module is
-    copied and stays as it is. Norm layers that keep running statistics are refused unless ``running_stats`` says what
-    to do with them. Raises ValueError that names every layer that cannot be used, why, and what to use instead.
+    ``init`` returns copies of the module's present values, pretrained and frozen ones included; it draws nothing. The
+    module is copied and stays as it is. Norm layers that keep running statistics are refused unless ``running_stats``
+    says what to do with them. Raises ValueError that names every layer that cannot be used, why, and what to use
+    instead; ``apply`` raises it for parameters that are not the module's.
     """
+    if running_stats not in ("refuse", "batch", "frozen"):
+        raise ValueError(f"running_stats = {running_stats!r}: must be 'refuse', 'batch' or 'frozen'")
     problems = [f"  {name or 'itself'} ({type(m).__name__}): {why}" for name, m, why in refused(module, running_stats)]
     if problems:
         raise ValueError(f"from_module({type(module).__name__}): cannot be meta-trained\n" + "\n".join(problems))
-    skeleton = rewrite(copy.deepcopy(module), running_stats).requires_grad_(False)
-    values = {name: value.clone() for name, value in skeleton.named_parameters()}
-    buffers = dict(skeleton.named_buffers())
+    skeleton = copy.deepcopy(module).requires_grad_(False)
+    for layer in skeleton.modules():
+        rewrite(layer, running_stats)
+    named = dict(skeleton.named_parameters())
+    values = {name: value for name, value in named.items() if value.is_floating_point()}
+    constants = {**dict(skeleton.named_buffers()), **{name: named[name] for name in named.keys() - values.keys()}}
 
     def init(generator: Generator | None = None) -> Params:
-        return {name: value.clone() for name, value in values.items()}
+        return {name: value.detach().clone() for name, value in values.items()}
 
     def apply(params: Params, x: Tensor) -> Tensor:
-        state = {name: value.to(x.device) for name, value in buffers.items()}
+        if params.keys() != values.keys():
+            raise ValueError(
+                f"params {sorted(params.keys() ^ values.keys())}: missing, or not parameters of the module"
+            )
+        state = {name: value.to(x.device) for name, value in constants.items()}
         with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
             return functional_call(skeleton, {**state, **params}, (x,))
 
@@ -73,56 +90,41 @@ def refused(module: nn.Module, running_stats: RunningStats) -> Iterator[tuple[st
             yield name, layer, RUNNING
 
 
-def rewrite(module: nn.Module, running_stats: RunningStats) -> nn.Module:
-    """Replace, in place and under the same parameter names, what computes the right value with a wrong gradient."""
-    for name, child in module.named_children():
-        setattr(module, name, rewrite(child, running_stats))
-    if isinstance(module, _NormBase) and module.track_running_stats:
-        module = frozen(module) if running_stats == "frozen" else forget(module)
-    if isinstance(module, (nn.MultiheadAttention, nn.TransformerEncoderLayer)):
-        module = unfused(module)
-    weighted = isinstance(module, (_NormBase, nn.LayerNorm)) and module.weight is not None
-    return Affine(module) if weighted else module
-
-
-class Affine(nn.Module):
-    """A norm layer whose weight and bias are applied outside it."""
-
-    weight: nn.Parameter
-    bias: nn.Parameter | None
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.weight, self.bias = layer.weight, layer.bias  # type: ignore[assignment]
-        layer.weight = layer.bias = None  # type: ignore[assignment]
-        self.plain = layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        shape = self.weight.shape if isinstance(self.plain, nn.LayerNorm) else (-1, *[1] * self.positions(x))
-        y = self.plain(x) * self.weight.view(shape)
-        return y if self.bias is None else y + self.bias.view(shape)
-
-    def positions(self, x: Tensor) -> int:
-        """How many axes stand behind the channels; an instance norm also takes one example without a batch axis."""
-        single = isinstance(self.plain, _InstanceNorm) and x.ndim == self.plain._get_no_batch_dim()
-        return x.ndim - (1 if single else 2)
-
-
-def forget(layer: nn.Module) -> nn.Module:
-    """A norm that uses the statistics of the batch at hand."""
-    layer.track_running_stats = False  # type: ignore[assignment]
-    layer.running_mean = layer.running_var = layer.num_batches_tracked = None  # type: ignore[assignment]
-    return layer
-
-
-def frozen(layer: nn.Module) -> nn.Module:
-    """A norm that uses its stored statistics."""
-    return layer.eval()
-
-
-def unfused(layer: nn.Module) -> nn.Module:
-    """Attention on its training path, since the fused one for inference has no derivative; dropout stays off."""
-    if isinstance(layer, nn.MultiheadAttention):
+def rewrite(layer: nn.Module, running_stats: RunningStats) -> None:
+    """Give the layer a forward whose derivatives are right; it stays the same object, wherever it is used."""
+    if isinstance(layer, Norm):
+        if getattr(layer, "track_running_stats", False) and running_stats == "batch":
+            layer.running_mean = layer.running_var = layer.num_batches_tracked = None  # type: ignore[assignment]
+        layer.forward = MethodType(norm_outside, layer)
+    if isinstance(layer, nn.MultiheadAttention) and not layer.training:
         layer.dropout = 0.0
-    layer.training = True
-    return layer
+    if isinstance(layer, (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)):
+        layer.training = True  # the path for training: the fused one for inference has no derivative
+
+
+def norm_outside(layer: Any, x: Tensor) -> Tensor:
+    """What the norm layer computes, with its weight and bias applied outside the fused operation."""
+    y, weight, bias = standardised(layer, x), layer.weight, layer.bias
+    if weight is None:
+        return y
+    positions = 0 if isinstance(layer, nn.LayerNorm) else x.ndim - (1 if unbatched(layer, x) else 2)
+    shape = weight.shape + (1,) * positions
+    return y * weight.view(shape) + (0 if bias is None else bias.view(shape))
+
+
+def standardised(layer: Any, x: Tensor) -> Tensor:
+    """The norm without weight and bias; stored statistics, where the layer has any, are used and not updated."""
+    if isinstance(layer, nn.LayerNorm):
+        return F.layer_norm(x, layer.normalized_shape, eps=layer.eps)
+    layer._check_input_dim(x)
+    mean, var = layer.running_mean, layer.running_var
+    if isinstance(layer, _BatchNorm):
+        return F.batch_norm(x, mean, var, training=mean is None, eps=layer.eps)
+    batch = x[None] if unbatched(layer, x) else x
+    y = F.instance_norm(batch, mean, var, use_input_stats=mean is None, eps=layer.eps)
+    return y[0] if unbatched(layer, x) else y
+
+
+def unbatched(layer: Any, x: Tensor) -> bool:
+    """An instance norm also takes one example without a batch axis."""
+    return isinstance(layer, _InstanceNorm) and x.ndim == layer._get_no_batch_dim()
