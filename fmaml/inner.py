@@ -66,7 +66,9 @@ def inner_update(loss_fn: LossFn, params: Params, batch: Batch, lr: Any, *, firs
 
     ``first_order`` takes the gradient as a constant: nothing is differentiated twice (FOMAML), nor recorded for it.
     """
-    return adapt(loss_fn, params, batch, lr, steps=1, first_order=first_order)
+    grads = inner_grad(loss_fn, params, params, batch, first_order)
+    init, update = descent(lr)
+    return update(grads, init(params), params)[0]
 
 
 def walk(

@@ -5,6 +5,7 @@ makes of a batch can be read off without a second network: with the identity for
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch import Tensor
 from .types import Batch, Params
 
 
-def features(apply, params: Params, x: Tensor, head: str) -> Tensor:
+def features(apply: Callable[[Params, Tensor], Tensor], params: Params, x: Tensor, head: str) -> Tensor:
     """What the layer ``head`` is given, [n, features]."""
     weight = outputs_of(params, head)
     size = weight.shape[1]

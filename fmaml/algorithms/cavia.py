@@ -1,15 +1,16 @@
 """CAVIA (Zintgraf, Shiarlis, Kurin, Hofmann and Whiteson, arXiv 1810.03642): adapt a context, share the network.
 
-Equation 4:    c_i = 0 - alpha * grad_c L(theta, c, D_i^tr), ``steps`` times
-Equation 5:    min over theta of sum_i L(theta, c_i, D_i^ts)
+Section 3.1:    c_i = 0 - alpha * grad_c L(theta, c, D_i^tr), ``steps`` times
+                min over theta of sum_i L(theta, c_i, D_i^ts)
 
-The context enters one layer: beside the inputs of a linear layer, W x + b + M c; or after a norm (FiLM, section 3.4),
+The context enters one layer: beside the inputs of a linear layer, W x + b + M c; or after a norm (FiLM),
 with a scale and a shift for each channel. Both are other values of that layer's own weight and bias.
 """
 
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from ..inner import trajectory
 from ..linear import cosines
@@ -51,7 +52,7 @@ def cavia(
             params[f"{layer}.weight"] = scale * weight
         return {**params, f"{layer}.bias": scale * bias + theta[SHIFT] @ c}
 
-    def modulated(params: Params, batch: Batch):
+    def modulated(params: Params, batch: Batch) -> Tensor:
         return loss_fn(conditioned(params), batch)
 
     def phis(theta: Params, support: Batch, steps: int = steps) -> list[Params]:

@@ -1,8 +1,8 @@
 """R2-D2 (Bertinetto, Henriques, Torr and Vedaldi, arXiv 1805.08136): a head in closed form.
 
-Equation 4, ridge regression:    W = argmin |X W - Y|^2 + lambda |W|^2, X the support features, Y the targets
-Equation 6, the same, n x n:     W = X' (X X' + lambda I)^-1 Y
-A query's scores, for labels:    a x' W + b, with a, b and lambda learnt
+Section 3, ridge regression:     W = argmin |X W - Y|^2 + lambda |W|^2, X the support features, Y the targets
+the same by Woodbury, n x n:     W = X' (X X' + lambda I)^-1 Y
+a query's scores, for labels:    a x' W + b, with a, b and lambda learnt
 
 For labels Y has a column for each class, 1 where the example is of it. For regression a = 1 and b = 0.
 """
@@ -47,5 +47,5 @@ def r2d2(loss_fn: LossFn, apply: Apply, *, ridge: Rate = 1.0, scale: Rate = 10.0
 
 
 def solve(x: Tensor, y: Tensor, ridge: Tensor) -> Tensor:
-    """W [features, outputs] of equation 6; x [n, features], y [n, outputs]."""
+    """W [features, outputs], by Woodbury; x [n, features], y [n, outputs]."""
     return x.T @ torch.linalg.solve(x @ x.T + ridge * torch.eye(len(x), dtype=x.dtype, device=x.device), y)
