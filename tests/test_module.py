@@ -234,7 +234,7 @@ class Doubled(nn.LayerNorm):
 
 
 def test_a_norm_with_a_forward_of_its_own_is_refused():
-    with pytest.raises(ValueError, match="0 .Doubled.*forward of its own"):
+    with pytest.raises(ValueError, match=r"0 .Doubled.*forward of its own"):
         fmaml.from_module(nn.Sequential(Doubled(4)))
 
 
