@@ -94,10 +94,22 @@ def test_a_mutant_is_caught(tmp_path, what):
     source = path.read_text(encoding="utf-8")
     assert source.count(text) == 1, f"{name} no longer says {text!r}"
     path.write_text(source.replace(text, instead), encoding="utf-8")
-    here = Path(__file__).parent
+    here, setup = Path(__file__).parent, Path(__file__).parent.parent.parent / "setup.cfg"
     ended = subprocess.run(
-        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=line", str(here / test)],
-        cwd=here.parent.parent,
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "--tb=line",
+            "-c",
+            str(setup),
+            str(here / test),
+        ],
+        cwd=tmp_path,  # where fmaml is imported from
         env={**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
