@@ -14,8 +14,8 @@ ROOT = Path(fmaml.__file__).parent.parent
 MUTANTS = {  # what is left out: file, text, what stands there instead, the test that must fail
     "sync of the file": (
         "durable.py",
-        "        os.fsync(handle)\n    finally",
-        "        pass\n    finally",
+        "os.write(handle, rest) :]\n        os.fsync(handle)",
+        "os.write(handle, rest) :]",
         "test_power.py",
     ),
     "sync of the folder": (
