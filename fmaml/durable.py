@@ -6,12 +6,12 @@ import secrets
 from pathlib import Path
 
 
-def write_durably(path: Path, content: bytes) -> None:
-    """Write beside the name, sync, rename, sync the folder: a crash at any instant leaves the old file or the new."""
+def write_durably(path: Path, *parts: bytes | memoryview) -> None:
+    """Write the parts beside the name, sync, rename, sync the folder: a crash leaves the old file or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        _write_synced(temporary, content)
+        _write_synced(temporary, parts)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -20,12 +20,13 @@ def write_durably(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
-def _write_synced(path: Path, content: bytes) -> None:
+def _write_synced(path: Path, parts: tuple[bytes | memoryview, ...]) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        rest = memoryview(content)
-        while rest:  # the system may take a part
-            rest = rest[os.write(handle, rest) :]
+        for part in parts:
+            rest = memoryview(part)
+            while rest:  # the system may take less than all
+                rest = rest[os.write(handle, rest) :]
         os.fsync(handle)
     finally:
         os.close(handle)

@@ -26,8 +26,8 @@ MUTANTS = {  # what is left out: file, text, what stands there instead, the test
     ),
     "rename": (
         "durable.py",
-        "_write_synced(temporary, content)\n        os.replace(temporary, path)",
-        "path.write_bytes(content)",
+        "_write_synced(temporary, parts)\n        os.replace(temporary, path)",
+        "path.write_bytes(parts[0])",
         "test_power.py",
     ),
     "removing a temporary file": ("durable.py", "            os.unlink(temporary)", "            pass", "test_disk.py"),
