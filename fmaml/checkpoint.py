@@ -47,10 +47,10 @@ def decode(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Tensor]:
-    """Dotted name -> leaf, on the CPU and with memory of its own, as safetensors wants it."""
+    """Name -> leaf ("rates/conv1.weight" in a tree of trees), on the CPU and with memory of its own, as safetensors wants it."""
     named = {name: leaf.detach().cpu().contiguous().clone() for name, leaf in _named(tree, prefix)}
     if len(named) != len(pytree.tree_leaves(tree)):
-        raise ValueError(f"{prefix}two leaves of the tree have the same dotted name")
+        raise ValueError(f"{prefix}two leaves of the tree have the same name")
     return named
 
 
@@ -68,7 +68,7 @@ def fill(template: Any, tensors: dict[str, Tensor], prefix: str = "") -> Any:
 
 def _named(tree: Any, prefix: str) -> list[tuple[str, Tensor]]:
     pairs, _ = pytree.tree_flatten_with_path(tree)
-    return [(prefix + ".".join(map(_word, path)), leaf) for path, leaf in pairs]
+    return [(prefix + "/".join(map(_word, path)), leaf) for path, leaf in pairs]
 
 
 def _word(key: Any) -> str:
@@ -77,7 +77,7 @@ def _word(key: Any) -> str:
 
 
 def save_params(path: Path, theta: Theta) -> None:
-    """Write a tree of tensors by their dotted names."""
+    """Write a tree of tensors by their names."""
     write_durably(path, save(flatten(theta)))
 
 

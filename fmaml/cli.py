@@ -173,11 +173,7 @@ def takes_experiment(parser: Parser) -> None:
 
 def takes_device(parser: Parser, default: str | None, said: str) -> None:
     parser.add_argument(
-        "--device",
-        type=device,
-        default=default,
-        metavar="D",
-        help=f"auto, cpu, cuda, cuda:N or mps (default: {said})",
+        "--device", type=device, default=default, metavar="D", help=f"auto, cpu, cuda, cuda:N or mps (default: {said})"
     )
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 
 def write_durably(path: Path, *parts: bytes | memoryview) -> None:
-    """Write the parts, one after the other, beside the name, sync, rename, sync the folder: a crash at any instant
-    leaves the old file or the new."""
+    """Write the parts beside the name, sync, rename, sync the folder: a crash leaves the old file or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:

@@ -42,6 +42,9 @@ class Keeper:
         """Spent on this run, those before an interruption included."""
         return time.perf_counter() - self.begun
 
+    def path(self, step: int) -> Path:
+        return self.checkpoints / f"step-{step:09d}.ckpt"
+
     def restore(self, start: Progress, say: Say) -> Progress:
         """Where the newest sound checkpoint left off, or ``start``, which is then the first checkpoint."""
         self.checkpoints.mkdir(exist_ok=True)
@@ -69,6 +72,8 @@ class Keeper:
         tensors, facts = decode(path.read_bytes())
         if missing := {*self.facts, "step", "best", "validated", "skipped", "seconds"} - facts.keys():
             raise Damaged(f"it lacks {', '.join(sorted(missing))}")
+        if path != self.path(facts["step"]):
+            raise Damaged(f"it is of step {facts['step']}")
         compare(self.folder, facts, self.facts, say)
         theta = fill(start.state.theta, tensors, "theta.")
         opt_state = fill(start.state.opt_state, tensors, "optimizer.")
@@ -96,7 +101,7 @@ class Keeper:
         content = encode(tensors | flatten(progress.best_theta, "best."), self.facts | numbers)
         if self.saved < 0:
             enough_room(self.folder, (KEEP + 2) * len(content))
-        self._write(self.checkpoints / f"step-{state.step:09d}.ckpt", content)
+        self._write(self.path(state.step), content)
         self.kept = progress
         if progress.best_theta is not self.exported and numbers["best"] is not None:
             save_params(self.folder / "best.safetensors", progress.best_theta)

@@ -35,6 +35,7 @@ def facts(config: dict[str, Any], source: Source, device: torch.device) -> dict[
     """What a checkpoint remembers of the run besides numbers."""
     return {
         "config": config,
+        "algorithm": config["algorithm"]["name"],
         "seed": config["seed"],
         "data": digest(source),
         "versions": {"fmaml": __version__, "torch": str(torch.__version__)},

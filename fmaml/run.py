@@ -87,7 +87,7 @@ def work(
         console.print("the baseline: the same network trained jointly, then fine-tuned")
         (folder / "joint").mkdir(exist_ok=True)
         rival = baseline(config, experiment)
-        keeper = Keeper(folder / "joint", known)
+        keeper = Keeper(folder / "joint", known | {"algorithm": "joint"})
         progress = keeper.restore(beginning(rival, theta), note)
         contenders["joint training, fine-tuned"] = rival, fit(console, keeper, config, rival, progress)
     console.print(f"trained in {clock(trained)}; meta-testing on {config['eval']['tasks']} tasks ...", highlight=False)

@@ -30,6 +30,7 @@ ALLOWED = {  # each core file may import these core files only
     "algorithms": {"types", "tree", "ranges", "inner", "outer", "optim", "losses", "linear", "anneal"},
 }
 TORCHLESS = ["cli", "config", "schema", "build", "errors", "ranges", "rules", "catalogue", "__init__"]
+TORCHLESS += ["durable", "folder", "lock", "signals"]
 
 
 def imports(path: Path) -> set[str]:

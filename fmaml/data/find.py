@@ -51,7 +51,7 @@ def find(locate: Callable[[Path], Found | None], root: str | None, names: Iterab
 def missing(what: str, expected: str, root: str | None, names: Iterable[str], cure: str = CURE) -> UserError:
     """The error for data that is nowhere: where it was looked for, what was expected there, the cures."""
     variable = os.environ.get("FMAML_DATA")
-    unset = f"FMAML_DATA = {variable}" if variable else "neither data.root nor FMAML_DATA is set"
+    unset = "data.root is not set" + (f", FMAML_DATA is {variable}" if variable else "")
     given = unset if root is None else f"data.root = {root}"
     looked = ", ".join(str(place) for place in places(root, names))
     return UserError(f"{given}: no {what} in {looked}; expected {expected}. Put it there, or {cure}")

@@ -210,3 +210,11 @@ def test_a_checkpoint_of_another_network_is_refused(out, tmp_path):
     assert "it lacks skipped" in (tmp_path / "said").read_text()
     assert fingerprint(out) == uninterrupted()
     assert steps(out)[0] == 40
+
+
+def test_a_checkpoint_under_the_name_of_another_is_not_used(out, tmp_path):
+    newest, before = found(out / "checkpoints")
+    shutil.copy(before, newest)
+    assert wait(fork(lambda: run(out), None, tmp_path / "said")) == 0
+    assert f"{newest}: damaged (it is of step 39)" in (tmp_path / "said").read_text()
+    assert fingerprint(out) == uninterrupted()

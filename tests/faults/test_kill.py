@@ -33,6 +33,11 @@ from harness import (
 import fmaml
 
 
+def wait_for_save(child: int, page: Page) -> None:
+    while not page[SAVING] and not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        time.sleep(0.0002)
+
+
 def kill_at_random(folder: Path, kills: int, draw: random.Random) -> dict[str, int]:
     """Runs in new folders, each killed and gone on with until it is done; how often a kill fell where."""
     counts = {"kills": 0, "inside a save": 0, "before the first": 0, "litter": 0, "runs": 0}
@@ -42,6 +47,9 @@ def kill_at_random(folder: Path, kills: int, draw: random.Random) -> dict[str, i
             page = Page()
             child = fork(lambda out=out, page=page: run(out), page, folder / "said")
             time.sleep(draw.uniform(0, 0.4))
+            if draw.random() < 0.3:  # at a random moment of a save, which a fast disk would make rare
+                wait_for_save(child, page)
+                time.sleep(draw.uniform(0, 0.003))
             os.kill(child, signal.SIGKILL)
             code = wait(child)
             done = code == 0

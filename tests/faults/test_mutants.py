@@ -14,8 +14,8 @@ ROOT = Path(fmaml.__file__).parent.parent
 MUTANTS = {  # what is left out: file, text, what stands there instead, the test that must fail
     "sync of the file": (
         "durable.py",
-        "        os.fsync(handle)\n    finally",
-        "        pass\n    finally",
+        "os.write(handle, rest) :]\n        os.fsync(handle)",
+        "os.write(handle, rest) :]",
         "test_power.py",
     ),
     "sync of the folder": (
@@ -26,8 +26,8 @@ MUTANTS = {  # what is left out: file, text, what stands there instead, the test
     ),
     "rename": (
         "durable.py",
-        "_write_synced(temporary, content)\n        os.replace(temporary, path)",
-        "path.write_bytes(content)",
+        "_write_synced(temporary, parts)\n        os.replace(temporary, path)",
+        "path.write_bytes(parts[0])",
         "test_power.py",
     ),
     "removing a temporary file": ("durable.py", "            os.unlink(temporary)", "            pass", "test_disk.py"),
@@ -94,10 +94,22 @@ def test_a_mutant_is_caught(tmp_path, what):
     source = path.read_text(encoding="utf-8")
     assert source.count(text) == 1, f"{name} no longer says {text!r}"
     path.write_text(source.replace(text, instead), encoding="utf-8")
-    here = Path(__file__).parent
+    here, setup = Path(__file__).parent, Path(__file__).parent.parent.parent / "setup.cfg"
     ended = subprocess.run(
-        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=line", str(here / test)],
-        cwd=here.parent.parent,
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "--tb=line",
+            "-c",
+            str(setup),
+            str(here / test),
+        ],
+        cwd=tmp_path,  # where fmaml is imported from
         env={**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,

@@ -5,11 +5,17 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from harness import STEPS, bare, config, fingerprint, finish, fork, run, uninterrupted, wait
 
 import fmaml.keeper
+from fmaml.build import build
 from fmaml.cli import main
-from fmaml.keeper import found
+from fmaml.keeper import Keeper, Progress, found
+from fmaml.resume import facts
+from fmaml.train import beginning
+from fmaml.tree import leaves, map_leaves
+from fmaml.types import MetaState
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +46,22 @@ def test_from_each_step_to_the_same_bits(history, tmp_path, step):
     out = as_of(history, step, tmp_path / "out")
     assert finish(out) == 0
     assert fingerprint(out) == uninterrupted()
+
+
+def test_every_part_of_the_progress_comes_back(tmp_path):
+    experiment = build(config(), torch.device("cpu"))
+    start = beginning(experiment, experiment.model.init(torch.Generator().manual_seed(0)))
+    parts = [
+        map_leaves(lambda leaf: leaf + torch.randn(leaf.shape), part) for part in (*start.state[:2], start.best_theta)
+    ]
+    kept = Progress(MetaState(parts[0], parts[1], 7), -0.25, parts[2], validated=5, skipped=2)
+    keeper = Keeper(tmp_path, known := facts(config(), experiment.source, torch.device("cpu")))
+    keeper.checkpoints.mkdir()
+    keeper.save(kept)
+    back = Keeper(tmp_path, known).restore(start, print)
+    assert (back.state.step, back.best, back.validated, back.skipped) == (7, -0.25, 5, 2)
+    pairs = zip(leaves([*back.state[:2], back.best_theta]), leaves(parts), strict=True)
+    assert all(torch.equal(one, two) for one, two in pairs)
 
 
 def test_another_interval_of_saving_is_the_same_run(tmp_path):
