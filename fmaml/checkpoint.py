@@ -47,7 +47,7 @@ def decode(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Tensor]:
-    """Name -> leaf ("rates/conv1.weight" in a tree of trees), on the CPU and with memory of its own, as safetensors wants it."""
+    """Name, such as "rates/conv1.weight", -> leaf, on the CPU and with memory of its own, as safetensors wants it."""
     named = {name: leaf.detach().cpu().contiguous().clone() for name, leaf in _named(tree, prefix)}
     if len(named) != len(pytree.tree_leaves(tree)):
         raise ValueError(f"{prefix}two leaves of the tree have the same name")

@@ -64,7 +64,7 @@ def test_a_root_that_was_asked_for_is_the_only_one(home, monkeypatch):
 def test_the_error_names_the_places_what_was_expected_and_three_cures(home, monkeypatch):
     monkeypatch.setenv("FMAML_DATA", str(home / "env"))
     text = str(missing("Things", "a file called data", None, ["name"]))
-    assert f"data.root is not set, FMAML_DATA is {tmp_path / 'env'}: no Things in" in text
+    assert f"data.root is not set, FMAML_DATA is {home / 'env'}: no Things in" in text
     for part in (home / "env", home / "env" / "name", home / "cache" / "fmaml"):
         assert str(part) in text
     for part in ("a file called data", "data.root=FOLDER", "FMAML_DATA=FOLDER", "data.name=glyphs"):
