@@ -15,7 +15,7 @@ CONTRACT = (
     "from_module sgd momentum adam adamw chain clip_by_global_norm cosine query_loss cross_entropy mse accuracy "
     "Params Batch Task Model Algorithm Optimizer MetaState"
 ).split()
-CORE = {"types", "tree", "ranges", "inner", "outer", "optim", "losses", "linear", "anneal", "nn", "algorithms"}
+CORE = {"remat", "types", "tree", "ranges", "inner", "outer", "optim", "losses", "linear", "anneal", "nn", "algorithms"}
 ALLOWED = {  # each core file may import these core files only
     "types": set(),
     "tree": set(),
@@ -27,7 +27,8 @@ ALLOWED = {  # each core file may import these core files only
     "nn": {"types", "tree", "ranges", "nn"},
     "linear": {"types", "tree"},
     "anneal": {"types", "outer"},
-    "algorithms": {"types", "tree", "ranges", "inner", "outer", "optim", "losses", "linear", "anneal"},
+    "remat": {"types", "tree", "inner"},
+    "algorithms": {"remat", "types", "tree", "ranges", "inner", "outer", "optim", "losses", "linear", "anneal"},
 }
 TORCHLESS = ["cli", "config", "schema", "build", "errors", "ranges", "rules", "catalogue", "__init__"]
 TORCHLESS += ["durable", "folder", "lock", "signals"]

@@ -9,7 +9,8 @@ from functools import partial
 from ..inner import trajectory
 from ..outer import query_loss
 from ..ranges import Natural, Rate
-from ..types import Algorithm, Batch, LossFn, Optimizer, Params
+from ..remat import query_loss_again
+from ..types import Algorithm, Batch, LossFn, Optimizer, Params, Task
 
 
 def maml(
@@ -19,11 +20,12 @@ def maml(
     steps: Natural,
     first_order: bool = False,
     only: tuple[str, ...] = ("*",),
+    remat: bool = False,
 ) -> Algorithm:
     """Learn an initialisation theta from which a few gradient steps fit a new task.
 
     ``only`` the parameters named like one of these patterns are adapted. ``inner_lr`` may be any optimizer, such as
-    ``fmaml.momentum(0.1)``.
+    ``fmaml.momentum(0.1)``. ``remat`` runs each inner step again for its derivative, instead of keeping its graph.
     """
 
     def phis(theta: Params, support: Batch, steps: int = steps) -> list[Params]:
@@ -32,4 +34,8 @@ def maml(
     def adapt(theta: Params, support: Batch) -> Params:
         return phis(theta, support)[-1]
 
-    return Algorithm(dict, adapt, partial(query_loss, loss_fn, adapt), phis)
+    def loss_again(theta: Params, task: Task) -> tuple:
+        return query_loss_again(loss_fn, theta, task, inner_lr, steps=steps, only=only)
+
+    kept = partial(query_loss, loss_fn, adapt)
+    return Algorithm(dict, adapt, loss_again if remat and not first_order else kept, phis)

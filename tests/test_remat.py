@@ -1,0 +1,66 @@
+"""Running the inner loop again gives the meta-gradient that keeping it gives."""
+
+import pytest
+import torch
+from problems import doubled, image_tasks, regression_tasks, relative
+
+import fmaml
+
+RULES = {
+    "a rate": 0.1,
+    "a rate each": {f"layer{i}.{part}": 0.1 / i for i in (1, 2, 3) for part in ("weight", "bias")},
+    "momentum": fmaml.momentum(0.05, decay=0.8),
+    "adam": fmaml.adam(0.01),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("steps", [0, 1, 4])
+@pytest.mark.parametrize("options", [{}, {"batching": "loop"}, {"chunk_size": 2}], ids=["vmap", "loop", "chunks"])
+def test_same_gradient_for_any_inner_rule(rule, steps, options):
+    model = fmaml.mlp(inputs=(3,), outputs=2, activation="tanh")
+    theta, tasks = doubled(model.init(torch.Generator().manual_seed(0))), regression_tasks(3, 3, 2)
+    loss_fn = fmaml.supervised(model.apply, fmaml.mse)
+    kept, again = (fmaml.maml(loss_fn, inner_lr=RULES[rule], steps=steps, remat=remat) for remat in (False, True))
+    expected, metrics = fmaml.meta_grad(kept, theta, tasks)
+    grads, also = fmaml.meta_grad(again, theta, tasks, **options)
+    assert relative(grads, expected) < 1e-12
+    assert relative(also, metrics) < 1e-13
+
+
+@pytest.mark.parametrize("only", [("*",), ("head.*",), ("conv*",)])
+def test_same_gradient_of_conv4_whatever_is_adapted(only):
+    model = fmaml.conv4(inputs=(1, 28, 28), outputs=3, width=8)
+    theta, tasks = doubled(model.init(torch.Generator().manual_seed(0))), image_tasks(2, (1, 28, 28))
+    loss_fn = fmaml.supervised(model.apply, fmaml.cross_entropy)
+    kept, again = (fmaml.maml(loss_fn, inner_lr=0.4, steps=3, only=only, remat=remat) for remat in (False, True))
+    assert relative(fmaml.meta_grad(again, theta, tasks)[0], fmaml.meta_grad(kept, theta, tasks)[0]) < 1e-12
+
+
+def test_first_order_stays_first_order():
+    model = fmaml.mlp(inputs=(3,), outputs=2, activation="tanh")
+    theta, tasks = doubled(model.init(torch.Generator().manual_seed(0))), regression_tasks(3, 3, 2)
+    loss_fn = fmaml.supervised(model.apply, fmaml.mse)
+    kept, again = (fmaml.maml(loss_fn, inner_lr=0.1, steps=2, first_order=True, remat=remat) for remat in (False, True))
+    assert relative(fmaml.meta_grad(again, theta, tasks)[0], fmaml.meta_grad(kept, theta, tasks)[0]) == 0
+
+
+def test_memory_does_not_grow_with_the_steps():
+    """Bytes that autograd keeps for the backward pass, with 12 steps against 2."""
+    model = fmaml.mlp(inputs=(3,), outputs=2, hidden=[64, 64], activation="tanh")
+    theta, tasks = doubled(model.init(torch.Generator().manual_seed(0))), regression_tasks(2, 3, 2, n=500)
+    loss_fn = fmaml.supervised(model.apply, fmaml.mse)
+
+    def peak(remat, steps):
+        algorithm = fmaml.maml(loss_fn, inner_lr=0.01, steps=steps, remat=remat)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+            fmaml.meta_grad(algorithm, theta, tasks)
+        held = most = 0
+        for event in profile.profiler.kineto_results.events():
+            if event.name() == "[memory]":
+                held += event.nbytes()
+                most = max(most, held)
+        return most
+
+    assert peak(True, 12) < 1.3 * peak(True, 2)
+    assert peak(False, 12) > 2 * peak(False, 2)
