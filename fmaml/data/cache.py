@@ -40,16 +40,29 @@ def cached_all(path: Path, make: Callable[[], Tensors]) -> Tensors:
     kept = _read(path)
     if kept is not None:
         return kept
+    with _alone(path):
+        kept = _read(path)
+        return _make_and_keep(path, make) if kept is None else kept
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold the file's folder, made for that if need be; it goes again if nothing came into it."""
+    new = [folder for folder in path.parents if not folder.exists()]
     with contextlib.ExitStack() as held:
         with contextlib.suppress(OSError):  # where nothing can be written, nothing need be locked
             path.parent.mkdir(parents=True, exist_ok=True)
             held.enter_context(locked(path.parent))
             sweep(path.parent, path.name)
-        kept = _read(path)
-        return make_and_keep(path, make) if kept is None else kept
+        try:
+            yield
+        finally:
+            for folder in new:
+                with contextlib.suppress(OSError):  # it holds something
+                    folder.rmdir()
 
 
-def make_and_keep(path: Path, make: Callable[[], Tensors]) -> Tensors:
+def _make_and_keep(path: Path, make: Callable[[], Tensors]) -> Tensors:
     tensors = make()
     try:
         write_durably(path, *_parts(tensors))
