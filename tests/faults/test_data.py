@@ -42,15 +42,14 @@ def test_a_kill_while_it_is_made_or_kept_leaves_nothing_that_is_taken_for_it(tmp
     draw = random.Random(0)
     kept = tmp_path / "some.safetensors"
     killed = 0
-    for _ in range(50):
+    while killed < 50:  # those that were done before they were killed do not count
         child = fork(lambda: prepare(kept, tmp_path / "log"))
-        time.sleep(draw.uniform(0, 0.03))
+        time.sleep(draw.uniform(0, 0.015))
         os.kill(child, signal.SIGKILL)
         killed += wait(child) == -signal.SIGKILL
         assert wait(fork(lambda: prepare(kept, tmp_path / "log"))) == 0
         assert not litter(tmp_path)
         kept.unlink()
-    assert killed >= 10
 
 
 def test_a_cached_file_cut_short_or_flipped_is_made_again(tmp_path):
