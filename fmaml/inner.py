@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from itertools import repeat
 from typing import Any
 
+import torch
 from torch.func import grad
 
 from .tree import detach
@@ -47,12 +48,17 @@ def select(params: Params, only: Sequence[str]) -> Params:
 
     Raises ValueError if there is no pattern, or one that matches none of them.
     """
+    return {name: params[name] for name in matching(tuple(params), tuple(only))}
+
+
+@torch.compiler.assume_constant_result  # names are known when a step is compiled; the matching cannot be traced
+def matching(names: tuple[str, ...], only: tuple[str, ...]) -> tuple[str, ...]:
     if not only:
-        raise ValueError(f"only = []: nothing could be adapted; give patterns of names among {list(params)}")
+        raise ValueError(f"only = []: nothing could be adapted; give patterns of names among {list(names)}")
     for pattern in only:
-        if not any(fnmatchcase(name, pattern) for name in params):
-            raise ValueError(f"only = {list(only)}: no parameter is named like {pattern!r}; there are {list(params)}")
-    return {name: p for name, p in params.items() if any(fnmatchcase(name, pattern) for pattern in only)}
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ValueError(f"only = {list(only)}: no parameter is named like {pattern!r}; there are {list(names)}")
+    return tuple(name for name in names if any(fnmatchcase(name, pattern) for pattern in only))
 
 
 def inner_grad(loss_fn: LossFn, params: Params, moved: Params, batch: Batch, first_order: bool) -> Params:

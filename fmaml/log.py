@@ -65,6 +65,10 @@ class RunLog:
                 highlight=False,
             )
 
+    def say(self, line: str) -> None:
+        """Tell something that is no number."""
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
     def sync(self) -> None:
         """Make the rows last."""
         os.fsync(self.file.fileno())

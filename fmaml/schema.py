@@ -90,7 +90,7 @@ def words(kind: Any) -> str:
     if origin is Annotated:
         return _limited(words(args[0]), args[1:])
     if origin is Literal:
-        return "one of " + ", ".join(map(str, args))
+        return "one of " * (len(args) > 1) + ", ".join(map(str, args))
     if origin in (Union, UnionType):
         members = [words(member) for member in args]
         return (", or " if "," in "".join(members) else " or ").join(members)

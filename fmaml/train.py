@@ -14,8 +14,9 @@ from .data.source import Setting, Source
 from .errors import Stopped
 from .finite import Guard
 from .keeper import Progress
+from .levers import training_step
 from .losses import transductive
-from .outer import evaluate, init_state, meta_step
+from .outer import evaluate, init_state
 from .ranges import Count, Natural, Rate
 from .signals import poll
 from .types import Task, Theta
@@ -32,6 +33,8 @@ class Log(Protocol):
     """Where a run's numbers go."""
 
     def record(self, kind: str, step: int, **numbers: Any) -> None: ...
+
+    def say(self, line: str) -> None: ...
 
 
 def beginning(experiment: Experiment, theta: Theta) -> Progress:
@@ -53,6 +56,7 @@ def train(
     clip: Rate | None = None,
     batching: Literal["vmap", "loop", "auto"] = "auto",
     chunk_size: Count | None = None,
+    compile: bool | Literal["auto"] = "auto",
     validate_every: Count = 500,
     validate_tasks: Count = 200,
     log_every: Count = 20,
@@ -66,7 +70,8 @@ def train(
     ``schedule`` and ``clip`` shape the outer optimizer, which `fmaml.build` has made of them; ``baseline`` tells
     `fmaml.run` to train a second time, jointly, for comparison. ``progress`` is `beginning`, or what was saved last.
     """
-    step_fn = partial(meta_step, experiment.algorithm, experiment.optimizer, batching=batching, chunk_size=chunk_size)
+    speed = {"meta_steps": meta_steps, "batching": batching, "chunk_size": chunk_size, "compile": compile}
+    step_fn = training_step(experiment, progress.state.theta, log.say, **speed)
     guard = Guard(step_fn, experiment.algorithm, on_nan, skip_limit)
     validate = partial(validated, experiment, log, tasks=validate_tasks, steps=test_steps, chunk=meta_batch)
     clock, since = time.perf_counter(), progress.state.step

@@ -1,0 +1,82 @@
+"""Memory that runs short: the same tasks, fewer at a time, and the same gradient."""
+
+import json
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+
+from fmaml.chunks import Chunks, out_of_memory
+from fmaml.errors import RunFailed
+
+REAL = """
+    import json, resource
+    import torch, fmaml
+    from fmaml.chunks import Chunks
+    from fmaml.tree import global_norm, map_leaves
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = fmaml.conv4(inputs=(1, 28, 28), outputs=5, width=16)
+    algorithm = fmaml.maml(fmaml.supervised(model.apply, fmaml.cross_entropy), inner_lr=0.4, steps=1)
+    theta = map_leaves(torch.Tensor.double, model.init(torch.Generator().manual_seed(0)))
+    x, y = torch.randn(16, 50, 1, 28, 28, dtype=torch.float64), torch.arange(50).remainder(5).repeat(16, 1)
+    tasks = fmaml.Task(fmaml.Batch(x[:, :25], y[:, :25]), fmaml.Batch(x[:, 25:], y[:, 25:]))
+
+    def gradient(size):
+        return fmaml.meta_grad(algorithm, theta, tasks, chunk_size=size)[0]
+
+    looped = fmaml.meta_grad(algorithm, theta, tasks, batching="loop")[0]
+    in_use = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (in_use + (150 << 20),) * 2)
+    said = []
+    chunks = Chunks(None, said.append)
+    halved = chunks(gradient, 16)
+    again = chunks(gradient, 16)
+    apart = map_leaves(lambda a, b: a - b, halved, looped)
+    print(json.dumps([float(global_norm(apart) / global_norm(looped)), chunks.size, said]))
+"""
+
+
+def test_a_real_shortage_halves_the_chunk_and_keeps_the_gradient():
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(REAL)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    apart, size, said = json.loads(done.stdout)
+    assert apart < 1e-12
+    assert said[0] == "out of memory with 16 tasks at a time; going on with 8 (train.chunk_size)"
+    assert 1 <= size <= 8
+    assert said[-1].endswith(f"with {size} (train.chunk_size)")
+
+
+def test_the_chunk_is_halved_until_it_fits_and_stays():
+    said, asked = [], []
+
+    def fits_three(size: int | None) -> str:
+        asked.append(size)
+        if (size or 16) > 3:
+            raise MemoryError
+        return "done"
+
+    chunks = Chunks(None, said.append)
+    assert chunks(fits_three, 16) == chunks(fits_three, 16) == "done"
+    assert asked == [None, 8, 4, 2, 2]
+    assert len(said) == 3
+
+
+def test_one_task_that_does_not_fit_ends_the_run_with_a_cure():
+    def never(size: int | None) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(RunFailed, match=r"one task at a time; lower .*remat=true"):
+        Chunks(None, print)(never, 4)
+
+
+def test_other_errors_pass():
+    def other(size: int | None) -> None:
+        raise RuntimeError("size mismatch")
+
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        Chunks(None, print)(other, 4)
+    assert not out_of_memory(RuntimeError("size mismatch"))
