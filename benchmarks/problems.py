@@ -16,10 +16,14 @@ class Problem(NamedTuple):
     """A network, its loss, and tasks of the shape that it is meant for, on a device."""
 
     apply: Apply
-    loss_fn: LossFn
+    criterion: Criterion
     params: Params
-    tasks: Callable[[int], Task]  # how many -> so many, stacked
     inner_lr: float
+    tasks: Callable[[int], Task]  # how many -> so many, stacked
+
+    @property
+    def loss_fn(self) -> LossFn:
+        return fmaml.supervised(self.apply, self.criterion)
 
     def maml(self, steps: int, **options: Any) -> Algorithm:
         return fmaml.maml(self.loss_fn, inner_lr=self.inner_lr, steps=steps, **options)
@@ -70,7 +74,7 @@ def transformer(device: torch.device) -> Problem:
 def problem(model: Model, criterion: Criterion, lr: float, device: torch.device, tasks: Any) -> Problem:
     """The parameters are drawn on the CPU, so that they are the same on every device."""
     params = {name: p.to(device) for name, p in model.init(torch.Generator().manual_seed(0)).items()}
-    return Problem(model.apply, fmaml.supervised(model.apply, criterion), params, tasks, lr)
+    return Problem(model.apply, criterion, params, lr, tasks)
 
 
 PROBLEMS: dict[str, Callable[[torch.device], Problem]] = {
