@@ -3,8 +3,8 @@
     python benchmarks/startup.py [--device cpu] [--json OUT]
 
 Wall time of whole processes, in turn. "first step" is until the first row stands in metrics.jsonl, of a run on the
-built-in characters. Where training can be compiled, that run is timed compiled as well, with an empty cache and then with
-the cache that it has filled.
+built-in characters. Where training can be compiled, that run is timed compiled as well, with an empty cache and then
+with the cache that it has filled.
 """
 
 import os
@@ -32,30 +32,24 @@ def main() -> None:
         "a wrong setting": lambda: wait(*FMAML, "run", *WRONG, code=2),
     }
     runs: dict[str, Run] = dict(list(commands.items())[2:3]) if bench.quick else commands
-    report(bench, runs, seconds=20, most=20)
+    for name, samples in bench.time(runs, seconds=20, most=20).items():
+        report(bench, name, samples)
     if bench.quick:
         return
-    report(bench, {"first step": lambda: first_step(bench)}, seconds=20, most=5)
+    report(bench, "first step", [first_step(bench) for _ in range(3)])
     if "  compile:" not in subprocess.run([*FMAML, "show", "omniglot"], capture_output=True, text=True).stdout:
         bench.leave_out({"command": "first step, compiled"}, "first step, compiled", "training cannot be compiled")
     elif bench.left() < 150:
         bench.leave_out({"command": "first step, compiled"}, "first step, compiled", "no time left")
     else:
-        compiled(bench)
+        with tempfile.TemporaryDirectory() as cache:
+            for state in ("empty", "filled"):
+                seconds = first_step(bench, "train.compile=true", TORCHINDUCTOR_CACHE_DIR=cache)
+                report(bench, f"first step, compiled, {state} cache", [seconds])
 
 
-def report(bench: Bench, runs: dict[str, Run], seconds: float, most: int) -> None:
-    for name, samples in bench.time(runs, seconds=seconds, least=3, most=most).items():
-        bench.add({"command": name, "seconds": {"wall": samples}}, case=name, time=shown(samples))
-
-
-def compiled(bench: Bench) -> None:
-    with tempfile.TemporaryDirectory() as cache:
-        for name in ("first step, compiled, empty cache", "first step, compiled, filled cache"):
-            begun = time.perf_counter()
-            first_step(bench, "train.compile=true", TORCHINDUCTOR_CACHE_DIR=cache)
-            wall = [time.perf_counter() - begun]
-            bench.add({"command": name, "seconds": {"wall": wall}}, case=name, time=shown(wall))
+def report(bench: Bench, name: str, samples: list[float]) -> None:
+    bench.add({"command": name, "seconds": {"wall": samples}}, case=name, time=shown(samples))
 
 
 def wait(*command: str, code: int = 0) -> None:
@@ -64,18 +58,21 @@ def wait(*command: str, code: int = 0) -> None:
         raise RuntimeError(f"{' '.join(command)}: exit code {ran.returncode}: {ran.stderr}")
 
 
-def first_step(bench: Bench, *settings: str, **environment: str) -> None:
-    """Until there is a row of the first meta-step."""
+def first_step(bench: Bench, *settings: str, **environment: str) -> float:
+    """Seconds until there is a row of the first meta-step."""
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "run" / "metrics.jsonl"
         command = [*FMAML, "run", "omniglot", "data.name=glyphs", *SHORT, *settings]
         command += ["--device", str(bench.device), "--out", str(rows.parent)]
+        begun = time.perf_counter()
         with subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.DEVNULL) as process:
             while not (rows.exists() and rows.stat().st_size) and process.poll() is None:
                 time.sleep(0.005)
-            process.terminate()  # SIGTERM: it saves and ends
-        if not rows.exists():
+            seconds = time.perf_counter() - begun
+            process.terminate()  # by SIGTERM, at which it saves and ends
+        if not (rows.exists() and rows.stat().st_size):
             raise RuntimeError(f"{' '.join(command)}: exit code {process.returncode}")
+    return seconds
 
 
 if __name__ == "__main__":
