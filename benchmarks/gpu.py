@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fmaml.runtime import pick_device
 
-SECONDS = {"roofline": 30, "peers": 70, "vmap_vs_loop": 130, "sampling": 30, "memory": 60, "startup": 45}
+SECONDS = {"roofline": 25, "peers": 60, "vmap_vs_loop": 120, "sampling": 25, "memory": 60, "startup": 40}
 
 
 def main() -> int:

@@ -94,8 +94,15 @@ def aligned(cells: Iterable[str]) -> str:
 
 def shown(samples: list[float]) -> str:
     """The median in milliseconds, and half the distance between the quartiles."""
-    low, _, high = statistics.quantiles(samples, n=4) if len(samples) > 1 else samples * 3
-    return f"{1e3 * statistics.median(samples):.4g} ± {500 * (high - low):.1g} ms"
+    median = f"{1e3 * statistics.median(samples):.4g}"
+    if len(samples) < 3:
+        return f"{median} ms"
+    low, _, high = statistics.quantiles(samples, n=4)
+    return f"{median} ± {500 * (high - low):.1g} ms"
+
+
+def plural(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def ratio(of: list[float], to: list[float]) -> float:

@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 from counted import peak_bytes, room
-from harness import Bench, shown, timed
-from problems import conv28, mlp
+from harness import Bench, plural, shown, timed
+from problems import Problem, conv28, mlp
 
 from fmaml.runtime import keep_freed_memory
 
-STEPS, META_BATCHES, CHUNK, REPEATS = (1, 5, 10, 20), {"cpu": (4, 16), "cuda": (16, 64, 256)}, 4, 2
+STEPS, META_BATCHES, CHUNK, REPEATS = (1, 5, 10, 20), {"cpu": (4, 16), "cuda": (16, 128)}, 4, 2
 VARIANTS: dict[str, dict[str, Any]] = {
     "kept": {},
     "again": {"remat": True},
@@ -35,17 +35,19 @@ LONGEST = 240  # seconds that one case may take
 def main() -> None:
     bench = Bench(__doc__, seconds=600, keep=False, case={"help": "what a process of its own is to measure"})
     if bench.args.case:
-        return print(json.dumps(measure(json.loads(bench.args.case), bench.device)))
+        case = json.loads(bench.args.case)
+        return print(json.dumps(measure(case, mlp(bench.device) if case["quick"] else conv28(bench.device))))
+    problem = conv28(bench.device) if bench.device.type == "cuda" else None  # else each case makes its own
     steps, meta_batches = ((1,), (2,)) if bench.quick else (STEPS, META_BATCHES[bench.device.type])
     for meta_batch, k, variant in product(meta_batches, steps, VARIANTS):
         case = {"quick": bench.quick, "meta_batch": meta_batch, "steps": k, "variant": variant}
-        title = f"{k} steps, {meta_batch} tasks, {variant}"
+        title = f"{plural(k, 'step')}, {plural(meta_batch, 'task')}, {variant}"
         if bench.quick and variant != "again":
             continue
         if bench.left() < 0:
             bench.leave_out(case, title, "no time left")
             continue
-        found = measure(case, bench.device) if bench.device.type == "cuda" else alone(case)
+        found = measure(case, problem) if problem else alone(case)
         if "left_out" in found:
             bench.leave_out(case, title, found["left_out"])
         else:
@@ -65,15 +67,14 @@ def alone(case: dict[str, Any]) -> dict[str, Any]:
     return json.loads(ran.stdout.splitlines()[-1])
 
 
-def measure(case: dict[str, Any], device: torch.device) -> dict[str, Any]:
+def measure(case: dict[str, Any], problem: Problem) -> dict[str, Any]:
     """Bytes, measured and counted, and seconds."""
-    problem = mlp(device) if case["quick"] else conv28(device)
-    options = dict(VARIANTS[case["variant"]])
+    device, options = next(iter(problem.params.values())).device, dict(VARIANTS[case["variant"]])
     algorithm = problem.maml(case["steps"], remat=options.pop("remat", False))
     size = peak_bytes(problem.step(algorithm, problem.tasks(1)))
-    counted = size * min(case["meta_batch"], options.get("chunk_size", case["meta_batch"]))
-    if counted > room(device):
-        return {"left_out": f"would need {counted / 2**30:.0f} GiB"}
+    size *= min(case["meta_batch"], options.get("chunk_size", case["meta_batch"]))
+    if size > room(device):
+        return {"left_out": f"would need {size / 2**30:.0f} GiB"}
     timed(problem.step(problem.maml(1), problem.tasks(1)), device)
     run = problem.step(algorithm, problem.tasks(case["meta_batch"]), **options)
     before = occupied(device)
@@ -84,7 +85,7 @@ def measure(case: dict[str, Any], device: torch.device) -> dict[str, Any]:
     except torch.cuda.OutOfMemoryError:
         return {"left_out": "out of memory"}
     measured = occupied(device, peak=True) - before
-    return {"measured": measured, "counted": counted, "seconds": {"step": [timed(run, device) for _ in range(REPEATS)]}}
+    return {"measured": measured, "counted": size, "seconds": {"step": [timed(run, device) for _ in range(REPEATS)]}}
 
 
 def occupied(device: torch.device, peak: bool = False) -> int:

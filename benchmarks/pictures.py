@@ -37,7 +37,7 @@ def main() -> None:
     drawn = 0
     for path in files:
         result = json.loads(path.read_text(encoding="utf-8"))
-        rows = [row for row in result["rows"] if "network" in row and COLORS.keys() & row.get("seconds", {}).keys()]
+        rows = [row for row in result["rows"] if "meta_batch" in row and COLORS.keys() & row.get("seconds", {}).keys()]
         rows = [row for row in rows if "allocator" not in row]
         if rows:
             gpu = "_cuda" if result["environment"]["device"].startswith("cuda") else ""

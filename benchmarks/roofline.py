@@ -24,7 +24,7 @@ import statistics
 from typing import NamedTuple
 
 import torch
-from harness import Bench, Run, ratio, shown
+from harness import Bench, Run, plural, ratio, shown
 from problems import Problem, conv28, mlp
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -105,7 +105,7 @@ def measure(bench: Bench, name: str, problem: Problem, tasks: int, steps: int) -
     product_time, copy_time = statistics.median(seconds["product"]), statistics.median(seconds["copy"])
     bench.add(
         row,
-        case=f"{name}, {tasks} tasks, {steps} step{'s' * (steps > 1)}",
+        case=f"{name}, {plural(tasks, 'task')}, {plural(steps, 'step')}",
         GFLOP=f"{flop / 1e9:.4g}",
         counted=f"{counted / flop:.3f} of it",
         MB=f"{moved / 1e6:.4g}",

@@ -3,10 +3,10 @@
     python benchmarks/vmap_vs_loop.py [--device cpu] [--json OUT] [--compile]
 
 Four networks, second order, Adam outside, over inner steps and tasks a meta-batch. A way is left out of a case where it
-is predicted to take too long (from the time of one task, alone or in a smaller meta-batch) or too much memory (counted
-for one task). With glibc the first two rows are the same case with the allocator as it comes, and as `fmaml run` sets
-it. --compile adds the vmapped step with its meta-gradient compiled, for one inner step and a few meta-batches:
-compiling takes a minute or two a case.
+is predicted to take more than a fiftieth of all the time (from that of one task, alone or in a smaller meta-batch) or
+too much memory (counted for one task). Chunks are of 4 tasks; the ratio is vmapped over looped. With glibc the first
+two rows are one case with the allocator as it comes, and as `fmaml run` sets it. --compile adds the vmapped step with
+its meta-gradient compiled, for one inner step and a few meta-batches: compiling takes a minute or two a case.
 """
 
 from itertools import product
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from counted import peak_bytes, room
-from harness import Bench, Run, Samples, ratio, shown, timed
+from harness import Bench, Run, Samples, plural, ratio, shown, timed
 from problems import PROBLEMS, Problem
 from torch.func import grad, vmap
 
@@ -23,8 +23,9 @@ from fmaml.runtime import keep_freed_memory
 from fmaml.types import Params, Task
 
 STEPS, META_BATCHES, CHUNK = (1, 5, 20), (1, 4, 16, 64, 256), 4
+WAYS: dict[str, dict[str, Any]] = {"loop": {"batching": "loop"}, "vmap": {}, "chunks": {"chunk_size": CHUNK}}
 COMPILED = ((1, 4), (1, 16), (1, 64))  # (inner steps, meta-batch)
-ROUNDS, LONGEST = 3, 12.0  # seconds that the least rounds of one way may take
+ROUNDS = 3  # at least
 
 
 def main() -> None:
@@ -33,64 +34,77 @@ def main() -> None:
     problems = {name: PROBLEMS[name](bench.device) for name in names}
     if bench.device.type == "cpu":
         allocator(bench, names[0], problems[names[0]])
-    predicted: dict[tuple[str, int, str], float] = {}  # seconds a task, by network, inner steps and way
-    for steps, meta_batch, name in product(STEPS[: 1 if bench.quick else None], META_BATCHES, names):
-        if not bench.quick or meta_batch in (4, 16):
-            case(bench, name, problems[name], steps, meta_batch, predicted)
+    steps, meta_batches = ((1,), (4, 16)) if bench.quick else (STEPS, META_BATCHES)
+    for k, name in product(steps, names):
+        network(bench, name, problems[name], k, meta_batches)
 
 
 def allocator(bench: Bench, name: str, problem: Problem) -> None:
     """One case before and after the allocator is told to keep freed memory; it cannot be untold."""
-    for note in ("allocator as it comes", "freed memory kept"):
-        if note == "freed memory kept" and not keep_freed_memory():
-            return
-        tasks = problem.tasks(16)
-        seconds = bench.time(ways(problem, 1, tasks))
-        row = {"network": name, "steps": 1, "meta_batch": 16, "allocator": note, "seconds": seconds}
-        bench.add(row, case=f"{name}, 1 step, 16 tasks", **cells(seconds), note=note)
-    bench.result["environment"]["freed_memory_kept"] = True
+    row = {"network": name, "steps": 1, "meta_batch": 16}
+    runs = ways(problem, 1, problem.tasks(16), list(WAYS))
+    report(bench, row | {"allocator": "as it comes", "seconds": bench.time(runs)})
+    if keep_freed_memory():
+        bench.result["environment"]["freed_memory_kept"] = True
+        report(bench, row | {"allocator": "freed memory kept", "seconds": bench.time(runs)})
 
 
-def case(bench: Bench, name: str, problem: Problem, steps: int, meta_batch: int, predicted: dict) -> None:
-    row: dict[str, Any] = {"network": name, "steps": steps, "meta_batch": meta_batch}
-    title = f"{name}, {steps} step{'s' * (steps > 1)}, {meta_batch} task{'s' * (meta_batch > 1)}"
-    one = problem.step(problem.maml(steps), problem.tasks(1), batching="loop")
-    if (name, steps, "loop") not in predicted:
-        if bench.left() < 0:
-            return bench.leave_out(row, title, "no time left")
-        one()
-        for way in ("loop", "vmap", f"chunks of {CHUNK}"):
-            predicted[name, steps, way] = timed(one, bench.device)
-        predicted[name, steps, "bytes"] = peak_bytes(one)
-    out = {}
-    for way in ("loop", "vmap", f"chunks of {CHUNK}"):
-        at_a_time = {"loop": 1, "vmap": meta_batch}.get(way, CHUNK)
-        duration = (ROUNDS + 1) * meta_batch * predicted[name, steps, way]
-        size = at_a_time * predicted[name, steps, "bytes"]
-        if duration > min(LONGEST, bench.left()):
-            out[way] = f"would take {duration:.0f} s of {min(LONGEST, max(0, bench.left())):.0f}"
-        elif size > room(bench.device):
-            out[way] = f"would need {size / 2**30:.0f} GiB"
-    runs = {way: run for way, run in ways(problem, steps, problem.tasks(meta_batch)).items() if way not in out}
-    if not runs:
-        return bench.leave_out(row | {"out": out}, title, "; ".join(f"{way} {why}" for way, why in out.items()))
-    if bench.args.compile and (steps, meta_batch) in COMPILED and "vmap" in runs:
-        runs["compiled"] = compiled(problem, steps, problem.tasks(meta_batch))
-        row["compile_seconds"] = timed(runs["compiled"], bench.device)
-    row["seconds"] = seconds = bench.time(runs, seconds=2, least=ROUNDS)
-    for way in seconds:
-        predicted[name, steps, way] = min(seconds[way]) / meta_batch
-    note = "; ".join(f"{way} left out: {why}" for way, why in out.items())
-    bench.add(row | {"left_out": out} if out else row, case=title, **cells(seconds), note=note)
+def network(bench: Bench, name: str, problem: Problem, steps: int, meta_batches: tuple[int, ...]) -> None:
+    """All meta-batches, the small ones first: they tell what the larger ones will take."""
+    if bench.left() < 0:
+        return bench.leave_out({"network": name, "steps": steps}, f"{name}, {plural(steps, 'step')}", "no time left")
+    one = ways(problem, steps, problem.tasks(1), ["loop"])["loop"]
+    one()
+    size, seconds = peak_bytes(one), dict.fromkeys(WAYS, timed(one, bench.device))  # of one task
+    for meta_batch in meta_batches:
+        row: dict[str, Any] = {"network": name, "steps": steps, "meta_batch": meta_batch}
+        asked = list(WAYS)[: 3 if meta_batch > CHUNK else 2]
+        out = {way: why for way in asked if (why := too_much(bench, way, meta_batch, size, seconds[way]))}
+        row |= {"left_out": out} if out else {}
+        if len(out) < len(asked):
+            tasks = problem.tasks(meta_batch)
+            runs = ways(problem, steps, tasks, [way for way in asked if way not in out])
+            if bench.args.compile and (steps, meta_batch) in COMPILED and "vmap" in runs:
+                runs["compiled"] = compiled(problem, steps, tasks)
+                row["compile_seconds"] = timed(runs["compiled"], bench.device)
+            try:
+                row["seconds"] = bench.time(runs, seconds=2, least=ROUNDS)
+            except torch.cuda.OutOfMemoryError:
+                row["left_out"] = dict.fromkeys(asked, "out of memory")
+            seconds |= {way: min(samples) / meta_batch for way, samples in row.get("seconds", {}).items()}
+        report(bench, row)
     return None
 
 
-def ways(problem: Problem, steps: int, tasks: Task) -> dict[str, Run]:
+def too_much(bench: Bench, way: str, meta_batch: int, size: int, seconds: float) -> str:
+    """Why a way is not tried, from the bytes and the seconds of one task; or ""."""
+    longest = min(bench.args.seconds / 50, bench.left())
+    duration = (ROUNDS + 1) * meta_batch * seconds
+    need = size * {"loop": 1, "vmap": meta_batch, "chunks": CHUNK}[way]
+    if longest < 0:
+        return "no time left"
+    if duration > longest:
+        return f"would take {duration:.0f} s, more than {longest:.0f}"
+    return f"would need {need / 2**30:.0f} GiB" if need > room(bench.device) else ""
+
+
+def ways(problem: Problem, steps: int, tasks: Task, names: list[str]) -> dict[str, Run]:
     algorithm = problem.maml(steps)
-    runs = {"loop": problem.step(algorithm, tasks, batching="loop"), "vmap": problem.step(algorithm, tasks)}
-    if len(tasks.query.y) > CHUNK:
-        runs[f"chunks of {CHUNK}"] = problem.step(algorithm, tasks, chunk_size=CHUNK)
-    return runs
+    return {name: problem.step(algorithm, tasks, **WAYS[name]) for name in names}
+
+
+def report(bench: Bench, row: dict[str, Any]) -> None:
+    seconds: Samples = row.get("seconds", {})
+    columns = [*WAYS, *["compiled"] * bench.args.compile]
+    both = {"loop", "vmap"} <= seconds.keys()
+    bench.add(
+        row,
+        case=f"{row['network']}, {plural(row['steps'], 'step')}, {plural(row['meta_batch'], 'task')}",
+        **{way: shown(seconds[way]) if way in seconds else "-" for way in columns},
+        ratio=f"{ratio(seconds['vmap'], seconds['loop']):.2f}" if both else "-",
+        note=row.get("allocator")
+        or "; ".join(f"{way} left out: {why}" for way, why in row.get("left_out", {}).items()),
+    )
 
 
 def compiled(problem: Problem, steps: int, tasks: Task) -> Run:
@@ -111,13 +125,6 @@ def compiled(problem: Problem, steps: int, tasks: Task) -> Run:
 
     compiled_grad = torch.compile(meta_grad, fullgraph=True, dynamic=False)
     return lambda: optimizer.update(compiled_grad(state.theta), state.opt_state, state.theta)
-
-
-def cells(seconds: Samples) -> dict[str, str]:
-    columns = {way: shown(seconds[way]) if way in seconds else "-" for way in ("loop", "vmap", f"chunks of {CHUNK}")}
-    both = "loop" in seconds and "vmap" in seconds
-    columns["vmap/loop"] = f"{ratio(seconds['vmap'], seconds['loop']):.2f}" if both else "-"
-    return columns | ({"compiled": shown(seconds["compiled"])} if "compiled" in seconds else {})
 
 
 if __name__ == "__main__":
