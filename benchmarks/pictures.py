@@ -72,7 +72,7 @@ def speed(rows: list[dict[str, Any]], environment: dict[str, Any]) -> Figure:
         else f", {environment['threads']} thread{'s' * (environment['threads'] > 1)}"
     )
     version = environment["versions"]["torch"]
-    figure.suptitle(f"One meta-step, second order: {environment['hardware']}{threads}, torch {version}", fontsize=9)
+    figure.suptitle(f"One meta-step, second order\n{environment['hardware']}{threads}, torch {version}", fontsize=9)
     return figure
 
 

@@ -3,10 +3,10 @@
     python benchmarks/vmap_vs_loop.py [--device cpu] [--json OUT] [--compile]
 
 Four networks, second order, Adam outside, over inner steps and tasks a meta-batch. A way is left out of a case where it
-is predicted to take more than a fiftieth of all the time (from that of one task, alone or in a smaller meta-batch) or
-too much memory (counted for one task). Chunks are of 4 tasks; the ratio is vmapped over looped. With glibc the first
-two rows are one case with the allocator as it comes, and as `fmaml run` sets it. --compile adds the vmapped step with
-its meta-gradient compiled, for one inner step and a few meta-batches: compiling takes a minute or two a case.
+is predicted to take too long (from the time of one task, alone or in a smaller meta-batch) or too much memory (counted
+for one task). Chunks are of 4 tasks; the ratio is vmapped over looped. With glibc the first two rows are one case with
+the allocator as it comes, and as `fmaml run` sets it. --compile adds the vmapped step with its meta-gradient compiled,
+for one inner step and a few meta-batches: compiling takes a minute or two a case, so give it --seconds 2400.
 """
 
 from itertools import product
@@ -25,7 +25,7 @@ from fmaml.types import Params, Task
 STEPS, META_BATCHES, CHUNK = (1, 5, 20), (1, 4, 16, 64, 256), 4
 WAYS: dict[str, dict[str, Any]] = {"loop": {"batching": "loop"}, "vmap": {}, "chunks": {"chunk_size": CHUNK}}
 COMPILED = ((1, 4), (1, 16), (1, 64))  # (inner steps, meta-batch)
-ROUNDS = 3  # at least
+ROUNDS, LONGEST = 3, 12.0  # at least so many, which may take so many seconds a way
 
 
 def main() -> None:
@@ -78,7 +78,7 @@ def network(bench: Bench, name: str, problem: Problem, steps: int, meta_batches:
 
 def too_much(bench: Bench, way: str, meta_batch: int, size: int, seconds: float) -> str:
     """Why a way is not tried, from the bytes and the seconds of one task; or ""."""
-    longest = min(bench.args.seconds / 50, bench.left())
+    longest = min(LONGEST, bench.args.seconds / 50, bench.left())
     duration = (ROUNDS + 1) * meta_batch * seconds
     need = size * {"loop": 1, "vmap": meta_batch, "chunks": CHUNK}[way]
     if longest < 0:
