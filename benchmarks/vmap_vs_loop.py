@@ -1,89 +1,130 @@
-"""How long does one meta-step take, vmapped, chunked and looped?
+"""How long does one meta-step take, vmapped, in chunks and looped?
 
-    python benchmarks/vmap_vs_loop.py [--device cpu] [--json OUT]
+    python benchmarks/vmap_vs_loop.py [--device cpu] [--json OUT] [--compile]
 
-conv4 (64 filters, strided) on 5-way 1-shot tasks of 28x28 images, one inner step, second order, Adam outside. The ways
-are interleaved in one process; medians, and ratios pair by pair. With glibc the table is made twice: with the allocator
-as it comes, and as `fmaml run` sets it. Sampling the tasks is timed beside the step.
+Four networks, second order, Adam outside, over inner steps and tasks a meta-batch. A way is left out of a case where it
+is predicted to take too long (from the time of one task, alone or in a smaller meta-batch) or too much memory (counted
+for one task). Chunks are of 4 tasks; the ratio is vmapped over looped. With glibc the first two rows are one case with
+the allocator as it comes, and as `fmaml run` sets it. --compile adds the vmapped step with its meta-gradient compiled,
+for one inner step and a few meta-batches: compiling takes a minute or two a case, so give it --seconds 2400.
 """
 
-import argparse
-import json
-import statistics
-import time
-from collections.abc import Callable
-from pathlib import Path
+from itertools import product
 from typing import Any
 
 import torch
+from counted import peak_bytes, room
+from harness import Bench, Run, Samples, plural, ratio, shown, timed
+from problems import PROBLEMS, Problem
+from torch.func import grad, vmap
 
 import fmaml
-from fmaml.data.glyphs import glyphs
-from fmaml.runtime import environment, keep_freed_memory, pick_device
+from fmaml.runtime import keep_freed_memory
+from fmaml.types import Params, Task
 
-WAYS_OF_BATCHING = {"loop": {"batching": "loop"}, "vmap": {}, "chunks of 4": {"chunk_size": 4}}
-ROUNDS, WARM_UP = 5, 1
+STEPS, META_BATCHES, CHUNK = (1, 5, 20), (1, 4, 16, 64, 256), 4
+WAYS: dict[str, dict[str, Any]] = {"loop": {"batching": "loop"}, "vmap": {}, "chunks": {"chunk_size": CHUNK}}
+COMPILED = ((1, 4), (1, 16), (1, 64))  # (inner steps, meta-batch)
+ROUNDS, LONGEST = 3, 12.0  # at least so many, which may take so many seconds a way
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--json", type=Path, help="keep every sample here")
-    args = parser.parse_args()
-    device = pick_device(args.device)
-    rows = table(device, "allocator as it comes")
-    if device.type == "cpu" and keep_freed_memory():
-        rows += table(device, "freed memory kept")
-    if args.json:
-        args.json.write_text(json.dumps({"environment": environment(device), "rows": rows}, indent=1) + "\n")
+    bench = Bench(__doc__, seconds=600, keep=False, compile={"action": "store_true"})
+    names = ["mlp 40-40"] if bench.quick else list(PROBLEMS)
+    problems = {name: PROBLEMS[name](bench.device) for name in names}
+    if bench.device.type == "cpu":
+        allocator(bench, names[0], problems[names[0]])
+    steps, meta_batches = ((1,), (4, 16)) if bench.quick else (STEPS, META_BATCHES)
+    for k, name in product(steps, names):
+        network(bench, name, problems[name], k, meta_batches)
 
 
-def table(device: torch.device, note: str) -> list[dict[str, Any]]:
-    rows = [measure(device, note, queries, meta_batch) for queries in (5, 15) for meta_batch in (4, 16)]
-    print(
-        f"\n{note}\n{'queries':>8}{'tasks':>7}{'loop':>10}{'vmap':>10}{'chunks':>10}{'vmap/loop':>11}{'sampling':>10}"
+def allocator(bench: Bench, name: str, problem: Problem) -> None:
+    """One case before and after the allocator is told to keep freed memory; it cannot be untold."""
+    row = {"network": name, "steps": 1, "meta_batch": 16}
+    runs = ways(problem, 1, problem.tasks(16), list(WAYS))
+    report(bench, row | {"allocator": "as it comes", "seconds": bench.time(runs)})
+    if keep_freed_memory():
+        bench.result["environment"]["freed_memory_kept"] = True
+        report(bench, row | {"allocator": "freed memory kept", "seconds": bench.time(runs)})
+
+
+def network(bench: Bench, name: str, problem: Problem, steps: int, meta_batches: tuple[int, ...]) -> None:
+    """All meta-batches, the small ones first: they tell what the larger ones will take."""
+    if bench.left() < 0:
+        return bench.leave_out({"network": name, "steps": steps}, f"{name}, {plural(steps, 'step')}", "no time left")
+    one = ways(problem, steps, problem.tasks(1), ["loop"])["loop"]
+    one()
+    size, seconds = peak_bytes(one), dict.fromkeys(WAYS, timed(one, bench.device))  # of one task
+    for meta_batch in meta_batches:
+        row: dict[str, Any] = {"network": name, "steps": steps, "meta_batch": meta_batch}
+        asked = list(WAYS)[: 3 if meta_batch > CHUNK else 2]
+        out = {way: why for way in asked if (why := too_much(bench, way, meta_batch, size, seconds[way]))}
+        row |= {"left_out": out} if out else {}
+        if len(out) < len(asked):
+            tasks = problem.tasks(meta_batch)
+            runs = ways(problem, steps, tasks, [way for way in asked if way not in out])
+            if bench.args.compile and (steps, meta_batch) in COMPILED and "vmap" in runs:
+                runs["compiled"] = compiled(problem, steps, tasks)
+                row["compile_seconds"] = timed(runs["compiled"], bench.device)
+            try:
+                row["seconds"] = bench.time(runs, seconds=2, least=ROUNDS)
+            except torch.cuda.OutOfMemoryError:
+                row["left_out"] = dict.fromkeys(asked, "out of memory")
+            seconds |= {way: min(samples) / meta_batch for way, samples in row.get("seconds", {}).items()}
+        report(bench, row)
+    return None
+
+
+def too_much(bench: Bench, way: str, meta_batch: int, size: int, seconds: float) -> str:
+    """Why a way is not tried, from the bytes and the seconds of one task; or ""."""
+    longest = min(LONGEST, bench.args.seconds / 50, bench.left())
+    duration = (ROUNDS + 1) * meta_batch * seconds
+    need = size * {"loop": 1, "vmap": meta_batch, "chunks": CHUNK}[way]
+    if longest < 0:
+        return "no time left"
+    if duration > longest:
+        return f"would take {duration:.0f} s, more than {longest:.0f}"
+    return f"would need {need / 2**30:.0f} GiB" if need > room(bench.device) else ""
+
+
+def ways(problem: Problem, steps: int, tasks: Task, names: list[str]) -> dict[str, Run]:
+    algorithm = problem.maml(steps)
+    return {name: problem.step(algorithm, tasks, **WAYS[name]) for name in names}
+
+
+def report(bench: Bench, row: dict[str, Any]) -> None:
+    seconds: Samples = row.get("seconds", {})
+    columns = [*WAYS, *["compiled"] * bench.args.compile]
+    both = {"loop", "vmap"} <= seconds.keys()
+    bench.add(
+        row,
+        case=f"{row['network']}, {plural(row['steps'], 'step')}, {plural(row['meta_batch'], 'task')}",
+        **{way: shown(seconds[way]) if way in seconds else "-" for way in columns},
+        ratio=f"{ratio(seconds['vmap'], seconds['loop']):.2f}" if both else "-",
+        note=row.get("allocator")
+        or "; ".join(f"{way} left out: {why}" for way, why in row.get("left_out", {}).items()),
     )
-    for row in rows:
-        loop, vmap, chunks = (1e3 * statistics.median(row["seconds"][way]) for way in WAYS_OF_BATCHING)
-        ratio = statistics.median(v / u for u, v in zip(row["seconds"]["loop"], row["seconds"]["vmap"], strict=True))
-        share = 1e3 * statistics.median(row["seconds"]["sampling"]) / vmap
-        print(
-            f"{row['queries']:>8}{row['meta_batch']:>7}{loop:>8.0f}ms{vmap:>8.0f}ms{chunks:>8.0f}ms"
-            f"{ratio:>11.2f}{share:>10.2%}"
-        )
-    return rows
 
 
-def measure(device: torch.device, note: str, queries: int, meta_batch: int) -> dict[str, Any]:
-    source = glyphs(seed=0, device=device, ways=5, shots=1, queries=queries, rotate=())
-    model = fmaml.conv4(inputs=source.inputs, outputs=source.outputs)
-    algorithm = fmaml.maml(fmaml.supervised(model.apply, fmaml.cross_entropy), inner_lr=0.4, steps=1)
+def compiled(problem: Problem, steps: int, tasks: Task) -> Run:
+    """The meta-step with its meta-gradient, vmap(grad) and the mean, as one compiled graph.
+
+    The inner loop is written out, as dynamo cannot trace `fnmatch`, by which `fmaml.maml` picks what it adapts.
+    """
     optimizer = fmaml.adam(1e-3)
-    params = model.init(torch.Generator().manual_seed(0))
-    state = fmaml.init_state(algorithm, optimizer, {name: value.to(device) for name, value in params.items()})
-    tasks = source.sample("train", 0, range(meta_batch))
-    runs: dict[str, Callable[[], Any]] = {
-        way: lambda options=options: fmaml.meta_step(algorithm, optimizer, state, tasks, **options)  # type: ignore
-        for way, options in WAYS_OF_BATCHING.items()
-    }
-    runs["sampling"] = lambda: source.sample("train", 0, range(meta_batch))
-    seconds = {way: [] for way in runs}
-    for turn in range(ROUNDS + WARM_UP):
-        for way, run in runs.items():
-            spent = timed(run, device)
-            if turn >= WARM_UP:
-                seconds[way].append(spent)
-    return {"allocator": note, "queries": queries, "meta_batch": meta_batch, "seconds": seconds}
+    state = fmaml.init_state(problem.maml(steps), optimizer, problem.params)
 
+    def task_loss(theta: Params, task: Task) -> torch.Tensor:
+        for _ in range(steps):
+            theta = fmaml.inner_update(problem.loss_fn, theta, task.support, problem.inner_lr)
+        return problem.loss_fn(theta, task.query)
 
-def timed(run: Callable[[], Any], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    begun = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - begun
+    def meta_grad(theta: Params) -> Params:
+        return {name: g.mean(0) for name, g in vmap(grad(task_loss), (None, 0))(theta, tasks).items()}
+
+    compiled_grad = torch.compile(meta_grad, fullgraph=True, dynamic=False)
+    return lambda: optimizer.update(compiled_grad(state.theta), state.opt_state, state.theta)
 
 
 if __name__ == "__main__":

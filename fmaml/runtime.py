@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from . import __version__
 from .errors import UserError
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # glibc's malloc.h
@@ -54,7 +55,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "system": platform.platform(),
-        "fmaml": version("fmaml"),
+        "fmaml": __version__,  # there also where the package is not installed
         "commit": commit(),
         "versions": {name: version(name) for name in packages} | {"torch": torch.__version__},
     }

@@ -1,0 +1,110 @@
+"""What the benchmarks share: arguments, interleaved timing, the table and its JSON.
+
+All ways of doing one thing are timed in turn in one process, round after round, so that whatever slows the machine
+slows them all; a ratio is the median of the ratios round by round.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fmaml.runtime import environment, keep_freed_memory, pick_device
+
+Run = Callable[[], Any]
+Samples = dict[str, list[float]]  # name of a run -> seconds, one a round
+
+
+class Bench:
+    """A script's arguments, device, time left and rows; the JSON is written anew after every row."""
+
+    def __init__(self, question: str | None, *, seconds: float, keep: bool = True, **flags: dict[str, Any]) -> None:
+        formatter = argparse.RawDescriptionHelpFormatter
+        parser = argparse.ArgumentParser(description=question, formatter_class=formatter)
+        parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+        parser.add_argument("--json", type=Path, help="keep every sample here")
+        parser.add_argument("--quick", action="store_true", help="one round of the smallest sizes: does it run?")
+        parser.add_argument("--seconds", type=float, default=seconds, help="begin nothing after these (%(default)s)")
+        for flag, options in flags.items():
+            parser.add_argument(f"--{flag}", **options)
+        self.args = parser.parse_args()
+        self.quick: bool = self.args.quick
+        self.device = pick_device(self.args.device)
+        self.end = time.perf_counter() + self.args.seconds
+        kept = keep and self.device.type == "cpu" and keep_freed_memory()
+        about = {"freed_memory_kept": kept, "load_average": os.getloadavg(), "quick": self.quick}
+        self.result: dict[str, Any] = {"environment": environment(self.device) | about, "rows": []}
+
+    def left(self) -> float:
+        """Seconds that are left for what is yet to begin."""
+        return self.end - time.perf_counter()
+
+    def time(self, runs: dict[str, Run], seconds: float = 5, least: int = 3, most: int = 100) -> Samples:
+        """After one round to warm up, ``least`` rounds, and more of them while ``seconds`` last."""
+        least, most = (1, 1) if self.quick else (least, most)
+        for run in runs.values():
+            timed(run, self.device)
+        samples: Samples = {name: [] for name in runs}
+        until = time.perf_counter() + min(seconds, max(0, self.left()))
+        for turn in range(most):
+            if turn >= least and time.perf_counter() > until:
+                break
+            for name in list(runs)[:: -1 if turn % 2 else 1]:  # none is always after the same neighbour
+                samples[name].append(timed(runs[name], self.device))
+        return samples
+
+    def add(self, row: dict[str, Any], **cells: str) -> None:
+        """Keep a row for the JSON, and print its cells."""
+        if not self.result["rows"]:
+            print(aligned(cells))
+        print(aligned(cells.values()), flush=True)
+        self.result["rows"].append(row)
+        if self.args.json:
+            self.args.json.parent.mkdir(parents=True, exist_ok=True)
+            self.args.json.write_text(json.dumps(self.result, indent=1) + "\n", encoding="utf-8")
+
+    def leave_out(self, row: dict[str, Any], name: str, why: str) -> None:
+        self.add(row | {"left_out": why}, case=name, why=f"left out: {why}")
+
+
+def timed(run: Run, device: torch.device) -> float:
+    """Seconds that one call takes, with all that it starts on the device."""
+    if device.type != "cuda":
+        begun = time.perf_counter()
+        run()
+        return time.perf_counter() - begun
+    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    first.record()
+    run()
+    last.record()
+    torch.cuda.synchronize()
+    return first.elapsed_time(last) / 1e3
+
+
+def aligned(cells: Iterable[str]) -> str:
+    return "  ".join(f"{cell:<36}" if i == 0 else f"{cell:>18}" for i, cell in enumerate(cells))
+
+
+def shown(samples: list[float]) -> str:
+    """The median in milliseconds, and half the distance between the quartiles."""
+    median = f"{1e3 * statistics.median(samples):.4g}"
+    if len(samples) < 3:
+        return f"{median} ms"
+    low, _, high = statistics.quantiles(samples, n=4)
+    return f"{median} ± {500 * (high - low):.1g} ms"
+
+
+def plural(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def ratio(of: list[float], to: list[float]) -> float:
+    """The median of the ratios round by round."""
+    return statistics.median(a / b for a, b in zip(of, to, strict=True))

@@ -1,0 +1,124 @@
+"""How long does one meta-gradient take with fmaml, and with others, for the same network, data and numbers?
+
+    python benchmarks/peers.py [--device cpu] [--json OUT]
+
+conv4 (64 filters, strided, 5-way 1-shot, 15 queries, 16 tasks, 1 inner step) and the sinusoid network (25 tasks, 5
+steps), float32, all ways in turn in one process. A way is timed only if its meta-gradient is fmaml's: the relative
+error is in its row (compared without TF32, timed as each library comes). `pip install -e '.[bench]'` brings the others;
+one that is missing, or does not run, says so in its row. On a CPU JAX takes all cores, whatever torch's threads.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from importlib import import_module, metadata
+from typing import Any
+
+import torch
+from harness import Bench, Run, ratio, shown
+from peers_jax import jax_looped, jax_vmapped
+from peers_torch import autograd_loop, gradient_outside, higher_loop, modules_outside, torchopt_loop
+from problems import Problem, conv28, mlp
+from torch import Tensor
+
+import fmaml
+from fmaml.tree import global_norm
+from fmaml.types import Params, Task
+
+SAME = 1e-4  # relative error: float32 in other orders of summation stays under it, a wrong derivative does not
+
+
+def vmapped(problem: Problem, tasks: Task, steps: int) -> Run:
+    algorithm = problem.maml(steps)
+    return lambda: fmaml.meta_grad(algorithm, problem.params, tasks)[0]
+
+
+def looped(problem: Problem, tasks: Task, steps: int) -> Run:
+    algorithm = problem.maml(steps)
+    return lambda: fmaml.meta_grad(algorithm, problem.params, tasks, batching="loop")[0]
+
+
+PEERS: dict[str, Callable[[Problem, Task, int], Run]] = {
+    "fmaml, vmapped": vmapped,
+    "fmaml, looped": looped,
+    "autograd loop": autograd_loop,
+    "higher": higher_loop,
+    "TorchOpt": torchopt_loop,
+    "torch.func, gradient outside": gradient_outside,
+    "the same, nn.BatchNorm2d": modules_outside,
+    "JAX, jit(vmap)": jax_vmapped,
+    "JAX, jit, looped": jax_looped,
+}
+
+
+def main() -> None:
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # else JAX takes most of a GPU's memory
+    bench = Bench(__doc__, seconds=400)
+    bench.result["environment"]["versions"] |= versions("higher", "torchopt", "jax", "jaxlib")
+    compare(bench, "mlp 40-40", mlp(bench.device), tasks=4 if bench.quick else 25, steps=5)
+    if bench.left() < 0:
+        bench.leave_out({"network": "conv4 28x28x1"}, "conv4 28x28x1", "no time left")
+    elif not bench.quick:
+        compare(bench, "conv4 28x28x1", conv28(bench.device), tasks=16, steps=1)
+
+
+def compare(bench: Bench, network: str, problem: Problem, tasks: int, steps: int) -> None:
+    batch = problem.tasks(tasks)
+    runs, errors, why = {}, {}, {}
+    for name, peer in PEERS.items():
+        if name.endswith("BatchNorm2d") and "norm1.weight" not in problem.params:
+            continue
+        try:
+            runs[name] = run = peer(problem, batch, steps)
+            with precise():
+                errors[name] = error(run(), vmapped(problem, batch, steps)())
+        except ModuleNotFoundError as missing:
+            why[name] = f"not installed ({missing.name})"
+        except Exception as failure:  # of somebody else's code, whatever it is
+            why[name] = f"does not run: {type(failure).__name__}: {failure}".splitlines()[0]
+        else:
+            if not errors[name] < SAME:
+                why[name] = f"another meta-gradient: relative error {errors[name]:.1e}"
+    seconds = bench.time({name: run for name, run in runs.items() if name not in why}, seconds=40, least=5)
+    for name in runs | why:
+        row = {"network": network, "tasks": tasks, "steps": steps, "way": name, "relative_error": errors.get(name)}
+        if name in why:
+            bench.leave_out(row, f"{network}, {name}", why[name])
+            continue
+        against = f"{ratio(seconds[name], seconds['fmaml, vmapped']):.2f}"
+        row["seconds"] = {"meta_gradient": seconds[name]}
+        bench.add(row, case=f"{network}, {name}", time=shown(seconds[name]), ratio=against, error=f"{errors[name]:.0e}")
+
+
+def error(grads: dict[str, Any], expected: Params) -> float:
+    """||grads - expected|| / ||expected||."""
+    if grads.keys() != expected.keys():
+        raise ValueError(f"gradients of {list(grads)}")
+    device = next(iter(expected.values())).device
+    found = {name: g if isinstance(g, Tensor) else torch.from_numpy(g.__array__().copy()) for name, g in grads.items()}
+    apart = {name: found[name].to(device) - g for name, g in expected.items()}
+    return float(global_norm(apart) / global_norm(expected))
+
+
+@contextlib.contextmanager
+def precise() -> Iterator[None]:
+    """Without TF32, in torch and in JAX."""
+    before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
+    with contextlib.ExitStack() as stack:
+        stack.callback(setattr, torch.backends.cudnn, "allow_tf32", before)
+        with contextlib.suppress(ModuleNotFoundError):
+            stack.enter_context(import_module("jax").default_matmul_precision("highest"))
+        yield
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Of those that are installed."""
+    found = {}
+    for package in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""The meta-gradient of MAML as others have one write it in PyTorch. Each returns a call that gives a dict of gradients.
+
+The modules' parameters have the names and the initial values of fmaml's.
+"""
+
+from collections.abc import Callable
+
+import torch
+from problems import Problem
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.nn import functional as F
+
+import fmaml
+from fmaml.tree import leading, take
+from fmaml.types import LossFn, Params, Task
+
+Gradient = Callable[[], Params]
+
+
+class Conv4(nn.Module):
+    """The strided network; batch norm by the statistics of the batch."""
+
+    def __init__(self, channels: int, width: int, outputs: int) -> None:
+        super().__init__()
+        for i in range(1, 5):
+            self.add_module(f"conv{i}", nn.Conv2d(channels if i == 1 else width, width, 3, 2, 1, bias=False))
+            self.add_module(f"norm{i}", nn.BatchNorm2d(width, track_running_stats=False))
+        self.head = nn.Linear(width, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i in range(1, 5):
+            x = F.relu(self.get_submodule(f"norm{i}")(self.get_submodule(f"conv{i}")(x)))
+        return self.head(x.mean((2, 3)))
+
+
+class Mlp(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer1, self.layer2, self.layer3 = nn.Linear(1, 40), nn.Linear(40, 40), nn.Linear(40, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer3(F.relu(self.layer2(F.relu(self.layer1(x)))))
+
+
+def module(problem: Problem) -> nn.Module:
+    first = problem.params.get("conv1.weight")
+    net = Mlp() if first is None else Conv4(first.shape[1], first.shape[0], len(problem.params["head.bias"]))
+    net.load_state_dict(problem.params)
+    return net.to(next(iter(problem.params.values())).device)
+
+
+def grads_of(net: nn.Module) -> Params:
+    return {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
+
+
+def autograd_loop(problem: Problem, tasks: Task, steps: int) -> Gradient:
+    """As courses teach it: a dict of parameters, `torch.autograd.grad` with create_graph, one task after the other."""
+    theta = {name: p.clone().requires_grad_() for name, p in problem.params.items()}
+
+    def adapted(support: fmaml.Batch) -> Params:
+        phi = theta
+        for _ in range(steps):
+            grads = torch.autograd.grad(problem.loss_fn(phi, support), list(phi.values()), create_graph=True)
+            phi = {name: p - problem.inner_lr * g for (name, p), g in zip(phi.items(), grads, strict=True)}
+        return phi
+
+    def run() -> Params:
+        each = [take(tasks, i) for i in range(leading(tasks))]
+        losses = [problem.loss_fn(adapted(task.support), task.query) for task in each]
+        grads = torch.autograd.grad(torch.stack(losses).mean(), list(theta.values()))
+        return dict(zip(theta, grads, strict=True))
+
+    return run
+
+
+def higher_loop(problem: Problem, tasks: Task, steps: int) -> Gradient:
+    import higher  # pyright: ignore[reportMissingImports]
+
+    net, count = module(problem), leading(tasks)
+    inner = torch.optim.SGD(net.parameters(), lr=problem.inner_lr)
+
+    def run() -> Params:
+        net.zero_grad()
+        for i in range(count):
+            support, query = take(tasks, i)
+            with higher.innerloop_ctx(net, inner, copy_initial_weights=False) as (fnet, diffopt):
+                for _ in range(steps):
+                    diffopt.step(problem.criterion(fnet(support.x), support.y))
+                (problem.criterion(fnet(query.x), query.y) / count).backward()
+        return grads_of(net)
+
+    return run
+
+
+def torchopt_loop(problem: Problem, tasks: Task, steps: int) -> Gradient:
+    import torchopt  # pyright: ignore[reportMissingImports]
+
+    net, count = module(problem), leading(tasks)
+    inner = torchopt.MetaSGD(net, lr=problem.inner_lr)
+
+    def run() -> Params:
+        net.zero_grad()
+        start, begun = torchopt.extract_state_dict(net), torchopt.extract_state_dict(inner)
+        for i in range(count):
+            support, query = take(tasks, i)
+            for _ in range(steps):
+                inner.step(problem.criterion(net(support.x), support.y))
+            (problem.criterion(net(query.x), query.y) / count).backward()
+            torchopt.recover_state_dict(net, start)
+            torchopt.recover_state_dict(inner, begun)
+        return grads_of(net)
+
+    return run
+
+
+def gradient_outside(problem: Problem, tasks: Task, steps: int) -> Gradient:
+    """As in torch.func's example, vmap inside and backward outside, with fmaml's network."""
+    return outside(problem.loss_fn, problem, tasks, steps)
+
+
+def modules_outside(problem: Problem, tasks: Task, steps: int) -> Gradient:
+    """The same with modules, as the example has it."""
+    net = module(problem)
+    loss_fn = fmaml.supervised(lambda params, x: functional_call(net, params, (x,)), problem.criterion)
+    return outside(loss_fn, problem, tasks, steps)
+
+
+def outside(loss_fn: LossFn, problem: Problem, tasks: Task, steps: int) -> Gradient:
+    def task_loss(theta: Params, task: Task) -> Tensor:
+        phi = theta
+        for _ in range(steps):
+            grads = grad(loss_fn)(phi, task.support)
+            phi = {name: p - problem.inner_lr * grads[name] for name, p in phi.items()}
+        return loss_fn(phi, task.query)
+
+    def run() -> Params:
+        theta = {name: p.clone().requires_grad_() for name, p in problem.params.items()}
+        vmap(task_loss, (None, 0))(theta, tasks).mean().backward()
+        return {name: p.grad for name, p in theta.items() if p.grad is not None}
+
+    return run

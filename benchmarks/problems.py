@@ -1,0 +1,85 @@
+"""The networks and tasks that the benchmarks share."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+
+import fmaml
+from fmaml.data.glyphs import glyphs
+from fmaml.data.sinusoid import sinusoid
+from fmaml.losses import Apply, Criterion
+from fmaml.types import Algorithm, Batch, LossFn, Model, Params, Task
+
+
+class Problem(NamedTuple):
+    """A network, its loss, and tasks of the shape that it is meant for, on a device."""
+
+    apply: Apply
+    criterion: Criterion
+    params: Params
+    inner_lr: float
+    tasks: Callable[[int], Task]  # how many -> so many, stacked
+
+    @property
+    def loss_fn(self) -> LossFn:
+        return fmaml.supervised(self.apply, self.criterion)
+
+    def maml(self, steps: int, **options: Any) -> Algorithm:
+        return fmaml.maml(self.loss_fn, inner_lr=self.inner_lr, steps=steps, **options)
+
+    def step(self, algorithm: Algorithm, tasks: Task, **options: Any) -> Callable[[], Any]:
+        """One meta-step from the first parameters, Adam outside; always the same one."""
+        optimizer = fmaml.adam(1e-3)
+        state = fmaml.init_state(algorithm, optimizer, self.params)
+        return lambda: fmaml.meta_step(algorithm, optimizer, state, tasks, **options)
+
+
+def conv28(device: torch.device, queries: int = 15, width: int = 64) -> Problem:
+    """conv4 as on Omniglot: 64 filters, strided, 5-way 1-shot, drawn characters of 28x28x1."""
+    source = glyphs(seed=0, device=device, ways=5, shots=1, queries=queries, rotate=())
+    model = fmaml.conv4(inputs=(1, 28, 28), outputs=5, width=width)
+    return problem(model, fmaml.cross_entropy, 0.4, device, lambda n: source.sample("train", 0, range(n)))
+
+
+def conv84(device: torch.device) -> Problem:
+    """conv4 as on mini-ImageNet: 32 filters, max-pooled, 5-way 1-shot, 15 queries a class; noise of 84x84x3."""
+    model = fmaml.conv4(inputs=(3, 84, 84), outputs=5, width=32, pool="max")
+
+    def images(tasks: int, each: int) -> Batch:
+        labels = torch.arange(5, device=device).repeat_interleave(each)
+        return Batch(torch.rand(tasks, 5 * each, 3, 84, 84, device=device), labels.repeat(tasks, 1))
+
+    return problem(model, fmaml.cross_entropy, 0.01, device, lambda n: Task(images(n, 1), images(n, 15)))
+
+
+def mlp(device: torch.device) -> Problem:
+    """The sinusoid network, 40-40: 10 points to adapt on and 10 to judge by."""
+    source = sinusoid(seed=0, device=device)
+    model = fmaml.mlp(inputs=(1,), outputs=1)
+    return problem(model, fmaml.mse, 0.01, device, lambda n: source.sample("train", 0, range(n)))
+
+
+def transformer(device: torch.device) -> Problem:
+    """The network of experiments/languages.yaml: 4 passages of 64 bytes to adapt on and 4 to judge by; noise."""
+    model = fmaml.transformer(inputs=(64,), outputs=256, width=64, heads=4, layers=2)
+
+    def passages(tasks: int) -> Batch:
+        symbols = torch.randint(256, (tasks, 4, 65), device=device)
+        return Batch(symbols[..., :-1], symbols[..., 1:])
+
+    return problem(model, fmaml.cross_entropy, 0.2, device, lambda n: Task(passages(n), passages(n)))
+
+
+def problem(model: Model, criterion: Criterion, lr: float, device: torch.device, tasks: Any) -> Problem:
+    """The parameters are drawn on the CPU, so that they are the same on every device."""
+    params = {name: p.to(device) for name, p in model.init(torch.Generator().manual_seed(0)).items()}
+    return Problem(model.apply, criterion, params, lr, tasks)
+
+
+PROBLEMS: dict[str, Callable[[torch.device], Problem]] = {
+    "conv4 28x28x1": conv28,
+    "conv4 84x84x3": conv84,
+    "mlp 40-40": mlp,
+    "transformer": transformer,
+}

@@ -1,0 +1,65 @@
+"""How many tasks a second does each source give, beside what the meta-step takes?
+
+    python benchmarks/sampling.py [--device cpu] [--json OUT]
+
+Each source with the network, algorithm and meta-batch of its experiment, sampling and step in turn; another meta-batch
+is sampled every time. A source that needs files is measured if they are there (FMAML_DATA), and never downloaded.
+"""
+
+import statistics
+from itertools import count
+
+from harness import Bench, ratio, shown
+
+import fmaml
+from fmaml.build import build
+from fmaml.config import load
+from fmaml.errors import UserError
+from fmaml.run import initial
+
+SOURCES = {  # what to call it -> the experiment, and what to change in it
+    "sinusoid": ["sinusoid"],
+    "markov": ["markov"],
+    "udhr": ["languages", "data.download=false"],
+    "glyphs": ["omniglot", "data.name=glyphs"],
+    "omniglot": ["omniglot", "data.download=false"],
+}
+
+
+def main() -> None:
+    bench = Bench(__doc__, seconds=90)
+    for name in list(SOURCES)[: 1 if bench.quick else None]:
+        if bench.left() < 0:
+            bench.leave_out({"source": name}, name, "no time left")
+            continue
+        try:
+            measure(bench, name)
+        except UserError:
+            bench.leave_out({"source": name}, name, "its files are not there; FMAML_DATA names their folder")
+
+
+def measure(bench: Bench, name: str) -> None:
+    experiment, *changes = SOURCES[name]
+    config = load(experiment, changes)
+    meta_batch = config["train"]["meta_batch"]
+    built = build(config, bench.device)
+    state = fmaml.init_state(built.algorithm, built.optimizer, initial(built, 0, bench.device))
+    tasks, steps = built.source.sample("train", 0, range(meta_batch)), count(1)
+    runs = {
+        "sampling": lambda: built.source.sample("train", next(steps), range(meta_batch)),
+        "step": lambda: fmaml.meta_step(built.algorithm, built.optimizer, state, tasks),
+    }
+    seconds = bench.time(runs, seconds=8, least=5, most=300)
+    bench.add(
+        {"source": name, "experiment": [experiment, *changes], "meta_batch": meta_batch, "seconds": seconds},
+        case=f"{name}, {meta_batch} tasks",
+        sampling=shown(seconds["sampling"]),
+        step=shown(seconds["step"]),
+        sampled=f"{meta_batch / statistics.median(seconds['sampling']):,.0f} tasks/s",
+        stepped=f"{meta_batch / statistics.median(seconds['step']):,.0f} tasks/s",
+        share=f"{ratio(seconds['sampling'], seconds['step']):.2%}",
+    )
+
+
+if __name__ == "__main__":
+    main()
