@@ -69,9 +69,12 @@ class Experiment(NamedTuple):
 
 def build(config: dict[str, Any], device: "torch.device") -> Experiment:
     from .losses import supervised
+    from .precision import lowered, set_precision
 
+    set_precision(config["train"]["precision"])
     source = call("data", config["data"], seed=config["seed"], device=device)
     model = call("model", config["model"], inputs=source.inputs, outputs=source.outputs)
+    model = lowered(model, config["train"]["precision"], device)
     loss_fn = supervised(model.apply, source.criterion)
     given = {"loss_fn": loss_fn, "apply": model.apply}
     algorithm = call("algorithm", config["algorithm"], **{key: given[key] for key in asked(config, given)})

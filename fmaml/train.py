@@ -57,6 +57,7 @@ def train(
     batching: Literal["vmap", "loop", "auto"] = "auto",
     chunk_size: Count | None = None,
     compile: bool | Literal["auto"] = "auto",
+    precision: Literal["float32", "tf32", "bf16"] = "float32",
     validate_every: Count = 500,
     validate_tasks: Count = 200,
     log_every: Count = 20,
@@ -67,7 +68,7 @@ def train(
 ) -> Progress:
     """Train up to ``meta_steps`` on the train split, and keep the theta that did best on the val split.
 
-    ``schedule`` and ``clip`` shape the outer optimizer, which `fmaml.build` has made of them; ``baseline`` tells
+    ``schedule``, ``clip`` and ``precision`` are what `fmaml.build` has made the experiment with; ``baseline`` tells
     `fmaml.run` to train a second time, jointly, for comparison. ``progress`` is `beginning`, or what was saved last.
     """
     speed = {"meta_steps": meta_steps, "batching": batching, "chunk_size": chunk_size, "compile": compile}
