@@ -12,9 +12,10 @@ from fnmatch import fnmatchcase
 from itertools import repeat
 from typing import Any
 
+from torch import Tensor
 from torch.func import grad
 
-from .tree import detach
+from .tree import detach, leaves
 from .types import Batch, LossFn, Optimizer, Params
 
 EVERYTHING = ("*",)
@@ -36,10 +37,20 @@ def descent(lr: Any) -> Optimizer:
 def descent_by_step(rates: Params) -> Optimizer:
     """Descent with rates [steps] for each name, one an inner step; the last one stays in use after the end."""
 
-    def update(grads: Params, step: int, params: Params) -> tuple[Params, int]:
-        return descend(params, grads, {name: rate[min(step, len(rate) - 1)] for name, rate in rates.items()}), step + 1
+    def update(grads: Params, step: Tensor, params: Params) -> tuple[Params, Tensor]:
+        return descend(params, grads, {name: of_step(rate, step) for name, rate in rates.items()}), step + 1
 
-    return Optimizer(lambda params: 0, update)
+    return Optimizer(no_step, update)
+
+
+def no_step(params: Params) -> Tensor:
+    """A count of inner steps, 0 so far: a tensor like the parameters, as every state of an optimizer."""
+    return leaves(params)[0].new_zeros(())
+
+
+def of_step(values: Tensor, step: Tensor) -> Tensor:
+    """Of ``values`` [steps, *shape] the one of this step, and after the end the last."""
+    return values.index_select(0, step.long().clamp(max=len(values) - 1)[None])[0]
 
 
 def select(params: Params, only: Sequence[str]) -> Params:

@@ -47,6 +47,16 @@ def labels(batch: Batch, params: Params, head: str, algorithm: str) -> Tensor:
     return (batch.y[:, None] == torch.arange(len(weight), device=batch.y.device)).to(weight.dtype)
 
 
+def prototypes(
+    apply: Callable[[Params, Tensor], Tensor], params: Params, support: Batch, head: str, algorithm: str
+) -> Params:
+    """The parameters with the head that finds the nearest class mean: -|f - c_k|^2 = 2 c_k' f - |c_k|^2 - |f|^2."""
+    member = labels(support, params, head, algorithm)  # [n, ways]
+    f = features(apply, params, support.x, head)  # [n, features]
+    c = member.T @ f / member.sum(0).clamp(min=1)[:, None]  # [ways, features]
+    return with_head(params, 2 * c, -c.square().sum(1), head)
+
+
 def cosines(rows: int, columns: int, like: Tensor) -> Tensor:
     """[rows, columns] of a cosine transform: a start for learnt maps that draws no random numbers; of full rank."""
     row = torch.arange(rows, dtype=like.dtype, device=like.device)[:, None] + 0.5
