@@ -6,12 +6,15 @@ any state, that may hold tensors of theta, which are then learnt. ``only`` are p
 shell ("head.*"): the parameters that the walk may move; the others stay as they are.
 """
 
+from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature
+
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from itertools import repeat
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.func import grad
 
@@ -58,12 +61,17 @@ def select(params: Params, only: Sequence[str]) -> Params:
 
     Raises ValueError if there is no pattern, or one that matches none of them.
     """
+    return {name: params[name] for name in matching(tuple(params), tuple(only))}
+
+
+@torch.compiler.assume_constant_result  # or torch.compile would trace into regular expressions
+def matching(names: tuple[str, ...], only: tuple[str, ...]) -> tuple[str, ...]:
     if not only:
-        raise ValueError(f"only = []: nothing could be adapted; give patterns of names among {list(params)}")
+        raise ValueError(f"only = []: nothing could be adapted; give patterns of names among {list(names)}")
     for pattern in only:
-        if not any(fnmatchcase(name, pattern) for name in params):
-            raise ValueError(f"only = {list(only)}: no parameter is named like {pattern!r}; there are {list(params)}")
-    return {name: p for name, p in params.items() if any(fnmatchcase(name, pattern) for pattern in only)}
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ValueError(f"only = {list(only)}: no parameter is named like {pattern!r}; there are {list(names)}")
+    return tuple(name for name in names if any(fnmatchcase(name, pattern) for pattern in only))
 
 
 def inner_grad(loss_fn: LossFn, params: Params, moved: Params, batch: Batch, first_order: bool) -> Params:

@@ -6,6 +6,8 @@ Section 3.2, layer l:    phi_l = beta_l * phi_l - alpha_l * grad_l L(phi, D_i^tr
 Here alpha_l = inner_lr * (1 + a_l) and beta_l = 1 + b_l, with (a, b) = g(tau) a network of one hidden layer.
 """
 
+from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature
+
 from typing import Any
 
 import torch

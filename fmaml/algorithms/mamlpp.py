@@ -8,6 +8,8 @@ Outer loop:         min over theta of sum_i sum_k w_k L(phi_ik, D_i^ts)         
 The cosine outer rate is ``train.schedule``. Norms use the statistics of the batch at hand, so each step has its own.
 """
 
+from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature
+
 from typing import Any
 
 from ..anneal import first_then, multi_step

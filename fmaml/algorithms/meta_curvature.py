@@ -4,6 +4,8 @@ Section 3:    MC(G) = G x_1 M_o x_2 M_i x_3 M_f for a gradient [outputs, inputs,
               phi_i = theta - alpha * MC(grad L(theta, D_i^tr)), ``steps`` times
 """
 
+from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature
+
 from typing import Any
 
 import torch
