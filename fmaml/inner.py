@@ -1,4 +1,4 @@
-"""The inner loop: from the meta-parameters theta to a task's parameters phi (arXiv 1703.03400, equation 1).
+"""The inner loop: from the meta-parameters theta to a task's parameters phi (arXiv 1703.03400, section 2.2).
 
 Every gradient-based algorithm is this one walk with another update. Wherever ``lr`` stands, it is a number, a scalar
 tensor, a dict with one of either (or a tensor of rates) for each parameter's name, or an `Optimizer`: any rule, with

@@ -1,6 +1,6 @@
 """ALFA (Baik, Choi, Choi, Kim and Lee, arXiv 2011.00209): rates and decay from the state of the inner loop.
 
-Section 3.2, layer l:    phi_l = beta_l * phi_l - alpha_l * grad_l L(phi, D_i^tr), ``steps`` times
+Inner step, layer l:     phi_l = beta_l * phi_l - alpha_l * grad_l L(phi, D_i^tr), ``steps`` times
                          (alpha, beta) = g(tau), tau = the means of every layer's gradient and parameters
 
 Here alpha_l = inner_lr * (1 + a_l) and beta_l = 1 + b_l, with (a, b) = g(tau) a network of one hidden layer.

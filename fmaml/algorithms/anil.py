@@ -1,6 +1,6 @@
 """ANIL (Raghu, Raghu, Bengio and Vinyals, arXiv 1909.09157): almost no inner loop.
 
-Section 4.1:    phi_head = head - alpha * grad_head L(theta, D_i^tr), ``steps`` times; phi_body = body
+Inner step:    phi_head = head - alpha * grad_head L(theta, D_i^tr), ``steps`` times; phi_body = body
 """
 
 from ..ranges import Natural, Rate

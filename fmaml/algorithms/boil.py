@@ -1,6 +1,6 @@
 """BOIL (Oh, Yoo, Kim and Yun, arXiv 2008.08882): the body only, in the inner loop.
 
-Section 3:    phi_body = body - alpha * grad_body L(theta, D_i^tr), ``steps`` times; phi_head = head
+Inner step:    phi_body = body - alpha * grad_body L(theta, D_i^tr), ``steps`` times; phi_head = head
 """
 
 from ..ranges import Natural, Rate

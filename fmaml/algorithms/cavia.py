@@ -1,7 +1,7 @@
 """CAVIA (Zintgraf, Shiarlis, Kurin, Hofmann and Whiteson, arXiv 1810.03642): adapt a context, share the network.
 
-Section 3.1:    c_i = 0 - alpha * grad_c L(theta, c, D_i^tr), ``steps`` times
-                min over theta of sum_i L(theta, c_i, D_i^ts)
+Inner loop:    c_i = 0 - alpha * grad_c L(theta, c, D_i^tr), ``steps`` times
+Outer loop:    min over theta of sum_i L(theta, c_i, D_i^ts)
 
 The context enters one layer: beside the inputs of a linear layer, W x + b + M c; or after a norm (FiLM),
 with a scale and a shift for each channel. Both are other values of that layer's own weight and bias.

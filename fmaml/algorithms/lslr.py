@@ -1,4 +1,4 @@
-"""LSLR, rates by layer and step (Antoniou, Edwards and Storkey, arXiv 1810.09502, section 4).
+"""LSLR, rates by layer and step (Antoniou, Edwards and Storkey, arXiv 1810.09502, LSLR).
 
 Inner step k, layer l:    phi_l = phi_l - alpha_lk * grad_l L(phi, D_i^tr), every alpha_lk learnt with theta
 """

@@ -1,4 +1,4 @@
-"""MAML++ (Antoniou, Edwards and Storkey, arXiv 1810.09502, section 4), each of its parts a switch of its own.
+"""MAML++ (Antoniou, Edwards and Storkey, arXiv 1810.09502), each of its parts a switch of its own.
 
 Inner step k:       phi_l = phi_l - alpha_lk * grad_l L(phi, D_i^tr)              ``learn_rates`` (LSLR)
                     the norms' scales and shifts are theta's own for each k       ``norms_by_step`` (BNWB)

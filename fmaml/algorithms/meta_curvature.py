@@ -1,7 +1,7 @@
 """Meta-Curvature (Park and Oliva, arXiv 1902.03356): a learnt linear map of each inner gradient.
 
-Section 3:    MC(G) = G x_1 M_o x_2 M_i x_3 M_f for a gradient [outputs, inputs, positions of the filter]
-              phi_i = theta - alpha * MC(grad L(theta, D_i^tr)), ``steps`` times
+The map:      MC(G) = G x_1 M_o x_2 M_i x_3 M_f for a gradient [outputs, inputs, positions of the filter]
+Inner step:   phi_i = theta - alpha * MC(grad L(theta, D_i^tr)), ``steps`` times
 """
 
 from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature

@@ -1,7 +1,7 @@
 """Meta-SGD (Li, Zhou, Chen and Li, arXiv 1707.09835): a learnt rate for each single parameter.
 
-Equation 2:    phi_i = theta - alpha o grad L(theta, D_i^tr), with alpha of the shape of theta
-Equation 3:    min over theta and alpha of sum_i L(phi_i, D_i^ts)
+Inner step:    phi_i = theta - alpha o grad L(theta, D_i^tr), with alpha of the shape of theta
+Outer loop:    min over theta and alpha of sum_i L(phi_i, D_i^ts)
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""Proto-MAML (Triantafillou et al., arXiv 1903.03096, section 3): MAML whose head begins at the prototypes.
+"""Proto-MAML (Triantafillou et al., arXiv 1903.03096): MAML whose head begins at the prototypes.
 
 W_k = 2 c_k, b_k = -|c_k|^2, c_k the mean feature of class k;    then phi_i by ``steps`` inner steps, as in MAML
 
