@@ -12,6 +12,8 @@ from torch import Tensor
 
 from .types import Batch, Params
 
+NEVER = -1e9  # the score of a class without an example, which is none of the task's
+
 
 def features(apply: Callable[[Params, Tensor], Tensor], params: Params, x: Tensor, head: str) -> Tensor:
     """What the layer ``head`` is given, [n, features]."""
@@ -53,8 +55,9 @@ def prototypes(
     """The parameters with the head that finds the nearest class mean: -|f - c_k|^2 = 2 c_k' f - |c_k|^2 - |f|^2."""
     member = labels(support, params, head, algorithm)  # [n, ways]
     f = features(apply, params, support.x, head)  # [n, features]
-    c = member.T @ f / member.sum(0).clamp(min=1)[:, None]  # [ways, features]
-    return with_head(params, 2 * c, -c.square().sum(1), head)
+    count = member.sum(0)  # [ways]
+    c = member.T @ f / count.clamp(min=1)[:, None]  # [ways, features]
+    return with_head(params, 2 * c, torch.where(count > 0, -c.square().sum(1), NEVER), head)
 
 
 def cosines(rows: int, columns: int, like: Tensor) -> Tensor:

@@ -729,6 +729,18 @@ def test_fillers_have_no_say():
         assert relative(algorithm.adapt(theta, more), algorithm.adapt(theta, task.support)) < 1e-12
 
 
+@pytest.mark.parametrize("name", sorted(CLASSES_ONLY))
+def test_a_class_without_an_example_is_never_predicted(name):
+    """A network for three classes on tasks of two: what it says is what a network for two would say."""
+    model, loss_fn, params, _ = images()
+    task = take(image_tasks(1, (1, 16, 16), ways=2), 0)
+    small = {**params, "head.weight": params["head.weight"][:2], "head.bias": params["head.bias"][:2]}
+    algorithm = made(name, model, loss_fn, inner_lr=0.1, steps=2)
+    three, two = (model.apply(algorithm.adapt(algorithm.init(p), task.support), task.query.x) for p in (params, small))
+    assert (three[:, 2] < -1e8).all()
+    assert relative(three[:, :2], two) < 1e-12
+
+
 @pytest.mark.parametrize(("n", "size"), [(6, 2), (5, 2), (7, 3), (1, 1), (10, 10), (4, 3), (25, 10)])
 def test_minibatches_are_fair(n, size):
     batch, seen = Batch(torch.arange(n), torch.arange(n)), []
