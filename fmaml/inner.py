@@ -52,8 +52,12 @@ def no_step(params: Params) -> Tensor:
 
 
 def of_step(values: Tensor, step: Tensor) -> Tensor:
-    """Of ``values`` [steps, *shape] the one of this step, and after the end the last."""
-    return values.index_select(0, step.long().clamp(max=len(values) - 1)[None])[0]
+    """Of ``values`` [steps, *shape] the one of this step, and after the end the last.
+
+    A sum with zeros, since torch 2.13's inductor makes a wrong gradient of indexing by a tensor here.
+    """
+    mine = torch.arange(len(values), device=values.device) == step.clamp(max=len(values) - 1)
+    return torch.where(mine.view(-1, *[1] * (values.ndim - 1)), values, 0).sum(0)
 
 
 def select(params: Params, only: Sequence[str]) -> Params:
