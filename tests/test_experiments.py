@@ -152,9 +152,10 @@ def test_each_builds_what_it_says(name):
     experiment = build(config, torch.device("cpu"))
     tasks = experiment.source.sample("train", 1, range(2))
     data = config["data"]
-    assert tasks.support.x.shape == (2, data["ways"] * data["shots"], 1, 28, 28)
+    ways = data["train_ways"] or data["ways"]
+    assert tasks.support.x.shape == (2, ways * data["shots"], 1, 28, 28)
     params = experiment.model.init(torch.Generator().manual_seed(0))
-    assert experiment.model.apply(params, tasks.support.x[0]).shape[1] == data["ways"]
+    assert experiment.model.apply(params, tasks.support.x[0]).shape[1] == ways
 
 
 @pytest.mark.parametrize("name", LANGUAGES)
