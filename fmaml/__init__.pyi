@@ -12,6 +12,7 @@ from .algorithms.mamlpp import mamlpp as mamlpp
 from .algorithms.meta_curvature import meta_curvature as meta_curvature
 from .algorithms.meta_sgd import meta_sgd as meta_sgd
 from .algorithms.proto_maml import proto_maml as proto_maml
+from .algorithms.proto_mamlpp import proto_mamlpp as proto_mamlpp
 from .algorithms.protonet import protonet as protonet
 from .algorithms.r2d2 import r2d2 as r2d2
 from .algorithms.reptile import reptile as reptile

@@ -10,7 +10,7 @@ from .types import Algorithm, LossFn, Task, Theta
 def first_then(early: Algorithm, late: Algorithm, *, until: int) -> Algorithm:
     """The loss of ``early`` before the meta-step ``until``, of ``late`` from then on; both learn the same theta.
 
-    First order, then second (arXiv 1810.09502, section 4, derivative-order annealing):
+    First order, then second (arXiv 1810.09502, derivative-order annealing):
     ``first_then(maml(..., first_order=True), maml(...), until=1000)``.
     """
 
@@ -20,7 +20,7 @@ def first_then(early: Algorithm, late: Algorithm, *, until: int) -> Algorithm:
 def multi_step(algorithm: Algorithm, loss_fn: LossFn, *, until: int) -> Algorithm:
     """Before ``until`` the loss is sum_k w_k L(phi_k, D^ts), k = 1 .. K, in place of L(phi_K, D^ts).
 
-    arXiv 1810.09502, section 4, multi-step loss: w_k = 1/K at first, and falls linearly to 0 for all k but the last,
+    arXiv 1810.09502, multi-step loss: w_k = 1/K at first, and falls linearly to 0 for all k but the last,
     whose weight rises to 1. Raises ValueError if the algorithm has no trajectory.
     """
     if algorithm.trajectory is None:

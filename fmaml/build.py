@@ -41,6 +41,7 @@ TABLE = {  # section -> name -> the function whose parameters are the section's 
         "reptile": "fmaml.algorithms.reptile:reptile",
         "imaml": "fmaml.algorithms.imaml:imaml",
         "proto_maml": "fmaml.algorithms.proto_maml:proto_maml",
+        "proto_mamlpp": "fmaml.algorithms.proto_mamlpp:proto_mamlpp",
         "protonet": "fmaml.algorithms.protonet:protonet",
         "r2d2": "fmaml.algorithms.r2d2:r2d2",
         "joint": "fmaml.algorithms.joint:joint",

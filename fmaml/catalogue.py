@@ -3,11 +3,12 @@
 import difflib
 import json
 from collections.abc import Iterator
+from textwrap import indent
 
 from . import shipped
 from .build import NAMELESS, TABLE
 from .errors import UserError
-from .schema import REQUIRED, Setting, definition, settings, summary, words
+from .schema import REQUIRED, Setting, definition, preface, settings, summary, words
 
 
 def overview() -> str:
@@ -23,10 +24,7 @@ def section(word: str) -> str:
     """The settings of one section, by name; a plural will do."""
     name = next((s for s in (word, word.removesuffix("s")) if s in TABLE or s in NAMELESS), None)
     if name in TABLE:
-        return "\n\n".join(
-            f"{name}.name: {choice}\n  {summary(target)}\n" + "\n".join(table(list(rows(settings(definition(target))))))
-            for choice, target in TABLE[name].items()
-        )
+        return "\n\n".join(entry(name, choice, target) for choice, target in TABLE[name].items())
     if name in NAMELESS:
         found = settings(definition(NAMELESS[name]), keyword_only=True)
         return f"{name}\n  {summary(NAMELESS[name])}\n" + "\n".join(table(list(rows(found))))
@@ -36,6 +34,14 @@ def section(word: str) -> str:
     near = difflib.get_close_matches(word, sections, 1)
     raise UserError(
         f"ls {word}: no such section; " + (f"did you mean {near[0]}?" if near else f"one of {', '.join(sections)}")
+    )
+
+
+def entry(section: str, choice: str, target: str) -> str:
+    """What it is, for an algorithm with its paper and its equations, and its settings."""
+    about = indent(f"{preface(target)}\n\n", "  ") if section == "algorithm" else ""
+    return f"{section}.name: {choice}\n  {summary(target)}\n{about}" + "\n".join(
+        table(list(rows(settings(definition(target)))))
     )
 
 

@@ -1,10 +1,12 @@
-"""The inner loop: from the meta-parameters theta to a task's parameters phi (arXiv 1703.03400, equation 1).
+"""The inner loop: from the meta-parameters theta to a task's parameters phi (arXiv 1703.03400, section 2.2).
 
 Every gradient-based algorithm is this one walk with another update. Wherever ``lr`` stands, it is a number, a scalar
 tensor, a dict with one of either (or a tensor of rates) for each parameter's name, or an `Optimizer`: any rule, with
 any state, that may hold tensors of theta, which are then learnt. ``only`` are patterns of parameter names, as in a
 shell ("head.*"): the parameters that the walk may move; the others stay as they are.
 """
+
+from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,9 +15,10 @@ from itertools import repeat
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.func import grad
 
-from .tree import detach
+from .tree import detach, leaves
 from .types import Batch, LossFn, Optimizer, Params
 
 EVERYTHING = ("*",)
@@ -37,10 +40,24 @@ def descent(lr: Any) -> Optimizer:
 def descent_by_step(rates: Params) -> Optimizer:
     """Descent with rates [steps] for each name, one an inner step; the last one stays in use after the end."""
 
-    def update(grads: Params, step: int, params: Params) -> tuple[Params, int]:
-        return descend(params, grads, {name: rate[min(step, len(rate) - 1)] for name, rate in rates.items()}), step + 1
+    def update(grads: Params, step: Tensor, params: Params) -> tuple[Params, Tensor]:
+        return descend(params, grads, {name: of_step(rate, step) for name, rate in rates.items()}), step + 1
 
-    return Optimizer(lambda params: 0, update)
+    return Optimizer(no_step, update)
+
+
+def no_step(params: Params) -> Tensor:
+    """A count of inner steps, 0 so far: a tensor like the parameters, as every state of an optimizer."""
+    return leaves(params)[0].new_zeros(())
+
+
+def of_step(values: Tensor, step: Tensor) -> Tensor:
+    """Of ``values`` [steps, *shape] the one of this step, and after the end the last.
+
+    A sum with zeros, since torch 2.13's inductor makes a wrong gradient of indexing by a tensor here.
+    """
+    mine = torch.arange(len(values), device=values.device) == step.clamp(max=len(values) - 1)
+    return torch.where(mine.view(-1, *[1] * (values.ndim - 1)), values, 0).sum(0)
 
 
 def select(params: Params, only: Sequence[str]) -> Params:

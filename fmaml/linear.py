@@ -12,6 +12,8 @@ from torch import Tensor
 
 from .types import Batch, Params
 
+NEVER = -1e9  # the score of a class without an example, which is none of the task's
+
 
 def features(apply: Callable[[Params, Tensor], Tensor], params: Params, x: Tensor, head: str) -> Tensor:
     """What the layer ``head`` is given, [n, features]."""
@@ -45,6 +47,17 @@ def labels(batch: Batch, params: Params, head: str, algorithm: str) -> Tensor:
         raise ValueError(f"{algorithm}: it compares classes, but here is not one label for each example; use maml")
     weight = outputs_of(params, head)
     return (batch.y[:, None] == torch.arange(len(weight), device=batch.y.device)).to(weight.dtype)
+
+
+def prototypes(
+    apply: Callable[[Params, Tensor], Tensor], params: Params, support: Batch, head: str, algorithm: str
+) -> Params:
+    """The parameters with the head that finds the nearest class mean: -|f - c_k|^2 = 2 c_k' f - |c_k|^2 - |f|^2."""
+    member = labels(support, params, head, algorithm)  # [n, ways]
+    f = features(apply, params, support.x, head)  # [n, features]
+    count = member.sum(0)  # [ways]
+    c = member.T @ f / count.clamp(min=1)[:, None]  # [ways, features]
+    return with_head(params, 2 * c, torch.where(count > 0, -c.square().sum(1), NEVER), head)
 
 
 def cosines(rows: int, columns: int, like: Tensor) -> Tensor:

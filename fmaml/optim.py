@@ -5,6 +5,8 @@ Only `sgd` ever takes a step. Everything else maps gradients (a `Transform`) and
 A learning rate is a number, a tensor, or a schedule: a function of the number of steps taken so far (a scalar tensor).
 """
 
+from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature
+
 import math
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""The outer loop: the mean query loss over a meta-batch of tasks, its gradient, one step (arXiv 1703.03400, eq. 2, 3).
+"""The outer loop: the mean query loss over a meta-batch of tasks, its gradient, one step (arXiv 1703.03400, eq. 1).
 
 `meta_step` knows no algorithm: it is handed one, and takes gradient, mean and vmap of ``algorithm.loss``. The gradient
 stands inside the vmap, so that each chunk of tasks frees its graph before the next begins.

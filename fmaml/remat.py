@@ -1,11 +1,12 @@
 """The meta-gradient without keeping the inner loop's graph: each inner step is run again when its derivative is needed.
 
-With phi_k+1 = u(phi_k) the adjoint is lambda_K = grad L(phi_K, D^ts), lambda_k = (du/dphi_k)' lambda_k+1, and the
-meta-gradient is lambda_0. Walking forward keeps phi_0 .. phi_K alone; walking back takes one `vjp` of u a step. torch's
-own checkpointing does not work under torch.func; this does, under vmap too.
+With phi_k+1 = u(theta, phi_k) the adjoint is lambda_K = grad L(phi_K, D^ts), lambda_k = (du/dphi_k)' lambda_k+1, and
+the meta-gradient is the sum of (du/dtheta)' lambda_k+1 over the steps and of (dphi_0/dtheta)' lambda_0. Walking forward
+keeps phi_0 .. phi_K alone; walking back takes one `vjp` of u a step. torch's own checkpointing does not work under
+torch.func; this does, under vmap too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,35 +15,44 @@ from torch.func import grad_and_value, vjp
 
 from .inner import EVERYTHING, descent, inner_grad, select
 from .tree import add, detach, leaves, map_leaves
-from .types import LossFn, Metrics, Params, Task
+from .types import Batch, LossFn, Metrics, Params, Task, Theta
 
 
 def query_loss_again(
-    loss_fn: LossFn, theta: Params, task: Task, lr: Any, *, steps: int, only: Sequence[str] = EVERYTHING
+    loss_fn: LossFn,
+    start: Callable[[Theta, Batch], Params],
+    rule: Callable[[Theta], Any],
+    theta: Theta,
+    task: Task,
+    *,
+    steps: int,
+    only: Sequence[str] = EVERYTHING,
 ) -> tuple[Tensor, Metrics]:
-    """<stop(lambda_0), theta>, whose gradient is that of the query loss, and the query loss among the metrics.
+    """<stop(meta-gradient), theta>, whose gradient is that of the query loss, and the query loss among the metrics.
 
-    ``lr`` is a number, a tensor, a dict by name, or an `Optimizer`; it is not learnt here.
+    The walk begins at ``start(theta, D^tr)`` and is taken by ``rule(theta)``, learnt as far as it depends on theta.
     """
-    init, update = descent(lr)
 
-    def begin(theta: Params) -> tuple:
-        moved = select(theta, only)
-        return moved, init(moved)
+    def begin(theta: Theta) -> tuple:
+        phi = start(theta, task.support)
+        return phi, descent(rule(theta)).init(select(phi, only))
 
-    def step(theta: Params, carry: tuple) -> tuple:
-        moved, state = carry
-        return update(inner_grad(loss_fn, theta, moved, task.support, False), state, moved)
+    def step(theta: Theta, carry: tuple) -> tuple:
+        phi, state = carry
+        moved = select(phi, only)
+        moved, state = descent(rule(theta)).update(inner_grad(loss_fn, phi, moved, task.support, False), state, moved)
+        return {**phi, **moved}, state
 
-    def end(theta: Params, carry: tuple) -> Tensor:
-        return loss_fn({**theta, **carry[0]}, task.query)
+    def end(carry: tuple) -> Tensor:
+        return loss_fn(carry[0], task.query)
 
     at = detach(theta)
     carries = [detach(begin(at))]
     for _ in range(steps):
         carries.append(detach(step(at, carries[-1])))
 
-    (total, adjoint), query = grad_and_value(end, argnums=(0, 1))(at, carries[-1])
+    adjoint, query = grad_and_value(end)(carries[-1])
+    total = map_leaves(torch.zeros_like, at)
     for carry in reversed(carries[:-1]):
         direct, adjoint = vjp(step, at, carry)[1](adjoint)
         total = add(total, direct)

@@ -19,6 +19,8 @@ def enough_classes(config: dict[str, Any]) -> Broken:
     if data["name"] not in COUNTS:
         return
     classes = {s: n * (ROTATIONS if s in data.get("rotate", ()) else 1) for s, n in COUNTS[data["name"]].items()}
+    if (data.get("train_ways") or 0) > classes["train"]:
+        yield "data.train_ways", f"split train has {classes['train']} classes; give at most {classes['train']}"
     split = min(classes, key=lambda s: classes[s])
     if greatest(data["ways"]) > classes[split]:
         yield "data.ways", f"split {split} has {classes[split]} classes; give at most {classes[split]}"

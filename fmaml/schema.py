@@ -38,15 +38,25 @@ class Setting(NamedTuple):
 
 
 @cache
-def functions(source: Path) -> dict[str, ast.FunctionDef]:
-    tree = ast.parse(source.read_text(encoding="utf-8"))
-    return {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+def parsed(source: Path) -> ast.Module:
+    return ast.parse(source.read_text(encoding="utf-8"))
+
+
+def file_of(target: str, package: Path = PACKAGE) -> Path:
+    """Where the function that ``target``, such as "fmaml.nn.models:conv4", names is written."""
+    return package.joinpath(*target.partition(":")[0].split(".")[1:]).with_suffix(".py")
 
 
 def definition(target: str, package: Path = PACKAGE) -> ast.FunctionDef:
-    """The function that ``target``, such as "fmaml.nn.models:conv4", names."""
-    module, _, function = target.partition(":")
-    return functions(package.joinpath(*module.split(".")[1:]).with_suffix(".py"))[function]
+    """The function that ``target`` names."""
+    nodes = parsed(file_of(target, package)).body
+    found = {node.name: node for node in nodes if isinstance(node, ast.FunctionDef)}
+    return found[target.partition(":")[2]]
+
+
+def preface(target: str) -> str:
+    """What the file says of itself before any code."""
+    return ast.get_docstring(parsed(file_of(target))) or ""
 
 
 def summary(target: str) -> str:

@@ -15,7 +15,7 @@ CONTRACT = (
     "from_module sgd momentum adam adamw chain clip_by_global_norm cosine query_loss cross_entropy mse accuracy "
     "Params Batch Task Model Algorithm Optimizer MetaState"
 ).split()
-CORE = {"remat", "types", "tree", "ranges", "inner", "outer", "optim", "losses", "linear", "anneal", "nn", "algorithms"}
+CORE = set("types tree ranges inner outer remat unroll optim losses linear anneal nn algorithms".split())
 ALLOWED = {  # each core file may import these core files only
     "types": set(),
     "tree": set(),
@@ -28,7 +28,8 @@ ALLOWED = {  # each core file may import these core files only
     "linear": {"types", "tree"},
     "anneal": {"types", "outer"},
     "remat": {"types", "tree", "inner"},
-    "algorithms": {"remat", "types", "tree", "ranges", "inner", "outer", "optim", "losses", "linear", "anneal"},
+    "unroll": {"types", "inner", "outer", "remat"},
+    "algorithms": {"unroll", "types", "tree", "ranges", "inner", "outer", "optim", "losses", "linear", "anneal"},
 }
 TORCHLESS = ["cli", "config", "schema", "build", "errors", "ranges", "rules", "catalogue", "__init__"]
 TORCHLESS += ["durable", "folder", "lock", "signals"]

@@ -1,5 +1,7 @@
 """Each algorithm against what it must be: one table of (algorithm, problem, known answer), in float64 to 1e-12."""
 
+import inspect
+import math
 import warnings
 from functools import partial
 
@@ -97,6 +99,18 @@ def fomaml_is_the_query_gradient_at_phi():
     tasks, theta, phi, _ = bowls()
     algorithm = fmaml.maml(quadratic, inner_lr=LR, steps=STEPS, first_order=True)
     yield gradient(algorithm, {"p": theta}, tasks)[0], {"p": residual(phi, tasks).mean(0)}
+
+
+def test_fomaml_tends_to_maml_with_slope_one():
+    """|FOMAML - MAML| / |MAML| is proportional to alpha, as alpha goes to 0, for any number of steps."""
+    _, loss_fn, params, tasks = network()
+
+    def gap(lr, steps):
+        both = (fmaml.maml(loss_fn, inner_lr=lr, steps=steps, first_order=order) for order in (True, False))
+        return relative(*(gradient(algorithm, params, tasks)[0] for algorithm in both))
+
+    for steps in (1, STEPS):
+        assert math.log10(gap(1e-3, steps) / gap(1e-4, steps)) == pytest.approx(1.0, abs=0.02)
 
 
 @law
@@ -349,6 +363,29 @@ def proto_maml_is_maml_from_the_prototypes():
 
 
 @law
+def proto_mamlpp_with_constant_rates_is_proto_maml_and_its_multi_step_loss_the_weighted_sum():
+    model, loss_fn, params, tasks = images()
+    settings = {"inner_lr": LR, "steps": 3}
+    for more in ({}, {"first_order": True}, {"only": ("conv*", "norm*")}):
+        plain = fmaml.proto_maml(loss_fn, model.apply, **settings, **more)
+        yield from same(fmaml.proto_mamlpp(loss_fn, model.apply, **settings, **more), plain, params, tasks)
+    plain = fmaml.proto_maml(loss_fn, model.apply, **settings)
+    algorithm = fmaml.proto_mamlpp(loss_fn, model.apply, **settings, multi_step_until=8)
+    yield from same(algorithm.at(2), fmaml.multi_step(plain, loss_fn, until=8).at(2), params, tasks)
+    yield from same(algorithm.at(8), plain, params, tasks)
+
+
+@law
+def the_scale_of_prototypes_is_that_of_the_distances():
+    model, loss_fn, params, tasks = images()
+    support, query = take(tasks, 0)
+    once, twice = (fmaml.proto_mamlpp(loss_fn, model.apply, inner_lr=LR, steps=1, scale=scale) for scale in (1.0, 2.0))
+    phi, phi2 = (algorithm.trajectory(algorithm.init(params), support)[0] for algorithm in (once, twice))
+    yield model.apply(phi2, query.x), 2 * model.apply(phi, query.x)
+    yield phi, fmaml.protonet(loss_fn, model.apply).adapt(params, support)
+
+
+@law
 def r2d2_is_the_normal_equations():
     for problem, head, size in ((images, "head", 8), (network, "layer3", 8)):
         model, loss_fn, params, tasks = problem()
@@ -474,26 +511,88 @@ def masks_rates_and_inner_optimizers_combine():
         yield ({name: found[name] for name in head}, loss), (expected, also)
 
 
+@law
+def masks_rates_inner_optimizers_and_annealings_combine():
+    """Any of the walks, with a mask, an inner optimizer and another loss, each chosen by itself."""
+    _, loss_fn, params, tasks = images()
+    mask, adam = ("head.*", "norm*"), fmaml.chain(fmaml.clip_by_global_norm(1.0), fmaml.adam(0.1))
+    settings = {"steps": 2, "only": mask}
+    maml = fmaml.maml(loss_fn, inner_lr=adam, **settings)
+    yield from same(fmaml.anil(loss_fn, inner_lr=adam, **settings), maml, params, tasks)
+    yield from same(fmaml.boil(loss_fn, inner_lr=adam, **settings), maml, params, tasks)
+    rates = {name: 0.1 + 0.05 * i for i, name in enumerate(params)}
+    for inner in ("sgd", "momentum", "adam", "rmsprop"):
+        sgd, each = fmaml.meta_sgd(loss_fn, inner_lr=0.1, inner=inner, **settings), tuple(fmaml.optim.rule(inner))
+        learnt = {"params": params, "rates": map_leaves(lambda p, r: torch.full_like(p, r), params, rates)}
+        own = fmaml.maml(loss_fn, inner_lr=fmaml.chain(*each, fmaml.inner.descent(rates)), **settings)
+        weighted, expected = (fmaml.multi_step(algorithm, loss_fn, until=8).at(4) for algorithm in (sgd, own))
+        found = fmaml.meta_grad(weighted, learnt, tasks)
+        yield (found[0]["params"], found[1]), fmaml.meta_grad(expected, params, tasks)
+
+
 # All of them
+
+
+def made(name, model, loss_fn, **settings):
+    """The algorithm with those of the settings that it takes."""
+    function = getattr(fmaml, name)
+    takes = inspect.signature(function).parameters
+    given = {"apply": model.apply, **settings}
+    return function(loss_fn, **{key: value for key, value in given.items() if key in takes})
 
 
 def family(model, loss_fn):
     """Every algorithm of the table, by name, on conv4."""
     settings = {"inner_lr": 0.1, "steps": 2}
-    bare = {"protonet", "r2d2"}
-    needs_model = bare | {"proto_maml"}
-    return {
-        name: getattr(fmaml, name)(
-            loss_fn, *([model.apply] if name in needs_model else []), **({} if name in bare else settings)
-        )
-        for name in TABLE["algorithm"]
-    } | {
+    return {name: made(name, model, loss_fn, **settings) for name in TABLE["algorithm"]} | {
         "all of MAML++": fmaml.mamlpp(loss_fn, **settings, multi_step_until=9, first_order_until=5, inner="adam").at(6),
         "reptile on minibatches": fmaml.reptile(loss_fn, **settings, minibatch=2, inner="rmsprop"),
     }
 
 
 FAMILY = [*TABLE["algorithm"], "all of MAML++", "reptile on minibatches"]
+UNROLLED = [name for name in TABLE["algorithm"] if "remat" in inspect.signature(getattr(fmaml, name)).parameters]
+assert len(UNROLLED) == 11  # all that differentiate through their inner steps
+
+
+@pytest.mark.parametrize("name", UNROLLED)
+@pytest.mark.parametrize("options", [{}, {"batching": "loop"}, {"chunk_size": 2}], ids=["vmap", "loop", "chunks"])
+def test_running_the_inner_steps_again_gives_the_same_gradient_of_all_of_theta(name, options):
+    model, loss_fn, params, tasks = images()
+    kept, again = (made(name, model, loss_fn, inner_lr=0.1, steps=2, remat=remat) for remat in (False, True))
+    theta = map_leaves(lambda p: p + 0.01 * torch.rand_like(p), kept.init(params))
+    kept, again = (fmaml.outer.at(algorithm, 0) for algorithm in (kept, again))
+    assert relative(fmaml.meta_grad(again, theta, tasks, **options), fmaml.meta_grad(kept, theta, tasks)) < 1e-12
+
+
+def compiled_gap(name, backend):
+    """How far the compiled meta-gradient of an algorithm is from its own, on a tiny network."""
+    model = fmaml.mlp(inputs=(3,), outputs=2, hidden=[4], activation="tanh")
+    params, tasks = doubled(model.init(torch.Generator().manual_seed(0))), image_tasks(2, (3,), ways=2)
+    only = {"anil": ("layer2.*",), "boil": ("layer1.*",)}.get(name, ("*",))
+    part = {"head": "layer2", "layer": "layer1", "norms": ("layer1.*",), "multi_step_until": 9}
+    loss_fn = fmaml.supervised(model.apply, fmaml.cross_entropy)
+    algorithm = fmaml.outer.at(made(name, model, loss_fn, inner_lr=0.1, steps=2, only=only, **part), 3)
+    theta = algorithm.init(params)
+    torch.compiler.reset()
+    compiled = torch.compile(partial(fmaml.meta_grad, algorithm), fullgraph=True, backend=backend)
+    grads, metrics = compiled(theta, tasks)
+    expected, also = fmaml.meta_grad(algorithm, theta, tasks)
+    assert relative(metrics, also) < 1e-10
+    return max(float((a - b).abs().max()) for a, b in zip(leaves(grads), leaves(expected), strict=True))
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch's own tracing
+@pytest.mark.parametrize("name", TABLE["algorithm"])
+def test_traces_into_one_graph(name):
+    assert compiled_gap(name, "eager") < 1e-10
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", TABLE["algorithm"])
+def test_compiles_to_the_same_meta_gradient(name):
+    assert compiled_gap(name, "inductor") < 1e-10
 
 
 @pytest.mark.parametrize("name", FAMILY)
@@ -532,16 +631,15 @@ def test_learns_and_is_evaluated_by_inner_step(name):
     assert rows.shape == (3, 5 if algorithm.trajectory else 1)
 
 
-SMALL_STEPS = {"maml", "anil", "meta_sgd", "lslr", "meta_curvature", "alfa", "reptile", "imaml", "joint", "scratch"}
+CLASSES_ONLY = {"protonet", "proto_maml", "proto_mamlpp"}
+CONV_ONLY = {"boil": {"only": ("layer1.*",)}, "anil": {"only": ("layer3.*",)}, "mamlpp": {"norms_by_step": False}}
 
 
-@pytest.mark.parametrize("name", sorted(SMALL_STEPS | {"r2d2"}))
+@pytest.mark.parametrize("name", sorted(set(TABLE["algorithm"]) - CLASSES_ONLY))
 def test_regression(name):
     model, loss_fn, params, tasks = network()
-    given = {"anil": {"only": ("layer3.*",)}}.get(name, {}) | ({"inner_lr": 0.05, "steps": 3} if name != "r2d2" else {})
-    algorithm = getattr(fmaml, name)(
-        loss_fn, *([model.apply] if name == "r2d2" else []), **given, **({"head": "layer3"} if name == "r2d2" else {})
-    )
+    settings = {"inner_lr": 0.05, "steps": 3, "head": "layer3", "layer": "layer1"} | CONV_ONLY.get(name, {})
+    algorithm = made(name, model, loss_fn, **settings)
     theta = algorithm.init(params)
     phi = algorithm.adapt(theta, take(tasks, 0).support)
     assert loss_fn(phi, take(tasks, 0).support) < loss_fn(params, take(tasks, 0).support)
@@ -549,24 +647,42 @@ def test_regression(name):
     assert all(g.isfinite().all() for g in leaves(grads))
 
 
+@pytest.mark.parametrize("name", sorted(TABLE["algorithm"]))
+def test_languages(name):
+    """Passages of symbols: every algorithm that adapts by gradients learns from them; the others say why not."""
+    model = fmaml.transformer(inputs=(6,), outputs=5, width=8, heads=2, layers=1)
+    loss_fn = fmaml.supervised(model.apply, fmaml.bits)
+    params, text = doubled(model.init(torch.Generator().manual_seed(0))), torch.randint(5, (2, 3, 7))
+    tasks = Task(*[Batch(text[..., :-1], text[..., 1:])] * 2)
+    only = {"boil": ("block*",), "anil": ("head.*",)}.get(name, ("*",))
+    settings = {"inner_lr": 0.05, "steps": 2, "only": only, "layer": "norm", "norms_by_step": False}
+    algorithm = made(name, model, loss_fn, **settings)
+    if name in CLASSES_ONLY | {"r2d2"}:
+        with pytest.raises(ValueError, match=f"{name}: it compares classes"):
+            fmaml.meta_grad(algorithm, algorithm.init(params), tasks)
+        return
+    theta, support = algorithm.init(params), take(tasks, 0).support
+    assert loss_fn(algorithm.adapt(theta, support), support) < loss_fn(params, support)
+    grads, _ = fmaml.meta_grad(algorithm, theta, tasks)
+    assert all(g.isfinite().all() for g in leaves(grads))
+
+
 # Where an algorithm makes no sense, and what goes wrong elsewhere
 
 
-@pytest.mark.parametrize("name", ["protonet", "proto_maml"])
+@pytest.mark.parametrize("name", sorted(CLASSES_ONLY))
 def test_no_classes_no_prototypes(name):
     model, loss_fn, params, tasks = network()
-    settings = {"inner_lr": LR, "steps": 1} if name == "proto_maml" else {}
-    algorithm = getattr(fmaml, name)(loss_fn, model.apply, head="layer3", **settings)
+    algorithm = made(name, model, loss_fn, inner_lr=LR, steps=1, head="layer3")
     with pytest.raises(ValueError, match=f"{name}: it compares classes"):
         fmaml.meta_grad(algorithm, algorithm.init(params), tasks)
 
 
-@pytest.mark.parametrize("name", ["protonet", "proto_maml", "r2d2"])
+@pytest.mark.parametrize("name", sorted(CLASSES_ONLY | {"r2d2"}))
 def test_a_head_that_is_not_there_is_named_with_what_is(name):
     model, loss_fn, params, _ = network()
-    settings = {"inner_lr": LR, "steps": 1} if name == "proto_maml" else {}
     with pytest.raises(ValueError, match=r"no linear layer head.weight .*layer3.weight"):
-        getattr(fmaml, name)(loss_fn, model.apply, **settings).init(params)
+        made(name, model, loss_fn, inner_lr=LR, steps=1).init(params)
 
 
 def test_a_layer_for_the_context_that_is_not_there():
@@ -611,6 +727,18 @@ def test_fillers_have_no_say():
         algorithm = method(loss_fn, model.apply, head="layer2")
         theta = algorithm.init(params)
         assert relative(algorithm.adapt(theta, more), algorithm.adapt(theta, task.support)) < 1e-12
+
+
+@pytest.mark.parametrize("name", sorted(CLASSES_ONLY))
+def test_a_class_without_an_example_is_never_predicted(name):
+    """A network for three classes on tasks of two: what it says is what a network for two would say."""
+    model, loss_fn, params, _ = images()
+    task = take(image_tasks(1, (1, 16, 16), ways=2), 0)
+    small = {**params, "head.weight": params["head.weight"][:2], "head.bias": params["head.bias"][:2]}
+    algorithm = made(name, model, loss_fn, inner_lr=0.1, steps=2)
+    three, two = (model.apply(algorithm.adapt(algorithm.init(p), task.support), task.query.x) for p in (params, small))
+    assert (three[:, 2] < -1e8).all()
+    assert relative(three[:, :2], two) < 1e-12
 
 
 @pytest.mark.parametrize(("n", "size"), [(6, 2), (5, 2), (7, 3), (1, 1), (10, 10), (4, 3), (25, 10)])

@@ -1,29 +1,36 @@
 """ALFA (Baik, Choi, Choi, Kim and Lee, arXiv 2011.00209): rates and decay from the state of the inner loop.
 
-Section 3.2, layer l:    phi_l = beta_l * phi_l - alpha_l * grad_l L(phi, D_i^tr), ``steps`` times
+Inner step, layer l:     phi_l = beta_l * phi_l - alpha_l * grad_l L(phi, D_i^tr), ``steps`` times
                          (alpha, beta) = g(tau), tau = the means of every layer's gradient and parameters
 
 Here alpha_l = inner_lr * (1 + a_l) and beta_l = 1 + b_l, with (a, b) = g(tau) a network of one hidden layer.
 """
 
-from functools import partial
+from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature
+
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..inner import select, trajectory
+from ..inner import select
 from ..linear import cosines
-from ..outer import query_loss
 from ..ranges import Natural, Rate
 from ..tree import leaves
-from ..types import Algorithm, Batch, LossFn, Optimizer, Params
+from ..types import Algorithm, LossFn, Optimizer, Params
+from ..unroll import its_params, unrolled
 
 Theta = dict[str, Any]  # params; hidden [2 L, 2 L], rates [L, 2 L], decays [L, 2 L] with L parameter tensors adapted
 
 
 def alfa(
-    loss_fn: LossFn, *, inner_lr: Rate, steps: Natural, first_order: bool = False, only: tuple[str, ...] = ("*",)
+    loss_fn: LossFn,
+    *,
+    inner_lr: Rate,
+    steps: Natural,
+    first_order: bool = False,
+    only: tuple[str, ...] = ("*",),
+    remat: bool = False,
 ) -> Algorithm:
     """MAML whose rates and weight decay a small network makes anew in each inner step; plain MAML at first."""
 
@@ -32,14 +39,12 @@ def alfa(
         out = {name: like.new_zeros(layers, 2 * layers) for name in ("rates", "decays")}
         return {"params": dict(params), "hidden": cosines(2 * layers, 2 * layers, like), **out}
 
-    def phis(theta: Theta, support: Batch, steps: int = steps) -> list[Params]:
-        update = generated(theta, inner_lr)
-        return trajectory(loss_fn, theta["params"], support, update, steps=steps, first_order=first_order, only=only)
+    def rule_of(theta: Theta) -> Optimizer:
+        return generated(theta, inner_lr)
 
-    def adapt(theta: Theta, support: Batch) -> Params:
-        return phis(theta, support)[-1]
-
-    return Algorithm(init, adapt, partial(query_loss, loss_fn, adapt), phis)
+    return unrolled(
+        loss_fn, rule_of, steps=steps, init=init, start=its_params, first_order=first_order, only=only, remat=remat
+    )
 
 
 def generated(theta: Theta, inner_lr: float) -> Optimizer:

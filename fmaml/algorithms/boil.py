@@ -1,14 +1,11 @@
 """BOIL (Oh, Yoo, Kim and Yun, arXiv 2008.08882): the body only, in the inner loop.
 
-Section 3:    phi_body = body - alpha * grad_body L(theta, D_i^tr), ``steps`` times; phi_head = head
+Inner step:    phi_body = body - alpha * grad_body L(theta, D_i^tr), ``steps`` times; phi_head = head
 """
 
-from functools import partial
-
-from ..inner import trajectory
-from ..outer import query_loss
 from ..ranges import Natural, Rate
-from ..types import Algorithm, Batch, LossFn, Optimizer, Params
+from ..types import Algorithm, LossFn, Optimizer
+from ..unroll import unrolled
 
 
 def boil(
@@ -18,16 +15,10 @@ def boil(
     steps: Natural,
     first_order: bool = False,
     only: tuple[str, ...] = ("conv*", "norm*"),
+    remat: bool = False,
 ) -> Algorithm:
     """Adapt all but the head, so that the representation itself must change from task to task.
 
     ``only`` are patterns of the body's names.
     """
-
-    def phis(theta: Params, support: Batch, steps: int = steps) -> list[Params]:
-        return trajectory(loss_fn, theta, support, inner_lr, steps=steps, first_order=first_order, only=only)
-
-    def adapt(theta: Params, support: Batch) -> Params:
-        return phis(theta, support)[-1]
-
-    return Algorithm(dict, adapt, partial(query_loss, loss_fn, adapt), phis)
+    return unrolled(loss_fn, lambda theta: inner_lr, steps=steps, first_order=first_order, only=only, remat=remat)

@@ -1,22 +1,20 @@
 """CAVIA (Zintgraf, Shiarlis, Kurin, Hofmann and Whiteson, arXiv 1810.03642): adapt a context, share the network.
 
-Section 3.1:    c_i = 0 - alpha * grad_c L(theta, c, D_i^tr), ``steps`` times
-                min over theta of sum_i L(theta, c_i, D_i^ts)
+Inner loop:    c_i = 0 - alpha * grad_c L(theta, c, D_i^tr), ``steps`` times
+Outer loop:    min over theta of sum_i L(theta, c_i, D_i^ts)
 
 The context enters one layer: beside the inputs of a linear layer, W x + b + M c; or after a norm (FiLM),
 with a scale and a shift for each channel. Both are other values of that layer's own weight and bias.
 """
-
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from ..inner import trajectory
 from ..linear import cosines
-from ..outer import query_loss
 from ..ranges import Count, Natural, Rate
 from ..types import Algorithm, Batch, LossFn, Params
+from ..unroll import unrolled
 
 CONTEXT, SHIFT, SCALE = "context", "context.shift", "context.scale"
 
@@ -29,6 +27,7 @@ def cavia(
     context: Count = 5,
     layer: str = "norm3",
     first_order: bool = False,
+    remat: bool = False,
 ) -> Algorithm:
     """Adapt only ``context`` numbers that modulate one ``layer``; they are 0 before each task.
 
@@ -55,12 +54,17 @@ def cavia(
     def modulated(params: Params, batch: Batch) -> Tensor:
         return loss_fn(conditioned(params), batch)
 
+    def start(theta: Params, support: Batch) -> Params:
+        return {**theta, CONTEXT: theta[SHIFT].new_zeros(context)}
+
+    order = {"first_order": first_order, "only": (CONTEXT,)}
+    walk = unrolled(modulated, lambda theta: inner_lr, steps=steps, init=init, start=start, remat=remat, **order)
+
     def phis(theta: Params, support: Batch, steps: int = steps) -> list[Params]:
-        start = {**theta, CONTEXT: theta[SHIFT].new_zeros(context)}
-        walked = trajectory(modulated, start, support, inner_lr, steps=steps, first_order=first_order, only=(CONTEXT,))
+        walked = trajectory(modulated, start(theta, support), support, inner_lr, steps=steps, **order)
         return [conditioned(phi) for phi in walked]
 
     def adapt(theta: Params, support: Batch) -> Params:
-        return phis(theta, support)[-1]
+        return conditioned(walk.adapt(theta, support))
 
-    return Algorithm(init, adapt, partial(query_loss, loss_fn, adapt), phis)
+    return walk._replace(adapt=adapt, trajectory=phis)

@@ -1,8 +1,8 @@
 """Implicit MAML (Rajeswaran, Finn, Kakade and Levine, arXiv 1909.04630).
 
-Equation 3, the inner problem:    phi_i = argmin over phi of L(phi, D_i^tr) + lambda/2 |phi - theta|^2
-Equation 6, its derivative:       d phi_i / d theta = (I + H / lambda)^-1, H the Hessian of L(phi_i, D_i^tr)
-Equation 7, the meta-gradient:    (I + H / lambda) v_i = grad L(phi_i, D_i^ts), by conjugate gradients
+The inner problem:     phi_i = argmin over phi of L(phi, D_i^tr) + lambda/2 |phi - theta|^2
+Its derivative:        d phi_i / d theta = (I + H / lambda)^-1, H the Hessian of L(phi_i, D_i^tr)
+The meta-gradient:     (I + H / lambda) v_i = grad L(phi_i, D_i^ts), by conjugate gradients
 
 The loss <stop(v_i), theta> has the gradient v_i: no inner step is differentiated, nor remembered.
 """

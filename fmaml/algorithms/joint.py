@@ -4,23 +4,17 @@ In training:    min over theta of sum_i L(theta, D_i^tr and D_i^ts)        no ta
 In testing:     phi_i as in MAML, from that theta                          (the baseline of arXiv 1703.03400, 5.1)
 """
 
-from ..inner import trajectory
 from ..ranges import Natural, Rate
-from ..types import Algorithm, Batch, LossFn, Metrics, Params, Task
+from ..types import Algorithm, LossFn, Metrics, Params, Task
+from ..unroll import unrolled
 
 
 def joint(loss_fn: LossFn, *, inner_lr: Rate, steps: Natural) -> Algorithm:
     """The baseline: train one network on all tasks together, fine-tune it on each at test time."""
-
-    def phis(theta: Params, support: Batch, steps: int = steps) -> list[Params]:
-        return trajectory(loss_fn, theta, support, inner_lr, steps=steps)
-
-    def adapt(theta: Params, support: Batch) -> Params:
-        return phis(theta, support)[-1]
 
     def loss(theta: Params, task: Task) -> tuple:
         query = loss_fn(theta, task.query)
         metrics: Metrics = {"query_loss": query}
         return (loss_fn(theta, task.support) + query) / 2, metrics
 
-    return Algorithm(dict, adapt, loss, phis)
+    return unrolled(loss_fn, lambda theta: inner_lr, steps=steps)._replace(loss=loss)

@@ -1,17 +1,16 @@
-"""LSLR, rates by layer and step (Antoniou, Edwards and Storkey, arXiv 1810.09502, section 4).
+"""LSLR, rates by layer and step (Antoniou, Edwards and Storkey, arXiv 1810.09502, LSLR).
 
 Inner step k, layer l:    phi_l = phi_l - alpha_lk * grad_l L(phi, D_i^tr), every alpha_lk learnt with theta
 """
 
-from functools import partial
 from typing import Any
 
-from ..inner import descent_by_step, trajectory
+from ..inner import descent_by_step
 from ..optim import chain, rule
-from ..outer import query_loss
 from ..ranges import Count, Rate, Rule
 from ..tree import map_leaves
-from ..types import Algorithm, Batch, LossFn, Params
+from ..types import Algorithm, LossFn, Optimizer, Params
+from ..unroll import its_params, unrolled
 
 Theta = dict[str, Any]  # params, and rates [steps] of the same names
 
@@ -24,6 +23,7 @@ def lslr(
     first_order: bool = False,
     only: tuple[str, ...] = ("*",),
     inner: Rule = "sgd",
+    remat: bool = False,
 ) -> Algorithm:
     """MAML with a learnt rate for each parameter tensor and inner step, all of them ``inner_lr`` at first.
 
@@ -33,11 +33,9 @@ def lslr(
     def init(params: Params) -> Theta:
         return {"params": dict(params), "rates": map_leaves(lambda p: p.new_full((steps,), inner_lr), params)}
 
-    def phis(theta: Theta, support: Batch, steps: int = steps) -> list[Params]:
-        update = chain(*rule(inner), descent_by_step(theta["rates"]))
-        return trajectory(loss_fn, theta["params"], support, update, steps=steps, first_order=first_order, only=only)
+    def rule_of(theta: Theta) -> Optimizer:
+        return chain(*rule(inner), descent_by_step(theta["rates"]))
 
-    def adapt(theta: Theta, support: Batch) -> Params:
-        return phis(theta, support)[-1]
-
-    return Algorithm(init, adapt, partial(query_loss, loss_fn, adapt), phis)
+    return unrolled(
+        loss_fn, rule_of, steps=steps, init=init, start=its_params, first_order=first_order, only=only, remat=remat
+    )

@@ -1,4 +1,4 @@
-"""MAML++ (Antoniou, Edwards and Storkey, arXiv 1810.09502, section 4), each of its parts a switch of its own.
+"""MAML++ (Antoniou, Edwards and Storkey, arXiv 1810.09502), each of its parts a switch of its own.
 
 Inner step k:       phi_l = phi_l - alpha_lk * grad_l L(phi, D_i^tr)              ``learn_rates`` (LSLR)
                     the norms' scales and shifts are theta's own for each k       ``norms_by_step`` (BNWB)
@@ -8,16 +8,17 @@ Outer loop:         min over theta of sum_i sum_k w_k L(phi_ik, D_i^ts)         
 The cosine outer rate is ``train.schedule``. Norms use the statistics of the batch at hand, so each step has its own.
 """
 
-from functools import partial
+from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature
+
 from typing import Any
 
 from ..anneal import first_then, multi_step
-from ..inner import descent, descent_by_step, select, trajectory
+from ..inner import descent, descent_by_step, no_step, of_step, select
 from ..optim import chain, rule
-from ..outer import query_loss
 from ..ranges import Count, Natural, Rate, Rule
 from ..tree import map_leaves
-from ..types import Algorithm, Batch, LossFn, Optimizer, Params
+from ..types import Algorithm, LossFn, Optimizer, Params
+from ..unroll import its_params, unrolled
 
 Theta = dict[str, Any]  # params; rates: name -> [steps]; norms: name -> [steps, *shape]; those that are switched on
 
@@ -34,11 +35,12 @@ def mamlpp(
     only: tuple[str, ...] = ("*",),
     inner: Rule = "sgd",
     norms: tuple[str, ...] = ("norm*",),
+    remat: bool = False,
 ) -> Algorithm:
     """MAML made stable: learnt rates, norms by step, multi-step loss, first order at first; each can be switched off.
 
     ``norms`` are patterns of the names that ``norms_by_step`` takes out of the inner descent. Rates and norms of the
-    last step serve every step beyond ``steps``.
+    last step serve every step beyond ``steps``. While the multi-step loss is on, ``remat`` changes nothing.
     """
 
     def init(params: Params) -> Theta:
@@ -48,20 +50,13 @@ def mamlpp(
             return theta
         return theta | {"norms": map_leaves(lambda p: p.expand(steps, *p.shape).clone(), select(params, norms))}
 
-    def phis(theta: Theta, support: Batch, steps: int = steps, first_order: bool = False) -> list[Params]:
-        update = chain(*rule(inner), descent_by_step(theta["rates"]) if learn_rates else descent(inner_lr))
-        update = replaced_by_step(update, theta["norms"]) if norms_by_step else update
-        return trajectory(loss_fn, theta["params"], support, update, steps=steps, first_order=first_order, only=only)
+    def rule_of(theta: Theta) -> Optimizer:
+        step = chain(*rule(inner), descent_by_step(theta["rates"]) if learn_rates else descent(inner_lr))
+        return replaced_by_step(step, theta["norms"]) if norms_by_step else step
 
-    def algorithm(first_order: bool) -> Algorithm:
-        walk = partial(phis, first_order=first_order)
-
-        def adapt(theta: Theta, support: Batch) -> Params:
-            return walk(theta, support)[-1]
-
-        return Algorithm(init, adapt, partial(query_loss, loss_fn, adapt), walk)
-
-    weighted = [multi_step(algorithm(order), loss_fn, until=multi_step_until) for order in (True, False)]
+    settings = {"steps": steps, "init": init, "start": its_params, "only": only, "remat": remat}
+    orders = [unrolled(loss_fn, rule_of, first_order=order, **settings) for order in (True, False)]
+    weighted = [multi_step(algorithm, loss_fn, until=multi_step_until) for algorithm in orders]
     return first_then(*weighted, until=first_order_until)
 
 
@@ -74,6 +69,6 @@ def replaced_by_step(optimizer: Optimizer, values: Params) -> Optimizer:
     def update(grads: Params, state: tuple, params: Params) -> tuple[Params, tuple]:
         step, own = state
         moved, own = optimizer.update(others(grads), own, others(params))
-        return {**moved, **{name: v[min(step, len(v) - 1)] for name, v in values.items()}}, (step + 1, own)
+        return {**moved, **{name: of_step(v, step) for name, v in values.items()}}, (step + 1, own)
 
-    return Optimizer(lambda params: (0, optimizer.init(others(params))), update)
+    return Optimizer(lambda params: (no_step(params), optimizer.init(others(params))), update)

@@ -1,26 +1,33 @@
 """Meta-Curvature (Park and Oliva, arXiv 1902.03356): a learnt linear map of each inner gradient.
 
-Section 3:    MC(G) = G x_1 M_o x_2 M_i x_3 M_f for a gradient [outputs, inputs, positions of the filter]
-              phi_i = theta - alpha * MC(grad L(theta, D_i^tr)), ``steps`` times
+The map:      MC(G) = G x_1 M_o x_2 M_i x_3 M_f for a gradient [outputs, inputs, positions of the filter]
+Inner step:   phi_i = theta - alpha * MC(grad L(theta, D_i^tr)), ``steps`` times
 """
 
-from functools import partial
+from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature
+
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..inner import descent, trajectory
+from ..inner import descent
 from ..optim import chain
-from ..outer import query_loss
 from ..ranges import Natural, Rate
-from ..types import Algorithm, Batch, LossFn, Params, Transform
+from ..types import Algorithm, LossFn, Optimizer, Params, Transform
+from ..unroll import its_params, unrolled
 
 Theta = dict[str, Any]  # params; maps: name -> the matrices of each axis, in order
 
 
 def meta_curvature(
-    loss_fn: LossFn, *, inner_lr: Rate, steps: Natural, first_order: bool = False, only: tuple[str, ...] = ("*",)
+    loss_fn: LossFn,
+    *,
+    inner_lr: Rate,
+    steps: Natural,
+    first_order: bool = False,
+    only: tuple[str, ...] = ("*",),
+    remat: bool = False,
 ) -> Algorithm:
     """MAML with one learnt matrix for each axis of each parameter's gradient, the identity at first."""
 
@@ -28,14 +35,12 @@ def meta_curvature(
         maps = {name: [torch.eye(n, dtype=p.dtype, device=p.device) for n in axes(p)] for name, p in params.items()}
         return {"params": dict(params), "maps": maps}
 
-    def phis(theta: Theta, support: Batch, steps: int = steps) -> list[Params]:
-        update = chain(mapped(theta["maps"]), descent(inner_lr))
-        return trajectory(loss_fn, theta["params"], support, update, steps=steps, first_order=first_order, only=only)
+    def rule_of(theta: Theta) -> Optimizer:
+        return chain(mapped(theta["maps"]), descent(inner_lr))
 
-    def adapt(theta: Theta, support: Batch) -> Params:
-        return phis(theta, support)[-1]
-
-    return Algorithm(init, adapt, partial(query_loss, loss_fn, adapt), phis)
+    return unrolled(
+        loss_fn, rule_of, steps=steps, init=init, start=its_params, first_order=first_order, only=only, remat=remat
+    )
 
 
 def axes(p: Tensor) -> tuple[int, ...]:

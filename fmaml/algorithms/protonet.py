@@ -7,7 +7,7 @@ Equation 8:    -|f(x) - c_k|^2 = 2 c_k' f(x) - |c_k|^2 + what is the same for al
 
 from functools import partial
 
-from ..linear import features, labels, outputs_of, with_head
+from ..linear import outputs_of, prototypes
 from ..losses import Apply
 from ..outer import query_loss
 from ..types import Algorithm, Batch, LossFn, Params
@@ -24,9 +24,6 @@ def protonet(loss_fn: LossFn, apply: Apply, *, head: str = "head") -> Algorithm:
         return dict(params)
 
     def adapt(theta: Params, support: Batch) -> Params:
-        member = labels(support, theta, head, "protonet")  # [n, ways]
-        f = features(apply, theta, support.x, head)  # [n, features]
-        c = member.T @ f / member.sum(0).clamp(min=1)[:, None]  # [ways, features]
-        return with_head(theta, 2 * c, -c.square().sum(1), head)
+        return prototypes(apply, theta, support, head, "protonet")
 
     return Algorithm(init, adapt, partial(query_loss, loss_fn, adapt))

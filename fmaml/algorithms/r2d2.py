@@ -1,6 +1,6 @@
 """R2-D2 (Bertinetto, Henriques, Torr and Vedaldi, arXiv 1805.08136): a head in closed form.
 
-Section 3, ridge regression:     W = argmin |X W - Y|^2 + lambda |W|^2, X the support features, Y the targets
+Ridge regression:                W = argmin |X W - Y|^2 + lambda |W|^2, X the support features, Y the targets
 the same by Woodbury, n x n:     W = X' (X X' + lambda I)^-1 Y
 a query's scores, for labels:    a x' W + b, with a, b and lambda learnt
 

@@ -1,4 +1,4 @@
-"""Reptile (Nichol, Achiam and Schulman, arXiv 1803.02999), algorithm 2.
+"""Reptile (Nichol, Achiam and Schulman, arXiv 1803.02999), with a batch of tasks.
 
 phi_i = ``steps`` updates of theta on D_i^tr;    theta' = theta + epsilon * mean_i (phi_i - theta)
 

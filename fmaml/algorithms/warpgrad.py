@@ -7,6 +7,8 @@ The loss for theta:   1/2 |theta - stop(phi_K)|^2, as in Reptile
 W is learnt from every point of the walk, through that one step alone: memory does not grow with the steps.
 """
 
+from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature
+
 from typing import Any
 
 import torch

@@ -82,32 +82,42 @@ def episodes(
     queries: Size,
     about: dict[str, Any],
     names: dict[str, list[str]] | None = None,
+    train_ways: int | None = None,
 ) -> Source:
     """A source of tasks over class splits. UserError, naming split and class, for one that is too small.
 
     A range as ``ways``, ``shots`` or ``queries`` makes tasks of different sizes, see `fmaml.data.ragged`. ``names``
-    are the classes of each split, for messages; ``about["split"]`` says whose splits they are.
+    are the classes of each split, for messages; ``about["split"]`` says whose splits they are. ``train_ways`` are the
+    ways of training tasks, where they differ from those of all others.
     """
     most = {"ways": bounds(ways)[1], "shots": bounds(shots)[1], "queries": bounds(queries)[1]}
     for name, split in splits.items():
-        _check(name, split, most["ways"], most["shots"] + most["queries"], (names or {}).get(name))
+        _check(
+            name,
+            split,
+            train_ways or most["ways"] if name == "train" else most["ways"],
+            most["shots"] + most["queries"],
+            (names or {}).get(name),
+        )
     sizes = {"ways": ways, "shots": shots, "queries": queries}
     padded = any(isinstance(size, list | tuple) for size in sizes.values())
 
     def sample(split: str, step: int, tasks: range) -> Task:
         images = splits[split]
         keys = task_keys(seed, split, step, tasks, images.start.device)
-        full = sample_episodes(images, keys, **most)
-        return thin(full, keys, **sizes) if padded else full
+        other = {"ways": train_ways} if split == "train" and train_ways is not None else {}
+        full = sample_episodes(images, keys, **most | other)
+        return thin(full, keys, **sizes | other) if padded else full
 
     classes = {name: len(split.start) for name, split in splits.items()}
     task = f"{in_words(ways)}-way {in_words(shots)}-shot"
     whose = f" ({about['split']})" if "split" in about else ""
     protocol = f"{task}, {in_words(queries)} queries a class, from {classes['test']} unseen classes{whose}"
+    about = about if train_ways is None else {**about, "train_ways": train_ways}
     facts = {**about, "task": task, "protocol": protocol, **sizes, "classes": classes}
     inputs = tuple(next(iter(splits.values())).images.shape[1:])
     guess = [1 / n for n in range(bounds(ways)[0], most["ways"] + 1)]  # right, in a task of n classes
-    source = Source(sample, inputs, most["ways"], facts, show, chance=sum(guess) / len(guess))
+    source = Source(sample, inputs, max(most["ways"], train_ways or 0), facts, show, chance=sum(guess) / len(guess))
     if padded:
         return source._replace(criterion=among(cross_entropy), metric=ACCURACY._replace(fn=among(accuracy)))
     return source

@@ -36,15 +36,17 @@ def glyphs(
     ways: Ways | tuple[Ways, Ways] = 5,
     shots: Count | tuple[Count, Count] = 1,
     queries: Count | tuple[Count, Count] = 5,
+    train_ways: Ways | None = None,
     rotate: tuple[Literal["train", "val", "test"], ...] = ("train",),
 ) -> Source:
     """Built-in drawn characters that need no file, split 1,100 / 100 / 423 as Omniglot is, 28x28, ink 1 on 0.
 
+    ``train_ways`` classes are in each training task, by default ``ways``.
     The characters of the splits named by ``rotate`` also count turned by 90, 180 and 270 degrees.
     """
     splits = cut(drawings().to(device), CLASSES, rotate)
     about = {"data": "glyphs", "rotate": list(rotate)}
-    return episodes(splits, seed=seed, ways=ways, shots=shots, queries=queries, about=about)
+    return episodes(splits, seed=seed, ways=ways, shots=shots, queries=queries, about=about, train_ways=train_ways)
 
 
 @functools.cache

@@ -32,6 +32,7 @@ def omniglot(
     ways: Ways | tuple[Ways, Ways] = 5,
     shots: Count | tuple[Count, Count] = 1,
     queries: Count | tuple[Count, Count] = 5,
+    train_ways: Ways | None = None,
     root: str | None = None,
     download: bool = True,
     rotate: tuple[Literal["train", "val", "test"], ...] = ("train",),
@@ -40,6 +41,7 @@ def omniglot(
     ink 1.
 
     ``root`` is the folder with the files; without it they are looked for, and downloaded if ``download``.
+    ``train_ways`` classes are in each training task, by default ``ways``; more of them train prototypes better.
     The characters of the splits named by ``rotate`` also count turned by 90, 180 and 270 degrees.
     """
     parts = locate(root, download)
@@ -49,7 +51,7 @@ def omniglot(
     images = cached(cache_folder() / f"omniglot-{key}.safetensors", lambda: drawings.read(parts, everyone))
     splits = cut(images.to(device), CLASSES, rotate)
     about = {"data": "omniglot", "files": [str(part) for part in parts], "rotate": list(rotate)}
-    return episodes(splits, seed=seed, ways=ways, shots=shots, queries=queries, about=about)
+    return episodes(splits, seed=seed, ways=ways, shots=shots, queries=queries, about=about, train_ways=train_ways)
 
 
 def characters(split: str) -> list[str]:

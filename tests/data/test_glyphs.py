@@ -84,3 +84,14 @@ def test_splits_are_disjoint_and_omniglots(rotate):
 
 
 SIZES = {"train": 1100, "val": 100, "test": 423}
+
+
+def test_more_ways_in_training_than_in_testing():
+    source = glyphs(seed=0, device=torch.device("cpu"), ways=5, train_ways=7, queries=2, rotate=())
+    shapes = {split: source.sample(split, 1, range(3)).query.x.shape for split in ("train", "val", "test")}
+    assert {split: shape[1] for split, shape in shapes.items()} == {"train": 14, "val": 10, "test": 10}
+    assert (source.outputs, source.about["train_ways"], source.chance) == (7, 7, 0.2)
+    ranged = glyphs(seed=0, device=torch.device("cpu"), ways=5, train_ways=7, shots=(1, 3), queries=2, rotate=())
+    support = ranged.sample("train", 1, range(3)).support
+    assert support.y.shape == (3, 21)
+    assert {int(y.max()) for y in support.y} == {6}

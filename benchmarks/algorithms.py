@@ -1,0 +1,136 @@
+"""How good, how slow and how large is each algorithm, on one problem and one budget?
+
+    python benchmarks/algorithms.py [NAMES ...] [section.key=value ...] [--out DIR] [--seeds 0 1] [--jobs 2]
+                                    [--report] [--json OUT] [--picture PNG]
+
+Trains every experiment of `experiments/algorithms/`, or those named, as `fmaml run` does, each in DIR/NAME-SEED. What
+is finished is not run again, and what was interrupted goes on. Then time and memory of one meta-step (`costs.py`), a
+table, and on request a picture and a JSON file. With --report nothing is run or measured: what is there is reported.
+"""
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from costs import REFERENCE, measure
+from drawing import picture
+
+from fmaml import shipped
+from fmaml.config import load
+from fmaml.pictures import Curves, save_figure
+from fmaml.runtime import environment
+
+SHOWN = (0, 1, 2, 3, 5, 10)  # inner steps that have a column
+FOLDER = "algorithms/"  # of the experiments
+
+
+def main() -> int:
+    args = arguments()
+    overrides = [word for word in args.words if "=" in word]
+    known = [name.removeprefix(FOLDER) for name in shipped.names() if name.startswith(FOLDER)]
+    names = [word for word in args.words if "=" not in word] or known
+    if unknown := set(names) - set(known):
+        sys.exit(f"no such algorithm: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    folders = {(name, seed): args.out / f"{name}-{seed}" for name in names for seed in args.seeds}
+    prices = args.out / "costs.json"
+    if not args.report:
+        train(folders, overrides, args.jobs)
+        prices.write_text(json.dumps(measure(names, overrides), indent=1) + "\n")
+    paths = {key: finished(folder) for key, folder in folders.items()}
+    found = {key: json.loads(path.read_text(encoding="utf-8")) for key, path in paths.items() if path.exists()}
+    curves = {name: pooled([run for key, run in found.items() if key[0] == name]) for name, _ in found}
+    costs = json.loads(prices.read_text()) if prices.exists() else {}
+    print(table(curves, costs))
+    if args.picture:
+        save_figure(picture(curves, costs), args.picture)
+    if args.json:
+        write(args.json, names, overrides, found, costs)
+    return 0 if len(found) == len(folders) else 1
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="*", metavar="NAME or section.key=value")
+    parser.add_argument("--out", type=Path, default=Path("runs/algorithms"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--jobs", type=int, default=1, help="how many run at a time, the cores shared among them")
+    parser.add_argument("--report", action="store_true")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--picture", type=Path, help="such as docs/algorithms.png")
+    return parser.parse_intermixed_args()
+
+
+def finished(folder: Path) -> Path:
+    """The file that a run writes last but its pictures."""
+    return folder / "results.json"
+
+
+def train(folders: dict[tuple[str, int], Path], overrides: list[str], jobs: int) -> None:
+    """`fmaml run` for each folder that has no results yet; what a failing one said is in NAME-SEED.log."""
+    threads = str(max(1, torch.get_num_threads() // jobs))
+
+    def one(key: tuple[str, int]) -> None:
+        folder = folders[key]
+        if finished(folder).exists():
+            return
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "fmaml", "run", FOLDER + key[0], *overrides, f"seed={key[1]}"]
+        with folder.with_suffix(".log").open("a") as log:
+            ran = subprocess.run(
+                [*command, "--out", str(folder), "--resume"],
+                env={**os.environ, "OMP_NUM_THREADS": threads},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+        print(f"{folder.name}: {'done' if ran.returncode == 0 else f'failed, see {log.name}'}", file=sys.stderr)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(one, folders))
+
+
+def pooled(runs: list[dict[str, Any]]) -> list[tuple[float, float]]:
+    """(accuracy, half a 95 % interval over the tasks of all seeds) after 0, 1, .. inner steps; transductive."""
+    columns = [next(column for label, column in run["results"].items() if "inductive" not in label) for run in runs]
+    return [
+        (sum(s["mean"] for s in scores) / len(runs), math.hypot(*(s["ci95"] for s in scores)) / len(runs))
+        for scores in zip(*columns, strict=True)
+    ]
+
+
+def table(curves: Curves, costs: dict[str, Any]) -> str:
+    """Markdown, the best first; time and memory as multiples of MAML's."""
+    lines = [
+        f"| algorithm | {' | '.join(f'{k}' for k in SHOWN)} | time | ms a meta-step | memory |",
+        "|---|" + "---|" * (len(SHOWN) + 3),
+    ]
+    for name, curve in sorted(curves.items(), key=lambda item: -item[1][-1][0]):
+        scores = [f"{100 * curve[k][0]:.2f} ± {100 * curve[k][1]:.2f}" if k < len(curve) else "" for k in SHOWN]
+        cost = ["", "", ""]
+        if name in costs:
+            ours = costs[name]
+            cost = [f"{ours['time']:.2f}", f"{ours['milliseconds']:.0f}", f"{ours['memory']:.2f}"]
+        lines.append(f"| `{name}` | {' | '.join([*scores, *cost])} |")
+    note = f"Accuracy in % by inner step, ± a 95 % interval over tasks; time and memory as multiples of {REFERENCE}'s."
+    return "\n".join([*lines, "", note])
+
+
+def write(path: Path, names: list[str], overrides: list[str], found: dict, costs: dict[str, Any]) -> None:
+    content = {
+        "environment": environment(torch.device("cpu")),
+        "configs": {name: load(FOLDER + name, overrides) for name in names},
+        "costs": costs,
+        "runs": [{"algorithm": name, "run_seed": seed, **run} for (name, seed), run in found.items()],
+    }
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""Time and memory of one meta-step of each algorithm, beside those of MAML.
+
+Time: all of them interleaved in one process; medians, and ratios to MAML round by round. Memory: each in a process of
+its own, how far above what it held before the most was that it held during two meta-steps (resident, Linux only);
+`python benchmarks/costs.py NAME` prints that.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fmaml.build import build
+from fmaml.config import load
+from fmaml.outer import init_state, meta_step
+from fmaml.runtime import keep_freed_memory
+
+REFERENCE = "maml"
+ROUNDS, WARM_UP = 5, 1
+
+
+def measure(names: list[str], overrides: list[str]) -> dict[str, Any]:
+    """name -> milliseconds of a meta-step, its megabytes, and both as multiples of the reference's."""
+    every = list(dict.fromkeys([REFERENCE, *names]))
+    seconds, megabytes = times(every, overrides), {name: memory(name, overrides) for name in every}
+    return {
+        name: {
+            "milliseconds": 1e3 * statistics.median(seconds[name]),
+            "time": statistics.median(a / b for a, b in zip(seconds[name], seconds[REFERENCE], strict=True)),
+            "megabytes": megabytes[name],
+            "memory": megabytes[name] / megabytes[REFERENCE],
+            "seconds": seconds[name],
+        }
+        for name in every
+    }
+
+
+def times(names: list[str], overrides: list[str]) -> dict[str, list[float]]:
+    keep_freed_memory()
+    steps = {name: step(name, overrides) for name in names}
+    seconds = {name: [] for name in names}
+    for turn in range(WARM_UP + ROUNDS):
+        for name, run in steps.items():
+            begun = time.perf_counter()
+            run()
+            if turn >= WARM_UP:
+                seconds[name].append(time.perf_counter() - begun)
+    return seconds
+
+
+def step(name: str, overrides: list[str]) -> Callable[[], Any]:
+    """One meta-step as it is half-way through the training."""
+    config = load(f"algorithms/{name}", overrides)
+    experiment = build(config, torch.device("cpu"))
+    params = experiment.model.init(torch.Generator().manual_seed(0))
+    state = init_state(experiment.algorithm, experiment.optimizer, params)
+    state = state._replace(step=config["train"]["meta_steps"] // 2)
+    tasks = experiment.source.sample("train", 1, range(config["train"]["meta_batch"]))
+    return lambda: meta_step(experiment.algorithm, experiment.optimizer, state, tasks)
+
+
+def memory(name: str, overrides: list[str]) -> float:
+    """Megabytes, measured in a fresh process."""
+    command = [sys.executable, __file__, name, *overrides]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def growth(name: str, overrides: list[str]) -> float:
+    """Megabytes that two meta-steps need beside what the process held before."""
+    keep_freed_memory()
+    run = step(name, overrides)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    before = held("VmRSS")
+    for _ in range(2):
+        run()
+    return held("VmHWM") - before
+
+
+def held(what: str) -> float:
+    """Megabytes that the system counts for this process: now (VmRSS), or at most (VmHWM)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{what}:")) * 1024 / 1e6
+
+
+if __name__ == "__main__":
+    print(growth(sys.argv[1], sys.argv[2:]))
