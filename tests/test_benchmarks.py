@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-SCRIPTS = ["roofline", "peers", "vmap_vs_loop", "sampling", "memory", "startup"]
+SCRIPTS = ["roofline", "peers", "conv_lowering", "vmap_vs_loop", "sampling", "memory", "startup"]
 
 
 def script(name: str, *arguments: object) -> subprocess.CompletedProcess:

@@ -45,7 +45,7 @@ def glyphs(
     The characters of the splits named by ``rotate`` also count turned by 90, 180 and 270 degrees.
     """
     splits = cut(drawings().to(device), CLASSES, rotate)
-    about = {"data": "glyphs", "rotate": list(rotate)}
+    about = {"data": "glyphs", "rotate": list(rotate), "split": "1,100/100/423, by their number"}
     return episodes(splits, seed=seed, ways=ways, shots=shots, queries=queries, about=about, train_ways=train_ways)
 
 

@@ -23,6 +23,7 @@ MD5 = {
 FOLDERS = ("omniglot", "omniglot-py")  # the second is torchvision's
 EXPECTED = "images_background and images_evaluation, each a .zip or a folder of Alphabet/characterNN/*.png"
 VERSION = 1  # of what is cached: raise it when the same files would give other tensors
+SPLIT = "the original MAML code's 1,100/100/423"
 
 
 def omniglot(
@@ -50,7 +51,7 @@ def omniglot(
     key = fingerprint(VERSION, SIZE, "lanczos", drawings.state(parts), everyone)
     images = cached(cache_folder() / f"omniglot-{key}.safetensors", lambda: drawings.read(parts, everyone))
     splits = cut(images.to(device), CLASSES, rotate)
-    about = {"data": "omniglot", "files": [str(part) for part in parts], "rotate": list(rotate)}
+    about = {"data": "omniglot", "files": [str(part) for part in parts], "rotate": list(rotate), "split": SPLIT}
     return episodes(splits, seed=seed, ways=ways, shots=shots, queries=queries, about=about, train_ways=train_ways)
 
 

@@ -1,0 +1,108 @@
+"""Which way of computing the convolutions makes the vmapped meta-gradient fastest, and which order of transforms?
+
+    python benchmarks/conv_lowering.py [--device cpu] [--json OUT]
+
+One inner step of conv4, second order, on the four lowerings of `lowerings.py`, each with the gradient inside the vmap,
+as in `fmaml.meta_grad`, and outside of it. All must give the same meta-gradient in float64 before any is timed.
+"""
+
+from collections.abc import Callable
+
+import torch
+from harness import Bench, Run, ratio, shown
+from lowerings import LOWERINGS, Conv
+from problems import Problem, conv28, conv84
+from torch import Tensor
+from torch.func import grad, vmap
+from torch.nn import functional as F
+
+import fmaml
+from fmaml.nn.ops import batch_norm
+from fmaml.tree import global_norm, map_leaves
+from fmaml.types import Batch, Params, Task
+
+CASES: list[tuple[str, Callable[[torch.device], Problem], int, tuple[int, ...]]] = [
+    ("conv4 28x28x1, strided", conv28, 2, (4, 16, 64)),
+    ("conv4 84x84x3, max-pooled", conv84, 1, (1, 4)),
+]
+DEFAULT = "grouped, gradient inside"
+
+
+def main() -> None:
+    bench = Bench(__doc__, seconds=300)
+    for name, make, stride, meta_batches in CASES[: 1 if bench.quick else 2]:
+        problem = make(bench.device)
+        for meta_batch in meta_batches[:1] if bench.quick else meta_batches:
+            row = {"network": name, "meta_batch": meta_batch}
+            if bench.left() < 0:
+                bench.leave_out(row, f"{name}, {meta_batch} tasks", "no time left")
+                continue
+            runs = ways(problem, stride, problem.tasks(meta_batch))
+            apart = differences(problem, stride, problem.tasks(2))
+            seconds = bench.time(runs, seconds=20)
+            for way, samples in seconds.items():
+                bench.add(
+                    row | {"way": way, "relative_error": apart[way], "seconds": {way: samples}},
+                    case=f"{name}, {meta_batch} tasks",
+                    way=way,
+                    time=shown(samples),
+                    **{"of the default": f"{ratio(samples, seconds[DEFAULT]):.2f}"},
+                )
+
+
+def ways(problem: Problem, stride: int, tasks: Task) -> dict[str, Run]:
+    runs: dict[str, Run] = {}
+    for name, conv in LOWERINGS.items():
+        loss = task_loss(problem, conv, stride)
+        runs[f"{name}, gradient inside"] = lambda loss=loss: inside(loss, problem.params, tasks)
+        runs[f"{name}, gradient outside"] = lambda loss=loss: outside(loss, problem.params, tasks)
+    return runs
+
+
+def inside(loss: Callable[[Params, Task], Tensor], theta: Params, tasks: Task) -> Params:
+    return map_leaves(lambda g: g.mean(0), vmap(grad(loss), (None, 0))(theta, tasks))
+
+
+def outside(loss: Callable[[Params, Task], Tensor], theta: Params, tasks: Task) -> Params:
+    return grad(lambda theta: vmap(loss, (None, 0))(theta, tasks).mean())(theta)
+
+
+def differences(problem: Problem, stride: int, tasks: Task) -> dict[str, float]:
+    """How far each meta-gradient is from the default's, in float64. An error if that is more than rounding."""
+
+    def double(leaf: Tensor) -> Tensor:
+        return leaf.double() if leaf.is_floating_point() else leaf
+
+    exact = problem._replace(params=map_leaves(double, problem.params))
+    runs = ways(exact, stride, map_leaves(double, tasks))
+    right = runs[DEFAULT]()
+    apart = {
+        way: float(global_norm(map_leaves(torch.sub, run(), right)) / global_norm(right)) for way, run in runs.items()
+    }
+    if wrong := {way: error for way, error in apart.items() if error > 1e-9}:
+        raise SystemExit(f"another meta-gradient: {wrong}")
+    return apart
+
+
+def task_loss(problem: Problem, conv: Conv, stride: int) -> Callable[[Params, Task], Tensor]:
+    def loss_fn(params: Params, batch: Batch) -> Tensor:
+        return fmaml.cross_entropy(conv4(params, batch.x, conv, stride), batch.y)
+
+    def loss(theta: Params, task: Task) -> Tensor:
+        return loss_fn(fmaml.inner_update(loss_fn, theta, task.support, problem.inner_lr), task.query)
+
+    return loss
+
+
+def conv4(params: Params, x: Tensor, conv: Conv, stride: int) -> Tensor:
+    """`fmaml.conv4` with another convolution."""
+    for i in range(1, 5):
+        x = conv(x, params[f"conv{i}.weight"], stride)
+        x = torch.relu(batch_norm(x, params[f"norm{i}.weight"], params[f"norm{i}.bias"]))
+        x = x if stride == 2 else F.max_pool2d(x, 2)
+    x = x.mean((2, 3)) if stride == 2 else x.flatten(1)
+    return F.linear(x, params["head.weight"], params["head.bias"])
+
+
+if __name__ == "__main__":
+    main()
