@@ -66,7 +66,9 @@ def udhr(
         "length": length,
         "languages": sizes,
     }
-    return Source(sample, (length,), BYTES, about, show, metric=BITS_A_BYTE, settings=(transductive,))
+    return Source(
+        sample, (length,), BYTES, about, show, metric=BITS_A_BYTE, settings=(transductive,), data=dict(splits)
+    )
 
 
 def languages(split: str) -> list[str]:
