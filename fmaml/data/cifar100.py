@@ -7,7 +7,6 @@ import os
 import tarfile
 import zlib
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -82,7 +81,7 @@ def contents(place: Path) -> dict[str, bytes]:
     return found
 
 
-def packed(file: BinaryIO, names: list[str]) -> dict[str, bytes]:
+def packed(file: gzip.GzipFile, names: list[str]) -> dict[str, bytes]:
     """The named files of a tar, read and not unpacked: nothing is written, and no link is followed.
 
     Block by block, as `tarfile` would keep a header of any size in memory, and follow links in a circle.

@@ -47,7 +47,7 @@ def arrays(file: BinaryIO) -> Any:
     budget = Budget()
     for count, (operation, argument, _) in enumerate(pickletools.genops(file)):
         budget.spend()
-        if operation.name.endswith("PUT") and not 0 <= argument <= count:
+        if operation.name.endswith("PUT") and not 0 <= int(argument or 0) <= count:
             raise Refused(f"it numbers a thing {argument}, with {count} before it")
     file.seek(0)
     return plain(Restricted(file, encoding="latin1").load(), Budget())
