@@ -45,8 +45,10 @@ def descent_by_step(rates: Params) -> Optimizer:
 def select(params: Params, only: Sequence[str]) -> Params:
     """The parameters whose names match one of the patterns.
 
-    Raises ValueError if there is no pattern, or one that matches none of them.
+    Raises ValueError if there are no parameters or no pattern, or one that matches none of them.
     """
+    if not params:
+        raise ValueError("params = {}: nothing could be adapted; give the parameters of a model")
     if not only:
         raise ValueError(f"only = []: nothing could be adapted; give patterns of names among {list(params)}")
     for pattern in only:
@@ -91,6 +93,13 @@ def walk(
         yield {**params, **moved}
 
 
+def times(steps: int, support: Batch) -> Iterable[Batch]:
+    """The same batch for each inner step."""
+    if steps < 0:
+        raise ValueError(f"steps = {steps}: must be 0 or more")
+    return repeat(support, steps)
+
+
 def trajectory(
     loss_fn: LossFn,
     params: Params,
@@ -102,7 +111,7 @@ def trajectory(
     only: Sequence[str] = EVERYTHING,
 ) -> list[Params]:
     """[phi_0, phi_1, .., phi_steps] with phi_0 = theta, each one inner step after the one before it."""
-    return list(walk(loss_fn, params, repeat(support, steps), lr, first_order=first_order, only=only))
+    return list(walk(loss_fn, params, times(steps, support), lr, first_order=first_order, only=only))
 
 
 def adapt(
@@ -116,5 +125,5 @@ def adapt(
     only: Sequence[str] = EVERYTHING,
 ) -> Params:
     """theta -> phi: the last of the `trajectory`, of which no other is kept."""
-    phis = walk(loss_fn, params, repeat(support, steps), lr, first_order=first_order, only=only)
+    phis = walk(loss_fn, params, times(steps, support), lr, first_order=first_order, only=only)
     return deque(phis, maxlen=1).pop()

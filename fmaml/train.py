@@ -25,7 +25,7 @@ class Interval(NamedTuple):
     """A mean over tasks and half the width of its 95 % confidence interval."""
 
     mean: float
-    ci95: float
+    ci95: float | None  # of one task there is none
 
 
 class Log(Protocol):
@@ -197,5 +197,5 @@ def peek(experiment: Experiment, theta: Theta, tasks: Task) -> dict[str, float]:
 
 def interval(values: Tensor) -> Interval:
     """Mean and 1.96 standard errors of one number a task; ``values`` [tasks]."""
-    spread = values.double().std().item() if len(values) > 1 else math.nan
-    return Interval(values.double().mean().item(), 1.96 * spread / math.sqrt(len(values)))
+    mean, count = values.double().mean().item(), len(values)
+    return Interval(mean, 1.96 * values.double().std().item() / math.sqrt(count) if count > 1 else None)
