@@ -11,7 +11,16 @@ from .errors import UserError
 from .tree import leaves
 from .types import Model
 
-SIGNS = ("can't allocate memory", "out of memory", "overflow")  # of what torch says
+SIGNS = (  # of what torch and Python say
+    "can't allocate memory",
+    "out of memory",
+    "calculation overflowed",
+    "multiplication overflow",
+    "overflow when unpacking",
+    "too big to convert",
+    "too large to convert",
+    "index-sized integer",
+)
 COPIES = 4  # of the parameters at least: theta, its gradient, two means of Adam's
 SHOWN = 3
 
@@ -22,7 +31,7 @@ def sized(config: dict[str, Any]) -> Iterator[None]:
     try:
         yield
     except (MemoryError, OverflowError, RuntimeError, TypeError) as error:
-        if isinstance(error, MemoryError | OverflowError) or any(sign in str(error).lower() for sign in SIGNS):
+        if isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in SIGNS):
             raise UserError(f"out of memory; lower the largest of {', '.join(costly(config))}") from error
         raise
 
