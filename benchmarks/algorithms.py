@@ -96,7 +96,7 @@ def train(folders: dict[tuple[str, int], Path], overrides: list[str], jobs: int)
         list(pool.map(one, folders))
 
 
-def pooled(runs: list[dict[str, Any]]) -> list[tuple[float, float]]:
+def pooled(runs: list[dict[str, Any]]) -> list[tuple[float, float | None]]:
     """(accuracy, half a 95 % interval over the tasks of all seeds) after 0, 1, .. inner steps; transductive."""
     columns = [next(column for label, column in run["results"].items() if "inductive" not in label) for run in runs]
     return [
@@ -112,7 +112,7 @@ def table(curves: Curves, costs: dict[str, Any]) -> str:
         "|---|" + "---|" * (len(SHOWN) + 3),
     ]
     for name, curve in sorted(curves.items(), key=lambda item: -item[1][-1][0]):
-        scores = [f"{100 * curve[k][0]:.2f} ± {100 * curve[k][1]:.2f}" if k < len(curve) else "" for k in SHOWN]
+        scores = [f"{100 * curve[k][0]:.2f} ± {100 * (curve[k][1] or 0):.2f}" if k < len(curve) else "" for k in SHOWN]
         cost = ["", "", ""]
         if name in costs:
             ours = costs[name]

@@ -4,6 +4,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterable
+from functools import cache
 from typing import Annotated, Any, NamedTuple
 
 from annotated_types import Lt, Predicate
@@ -79,9 +80,14 @@ def check_values(
     return good, problems
 
 
+@cache
+def adapter_of(kind: Any) -> TypeAdapter:
+    return TypeAdapter(kind, config=STRICT)
+
+
 def valid(kind: Any, value: Any) -> Any:
     """``value`` as plain data of the type ``kind``; by way of JSON, in which a list may stand for a tuple."""
-    adapter = TypeAdapter(kind, config=STRICT)
+    adapter = adapter_of(kind)
     return adapter.dump_python(adapter.validate_json(json.dumps(value)), mode="json")
 
 

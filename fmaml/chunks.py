@@ -7,10 +7,10 @@ from typing import TypeVar
 import torch
 
 from .errors import RunFailed
+from .memory import SHORTAGE, out_of_memory
 
 Say = Callable[[str], None]
 T = TypeVar("T")
-SIGNS = ("can't allocate memory", "out of memory", "bad_alloc")  # of a RuntimeError that is about memory
 CURE = "lower algorithm.steps, data.queries or model.width, or set algorithm.remat=true or algorithm.first_order=true"
 
 
@@ -25,7 +25,7 @@ class Chunks:
         while True:
             try:
                 return fn(self.size)
-            except (RuntimeError, MemoryError) as error:
+            except SHORTAGE as error:
                 if not out_of_memory(error):
                     raise
                 size = min(self.size or tasks, tasks)
@@ -36,9 +36,3 @@ class Chunks:
             self.say(f"out of memory with {size} tasks at a time; going on with {self.size} (train.chunk_size)")
             gc.collect()
             torch.cuda.empty_cache()
-
-
-def out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)

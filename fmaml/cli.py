@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .errors import UserError
-from .lock import refuse_if_held
 
 HELP = """\
 usage: fmaml COMMAND ...
@@ -130,13 +129,14 @@ def resume(argv: list[str]) -> int | None:
     return start(config, device=args.device or saved_device(folder), out=args.folder, dry_run=False, resume=True)
 
 
-def start(config: dict[str, Any], *, out: str | None, **options: Any) -> int:
-    if out:
-        refuse_if_held(Path(out))
+def start(config: dict[str, Any], *, out: str | None, resume: bool, **options: Any) -> int:
+    from .folder import check_early
+
+    check_early(out, resume)
 
     from .run import run as run_experiment  # only now: it imports torch
 
-    return run_experiment(config, out=out, **options)
+    return run_experiment(config, out=out, resume=resume, **options)
 
 
 def show(argv: list[str]) -> None:
@@ -173,7 +173,7 @@ def takes_experiment(parser: Parser) -> None:
 
 def takes_device(parser: Parser, default: str | None, said: str) -> None:
     parser.add_argument(
-        "--device", type=device, default=default, metavar="D", help=f"auto, cpu, cuda, cuda:N or mps (default: {said})"
+        "--device", type=device, default=default, metavar="D", help=f"auto, cpu, cuda or cuda:N (default: {said})"
     )
 
 
@@ -191,8 +191,10 @@ def parse(parser: Parser, argv: list[str]) -> Any:
 
 
 def device(word: str) -> str:
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", word):
-        raise argparse.ArgumentTypeError(f"{word}: must be one of auto, cpu, cuda, cuda:N, mps")
+    if word.startswith("mps"):
+        raise argparse.ArgumentTypeError(f"{word}: tasks are drawn in float64, which MPS does not have; use cpu")
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", word):
+        raise argparse.ArgumentTypeError(f"{word}: must be one of auto, cpu, cuda, cuda:N")
     return word
 
 

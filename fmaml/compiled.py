@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from .chunks import Say, out_of_memory
+from .chunks import Say
+from .memory import out_of_memory
 from .tree import leaves
 from .types import Algorithm, MetaState, Metrics, Task, Theta
 

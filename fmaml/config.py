@@ -4,6 +4,7 @@ The keys of a section are the parameters of the function that its `name` picks f
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,9 @@ def load(experiment: str, overrides: Iterable[str] = (), note: Callable[[str], N
     Every default is filled in. ``note`` is told what the user may not expect.
     """
     path = Path("/dev/stdin") if experiment == "-" else shipped.find(experiment, note)
-    tree = {"name": path.stem, **read(path)}
+    tree = read(path)
+    if "name" not in tree:
+        tree = {"name": named_after(path, note), **tree}
     typed = dict(map(parse_override, overrides))
     merge(tree, typed, note)
     config, problems = check(tree)
@@ -35,6 +38,14 @@ def load(experiment: str, overrides: Iterable[str] = (), note: Callable[[str], N
 
 
 dump = strict_yaml.dump
+
+
+def named_after(path: Path, note: Callable[[str], None]) -> str:
+    """The file's name without its ending, as the name of a folder."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._")[:64] or "experiment"
+    if plain != path.stem:
+        note(f"name = {plain}, after the file's name")
+    return plain
 
 
 def read(path: Path) -> dict[str, Any]:

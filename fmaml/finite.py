@@ -60,6 +60,15 @@ class Guard:
         if bad and not verdict:
             self.fail(bad, 0)
 
+    def settled(self, work: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """The same work, done once no verdict is open."""
+
+        def after(progress: Any) -> Any:
+            self.settle()
+            return work(progress)
+
+        return after
+
     def fail(self, bad: Bad, skipped: int) -> None:
         after = f", after {skipped} steps skipped (train.skip_limit)" if skipped else ""
         raise RunFailed(f"meta-step {bad.before.step + 1}: {where(self.algorithm, bad)}{after}; {CURE}")

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from datetime import datetime
@@ -12,6 +13,7 @@ from . import lock
 from .durable import sweep
 from .errors import UserError
 
+CURE = "name a folder that can be written"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -27,8 +29,24 @@ def run_folder(out: str | None, name: str, resume: bool) -> Iterator[Path]:
             _check(folder, resume)  # another run may have begun in between
             sweep(folder)
         except OSError as error:
-            raise UserError(f"--out {folder}: {error.strerror}; name a folder that can be written") from error
+            raise UserError(f"--out {folder}: {error.strerror}; {CURE}") from error
         yield folder
+
+
+def check_early(out: str | None, resume: bool) -> None:
+    """What can be told of a run's folder before data are read and torch is imported. Nothing is made."""
+    folder = Path(out or "runs")
+    try:
+        if out and folder.is_dir():
+            lock.refuse_if_held(folder)
+            _check(folder, resume)
+        nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        if not nearest.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise UserError(f"--out {folder}: {error.strerror}; {CURE}") from error
 
 
 def _check(folder: Path, resume: bool) -> None:

@@ -63,13 +63,15 @@ def of_step(values: Tensor, step: Tensor) -> Tensor:
 def select(params: Params, only: Sequence[str]) -> Params:
     """The parameters whose names match one of the patterns.
 
-    Raises ValueError if there is no pattern, or one that matches none of them.
+    Raises ValueError if there are no parameters or no pattern, or one that matches none of them.
     """
     return {name: params[name] for name in matching(tuple(params), tuple(only))}
 
 
 @torch.compiler.assume_constant_result  # names are known when a step is compiled; the matching cannot be traced
 def matching(names: tuple[str, ...], only: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        raise ValueError("params = {}: nothing could be adapted; give the parameters of a model")
     if not only:
         raise ValueError(f"only = []: nothing could be adapted; give patterns of names among {list(names)}")
     for pattern in only:
@@ -114,6 +116,13 @@ def walk(
         yield {**params, **moved}
 
 
+def times(steps: int, support: Batch) -> Iterable[Batch]:
+    """The same batch for each inner step."""
+    if steps < 0:
+        raise ValueError(f"steps = {steps}: must be 0 or more")
+    return repeat(support, steps)
+
+
 def trajectory(
     loss_fn: LossFn,
     params: Params,
@@ -125,7 +134,7 @@ def trajectory(
     only: Sequence[str] = EVERYTHING,
 ) -> list[Params]:
     """[phi_0, phi_1, .., phi_steps] with phi_0 = theta, each one inner step after the one before it."""
-    return list(walk(loss_fn, params, repeat(support, steps), lr, first_order=first_order, only=only))
+    return list(walk(loss_fn, params, times(steps, support), lr, first_order=first_order, only=only))
 
 
 def adapt(
@@ -139,5 +148,5 @@ def adapt(
     only: Sequence[str] = EVERYTHING,
 ) -> Params:
     """theta -> phi: the last of the `trajectory`, of which no other is kept."""
-    phis = walk(loss_fn, params, repeat(support, steps), lr, first_order=first_order, only=only)
+    phis = walk(loss_fn, params, times(steps, support), lr, first_order=first_order, only=only)
     return deque(phis, maxlen=1).pop()

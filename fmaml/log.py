@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -53,7 +54,7 @@ class RunLog:
         """Keep one row, and show it."""
         seconds = time.perf_counter() - self.begun
         row = {"kind": kind, "step": step, "seconds": round(seconds, 3), **numbers}
-        self.file.write(json.dumps(row) + "\n")
+        self.file.write(json.dumps(plain(row), allow_nan=False) + "\n")
         self.file.flush()
         if kind == "train":
             self._show_train(step, seconds, numbers)
@@ -99,6 +100,15 @@ def rewind(path: Path, step: int, validated: int) -> None:
             if row["step"] <= (validated if row["kind"] == "val" else step) and line.endswith(b"\n"):
                 kept.append(line)
     write_durably(path, b"".join(kept))
+
+
+def plain(tree: Any) -> Any:
+    """The same with null for NaN and infinity, which JSON does not have: a network may diverge, and a log says so."""
+    if isinstance(tree, dict):
+        return {key: plain(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [plain(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
 def clock(seconds: float) -> str:

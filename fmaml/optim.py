@@ -54,6 +54,8 @@ def adamw(
 
 def chain(*parts: Transform | Optimizer) -> Any:
     """Each part's gradients go to the next; a chain that ends in an optimizer is one, else it is a transform."""
+    if not parts:
+        raise ValueError("chain: no parts; give transforms, and last an optimizer such as sgd(lr)")
     *before, last = parts
     if any(isinstance(part, Optimizer) for part in before):
         raise ValueError("chain: an optimizer takes the step, so it comes last, after every transform")
@@ -144,8 +146,9 @@ def cosine(lr: Rate, steps: Count, *, warmup: Natural = 0, final: NonNegative = 
 
 def _count(theta: Theta) -> Tensor:
     """Steps taken so far; float64 because the bias corrections of Adam lose digits in float32."""
-    first = leaves(theta)[0]
-    return torch.zeros((), dtype=torch.float64, device=first.device)
+    if not (tensors := leaves(theta)):
+        raise ValueError("theta has no tensors: nothing could be learnt; give the parameters of a model")
+    return torch.zeros((), dtype=torch.float64, device=tensors[0].device)
 
 
 def _nothing(theta: Theta) -> tuple:

@@ -1,6 +1,8 @@
 """Pictures of what was learnt, one function a kind of picture."""
 
 import json
+import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,9 @@ from .losses import Apply
 from .types import Params, Task
 
 RIGHT, WRONG = "#1a7f37", "#cf222e"
-Curves = dict[str, list[tuple[float, float]]]  # label -> (mean, half the 95 % interval) after 0, 1, .. inner steps
+Curves = dict[
+    str, list[tuple[float, float | None]]
+]  # label -> (mean, half the 95 % interval) after 0, 1, .. inner steps
 
 
 def learning_curve(metrics: Path, metric: Metric) -> Figure:
@@ -33,13 +37,13 @@ def learning_curve(metrics: Path, metric: Metric) -> Figure:
         ("after", "training tasks, adapted", "tab:blue"),
         ("before", "training tasks, not adapted", "tab:gray"),
     ):
-        values = np.array([row[key] for row in train])
+        values = numbers(row[key] for row in train)
         axes.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
         axes.plot(steps, smooth(values), color=color, label=label)
     axes.errorbar(
         [row["step"] for row in val],
-        [row["score"] for row in val],
-        [row["ci95"] for row in val],
+        numbers(row["score"] for row in val),
+        numbers(row["ci95"] for row in val),
         fmt="o-",
         markersize=3,
         capsize=2,
@@ -56,13 +60,18 @@ def by_inner_step(curves: Curves, metric: Metric, title: str, chance: float | No
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     for label, column in curves.items():
         means, widths = zip(*column, strict=True)
-        axes.errorbar(range(len(column)), means, widths, fmt="o-", capsize=3, label=label)
+        axes.errorbar(range(len(column)), means, numbers(widths), fmt="o-", capsize=3, label=label)
     if chance is not None:
         axes.axhline(chance, color="gray", linestyle=":", label="chance")
     axes.set(xlabel="inner steps", ylabel=f"{metric.name} on the query sets", title=title)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     finish(axes, metric)
     return figure
+
+
+def numbers(values: Iterable[float | None]) -> np.ndarray:
+    """As matplotlib draws them: what there is not, it leaves out."""
+    return np.array([math.nan if value is None else value for value in values])
 
 
 def finish(axes: Any, metric: Metric) -> None:

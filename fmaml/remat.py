@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.func import grad_and_value, vjp
 
-from .inner import EVERYTHING, descent, inner_grad, select
+from .inner import EVERYTHING, descent, inner_grad, select, times
 from .tree import add, detach, leaves, map_leaves
 from .types import Batch, LossFn, Metrics, Params, Task, Theta
 
@@ -48,7 +48,7 @@ def query_loss_again(
 
     at = detach(theta)
     carries = [detach(begin(at))]
-    for _ in range(steps):
+    for _ in times(steps, task.support):
         carries.append(detach(step(at, carries[-1])))
 
     adjoint, query = grad_and_value(end)(carries[-1])

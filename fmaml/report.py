@@ -10,6 +10,7 @@ from rich.table import Table
 from . import pictures
 from .build import Experiment
 from .data.source import Metric
+from .log import plain
 from .train import Interval
 from .tree import take
 from .types import Theta
@@ -36,7 +37,7 @@ def protocol(config: dict[str, Any], about: dict[str, Any], hours: str) -> str:
     return (
         f"{about['protocol']} ({config['data']['name']}), {tested} tasks, seed {config['seed']}; trained for "
         f"{config['train']['meta_steps']} meta-steps of {config['train']['meta_batch']} tasks{inner} in {hours}; "
-        f"± is a 95 % interval over tasks"
+        f"{'± is a 95 % interval over tasks' if tested > 1 else 'of one task there is no interval'}"
     )
 
 
@@ -44,7 +45,8 @@ def write_results(path: Path, results: Results, metric: Metric, about: dict[str,
     """results.json: the numbers, and all that they depend on."""
     rows = {label: [score._asdict() for score in column] for label, column in results.items()}
     content = {**about, "metric": metric.name, "results": rows}
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def write_pictures(folder: Path, experiment: Experiment, theta: Theta, results: Results, steps: int) -> None:

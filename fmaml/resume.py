@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from . import __version__
+from .data.bits import SPLITS
 from .data.source import Source
 from .errors import UserError
 from .tree import leaves
@@ -28,7 +30,8 @@ FREE = {  # settings that do not touch what is learnt
 MAY = "what may change: train.meta_steps (if train.schedule is constant), the device, " + ", ".join(sorted(FREE))
 ABSENT = "nothing"
 MACHINE = "machine."
-PROBE = 16  # tasks of a split that the data's digest covers
+PROBE = 4  # tasks of a split that stand for its sampler in the data's digest
+AT_ONCE = 1 << 26  # elements brought from a GPU at a time
 
 
 def facts(config: dict[str, Any], source: Source, device: torch.device) -> dict[str, Any]:
@@ -37,18 +40,25 @@ def facts(config: dict[str, Any], source: Source, device: torch.device) -> dict[
         "config": config,
         "algorithm": config["algorithm"]["name"],
         "seed": config["seed"],
-        "data": digest(source),
+        "data": {split: digest(source, split) for split in SPLITS},
         "versions": {"fmaml": __version__, "torch": str(torch.__version__)},
         "machine": {"device": str(device), "threads": torch.get_num_threads()},
     }
 
 
-def digest(source: Source) -> str:
-    """SHA-256 of the first tasks of each split: other drawings, splits or samplers give another."""
+def digest(source: Source, split: str) -> str:
+    """SHA-256 of all that the split's tasks are drawn from, and of its first tasks, which tell samplers apart.
+
+    All of it counts, at the 1.7 GB/s of one core: 0.05 s for Omniglot, 0.8 s for 60,000 images of 84x84x3.
+    """
     total = hashlib.sha256()
-    for split in ("train", "val", "test"):
-        for leaf in leaves(source.sample(split, 0, range(PROBE))):
-            total.update(f"{tuple(leaf.shape)} {leaf.dtype}".encode() + leaf.cpu().contiguous().numpy().tobytes())
+    for leaf in leaves(((source.data or {}).get(split), source.sample(split, 0, range(PROBE)))):
+        if isinstance(leaf, Tensor):
+            total.update(f"{tuple(leaf.shape)} {leaf.dtype}".encode())
+            for part in leaf.flatten().split(AT_ONCE):
+                total.update(part.cpu().numpy().data)
+        else:
+            total.update(f"{leaf}".encode())
     return total.hexdigest()
 
 

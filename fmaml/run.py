@@ -16,6 +16,7 @@ from .errors import RunFailed, Stopped, UserError
 from .folder import run_folder, trouble
 from .keeper import Keeper, Progress
 from .log import RunLog, clock, rewind
+from .memory import check_size, sized
 from .resume import facts
 from .runtime import environment, keep_freed_memory, pick_device
 from .signals import caught
@@ -43,15 +44,17 @@ def run(
     place = pick_device(device)
     if place.type == "cpu":
         keep_freed_memory()
-    experiment = build(config, place)
-    theta = initial(experiment, config["seed"], place)
-    try_out(config, experiment, theta)
+    with sized(config):
+        experiment = build(config, place)
+        check_size(config, experiment.model, place)
+        theta = initial(experiment, config["seed"], place)
+        try_out(config, experiment, theta)
     describe(console, config, experiment, theta, place)
     if dry_run:
         console.print("dry run: everything is in order; nothing was trained")
         return 0
 
-    with run_folder(out, config["name"], resume) as folder, caught():
+    with run_folder(out, config["name"], resume) as folder, caught(), sized(config):
         try:
             work(console, folder, config, experiment, theta, place)
         except Stopped as stop:

@@ -22,10 +22,37 @@ PLAIN_WORDS = [  # what an unquoted word is, if not text
 ]
 LONGEST_NUMBER = 18  # digits: what surely fits 64 bits
 DEEPEST = 20  # levels of nesting
+OPENED = {  # what PyYAML says of something that does not end -> what is told of the place where it began
+    "could not find expected ':'": "a key without a colon; write key: value",
+    "expected ',' or ']'": "a bracket that is not closed; write [1, 2]",
+    "expected ',' or '}'": "a brace that is not closed; write {key: value, key: value}",
+    "found unexpected": "a text in quotes that is not closed; put the same quote at its end",
+}
+FOUND = {  # what PyYAML says, or says it was doing -> what is told of the place where it shows
+    "mapping values are not allowed": "a colon too many, or a line too far to the right; write one key: value a line, "
+    "and text with a colon in quotes",
+    "sequence entries are not allowed": "a dash where no list can begin; write a list in brackets: [1, 2]",
+    "mapping keys are not allowed": "a question mark where no key can begin; write such text in quotes",
+    "expected <block end>": "a line indented in another way than those above it; indent the keys of a section alike",
+    "expected the node content": "a value is missing; write one before this",
+    "found character '\\t'": "a tab; indent with spaces",
+    "cannot start any token": "a character that begins no value; write such text in quotes",
+    "double-quoted scalar": "a backslash that means nothing in double quotes; use single quotes",
+    "block scalar": "text over several lines; write it on one, in quotes",
+    "an anchor": "anchors and aliases are not read here; write the value out",
+    "an alias": "anchors and aliases are not read here; write the value out",
+    "tag": "tags are not read here; write plain values",
+    "irective": "lines that begin with % are not read here; remove it",
+    "document": "a second document; give one experiment, without --- or ...",
+}
 
 
-def complaint(problem: str, mark: yaml.Mark) -> yaml.MarkedYAMLError:
-    return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+class Complaint(yaml.MarkedYAMLError):
+    """Of ours, in words of ours."""
+
+
+def complaint(problem: str, mark: yaml.Mark) -> Complaint:
+    return Complaint(problem=problem, problem_mark=mark)
 
 
 class Loader(yaml.SafeLoader):
@@ -36,11 +63,11 @@ class Loader(yaml.SafeLoader):
         """Refuses what experiments do not use before any of it is built."""
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise complaint("anchors and aliases are not read here; write the value out", event.start_mark)
+            raise complaint(FOUND["an alias"], event.start_mark)
         if getattr(event, "tag", None):
             raise complaint(f"tags such as {event.tag} are not read here; write plain values", event.start_mark)
         if self.depth == DEEPEST:
-            raise complaint(f"nested more than {DEEPEST} deep", event.start_mark)
+            raise complaint(f"nested more than {DEEPEST} deep; an experiment has keys in sections", event.start_mark)
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1
@@ -50,15 +77,16 @@ class Loader(yaml.SafeLoader):
         first_lines: dict[str, int] = {}
         for key, _ in node.value:
             if key.tag != TAG + "str" or not key.value.isprintable():
-                raise complaint("a key must be a word", key.start_mark)
+                raise complaint("a key must be a word; write one, such as ways", key.start_mark)
             if key.value in first_lines:
-                raise complaint(f"{key.value} stands twice, first in line {first_lines[key.value]}", key.start_mark)
+                said = f"{key.value} stands twice, first in line {first_lines[key.value]}; keep one of them"
+                raise complaint(said, key.start_mark)
             first_lines[key.value] = key.start_mark.line + 1
         return super().construct_mapping(node, deep)
 
     def construct_whole_number(self, node: Any) -> int:
         if len(node.value) > LONGEST_NUMBER:
-            raise complaint(f"a whole number of more than {LONGEST_NUMBER} digits", node.start_mark)
+            raise complaint(f"a whole number of more than {LONGEST_NUMBER} digits; give less", node.start_mark)
         return int(node.value)  # not PyYAML's, to which 010 is 8
 
 
@@ -83,16 +111,21 @@ def parse(text: str, where: str) -> Any:
     try:
         return Loader(text).get_single_data()
     except yaml.MarkedYAMLError as error:
-        raise UserError(f"{where}{_position(error)}: {error.problem or error.context}") from None
+        raise UserError(f"{where}{_told(error)}") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         column = error.position - text.rfind("\n", 0, error.position)
-        raise UserError(f"{where}:{line}:{column}: the character {chr(error.character)!r} is not allowed") from None
+        said = f"the character {chr(error.character)!r} is not allowed; remove it"
+        raise UserError(f"{where}:{line}:{column}: {said}") from None
 
 
-def _position(error: yaml.MarkedYAMLError) -> str:
-    mark = error.problem_mark or error.context_mark
-    return f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+def _told(error: yaml.MarkedYAMLError) -> str:
+    """``:line:column: what is wrong; what would be right``."""
+    said = "" if isinstance(error, Complaint) else f"{error.problem} {error.context}"
+    opened = next((words for text, words in OPENED.items() if text in said), None)
+    mark = error.context_mark if opened else error.problem_mark
+    words = opened or next((words for text, words in FOUND.items() if text in said), error.problem)
+    return f":{mark.line + 1}:{mark.column + 1}: {words}" if mark else f": {words}"
 
 
 def dump(data: Any) -> str:

@@ -19,14 +19,14 @@ from .losses import transductive
 from .outer import evaluate, init_state
 from .ranges import Count, Natural, Rate
 from .signals import poll
-from .types import Task, Theta
+from .types import Metrics, Task, Theta
 
 
 class Interval(NamedTuple):
     """A mean over tasks and half the width of its 95 % confidence interval."""
 
     mean: float
-    ci95: float
+    ci95: float | None  # of one task there is none
 
 
 class Log(Protocol):
@@ -68,51 +68,75 @@ def train(
 ) -> Progress:
     """Train up to ``meta_steps`` on the train split, and keep the theta that did best on the val split.
 
-    ``schedule``, ``clip`` and ``precision`` are what `fmaml.build` has made the experiment with; ``baseline`` tells
-    `fmaml.run` to train a second time, jointly, for comparison. ``progress`` is `beginning`, or what was saved last.
+    ``progress`` is `beginning`, or what was saved last. Of ``schedule``, ``clip`` and ``precision`` `fmaml.build` has
+    made the experiment; ``baseline`` tells `fmaml.run` to train a second time, jointly, for comparison.
     """
     speed = {"meta_steps": meta_steps, "batching": batching, "chunk_size": chunk_size, "compile": compile}
     step_fn = training_step(experiment, progress.state.theta, log.say, **speed)
-    guard = Guard(step_fn, experiment.algorithm, on_nan, skip_limit)
+    guard, pace = Guard(step_fn, experiment.algorithm, on_nan, skip_limit), Pace(progress.state.step, meta_batch)
     validate = partial(validated, experiment, log, tasks=validate_tasks, steps=test_steps, chunk=meta_batch)
-    clock, since = time.perf_counter(), progress.state.step
-
-    def due(step: int, every: int) -> bool:
-        return step % every == 0 or step == meta_steps
-
+    save, validate, due = guard.settled(save), pace.pausing(guard.settled(validate)), partial(is_due, last=meta_steps)
     try:
         if due(progress.state.step, validate_every):  # a stop may have come before
             progress = validate(progress)
         for step in range(progress.state.step + 1, meta_steps + 1):
-            state = progress.state
             tasks = experiment.source.sample("train", step, range(meta_batch))
-            logged = peek(experiment, state.theta, tasks) if due(step, log_every) or step == 1 else None
-            state, metrics, skipped = guard(state, tasks, progress.skipped)
-            progress = progress._replace(state=state, skipped=progress.skipped + bool(skipped))
-
-            if skipped:
-                log.record("skipped", step, why=skipped)
-            elif logged is not None:
-                query_loss = float(metrics["query_loss"])  # waits for the device: the clock is read after it
-                now = time.perf_counter()
-                rate = (step - since) * meta_batch / (now - clock)
-                clock, since = now, step
-                log.record("train", step, query_loss=query_loss, **logged, tasks_per_second=rate)
-
+            peeked = peek(experiment, progress.state.theta, tasks) if due(step, log_every) or step == 1 else None
+            progress, metrics, skipped = advance(guard, progress, tasks)
+            record(log, step, metrics, peeked, skipped, pace)
             if due(step, validate_every):
-                paused = time.perf_counter()
-                guard.settle()
                 progress = validate(progress)
-                clock += time.perf_counter() - paused
             if due(step, save_every):
-                guard.settle()
                 save(progress)
             poll()
     except Stopped:
-        guard.settle()
         save(progress)
         raise
     return progress
+
+
+def is_due(step: int, every: int, last: int) -> bool:
+    return step % every == 0 or step == last
+
+
+def advance(guard: Guard, progress: Progress, tasks: Task) -> tuple[Progress, Metrics, str]:
+    """One meta-step: the progress after it, its metrics, and why it was skipped ("": it was not)."""
+    state, metrics, skipped = guard(progress.state, tasks, progress.skipped)
+    return progress._replace(state=state, skipped=progress.skipped + bool(skipped)), metrics, skipped
+
+
+def record(log: Log, step: int, metrics: Metrics, peeked: dict[str, float] | None, skipped: str, pace: "Pace") -> None:
+    """Log a step that was skipped, or one that was looked at."""
+    if skipped:
+        log.record("skipped", step, why=skipped)
+    elif peeked is not None:
+        query_loss = float(metrics["query_loss"])  # waits for the device: the clock is read after it
+        log.record("train", step, query_loss=query_loss, **peeked, tasks_per_second=pace.since_last(step))
+
+
+class Pace:
+    """How many tasks a second are trained on."""
+
+    def __init__(self, step: int, meta_batch: int) -> None:
+        self.step, self.meta_batch, self.clock = step, meta_batch, time.perf_counter()
+
+    def since_last(self, step: int) -> float:
+        """From the step of the last call to this one."""
+        now = time.perf_counter()
+        rate = (step - self.step) * self.meta_batch / (now - self.clock)
+        self.step, self.clock = step, now
+        return rate
+
+    def pausing(self, work: Callable[[Progress], Progress]) -> Callable[[Progress], Progress]:
+        """The same work, its time left out."""
+
+        def timed(progress: Progress) -> Progress:
+            paused = time.perf_counter()
+            progress = work(progress)
+            self.clock += time.perf_counter() - paused
+            return progress
+
+        return timed
 
 
 def validated(experiment: Experiment, log: Log, progress: Progress, *, tasks: int, steps: int, chunk: int) -> Progress:
@@ -179,5 +203,5 @@ def peek(experiment: Experiment, theta: Theta, tasks: Task) -> dict[str, float]:
 
 def interval(values: Tensor) -> Interval:
     """Mean and 1.96 standard errors of one number a task; ``values`` [tasks]."""
-    spread = values.double().std().item() if len(values) > 1 else math.nan
-    return Interval(values.double().mean().item(), 1.96 * spread / math.sqrt(len(values)))
+    mean, count = values.double().mean().item(), len(values)
+    return Interval(mean, 1.96 * values.double().std().item() / math.sqrt(count) if count > 1 else None)

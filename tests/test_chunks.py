@@ -8,8 +8,9 @@ import textwrap
 import pytest
 import torch
 
-from fmaml.chunks import Chunks, out_of_memory
+from fmaml.chunks import Chunks
 from fmaml.errors import RunFailed
+from fmaml.memory import out_of_memory
 
 REAL = """
     import json, resource

@@ -144,6 +144,10 @@ def test_show_can_be_piped_back_in(tmp_path):
         (["run", "omniglot", "--dry"], "--dry: unknown option; did you mean --dry-run?"),
         (["run", "omniglot", "--seed=3"], "--seed=3: unknown option; settings are written section.key=value"),
         (["run", "omniglot", "--device", "gpu"], "argument --device: gpu: must be one of auto, cpu, cuda"),
+        (
+            ["run", "omniglot", "--device", "mps"],
+            "argument --device: mps: tasks are drawn in float64, which MPS does not",
+        ),
         (["run", "omniglot", "--device", "cuda:x"], "argument --device: cuda:x: must be one of auto"),
         (["run", "omniglot", "data.ways"], "command line: data.ways: not an override"),
         (["show", "omniglot", "seed=x"], 'command line: seed = "x": must be a whole number'),

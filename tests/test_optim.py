@@ -177,3 +177,19 @@ def test_clipping_is_differentiable():
     u = g / 5
     assert relative(torch.func.jacrev(clipped)(g), (torch.eye(2, dtype=F64) - torch.outer(u, u)) / 5) < 1e-14
     assert torch.func.jacrev(clipped)(torch.zeros(2, dtype=F64)).isfinite().all()
+
+
+def test_slips_in_a_script_are_told():
+    with pytest.raises(ValueError, match=r"chain: no parts; give transforms"):
+        fmaml.chain()
+    with pytest.raises(ValueError, match=r"theta has no tensors: nothing could be learnt"):
+        fmaml.adam(0.1).init({})
+    batch = fmaml.Batch(torch.ones(1), torch.ones(1))
+    for walk in (fmaml.adapt, fmaml.trajectory):
+        with pytest.raises(ValueError, match="steps = -1: must be 0 or more"):
+            walk(lambda params, batch: params["a"].sum(), theta0(), batch, 0.1, steps=-1)
+        with pytest.raises(ValueError, match=r"params = \{\}: nothing could be adapted"):
+            walk(lambda params, batch: torch.zeros(()), {}, batch, 0.1, steps=1)
+    remat = fmaml.maml(lambda params, batch: params["a"].sum(), inner_lr=0.1, steps=-1, remat=True)
+    with pytest.raises(ValueError, match="steps = -1: must be 0 or more"):
+        remat.loss(theta0(), fmaml.Task(batch, batch))

@@ -270,3 +270,64 @@ def test_brackets_in_a_folders_name_are_no_markup(tmp_path, capsys):
 def test_an_unknown_home_is_refused(capsys):
     assert "not a folder's name" in refusal(capsys, "data.name=omniglot", "data.root=~nobody_of_that_name/x")
     assert "not a folder's name" in refusal(capsys, "data.name=omniglot", "data.root=" + "x" * 5000)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model.width=100000000",
+        "data.length=100000000000",
+        "data.shots=900000000000",
+        "data.queries=999999999999999999",
+        "train.meta_batch=1000000000000",
+    ],
+)
+def test_a_size_that_no_memory_holds_is_told_in_one_line_that_names_it(tmp_path, capsys, override):
+    small = ["model.layers=1", "model.width=8", "train.meta_steps=2", "train.baseline=false", override]
+    assert main(["run", "markov", *small, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "lower the largest of " + override.replace("=", " = ") in line
+
+
+def test_one_task_has_no_interval_and_results_are_json(tmp_path, capsys):
+    assert run(tmp_path / "out", "eval.tasks=1", "train.validate_tasks=1") == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "of one task there is no interval" in printed
+    assert "nan" not in printed
+
+    def no_json(word: str) -> None:
+        pytest.fail(word)
+
+    content = json.loads((tmp_path / "out/results.json").read_text(), parse_constant=no_json)
+    assert [row["ci95"] for column in content["results"].values() for row in column] == [None] * 6
+    lines = (tmp_path / "out/metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line, parse_constant=no_json) for line in lines]
+    assert [row["ci95"] for row in rows if row["kind"] == "val"] == [None, None]
+
+
+def test_a_score_that_diverges_is_null_and_drawn_as_nothing(tmp_path):
+    small = ["train.meta_steps=1", "train.baseline=false", "train.validate_tasks=2", "eval.tasks=2", "eval.steps=40"]
+    small += ["algorithm.inner_lr=300", "train.on_nan=skip"]
+    assert main(["run", "sinusoid", *small, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    column = json.loads((tmp_path / "out/results.json").read_text(), parse_constant=pytest.fail)["results"]["maml"]
+    assert column[0]["mean"] > 0
+    assert column[-1]["mean"] is None
+
+
+@pytest.mark.parametrize("place", ["used", "file", "below a file", "held"])
+def test_out_is_looked_at_before_data_are_read(tmp_path, capsys, monkeypatch, place):
+    from fmaml.lock import locked
+
+    monkeypatch.setattr("fmaml.run.build", lambda *_: pytest.fail("data were read"))
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "notes.txt").write_text("mine")
+    (tmp_path / "held").mkdir()
+    (tmp_path / "file").write_text("mine")
+    out = tmp_path / "file" / "out" if place == "below a file" else tmp_path / place
+    said = {"used": "a run never overwrites", "held": "in use by process"}.get(
+        place, "name a folder that can be written"
+    )
+    before = sorted(tmp_path.rglob("*"))
+    with locked(tmp_path / "held"):
+        assert said in refusal(capsys, "--out", str(out))
+    assert {path.name for path in tmp_path.rglob("*")} == {path.name for path in before} | {".lock"}

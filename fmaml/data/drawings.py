@@ -21,6 +21,7 @@ from .characters import DRAWINGS, SIZE
 PARTS = ("images_background", "images_evaluation")
 PIXELS = (105, 105)  # of an original drawing
 LARGEST = 20_000  # bytes of one file; the originals have 150 to 700
+LARGEST_ZIP = 20_000_000  # bytes; the published ones have 9 and 6 million
 
 
 def locate(folder: Path) -> list[Path] | None:
@@ -90,6 +91,8 @@ def _contents(part: Path, files: list[tuple[str, str]]) -> Iterator[tuple[str, b
 def _opened(part: Path) -> Iterator[zipfile.ZipFile]:
     """A zip whose faults, whenever they show, are the user's to mend."""
     try:
+        if part.stat().st_size > LARGEST_ZIP:  # a list of a million names alone takes seconds
+            raise zipfile.BadZipFile(f"it has more than {LARGEST_ZIP} bytes")
         with zipfile.ZipFile(part) as archive:
             yield archive
     # RuntimeError: encrypted; NotImplementedError: an unknown compression; the rest: damaged or cut short

@@ -117,7 +117,15 @@ def episodes(
     facts = {**about, "task": task, "protocol": protocol, **sizes, "classes": classes}
     inputs = tuple(next(iter(splits.values())).images.shape[1:])
     guess = [1 / n for n in range(bounds(ways)[0], most["ways"] + 1)]  # right, in a task of n classes
-    source = Source(sample, inputs, max(most["ways"], train_ways or 0), facts, show, chance=sum(guess) / len(guess))
+    source = Source(
+        sample,
+        inputs,
+        max(most["ways"], train_ways or 0),
+        facts,
+        show,
+        chance=sum(guess) / len(guess),
+        data=dict(splits),
+    )
     if padded:
         return source._replace(criterion=among(cross_entropy), metric=ACCURACY._replace(fn=among(accuracy)))
     return source

@@ -7,6 +7,7 @@ the file on trust. Reads pickles of Python 2 and 3, of every protocol.
 """
 
 import pickle
+import pickletools
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from ..errors import UserError
 
+LARGEST = 500_000  # steps of its program, and numbers, texts and containers that come of it; CIFAR-100 has 260,000
 KINDS = "biufSU"  # of types that hold plain numbers or text, as opposed to references
 
 
@@ -28,9 +30,9 @@ def read_pickle(path: Path, file: BinaryIO | None = None) -> Any:
     """
     try:
         if file is not None:
-            return plain(Restricted(file, encoding="latin1").load())
+            return arrays(file)
         with path.open("rb") as opened:
-            return plain(Restricted(opened, encoding="latin1").load())
+            return arrays(opened)
     except Refused as error:
         raise UserError(
             f"{path}: {error}; a pickle may hold arrays, lists, dicts, text and numbers alone, as anything else could "
@@ -38,6 +40,29 @@ def read_pickle(path: Path, file: BinaryIO | None = None) -> Any:
         ) from None
     except Exception as error:  # whatever its bytes make the reader raise
         raise UserError(f"{path}: not a whole pickle of arrays ({error}); copy or download it again") from error
+
+
+def arrays(file: BinaryIO) -> Any:
+    """What it holds, after a look at how much it asks for; memory is taken for all numbers up to the highest in it."""
+    budget = Budget()
+    for count, (operation, argument, _) in enumerate(pickletools.genops(file)):
+        budget.spend()
+        if operation.name.endswith("PUT") and not 0 <= int(argument or 0) <= count:
+            raise Refused(f"it numbers a thing {argument}, with {count} before it")
+    file.seek(0)
+    return plain(Restricted(file, encoding="latin1").load(), Budget())
+
+
+class Budget:
+    """How many things a pickle may hold, counted as often as they are used: twice at each of 40 levels is 2^40."""
+
+    def __init__(self) -> None:
+        self.left = LARGEST
+
+    def spend(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise Refused(f"it holds more than {LARGEST} things")
 
 
 class Restricted(pickle.Unpickler):
@@ -115,13 +140,14 @@ for _core in ("numpy.core", "numpy._core"):  # before and since NumPy 2
     ADMITTED[f"{_core}.numeric", "_frombuffer"] = _FromBuffer
 
 
-def plain(found: Any) -> Any:
+def plain(found: Any, budget: Budget) -> Any:
     """The containers with real arrays in them."""
+    budget.spend()
     match found:
         case _Array() | _FromBuffer() | _Scalar():
             return found.array
         case dict():
-            return {key: plain(value) for key, value in found.items()}
+            return {key: plain(value, budget) for key, value in found.items()}
         case list() | tuple():
-            return type(found)(map(plain, found))
+            return type(found)(plain(value, budget) for value in found)
     return found

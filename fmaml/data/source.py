@@ -40,6 +40,7 @@ class Source(NamedTuple):
     depend on; what else it holds goes into results.json. ``show`` writes pictures of a few test tasks into a folder,
     given for each the parameters after 0, 1, .. inner steps. ``references``, with the arguments of ``sample``, gives
     by name what else the metric of those tasks may be held against, such as the best that is possible: each [tasks].
+    ``data`` is what tasks are drawn from, if not from random numbers alone: a resumed run must have the same.
     """
 
     sample: Callable[[str, int, range], Task]  # split is "train", "val" or "test"
@@ -52,3 +53,4 @@ class Source(NamedTuple):
     settings: tuple[Setting, ...] = (transductive, inductive)
     chance: float | None = None  # the metric of a guess, if it is known
     references: Callable[[str, int, range], dict[str, Tensor]] | None = None
+    data: dict[str, Any] | None = None  # split -> a tree of tensors and numbers

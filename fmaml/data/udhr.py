@@ -27,6 +27,8 @@ CURE = (
 )
 SPLITS = ("train", "val", "test")
 BYTES = 256  # symbols
+LARGEST = 200_000  # bytes of a text; the longest has 46 thousand
+LARGEST_ZIP = 10_000_000  # bytes; the published one has 1.7 million
 
 
 def udhr(
@@ -66,7 +68,9 @@ def udhr(
         "length": length,
         "languages": sizes,
     }
-    return Source(sample, (length,), BYTES, about, show, metric=BITS_A_BYTE, settings=(transductive,))
+    return Source(
+        sample, (length,), BYTES, about, show, metric=BITS_A_BYTE, settings=(transductive,), data=dict(splits)
+    )
 
 
 def languages(split: str) -> list[str]:
@@ -110,13 +114,21 @@ def _contents(path: Path, names: list[str]) -> list[bytes]:
     try:
         if path.is_dir():
             return [(path / f"{name}.txt").read_bytes() for name in names]
+        if path.stat().st_size > LARGEST_ZIP:
+            raise zipfile.BadZipFile(f"it has more than {LARGEST_ZIP} bytes")
         with zipfile.ZipFile(path) as archive:
-            return [archive.read(f"udhr2/{name}.txt") for name in names]
+            return [_member(archive, f"udhr2/{name}.txt") for name in names]
     except (KeyError, FileNotFoundError) as error:
         raise UserError(f"{path}: a text is missing ({error}); copy or download it again: {URL}") from error
     # RuntimeError: encrypted; NotImplementedError: an unknown compression; the rest: damaged or cut short
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
         raise UserError(f"{path}: cannot be read whole ({error}); copy or download it again: {URL}") from error
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    if archive.getinfo(name).file_size > LARGEST:
+        raise zipfile.BadZipFile(f"{name} has more than {LARGEST} bytes")
+    return archive.read(name)
 
 
 def articles(content: bytes, least: int) -> list[bytes]:

@@ -1,15 +1,20 @@
-"""Data that two processes prepare at once, or that a kill cut short, is made once and whole."""
+"""Data that two processes fetch or prepare at once, or that a kill cut short, is fetched or made once and whole."""
 
+import hashlib
+import http.server
 import os
 import random
 import signal
+import threading
 import time
 from pathlib import Path
 
+import pytest
 import torch
 from harness import fork, litter, wait
 
 from fmaml.data.cache import cached
+from fmaml.data.download import download
 
 TENSOR = torch.arange(300_000, dtype=torch.int64).view(300, 1000)
 
@@ -62,3 +67,123 @@ def test_a_cached_file_cut_short_or_flipped_is_made_again(tmp_path):
         assert prepare(path, log) == 0
         assert path.read_bytes() == whole
     assert len(log.read_text().splitlines()) == 31
+
+
+# Downloads
+
+CONTENT = random.Random(0).randbytes(600_000)
+MD5 = hashlib.md5(CONTENT).hexdigest()
+PIECE, PAUSE = 20_000, 0.001  # bytes and seconds: a download takes some 30 ms, so that kills hit its middle
+
+
+class Sender(http.server.BaseHTTPRequestHandler):
+    server: "Server"
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        asked = self.headers.get("Range")
+        start = int(asked[len("bytes=") : -1]) if asked else 0
+        self.server.starts.append((int(self.path.strip("/")), start))
+        if start >= len(CONTENT):
+            return self.send_error(416)
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(CONTENT) - start))
+        self.end_headers()
+        for at in range(start, len(CONTENT), PIECE):
+            self.wfile.write(CONTENT[at : at + PIECE])
+            time.sleep(self.server.pause)
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Sends CONTENT, a piece at a time, from the byte that is asked for."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Sender)
+        self.starts: list[tuple[int, int]] = []  # of every answer: the process that had it, the byte that it began at
+        self.pause = PAUSE
+
+    def handle_error(self, *_) -> None:
+        """Whoever asked was killed."""
+
+    def fetch(self, path: Path) -> int:
+        """In a child: 0 if the file is there and right."""
+        download(f"http://127.0.0.1:{self.server_address[1]}/{os.getpid()}", path, MD5, cure="do without")
+        return 0 if path.read_bytes() == CONTENT else 1
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("kills", [50, pytest.param(1000, marks=pytest.mark.slow)])
+def test_a_kill_at_any_moment_of_a_download_costs_no_byte_that_came(tmp_path, server, kills):
+    draw, killed, resumed, at_once = random.Random(kills), 0, 0, 0
+    path, part = tmp_path / "file.zip", tmp_path / "file.zip.part"
+    while killed < kills:  # those that were done before they were killed do not count
+        child = fork(lambda: server.fetch(path))
+        time.sleep(draw.uniform(0, 0.06))
+        os.kill(child, signal.SIGKILL)
+        ended = wait(child)
+        assert ended in (0, -signal.SIGKILL)
+        killed += ended != 0
+        if path.exists():
+            assert path.read_bytes() == CONTENT, "a part was taken for the whole"
+            path.unlink()
+        had = part.read_bytes() if part.exists() else b""
+        assert CONTENT.startswith(had)
+        if draw.random() < 0.5:  # else the next one is killed as well
+            child = fork(lambda: server.fetch(path))
+            assert wait(child) == 0
+            starts = [start for process, start in server.starts if process == child]
+            assert starts == [len(had)], "it did not go on where the killed one was"
+            assert os.listdir(tmp_path) == ["file.zip"]
+            resumed, at_once = resumed + bool(had), at_once + (not had)
+            path.unlink()
+    assert resumed >= kills / 8
+    assert at_once >= 1
+
+
+def test_two_processes_download_it_once(tmp_path, server):
+    draw = random.Random(0)
+    for trial in range(10):
+        path = tmp_path / str(trial) / "file.zip"
+        server.starts.clear()
+        children = []
+        for _ in range(2):
+            children.append(fork(lambda path=path: server.fetch(path)))
+            time.sleep(draw.uniform(0, 0.03))
+        assert [wait(child) for child in children] == [0, 0]
+        assert [start for _, start in server.starts] == [0]
+        assert os.listdir(path.parent) == ["file.zip"]
+
+
+def test_who_waited_goes_on_where_the_killed_one_was(tmp_path, server):
+    draw = random.Random(0)
+    for trial in range(10):
+        path = tmp_path / str(trial) / "file.zip"
+        server.starts.clear()
+        server.pause = 0.02
+        first = fork(lambda path=path: server.fetch(path))
+        while not server.starts:
+            time.sleep(0.0005)
+        second = fork(lambda path=path: server.fetch(path))
+        time.sleep(draw.uniform(0.05, 0.1))
+        assert {process for process, _ in server.starts} == {first}
+        os.kill(first, signal.SIGKILL)
+        server.pause = PAUSE
+        assert [wait(first), wait(second)] == [-signal.SIGKILL, 0]
+        (_, start) = server.starts[-1]
+        assert start > 0
+        assert server.starts == [(first, 0), (second, start)]
+        assert os.listdir(path.parent) == ["file.zip"]

@@ -72,7 +72,7 @@ MUTANTS = {  # what is left out: file, text, what stands there instead, the test
     "polling in an evaluation": ("train.py", "        poll()\n        yield", "        yield", "test_stop.py"),
     "saving when stopped": (
         "train.py",
-        "        guard.settle()\n        save(progress)\n        raise",
+        "        save(progress)\n        raise",
         "        raise",
         "test_stop.py",
     ),
@@ -80,6 +80,15 @@ MUTANTS = {  # what is left out: file, text, what stands there instead, the test
     "finite checkpoints": ("keeper.py", "        if not finite(", "        if None and not finite(", "test_finite.py"),
     "naming the inner step": ("finite.py", "        if not finite(phi):", "        if None:", "test_finite.py"),
     "refusing YAML tags": ("strict_yaml.py", 'if getattr(event, "tag", None)', "if None", "../test_config.py"),
+    "digest of the data": ("resume.py", "(source.data or {}).get(split)", "None", "test_resume.py"),
+    "size of a tar": ("data/cifar100.py", " or room < 0", "", "test_hostile.py"),
+    "going on with a download": (
+        "data/download.py",
+        'headers={"Range": f"bytes={have}-"} if have else {}',
+        "headers={}",
+        "test_data.py",
+    ),
+    "lock of a download": ("data/download.py", "        with locked(path.parent):", "        if True:", "test_data.py"),
     "lock of the cache": ("data/cache.py", "held.enter_context(locked(path.parent))", "pass", "test_data.py"),
 }
 

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from harness import STEPS, bare, config, fingerprint, finish, fork, run, uninterrupted, wait
+from PIL import Image
 
 import fmaml.keeper
-from fmaml.build import build
+from fmaml.build import build, call
 from fmaml.cli import main
 from fmaml.keeper import Keeper, Progress, found
-from fmaml.resume import facts
+from fmaml.resume import PROBE, digest, facts
 from fmaml.train import beginning
 from fmaml.tree import leaves, map_leaves
 from fmaml.types import MetaState
@@ -146,7 +147,7 @@ def test_a_longer_run_with_a_constant_rate_is_the_longer_run(tmp_path):
     ("patch", "said"),
     [
         (lambda: setattr(fmaml.resume, "__version__", "9.9"), "versions.fmaml: saved with 0.1.0, given 9.9"),
-        (lambda: setattr(fmaml.resume, "digest", lambda source: "other"), ", given other"),
+        (lambda: setattr(fmaml.resume, "digest", lambda source, split: f"other {split}"), ", given other val"),
     ],
 )
 def test_other_versions_and_other_data_are_named(history, tmp_path, patch, said):
@@ -161,12 +162,42 @@ def test_other_versions_and_other_data_are_named(history, tmp_path, patch, said)
 
 
 def test_the_digest_of_the_data_tells_sources_apart():
-    from fmaml.build import call
-    from fmaml.resume import digest
-
     sources = [call("data", config(*more)["data"], seed=0, device="cpu") for more in ([], ["data.shots=4"], [])]
-    one, two, three = map(digest, sources)
+    one, two, three = (digest(source, "train") for source in sources)
     assert one == three != two
+
+
+def put_images(root: Path) -> None:
+    """Eight classes of 30 images of 8x8, each of one grey of its own; train has the first four."""
+    for i in range(8):
+        split = "train" if i < 4 else "val" if i < 6 else "test"
+        (root / split / f"class{i}").mkdir(parents=True)
+        for j in range(30):
+            Image.new("L", (8, 8), 30 * i + j).save(root / split / f"class{i}" / f"{j:02}.png")
+
+
+def test_one_pixel_of_one_image_that_no_first_task_has_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    put_images(root := tmp_path / "images")
+    settings = ["data={name: folder, size: 8, channels: 1, ways: 2, shots: 1, queries: 1}", f"data.root={root}"]
+    settings += ["model={name: mlp, hidden: [4]}", "algorithm.steps=1", "train.meta_steps=2"]
+    assert finish(out := tmp_path / "out", *settings) == 0
+    assert finish(out, *settings) == 0, "the same data is taken again"
+
+    source = call("data", config(*settings)["data"], seed=0, device=torch.device("cpu"))
+    first = source.sample("train", 0, range(PROBE))
+    seen = {round(255 * grey) for batch in first for grey in batch.x.unique().tolist()}
+    grey = next(grey for grey in range(120) if grey not in seen)
+    path = root / "train" / f"class{grey // 30}" / f"{grey % 30:02}.png"
+    with Image.open(path) as image:
+        image.putpixel((3, 5), grey + 1)
+        image.save(path)
+
+    assert wait(fork(lambda: run(out, *settings), None, tmp_path / "said")) == 2
+    said = (tmp_path / "said").read_text()
+    assert "data.train: saved with " in said
+    assert "data.val" not in said
+    assert "data.test" not in said
 
 
 def test_another_device_is_said_and_allowed(history, tmp_path):

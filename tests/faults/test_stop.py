@@ -9,12 +9,15 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import SAVES, SAVING, STEP, Page, fingerprint, finish, fork, litter, run, steps, uninterrupted, wait
+from harness import SAVES, SAVING, SHORT, STEP, Page, fingerprint, finish, fork, litter, run, steps, uninterrupted, wait
 
-from fmaml import signals
+import fmaml.run
+from fmaml import finite, signals
 from fmaml.errors import Stopped, UserError
 from fmaml.lock import locked, refuse_if_held
 
+FINISH = fmaml.run.finish  # the real one: children of this folder have none
+LONG = 10  # a cell of the shared page: 1 in a long step, 2 after it
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 128 + signal.SIGUSR1}
 
 
@@ -77,6 +80,64 @@ def test_a_second_signal_inside_a_save_and_a_storm_do_no_harm(tmp_path):
         assert wait(child) in (130, -signal.SIGTERM)  # the latter if it had saved and was on its way out
         assert finish(out) == 0
         assert fingerprint(out) == uninterrupted()
+
+
+@pytest.mark.parametrize("number", CODES)
+def test_a_step_that_is_longer_than_five_seconds_is_finished_and_more_of_the_same_signal_do_no_harm(tmp_path, number):
+    """What is promised is five seconds from the end of the step at hand."""
+    out, said, page = tmp_path / "out", tmp_path / "said", Page()
+    long = 6.0
+
+    def work() -> int:
+        step = finite.Guard.__call__
+
+        def slow(self, state, tasks, skipped):
+            if state.step == 4:
+                page[LONG] = 1
+                end = time.monotonic() + long
+                while time.monotonic() < end:  # of short waits, as a signal ends one
+                    time.sleep(0.01)
+                page[LONG] = 2
+            return step(self, state, tasks, skipped)
+
+        finite.Guard.__call__ = slow
+        return run(out)
+
+    child = fork(work, page, said)
+    while page[LONG] < 1:
+        time.sleep(0.001)
+    for _ in range(30):
+        os.kill(child, number)
+        time.sleep(0.1)
+    while page[LONG] < 2:
+        assert os.waitpid(child, os.WNOHANG) == (0, 0), said.read_text()
+        time.sleep(0.01)
+    over = time.monotonic()
+    assert wait(child) == CODES[number], said.read_text()
+    assert time.monotonic() - over < 5
+    assert steps(out)[0] == 5
+    assert finish(out) == 0
+    assert fingerprint(out) == uninterrupted()
+
+
+@pytest.mark.parametrize("number", CODES)
+def test_a_signal_during_the_meta_test_loses_no_step_and_the_next_run_reports(tmp_path, number):
+    out, said = tmp_path / "out", tmp_path / "said"
+
+    def work(tasks: str = "eval.tasks=10000000") -> int:
+        fmaml.run.finish = FINISH
+        return run(out, SHORT, tasks)
+
+    child = fork(work, None, said)
+    while "meta-testing" not in (said.read_text() if said.exists() else ""):
+        time.sleep(0.01)
+    sent = time.monotonic()
+    os.kill(child, number)
+    assert wait(child) == CODES[number], said.read_text()
+    assert time.monotonic() - sent < 5
+    assert steps(out)[0] == 10
+    assert wait(fork(lambda: work("eval.tasks=2"), None, said)) == 0, said.read_text()
+    assert (out / "results.json").exists()
 
 
 def test_handlers_only_note_and_are_put_back():

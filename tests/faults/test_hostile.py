@@ -1,0 +1,242 @@
+"""Archives made to do harm: none writes anything, none takes over 2 s or 200 MB, each is told in one line."""
+
+import gzip
+import io
+import os
+import pickle
+import resource
+import stat
+import struct
+import tarfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from harness import fork, wait
+from PIL import Image
+
+from fmaml.data import cifar100, drawings, udhr
+from fmaml.data.pickles import read_pickle
+from fmaml.errors import UserError
+
+CHARACTER = "images_background/Greek/character01"
+ZEROS = bytes(10**6)
+
+
+def png(side: int = 105) -> bytes:
+    Image.new("1", (side, side), 1).save(file := io.BytesIO(), format="PNG")
+    return file.getvalue()
+
+
+def zipped(members: dict[str, bytes | tuple[zipfile.ZipInfo, bytes]]) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(*(content if isinstance(content, tuple) else (name, content)))
+    return file.getvalue()
+
+
+def link(name: str, to: str) -> dict:
+    info = zipfile.ZipInfo(name)
+    info.external_attr = (stat.S_IFLNK | 0o777) << 16
+    return {name: (info, to.encode())}
+
+
+def one_character(more: dict | None = None, prefix: str = "") -> bytes:
+    """All that `drawings.read` wants, and then something."""
+    return zipped({f"{prefix}{CHARACTER}/{i:02}.png": png() for i in range(20)} | (more or {}))
+
+
+def lying(content: bytes, size: int) -> bytes:
+    """The first member of the zip has so many bytes, its headers say."""
+    changed = bytearray(content)
+    for sign, offset in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
+        struct.pack_into("<I", changed, changed.index(sign) + offset, size)
+    return bytes(changed)
+
+
+def many_entries(count: int) -> bytes:
+    """A directory of ``count`` names for one and the same member."""
+    whole = zipped({"x": b"x"})
+    start = whole.index(b"PK\x01\x02")
+    entry, end = whole[start : whole.index(b"PK\x05\x06")], whole[whole.index(b"PK\x05\x06") :]
+    tail = bytearray(end)
+    struct.pack_into("<HHII", tail, 8, count & 0xFFFF, count & 0xFFFF, len(entry) * count, start)
+    return whole[:start] + entry * count + bytes(tail)
+
+
+def hostile_zips(trap: Path) -> Iterator[tuple[str, bytes]]:
+    """Each has the right drawings or the right text among other things, or in their place."""
+    first = f"{CHARACTER}/00.png"
+    yield "names that climb", one_character({f"../../../../{trap}": b"x"})
+    yield "an absolute name", one_character({str(trap): b"x"})
+    yield "a drive and backslashes", one_character({"C:\\Windows\\x": b"x", "..\\..\\x": b"x"})
+    yield "drawings that climb", one_character(prefix="../" * 9)
+    yield "a link to a file", one_character(link(first, "/etc/passwd"))
+    yield "a link out, and a file through it", one_character(link("out", str(trap.parent)) | {"out/trap": b"x"})
+    yield "a name in another case", one_character({first.upper(): b"x", "IMAGES_BACKGROUND/x": b"x"})
+    yield "a drawing of 250 MB", one_character({first: ZEROS * 250})
+    yield "250 MB beside the drawings", one_character({"beside": ZEROS * 250})
+    yield (
+        "a drawing of 10^10 pixels",
+        one_character({first: png().replace(b"\0\0\0i\0\0\0i", b"\0\1\x86\xa0\0\1\x86\xa0")}),
+    )
+    yield "a size that is a lie", lying(one_character({first: ZEROS}), 100)
+    yield "100,000 names", many_entries(100_000)
+    yield "a million names", many_entries(1_000_000)
+    yield "a zip in the place of a drawing", one_character({first: zipped({"x": ZEROS})})
+
+
+def hostile_texts(trap: Path) -> Iterator[tuple[str, bytes]]:
+    names = {f"udhr2/{name}.txt": b"text" for name in udhr.languages("val")}
+    first = next(iter(names))
+    yield "a text of 250 MB", zipped({**names, first: ZEROS * 250})
+    yield (
+        "a text whose size is a lie",
+        lying(zipped({first: ZEROS, **{name: b"" for name in names if name != first}}), 9),
+    )
+    yield "a million names", many_entries(1_000_000)
+    yield "a text that climbs", zipped({f"../../{trap}/{name}": content for name, content in names.items()})
+
+
+def tarred(*members: tuple[tarfile.TarInfo, bytes], level: int = 1) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz", compresslevel=level) as archive:
+        for info, content in members:
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return file.getvalue()
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, to: str = "", content: bytes = b"x") -> tuple:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, to
+    return info, content if kind == tarfile.REGTYPE else b""
+
+
+def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def gigabytes(beginning: bytes, count: int) -> bytes:
+    """Compressed: a gzip file may be several, one after the other."""
+    return gzip.compress(beginning) + 1000 * count * gzip.compress(ZEROS)
+
+
+def hostile_tars(trap: Path) -> Iterator[tuple[str, bytes]]:
+    wanted = [f"cifar-100-python/{name}" for name in ("train", "test", "meta")]
+    rest = [member(name) for name in wanted[1:]]
+    yield "names that climb", tarred(member(f"../../../../{trap}"), *map(member, wanted))
+    yield "an absolute name", tarred(member(str(trap)), *map(member, wanted))
+    yield "a link to a file", tarred(member(wanted[0], tarfile.SYMTYPE, "/etc/passwd"), *rest)
+    yield "a hard link to a file", tarred(member(wanted[0], tarfile.LNKTYPE, "/etc/passwd"), *rest)
+    circle = zip(wanted, [*wanted[1:], wanted[0]], strict=True)
+    yield "links in a circle", tarred(*(member(name, tarfile.LNKTYPE, to) for name, to in circle))
+    yield (
+        "a link out, and a file through it",
+        tarred(member("out", tarfile.SYMTYPE, str(trap.parent)), member("out/trap"), *map(member, wanted)),
+    )
+    yield "a device", tarred(member(wanted[0], tarfile.CHRTYPE), *rest)
+    yield "a pipe that nobody writes", tarred(member(wanted[0], tarfile.FIFOTYPE), *rest)
+    yield "ten gigabytes", gigabytes(header(wanted[0], 10**10), 10)
+    yield "ten gigabytes beside", gigabytes(header("beside", 10**10), 10)
+    yield "ten gigabytes of header", gigabytes(header("pax", 10**10, tarfile.XHDTYPE), 10)
+    yield "ten gigabytes of a long name", gigabytes(header("name", 10**10, tarfile.GNUTYPE_LONGNAME), 10)
+    yield "less than nothing", gzip.compress(header(wanted[0], 5)[:124] + b"\xff" * 12 + header(wanted[0], 5)[136:])
+    yield "a million names", gzip.compress(header("x", 0)) * 1_000_000
+    yield "no tar", gzip.compress(b"\xff" * 10**5)
+
+
+def hostile_pickles(trap: Path) -> Iterator[tuple[str, bytes]]:
+    laughs = b"]q\x00" + b"".join(b"](h%bh%beq%b" % (bytes([i]), bytes([i]), bytes([i + 1])) for i in range(60))
+    yield "a list of lists of lists, each used twice", b"\x80\x02" + laughs + b"."
+    yield (
+        "the same, tupled",
+        b"\x80\x02)q\x00" + b"".join(b"h%bh%b\x86q%b" % (*[bytes([i])] * 2, bytes([i + 1])) for i in range(60)) + b".",
+    )
+    yield "a thing with the number 2^32 - 1", b"\x80\x02]r\xff\xff\xff\xff."
+    yield "a thing with the number 10^18", b"]p" + b"1" + b"0" * 18 + b"\n."
+    yield "text of 2^62 bytes", b"\x80\x04\x8d" + (2**62).to_bytes(8, "little") + b"x."
+    yield "bytes of 40 gigabytes", b"\x80\x05\x96" + (40 * 10**9).to_bytes(8, "little") + b"x."
+    yield "a number of 2^31 bytes", b"\x80\x02\x8b\xff\xff\xff\x7fx."
+    yield "nested a million deep", b"\x80\x02" + b"]" * 10**6 + b"a" * (10**6 - 1) + b"."
+    yield "a list in itself", b"\x80\x02]q\x00h\x00a."
+    yield (
+        "an array of 10^18 numbers",
+        (
+            b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n(I1000000000000000000\nt"
+            b"cnumpy\ndtype\n(S'f8'\nI0\nI1\ntRI00\nS''\ntb."
+        ),
+    )
+    yield "a program", pickle.dumps(Runs(trap), 0)
+
+
+class Runs:
+    def __init__(self, trap: Path) -> None:
+        self.trap = trap
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.trap),)
+
+
+def read_zip(path: Path) -> None:
+    drawings.read([path], [CHARACTER])
+
+
+def read_texts(path: Path) -> None:
+    udhr._contents(path, udhr.languages("val"))
+
+
+READERS: dict[str, tuple[str, int, Callable[[Path], Iterator[tuple[str, bytes]]], Callable[[Path], object]]] = {
+    "zip of drawings": ("images_background.zip", 14, hostile_zips, read_zip),
+    "zip of texts": ("udhr2.zip", 4, hostile_texts, read_texts),
+    "tar": (cifar100.ARCHIVE, 15, hostile_tars, cifar100.contents),
+    "pickle": ("some.pkl", 11, hostile_pickles, read_pickle),
+}
+READABLE = {  # what stands beside the drawings is not looked at, and a name is no place to write to
+    "names that climb",
+    "an absolute name",
+    "a drive and backslashes",
+    "drawings that climb",
+    "a link out, and a file through it",
+    "a name in another case",
+    "250 MB beside the drawings",
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_hostile_archive_is_told_at_once_in_one_line_and_does_nothing(tmp_path, reader):
+    name, count, hostile, read = READERS[reader]
+    trap, log = tmp_path / "trap", tmp_path / "log"
+    (tmp_path / "in").mkdir()
+    path, faults = tmp_path / "in" / name, []
+    for fault, content in hostile(trap):
+        path.write_bytes(content)
+        faults.append(fault)
+
+        def work(fault: str = fault) -> int:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            begun = time.process_time()
+            said = ""
+            try:
+                read(path)
+            except UserError as error:
+                said = str(error)
+            seconds = time.process_time() - begun
+            grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before  # KiB on Linux
+            assert said or fault in READABLE, "it was taken"
+            assert not said or reader == "zip of drawings" or said.startswith(str(path)), said
+            assert said.count("\n") == 0, said
+            assert len(said) < 600, said
+            assert seconds < 2, seconds
+            assert grown < 200 * 1024, grown
+            return 0
+
+        assert wait(fork(work, None, log)) == 0, (fault, log.read_text())
+        assert {entry.name for entry in tmp_path.iterdir()} <= {"in", "log"}, fault
+        assert os.listdir(path.parent) == [name], fault
+    assert len(faults) == count
