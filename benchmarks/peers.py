@@ -38,9 +38,17 @@ def looped(problem: Problem, tasks: Task, steps: int) -> Run:
     return lambda: fmaml.meta_grad(algorithm, problem.params, tasks, batching="loop")[0]
 
 
+def compiled(problem: Problem, tasks: Task, steps: int) -> Run:
+    """One graph, as by train.compile=true; it is compiled before anything is timed."""
+    algorithm = problem.maml(steps)
+    fast = torch.compile(lambda theta: fmaml.meta_grad(algorithm, theta, tasks)[0], fullgraph=True, dynamic=False)
+    return lambda: fast(problem.params)
+
+
 PEERS: dict[str, Callable[[Problem, Task, int], Run]] = {
     "fmaml, vmapped": vmapped,
     "fmaml, looped": looped,
+    "fmaml, compiled": compiled,
     "autograd loop": autograd_loop,
     "higher": higher_loop,
     "TorchOpt": torchopt_loop,
@@ -67,6 +75,8 @@ def compare(bench: Bench, network: str, problem: Problem, tasks: int, steps: int
     runs, errors, why = {}, {}, {}
     for name, peer in PEERS.items():
         if name.endswith("BatchNorm2d") and "norm1.weight" not in problem.params:
+            continue
+        if name.endswith("compiled") and bench.quick:  # half a minute, or two
             continue
         try:
             runs[name] = run = peer(problem, batch, steps)
