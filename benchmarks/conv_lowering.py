@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from harness import Bench, Run, ratio, shown
 from lowerings import LOWERINGS, Conv
-from problems import Problem, conv28, conv84
+from networks import Problem, conv28, conv84
 from torch import Tensor
 from torch.func import grad, vmap
 from torch.nn import functional as F

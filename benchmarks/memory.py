@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from counted import peak_bytes, room
 from harness import Bench, plural, shown, timed
-from problems import Problem, conv28, mlp
+from networks import Problem, conv28, mlp
 
 from fmaml.runtime import keep_freed_memory
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from problems import Problem
+from networks import Problem
 
 from fmaml.losses import mse
 from fmaml.tree import leading, map_leaves

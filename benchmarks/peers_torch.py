@@ -6,7 +6,7 @@ The modules' parameters have the names and the initial values of fmaml's.
 from collections.abc import Callable
 
 import torch
-from problems import Problem
+from networks import Problem
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import torch
 from harness import Bench, Run, plural, ratio, shown
-from problems import Problem, conv28, mlp
+from networks import Problem, conv28, mlp
 from torch.utils.flop_counter import FlopCounterMode
 
 from fmaml.types import Params

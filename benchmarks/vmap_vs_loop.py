@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from counted import peak_bytes, room
 from harness import Bench, Run, Samples, plural, ratio, shown, timed
-from problems import PROBLEMS, Problem
+from networks import PROBLEMS, Problem
 
 import fmaml
 from fmaml.compiled import compiled

@@ -171,15 +171,21 @@ def references(source: Source, *, tasks: int, steps: int, chunk: int = 16) -> di
 
 
 def scores(
-    experiment: Experiment, setting: Setting, theta: Theta, split: str, tasks: int, steps: int, chunk: int = 16
+    experiment: Experiment, setting: Setting, theta: Theta, split: str, tasks: int, steps: int, chunk: int | None = None
 ) -> Tensor:
     """The metric for each task and inner step, [tasks, steps + 1], on the tasks 0 .. of a split; on the CPU."""
+    chunk = chunk or at_once(experiment.source)
     metric_fn = setting(experiment.model.apply, experiment.source.metric.fn)
     rows = [
         evaluate(experiment.algorithm, metric_fn, theta, batch, steps=steps).cpu()
         for batch in batches(experiment, split, tasks, chunk)
     ]
     return torch.cat(rows)
+
+
+def at_once(source: Source) -> int:
+    """How many tasks are tested in one call: 16 of the size of Omniglot's, fewer of large images."""
+    return min(16, max(1, 16 * 28 * 28 // math.prod(source.inputs)))
 
 
 def batches(experiment: Experiment, split: str, tasks: int, chunk: int) -> Iterator[Task]:

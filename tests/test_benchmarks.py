@@ -57,7 +57,7 @@ def test_counted_memory_grows_with_the_inner_steps_that_are_kept(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import torch
     from counted import peak_bytes
-    from problems import mlp
+    from networks import mlp
 
     problem = mlp(torch.device("cpu"))
     kept, again = (
