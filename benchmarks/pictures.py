@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=TOP / "benchmarks" / "results")
     parser.add_argument("--out", type=Path, default=TOP / "docs" / "speed.png")
     args = parser.parse_args()
-    files = sorted(args.results.glob("*.json")) if args.results.is_dir() else [args.results]
+    files = sorted(args.results.glob("vmap_vs_loop*.json")) if args.results.is_dir() else [args.results]
     drawn = 0
     for path in files:
         result = json.loads(path.read_text(encoding="utf-8"))

@@ -4,6 +4,7 @@
 stands inside the vmap, so that each chunk of tasks frees its graph before the next begins.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from .tree import add, concat, detach, leading, map_leaves, take
 from .types import Algorithm, Batch, LossFn, MetaState, MetricFn, Metrics, Optimizer, Params, Task, Theta
 
 Batching = Literal["vmap", "loop", "auto"]
+LARGE = 1_000_000  # numbers in a task: 5-way 1-shot with 15 queries has 1,693,440 at 84x84x3, 62,720 at 28x28
 
 
 def query_loss(
@@ -128,6 +130,16 @@ def _mean(fn: Callable[[Task], Any], tasks: Task, batching: Batching, chunk_size
     return map_leaves(lambda leaf: leaf / count, total)
 
 
+def loop_wins(tasks: Task) -> bool:
+    """Whether one task after the other is known to be faster (benchmarks/vmap_vs_loop.py).
+
+    On a CPU it is for one task, and for tasks so large that several of them at once outgrow the caches.
+    """
+    shape, device = tasks.support.x.shape, tasks.support.x.device
+    images = shape[1] + tasks.query.x.shape[1]
+    return device.type == "cpu" and (shape[0] == 1 or images * math.prod(shape[2:]) > LARGE)
+
+
 def _per_chunk(fn: Callable[[Task], Any], tasks: Task, batching: Batching, chunk_size: int | None) -> Iterator[Any]:
     """``fn`` of each task, stacked along a leading axis, one chunk of tasks after the other."""
     if batching not in ("vmap", "loop", "auto"):
@@ -137,7 +149,7 @@ def _per_chunk(fn: Callable[[Task], Any], tasks: Task, batching: Batching, chunk
     count = leading(tasks)
     if count == 0:
         raise ValueError("no tasks: the leading axis of every tensor has length 0")
-    if batching == "loop":
+    if batching == "loop" or (batching == "auto" and loop_wins(tasks)):
         yield from (map_leaves(lambda leaf: leaf[None], fn(take(tasks, i))) for i in range(count))
         return
     size = chunk_size or count

@@ -6,6 +6,7 @@ from problems import F64, adapted, doubled, image_tasks, quadratic, quadratic_ta
 
 import fmaml
 from fmaml import Batch, Task
+from fmaml.outer import loop_wins
 from fmaml.tree import map_leaves, take
 
 
@@ -186,3 +187,13 @@ def test_inductive_in_parts_is_the_same(monkeypatch):
     whole = fmaml.evaluate(algorithm, metric_fn, theta, tasks)
     monkeypatch.setattr("fmaml.losses.TOGETHER", 8)
     assert relative(fmaml.evaluate(algorithm, metric_fn, theta, tasks), whole) < 1e-13
+
+
+def test_auto_loops_where_that_is_known_to_be_faster():
+    def tasks(count: int, *shape: int) -> Task:
+        batch = Batch(torch.zeros(count, 5, *shape), torch.zeros(count, 5))
+        return Task(batch, Batch(torch.zeros(count, 75, *shape), torch.zeros(count, 75)))
+
+    assert not loop_wins(tasks(4, 1, 28, 28))
+    assert loop_wins(tasks(1, 1, 28, 28))
+    assert loop_wins(tasks(4, 3, 84, 84))
