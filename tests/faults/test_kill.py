@@ -47,9 +47,9 @@ def kill_at_random(folder: Path, kills: int, draw: random.Random) -> dict[str, i
             page = Page()
             child = fork(lambda out=out, page=page: run(out), page, folder / "said")
             time.sleep(draw.uniform(0, 0.4))
-            if draw.random() < 0.3:  # at a random moment of a save, which a fast disk would make rare
+            if draw.random() < 0.6:  # at a random moment of a save, which a fast disk makes rare
                 wait_for_save(child, page)
-                time.sleep(draw.uniform(0, 0.003))
+                time.sleep(draw.uniform(0, 0.002))
             os.kill(child, signal.SIGKILL)
             code = wait(child)
             done = code == 0
