@@ -14,6 +14,7 @@ from .types import Model
 SIGNS = (  # of what torch and Python say
     "can't allocate memory",
     "out of memory",
+    "bad_alloc",
     "calculation overflowed",
     "multiplication overflow",
     "overflow when unpacking",

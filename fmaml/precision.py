@@ -2,6 +2,8 @@
 
 ``tf32``: float32 products and convolutions with 10 bits of mantissa, on GPUs that can; elsewhere it changes nothing.
 ``bf16``: the network under autocast to bfloat16; parameters, losses, inner and outer updates stay float32.
+Where rounding puts a rectifier on its other side, a meta-gradient changes at once: on a tiny network bf16's was up to
+17 % off, vmapped or looped.
 """
 
 from typing import Literal

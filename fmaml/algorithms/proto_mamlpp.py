@@ -1,4 +1,4 @@
-"""Prototypes, learnt rates and a loss at every step: what helps most of Proto-MAML and MAML++, in one algorithm.
+"""Prototypes, learnt rates and a loss at every step: Proto-MAML and parts of MAML++ in one algorithm.
 
 Start (arXiv 1903.03096):    W_k = 2 s c_k, b_k = -s |c_k|^2, c_k the mean feature of class k and s a learnt scale
 Inner step k, layer l:       phi_l = phi_l - alpha_lk * grad_l L(phi, D_i^tr), alpha learnt        (arXiv 1810.09502)

@@ -42,7 +42,7 @@ def omniglot(
     ink 1.
 
     ``root`` is the folder with the files; without it they are looked for, and downloaded if ``download``.
-    ``train_ways`` classes are in each training task, by default ``ways``; more of them train prototypes better.
+    ``train_ways`` classes are in each training task, by default ``ways``.
     The characters of the splits named by ``rotate`` also count turned by 90, 180 and 270 degrees.
     """
     parts = locate(root, download)
