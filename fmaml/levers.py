@@ -1,4 +1,4 @@
-"""The step that training takes: `meta_step`, with what makes it faster or smaller and changes results by rounding alone."""
+"""The step that training takes: `meta_step` with what makes it faster or smaller; results change by rounding alone."""
 
 from functools import partial
 from typing import Literal
