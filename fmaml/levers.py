@@ -7,9 +7,9 @@ from .build import Experiment
 from .chunks import Chunks, Say
 from .compiled import compiled, pays
 from .finite import StepFn
-from .outer import Batching, meta_step
+from .outer import Batching, loops, meta_step
 from .tree import leading
-from .types import Theta
+from .types import MetaState, Metrics, Task, Theta
 
 
 def training_step(
@@ -27,4 +27,9 @@ def training_step(
     if compile is True or (compile == "auto" and pays(theta, meta_steps)):
         step_fn = compiled(step_fn, experiment.algorithm, say)
     chunks = Chunks(chunk_size, say)
-    return lambda state, tasks: chunks(lambda size: step_fn(state, tasks, chunk_size=size), leading(tasks))
+
+    def step(state: MetaState, tasks: Task) -> tuple[MetaState, Metrics]:
+        at_once = 1 if loops(batching, tasks) else leading(tasks)
+        return chunks(lambda size: step_fn(state, tasks, chunk_size=size), at_once)
+
+    return step

@@ -130,6 +130,11 @@ def _mean(fn: Callable[[Task], Any], tasks: Task, batching: Batching, chunk_size
     return map_leaves(lambda leaf: leaf / count, total)
 
 
+def loops(batching: Batching, tasks: Task) -> bool:
+    """Whether it is one task after the other."""
+    return batching == "loop" or (batching == "auto" and loop_wins(tasks))
+
+
 def loop_wins(tasks: Task) -> bool:
     """Whether one task after the other is known to be faster (benchmarks/vmap_vs_loop.py).
 
@@ -149,7 +154,7 @@ def _per_chunk(fn: Callable[[Task], Any], tasks: Task, batching: Batching, chunk
     count = leading(tasks)
     if count == 0:
         raise ValueError("no tasks: the leading axis of every tensor has length 0")
-    if batching == "loop" or (batching == "auto" and loop_wins(tasks)):
+    if loops(batching, tasks):
         yield from (map_leaves(lambda leaf: leaf[None], fn(take(tasks, i))) for i in range(count))
         return
     size = chunk_size or count

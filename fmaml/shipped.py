@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +27,13 @@ def headline(name: str) -> str:
     """The first line of the experiment's header."""
     with (folder() / f"{name}.yaml").open(encoding="utf-8") as lines:
         return lines.readline().lstrip("# ").strip()
+
+
+def header(name: str) -> dict[str, str]:
+    """What the experiment's header says in lines of a word and its value, such as ours, costs and commit."""
+    lines = (folder() / f"{name}.yaml").read_text(encoding="utf-8").partition("\n\n")[0].splitlines()
+    pairs = [re.split(r"\s{2,}", line.removeprefix("#").strip(), maxsplit=1) for line in lines]
+    return {pair[0]: pair[1] for pair in pairs if len(pair) == 2 and pair[0].isalpha()}
 
 
 def find(experiment: str, note: Callable[[str], None]) -> Path:

@@ -8,9 +8,13 @@ import textwrap
 import pytest
 import torch
 
+from fmaml.build import build
 from fmaml.chunks import Chunks
+from fmaml.config import load
 from fmaml.errors import RunFailed
+from fmaml.levers import training_step
 from fmaml.memory import out_of_memory
+from fmaml.outer import init_state
 
 REAL = """
     import json, resource
@@ -72,6 +76,25 @@ def test_one_task_that_does_not_fit_ends_the_run_with_a_cure():
 
     with pytest.raises(RunFailed, match=r"one task at a time; lower .*remat=true"):
         Chunks(None, print)(never, 4)
+
+
+def test_a_loop_has_nothing_to_halve(monkeypatch):
+    sizes, said = [], []
+
+    def never(*_, chunk_size, **__):
+        sizes.append(chunk_size)
+        raise MemoryError
+
+    monkeypatch.setattr("fmaml.levers.meta_step", never)
+    experiment = build(load("sinusoid", []), torch.device("cpu"))
+    theta = experiment.model.init(torch.Generator().manual_seed(0))
+    options = {"meta_steps": 1, "chunk_size": None, "compile": False}
+    step = training_step(experiment, theta, said.append, batching="loop", **options)
+    state = init_state(experiment.algorithm, experiment.optimizer, theta)
+    with pytest.raises(RunFailed, match="one task at a time"):
+        step(state, experiment.source.sample("train", 1, range(4)))
+    assert sizes == [None]
+    assert said == []
 
 
 def test_other_errors_pass():

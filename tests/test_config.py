@@ -318,6 +318,7 @@ def test_keys_that_were_typed_and_slips_are_never_left_out(write):
         (["data.ways=424", "data.rotate=[val]"], "data.ways", "give at most 400"),
         (["data.shots=16"], "data.shots", "with data.queries = 5 that is more than the 20 drawings"),
         (["data.name=glyphs", "data.queries=20"], "data.shots", "with data.queries = 20"),
+        (["data.rotate=[]", "data.train_ways=1101"], "data.train_ways", "split train has 1100 classes; give at most"),
         (["data.name=mini_imagenet", "data.ways=17"], "data.ways", "split val has 16 classes; give at most 16"),
         (["data.name=cifar_fs", "data.ways=[2, 17]"], "data.ways", "split val has 16 classes; give at most 16"),
         (["data.name=cifar_fs", "data.shots=[1, 586]"], "data.shots", "more than the 600 images of a class"),

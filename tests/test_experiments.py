@@ -1,7 +1,6 @@
 """The experiments that travel with fmaml: each loads, builds, and says of itself what a reader needs."""
 
 import configparser
-import re
 
 import pytest
 
@@ -32,11 +31,6 @@ def text(name: str) -> str:
     return (shipped.folder() / f"{name}.yaml").read_text(encoding="utf-8")
 
 
-def header(name: str) -> dict[str, str]:
-    lines = [line.removeprefix("#").strip() for line in text(name).split("\n\n")[0].splitlines()]
-    return dict(re.split(r"\s{2,}", line, maxsplit=1) for line in lines if re.match(r"\w+\s{2,}", line))
-
-
 def task(name: str) -> str:
     """Such as 5w1s."""
     data = load(name)["data"]
@@ -51,7 +45,7 @@ def test_the_four_omniglot_tasks_are_there_as_published_and_for_a_small_machine(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_header_tells_what_it_is_how_to_run_it_and_what_to_expect(name):
-    found = header(name)
+    found = shipped.header(name)
     assert [key for key in HEADER if not found.get(key)] == []
     assert found["command"] == f"fmaml run {name}"
 

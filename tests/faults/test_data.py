@@ -5,7 +5,6 @@ import http.server
 import os
 import random
 import signal
-import threading
 import time
 from pathlib import Path
 
@@ -113,17 +112,6 @@ class Server(http.server.ThreadingHTTPServer):
         """In a child: 0 if the file is there and right."""
         download(f"http://127.0.0.1:{self.server_address[1]}/{os.getpid()}", path, MD5, cure="do without")
         return 0 if path.read_bytes() == CONTENT else 1
-
-
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv("no_proxy", "*")
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.mark.parametrize("kills", [50, pytest.param(1000, marks=pytest.mark.slow)])

@@ -1,0 +1,36 @@
+"""Testing a theta: as many tasks in one call as memory and caches allow, and the same scores for any number."""
+
+import pytest
+import torch
+
+from fmaml.build import build
+from fmaml.config import load
+from fmaml.losses import transductive
+from fmaml.train import at_once, batches, scores
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def experiment():
+    return build(load("sinusoid", []), CPU)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, None])
+def test_scores_are_the_same_for_any_number_of_tasks_in_one_call(experiment, chunk):
+    theta = experiment.algorithm.init(experiment.model.init(torch.Generator().manual_seed(0)))
+    found, together = (scores(experiment, transductive, theta, "test", 7, 2, size) for size in (chunk, 7))
+    assert found.shape == (7, 3)
+    torch.testing.assert_close(found, together, rtol=1e-5, atol=1e-6)
+
+
+def test_batches_are_all_tasks_of_a_split_in_order(experiment):
+    parts = list(batches(experiment, "test", 7, 3))
+    assert [len(part.support.x) for part in parts] == [3, 3, 1]
+    whole = experiment.source.sample("test", 0, range(7))
+    assert torch.equal(torch.cat([part.query.y for part in parts]), whole.query.y)
+
+
+@pytest.mark.parametrize(("inputs", "count"), [((1,), 16), ((1, 28, 28), 16), ((3, 32, 32), 4), ((3, 84, 84), 1)])
+def test_fewer_large_images_are_tested_at_once(experiment, inputs, count):
+    assert at_once(experiment.source._replace(inputs=inputs)) == count
