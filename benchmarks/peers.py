@@ -3,10 +3,10 @@
     python benchmarks/peers.py [--device cpu] [--json OUT]
 
 conv4 (64 filters, strided, 5-way 1-shot, 15 queries, 16 tasks, 1 inner step) and the sinusoid network (25 tasks, 5
-steps), all ways in turn in one process. A way is timed, in float32 as each library comes, only if its meta-gradient in
-float64 is fmaml's: the relative error is in its row. (In float32 a rectifier's input within rounding of zero may fall on
-either side.) `pip install -e '.[bench]'` brings the others; one that is missing, or does not run, says so in its row. On
-a CPU JAX takes all cores, whatever torch's threads.
+steps), all ways in turn in one process. A way is timed, in float32 as each library comes, only if in float64 its
+meta-gradient is fmaml's: the relative error is in its row. (In float32 a rectifier whose input is within rounding of
+zero falls on either side.) `pip install -e '.[bench]'` brings the others; one that is missing, or does not run, says so
+in its row. On a CPU JAX takes all cores, whatever torch's threads.
 """
 
 import contextlib
