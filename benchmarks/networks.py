@@ -42,13 +42,22 @@ def conv28(device: torch.device, queries: int = 15, width: int = 64) -> Problem:
     return problem(model, fmaml.cross_entropy, 0.4, device, lambda n: source.sample("train", 0, range(n)))
 
 
+def conv32(device: torch.device) -> Problem:
+    """conv4 as on CIFAR-FS: 32 filters, max-pooled, 5-way 1-shot, 15 queries a class; noise of 32x32x3."""
+    return colours(device, 32)
+
+
 def conv84(device: torch.device) -> Problem:
-    """conv4 as on mini-ImageNet: 32 filters, max-pooled, 5-way 1-shot, 15 queries a class; noise of 84x84x3."""
-    model = fmaml.conv4(inputs=(3, 84, 84), outputs=5, width=32, pool="max")
+    """conv4 as on mini-ImageNet: the same on noise of 84x84x3."""
+    return colours(device, 84)
+
+
+def colours(device: torch.device, side: int) -> Problem:
+    model = fmaml.conv4(inputs=(3, side, side), outputs=5, width=32, pool="max")
 
     def images(tasks: int, each: int) -> Batch:
         labels = torch.arange(5, device=device).repeat_interleave(each)
-        return Batch(torch.rand(tasks, 5 * each, 3, 84, 84, device=device), labels.repeat(tasks, 1))
+        return Batch(torch.rand(tasks, 5 * each, 3, side, side, device=device), labels.repeat(tasks, 1))
 
     return problem(model, fmaml.cross_entropy, 0.01, device, lambda n: Task(images(n, 1), images(n, 15)))
 
@@ -79,6 +88,7 @@ def problem(model: Model, criterion: Criterion, lr: float, device: torch.device,
 
 PROBLEMS: dict[str, Callable[[torch.device], Problem]] = {
     "conv4 28x28x1": conv28,
+    "conv4 32x32x3": conv32,
     "conv4 84x84x3": conv84,
     "mlp 40-40": mlp,
     "transformer": transformer,

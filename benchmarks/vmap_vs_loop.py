@@ -2,7 +2,7 @@
 
     python benchmarks/vmap_vs_loop.py [--device cpu] [--json OUT] [--compile]
 
-Four networks, second order, Adam outside, over inner steps and tasks a meta-batch. A way is left out of a case where it
+Five networks, second order, Adam outside, over inner steps and tasks a meta-batch. A way is left out of a case where it
 is predicted to take too long (from the time of one task, alone or in a smaller meta-batch) or too much memory (counted
 for one task). Chunks are of 4 tasks; the ratio is vmapped over looped. With glibc the first two rows are one case with
 the allocator as it comes, and as `fmaml run` sets it. --compile adds the vmapped step as one compiled graph to three

@@ -62,6 +62,8 @@ def prototypes(
 
 def cosines(rows: int, columns: int, like: Tensor) -> Tensor:
     """[rows, columns] of a cosine transform: a start for learnt maps that draws no random numbers; of full rank."""
+    if columns > rows:  # beyond its length a transform repeats itself
+        return cosines(columns, rows, like).T.contiguous()
     row = torch.arange(rows, dtype=like.dtype, device=like.device)[:, None] + 0.5
-    column = torch.arange(1, columns + 1, dtype=like.dtype, device=like.device)
+    column = torch.arange(columns, dtype=like.dtype, device=like.device)
     return torch.cos(math.pi / rows * row * column) * math.sqrt(2 / rows)

@@ -25,6 +25,7 @@ import fmaml
 from fmaml import Batch, Task
 from fmaml.algorithms.reptile import minibatches
 from fmaml.build import TABLE
+from fmaml.linear import cosines
 from fmaml.tree import leaves, map_leaves, take
 
 LR, STEPS, DIM = 0.3, 4, 5
@@ -614,6 +615,11 @@ def test_vmap_loop_and_chunks_agree_and_the_query_loss_is_the_true_one(name):
         losses = [loss_fn(phi, take(tasks, i).query) for i, phi in enumerate(phis)]
         assert relative(metrics["query_loss"], torch.stack(losses).mean()) < 1e-12
     assert all(torch.equal(a, b) for a, b in zip(leaves(before), leaves(theta), strict=True))
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(8, 4), (10, 10), (4, 9), (32, 64)])
+def test_learnt_maps_begin_at_full_rank(rows, columns):
+    assert torch.linalg.cond(cosines(rows, columns, torch.zeros((), dtype=F64))) < 1.5
 
 
 @pytest.mark.parametrize("name", FAMILY)
