@@ -14,6 +14,8 @@ def first_then(early: Algorithm, late: Algorithm, *, until: int) -> Algorithm:
     ``first_then(maml(..., first_order=True), maml(...), until=1000)``.
     """
 
+    if until == 0:
+        return late
     return late._replace(at=lambda step: at(early if step < until else late, step))
 
 
@@ -21,10 +23,15 @@ def multi_step(algorithm: Algorithm, loss_fn: LossFn, *, until: int) -> Algorith
     """Before ``until`` the loss is sum_k w_k L(phi_k, D^ts), k = 1 .. K, in place of L(phi_K, D^ts).
 
     arXiv 1810.09502, multi-step loss: w_k = 1/K at first, and falls linearly to 0 for all k but the last,
-    whose weight rises to 1. Raises ValueError if the algorithm has no trajectory.
+    whose weight rises to 1. All phi_k are differentiated through, whatever the algorithm itself does, so this is for
+    those that unroll their inner steps; their ``remat`` saves nothing while it is on. Raises ValueError if the
+    algorithm has no trajectory.
     """
     if algorithm.trajectory is None:
         raise ValueError("multi_step: this algorithm takes no inner steps, so there is no loss after each of them")
+
+    if until == 0:
+        return algorithm
 
     def loss_at(step: int) -> Algorithm:
         now = at(algorithm, step)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .errors import RunFailed
+from .outer import at
 from .tree import leaves, take
 from .types import Algorithm, MetaState, Metrics, Task
 
@@ -81,7 +82,7 @@ def finite(tree: Any) -> Tensor:
 
 def where(algorithm: Algorithm, bad: Bad) -> str:
     """The first place at which a number is not finite: the batch, an inner step, the query loss, the gradient."""
-    theta, tasks = bad.before.theta, bad.tasks
+    theta, tasks, algorithm = bad.before.theta, bad.tasks, at(algorithm, bad.before.step)
     for task in range(len(leaves(tasks)[0])):
         if found := _in_task(algorithm, theta, take(tasks, task)):
             return f"task {task}, {found}"

@@ -27,6 +27,8 @@ EVERYTHING = ("*",)
 def descend(params: Params, grads: Params, lr: Any) -> Params:
     """params - lr * grads; ``lr`` is a number, a tensor, or one of either for each name."""
     rates: dict[str, Any] = lr if isinstance(lr, dict) else dict.fromkeys(params, lr)
+    if missing := params.keys() - rates.keys():
+        raise ValueError(f"inner_lr: no rate for {', '.join(sorted(missing))}; give one for each parameter that moves")
     return {name: p - rates[name] * grads[name] for name, p in params.items()}
 
 
@@ -60,23 +62,24 @@ def of_step(values: Tensor, step: Tensor) -> Tensor:
     return torch.where(mine.view(-1, *[1] * (values.ndim - 1)), values, 0).sum(0)
 
 
-def select(params: Params, only: Sequence[str]) -> Params:
-    """The parameters whose names match one of the patterns.
+def select(params: Params, only: Sequence[str], key: str = "only") -> Params:
+    """The parameters whose names match one of the patterns; ``key`` is what messages call those.
 
     Raises ValueError if there are no parameters or no pattern, or one that matches none of them.
     """
-    return {name: params[name] for name in matching(tuple(params), tuple(only))}
+    patterns = (only,) if isinstance(only, str) else tuple(only)
+    return {name: params[name] for name in matching(tuple(params), patterns, key)}
 
 
 @torch.compiler.assume_constant_result  # names are known when a step is compiled; the matching cannot be traced
-def matching(names: tuple[str, ...], only: tuple[str, ...]) -> tuple[str, ...]:
+def matching(names: tuple[str, ...], only: tuple[str, ...], key: str) -> tuple[str, ...]:
     if not names:
         raise ValueError("params = {}: nothing could be adapted; give the parameters of a model")
     if not only:
-        raise ValueError(f"only = []: nothing could be adapted; give patterns of names among {list(names)}")
+        raise ValueError(f"{key} = []: nothing could be adapted; give patterns of names among {list(names)}")
     for pattern in only:
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise ValueError(f"only = {list(only)}: no parameter is named like {pattern!r}; there are {list(names)}")
+            raise ValueError(f"{key} = {list(only)}: no parameter is named like {pattern!r}; there are {list(names)}")
     return tuple(name for name in names if any(fnmatchcase(name, pattern) for pattern in only))
 
 

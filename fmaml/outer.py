@@ -37,7 +37,10 @@ def meta_loss(
     batching: Batching = "vmap",
     chunk_size: int | None = None,
 ) -> tuple[Tensor, Metrics]:
-    """The mean of ``algorithm.loss`` over the tasks, and the means of its metrics."""
+    """The mean of ``algorithm.loss`` over the tasks, and the means of its metrics.
+
+    Of an algorithm whose loss changes with the meta-step, hand over ``algorithm.at(step)``.
+    """
     return _mean(partial(algorithm.loss, theta), tasks, batching, chunk_size)
 
 
@@ -49,7 +52,7 @@ def meta_grad(
     batching: Batching = "vmap",
     chunk_size: int | None = None,
 ) -> tuple[Theta, Metrics]:
-    """The gradient of `meta_loss` with respect to theta, and the means of the metrics.
+    """The gradient of `meta_loss` with respect to theta, of theta's shape, and the means of the metrics.
 
     ``batching`` is "vmap" (all tasks of a chunk in one call), "loop" (one after the other) or "auto" (the fastest
     known for the device). ``chunk_size`` tasks are held in memory at a time; by default all of them.

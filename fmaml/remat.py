@@ -28,7 +28,9 @@ def query_loss_again(
     steps: int,
     only: Sequence[str] = EVERYTHING,
 ) -> tuple[Tensor, Metrics]:
-    """<stop(meta-gradient), theta>, whose gradient is that of the query loss, and the query loss among the metrics.
+    """The query loss, among the metrics too; its gradient with respect to theta, and to nothing else, is the true one.
+
+    For that it is stop(L) + <stop(meta-gradient), theta - stop(theta)>.
 
     The walk begins at ``start(theta, D^tr)`` and is taken by ``rule(theta)``, learnt as far as it depends on theta.
     """
@@ -57,5 +59,5 @@ def query_loss_again(
         direct, adjoint = vjp(step, at, carry)[1](adjoint)
         total = add(total, direct)
     total = detach(add(total, vjp(begin, at)[1](adjoint)[0]))
-    products = leaves(map_leaves(lambda g, p: (g * p).sum(), total, theta))
-    return torch.stack(products).sum(), {"query_loss": query}
+    products = leaves(map_leaves(lambda g, p, q: (g * (p - q)).sum(), total, theta, at))
+    return detach(query) + torch.stack(products).sum(), {"query_loss": query}

@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from .inner import EVERYTHING, trajectory
+from .inner import EVERYTHING, descent, trajectory
+from .optim import chain, rule
 from .outer import query_loss
+from .ranges import Rule
 from .remat import query_loss_again
-from .types import Algorithm, Batch, LossFn, Params, Theta
+from .types import Algorithm, Batch, LossFn, Optimizer, Params, Theta
 
 
 def theta_itself(theta: Theta, support: Batch) -> Params:
@@ -21,6 +23,11 @@ def theta_itself(theta: Theta, support: Batch) -> Params:
 def its_params(theta: Theta, support: Batch) -> Params:
     """The start where theta holds more than parameters."""
     return theta["params"]
+
+
+def stepping(inner: Rule, lr: Any) -> Optimizer:
+    """The rule of an inner step: what is called ``inner`` makes something of the gradient, then descent by ``lr``."""
+    return chain(*rule(inner), descent(lr))
 
 
 def unrolled(
@@ -37,7 +44,8 @@ def unrolled(
     """phi_0 = start(theta, D^tr), phi_K after ``steps`` inner steps by rule(theta), and the loss L(phi_K, D^ts).
 
     ``rule(theta)`` is whatever may stand for ``lr`` in `fmaml.inner`. ``remat`` runs each inner step again for its
-    derivative, instead of keeping its graph; in first order there is none to keep.
+    derivative, instead of keeping its graph; in first order there is none to keep. With it the loss can be
+    differentiated with respect to theta alone, and once.
     """
 
     def phis(theta: Theta, support: Batch, steps: int = steps) -> list[Params]:

@@ -3,9 +3,9 @@
 Inner step:    phi_head = head - alpha * grad_head L(theta, D_i^tr), ``steps`` times; phi_body = body
 """
 
-from ..ranges import Natural, Rate
+from ..ranges import Natural, Rate, Rule
 from ..types import Algorithm, LossFn, Optimizer
-from ..unroll import unrolled
+from ..unroll import stepping, unrolled
 
 
 def anil(
@@ -15,10 +15,12 @@ def anil(
     steps: Natural,
     first_order: bool = False,
     only: tuple[str, ...] = ("head.*",),
+    inner: Rule = "sgd",
     remat: bool = False,
 ) -> Algorithm:
     """Adapt the head alone; the body is shared by all tasks and learnt in the outer loop.
 
     ``only`` are patterns of the head's names: ("layer3.*",) for an `fmaml.mlp` of two hidden layers.
     """
-    return unrolled(loss_fn, lambda theta: inner_lr, steps=steps, first_order=first_order, only=only, remat=remat)
+    step = stepping(inner, inner_lr)
+    return unrolled(loss_fn, lambda theta: step, steps=steps, first_order=first_order, only=only, remat=remat)

@@ -6,11 +6,10 @@ Inner step k, layer l:    phi_l = phi_l - alpha_lk * grad_l L(phi, D_i^tr), ever
 from typing import Any
 
 from ..inner import descent_by_step
-from ..optim import chain, rule
 from ..ranges import Count, Rate, Rule
 from ..tree import map_leaves
 from ..types import Algorithm, LossFn, Optimizer, Params
-from ..unroll import its_params, unrolled
+from ..unroll import its_params, stepping, unrolled
 
 Theta = dict[str, Any]  # params, and rates [steps] of the same names
 
@@ -34,7 +33,7 @@ def lslr(
         return {"params": dict(params), "rates": map_leaves(lambda p: p.new_full((steps,), inner_lr), params)}
 
     def rule_of(theta: Theta) -> Optimizer:
-        return chain(*rule(inner), descent_by_step(theta["rates"]))
+        return stepping(inner, descent_by_step(theta["rates"]))
 
     return unrolled(
         loss_fn, rule_of, steps=steps, init=init, start=its_params, first_order=first_order, only=only, remat=remat

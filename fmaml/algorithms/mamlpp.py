@@ -13,12 +13,11 @@ from __future__ import annotations  # torch.compile cannot trace tuple[...] in a
 from typing import Any
 
 from ..anneal import first_then, multi_step
-from ..inner import descent, descent_by_step, no_step, of_step, select
-from ..optim import chain, rule
+from ..inner import descent_by_step, no_step, of_step, select
 from ..ranges import Count, Natural, Rate, Rule
 from ..tree import map_leaves
 from ..types import Algorithm, LossFn, Optimizer, Params
-from ..unroll import its_params, unrolled
+from ..unroll import its_params, stepping, unrolled
 
 Theta = dict[str, Any]  # params; rates: name -> [steps]; norms: name -> [steps, *shape]; those that are switched on
 
@@ -39,8 +38,9 @@ def mamlpp(
 ) -> Algorithm:
     """MAML made stable: learnt rates, norms by step, multi-step loss, first order at first; each can be switched off.
 
-    ``norms`` are patterns of the names that ``norms_by_step`` takes out of the inner descent. Rates and norms of the
-    last step serve every step beyond ``steps``. While the multi-step loss is on, ``remat`` changes nothing.
+    ``norms`` are patterns of the names that ``norms_by_step`` takes out of the inner descent, as far as ``only`` lets
+    them move. Rates and norms of the last step serve every step beyond ``steps``. While the multi-step loss is on,
+    ``remat`` saves nothing.
     """
 
     def init(params: Params) -> Theta:
@@ -48,10 +48,11 @@ def mamlpp(
         theta = {"params": dict(params)} | ({"rates": rates} if learn_rates else {})
         if not norms_by_step:
             return theta
-        return theta | {"norms": map_leaves(lambda p: p.expand(steps, *p.shape).clone(), select(params, norms))}
+        each = select(params, norms, "norms")
+        return theta | {"norms": map_leaves(lambda p: p.expand(steps, *p.shape).clone(), each)}
 
     def rule_of(theta: Theta) -> Optimizer:
-        step = chain(*rule(inner), descent_by_step(theta["rates"]) if learn_rates else descent(inner_lr))
+        step = stepping(inner, descent_by_step(theta["rates"]) if learn_rates else inner_lr)
         return replaced_by_step(step, theta["norms"]) if norms_by_step else step
 
     settings = {"steps": steps, "init": init, "start": its_params, "only": only, "remat": remat}
@@ -64,11 +65,14 @@ def replaced_by_step(optimizer: Optimizer, values: Params) -> Optimizer:
     """``optimizer`` on all other names; after step k those of ``values`` [steps, *shape] have their k-th value."""
 
     def others(params: Params) -> Params:
-        return {name: p for name, p in params.items() if name not in values}
+        found = {name: p for name, p in params.items() if name not in values}
+        if not found:
+            raise ValueError(f"only = {list(params)}: norms_by_step takes them all; name others too, or switch it off")
+        return found
 
     def update(grads: Params, state: tuple, params: Params) -> tuple[Params, tuple]:
         step, own = state
         moved, own = optimizer.update(others(grads), own, others(params))
-        return {**moved, **{name: of_step(v, step) for name, v in values.items()}}, (step + 1, own)
+        return {**moved, **{name: of_step(v, step) for name, v in values.items() if name in params}}, (step + 1, own)
 
     return Optimizer(lambda params: (no_step(params), optimizer.init(others(params))), update)

@@ -8,12 +8,10 @@ from typing import Any
 
 import torch
 
-from ..inner import descent
-from ..optim import chain, rule
 from ..ranges import Natural, Rate, Rule
 from ..tree import map_leaves
 from ..types import Algorithm, LossFn, Optimizer, Params
-from ..unroll import its_params, unrolled
+from ..unroll import its_params, stepping, unrolled
 
 Theta = dict[str, Any]  # params, and rates of the same names and shapes
 
@@ -34,7 +32,7 @@ def meta_sgd(
         return {"params": dict(params), "rates": map_leaves(lambda p: torch.full_like(p, inner_lr), params)}
 
     def rule_of(theta: Theta) -> Optimizer:
-        return chain(*rule(inner), descent(theta["rates"]))
+        return stepping(inner, theta["rates"])
 
     return unrolled(
         loss_fn, rule_of, steps=steps, init=init, start=its_params, first_order=first_order, only=only, remat=remat

@@ -7,9 +7,9 @@ The meta-gradient passes through the prototypes as well.
 
 from ..linear import outputs_of, prototypes
 from ..losses import Apply
-from ..ranges import Natural, Rate
+from ..ranges import Natural, Rate, Rule
 from ..types import Algorithm, Batch, LossFn, Optimizer, Params
-from ..unroll import unrolled
+from ..unroll import stepping, unrolled
 
 
 def proto_maml(
@@ -21,6 +21,7 @@ def proto_maml(
     first_order: bool = False,
     only: tuple[str, ...] = ("*",),
     head: str = "head",
+    inner: Rule = "sgd",
     remat: bool = False,
 ) -> Algorithm:
     """MAML from a head that is already the nearest-prototype classifier of the task; classification only.
@@ -36,4 +37,5 @@ def proto_maml(
         return prototypes(apply, theta, support, head, "proto_maml")
 
     settings = {"steps": steps, "first_order": first_order, "only": only, "remat": remat}
-    return unrolled(loss_fn, lambda theta: inner_lr, init=init, start=start, **settings)
+    step = stepping(inner, inner_lr)
+    return unrolled(loss_fn, lambda theta: step, init=init, start=start, **settings)

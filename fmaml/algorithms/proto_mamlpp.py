@@ -34,7 +34,8 @@ def proto_mamlpp(
 ) -> Algorithm:
     """Inner steps with learnt rates from a head made of prototypes, judged after each of them; classification only.
 
-    ``inner_lr`` and ``scale`` are where the rates and the scale of the first head begin.
+    ``inner_lr`` and ``scale`` are where the rates and the scale of the first head begin. While the multi-step loss is
+    on, ``remat`` saves nothing.
     """
 
     def init(params: Params) -> Theta:

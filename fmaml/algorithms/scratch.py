@@ -1,6 +1,6 @@
 """From scratch: the baseline that learns nothing from other tasks.
 
-phi_i = ``steps`` inner steps from the network's first, random parameters, which stay as they are
+phi_i = ``steps`` inner steps from the network's first, random parameters, which stay as they are (with no weight decay)
 """
 
 from ..ranges import Natural, Rate

@@ -4,7 +4,7 @@ The inner step:       phi' = phi - alpha * P grad L(phi, D_i^tr), P = W W' on th
 The loss for W:       mean over k of L(stop(phi_k) - alpha * P stop(grad L(phi_k, D_i^tr)), D_i^ts)
 The loss for theta:   1/2 |theta - stop(phi_K)|^2, as in Reptile
 
-W is learnt from every point of the walk, through that one step alone: memory does not grow with the steps.
+W is learnt from every point of the walk, each time through that one step alone.
 """
 
 from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature
