@@ -263,7 +263,7 @@ def mamlpp_with_every_part_off_is_maml():
     _, loss_fn, params, tasks = images()
     settings = {"inner_lr": LR, "steps": 2}
     off = fmaml.mamlpp(loss_fn, **settings, learn_rates=False, norms_by_step=False)
-    yield from same(off.at(0), fmaml.maml(loss_fn, **settings), params, tasks)
+    yield from same(off, fmaml.maml(loss_fn, **settings), params, tasks)
 
 
 @law
@@ -279,7 +279,8 @@ def each_part_of_mamlpp_is_what_it_is_alone():
         ({"first_order_until": 8}, 8, maml()),
         ({"inner": "momentum"}, 0, maml(inner_lr=fmaml.momentum(LR))),
     ):
-        yield from same(fmaml.mamlpp(loss_fn, **settings, **{**off, **part}).at(step), alone, params, tasks)
+        algorithm = fmaml.mamlpp(loss_fn, **settings, **{**off, **part})
+        yield from same(fmaml.outer.at(algorithm, step), alone, params, tasks)
     # Norms that are the same for each step are norms that are not adapted; the gradient is split among the steps.
     algorithm = fmaml.mamlpp(loss_fn, **settings, **{**off, "norms_by_step": True})
     grads, _ = fmaml.meta_grad(algorithm, algorithm.init(params), tasks)
@@ -615,6 +616,30 @@ def test_vmap_loop_and_chunks_agree_and_the_query_loss_is_the_true_one(name):
         losses = [loss_fn(phi, take(tasks, i).query) for i, phi in enumerate(phis)]
         assert relative(metrics["query_loss"], torch.stack(losses).mean()) < 1e-12
     assert all(torch.equal(a, b) for a, b in zip(leaves(before), leaves(theta), strict=True))
+
+
+@pytest.mark.parametrize("norms_by_step", [True, False])
+def test_the_mask_of_mamlpp_holds_its_norms_too(norms_by_step):
+    _, loss_fn, params, tasks = images()
+    algorithm = fmaml.mamlpp(loss_fn, inner_lr=LR, steps=2, norms_by_step=norms_by_step, only=("head.*",))
+    theta = map_leaves(lambda p: p + 0.01 * torch.rand_like(p), algorithm.init(params))
+    phi = algorithm.adapt(theta, take(tasks, 0).support)
+    assert {name for name in phi if not torch.equal(phi[name], theta["params"][name])} == {"head.weight", "head.bias"}
+
+
+def test_mamlpp_says_which_patterns_leave_nothing():
+    _, loss_fn, params, tasks = images()
+    algorithm = fmaml.mamlpp(loss_fn, inner_lr=LR, steps=2, only=("norm*",))
+    with pytest.raises(ValueError, match="norms_by_step takes them all"):
+        algorithm.adapt(algorithm.init(params), take(tasks, 0).support)
+    with pytest.raises(ValueError, match=r"^norms = \['film\*'\]: no parameter is named like"):
+        fmaml.mamlpp(loss_fn, inner_lr=LR, steps=2, norms=("film*",)).init(params)
+
+
+def test_what_never_changes_needs_no_step():
+    model, loss_fn, _, _ = images()
+    for name in ("mamlpp", "proto_mamlpp"):
+        assert made(name, model, loss_fn, inner_lr=LR, steps=2).at is None
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(8, 4), (10, 10), (4, 9), (32, 64)])

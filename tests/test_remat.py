@@ -26,6 +26,8 @@ def test_same_gradient_for_any_inner_rule(rule, steps, options):
     grads, also = fmaml.meta_grad(again, theta, tasks, **options)
     assert relative(grads, expected) < 1e-12
     assert relative(also, metrics) < 1e-13
+    (loss, _), (same, _) = (fmaml.meta_loss(algorithm, theta, tasks, **options) for algorithm in (kept, again))
+    assert relative(same, loss) < 1e-13
 
 
 @pytest.mark.parametrize("only", [("*",), ("head.*",), ("conv*",)])
