@@ -5,7 +5,8 @@
 
 Trains every experiment of `experiments/algorithms/`, or those named, as `fmaml run` does, each in DIR/NAME-SEED. What
 is finished is not run again, and what was interrupted goes on. Then time and memory of one meta-step (`costs.py`), a
-table, and on request a picture and a JSON file. With --report nothing is run or measured: what is there is reported.
+table, and on request a picture and a JSON file, which has the settings and the environment that each run saved. With
+--report nothing is run or measured: what is there is reported.
 """
 
 import argparse
@@ -23,9 +24,9 @@ from costs import REFERENCE, measure
 from drawing import picture
 
 from fmaml import shipped
-from fmaml.config import load
 from fmaml.pictures import Curves, save_figure
 from fmaml.runtime import environment
+from fmaml.strict_yaml import parse
 
 SHOWN = (0, 1, 2, 3, 5, 10)  # inner steps that have a column
 FOLDER = "algorithms/"  # of the experiments
@@ -51,7 +52,7 @@ def main() -> int:
     if args.picture:
         save_figure(picture(curves, costs), args.picture)
     if args.json:
-        write(args.json, names, overrides, found, costs)
+        write(args.json, folders, found, costs)
     return 0 if len(found) == len(folders) else 1
 
 
@@ -85,7 +86,7 @@ def train(folders: dict[tuple[str, int], Path], overrides: list[str], jobs: int)
         with folder.with_suffix(".log").open("a") as log:
             ran = subprocess.run(
                 [*command, "--out", str(folder), "--resume"],
-                env={**os.environ, "OMP_NUM_THREADS": threads},
+                env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 check=False,
@@ -122,13 +123,14 @@ def table(curves: Curves, costs: dict[str, Any]) -> str:
     return "\n".join([*lines, "", note])
 
 
-def write(path: Path, names: list[str], overrides: list[str], found: dict, costs: dict[str, Any]) -> None:
-    content = {
-        "environment": environment(torch.device("cpu")),
-        "configs": {name: load(FOLDER + name, overrides) for name in names},
-        "costs": costs,
-        "runs": [{"algorithm": name, "run_seed": seed, **run} for (name, seed), run in found.items()],
-    }
+def write(path: Path, folders: dict[tuple[str, int], Path], found: dict, costs: dict[str, Any]) -> None:
+    runs = []
+    for (name, seed), run in found.items():
+        saved = folders[name, seed] / "config.yaml"
+        about = {"config": parse(saved.read_text(encoding="utf-8"), str(saved))}
+        about["environment"] = json.loads((folders[name, seed] / "environment.json").read_text(encoding="utf-8"))
+        runs.append({"algorithm": name, "run_seed": seed, **about, **run})
+    content = {"environment": environment(torch.device("cpu")), "costs": costs, "runs": runs}
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
