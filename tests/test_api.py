@@ -28,7 +28,7 @@ ALLOWED = {  # each core file may import these core files only
     "linear": {"types", "tree"},
     "anneal": {"types", "outer"},
     "remat": {"types", "tree", "inner"},
-    "unroll": {"types", "inner", "outer", "remat"},
+    "unroll": {"types", "inner", "outer", "remat", "optim", "ranges"},
     "algorithms": {"unroll", "types", "tree", "ranges", "inner", "outer", "optim", "losses", "linear", "anneal"},
 }
 TORCHLESS = ["cli", "config", "schema", "build", "errors", "ranges", "rules", "catalogue", "__init__"]
