@@ -39,6 +39,15 @@ def test_same_gradient_of_conv4_whatever_is_adapted(only):
     assert relative(fmaml.meta_grad(again, theta, tasks)[0], fmaml.meta_grad(kept, theta, tasks)[0]) < 1e-12
 
 
+def test_a_rate_that_is_missing_and_a_pattern_that_is_a_string():
+    theta, tasks = {"a": torch.ones(2), "b": torch.ones(2)}, regression_tasks(1, 1, 1)
+    loss_fn = lambda params, batch: (params["a"] * params["b"]).sum()  # noqa: E731
+    with pytest.raises(ValueError, match="no rate for b; give one"):
+        fmaml.meta_grad(fmaml.maml(loss_fn, inner_lr={"a": 0.1}, steps=1), theta, tasks)
+    one, same = (fmaml.maml(loss_fn, inner_lr=0.1, steps=1, only=only, inner="adam") for only in ("a", ("a",)))
+    assert relative(fmaml.meta_grad(one, theta, tasks)[0], fmaml.meta_grad(same, theta, tasks)[0]) == 0
+
+
 def test_first_order_stays_first_order():
     model = fmaml.mlp(inputs=(3,), outputs=2, activation="tanh")
     theta, tasks = doubled(model.init(torch.Generator().manual_seed(0))), regression_tasks(3, 3, 2)
