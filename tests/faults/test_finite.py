@@ -133,6 +133,8 @@ def test_the_message_names_the_place():
     assert "task 0, inner step 1: the adapted parameters hold" in told(good._replace(trajectory=spoilt))
     assert "task 0, after inner step 1: the query loss is" in told(good._replace(loss=endless))
     assert "task 0, after inner step 1: the meta-gradient holds NaN" in told(good._replace(loss=steep))
+    early = fmaml.first_then(good._replace(loss=endless), good, until=5)
+    assert "task 0, after inner step 1: the query loss is" in told(early)
     assert "meta-step 1: the outer update is not finite, though every task is" in told(good)
 
 
