@@ -160,13 +160,14 @@ def test_who_waited_goes_on_where_the_killed_one_was(tmp_path, server):
     draw = random.Random(0)
     for trial in range(10):
         path = tmp_path / str(trial) / "file.zip"
+        part = path.with_name("file.zip.part")
         server.starts.clear()
-        server.pause = 0.02
+        server.pause = 0.05
         first = fork(lambda path=path: server.fetch(path))
-        while not server.starts:
+        while not (part.exists() and part.stat().st_size):  # there is something to go on from
             time.sleep(0.0005)
         second = fork(lambda path=path: server.fetch(path))
-        time.sleep(draw.uniform(0.05, 0.1))
+        time.sleep(draw.uniform(0, 0.05))
         assert {process for process, _ in server.starts} == {first}
         os.kill(first, signal.SIGKILL)
         server.pause = PAUSE
