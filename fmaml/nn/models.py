@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from ..ranges import Count
 from ..types import Model, Params
+from .layout import channels_last, vmapped
 from .ops import batch_norm, group_norm, layer_norm
 
 GROUPS = 8  # channels are normalised in this many groups by norm="group"
@@ -79,6 +80,8 @@ def conv4(
         return params | linear_init("head", features, outputs, generator)
 
     def apply(params: Params, x: Tensor) -> Tensor:
+        if norm == "batch" and not (pool == "max" and vmapped(x)):  # torch's batching of the others would undo it
+            x = channels_last(x)
         for i in range(1, LAYERS + 1):  # x: [n, channels or width, h, w]
             x = F.conv2d(x, params[f"conv{i}.weight"], params.get(f"conv{i}.bias"), stride=stride, padding=1)
             x = torch.relu(normalise(norm, params, f"norm{i}", x))

@@ -23,6 +23,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils.parametrizations import _SpectralNorm, _WeightNorm
 
 from ..types import Model, Params
+from .ops import batch_norm
 
 RunningStats = Literal["refuse", "batch", "frozen"]
 Norm = _NormBase | nn.LayerNorm
@@ -104,7 +105,11 @@ def rewrite(layer: nn.Module, running_stats: RunningStats) -> None:
 
 def norm_outside(layer: Any, x: Tensor) -> Tensor:
     """What the norm layer computes, with its weight and bias applied outside the fused operation."""
-    y, weight, bias = standardised(layer, x), layer.weight, layer.bias
+    weight, bias = layer.weight, layer.bias
+    if isinstance(layer, _BatchNorm) and layer.running_mean is None and weight is not None and bias is not None:
+        layer._check_input_dim(x)
+        return batch_norm(x, weight, bias, layer.eps)
+    y = standardised(layer, x)
     if weight is None:
         return y
     positions = 0 if isinstance(layer, nn.LayerNorm) else x.ndim - (1 if unbatched(layer, x) else 2)
