@@ -548,7 +548,7 @@ def family(model, loss_fn):
     settings = {"inner_lr": 0.1, "steps": 2}
     return {name: made(name, model, loss_fn, **settings) for name in TABLE["algorithm"]} | {
         "all of MAML++": fmaml.mamlpp(loss_fn, **settings, multi_step_until=9, first_order_until=5, inner="adam").at(6),
-        # not rmsprop: it divides a gradient that is zero but for rounding by itself, which enlarges what rounding differs
+        # not rmsprop: it divides a gradient that is zero but for rounding by itself, and so enlarges rounding
         "reptile on minibatches": fmaml.reptile(loss_fn, **settings, minibatch=2, inner="momentum"),
     }
 
