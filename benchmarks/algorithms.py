@@ -4,9 +4,9 @@
                                     [--report] [--json OUT] [--picture PNG]
 
 Trains every experiment of `experiments/algorithms/`, or those named, as `fmaml run` does, each in DIR/NAME-SEED. What
-is finished is not run again, and what was interrupted goes on. Then time and memory of one meta-step (`costs.py`), a
-table, and on request a picture and a JSON file, which has the settings and the environment that each run saved. With
---report nothing is run or measured: what is there is reported.
+is finished is not run again, and what was interrupted goes on. Then time and memory of one meta-step (`costs.py`) on as
+many threads as each run had, a table, and on request a picture and a JSON file, which has the settings and the
+environment that each run saved. With --report nothing is run or measured: what is there is reported.
 """
 
 import argparse
@@ -42,6 +42,9 @@ def main() -> int:
     folders = {(name, seed): args.out / f"{name}-{seed}" for name in names for seed in args.seeds}
     prices = args.out / "costs.json"
     if not args.report:
+        threads = max(1, torch.get_num_threads() // args.jobs)
+        os.environ.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))  # of every process to come
+        torch.set_num_threads(threads)
         train(folders, overrides, args.jobs)
         prices.write_text(json.dumps(measure(names, overrides), indent=1) + "\n")
     paths = {key: finished(folder) for key, folder in folders.items()}
@@ -75,7 +78,6 @@ def finished(folder: Path) -> Path:
 
 def train(folders: dict[tuple[str, int], Path], overrides: list[str], jobs: int) -> None:
     """`fmaml run` for each folder that has no results yet; what a failing one said is in NAME-SEED.log."""
-    threads = str(max(1, torch.get_num_threads() // jobs))
 
     def one(key: tuple[str, int]) -> None:
         folder = folders[key]
@@ -84,13 +86,8 @@ def train(folders: dict[tuple[str, int], Path], overrides: list[str], jobs: int)
         folder.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "fmaml", "run", FOLDER + key[0], *overrides, f"seed={key[1]}"]
         with folder.with_suffix(".log").open("a") as log:
-            ran = subprocess.run(
-                [*command, "--out", str(folder), "--resume"],
-                env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                check=False,
-            )
+            command += ["--out", str(folder), "--resume"]
+            ran = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
         print(f"{folder.name}: {'done' if ran.returncode == 0 else f'failed, see {log.name}'}", file=sys.stderr)
 
     with ThreadPoolExecutor(jobs) as pool:

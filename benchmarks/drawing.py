@@ -23,7 +23,9 @@ def picture(curves: Curves, costs: dict[str, Any]) -> Figure:
     for axis, key, title in ((axes[1], "time", "time of a meta-step"), (axes[2], "memory", "memory of a meta-step")):
         sizes = [costs[name][key] if name in costs else 0 for name in names]
         bars = axis.barh(names, sizes, color=[colors[name] for name in names])
-        axis.bar_label(bars, [f"{size:.2f}" if size else "" for size in sizes], fontsize=7, padding=2)
+        said = axis.bar_label(bars, [f"{size:.2f}" if size else "" for size in sizes], fontsize=7, padding=3)
+        for text in said:  # the line at 1 passes behind them
+            text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})
         axis.set(title=title, xlabel="beside MAML")
         axis.axvline(1, color="gray", linestyle=":")
         axis.margins(x=0.15)
