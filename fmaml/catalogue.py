@@ -46,11 +46,14 @@ def entry(section: str, choice: str, target: str) -> str:
 
 
 def measured(algorithm: str) -> str:
-    """What the experiment of that name found on 5-way 1-shot Omniglot; empty where there is none."""
+    """When to use it, and what its own experiment found; empty where there is none."""
     experiment = f"algorithms/{algorithm}"
-    found = shipped.header(experiment) if experiment in shipped.names() else {}
-    told = {"measured": found.get("ours"), "costs": found.get("costs")}
-    return "".join(f"\n{key}: {value} ({experiment})" for key, value in told.items() if value) + "\n"
+    if experiment not in shipped.names():
+        return "\n"
+    found, about = shipped.header(experiment), shipped.headline(experiment).partition(": ")[2]
+    told = {"when to use it": "when", "measured": "ours", "costs": "costs"}
+    lines = [f"{key}: {found[word]}" for key, word in told.items() if word in found]
+    return "\n" + "\n".join([*lines, f"by: fmaml run {experiment}, {about}"]) + "\n"
 
 
 def rows(found: dict[str, Setting]) -> Iterator[tuple[str, str]]:

@@ -206,7 +206,9 @@ def test_ls_lists_every_experiment_and_name_and_setting(told):
     assert "decay     a number, 0 or more and below 1 (default 0.9)" in out
     assert "lr  a number, above 0 (required)" in out
     assert "meta_batch" in told("ls", "train")[1]
-    assert f"measured: {shipped.header('algorithms/anil')['ours']} (algorithms/anil)" in told("ls", "algorithms")[1]
+    algorithms, anil = told("ls", "algorithms")[1], shipped.header("algorithms/anil")
+    assert f"measured: {anil['ours']}\n  costs: {anil['costs']}\n  by: fmaml run algorithms/anil, 5-way" in algorithms
+    assert f"when to use it: {anil['when']}" in algorithms
     experiments = told("ls", "experiments")[1]
     assert experiments.index("  omniglot ") < experiments.index("  paper/")
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from fmaml import shipped
 from fmaml.build import TABLE
 from fmaml.checkpoint import load_params
 
@@ -53,6 +54,19 @@ def test_an_algorithm_of_ones_own_is_one_file_and_one_word(tmp_path):
 
 def test_the_table_of_algorithms_names_them_all():
     assert set(re.findall(r"^\| `(\w+)`", README, re.MULTILINE)) >= set(TABLE["algorithm"])
+
+
+def test_the_tables_of_algorithms_say_what_the_headers_of_their_experiments_say():
+    rows = re.findall(r"^\| `(\w+)` \|(.*)\|$", README.replace("`maml`, `first_order: true`", "`fomaml`"), re.MULTILINE)
+    cells = [(name, [cell.strip() for cell in row.split("|")]) for name, row in rows]
+    measured = {name: row for name, row in cells if len(row) == 9}
+    when = {name: row[-1] for name, row in cells if len(row) == 3}
+    assert set(measured) == set(when) == {p.stem for p in (shipped.folder() / "algorithms").glob("*.yaml")}
+    for name, (*scores, time, _, memory) in measured.items():
+        found, last = shipped.header(f"algorithms/{name}"), [score for score in scores if score][-1]
+        assert found["ours"].startswith(last.replace("±", "+-") + " % transductive")
+        assert found["costs"].startswith(f"{time} times the time and {memory} times the memory of ")
+        assert found["when"] == when[name]
 
 
 def test_links_and_pictures_are_there():
