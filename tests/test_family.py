@@ -30,6 +30,8 @@ from fmaml.tree import leaves, map_leaves, take
 
 LR, STEPS, DIM = 0.3, 4, 5
 LAWS = []
+BY_NAME = [name for name in TABLE["algorithm"] if "inner" in inspect.signature(getattr(fmaml, name)).parameters]
+assert len(BY_NAME) == 14  # all that take inner steps, but for those whose learnt rule is the optimizer
 
 
 def law(fn):
@@ -497,6 +499,29 @@ def any_inner_optimizer_walks_as_torch_optim_does():
             optimizer.zero_grad()
             loss_fn(phi, support).backward()
             optimizer.step()
+
+
+@law
+def every_walk_takes_any_inner_optimizer_by_name_and_those_without_learnt_rates_as_an_object():
+    """By its name it is the optimizer of that name; where maps, rates and contexts begin as nothing, it is MAML."""
+    model, loss_fn, params, tasks = images()
+    support = take(tasks, 0).support
+    for name in BY_NAME:
+        for inner, own in (("momentum", fmaml.momentum(0.1)), ("adam", fmaml.adam(0.1))):
+            algorithm = made(name, model, loss_fn, inner_lr=0.1, steps=2, inner=inner)
+            plain = made(name, model, loss_fn, inner_lr=0.1, steps=2)
+            theta = algorithm.init(params)
+            assert relative(algorithm.adapt(theta, support), plain.adapt(theta, support)) > 1e-3
+            if name not in {"meta_sgd", "lslr", "mamlpp", "proto_mamlpp"}:
+                given = made(name, model, loss_fn, inner_lr=own, steps=2)
+                yield fmaml.meta_grad(algorithm, theta, tasks), fmaml.meta_grad(given, theta, tasks)
+            if name in {"meta_curvature", "meta_sgd", "lslr"}:
+                maml = fmaml.maml(loss_fn, inner_lr=own, steps=2)
+                yield gradient(algorithm, params, tasks), gradient(maml, params, tasks)
+            if name in {"joint", "scratch"}:
+                only = made(name, model, loss_fn, inner_lr=0.1, steps=2, inner=inner, only=("head.*",))
+                maml = fmaml.maml(loss_fn, inner_lr=own, steps=2, only=("head.*",))
+                yield only.adapt(params, support), maml.adapt(params, support)
 
 
 @law

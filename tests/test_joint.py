@@ -6,6 +6,8 @@ from torch.func import grad
 
 import fmaml
 from fmaml.algorithms.joint import joint
+from fmaml.build import baseline, build
+from fmaml.config import load
 from fmaml.tree import map_leaves, take
 
 
@@ -28,3 +30,11 @@ def test_fine_tunes_as_maml_does():
     one, two = (algorithm.adapt(theta, task.support) for algorithm in both)
     assert all(torch.equal(one[k], two[k]) for k in one)
     assert one["layer1.weight"].dtype == F64
+
+
+def test_the_baseline_of_an_experiment_fine_tunes_by_its_inner_optimizer():
+    config = load("sinusoid", ["algorithm.inner=adam", "algorithm.steps=3"])
+    experiment = build(config, torch.device("cpu"))
+    theta, task = experiment.model.init(torch.Generator().manual_seed(0)), experiment.source.sample("test", 0, range(1))
+    both = [e.algorithm.adapt(theta, take(task, 0).support) for e in (experiment, baseline(config, experiment))]
+    assert all(torch.equal(both[0][k], both[1][k]) for k in theta)

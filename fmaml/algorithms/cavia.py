@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ..inner import trajectory
 from ..linear import cosines
-from ..ranges import Count, Natural, Rate
-from ..types import Algorithm, Batch, LossFn, Params
-from ..unroll import unrolled
+from ..ranges import Count, Natural, Rate, Rule
+from ..types import Algorithm, Batch, LossFn, Optimizer, Params
+from ..unroll import stepping, unrolled
 
 CONTEXT, SHIFT, SCALE = "context", "context.shift", "context.scale"
 
@@ -22,11 +22,12 @@ CONTEXT, SHIFT, SCALE = "context", "context.shift", "context.scale"
 def cavia(
     loss_fn: LossFn,
     *,
-    inner_lr: Rate,
+    inner_lr: Rate | Optimizer,
     steps: Natural,
     context: Count = 5,
     layer: str = "norm3",
     first_order: bool = False,
+    inner: Rule = "sgd",
     remat: bool = False,
 ) -> Algorithm:
     """Adapt only ``context`` numbers that modulate one ``layer``; they are 0 before each task.
@@ -57,11 +58,11 @@ def cavia(
     def start(theta: Params, support: Batch) -> Params:
         return {**theta, CONTEXT: theta[SHIFT].new_zeros(context)}
 
-    order = {"first_order": first_order, "only": (CONTEXT,)}
-    walk = unrolled(modulated, lambda theta: inner_lr, steps=steps, init=init, start=start, remat=remat, **order)
+    step, order = stepping(inner, inner_lr), {"first_order": first_order, "only": (CONTEXT,)}
+    walk = unrolled(modulated, lambda theta: step, steps=steps, init=init, start=start, remat=remat, **order)
 
     def phis(theta: Params, support: Batch, steps: int = steps) -> list[Params]:
-        walked = trajectory(modulated, start(theta, support), support, inner_lr, steps=steps, **order)
+        walked = trajectory(modulated, start(theta, support), support, step, steps=steps, **order)
         return [conditioned(phi) for phi in walked]
 
     def adapt(theta: Params, support: Batch) -> Params:

@@ -15,15 +15,23 @@ from torch.func import grad, grad_and_value, vjp
 
 from ..inner import adapt as descend_to
 from ..inner import trajectory
-from ..ranges import Count, Natural, Rate
+from ..ranges import Count, Natural, Rate, Rule
 from ..tree import detach, leaves, map_leaves, zeros_like
-from ..types import Algorithm, Batch, LossFn, Params, Task
+from ..types import Algorithm, Batch, LossFn, Optimizer, Params, Task
+from ..unroll import stepping
 
 
 def imaml(
-    loss_fn: LossFn, *, inner_lr: Rate, steps: Natural, regularization: Rate = 2.0, cg_steps: Count = 5
+    loss_fn: LossFn,
+    *,
+    inner_lr: Rate | Optimizer,
+    steps: Natural,
+    regularization: Rate = 2.0,
+    cg_steps: Count = 5,
+    inner: Rule = "sgd",
 ) -> Algorithm:
     """The meta-gradient at the end of the inner loop alone: memory does not grow with its steps."""
+    step = stepping(inner, inner_lr)
 
     def near(theta: Params) -> LossFn:
         def proximal(phi: Params, batch: Batch) -> Tensor:
@@ -33,10 +41,10 @@ def imaml(
         return proximal
 
     def phis(theta: Params, support: Batch, steps: int = steps) -> list[Params]:
-        return trajectory(near(theta), theta, support, inner_lr, steps=steps)
+        return trajectory(near(theta), theta, support, step, steps=steps)
 
     def adapt(theta: Params, support: Batch) -> Params:
-        return descend_to(near(theta), theta, support, inner_lr, steps=steps)
+        return descend_to(near(theta), theta, support, step, steps=steps)
 
     def loss(theta: Params, task: Task) -> tuple:
         phi = detach(adapt(detach(theta), task.support))

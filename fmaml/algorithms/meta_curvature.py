@@ -11,11 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..inner import descent
 from ..optim import chain
-from ..ranges import Natural, Rate
+from ..ranges import Natural, Rate, Rule
 from ..types import Algorithm, LossFn, Optimizer, Params, Transform
-from ..unroll import its_params, unrolled
+from ..unroll import its_params, stepping, unrolled
 
 Theta = dict[str, Any]  # params; maps: name -> the matrices of each axis, in order
 
@@ -23,10 +22,11 @@ Theta = dict[str, Any]  # params; maps: name -> the matrices of each axis, in or
 def meta_curvature(
     loss_fn: LossFn,
     *,
-    inner_lr: Rate,
+    inner_lr: Rate | Optimizer,
     steps: Natural,
     first_order: bool = False,
     only: tuple[str, ...] = ("*",),
+    inner: Rule = "sgd",
     remat: bool = False,
 ) -> Algorithm:
     """MAML with one learnt matrix for each axis of each parameter's gradient, the identity at first."""
@@ -36,7 +36,7 @@ def meta_curvature(
         return {"params": dict(params), "maps": maps}
 
     def rule_of(theta: Theta) -> Optimizer:
-        return chain(mapped(theta["maps"]), descent(inner_lr))
+        return chain(mapped(theta["maps"]), stepping(inner, inner_lr))
 
     return unrolled(
         loss_fn, rule_of, steps=steps, init=init, start=its_params, first_order=first_order, only=only, remat=remat

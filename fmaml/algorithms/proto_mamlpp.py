@@ -11,10 +11,10 @@ from ..anneal import multi_step
 from ..inner import descent_by_step
 from ..linear import outputs_of, prototypes
 from ..losses import Apply
-from ..ranges import Count, Natural, Rate
+from ..ranges import Count, Natural, Rate, Rule
 from ..tree import map_leaves
-from ..types import Algorithm, Batch, LossFn, Params
-from ..unroll import unrolled
+from ..types import Algorithm, Batch, LossFn, Optimizer, Params
+from ..unroll import stepping, unrolled
 
 Theta = dict[str, Any]  # params; rates [steps] of the same names; scale, a scalar
 
@@ -30,6 +30,7 @@ def proto_mamlpp(
     first_order: bool = False,
     only: tuple[str, ...] = ("*",),
     head: str = "head",
+    inner: Rule = "sgd",
     remat: bool = False,
 ) -> Algorithm:
     """Inner steps with learnt rates from a head made of prototypes, judged after each of them; classification only.
@@ -47,6 +48,9 @@ def proto_mamlpp(
         phi = prototypes(apply, theta["params"], support, head, "proto_mamlpp")
         return phi | {f"{head}.{part}": theta["scale"] * phi[f"{head}.{part}"] for part in ("weight", "bias")}
 
+    def rule_of(theta: Theta) -> Optimizer:
+        return stepping(inner, descent_by_step(theta["rates"]))
+
     settings = {"steps": steps, "first_order": first_order, "only": only, "remat": remat}
-    walk = unrolled(loss_fn, lambda theta: descent_by_step(theta["rates"]), init=init, start=start, **settings)
+    walk = unrolled(loss_fn, rule_of, init=init, start=start, **settings)
     return multi_step(walk, loss_fn, until=multi_step_until)

@@ -11,26 +11,31 @@ from math import gcd
 
 import torch
 
-from ..inner import descent, walk
-from ..optim import chain, rule
+from ..inner import walk
 from ..ranges import Count, Natural, Rate, Rule
 from ..tree import detach, leaves, map_leaves
-from ..types import Algorithm, Batch, LossFn, Params, Task
+from ..types import Algorithm, Batch, LossFn, Optimizer, Params, Task
+from ..unroll import stepping
 
 GOLDEN = 0.618  # of the way around: numbers of turns by it fall far from each other
 
 
 def reptile(
-    loss_fn: LossFn, *, inner_lr: Rate, steps: Natural, minibatch: Count | None = None, inner: Rule = "sgd"
+    loss_fn: LossFn,
+    *,
+    inner_lr: Rate | Optimizer,
+    steps: Natural,
+    minibatch: Count | None = None,
+    inner: Rule = "sgd",
 ) -> Algorithm:
     """Pull theta towards what each task makes of it; no second derivative, and no query set in training.
 
     Each inner step sees ``minibatch`` examples of the support set, by default all of them.
     """
+    step = stepping(inner, inner_lr)
 
     def phis(theta: Params, support: Batch, steps: int = steps) -> list[Params]:
-        update = chain(*rule(inner), descent(inner_lr))
-        return list(walk(loss_fn, theta, islice(minibatches(support, minibatch), steps), update, first_order=True))
+        return list(walk(loss_fn, theta, islice(minibatches(support, minibatch), steps), step, first_order=True))
 
     def adapt(theta: Params, support: Batch) -> Params:
         return phis(theta, support)[-1]
