@@ -459,10 +459,12 @@ def alfa_makes_rates_and_decays_from_the_means():
     tasks, theta, _, slope = bowls()
     algorithm = fmaml.alfa(quadratic, inner_lr=LR, steps=1)
     learnt = algorithm.init({"p": theta})
-    learnt |= {"rates": torch.tensor([[0.2, 0.7]], dtype=F64), "decays": torch.tensor([[-0.3, 0.1]], dtype=F64)}
+    hidden, hidden_bias = learnt["hidden"][0], torch.tensor([0.3, -0.1], dtype=F64)
+    rates, decays = torch.tensor([[0.2, 0.7]], dtype=F64), torch.tensor([[-0.3, 0.1]], dtype=F64)
+    learnt |= {"hidden": (hidden, hidden_bias), "rates": (rates, hidden_bias[:1]), "decays": (decays, hidden_bias[1:])}
     for i in range(7):
-        h = (learnt["hidden"] @ torch.stack([slope[i].mean(), theta.mean()])).clamp(min=0)
-        a, b = LR * (1 + learnt["rates"][0] @ h), 1 + learnt["decays"][0] @ h
+        h = (hidden @ torch.stack([slope[i].mean(), theta.mean()]) + hidden_bias).clamp(min=0)
+        a, b = LR * (1 + rates[0] @ h + 0.3), 1 + decays[0] @ h - 0.1
         yield algorithm.adapt(learnt, take(tasks, i).support), {"p": b * theta - a * slope[i]}
 
 

@@ -3,7 +3,8 @@
 Inner step, layer l:     phi_l = beta_l * phi_l - alpha_l * grad_l L(phi, D_i^tr), ``steps`` times
                          (alpha, beta) = g(tau), tau = the means of every layer's gradient and parameters
 
-Here alpha_l = inner_lr * (1 + a_l) and beta_l = 1 + b_l, with (a, b) = g(tau) a network of one hidden layer.
+Here alpha_l = inner_lr * (1 + a_l) and beta_l = 1 + b_l, with (a, b) = g(tau) a network of one hidden layer. It begins
+at 0, where this is MAML, so there is no decay at first, and no factor learnt for each step beside g.
 """
 
 from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature
@@ -20,7 +21,7 @@ from ..tree import leaves
 from ..types import Algorithm, LossFn, Optimizer, Params
 from ..unroll import its_params, unrolled
 
-Theta = dict[str, Any]  # params; hidden [2 L, 2 L], rates [L, 2 L], decays [L, 2 L] with L parameter tensors adapted
+Theta = dict[str, Any]  # params; hidden, rates and decays: (weight, bias), for L parameter tensors adapted
 
 
 def alfa(
@@ -36,8 +37,9 @@ def alfa(
 
     def init(params: Params) -> Theta:
         layers, like = len(select(params, only)), leaves(params)[0]
-        out = {name: like.new_zeros(layers, 2 * layers) for name in ("rates", "decays")}
-        return {"params": dict(params), "hidden": cosines(2 * layers, 2 * layers, like), **out}
+        size = 2 * layers
+        out = {name: (like.new_zeros(layers, size), like.new_zeros(layers)) for name in ("rates", "decays")}
+        return {"params": dict(params), "hidden": (cosines(size, size, like), like.new_zeros(size)), **out}
 
     def rule_of(theta: Theta) -> Optimizer:
         return generated(theta, inner_lr)
@@ -52,9 +54,14 @@ def generated(theta: Theta, inner_lr: float) -> Optimizer:
 
     def update(grads: Params, state: tuple, params: Params) -> tuple[Params, tuple]:
         means: list[Tensor] = [t.mean() for t in (*grads.values(), *params.values())]
-        h = torch.relu(theta["hidden"] @ torch.stack(means))  # [2 L]
-        alphas, betas = inner_lr * (1 + theta["rates"] @ h), 1 + theta["decays"] @ h  # [L]
+        h = torch.relu(affine(theta["hidden"], torch.stack(means)))  # [2 L]
+        alphas, betas = inner_lr * (1 + affine(theta["rates"], h)), 1 + affine(theta["decays"], h)  # [L]
         triples = zip(params.items(), alphas, betas, strict=True)
         return {name: b * p - a * grads[name] for (name, p), a, b in triples}, state
 
     return Optimizer(lambda params: (), update)
+
+
+def affine(layer: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
+    weight, bias = layer
+    return weight @ x + bias

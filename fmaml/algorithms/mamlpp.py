@@ -33,7 +33,7 @@ def mamlpp(
     first_order_until: Natural = 0,
     only: tuple[str, ...] = ("*",),
     inner: Rule = "sgd",
-    norms: tuple[str, ...] = ("norm*",),
+    norms: tuple[str, ...] = ("*norm*",),
     remat: bool = False,
 ) -> Algorithm:
     """MAML made stable: learnt rates, norms by step, multi-step loss, first order at first; each can be switched off.
