@@ -106,17 +106,20 @@ def pooled(runs: list[dict[str, Any]]) -> list[tuple[float, float | None]]:
 def table(curves: Curves, costs: dict[str, Any]) -> str:
     """Markdown, the best first; time and memory as multiples of MAML's."""
     lines = [
-        f"| algorithm | {' | '.join(f'{k}' for k in SHOWN)} | time | ms a meta-step | memory |",
-        "|---|" + "---|" * (len(SHOWN) + 3),
+        f"| algorithm | {' | '.join(f'{k}' for k in SHOWN)} | trained with | time | ms a meta-step | memory |",
+        "|---|" + "---|" * (len(SHOWN) + 4),
     ]
     for name, curve in sorted(curves.items(), key=lambda item: -item[1][-1][0]):
         scores = [f"{100 * curve[k][0]:.2f} ± {100 * (curve[k][1] or 0):.2f}" if k < len(curve) else "" for k in SHOWN]
-        cost = ["", "", ""]
+        cost = ["", "", "", ""]
         if name in costs:
             ours = costs[name]
-            cost = [f"{ours['time']:.2f}", f"{ours['milliseconds']:.0f}", f"{ours['memory']:.2f}"]
+            cost = [str(ours["steps"]), f"{ours['time']:.2f}", f"{ours['milliseconds']:.0f}", f"{ours['memory']:.2f}"]
         lines.append(f"| `{name}` | {' | '.join([*scores, *cost])} |")
-    note = f"Accuracy in % by inner step, ± a 95 % interval over tasks; time and memory as multiples of {REFERENCE}'s."
+    note = (
+        "Accuracy in % by inner step, ± a 95 % interval over tasks; the inner steps in training; time and memory of a "
+        f"meta-step as multiples of {REFERENCE}'s."
+    )
     return "\n".join([*lines, "", note])
 
 

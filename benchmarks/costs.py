@@ -26,7 +26,7 @@ ROUNDS, WARM_UP = 5, 1
 
 
 def measure(names: list[str], overrides: list[str]) -> dict[str, Any]:
-    """name -> milliseconds of a meta-step, its megabytes, and both as multiples of the reference's."""
+    """name -> milliseconds of a meta-step, its megabytes, both as multiples of the reference's, its inner steps."""
     every = list(dict.fromkeys([REFERENCE, *names]))
     seconds, megabytes = times(every, overrides), {name: memory(name, overrides) for name in every}
     return {
@@ -35,6 +35,7 @@ def measure(names: list[str], overrides: list[str]) -> dict[str, Any]:
             "time": statistics.median(a / b for a, b in zip(seconds[name], seconds[REFERENCE], strict=True)),
             "megabytes": megabytes[name],
             "memory": megabytes[name] / megabytes[REFERENCE],
+            "steps": load(f"algorithms/{name}", overrides)["algorithm"].get("steps", 0),
             "seconds": seconds[name],
         }
         for name in every

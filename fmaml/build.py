@@ -89,9 +89,9 @@ def asked(config: dict[str, Any], given: dict[str, Any]) -> list[str]:
 
 
 def baseline(config: dict[str, Any], experiment: Experiment) -> Experiment:
-    """The same experiment with joint training and fine-tuning, by the same inner steps, in place of its algorithm."""
+    """The same experiment with joint training and fine-tuning, by the same inner loop, in place of its algorithm."""
     own = config["algorithm"]
-    settings = {"name": "joint"} | {key: own[key] for key in ("inner_lr", "steps", "inner") if key in own}
+    settings = {"name": "joint"} | {key: own[key] for key in ("inner_lr", "steps", "inner", "only") if key in own}
     return experiment._replace(algorithm=call("algorithm", settings, loss_fn=experiment.loss_fn))
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 from collections.abc import Iterator
 from textwrap import indent
 
@@ -24,7 +25,8 @@ def section(word: str) -> str:
     """The settings of one section, by name; a plural will do."""
     name = next((s for s in (word, word.removesuffix("s")) if s in TABLE or s in NAMELESS), None)
     if name in TABLE:
-        return "\n\n".join(entry(name, choice, target) for choice, target in TABLE[name].items())
+        entries = [entry(name, choice, target) for choice, target in TABLE[name].items()]
+        return "\n\n".join([*([comparison()] if name == "algorithm" else []), *entries])
     if name in NAMELESS:
         found = settings(definition(NAMELESS[name]), keyword_only=True)
         return f"{name}\n  {summary(NAMELESS[name])}\n" + "\n".join(table(list(rows(found))))
@@ -50,10 +52,23 @@ def measured(algorithm: str) -> str:
     experiment = f"algorithms/{algorithm}"
     if experiment not in shipped.names():
         return "\n"
-    found, about = shipped.header(experiment), shipped.headline(experiment).partition(": ")[2]
+    found, about = shipped.header(experiment), shipped.headline(experiment).rpartition(": ")[2]
     told = {"when to use it": "when", "measured": "ours", "costs": "costs"}
     lines = [f"{key}: {found[word]}" for key, word in told.items() if word in found]
     return "\n" + "\n".join([*lines, f"by: fmaml run {experiment}, {about}"]) + "\n"
+
+
+def comparison() -> str:
+    """What their experiments found, side by side."""
+    names = [name for name in shipped.names() if name.startswith("algorithms/")]
+    lines = []
+    for name in names:
+        found = shipped.header(name)
+        steps, time, memory = re.findall(r"[\d.]+(?= times| inner)", found["costs"])
+        lines.append((name, f"{found['ours'].split()[0]:>7} %  {steps:>5}  {time:>4}  {memory:>6}  {found['when']}"))
+    heads = f"  {'experiment':{max(map(len, names))}}   accuracy  steps  time  memory  when to use it"
+    said = "5-way 1-shot Omniglot, one budget for all; time and memory beside a MAML meta-step of one inner step:"
+    return "\n".join([said, heads, *table(lines)])
 
 
 def rows(found: dict[str, Setting]) -> Iterator[tuple[str, str]]:

@@ -123,12 +123,15 @@ def scale_by_adam(betas: tuple[Decay, Decay], eps: Rate) -> Transform:
 
 def rule(name: Rule) -> tuple[Transform, ...]:
     """What stands before the step in a chain, by its name; RMSprop is Adam without a mean, as Reptile uses it."""
-    return {
+    rules: dict[str, tuple[Transform, ...]] = {
         "sgd": (),
         "momentum": (trace(0.9),),
         "adam": (scale_by_adam((0.9, 0.999), 1e-8),),
         "rmsprop": (scale_by_adam((0.0, 0.999), 1e-8),),
-    }[name]
+    }
+    if name not in rules:
+        raise ValueError(f"inner = {name!r}: one of {', '.join(rules)}; or give an optimizer for inner_lr")
+    return rules[name]
 
 
 def cosine(lr: Rate, steps: Count, *, warmup: Natural = 0, final: NonNegative = 0.0) -> Schedule:

@@ -94,6 +94,18 @@ def baseline_has_its_settings(config: dict[str, Any]) -> Broken:
         yield "train.baseline", f"it takes inner_lr and steps of the algorithm, and {algorithm['name']} has none"
 
 
+def minibatches_have_their_examples(config: dict[str, Any]) -> Broken:
+    """Tasks of different sizes are padded: of their minibatches some would be padding, and lack classes."""
+    data, size = config["data"], config["algorithm"].get("minibatch")
+    if size is None:
+        return
+    ways = max(greatest(data.get("ways", 1)), data.get("train_ways") or 0)
+    if any(isinstance(data.get(key), list) for key in ("ways", "shots")):
+        yield "algorithm.minibatch", "it takes tasks of one size, and data.ways or data.shots is a range; give null"
+    elif size > (most := ways * data["shots"]):
+        yield "algorithm.minibatch", f"a support set has {most} examples; give at most {most}, or null for all"
+
+
 RULES: list[Callable[[dict[str, Any]], Broken]] = [
     enough_classes,
     enough_images,
@@ -105,4 +117,5 @@ RULES: list[Callable[[dict[str, Any]], Broken]] = [
     images_for_conv4,
     small_enough_tables,
     baseline_has_its_settings,
+    minibatches_have_their_examples,
 ]

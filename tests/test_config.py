@@ -309,6 +309,8 @@ def test_keys_that_were_typed_and_slips_are_never_left_out(write):
 
 # Rules over several settings
 
+REPTILE = ["algorithm.name=reptile", "algorithm.minibatch=2"]
+
 
 @pytest.mark.parametrize(
     ("overrides", "key", "cure"),
@@ -325,6 +327,8 @@ def test_keys_that_were_typed_and_slips_are_never_left_out(write):
         (["data.name=glyphs", "data.ways=[8, 3]"], "data.ways", "from its least to its greatest; give [3, 8]"),
         (["data.name=folder", "data.root=x", "data.fractions=[0.5, 0.5, 0.5]"], "data.fractions", "add up to 1"),
         (["algorithm.name=protonet", "train.baseline=true"], "train.baseline", "protonet has none"),
+        ([*REPTILE, "data.shots=[1, 3]"], "algorithm.minibatch", "data.ways or data.shots is a range; give null"),
+        ([*REPTILE, "algorithm.minibatch=6"], "algorithm.minibatch", "a support set has 5 examples; give at most 5"),
         (["model.norm=group", "model.width=12"], "model.width", 'norm = "group" needs a multiple of 8'),
         ([*MARKOV, "model.heads=3"], "model.width", "model.heads = 3 must divide it"),
         ([*MARKOV, "model.name=conv4"], "model.name", "data.name = markov gives passages of symbols; give transformer"),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fmaml
 from fmaml import shipped
 from fmaml.build import TABLE
 from fmaml.checkpoint import load_params
@@ -32,40 +33,47 @@ def test_an_algorithm_of_ones_own_is_one_file_and_one_word(tmp_path):
     (entry,) = re.findall(r'`("alpha_maml": .*?,)`', README)
     assert len(example.splitlines()) <= 40
     top = Path(__file__).parent.parent
-    for folder in ("fmaml", "experiments"):
-        shutil.copytree(top / folder, tmp_path / folder)
+    for folder in ("fmaml", "experiments", "tests"):
+        shutil.copytree(top / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("README.md", "pyproject.toml"):
+        shutil.copy(top / file, tmp_path)
     (tmp_path / "fmaml/algorithms/alpha_maml.py").write_text(example, encoding="utf-8")
     table = tmp_path / "fmaml/build.py"
     table.write_text(table.read_text().replace('"algorithm": {', '"algorithm": {' + entry), encoding="utf-8")
 
-    def fmaml(*arguments: str) -> str:
+    def python(*arguments: str) -> str:
         environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-        command = [sys.executable, "-m", "fmaml", *arguments]
+        command = [sys.executable, "-m", *arguments]
         ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        assert ran.returncode == 0, ran.stderr
+        assert ran.returncode == 0, ran.stdout + ran.stderr
         return ran.stdout
 
-    assert "MAML whose one inner rate is learnt" in fmaml("ls", "algorithms")
+    assert "MAML whose one inner rate is learnt" in python("fmaml", "ls", "algorithms")
     small = ["data.name=glyphs", "model.width=8", "train.meta_steps=3", "train.meta_batch=2", "train.validate_tasks=2"]
-    fmaml("run", "omniglot", *small, "algorithm.name=alpha_maml", "eval.tasks=2", "--out", "out", "--device", "cpu")
+    small += ["algorithm.name=alpha_maml", "eval.tasks=2"]
+    python("fmaml", "run", "omniglot", *small, "--out", "out", "--device", "cpu")
     theta = load_params(tmp_path / "out/last.safetensors")
     assert abs(float(theta["log_rate"]) - math.log(0.4)) > 1e-4
+    files = ["tests/test_family.py", "tests/test_experiments.py", "tests/test_readme.py"]
+    names = "(alpha_maml or experiment_of_its_own or table_of_algorithms) and not compiles"
+    assert " passed" in python("pytest", "-q", "-p", "no:cacheprovider", *files, "-k", names)
 
 
-def test_the_table_of_algorithms_names_them_all():
-    assert set(re.findall(r"^\| `(\w+)`", README, re.MULTILINE)) >= set(TABLE["algorithm"])
+def test_the_table_of_algorithms_names_all_of_the_public_api():
+    assert set(re.findall(r"^\| `(\w+)`", README, re.MULTILINE)) >= set(TABLE["algorithm"]) & set(fmaml.__all__)
 
 
 def test_the_tables_of_algorithms_say_what_the_headers_of_their_experiments_say():
     rows = re.findall(r"^\| `(\w+)` \|(.*)\|$", README.replace("`maml`, `first_order: true`", "`fomaml`"), re.MULTILINE)
     cells = [(name, [cell.strip() for cell in row.split("|")]) for name, row in rows]
-    measured = {name: row for name, row in cells if len(row) == 9}
+    measured = {name: row for name, row in cells if len(row) == 10}
     when = {name: row[-1] for name, row in cells if len(row) == 3}
     assert set(measured) == set(when) == {p.stem for p in (shipped.folder() / "algorithms").glob("*.yaml")}
-    for name, (*scores, time, _, memory) in measured.items():
+    for name, (*scores, steps, time, _, memory) in measured.items():
         found, last = shipped.header(f"algorithms/{name}"), [score for score in scores if score][-1]
         assert found["ours"].startswith(last.replace("±", "+-") + " % transductive")
-        assert found["costs"].startswith(f"{time} times the time and {memory} times the memory of ")
+        assert found["costs"].startswith(f"{steps} inner step")
+        assert f", {time} times the time and {memory} times the memory of " in found["costs"]
         assert found["when"] == when[name]
 
 

@@ -12,7 +12,7 @@ from math import gcd
 import torch
 
 from ..inner import walk
-from ..ranges import Count, Natural, Rate, Rule
+from ..ranges import Count, Rate, Rule
 from ..tree import detach, leaves, map_leaves
 from ..types import Algorithm, Batch, LossFn, Optimizer, Params, Task
 from ..unroll import stepping
@@ -24,13 +24,13 @@ def reptile(
     loss_fn: LossFn,
     *,
     inner_lr: Rate | Optimizer,
-    steps: Natural,
+    steps: Count,
     minibatch: Count | None = None,
     inner: Rule = "sgd",
 ) -> Algorithm:
     """Pull theta towards what each task makes of it; no second derivative, and no query set in training.
 
-    Each inner step sees ``minibatch`` examples of the support set, by default all of them.
+    Each inner step sees ``minibatch`` examples of the support set, by default all of them; tasks are of one size then.
     """
     step = stepping(inner, inner_lr)
 
