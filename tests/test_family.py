@@ -24,6 +24,7 @@ from torch.func import grad, vmap
 
 import fmaml
 from fmaml import Batch, Task
+from fmaml.algorithms.imaml import conjugate_gradients
 from fmaml.algorithms.reptile import minibatches
 from fmaml.build import TABLE
 from fmaml.linear import cosines
@@ -325,6 +326,21 @@ def imaml_solves_its_linear_system_exactly():
     expected = torch.linalg.solve(eye + a / strength, residual(phi, tasks)).mean(0)
     yield vmap(algorithm.adapt, (None, 0))({"p": theta}, tasks.support), {"p": phi}
     yield gradient(algorithm, {"p": theta}, tasks)[0], {"p": expected}
+
+
+@law
+def imaml_goes_no_further_than_the_curvature_is_positive():
+    """What conjugate gradients have found before the first direction without curvature; 0 if there is none."""
+    for diagonal, b, expected in (
+        ([1.0, -2.5], [0.65, 0.7], 1.0),  # I + H / 2 has the eigenvalues 1.5 and -0.25
+        ([-3.0, -3.0], [0.65, 1.54], 0.0),
+        ([1.0, 3.0], [0.0, 0.0], 0.0),
+    ):
+        matrix, b = 1 + torch.tensor(diagonal, dtype=F64) / 2, torch.tensor(b, dtype=F64)
+        first = b * (b @ b) / (b @ (matrix * b)) if expected else torch.zeros_like(b)
+        for steps in (1, 2, 10):
+            found = conjugate_gradients(lambda v, m=matrix: {"p": m * v["p"]}, {"p": b}, steps)
+            yield 1 + found["p"], 1 + first
 
 
 @law

@@ -61,15 +61,21 @@ def imaml(
 
 
 def conjugate_gradients(matrix: Callable[[Params], Params], b: Params, steps: int) -> Params:
-    """x with matrix(x) = b, after ``steps`` steps from 0; where the curvature is not positive x stays as it is."""
+    """x with matrix(x) = b, after ``steps`` steps from 0; it stays as it is from a direction without curvature on.
+
+    Where that is the first direction, phi is at no minimum and has no derivative: such a task says nothing.
+    """
     x, residual, direction = zeros_like(b), b, b
     size = dot(b, b)
+    going = size > 0
     for _ in range(steps):
         image = matrix(direction)
-        rate = ratio(size, dot(direction, image))
+        curvature = dot(direction, image)
+        going = going & (curvature > 0)
+        rate = torch.where(going, size / torch.where(going, curvature, 1), 0)
         x, residual = along(x, rate, direction), along(residual, -rate, image)
         before, size = size, dot(residual, residual)
-        direction = along(residual, ratio(size, before), direction)
+        direction = along(residual, size / torch.where(before > 0, before, 1), direction)
     return x
 
 
@@ -79,8 +85,3 @@ def along(a: Params, rate: Tensor, b: Params) -> Params:
 
 def dot(a: Params, b: Params) -> Tensor:
     return torch.stack(leaves(map_leaves(lambda x, y: (x * y).sum(), a, b))).sum()
-
-
-def ratio(a: Tensor, b: Tensor) -> Tensor:
-    """a / b, and 0 where b is not positive."""
-    return torch.where(b > 0, a / torch.where(b > 0, b, 1), 0)
