@@ -9,6 +9,7 @@ from .data.published import COUNTS, EACH
 Broken = Iterator[tuple[str, str]]
 IMAGES = {"omniglot": DRAWINGS, "glyphs": DRAWINGS, "mini_imagenet": EACH, "cifar_fs": EACH}  # of a class, at most
 LANGUAGES = {"udhr", "markov"}  # sources of passages of symbols
+PROTOTYPES = {"protonet", "proto_maml", "proto_mamlpp"}  # a class is the mean of its examples
 LARGEST_TABLE = 2**16  # probabilities of a Markov chain
 ROTATIONS = 4
 GROUPS = 8  # of `fmaml.nn.models`, which a config check must not import; a test holds the two together
@@ -88,6 +89,12 @@ def small_enough_tables(config: dict[str, Any]) -> Broken:
         yield "data.symbols", f"a chain of order {data['order']} needs a table too large; give at most {most}"
 
 
+def classes_to_compare(config: dict[str, Any]) -> Broken:
+    name, data = config["algorithm"]["name"], config["data"]["name"]
+    if (name in PROTOTYPES and data in LANGUAGES | {"sinusoid"}) or (name == "r2d2" and data in LANGUAGES):
+        yield "algorithm.name", f"it compares classes, and data.name = {data} has none; give maml"
+
+
 def baseline_has_its_settings(config: dict[str, Any]) -> Broken:
     algorithm = config["algorithm"]
     if config["train"]["baseline"] and not {"inner_lr", "steps"} <= algorithm.keys():
@@ -116,6 +123,7 @@ RULES: list[Callable[[dict[str, Any]], Broken]] = [
     the_model_reads_the_data,
     images_for_conv4,
     small_enough_tables,
+    classes_to_compare,
     baseline_has_its_settings,
     minibatches_have_their_examples,
 ]

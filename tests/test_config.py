@@ -309,6 +309,7 @@ def test_keys_that_were_typed_and_slips_are_never_left_out(write):
 
 # Rules over several settings
 
+SINUSOID = ["data.name=sinusoid", "model.name=mlp"]
 REPTILE = ["algorithm.name=reptile", "algorithm.minibatch=2"]
 
 
@@ -327,6 +328,12 @@ REPTILE = ["algorithm.name=reptile", "algorithm.minibatch=2"]
         (["data.name=glyphs", "data.ways=[8, 3]"], "data.ways", "from its least to its greatest; give [3, 8]"),
         (["data.name=folder", "data.root=x", "data.fractions=[0.5, 0.5, 0.5]"], "data.fractions", "add up to 1"),
         (["algorithm.name=protonet", "train.baseline=true"], "train.baseline", "protonet has none"),
+        (
+            ["algorithm.name=protonet", *SINUSOID],
+            "algorithm.name",
+            "compares classes, and data.name = sinusoid has none",
+        ),
+        (["algorithm.name=r2d2", *MARKOV], "algorithm.name", "compares classes, and data.name = markov has none"),
         ([*REPTILE, "data.shots=[1, 3]"], "algorithm.minibatch", "data.ways or data.shots is a range; give null"),
         ([*REPTILE, "algorithm.minibatch=6"], "algorithm.minibatch", "a support set has 5 examples; give at most 5"),
         (["model.norm=group", "model.width=12"], "model.width", 'norm = "group" needs a multiple of 8'),

@@ -158,7 +158,7 @@ def test_every_experiment_trains(path, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (["algorithm.name=protonet", "algorithm.head=layer3"], "protonet: protonet: it compares classes"),
+        (["algorithm.name=protonet"], '"protonet": it compares classes, and data.name = sinusoid has none; give maml'),
         (["algorithm.name=anil"], "anil: only = ['head.*']: no parameter is named like 'head.*'; there are ['layer1.w"),
     ],
 )
