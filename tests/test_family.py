@@ -838,6 +838,12 @@ def test_minibatches_are_fair(n, size):
     assert len(set(seen[:n])) == n
 
 
+@pytest.mark.parametrize("size", [0, 6])
+def test_minibatches_of_none_or_more_than_all(size):
+    with pytest.raises(ValueError, match=rf"minibatch = {size}: the support set has 5 examples; give 1 to 5"):
+        next(minibatches(Batch(torch.arange(5), torch.arange(5)), size))
+
+
 def test_minibatches_mix_the_classes():
     labels = torch.arange(5).repeat_interleave(10)
     first = next(minibatches(Batch(labels, labels), 5))

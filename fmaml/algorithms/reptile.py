@@ -51,6 +51,8 @@ def reptile(
 def minibatches(batch: Batch, size: int | None) -> Iterator[Batch]:
     """Without end, ``size`` examples at a time; each comes once before any comes again, neighbours far apart."""
     n = len(batch.y)
+    if size is not None and not 0 < size <= n:
+        raise ValueError(f"minibatch = {size}: the support set has {n} examples; give 1 to {n}, or None for all")
     stride = next(s for s in count(max(1, round(GOLDEN * n))) if gcd(s, n) == 1)
     for first in count(0, size or n):
         rows = [(first + i) * stride % n for i in range(size or n)]
