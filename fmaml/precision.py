@@ -5,8 +5,8 @@
 Where rounding puts a rectifier on its other side, a gradient changes at once, and inner steps and batch norm enlarge
 that: bf16's meta-gradient of conv4 (32 filters, first parameters, glyphs, 5-way 1-shot, one step of 0.4) was 72 % off
 float32's, at a cosine of 0.76. In accuracy it cost nothing that could be told: `experiments/algorithms/maml.yaml`
-reached 89.64 +- 0.67 % on unseen characters after one inner step in bf16 (an Intel Xeon, one thread), and 89.85 +-
-0.69 % in float32 (an AMD EPYC). What tf32 costs nobody has measured.
+reached 89.64 +- 0.67 % on unseen characters after one inner step in bf16, and 90.09 +- 0.64 % in float32 (one thread of
+an Intel Xeon). What tf32 costs nobody has measured.
 """
 
 from typing import Literal

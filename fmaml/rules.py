@@ -106,10 +106,11 @@ def minibatches_have_their_examples(config: dict[str, Any]) -> Broken:
     data, size = config["data"], config["algorithm"].get("minibatch")
     if size is None:
         return
-    ways = max(greatest(data.get("ways", 1)), data.get("train_ways") or 0)
     if any(isinstance(data.get(key), list) for key in ("ways", "shots")):
         yield "algorithm.minibatch", "it takes tasks of one size, and data.ways or data.shots is a range; give null"
-    elif size > (most := ways * data["shots"]):
+        return
+    ways = data.get("ways", 1)
+    if size > (most := min(ways, data.get("train_ways") or ways) * data["shots"]):
         yield "algorithm.minibatch", f"a support set has {most} examples; give at most {most}, or null for all"
 
 

@@ -336,6 +336,7 @@ REPTILE = ["algorithm.name=reptile", "algorithm.minibatch=2"]
         (["algorithm.name=r2d2", *MARKOV], "algorithm.name", "compares classes, and data.name = markov has none"),
         ([*REPTILE, "data.shots=[1, 3]"], "algorithm.minibatch", "data.ways or data.shots is a range; give null"),
         ([*REPTILE, "algorithm.minibatch=6"], "algorithm.minibatch", "a support set has 5 examples; give at most 5"),
+        ([*REPTILE, "algorithm.minibatch=6", "data.train_ways=20"], "algorithm.minibatch", "has 5 examples"),
         (["model.norm=group", "model.width=12"], "model.width", 'norm = "group" needs a multiple of 8'),
         ([*MARKOV, "model.heads=3"], "model.width", "model.heads = 3 must divide it"),
         ([*MARKOV, "model.name=conv4"], "model.name", "data.name = markov gives passages of symbols; give transformer"),

@@ -535,7 +535,7 @@ def any_inner_optimizer_walks_as_torch_optim_does():
 
 @law
 def every_walk_takes_any_inner_optimizer_by_name_and_those_without_learnt_rates_as_an_object():
-    """By its name it is the optimizer of that name; where maps, rates and contexts begin as nothing, it is MAML."""
+    """By its name it is the optimizer of that name; where maps and rates begin as nothing, it is MAML."""
     model, loss_fn, params, tasks = images()
     support = take(tasks, 0).support
     for name in BY_NAME:
@@ -681,6 +681,14 @@ def test_the_mask_of_mamlpp_holds_its_norms_too(norms_by_step):
     theta = map_leaves(lambda p: p + 0.01 * torch.rand_like(p), algorithm.init(params))
     phi = algorithm.adapt(theta, take(tasks, 0).support)
     assert {name for name in phi if not torch.equal(phi[name], theta["params"][name])} == {"head.weight", "head.bias"}
+
+
+def test_norms_by_step_are_those_inside_blocks_too():
+    model = fmaml.transformer(inputs=(6,), outputs=5, width=8, heads=2, layers=1)
+    params = model.init(torch.Generator().manual_seed(0))
+    norms = fmaml.mamlpp(fmaml.supervised(model.apply, fmaml.bits), inner_lr=LR, steps=2).init(params)["norms"]
+    assert set(norms) == {n for n in params if n.split(".")[-2].startswith("norm")}
+    assert "block1.norm1.weight" in norms
 
 
 def test_mamlpp_says_which_patterns_leave_nothing():
