@@ -210,7 +210,8 @@ def test_ls_lists_every_experiment_and_name_and_setting(told):
     assert f"measured: {anil['ours']}\n  costs: {anil['costs']}\n  by: fmaml run algorithms/anil, 5-way" in algorithms
     assert f"when to use it: {anil['when']}" in algorithms
     (row,) = [line for line in algorithms.splitlines() if line.startswith("  algorithms/anil ")]
-    assert row.split()[1] == anil["ours"].split()[0]
+    costs = anil["costs"].split()
+    assert row.split()[1:6] == [anil["ours"].split()[0], "%", costs[0], costs[3], costs[8]]
     assert row.endswith(anil["when"])
     experiments = told("ls", "experiments")[1]
     assert experiments.index("  omniglot ") < experiments.index("  paper/")
