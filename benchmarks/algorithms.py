@@ -23,10 +23,11 @@ import torch
 from costs import REFERENCE, measure
 from drawing import picture
 
-from fmaml import shipped
-from fmaml.pictures import Curves, save_figure
-from fmaml.runtime import environment
-from fmaml.strict_yaml import parse
+from fmaml.config import packaged
+from fmaml.config.strict_yaml import parse
+from fmaml.data.pictures import save_figure
+from fmaml.run.curves import Curves
+from fmaml.run.environment import environment
 
 SHOWN = (0, 1, 2, 3, 5, 10)  # inner steps that have a column
 FOLDER = "algorithms/"  # of the experiments
@@ -35,7 +36,7 @@ FOLDER = "algorithms/"  # of the experiments
 def main() -> int:
     args = arguments()
     overrides = [word for word in args.words if "=" in word]
-    known = [name.removeprefix(FOLDER) for name in shipped.names() if name.startswith(FOLDER)]
+    known = [name.removeprefix(FOLDER) for name in packaged.names() if name.startswith(FOLDER)]
     names = [word for word in args.words if "=" not in word] or known
     if unknown := set(names) - set(known):
         sys.exit(f"no such algorithm: {', '.join(sorted(unknown))}; there are {', '.join(known)}")

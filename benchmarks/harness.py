@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from fmaml.runtime import environment, keep_freed_memory, pick_device
+from fmaml.run.environment import environment, pick_device
+from fmaml.run.memory import keep_freed_memory
 
 Run = Callable[[], Any]
 Samples = dict[str, list[float]]  # name of a run -> seconds, one a round

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import torch
 
 import fmaml
-from fmaml.data.glyphs import glyphs
-from fmaml.data.sinusoid import sinusoid
+from fmaml.data.sources.glyphs import glyphs
+from fmaml.data.sources.sinusoid import sinusoid
 from fmaml.losses import Apply, Criterion
 from fmaml.types import Algorithm, Batch, LossFn, Model, Params, Task
 

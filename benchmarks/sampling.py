@@ -12,10 +12,10 @@ from itertools import count
 from harness import Bench, ratio, shown
 
 import fmaml
-from fmaml.build import build
-from fmaml.config import load
+from fmaml.config.load import load
 from fmaml.errors import UserError
-from fmaml.run import initial
+from fmaml.run.build import build
+from fmaml.run.run import initial
 
 SOURCES = {  # what to call it -> the experiment, and what to change in it
     "sinusoid": ["sinusoid"],

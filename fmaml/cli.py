@@ -104,7 +104,7 @@ def run(argv: list[str]) -> int | None:
     if args.resume and not args.out:
         raise UserError("--resume: go on with which run? Name its folder by --out DIR")
 
-    from .config import load
+    from .config.load import load
 
     config = load(args.experiment, args.overrides, note)
     return start(config, device=args.device, out=args.out, dry_run=args.dry_run, resume=args.resume)
@@ -122,19 +122,19 @@ def resume(argv: list[str]) -> int | None:
             f"{folder}: no run to go on with: it holds no config.yaml; name a folder that a run has written"
         )
 
-    from .config import load
-    from .folder import saved_device
+    from .config.load import load
+    from .run.store.run_folder import saved_device
 
     config = load(str(folder / "config.yaml"), args.overrides, note)
     return start(config, device=args.device or saved_device(folder), out=args.folder, dry_run=False, resume=True)
 
 
 def start(config: dict[str, Any], *, out: str | None, resume: bool, **options: Any) -> int:
-    from .folder import check_early
+    from .run.store.run_folder import check_early
 
     check_early(out, resume)
 
-    from .run import run as run_experiment  # only now: it imports torch
+    from .run.run import run as run_experiment  # only now: it imports torch
 
     return run_experiment(config, out=out, resume=resume, **options)
 
@@ -144,7 +144,7 @@ def show(argv: list[str]) -> None:
     takes_experiment(parser)
     args = parse(parser, argv)
 
-    from .config import dump, load
+    from .config.load import dump, load
 
     print(dump(load(args.experiment, args.overrides, note)), end="")
 
@@ -154,7 +154,7 @@ def ls(argv: list[str]) -> None:
     parser.add_argument("section", nargs="?", help="list the settings of this section, such as model, for each name")
     args = parse(parser, argv)
 
-    from .catalogue import overview, section
+    from .config.catalogue import overview, section
 
     print(section(args.section) if args.section else overview())
 

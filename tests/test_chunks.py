@@ -8,18 +8,17 @@ import textwrap
 import pytest
 import torch
 
-from fmaml.build import build
-from fmaml.chunks import Chunks
-from fmaml.config import load
+from fmaml.config.load import load
 from fmaml.errors import RunFailed
-from fmaml.levers import training_step
-from fmaml.memory import out_of_memory
 from fmaml.outer import init_state
+from fmaml.run.build import build
+from fmaml.run.memory import out_of_memory
+from fmaml.run.step import Chunks, training_step
 
 REAL = """
     import json, resource
     import torch, fmaml
-    from fmaml.chunks import Chunks
+    from fmaml.run.step import Chunks
     from fmaml.tree import global_norm, map_leaves
 
     torch.set_num_threads(1)
@@ -85,7 +84,7 @@ def test_a_loop_has_nothing_to_halve(monkeypatch):
         sizes.append(chunk_size)
         raise MemoryError
 
-    monkeypatch.setattr("fmaml.levers.meta_step", never)
+    monkeypatch.setattr("fmaml.run.step.meta_step", never)
     experiment = build(load("sinusoid", []), torch.device("cpu"))
     theta = experiment.model.init(torch.Generator().manual_seed(0))
     options = {"meta_steps": 1, "chunk_size": None, "compile": False}

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from fmaml import shipped
 from fmaml.cli import main
-from fmaml.config import load
+from fmaml.config import packaged
+from fmaml.config.load import load
 from fmaml.errors import UserError
 
 QUICK = [
@@ -37,19 +37,19 @@ def told(capsys):
 
 @pytest.fixture
 def ran(monkeypatch):
-    """Puts a recorder in the place of `fmaml.run`, which would train."""
+    """Puts a recorder in the place of `fmaml.run.run`, which would train."""
     calls = []
 
     def run(config, **options):
         calls.append((config, options))
         return 0
 
-    monkeypatch.setitem(sys.modules, "fmaml.run", SimpleNamespace(run=run))
+    monkeypatch.setitem(sys.modules, "fmaml.run.run", SimpleNamespace(run=run))
     return calls
 
 
 def shell(*argv: str, code: str = "from fmaml.cli import main; sys.exit(main(sys.argv[1:]))", **options):
-    environment = {**os.environ, "PYTHONPATH": str(shipped.HERE.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(packaged.FOLDER.parent.parent)}
     return subprocess.run(
         [sys.executable, "-c", f"import sys; {code}", *argv],
         capture_output=True,
@@ -113,7 +113,7 @@ def test_run_hands_over_the_config_and_the_options_wherever_they_stand(told, ran
 def test_run_returns_what_the_run_returns_and_has_defaults(told, monkeypatch):
     seen = {}
     monkeypatch.setitem(
-        sys.modules, "fmaml.run", SimpleNamespace(run=lambda config, **options: seen.update(options) or 5)
+        sys.modules, "fmaml.run.run", SimpleNamespace(run=lambda config, **options: seen.update(options) or 5)
     )
     assert told("run", "omniglot")[0] == 5
     assert seen == {"device": "auto", "out": None, "dry_run": False, "resume": False}
@@ -199,14 +199,14 @@ def test_a_path_as_in_a_checkout_finds_the_experiment_that_came_along(told, monk
 
 def test_ls_lists_every_experiment_and_name_and_setting(told):
     _, out, _ = told("ls")
-    for name in [*shipped.names(), "glyphs", "conv4", "maml", "adamw"]:
+    for name in [*packaged.names(), "glyphs", "conv4", "maml", "adamw"]:
         assert f"\n  {name} " in out
     _, out, _ = told("ls", "optimizers")
     assert "optimizer.name: momentum" in out
     assert "decay     a number, 0 or more and below 1 (default 0.9)" in out
     assert "lr  a number, above 0 (required)" in out
     assert "meta_batch" in told("ls", "train")[1]
-    algorithms, anil = told("ls", "algorithms")[1], shipped.header("algorithms/anil")
+    algorithms, anil = told("ls", "algorithms")[1], packaged.header("algorithms/anil")
     assert f"measured: {anil['ours']}\n  costs: {anil['costs']}\n  by: fmaml run algorithms/anil, 5-way" in algorithms
     assert f"when to use it: {anil['when']}" in algorithms
     (row,) = [line for line in algorithms.splitlines() if line.startswith("  algorithms/anil ")]
@@ -221,14 +221,14 @@ def test_an_interrupt_ends_quietly_with_130(told, monkeypatch):
     def run(config, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(sys.modules, "fmaml.run", SimpleNamespace(run=run))
+    monkeypatch.setitem(sys.modules, "fmaml.run.run", SimpleNamespace(run=run))
     assert told("run", "omniglot") == (130, "", [])
 
 
 def test_a_reader_that_leaves_early_is_no_fault():
     read, write = os.pipe()
     os.close(read)
-    environment = {**os.environ, "PYTHONPATH": str(shipped.HERE.parent), "PYTHONUNBUFFERED": ""}
+    environment = {**os.environ, "PYTHONPATH": str(packaged.FOLDER.parent.parent), "PYTHONUNBUFFERED": ""}
     ended = subprocess.run(
         [sys.executable, "-m", "fmaml", "ls"],
         stdout=write,

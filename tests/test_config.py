@@ -14,14 +14,14 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from fmaml import rules, shipped
-from fmaml.build import NAMELESS, TABLE
-from fmaml.check import TOP, known_settings
-from fmaml.config import dump, load
+from fmaml.config import cross_checks, packaged
+from fmaml.config.load import dump, load
+from fmaml.config.registry import NAMELESS, TABLE
+from fmaml.config.signature import words
+from fmaml.config.strict_yaml import parse
+from fmaml.config.validate import TOP, known_settings
 from fmaml.errors import UserError
 from fmaml.ranges import Count, Decay, Natural, NonNegative, OneOrTwo, Rate, Unit, Ways
-from fmaml.schema import words
-from fmaml.strict_yaml import parse
 
 EXAMPLE = """\
 data: {name: omniglot, ways: 5}
@@ -69,7 +69,7 @@ def test_defaults_are_filled_in_and_sections_stand_in_a_fixed_order(write):
 @pytest.mark.parametrize(
     ("experiment", "override"),
     [
-        *product(shipped.names(), ["seed=7", "name=1e-3x", "optimizer.lr=1e-12"]),
+        *product(packaged.names(), ["seed=7", "name=1e-3x", "optimizer.lr=1e-12"]),
         ("omniglot", "data.root='on'"),
         ("omniglot", "data.root=~"),
     ],
@@ -213,7 +213,7 @@ def test_every_wrong_value_of_every_key_is_named(write, choice, key, kind):
 
 @pytest.mark.parametrize(("choice", "key", "kind"), EVERY_KEY)
 def test_every_right_value_of_every_key_is_taken(write, choice, key, kind, monkeypatch):
-    monkeypatch.setattr("fmaml.config.RULES", [])  # they bind several keys
+    monkeypatch.setattr("fmaml.config.load.RULES", [])  # they bind several keys
     path = write(EXAMPLE)
     for text, value in right_values(kind).items():
         found = put(load(path, [*choice, *SMALL, f"{key}={text}"]), key)
@@ -373,7 +373,7 @@ def test_the_rules_stop_at_their_bounds(write, overrides):
 def test_the_rule_on_groups_knows_the_number_of_groups():
     from fmaml.nn import models
 
-    assert models.GROUPS == rules.GROUPS
+    assert models.GROUPS == cross_checks.GROUPS
 
 
 # Files that are not an experiment
@@ -468,7 +468,7 @@ VALUES = st.recursive(
     SCALARS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
 )
-SHIPPED = {name: shipped.folder().joinpath(f"{name}.yaml").read_text(encoding="utf-8") for name in shipped.names()}
+SHIPPED = {name: packaged.FOLDER.joinpath(f"{name}.yaml").read_text(encoding="utf-8") for name in packaged.names()}
 
 
 @pytest.fixture(scope="module")

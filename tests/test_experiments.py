@@ -1,16 +1,17 @@
 """The experiments that travel with fmaml: each loads, builds, and says of itself what a reader needs."""
 
 import configparser
+from pathlib import Path
 
 import pytest
 
 import fmaml
-from fmaml import shipped
-from fmaml.build import TABLE
-from fmaml.config import load
-from fmaml.strict_yaml import parse
+from fmaml.config import packaged
+from fmaml.config.load import load
+from fmaml.config.registry import TABLE
+from fmaml.config.strict_yaml import parse
 
-NAMES = shipped.names()
+NAMES = packaged.names()
 OMNIGLOT = [name for name in NAMES if "omniglot" in name]
 LANGUAGES = ["languages", "markov"]
 HEADER = ["command", "published", "ours", "hardware", "time", "commit"]
@@ -29,7 +30,7 @@ HYPERPARAMETERS = {  # the same, appendix A.1: inner_lr, steps, meta_batch, step
 
 
 def text(name: str) -> str:
-    return (shipped.folder() / f"{name}.yaml").read_text(encoding="utf-8")
+    return (packaged.FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def task(name: str) -> str:
@@ -46,7 +47,7 @@ def test_the_four_omniglot_tasks_are_there_as_published_and_for_a_small_machine(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_header_tells_what_it_is_how_to_run_it_and_what_to_expect(name):
-    found = shipped.header(name)
+    found = packaged.header(name)
     assert [key for key in HEADER if not found.get(key)] == []
     assert found["command"] == f"fmaml run {name}"
 
@@ -55,7 +56,7 @@ def test_the_header_tells_what_it_is_how_to_run_it_and_what_to_expect(name):
 def test_the_header_of_an_omniglot_task_names_it_and_the_published_number(name):
     assert f"published   {PUBLISHED[task(name)]}" in text(name)
     ways, shots = task(name).rstrip("s").split("w")
-    assert shipped.headline(name).startswith(f"{ways}-way {shots}-shot ")
+    assert packaged.headline(name).startswith(f"{ways}-way {shots}-shot ")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -119,30 +120,22 @@ def test_one_problem_and_one_budget_for_all_algorithms(name):
 
 def test_the_wheel_takes_every_folder_of_experiments_along():
     setup = configparser.ConfigParser()
-    if not setup.read(shipped.HERE.parent / "setup.cfg"):
-        pytest.skip("installed: there is no setup.cfg to read")
+    assert setup.read(packaged.FOLDER.parent.parent / "setup.cfg")
     for name in NAMES:
         package = ".".join(["fmaml.experiments", *name.split("/")[:-1]])
-        assert package in setup["options"]["packages"].split()
         assert setup["options.package_data"][package] == "*.yaml"
 
 
-@pytest.mark.parametrize("installed", [True, False])
-def test_an_installed_fmaml_and_a_checkout_find_their_own(tmp_path, monkeypatch, installed):
-    package = tmp_path / "fmaml"
-    folder = (package if installed else tmp_path) / "experiments" / "paper"
-    folder.mkdir(parents=True)
-    (folder / "some.yaml").write_text("# Some\n")
-    monkeypatch.setattr(shipped, "HERE", package)
-    assert shipped.names() == ["paper/some"]
-    assert shipped.headline("paper/some") == "Some"
+def test_the_package_links_to_the_experiments_at_the_top():
+    assert packaged.FOLDER.is_symlink()
+    assert packaged.FOLDER.resolve() == Path(__file__).parent.parent / "experiments"
 
 
 @pytest.mark.parametrize("name", sorted({*NAMES} - {*LANGUAGES}))
 def test_each_builds_what_it_says(name):
     import torch
 
-    from fmaml.build import build
+    from fmaml.run.build import build
 
     config = load(name, ["data.name=glyphs", "data.rotate=[]"])
     experiment = build(config, torch.device("cpu"))
@@ -158,7 +151,7 @@ def test_each_builds_what_it_says(name):
 def test_the_languages_build_what_they_say(name):
     import torch
 
-    from fmaml.build import build
+    from fmaml.run.build import build
 
     config = load(name, ["data={name: markov}", "model={name: transformer, width: 8}"])
     experiment = build(config, torch.device("cpu"))
@@ -168,7 +161,7 @@ def test_the_languages_build_what_they_say(name):
 
 
 def test_no_training_at_all_still_builds_an_optimizer():
-    from fmaml.build import optimizer
+    from fmaml.run.build import optimizer
 
     assert optimizer(load("omniglot", ["train.schedule=cosine", "train.meta_steps=0"]))
 
@@ -185,7 +178,7 @@ def test_no_training_at_all_still_builds_an_optimizer():
 def test_schedule_and_clip_shape_the_outer_optimizer(overrides, steps):
     import torch
 
-    from fmaml.build import optimizer
+    from fmaml.run.build import optimizer
 
     config = load("omniglot", ["optimizer={name: sgd, lr: 0.1}", "train.meta_steps=3", *overrides])
     outer = optimizer(config)

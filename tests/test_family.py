@@ -26,8 +26,8 @@ import fmaml
 from fmaml import Batch, Task
 from fmaml.algorithms.imaml import conjugate_gradients
 from fmaml.algorithms.reptile import minibatches
-from fmaml.build import TABLE
-from fmaml.linear import cosines
+from fmaml.config.registry import TABLE
+from fmaml.head import cosines
 from fmaml.tree import leaves, map_leaves, take
 
 LR, STEPS, DIM = 0.3, 4, 5

@@ -6,8 +6,8 @@ from torch.func import grad
 
 import fmaml
 from fmaml.algorithms.joint import joint
-from fmaml.build import baseline, build
-from fmaml.config import load
+from fmaml.config.load import load
+from fmaml.run.build import baseline, build
 from fmaml.tree import map_leaves, take
 
 

@@ -5,7 +5,7 @@ import torch
 from problems import image_tasks, relative
 
 import fmaml
-from fmaml.precision import lowered, set_precision
+from fmaml.run.precision import lowered, set_precision
 from fmaml.tree import map_leaves
 
 CPU = torch.device("cpu")

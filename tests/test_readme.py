@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import fmaml
-from fmaml import shipped
-from fmaml.build import TABLE
-from fmaml.checkpoint import load_params
+from fmaml.config import packaged
+from fmaml.config.registry import TABLE
+from fmaml.run.store.checkpoint_format import load_params
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -38,7 +38,7 @@ def test_an_algorithm_of_ones_own_is_one_file_and_one_word(tmp_path):
     for file in ("README.md", "pyproject.toml"):
         shutil.copy(top / file, tmp_path)
     (tmp_path / "fmaml/algorithms/alpha_maml.py").write_text(example, encoding="utf-8")
-    table = tmp_path / "fmaml/build.py"
+    table = tmp_path / "fmaml/config/registry.py"
     table.write_text(table.read_text().replace('"algorithm": {', '"algorithm": {' + entry), encoding="utf-8")
 
     def python(*arguments: str) -> str:
@@ -69,9 +69,9 @@ def test_the_tables_of_algorithms_say_what_the_headers_of_their_experiments_say(
     cells = [(name, [cell.strip() for cell in row.split("|")]) for name, row in rows]
     measured = {name: row for name, row in cells if len(row) == 10}
     when = {name: row[-1] for name, row in cells if len(row) == 3}
-    assert set(measured) == set(when) == {p.stem for p in (shipped.folder() / "algorithms").glob("*.yaml")}
+    assert set(measured) == set(when) == {p.stem for p in (packaged.FOLDER / "algorithms").glob("*.yaml")}
     for name, (*scores, steps, time, _, memory) in measured.items():
-        found, last = shipped.header(f"algorithms/{name}"), [score for score in scores if score][-1]
+        found, last = packaged.header(f"algorithms/{name}"), [score for score in scores if score][-1]
         assert found["ours"].startswith(last.replace("±", "+-") + " % transductive")
         assert found["costs"].startswith(f"{steps} inner step")
         assert f", {time} times the time and {memory} times the memory of " in found["costs"]

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 import fmaml
-from fmaml.checkpoint import load_params
 from fmaml.cli import main
+from fmaml.run.store.checkpoint_format import load_params
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 CHARACTERS = ["data.name=glyphs", "model.width=8"]
@@ -235,7 +235,7 @@ def test_missing_data_is_refused(tmp_path, capsys):
 def test_missing_data_without_a_network(tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("FMAML_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("fmaml.data.omniglot.URL", "http://127.0.0.1:9/")
+    monkeypatch.setattr("fmaml.data.sources.omniglot.URL", "http://127.0.0.1:9/")
     message = refusal(capsys, "data.name=omniglot", "--out", str(tmp_path / "out"))
     assert "data.name=glyphs" in message
     assert not (tmp_path / "out").exists()
@@ -316,9 +316,9 @@ def test_a_score_that_diverges_is_null_and_drawn_as_nothing(tmp_path):
 
 @pytest.mark.parametrize("place", ["used", "file", "below a file", "held"])
 def test_out_is_looked_at_before_data_are_read(tmp_path, capsys, monkeypatch, place):
-    from fmaml.lock import locked
+    from fmaml.run.store.run_lock import locked
 
-    monkeypatch.setattr("fmaml.run.build", lambda *_: pytest.fail("data were read"))
+    monkeypatch.setattr("fmaml.run.run.build", lambda *_: pytest.fail("data were read"))
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "notes.txt").write_text("mine")
     (tmp_path / "held").mkdir()

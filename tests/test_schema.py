@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 
 import pytest
 
-from fmaml.build import NAMELESS, TABLE
-from fmaml.check import valid
+from fmaml.config.registry import NAMELESS, TABLE
+from fmaml.config.signature import GIVEN, REQUIRED, Setting, definition, settings, summary, words
+from fmaml.config.validate import valid
 from fmaml.ranges import Count, Decay, Natural, Rate, Unit
-from fmaml.schema import GIVEN, REQUIRED, Setting, definition, settings, summary, words
 
 TARGETS = [target for names in TABLE.values() for target in names.values()] + list(NAMELESS.values())
 BY_CODE = {"loss_fn", "apply"}  # parameters that no setting supplies, besides GIVEN

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from fmaml.build import build
-from fmaml.config import load
+from fmaml.config.load import load
 from fmaml.losses import transductive
-from fmaml.train import at_once, batches, scores
+from fmaml.run.build import build
+from fmaml.run.train import at_once, batches, scores
 
 CPU = torch.device("cpu")
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..head import cosines
 from ..inner import select
-from ..linear import cosines
 from ..ranges import Natural, Rate
 from ..tree import leaves
 from ..types import Algorithm, LossFn, Optimizer, Params

@@ -10,8 +10,8 @@ with a scale and a shift for each channel. Both are other values of that layer's
 import torch
 from torch import Tensor
 
+from ..head import cosines
 from ..inner import trajectory
-from ..linear import cosines
 from ..ranges import Count, Natural, Rate, Rule
 from ..types import Algorithm, Batch, LossFn, Optimizer, Params
 from ..unroll import stepping, unrolled

@@ -5,7 +5,7 @@ W_k = 2 c_k, b_k = -|c_k|^2, c_k the mean feature of class k;    then phi_i by `
 The meta-gradient passes through the prototypes as well.
 """
 
-from ..linear import outputs_of, prototypes
+from ..head import outputs_of, prototypes
 from ..losses import Apply
 from ..ranges import Natural, Rate, Rule
 from ..types import Algorithm, Batch, LossFn, Optimizer, Params

@@ -8,8 +8,8 @@ Outer loop:                  sum_k w_k L(phi_ik, D_i^ts), whose weight moves to 
 from typing import Any
 
 from ..anneal import multi_step
+from ..head import outputs_of, prototypes
 from ..inner import descent_by_step
-from ..linear import outputs_of, prototypes
 from ..losses import Apply
 from ..ranges import Count, Natural, Rate, Rule
 from ..tree import map_leaves

@@ -7,7 +7,7 @@ Equation 8:    -|f(x) - c_k|^2 = 2 c_k' f(x) - |c_k|^2 + what is the same for al
 
 from functools import partial
 
-from ..linear import outputs_of, prototypes
+from ..head import outputs_of, prototypes
 from ..losses import Apply
 from ..outer import query_loss
 from ..types import Algorithm, Batch, LossFn, Params

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..linear import features, labels, outputs_of, with_head
+from ..head import features, labels, outputs_of, with_head
 from ..losses import Apply
 from ..outer import query_loss
 from ..ranges import Rate

@@ -9,8 +9,8 @@ from torch import Tensor
 from ..errors import UserError
 from ..losses import IGNORED, Apply, accuracy, cross_entropy
 from ..types import Batch, Params, Task
-from .bits import fold, task_keys
 from .ragged import Size, among, bounds, in_words, real, thin
+from .rng import fold, task_keys
 from .source import ACCURACY, Source
 
 
@@ -133,7 +133,7 @@ def episodes(
 
 def show(folder: Path, tasks: list[Task], phis: list[list[Params]], apply: Apply) -> None:
     """task.png: the first task, and what was predicted for it after the last inner step."""
-    from ..pictures import image_task, save_figure  # only now: matplotlib takes half a second
+    from .pictures import image_task, save_figure  # only now: matplotlib takes half a second
 
     (support, query), phi = tasks[0], phis[0][-1]
     ways = int(query.y.max()) + 1

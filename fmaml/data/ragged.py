@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..losses import IGNORED, Criterion
 from ..types import Batch, Task
-from .bits import fold, uniform
+from .rng import fold, uniform
 
 Size = int | tuple[int, int] | list[int]  # a number, or its least and greatest
 SIZES = -1  # the slot of a task's key that its sizes are drawn from; those of `sample_episodes` count from 0

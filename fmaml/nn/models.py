@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ..ranges import Count
 from ..types import Model, Params
-from .layout import channels_last, vmapped
+from .fast.layout import channels_last, vmapped
 from .ops import batch_norm, group_norm, layer_norm
 
 GROUPS = 8  # channels are normalised in this many groups by norm="group"

@@ -6,8 +6,8 @@ Layout is channels first: images are [n, channels, height, width].
 from torch import Tensor
 from torch.nn import functional as F
 
-from .layout import LARGE, pays, vmapped
-from .norm import batch_norm_of_tasks
+from .fast.batch_norm import batch_norm_of_tasks
+from .fast.layout import LARGE, pays, vmapped
 
 
 def batch_norm(x: Tensor, scale: Tensor, shift: Tensor, eps: float = 1e-5) -> Tensor:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fmaml.data.bits import SPLITS, fold, task_keys, uniform
+from fmaml.data.rng import SPLITS, fold, task_keys, uniform
 
 CPU = torch.device("cpu")
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save
 
-from fmaml import durable
-from fmaml.data.cache import cached, cached_all, digest, fingerprint
+from fmaml import atomic_files
+from fmaml.data.files.cache import cached, cached_all, digest, fingerprint
 
 TENSOR = torch.arange(2000, dtype=torch.int64).to(torch.uint8).view(20, 100)
 
@@ -93,14 +93,14 @@ def test_a_folder_that_cannot_be_written_costs_one_line(tmp_path, capsys):
 @pytest.mark.parametrize("point", ["fsync", "replace"])
 def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch, point):
     path = tmp_path / "name"
-    durable.write_durably(path, b"old")
+    atomic_files.write_durably(path, b"old")
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(durable.os, point, full)
+    monkeypatch.setattr(atomic_files.os, point, full)
     with pytest.raises(OSError, match="No space"):
-        durable.write_durably(path, b"new")
+        atomic_files.write_durably(path, b"new")
     assert os.listdir(tmp_path) == ["name"]
     assert path.read_bytes() == b"old"
 
@@ -117,9 +117,9 @@ def test_a_write_is_synced_before_it_is_renamed_and_the_folder_after(tmp_path, m
         done.append("rename")
         replace(source, target)
 
-    monkeypatch.setattr(durable.os, "fsync", synced)
-    monkeypatch.setattr(durable.os, "replace", renamed)
-    durable.write_durably(tmp_path / "name", b"content")
+    monkeypatch.setattr(atomic_files.os, "fsync", synced)
+    monkeypatch.setattr(atomic_files.os, "replace", renamed)
+    atomic_files.write_durably(tmp_path / "name", b"content")
     assert done == ["file", "rename", "folder"]
 
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-import fmaml.data.cifar_fs as module
-from fmaml.data import cifar100
-from fmaml.data.cifar_fs import cifar_fs
+import fmaml.data.sources.cifar_fs as module
+from fmaml.data.images import cifar100_files
 from fmaml.data.published import HUNDRED, class_names
+from fmaml.data.sources.cifar_fs import cifar_fs
 from fmaml.errors import UserError
 
 CPU = torch.device("cpu")
@@ -57,7 +57,7 @@ def parts(monkeypatch) -> dict[str, bytes]:
         labels = [EVERYONE.index(name) for name, _ in rows]
         content[part] = pickle.dumps({"data": pixels, "fine_labels": labels, "filenames": ["x"] * len(rows)}, 2)
     for name, data in content.items():
-        monkeypatch.setitem(cifar100.MD5, name, hashlib.md5(data).hexdigest())
+        monkeypatch.setitem(cifar100_files.MD5, name, hashlib.md5(data).hexdigest())
     return content
 
 
@@ -167,7 +167,7 @@ def test_other_classes_are_refused(small):
 
 
 def test_what_is_missing_is_downloaded_once(small, monkeypatch):
-    origin = put_archive(small / "origin", parts(monkeypatch)) / cifar100.ARCHIVE
+    origin = put_archive(small / "origin", parts(monkeypatch)) / cifar100_files.ARCHIVE
     asked = []
 
     def fetch(url, path, md5, *, cure):

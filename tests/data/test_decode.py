@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fmaml.data.decode import Form, decode, decode_all
+from fmaml.data.images.decode import Form, decode, decode_all
 
 RGB = Form(8, 3, crop=True)
 GREY = Form(8, 1, crop=True)

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from fmaml.data import download as module
-from fmaml.data.download import download
+from fmaml.data.files import download as module
+from fmaml.data.files.download import download
 from fmaml.errors import UserError
 
 CONTENT = bytes(range(256)) * 2000  # 512,000 bytes

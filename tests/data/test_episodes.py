@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from fmaml.data.bits import task_keys
 from fmaml.data.episodes import Split, cut, episodes, even, rotated, sample_episodes
+from fmaml.data.rng import task_keys
 from fmaml.errors import UserError
 
 CPU = torch.device("cpu")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fmaml.data.find import cache_folder, find, missing, places
+from fmaml.data.files.find import cache_folder, find, missing, places
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fmaml.data.folder import folder, random_split
+from fmaml.data.sources.image_folder import folder, random_split
 from fmaml.errors import UserError
 
 CPU = torch.device("cpu")

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 import torch
 
-from fmaml.data.glyphs import alphabet, by_hand, drawings, glyphs, ink
+from fmaml.data.sources.glyphs import alphabet, by_hand, drawings, glyphs, ink
 
 CPU = torch.device("cpu")
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fmaml.data.bits import fold, task_keys
-from fmaml.data.chains import bayes_bits, entropy_rate, log_gamma_draws, passages, transitions
-from fmaml.data.markov import markov
+from fmaml.data.rng import fold, task_keys
+from fmaml.data.sources.markov import markov
+from fmaml.data.text.markov_math import bayes_bits, entropy_rate, log_gamma_draws, passages, transitions
 
 CPU = torch.device("cpu")
 F64 = torch.float64

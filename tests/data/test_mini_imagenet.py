@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-import fmaml.data.mini_imagenet as module
-from fmaml.data import album
-from fmaml.data.mini_imagenet import mini_imagenet
+import fmaml.data.sources.mini_imagenet as module
+from fmaml.data.images import image_store
 from fmaml.data.published import HUNDRED, class_names
+from fmaml.data.sources.mini_imagenet import mini_imagenet
 from fmaml.errors import UserError
 
 CPU = torch.device("cpu")
@@ -209,7 +209,7 @@ def test_the_second_opening_reads_no_image_and_other_files_are_read_anew(small, 
     root = put_tables(small / "root")
     first = load(root).sample("train", 0, range(4))
     with monkeypatch.context() as patched:
-        patched.setattr(album, "decode_all", lambda *_: pytest.fail("reads again"))
+        patched.setattr(image_store, "decode_all", lambda *_: pytest.fail("reads again"))
         assert torch.equal(load(root).sample("train", 0, range(4)).query.x, first.query.x)
     save(root / "images" / "n0100000.png", "n08", 11)
     os.utime(root / "images" / "n0100000.png", ns=(1, 1))

@@ -11,12 +11,12 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-import fmaml.data.omniglot as module
-from fmaml.data import drawings
-from fmaml.data.bits import task_keys
-from fmaml.data.characters import CLASSES, DRAWINGS
+import fmaml.data.sources.omniglot as module
 from fmaml.data.episodes import even, sample_episodes
-from fmaml.data.omniglot import characters, omniglot
+from fmaml.data.images import omniglot_files
+from fmaml.data.published import CLASSES, DRAWINGS
+from fmaml.data.rng import task_keys
+from fmaml.data.sources.omniglot import characters, omniglot
 from fmaml.errors import UserError
 
 CPU = torch.device("cpu")
@@ -55,7 +55,7 @@ def put_folders(folder: Path, files: dict[str, bytes]) -> Path:
 
 def put_zips(folder: Path, files: dict[str, bytes], prefix: str = "") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    for part in drawings.PARTS:
+    for part in omniglot_files.PARTS:
         with zipfile.ZipFile(folder / f"{part}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
             for name, content in files.items():
                 if name.startswith(part) or not name.startswith("images_"):
@@ -80,11 +80,11 @@ def load(root, **more):
 
 
 def images(root):
-    return drawings.read(found(root), EVERYONE)
+    return omniglot_files.read(found(root), EVERYONE)
 
 
 def found(root):
-    parts = drawings.locate(Path(root))
+    parts = omniglot_files.locate(Path(root))
     assert parts is not None
     return parts
 
@@ -205,7 +205,7 @@ def test_a_faulty_set_is_refused_by_name(small, fault, put):
 def test_more_wrong_characters_than_fit_on_a_line_are_counted(small):
     files = {f"images_background/A/character{i:02}/1.png": drawing(0, 0) for i in range(5)}
     with pytest.raises(UserError, match="and 2 more characters differ"):
-        drawings.read(found(put_zips(small / "root", {**members(), **files})), EVERYONE)
+        omniglot_files.read(found(put_zips(small / "root", {**members(), **files})), EVERYONE)
 
 
 def broken_zips(content):
@@ -247,7 +247,7 @@ def test_a_bomb_in_a_zip_is_not_unpacked(small):
 def test_names_that_lead_outside_write_nothing(small):
     evil = {f"../../{name}": content for name, content in members().items()}
     root = put_zips(small / "a" / "b" / "root", {})
-    for part in drawings.PARTS:
+    for part in omniglot_files.PARTS:
         with zipfile.ZipFile(root / f"{part}.zip", "w") as archive:
             for name, content in evil.items():
                 if part in name:
@@ -321,7 +321,7 @@ def kept(small):
 def test_the_second_opening_reads_no_drawing(small, monkeypatch):
     root = put_folders(small / "root", members())
     first = load(root).sample("train", 0, range(4))
-    monkeypatch.setattr(drawings, "read", lambda *_: pytest.fail("reads again"))
+    monkeypatch.setattr(omniglot_files, "read", lambda *_: pytest.fail("reads again"))
     assert torch.equal(load(root).sample("train", 0, range(4)).query.x, first.query.x)
 
 

@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 import pytest
 
-from fmaml.data.pickles import read_pickle
+from fmaml.data.files.pickles import read_pickle
 from fmaml.errors import UserError
 
 HARMLESS = {

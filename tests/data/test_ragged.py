@@ -5,9 +5,9 @@ import torch
 from torch.func import grad
 
 import fmaml
-from fmaml.data.bits import task_keys
 from fmaml.data.episodes import episodes, even, sample_episodes
 from fmaml.data.ragged import among, bounds, in_words, real, thin
+from fmaml.data.rng import task_keys
 from fmaml.losses import accuracy, cross_entropy, inductive, supervised, transductive
 from fmaml.nn.models import conv4
 from fmaml.tree import map_leaves, take

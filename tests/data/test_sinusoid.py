@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fmaml.data.sinusoid import sinusoid, wave_through
+from fmaml.data.sources.sinusoid import sinusoid, wave_through
 from fmaml.tree import leaves, take
 
 CPU = torch.device("cpu")

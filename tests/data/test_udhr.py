@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from fmaml.data import udhr as module
-from fmaml.data.passages import pack, sample_passages
-from fmaml.data.udhr import SPLITS, articles, languages, udhr
+from fmaml.data.sources import udhr as module
+from fmaml.data.sources.udhr import SPLITS, articles, languages, udhr
+from fmaml.data.text.passages import pack, sample_passages
 from fmaml.errors import UserError
 
 CPU = torch.device("cpu")

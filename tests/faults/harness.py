@@ -20,15 +20,15 @@ from typing import Any
 
 import torch
 
-import fmaml.keeper
-import fmaml.run
-from fmaml import durable, init_state, meta_step
-from fmaml.build import build
-from fmaml.checkpoint import decode
-from fmaml.config import load
+import fmaml.run.run
+import fmaml.run.store.checkpoint_store
+from fmaml import atomic_files, init_state, meta_step
+from fmaml.config.load import load
 from fmaml.errors import Stopped, UserError
-from fmaml.keeper import found
-from fmaml.train import peek
+from fmaml.run.build import build
+from fmaml.run.store.checkpoint_format import decode
+from fmaml.run.store.checkpoint_store import found
+from fmaml.run.train import peek
 
 STEPS = 40
 SMALL = [
@@ -70,14 +70,14 @@ def config(*overrides: str) -> dict[str, Any]:
 
 def run(out: Path, *overrides: str, resume: bool = True) -> int:
     """The run as the command line starts it, up to the evaluation of the trained network."""
-    return fmaml.run.run(config(*overrides), device="cpu", out=str(out), resume=resume)
+    return fmaml.run.run.run(config(*overrides), device="cpu", out=str(out), resume=resume)
 
 
 @cache
 def warm() -> None:
     """Let torch import what it imports at a first step, so that no child has to."""
     experiment = build(config(), torch.device("cpu"))
-    theta = fmaml.run.initial(experiment, 0, torch.device("cpu"))
+    theta = fmaml.run.run.initial(experiment, 0, torch.device("cpu"))
     tasks = experiment.source.sample("train", 1, range(2))
     peek(experiment, theta, tasks)
     state = init_state(experiment.algorithm, experiment.optimizer, theta)
@@ -115,11 +115,11 @@ def fork(work: Callable[[], int | None], page: Page | None = None, said: Path | 
 
 def bare(page: Page | None) -> None:
     """Leave out what costs time and keeps no promise here; count on the page."""
-    fmaml.run.finish = lambda *_: None
-    fmaml.run.environment = lambda place: {"device": str(place)}
+    fmaml.run.run.finish = lambda *_: None
+    fmaml.run.run.environment = lambda place: {"device": str(place)}
     if page is None:
         return
-    save, unlink = fmaml.keeper.Keeper.save, Path.unlink
+    save, unlink = fmaml.run.store.checkpoint_store.Keeper.save, Path.unlink
 
     def counted(self: Any, progress: Any) -> None:
         page[STEP] = progress.state.step
@@ -131,7 +131,7 @@ def bare(page: Page | None) -> None:
         page[PRUNES] += path.suffix == ".ckpt"
         unlink(path, missing_ok)
 
-    fmaml.keeper.Keeper.save, Path.unlink = counted, pruned
+    fmaml.run.store.checkpoint_store.Keeper.save, Path.unlink = counted, pruned
 
 
 def wait(child: int, limit: float = 60) -> int:
@@ -188,7 +188,7 @@ def litter(folder: Path) -> list[str]:
 
 
 class Shim:
-    """`os` as `fmaml.durable` sees it: calls ``act`` before and after each operation on files."""
+    """`os` as `fmaml.atomic_files` sees it: calls ``act`` before and after each operation on files."""
 
     OPERATIONS = ("open", "write", "fsync", "close", "replace", "unlink")
 
@@ -211,8 +211,8 @@ class Shim:
 
 @contextlib.contextmanager
 def shimmed(act: Callable[[str, tuple], Any]):
-    durable.os = Shim(act)
+    atomic_files.os = Shim(act)
     try:
         yield
     finally:
-        durable.os = os
+        atomic_files.os = os

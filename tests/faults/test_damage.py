@@ -13,8 +13,8 @@ import torch
 from harness import fingerprint, finish, fork, run, steps, uninterrupted, wait
 from safetensors.torch import save
 
-from fmaml.checkpoint import MAGIC, Damaged, decode, encode
-from fmaml.keeper import found
+from fmaml.run.store.checkpoint_format import MAGIC, Damaged, decode, encode
+from fmaml.run.store.checkpoint_store import found
 
 TENSORS = {f"theta.layer{i}.weight": torch.arange(200.0) + i for i in range(4)}
 FACTS = {"step": 7, "config": {"seed": 0}}

@@ -12,8 +12,8 @@ import pytest
 import torch
 from harness import fork, litter, wait
 
-from fmaml.data.cache import cached
-from fmaml.data.download import download
+from fmaml.data.files.cache import cached
+from fmaml.data.files.download import download
 
 TENSOR = torch.arange(300_000, dtype=torch.int64).view(300, 1000)
 

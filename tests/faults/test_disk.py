@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from harness import SHORT, fingerprint, finish, fork, litter, run, shimmed, steps, uninterrupted, wait
 
-from fmaml import durable
-from fmaml.checkpoint import decode
-from fmaml.folder import run_folder
-from fmaml.keeper import found
+from fmaml import atomic_files
+from fmaml.run.store.checkpoint_format import decode
+from fmaml.run.store.checkpoint_store import found
+from fmaml.run.store.run_folder import run_folder
 
 ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS)
 WRITING = ("open", "write", "fsync", "close", "replace")
@@ -85,7 +85,7 @@ def test_metrics_that_cannot_be_written(tmp_path):
     out, said = tmp_path / "out", tmp_path / "said"
 
     def work() -> int:
-        from fmaml.log import RunLog
+        from fmaml.run.log import RunLog
 
         record = RunLog.record
 
@@ -124,10 +124,10 @@ FULL_DISK = """
 import os, shutil, sys
 from pathlib import Path
 sys.path[:0] = [{here!r}, {root!r}]
-import fmaml.keeper, harness
+import fmaml.run.store.checkpoint_store, harness
 from fmaml.errors import UserError
 
-disk, save = Path(sys.argv[1]), fmaml.keeper.Keeper.save
+disk, save = Path(sys.argv[1]), fmaml.run.store.checkpoint_store.Keeper.save
 harness.bare(None)
 
 def filling(self, progress):
@@ -135,14 +135,14 @@ def filling(self, progress):
         (disk / "ballast").write_bytes(bytes(shutil.disk_usage(disk).free // 4096 * 4096 - 40_000))
     save(self, progress)
 
-fmaml.keeper.Keeper.save = filling
+fmaml.run.store.checkpoint_store.Keeper.save = filling
 try:
     harness.run(disk / "out", "model.hidden=[100, 100]", harness.SHORT)
 except UserError as error:
     print("refused", error.code, error)
 print("full", harness.steps(disk / "out"), harness.litter(disk))
 (disk / "ballast").unlink()
-fmaml.keeper.Keeper.save = save
+fmaml.run.store.checkpoint_store.Keeper.save = save
 harness.run(disk / "out", "model.hidden=[100, 100]", harness.SHORT)
 print("room", harness.steps(disk / "out"), harness.litter(disk))
 """
@@ -155,7 +155,7 @@ def test_a_disk_that_is_really_full(tmp_path):
     if not shutil.which("unshare") or subprocess.run(probe, capture_output=True, check=False).returncode:
         pytest.skip("this machine lets no user mount a file system of his own")
     here = Path(__file__).parent
-    script = FULL_DISK.format(here=str(here), root=str(Path(durable.__file__).parent.parent))
+    script = FULL_DISK.format(here=str(here), root=str(Path(atomic_files.__file__).parent.parent))
     command = f"{mount} && exec '{sys.executable}' -c \"$SCRIPT\" '{tmp_path}'"
     ended = subprocess.run(
         ["unshare", "-Urm", "sh", "-c", command],
@@ -211,9 +211,9 @@ def test_a_folder_removed_under_the_run_is_said(tmp_path):
     out, said = tmp_path / "out", tmp_path / "said"
 
     def work() -> int:
-        import fmaml.keeper
+        import fmaml.run.store.checkpoint_store
 
-        save = fmaml.keeper.Keeper.save
+        save = fmaml.run.store.checkpoint_store.Keeper.save
 
         def removing(self, progress):
             if progress.state.step == 5:
@@ -221,7 +221,7 @@ def test_a_folder_removed_under_the_run_is_said(tmp_path):
                 out.write_text("a file in its place")
             save(self, progress)
 
-        fmaml.keeper.Keeper.save = removing
+        fmaml.run.store.checkpoint_store.Keeper.save = removing
         return run(out, SHORT)
 
     assert wait(fork(work, None, said)) == 1

@@ -9,12 +9,12 @@ import torch
 from harness import SHORT, config, fork, run, wait
 
 import fmaml
-from fmaml.build import build
-from fmaml.checkpoint import decode
 from fmaml.errors import RunFailed
-from fmaml.finite import Guard, finite
-from fmaml.keeper import Keeper, Progress, found
-from fmaml.train import beginning
+from fmaml.run.build import build
+from fmaml.run.nan_guard import Guard, finite
+from fmaml.run.store.checkpoint_format import decode
+from fmaml.run.store.checkpoint_store import Keeper, Progress, found
+from fmaml.run.train import beginning
 from fmaml.tree import leaves, map_leaves
 
 CPU = torch.device("cpu")
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 def poisoned(step: int, where: str, value: float):
     """Patches a child's data so that one number of task 1 of a step is wrong."""
     part, field = where.split(".")
-    build = fmaml.run.build
+    build = fmaml.run.run.build
 
     def bad(*args):
         experiment = build(*args)
@@ -37,7 +37,7 @@ def poisoned(step: int, where: str, value: float):
 
         return experiment._replace(source=experiment.source._replace(sample=sampled))
 
-    fmaml.run.build = bad
+    fmaml.run.run.build = bad
 
 
 def checkpoints_are_finite(out: Path) -> bool:

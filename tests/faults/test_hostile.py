@@ -17,8 +17,9 @@ import pytest
 from harness import fork, wait
 from PIL import Image
 
-from fmaml.data import cifar100, drawings, udhr
-from fmaml.data.pickles import read_pickle
+from fmaml.data.files.pickles import read_pickle
+from fmaml.data.images import cifar100_files, omniglot_files
+from fmaml.data.sources import udhr
 from fmaml.errors import UserError
 
 CHARACTER = "images_background/Greek/character01"
@@ -45,7 +46,7 @@ def link(name: str, to: str) -> dict:
 
 
 def one_character(more: dict | None = None, prefix: str = "") -> bytes:
-    """All that `drawings.read` wants, and then something."""
+    """All that `omniglot_files.read` wants, and then something."""
     return zipped({f"{prefix}{CHARACTER}/{i:02}.png": png() for i in range(20)} | (more or {}))
 
 
@@ -184,7 +185,7 @@ class Runs:
 
 
 def read_zip(path: Path) -> None:
-    drawings.read([path], [CHARACTER])
+    omniglot_files.read([path], [CHARACTER])
 
 
 def read_texts(path: Path) -> None:
@@ -194,7 +195,7 @@ def read_texts(path: Path) -> None:
 READERS: dict[str, tuple[str, int, Callable[[Path], Iterator[tuple[str, bytes]]], Callable[[Path], object]]] = {
     "zip of drawings": ("images_background.zip", 14, hostile_zips, read_zip),
     "zip of texts": ("udhr2.zip", 4, hostile_texts, read_texts),
-    "tar": (cifar100.ARCHIVE, 15, hostile_tars, cifar100.contents),
+    "tar": (cifar100_files.ARCHIVE, 15, hostile_tars, cifar100_files.contents),
     "pickle": ("some.pkl", 11, hostile_pickles, read_pickle),
 }
 READABLE = {  # what stands beside the drawings is not looked at, and a name is no place to write to

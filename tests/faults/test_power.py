@@ -13,8 +13,8 @@ import pytest
 import torch
 from harness import shimmed
 
-from fmaml.checkpoint import Damaged, decode
-from fmaml.keeper import Keeper, Progress, found
+from fmaml.run.store.checkpoint_format import Damaged, decode
+from fmaml.run.store.checkpoint_store import Keeper, Progress, found
 from fmaml.types import MetaState
 
 Operation = tuple  # ("write", path, bytes), ("fsync", path), ("replace", path, path), ("unlink", path), ("done", step)

@@ -9,12 +9,12 @@ import torch
 from harness import STEPS, bare, config, fingerprint, finish, fork, run, uninterrupted, wait
 from PIL import Image
 
-import fmaml.keeper
-from fmaml.build import build, call
+import fmaml.run.store.checkpoint_store
 from fmaml.cli import main
-from fmaml.keeper import Keeper, Progress, found
-from fmaml.resume import PROBE, digest, facts
-from fmaml.train import beginning
+from fmaml.run.build import build, call
+from fmaml.run.store.checkpoint_store import Keeper, Progress, found
+from fmaml.run.store.resume_compatibility import PROBE, digest, facts
+from fmaml.run.train import beginning
 from fmaml.tree import leaves, map_leaves
 from fmaml.types import MetaState
 
@@ -25,7 +25,7 @@ def history(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("history") / "out"
 
     def work() -> int:
-        fmaml.keeper.KEEP = 1000
+        fmaml.run.store.checkpoint_store.KEEP = 1000
         return run(out)
 
     assert wait(fork(work)) == 0
@@ -77,14 +77,14 @@ def test_the_baseline_goes_on_as_well(tmp_path):
     out = tmp_path / "out"
 
     def work() -> int:
-        saves = fmaml.keeper.Keeper.save
+        saves = fmaml.run.store.checkpoint_store.Keeper.save
 
         def dying(self, progress):
             saves(self, progress)
             if self.folder.name == "joint" and progress.state.step == 5:
                 raise KeyboardInterrupt
 
-        fmaml.keeper.Keeper.save = dying
+        fmaml.run.store.checkpoint_store.Keeper.save = dying
         return run(out, *with_baseline)
 
     assert wait(fork(work)) == 99
@@ -146,8 +146,14 @@ def test_a_longer_run_with_a_constant_rate_is_the_longer_run(tmp_path):
 @pytest.mark.parametrize(
     ("patch", "said"),
     [
-        (lambda: setattr(fmaml.resume, "__version__", "9.9"), "versions.fmaml: saved with 0.1.0, given 9.9"),
-        (lambda: setattr(fmaml.resume, "digest", lambda source, split: f"other {split}"), ", given other val"),
+        (
+            lambda: setattr(fmaml.run.store.resume_compatibility, "__version__", "9.9"),
+            "versions.fmaml: saved with 0.1.0, given 9.9",
+        ),
+        (
+            lambda: setattr(fmaml.run.store.resume_compatibility, "digest", lambda source, split: f"other {split}"),
+            ", given other val",
+        ),
     ],
 )
 def test_other_versions_and_other_data_are_named(history, tmp_path, patch, said):
@@ -204,8 +210,8 @@ def test_another_device_is_said_and_allowed(history, tmp_path):
     out = as_of(history, 20, tmp_path / "out")
 
     def work() -> int:
-        facts = fmaml.run.facts
-        fmaml.run.facts = lambda *args: facts(*args) | {"machine": {"device": "cuda", "threads": 1}}
+        facts = fmaml.run.run.facts
+        fmaml.run.run.facts = lambda *args: facts(*args) | {"machine": {"device": "cuda", "threads": 1}}
         return run(out)
 
     assert wait(fork(work, None, tmp_path / "said")) == 0
@@ -246,7 +252,7 @@ def test_a_used_folder_says_how_to_go_on(history, tmp_path, capsys):
 
 
 def test_a_checkpoint_says_what_it_depends_on(history):
-    from fmaml.checkpoint import decode
+    from fmaml.run.store.checkpoint_format import decode
 
     tensors, facts = decode(found(history / "checkpoints")[0].read_bytes())
     assert {name.partition(".")[0] for name in tensors} == {"theta", "optimizer", "best"}

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from harness import SAVES, SAVING, SHORT, STEP, Page, fingerprint, finish, fork, litter, run, steps, uninterrupted, wait
 
-import fmaml.run
-from fmaml import finite, signals
+import fmaml.run.run
 from fmaml.errors import Stopped, UserError
-from fmaml.lock import locked, refuse_if_held
+from fmaml.run import nan_guard, signals
+from fmaml.run.store.run_lock import locked, refuse_if_held
 
-FINISH = fmaml.run.finish  # the real one: children of this folder have none
+FINISH = fmaml.run.run.finish  # the real one: children of this folder have none
 LONG = 10  # a cell of the shared page: 1 in a long step, 2 after it
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 128 + signal.SIGUSR1}
 
@@ -89,7 +89,7 @@ def test_a_step_that_is_longer_than_five_seconds_is_finished_and_more_of_the_sam
     long = 6.0
 
     def work() -> int:
-        step = finite.Guard.__call__
+        step = nan_guard.Guard.__call__
 
         def slow(self, state, tasks, skipped):
             if state.step == 4:
@@ -100,7 +100,7 @@ def test_a_step_that_is_longer_than_five_seconds_is_finished_and_more_of_the_sam
                 page[LONG] = 2
             return step(self, state, tasks, skipped)
 
-        finite.Guard.__call__ = slow
+        nan_guard.Guard.__call__ = slow
         return run(out)
 
     child = fork(work, page, said)
@@ -125,7 +125,7 @@ def test_a_signal_during_the_meta_test_loses_no_step_and_the_next_run_reports(tm
     out, said = tmp_path / "out", tmp_path / "said"
 
     def work(tasks: str = "eval.tasks=10000000") -> int:
-        fmaml.run.finish = FINISH
+        fmaml.run.run.finish = FINISH
         return run(out, SHORT, tasks)
 
     child = fork(work, None, said)
@@ -200,7 +200,7 @@ def test_the_lock_is_asked_for_before_torch_is_imported(tmp_path, monkeypatch, c
 
     from fmaml.cli import main
 
-    monkeypatch.setitem(sys.modules, "fmaml.run", SimpleNamespace(run=lambda *_, **__: pytest.fail("it ran")))
+    monkeypatch.setitem(sys.modules, "fmaml.run.run", SimpleNamespace(run=lambda *_, **__: pytest.fail("it ran")))
     with locked(tmp_path):
         assert main(["run", "sinusoid", "--out", str(tmp_path)]) == 2
     assert f"in use by process {os.getpid()}" in capsys.readouterr().err

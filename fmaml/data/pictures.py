@@ -1,0 +1,80 @@
+"""Pictures of test tasks, one function a kind of task."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")  # files only: no display is needed or looked for
+
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ..losses import Apply
+from ..types import Params, Task
+
+RIGHT, WRONG = "#1a7f37", "#cf222e"
+
+
+def image_task(task: Task, predicted: Tensor) -> Figure:
+    """One task: a row a class, its support images, a gap, its queries with what was predicted for each.
+
+    ``task`` is a single task of images [n, channels, height, width], ``predicted`` int64 [queries].
+    """
+    rows = [[task.support.x[task.support.y == way] for way in task.support.y.unique()]]
+    rows.append([task.query.x[task.query.y == way] for way in task.support.y.unique()])
+    guesses = [predicted[task.query.y == way].tolist() for way in task.support.y.unique()]
+    shots, queries = (max(len(images) for images in part) for part in rows)
+    ways, columns = len(guesses), shots + 1 + queries
+    size = (0.85 * columns + 0.6, 1.05 * ways + 0.7)
+    figure, axes = plt.subplots(ways, columns, figsize=size, squeeze=False, layout="constrained")
+    for axis in axes.flat:
+        axis.axis("off")
+    for way in range(ways):
+        axes[way, 0].text(-0.35, 0.5, str(way), transform=axes[way, 0].transAxes, ha="right", va="center", fontsize=12)
+        for axis, image in zip(axes[way], rows[0][way], strict=False):
+            draw(axis, image)
+        for axis, image, guess in zip(axes[way, shots + 1 :], rows[1][way], guesses[way], strict=False):
+            draw(axis, image)
+            axis.set_title(f"→ {guess}", fontsize=9, pad=2, color=RIGHT if guess == way else WRONG)
+    right = sum(guess == way for way, row in enumerate(guesses) for guess in row)
+    figure.suptitle(
+        f"One unseen task: the support set (left), the queries with the predicted class (right); "
+        f"{right} of {sum(map(len, guesses))} right",
+        fontsize=9,
+    )
+    return figure
+
+
+def draw(axis: Any, image: Tensor) -> None:
+    """An image [channels, height, width] in [0, 1]; one channel is ink on paper."""
+    pixels = image.cpu().numpy()
+    if len(pixels) == 1:
+        axis.imshow(pixels[0], cmap="gray_r", vmin=0, vmax=1)
+    else:
+        axis.imshow(pixels.transpose(1, 2, 0))
+
+
+def functions(tasks: list[Task], phis: list[list[Params]], apply: Apply, x: Tensor, truths: list[Tensor]) -> Figure:
+    """For each task y over x [n, 1]: the truth, the support points, the network after 0, 1 and the last inner step."""
+    figure, axes = plt.subplots(2, 2, figsize=(9, 6), sharex=True, layout="constrained", squeeze=False)
+    for axis, task, trajectory, truth in zip(axes.flat, tasks, phis, truths, strict=False):
+        axis.plot(x.cpu(), truth.cpu(), color="tab:red", label="truth")
+        last = len(trajectory) - 1
+        for step, style in {0: ":", 1: "--", last: "-"}.items():
+            label = f"network after {step} inner step{'s' * (step != 1)}"
+            y = apply(trajectory[min(step, last)], x).cpu()
+            axis.plot(x.cpu(), y, style, color="tab:blue", alpha=0.5 if step < last else 1, label=label)
+        axis.plot(
+            task.support.x.cpu(), task.support.y.cpu(), "^", color="tab:purple", markersize=7, label="support set"
+        )
+        axis.grid(alpha=0.3)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
+    figure.suptitle("Unseen tasks: what the network makes of the support set")
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    figure.savefig(path, dpi=130)
+    plt.close(figure)

@@ -1,0 +1,82 @@
+"""Curves of a run: the learning curve, and the metric by inner step."""
+
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from ..data.pictures import plt
+from ..data.source import Metric
+
+Curves = dict[
+    str, list[tuple[float, float | None]]
+]  # label -> (mean, half the 95 % interval) after 0, 1, .. inner steps
+
+
+def learning_curve(metrics: Path, metric: Metric) -> Figure:
+    """Training and validation scores against meta-steps, from metrics.jsonl."""
+    rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    train = [row for row in rows if row["kind"] == "train"]
+    val = [row for row in rows if row["kind"] == "val"]
+    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    steps = [row["step"] for row in train]
+    for key, label, color in (
+        ("after", "training tasks, adapted", "tab:blue"),
+        ("before", "training tasks, not adapted", "tab:gray"),
+    ):
+        values = numbers(row[key] for row in train)
+        axes.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
+        axes.plot(steps, smooth(values), color=color, label=label)
+    axes.errorbar(
+        [row["step"] for row in val],
+        numbers(row["score"] for row in val),
+        numbers(row["ci95"] for row in val),
+        fmt="o-",
+        markersize=3,
+        capsize=2,
+        color="tab:orange",
+        label="validation, adapted (95 % interval)",
+    )
+    axes.set(xlabel="meta-steps", ylabel=f"{metric.name} on the query sets", title="Learning curve")
+    finish(axes, metric)
+    return figure
+
+
+def by_inner_step(curves: Curves, metric: Metric, title: str, chance: float | None) -> Figure:
+    """The metric on unseen tasks after 0, 1, 2, ... inner steps, one curve a label."""
+    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    for label, column in curves.items():
+        means, widths = zip(*column, strict=True)
+        axes.errorbar(range(len(column)), means, numbers(widths), fmt="o-", capsize=3, label=label)
+    if chance is not None:
+        axes.axhline(chance, color="gray", linestyle=":", label="chance")
+    axes.set(xlabel="inner steps", ylabel=f"{metric.name} on the query sets", title=title)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    finish(axes, metric)
+    return figure
+
+
+def numbers(values: Iterable[float | None]) -> np.ndarray:
+    """As matplotlib draws them: what there is not, it leaves out."""
+    return np.array([math.nan if value is None else value for value in values])
+
+
+def finish(axes: Any, metric: Metric) -> None:
+    """Scale, grid and legend: a fraction runs from 0 to 1, an error from 0; the legend where it hides least."""
+    axes.set_ylim(0, 1.02 if metric.style.endswith("%") else None)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="best")
+
+
+def smooth(values: np.ndarray) -> np.ndarray:
+    """A running mean over a twentieth of the values."""
+    if not len(values):
+        return values
+    width = max(1, len(values) // 20)
+    padded = np.pad(values, (width // 2, width - 1 - width // 2), mode="edge")
+    return np.convolve(padded, np.ones(width) / width, mode="valid")
