@@ -3,43 +3,79 @@
 What is judged and reported, `adapt` and `trajectory`, stays that of the algorithm; only its loss depends on the step.
 """
 
-from .outer import at
-from .types import Algorithm, LossFn, Task, Theta
+from torch import Tensor
+
+from .outer import at_step
+from .types import Algorithm, LossFn, Metrics, Task, ThetaT
 
 
-def first_then(early: Algorithm, late: Algorithm, *, until: int) -> Algorithm:
-    """The loss of ``early`` before the meta-step ``until``, of ``late`` from then on; both learn the same theta.
+def first_then(early: Algorithm[ThetaT], late: Algorithm[ThetaT], *, until: int) -> Algorithm[ThetaT]:
+    """The loss of one algorithm before a meta-step, of another from then on; both learn the same theta.
 
-    First order, then second (arXiv 1810.09502, derivative-order annealing):
-    ``first_then(maml(..., first_order=True), maml(...), until=1000)``.
+    Args:
+        early: whose loss it is before ``until``.
+        late: whose loss it is from ``until`` on, and whose ``adapt`` and ``trajectory`` are reported.
+        until: a meta-step, 0 or more.
+
+    Returns:
+        An algorithm whose loss depends on the meta-step.
+
+    Source: arXiv 1810.09502, derivative-order annealing: first order, then second.
+
+    >>> import fmaml
+    >>> loss_fn = fmaml.supervised(fmaml.mlp(inputs=(1,), outputs=1).apply, fmaml.mse)
+    >>> fomaml, maml = (fmaml.maml(loss_fn, inner_lr=0.01, steps=5, first_order=order) for order in (True, False))
+    >>> annealed = fmaml.first_then(fomaml, maml, until=1000)
+    >>> annealed.at(999).loss is fomaml.loss, annealed.at(1000).loss is maml.loss
+    (True, True)
     """
-
     if until == 0:
         return late
-    return late._replace(at=lambda step: at(early if step < until else late, step))
+
+    def at(step: int) -> Algorithm[ThetaT]:
+        return at_step(early if step < until else late, step)
+
+    return late._replace(at=at)
 
 
-def multi_step(algorithm: Algorithm, loss_fn: LossFn, *, until: int) -> Algorithm:
-    """Before ``until`` the loss is sum_k w_k L(phi_k, D^ts), k = 1 .. K, in place of L(phi_K, D^ts).
+def multi_step(algorithm: Algorithm[ThetaT], loss_fn: LossFn, *, until: int) -> Algorithm[ThetaT]:
+    """Before a meta-step the weighted losses after every inner step, sum_k w_k L(phi_k, D^ts), in place of the last.
 
-    arXiv 1810.09502, multi-step loss: w_k = 1/K at first, and falls linearly to 0 for all k but the last,
-    whose weight rises to 1. All phi_k are differentiated through, whatever the algorithm itself does, so this is for
-    those that unroll their inner steps; their ``remat`` saves nothing while it is on. Raises ValueError if the
-    algorithm has no trajectory.
+    w_k = 1/K at first, and falls linearly to 0 for all k but the last, whose weight rises to 1. All phi_k are
+    differentiated through, whatever the algorithm itself does, so this is for those that unroll their inner steps;
+    their ``remat`` saves nothing while it is on.
+
+    Args:
+        algorithm: one with inner steps.
+        loss_fn: (params, batch) -> scalar.
+        until: the meta-step from which on the loss is the algorithm's own.
+
+    Returns:
+        An algorithm whose loss depends on the meta-step.
+
+    Raises:
+        ValueError: the algorithm has no trajectory.
+
+    Source: arXiv 1810.09502, multi-step loss optimisation.
+
+    >>> import fmaml
+    >>> loss_fn = fmaml.supervised(fmaml.mlp(inputs=(1,), outputs=1).apply, fmaml.mse)
+    >>> maml = fmaml.maml(loss_fn, inner_lr=0.01, steps=5)
+    >>> fmaml.multi_step(maml, loss_fn, until=1000).at(1000).loss is maml.loss
+    True
     """
     if algorithm.trajectory is None:
         raise ValueError("multi_step: this algorithm takes no inner steps, so there is no loss after each of them")
-
     if until == 0:
         return algorithm
 
-    def loss_at(step: int) -> Algorithm:
-        now = at(algorithm, step)
+    def loss_at(step: int) -> Algorithm[ThetaT]:
+        now = at_step(algorithm, step)
         phis = now.trajectory
         if step >= until or phis is None:
             return now
 
-        def loss(theta: Theta, task: Task) -> tuple:
+        def loss(theta: ThetaT, task: Task) -> tuple[Tensor, Metrics]:
             losses = [loss_fn(phi, task.query) for phi in phis(theta, task.support)]
             *early, last = losses[1:] or losses
             share = (1 - step / until) / (len(early) + 1)

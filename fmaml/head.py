@@ -5,17 +5,17 @@ makes of a batch can be read off without a second network: with the identity for
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from .losses import Apply
 from .types import Batch, Params
 
-NEVER = -1e9  # the score of a class without an example, which is none of the task's
+ABSENT = -1e9  # the score of a class without an example, which is none of the task's
 
 
-def features(apply: Callable[[Params, Tensor], Tensor], params: Params, x: Tensor, head: str) -> Tensor:
+def features(apply: Apply, params: Params, x: Tensor, head: str) -> Tensor:
     """What the layer ``head`` is given, [n, features]."""
     weight = outputs_of(params, head)
     size = weight.shape[1]
@@ -49,15 +49,13 @@ def labels(batch: Batch, params: Params, head: str, algorithm: str) -> Tensor:
     return (batch.y[:, None] == torch.arange(len(weight), device=batch.y.device)).to(weight.dtype)
 
 
-def prototypes(
-    apply: Callable[[Params, Tensor], Tensor], params: Params, support: Batch, head: str, algorithm: str
-) -> Params:
+def prototypes(apply: Apply, params: Params, support: Batch, head: str, algorithm: str) -> Params:
     """The parameters with the head that finds the nearest class mean: -|f - c_k|^2 = 2 c_k' f - |c_k|^2 - |f|^2."""
     member = labels(support, params, head, algorithm)  # [n, ways]
     f = features(apply, params, support.x, head)  # [n, features]
     count = member.sum(0)  # [ways]
     c = member.T @ f / count.clamp(min=1)[:, None]  # [ways, features]
-    return with_head(params, 2 * c, torch.where(count > 0, -c.square().sum(1), NEVER), head)
+    return with_head(params, 2 * c, torch.where(count > 0, -c.square().sum(1), ABSENT), head)
 
 
 def cosines(rows: int, columns: int, like: Tensor) -> Tensor:

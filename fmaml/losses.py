@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -10,45 +11,101 @@ from torch.nn import functional as F
 
 from .types import Batch, LossFn, MetricFn, Params, Task
 
-Apply = Callable[[Params, Tensor], Tensor]
-Criterion = Callable[[Tensor, Tensor], Tensor]  # (output [n, *output], y [n, *target]) -> scalar
+Apply: TypeAlias = Callable[[Params, Tensor], Tensor]
+Criterion: TypeAlias = Callable[[Tensor, Tensor], Tensor]  # (output [n, *output], y [n, *target]) -> scalar
 IGNORED = -1  # the label of a row that only fills up a batch
+INDUCTIVE_EXAMPLES = 256  # of a task that `inductive` has in memory at a time
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """Mean cross entropy in nats; ``logits`` [n, *positions, classes], ``y`` int64 [n, *positions].
+    """Mean cross entropy in nats, -log softmax(logits)[y].
 
-    Rows with label -1 do not count.
+    Args:
+        logits: [n, *positions, classes].
+        y: int64 [n, *positions]; entries with label -1 do not count.
+
+    Returns:
+        A scalar.
+
+    >>> import torch, fmaml
+    >>> fmaml.cross_entropy(torch.zeros(3, 4), torch.tensor([0, 1, -1]))  # log 4
+    tensor(1.3863)
     """
     return F.cross_entropy(logits.flatten(0, -2), y.flatten(), ignore_index=IGNORED)
 
 
 def bits(logits: Tensor, y: Tensor) -> Tensor:
-    """Mean cross entropy in bits: what a symbol costs under the best code for the model."""
+    """Mean cross entropy in bits: what a symbol costs under the best code for the model.
+
+    Args:
+        logits: [n, *positions, symbols].
+        y: int64 [n, *positions]; entries with label -1 do not count.
+
+    Returns:
+        A scalar.
+
+    >>> import torch, fmaml
+    >>> fmaml.bits(torch.zeros(3, 4), torch.tensor([0, 1, 2]))
+    tensor(2.)
+    """
     return cross_entropy(logits, y) / math.log(2)
 
 
 def mse(output: Tensor, y: Tensor) -> Tensor:
-    """Mean squared error over all entries; both [n, *target]. Raises ValueError if their shapes differ."""
+    """Mean squared error over all entries.
+
+    Args:
+        output: [n, *target].
+        y: [n, *target].
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    >>> import torch, fmaml
+    >>> fmaml.mse(torch.tensor([[1.0], [2.0]]), torch.tensor([[1.0], [4.0]]))
+    tensor(2.)
+    """
     if output.shape != y.shape:
         raise ValueError(f"mse: output {list(output.shape)} and y {list(y.shape)} must have the same shape")
     return (output - y).square().mean()
 
 
 def accuracy(logits: Tensor, y: Tensor) -> Tensor:
-    """The fraction of rows whose largest logit is the label's; ``logits`` [n, classes], ``y`` int64 [n].
+    """The fraction of rows whose largest logit is the label's.
 
-    Rows with label -1 do not count.
+    Args:
+        logits: [n, classes].
+        y: int64 [n]; rows with label -1 do not count.
+
+    Returns:
+        A scalar from 0 to 1, of the logits' type.
+
+    >>> import torch, fmaml
+    >>> fmaml.accuracy(torch.tensor([[2.0, 1.0], [0.0, 3.0], [5.0, 0.0]]), torch.tensor([0, 0, -1]))
+    tensor(0.5000)
     """
     right = (logits.argmax(-1) == y).to(logits.dtype).sum()
     return right / (y != IGNORED).sum()
 
 
-TOGETHER = 256  # examples of a task that `inductive` has in memory at a time
-
-
 def supervised(apply: Apply, criterion: Criterion) -> LossFn:
-    """The loss L(params, batch) = criterion(apply(params, x), y)."""
+    """The loss L(params, batch) = criterion(apply(params, x), y).
+
+    Args:
+        apply: a model's forward pass, (params, x [n, *shape]) -> [n, *output].
+        criterion: (output, y) -> scalar, such as `cross_entropy`.
+
+    Returns:
+        (params, batch) -> scalar.
+
+    >>> import torch, fmaml
+    >>> loss_fn = fmaml.supervised(lambda params, x: params["w"] * x, fmaml.mse)
+    >>> loss_fn({"w": torch.tensor(2.0)}, fmaml.Batch(x=torch.ones(3, 1), y=torch.zeros(3, 1)))
+    tensor(4.)
+    """
 
     def loss_fn(params: Params, batch: Batch) -> Tensor:
         return criterion(apply(params, batch.x), batch.y)
@@ -60,6 +117,19 @@ def transductive(apply: Apply, criterion: Criterion) -> MetricFn:
     """The criterion on the query set with all queries in one forward pass.
 
     A network that normalises by batch statistics then sees the other queries too, as in the published MAML numbers.
+
+    Args:
+        apply: a model's forward pass, (params, x [n, *shape]) -> [n, *output].
+        criterion: (output, y) -> scalar, such as `accuracy`.
+
+    Returns:
+        (params, task) -> scalar, for `fmaml.evaluate`.
+
+    >>> import torch, fmaml
+    >>> metric_fn = fmaml.transductive(lambda params, x: x - x.mean(), fmaml.mse)  # knows the mean of the queries
+    >>> queries = torch.tensor([[1.0], [3.0]])
+    >>> metric_fn({}, fmaml.Task(fmaml.Batch(queries, queries), fmaml.Batch(queries, torch.tensor([[-1.0], [1.0]]))))
+    tensor(0.)
     """
 
     def metric_fn(params: Params, task: Task) -> Tensor:
@@ -72,13 +142,26 @@ def inductive(apply: Apply, criterion: Criterion) -> MetricFn:
     """The criterion on the query set with each query alone beside the support set in its own forward pass.
 
     What a prediction can use is then the support set and the one example, never the other queries.
+
+    Args:
+        apply: a model's forward pass, (params, x [n, *shape]) -> [n, *output].
+        criterion: (output, y) -> scalar, such as `accuracy`.
+
+    Returns:
+        (params, task) -> scalar, for `fmaml.evaluate`.
+
+    >>> import torch, fmaml
+    >>> metric_fn = fmaml.inductive(lambda params, x: x - x.mean(), fmaml.mse)  # the mean of support and one query
+    >>> support, queries = torch.zeros(1, 1), torch.tensor([[1.0], [3.0]])
+    >>> metric_fn({}, fmaml.Task(fmaml.Batch(support, support), fmaml.Batch(queries, queries / 2)))
+    tensor(0.)
     """
 
     def predict(params: Params, support: Tensor, x: Tensor) -> Tensor:
         return apply(params, torch.cat([support, x[None]]))[-1]
 
     def metric_fn(params: Params, task: Task) -> Tensor:
-        few = max(1, TOGETHER // (len(task.support.x) + 1))
+        few = max(1, INDUCTIVE_EXAMPLES // (len(task.support.x) + 1))
         outputs = vmap(predict, (None, None, 0), chunk_size=few)(params, task.support.x, task.query.x)
         return criterion(outputs, task.query.y)
 

@@ -7,130 +7,274 @@ stands inside the vmap, so that each chunk of tasks frees its graph before the n
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
-from .tree import add, concat, detach, leading, map_leaves, take
-from .types import Algorithm, Batch, LossFn, MetaState, MetricFn, Metrics, Optimizer, Params, Task, Theta
+from .tree import add, concat, detach, leading, map_leaves, stack, take
+from .types import Algorithm, Batch, LossFn, MetaState, MetricFn, Metrics, Optimizer, Params, Task, Theta, ThetaT
 
-Batching = Literal["vmap", "loop", "auto"]
-LARGE = 1_000_000  # numbers in a task: 5-way 1-shot with 15 queries has 1,693,440 at 84x84x3, 62,720 at 28x28
+T = TypeVar("T")
+Batching: TypeAlias = Literal["vmap", "loop", "auto"]
+GradsAndMetrics: TypeAlias = tuple[Theta, Metrics]
+LARGE_TASK = 1_000_000  # numbers: 5-way 1-shot with 15 queries has 1,693,440 at 84x84x3, 62,720 at 28x28
 
 
 def query_loss(
-    loss_fn: LossFn, adapt: Callable[[Theta, Batch], Params], theta: Theta, task: Task
+    loss_fn: LossFn, adapt: Callable[[ThetaT, Batch], Params], theta: ThetaT, task: Task
 ) -> tuple[Tensor, Metrics]:
-    """One task's loss, L(phi, D^ts) with phi = adapt(theta, D^tr)."""
+    """One task's loss, L(phi, D^ts) with phi = adapt(theta, D^tr).
+
+    Args:
+        loss_fn: (params, batch) -> scalar.
+        adapt: (theta, support) -> phi.
+        theta: the meta-parameters.
+        task: one task, not stacked.
+
+    Returns:
+        The loss, a scalar, and the metrics {"query_loss": the same scalar}.
+
+    Source: arXiv 1703.03400, the summand of equation 1.
+
+    >>> import torch, fmaml
+    >>> def loss_fn(params, batch):
+    ...     return (params["p"] - batch.y).square().mean()
+    >>> task = fmaml.Task(*(fmaml.Batch(torch.zeros(1), torch.tensor([y])) for y in (1.0, 3.0)))
+    >>> float(fmaml.query_loss(loss_fn, lambda theta, support: theta, {"p": torch.tensor(1.0)}, task)[0])
+    4.0
+    """
     phi = adapt(theta, task.support)
     loss = loss_fn(phi, task.query)
     return loss, {"query_loss": loss}
 
 
 def meta_loss(
-    algorithm: Algorithm,
-    theta: Theta,
+    algorithm: Algorithm[ThetaT],
+    theta: ThetaT,
     tasks: Task,
     *,
     batching: Batching = "vmap",
     chunk_size: int | None = None,
 ) -> tuple[Tensor, Metrics]:
-    """The mean of ``algorithm.loss`` over the tasks, and the means of its metrics.
+    """The mean over tasks of ``algorithm.loss``: the meta-objective.
 
-    Of an algorithm whose loss changes with the meta-step, hand over ``algorithm.at(step)``.
+    Args:
+        algorithm: what `fmaml.maml` and the others return; of one whose loss changes with the meta-step, hand over
+            ``algorithm.at(step)``.
+        theta: the meta-parameters, as ``algorithm.init`` makes them.
+        tasks: stacked tasks, every tensor [tasks, ...].
+        batching: see `meta_grad`.
+        chunk_size: see `meta_grad`.
+
+    Returns:
+        The mean loss, a scalar (it may be a surrogate), and the means of the metrics, of which ``query_loss`` is the
+        true mean query loss.
+
+    Raises:
+        ValueError: an unknown ``batching``, a ``chunk_size`` below 1, no tasks, or tensors that disagree on how many.
+
+    Source: arXiv 1703.03400, equation 1, as a mean.
+
+    >>> import torch, fmaml
+    >>> def loss_fn(params, batch):
+    ...     return 0.5 * (params["p"] - batch.y).square().mean()
+    >>> y = torch.tensor([[1.0], [3.0]])  # two tasks of one example
+    >>> tasks = fmaml.Task(fmaml.Batch(y, y), fmaml.Batch(y, y))
+    >>> algorithm = fmaml.maml(loss_fn, inner_lr=0.5, steps=1)
+    >>> float(fmaml.meta_loss(algorithm, {"p": torch.tensor(0.0)}, tasks)[0])
+    0.625
     """
     return _mean(partial(algorithm.loss, theta), tasks, batching, chunk_size)
 
 
 def meta_grad(
-    algorithm: Algorithm,
-    theta: Theta,
+    algorithm: Algorithm[ThetaT],
+    theta: ThetaT,
     tasks: Task,
     *,
     batching: Batching = "vmap",
     chunk_size: int | None = None,
-) -> tuple[Theta, Metrics]:
-    """The gradient of `meta_loss` with respect to theta, of theta's shape, and the means of the metrics.
+) -> tuple[ThetaT, Metrics]:
+    """The gradient of `meta_loss` with respect to theta: the outer gradient.
 
-    ``batching`` is "vmap" (all tasks of a chunk in one call), "loop" (one after the other) or "auto" (the fastest
-    known for the device). ``chunk_size`` tasks are held in memory at a time; by default all of them.
+    Args:
+        algorithm: what `fmaml.maml` and the others return.
+        theta: the meta-parameters.
+        tasks: stacked tasks, every tensor [tasks, ...].
+        batching: "vmap" (all tasks of a chunk in one call), "loop" (one after the other) or "auto" (the fastest known
+            for the device).
+        chunk_size: how many tasks are held in memory at a time; None: all of them.
+
+    Returns:
+        The gradient, of theta's tree and shapes, and the means of the metrics.
+
+    Raises:
+        ValueError: as `meta_loss`.
+
+    Source: arXiv 1703.03400, equation 1, differentiated.
+
+    >>> import torch, fmaml
+    >>> def loss_fn(params, batch):
+    ...     return 0.5 * (params["p"] - batch.y).square().mean()
+    >>> y = torch.tensor([[1.0], [3.0]])
+    >>> tasks = fmaml.Task(fmaml.Batch(y, y), fmaml.Batch(y, y))
+    >>> algorithm = fmaml.maml(loss_fn, inner_lr=0.5, steps=1)
+    >>> fmaml.meta_grad(algorithm, {"p": torch.tensor(0.0)}, tasks)[0]  # mean of (1 - 0.5)^2 (p - y)
+    {'p': tensor(-0.5000)}
     """
     task_grad = grad(algorithm.loss, has_aux=True)
     return _mean(partial(task_grad, theta), tasks, batching, chunk_size)
 
 
+def _itself(grads_and_metrics: GradsAndMetrics) -> GradsAndMetrics:
+    return grads_and_metrics
+
+
 def meta_step(
-    algorithm: Algorithm,
+    algorithm: Algorithm[Any],
     optimizer: Optimizer,
     state: MetaState,
     tasks: Task,
     *,
     batching: Batching = "vmap",
     chunk_size: int | None = None,
-    reduce: Callable[[Any], Any] = lambda grads_and_metrics: grads_and_metrics,
+    reduce: Callable[[GradsAndMetrics], GradsAndMetrics] = _itself,
 ) -> tuple[MetaState, Metrics]:
     """One outer step: theta' = theta - beta * mean_i grad L_i, by ``optimizer``.
 
-    ``reduce`` maps (grads, metrics) to their means over all processes; alone, it is the identity.
+    Args:
+        algorithm: what `fmaml.maml` and the others return.
+        optimizer: what `fmaml.adam` and the others return; it has beta.
+        state: from `init_state`, or from the step before.
+        tasks: stacked tasks, every tensor [tasks, ...].
+        batching: see `meta_grad`.
+        chunk_size: see `meta_grad`.
+        reduce: maps (grads, metrics) to their means over all processes; alone, it is the identity.
+
+    Returns:
+        The next state, and the means of the metrics before the step.
+
+    Raises:
+        ValueError: as `meta_loss`.
+
+    Source: arXiv 1703.03400, algorithm 1.
+
+    >>> import torch, fmaml
+    >>> def loss_fn(params, batch):
+    ...     return 0.5 * (params["p"] - batch.y).square().mean()
+    >>> y = torch.tensor([[1.0], [3.0]])
+    >>> tasks = fmaml.Task(fmaml.Batch(y, y), fmaml.Batch(y, y))
+    >>> algorithm, optimizer = fmaml.maml(loss_fn, inner_lr=0.5, steps=1), fmaml.sgd(1.0)
+    >>> state = fmaml.init_state(algorithm, optimizer, {"p": torch.tensor(0.0)})
+    >>> state, metrics = fmaml.meta_step(algorithm, optimizer, state, tasks)
+    >>> state.theta, state.step, float(metrics["query_loss"])
+    ({'p': tensor(0.5000)}, 1, 0.625)
     """
-    algorithm = at(algorithm, state.step)
+    algorithm = at_step(algorithm, state.step)
     grads, metrics = reduce(meta_grad(algorithm, state.theta, tasks, batching=batching, chunk_size=chunk_size))
     theta, opt_state = optimizer.update(grads, state.opt_state, state.theta)
     return MetaState(theta, opt_state, state.step + 1), metrics
 
 
-def at(algorithm: Algorithm, step: int) -> Algorithm:
+def at_step(algorithm: Algorithm[ThetaT], step: int) -> Algorithm[ThetaT]:
     """The algorithm as it is at a meta-step."""
     return algorithm if algorithm.at is None else algorithm.at(step)
 
 
-def init_state(algorithm: Algorithm, optimizer: Optimizer, params: Params) -> MetaState:
-    """The state before the first meta-step, from a model's initial parameters."""
+def init_state(algorithm: Algorithm[Any], optimizer: Optimizer, params: Params) -> MetaState:
+    """The state before the first meta-step.
+
+    Args:
+        algorithm: what `fmaml.maml` and the others return.
+        optimizer: the outer optimizer.
+        params: a model's initial parameters, name -> tensor.
+
+    Returns:
+        theta and the optimizer's state, detached from whatever made ``params``, and step 0.
+
+    Raises:
+        ValueError: there are no parameters, or none that the algorithm needs.
+
+    >>> import torch, fmaml
+    >>> model = fmaml.mlp(inputs=(1,), outputs=1, hidden=[8])
+    >>> algorithm = fmaml.maml(fmaml.supervised(model.apply, fmaml.mse), inner_lr=0.01, steps=1)
+    >>> state = fmaml.init_state(algorithm, fmaml.adam(1e-3), model.init(torch.Generator()))
+    >>> sorted(state.theta), state.step
+    (['layer1.bias', 'layer1.weight', 'layer2.bias', 'layer2.weight'], 0)
+    """
     theta = detach(algorithm.init(params))
     return MetaState(theta, optimizer.init(theta), 0)
 
 
 @torch.no_grad()  # torch.func.grad still sees inside; what this saves is the graph of a meta-gradient nobody asks for
 def evaluate(
-    algorithm: Algorithm,
+    algorithm: Algorithm[ThetaT],
     metric_fn: MetricFn,
-    theta: Theta,
+    theta: ThetaT,
     tasks: Task,
     *,
     steps: int | None = None,
     batching: Batching = "vmap",
     chunk_size: int | None = None,
 ) -> Any:
-    """``metric_fn(phi_k, task)`` for every task and inner step k: [tasks, steps + 1] (a tree of them if it gives one).
+    """``metric_fn(phi_k, task)`` for every task and inner step k: meta-testing.
 
-    ``steps`` may differ from the number trained with, which None stands for. An algorithm without a trajectory gives
-    one column: the adapted parameters.
+    Args:
+        algorithm: what `fmaml.maml` and the others return.
+        metric_fn: (params, task) -> scalar, or a dict of scalars, such as `fmaml.transductive` makes.
+        theta: the meta-parameters.
+        tasks: stacked tasks, every tensor [tasks, ...].
+        steps: how many inner steps, which may differ from the number trained with; None: that number.
+        batching: see `meta_grad`.
+        chunk_size: see `meta_grad`.
+
+    Returns:
+        [tasks, steps + 1], or a dict of such. An algorithm without a trajectory gives one column: the adapted
+        parameters.
+
+    Raises:
+        ValueError: as `meta_loss`.
+
+    >>> import torch, fmaml
+    >>> def loss_fn(params, batch):
+    ...     return 0.5 * (params["p"] - batch.y).square().mean()
+    >>> y = torch.tensor([[1.0], [3.0]])
+    >>> tasks = fmaml.Task(fmaml.Batch(y, y), fmaml.Batch(y, y))
+    >>> algorithm = fmaml.maml(loss_fn, inner_lr=0.5, steps=1)
+    >>> fmaml.evaluate(algorithm, lambda phi, task: loss_fn(phi, task.query), {"p": torch.tensor(1.0)}, tasks, steps=2)
+    tensor([[0.0000, 0.0000, 0.0000],
+            [2.0000, 0.5000, 0.1250]])
     """
-    rows = partial(_trajectory_metrics, algorithm, metric_fn, theta, steps)
-    return concat([rows_of_chunk for rows_of_chunk in _per_chunk(rows, tasks, batching, chunk_size)])
+
+    def rows(task: Task) -> Any:
+        return stack([metric_fn(phi, task) for phi in trajectory_of(algorithm, theta, task.support, steps)])
+
+    return concat(list(_per_chunk(rows, tasks, batching, chunk_size)))
 
 
-def _trajectory_metrics(algorithm: Algorithm, metric_fn: MetricFn, theta: Theta, steps: int | None, task: Task) -> Any:
-    rows = [metric_fn(phi, task) for phi in _phis(algorithm, theta, task.support, steps)]
-    return map_leaves(lambda *values: torch.stack(values), *rows)
-
-
-def _phis(algorithm: Algorithm, theta: Theta, support: Batch, steps: int | None) -> list[Params]:
+def trajectory_of(
+    algorithm: Algorithm[ThetaT], theta: ThetaT, support: Batch, steps: int | None = None
+) -> list[Params]:
+    """[phi_0, .., phi_steps]; of an algorithm without a trajectory the adapted parameters alone."""
     if algorithm.trajectory is None:
         return [algorithm.adapt(theta, support)]
     return algorithm.trajectory(theta, support) if steps is None else algorithm.trajectory(theta, support, steps)
 
 
-def _mean(fn: Callable[[Task], Any], tasks: Task, batching: Batching, chunk_size: int | None) -> Any:
+def _mean(fn: Callable[[Task], T], tasks: Task, batching: Batching, chunk_size: int | None) -> T:
     """The mean over the tasks of a function of one task: a running sum, so that chunks leave nothing behind."""
     count = leading(tasks)
-    sums = (map_leaves(lambda leaf: leaf.sum(0), chunk) for chunk in _per_chunk(fn, tasks, batching, chunk_size))
-    total = next(sums)
-    for part in sums:
-        total = add(total, part)
+    chunks = _per_chunk(fn, tasks, batching, chunk_size)
+    total = _sum(next(chunks))
+    for chunk in chunks:
+        total = add(total, _sum(chunk))
     return map_leaves(lambda leaf: leaf / count, total)
+
+
+def _sum(stacked: T) -> T:
+    return map_leaves(lambda leaf: leaf.sum(0), stacked)
 
 
 def loops(batching: Batching, tasks: Task) -> bool:
@@ -145,10 +289,10 @@ def loop_wins(tasks: Task) -> bool:
     """
     shape, device = tasks.support.x.shape, tasks.support.x.device
     images = shape[1] + tasks.query.x.shape[1]
-    return device.type == "cpu" and (shape[0] == 1 or images * math.prod(shape[2:]) > LARGE)
+    return device.type == "cpu" and (shape[0] == 1 or images * math.prod(shape[2:]) > LARGE_TASK)
 
 
-def _per_chunk(fn: Callable[[Task], Any], tasks: Task, batching: Batching, chunk_size: int | None) -> Iterator[Any]:
+def _per_chunk(fn: Callable[[Task], T], tasks: Task, batching: Batching, chunk_size: int | None) -> Iterator[T]:
     """``fn`` of each task, stacked along a leading axis, one chunk of tasks after the other."""
     if batching not in ("vmap", "loop", "auto"):
         raise ValueError(f"batching = {batching!r}: must be 'vmap', 'loop' or 'auto'")

@@ -7,22 +7,23 @@ torch.func; this does, under vmap too.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypeAlias
 
-import torch
 from torch import Tensor
 from torch.func import grad_and_value, vjp
 
-from .inner import EVERYTHING, descent, inner_grad, select, times
-from .tree import add, detach, leaves, map_leaves
-from .types import Batch, LossFn, Metrics, Params, Task, Theta
+from .inner import EVERYTHING, as_rule, inner_update, loss_of_part, repeated, select
+from .tree import add, detach, dot, map_leaves, zeros_like
+from .types import Batch, InnerRate, LossFn, Metrics, OptState, Params, Task, ThetaT
+
+Carry: TypeAlias = tuple[Params, OptState]  # phi_k, and the state of the rule
 
 
-def query_loss_again(
+def recomputed_query_loss(
     loss_fn: LossFn,
-    start: Callable[[Theta, Batch], Params],
-    rule: Callable[[Theta], Any],
-    theta: Theta,
+    start: Callable[[ThetaT, Batch], Params],
+    rule: Callable[[ThetaT], InnerRate],
+    theta: ThetaT,
     task: Task,
     *,
     steps: int,
@@ -35,29 +36,27 @@ def query_loss_again(
     The walk begins at ``start(theta, D^tr)`` and is taken by ``rule(theta)``, learnt as far as it depends on theta.
     """
 
-    def begin(theta: Theta) -> tuple:
+    def begin(theta: ThetaT) -> Carry:
         phi = start(theta, task.support)
-        return phi, descent(rule(theta)).init(select(phi, only))
+        return phi, as_rule(rule(theta)).init(select(phi, only))
 
-    def step(theta: Theta, carry: tuple) -> tuple:
+    def step(theta: ThetaT, carry: Carry) -> Carry:
         phi, state = carry
-        moved = select(phi, only)
-        moved, state = descent(rule(theta)).update(inner_grad(loss_fn, phi, moved, task.support, False), state, moved)
+        moved, state = inner_update(loss_of_part(loss_fn, phi), select(phi, only), task.support, rule(theta), state)
         return {**phi, **moved}, state
 
-    def end(carry: tuple) -> Tensor:
+    def end(carry: Carry) -> Tensor:
         return loss_fn(carry[0], task.query)
 
     at = detach(theta)
     carries = [detach(begin(at))]
-    for _ in times(steps, task.support):
+    for _ in repeated(task.support, steps):
         carries.append(detach(step(at, carries[-1])))
 
     adjoint, query = grad_and_value(end)(carries[-1])
-    total = map_leaves(torch.zeros_like, at)
+    total = zeros_like(at)
     for carry in reversed(carries[:-1]):
         direct, adjoint = vjp(step, at, carry)[1](adjoint)
         total = add(total, direct)
     total = detach(add(total, vjp(begin, at)[1](adjoint)[0]))
-    products = leaves(map_leaves(lambda g, p, q: (g * (p - q)).sum(), total, theta, at))
-    return detach(query) + torch.stack(products).sum(), {"query_loss": query}
+    return detach(query) + dot(total, map_leaves(lambda p, q: p - q, theta, at)), {"query_loss": query}

@@ -4,36 +4,58 @@ They follow `torch.func`'s own idea of a tree, so that whatever passes here pass
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-leaves = pytree.tree_leaves
+T = TypeVar("T")
+
+leaves: Callable[[Any], list[Tensor]] = pytree.tree_leaves
 
 
-def map_leaves(fn: Callable[..., Any], tree: Any, *others: Any) -> Any:
-    """``fn`` on each leaf of ``tree``, with the leaves at the same place in ``others``."""
+@overload
+def map_leaves(fn: Callable[[Tensor], Tensor], tree: T, /) -> T: ...
+@overload
+def map_leaves(fn: Callable[[Tensor, Tensor], Tensor], tree: T, other: Any, /) -> T: ...
+@overload
+def map_leaves(fn: Callable[[Tensor, Tensor, Tensor], Tensor], tree: T, other: Any, third: Any, /) -> T: ...
+@overload
+def map_leaves(fn: Callable[..., Tensor], tree: T, /, *others: Any) -> T: ...
+def map_leaves(fn: Callable[..., Tensor], tree: T, /, *others: Any) -> T:
+    """``fn`` of each leaf of ``tree`` and the leaves at the same place in ``others``, as a tree like the first."""
     return pytree.tree_map(fn, tree, *others)
 
 
-def detach(tree: Any) -> Any:
+def detach(tree: T) -> T:
     """The same values, cut off from differentiation."""
-    return map_leaves(torch.Tensor.detach, tree)
+    return map_leaves(Tensor.detach, tree)
 
 
-def zeros_like(tree: Any) -> Any:
+def zeros_like(tree: T) -> T:
+    """A tree of the same shapes, all 0."""
     return map_leaves(torch.zeros_like, tree)
 
 
-def add(a: Any, b: Any) -> Any:
+def add(a: T, b: T) -> T:
+    """The sum, leaf by leaf."""
     return map_leaves(torch.add, a, b)
+
+
+def dot(a: T, b: T) -> Tensor:
+    """The inner product of two trees of the same shapes, a scalar."""
+    return torch.stack([(x * y).sum() for x, y in zip(leaves(a), leaves(b), strict=True)]).sum()
+
+
+def squared_norm(tree: Any) -> Tensor:
+    """The sum of the squares of all leaves, a scalar."""
+    return torch.stack([leaf.square().sum() for leaf in leaves(tree)]).sum()
 
 
 def global_norm(tree: Any) -> Tensor:
     """The Euclidean norm of all leaves taken together, a scalar."""
-    return sqrt(torch.stack([leaf.square().sum() for leaf in leaves(tree)]).sum())
+    return sqrt(squared_norm(tree))
 
 
 def sqrt(v: Tensor) -> Tensor:
@@ -42,23 +64,34 @@ def sqrt(v: Tensor) -> Tensor:
     return torch.where(positive, v, 1).sqrt() * positive
 
 
-def take(tree: Any, index: int | slice) -> Any:
+def take(tree: T, index: int | slice) -> T:
     """One entry, or a slice, along the leading axis of every leaf."""
     return map_leaves(lambda leaf: leaf[index], tree)
 
 
-def stack(trees: list[Any]) -> Any:
+def stack(trees: list[T]) -> T:
     """A list of equal trees as one tree with a new leading axis."""
-    return map_leaves(lambda *leaf: torch.stack(leaf), *trees)
+    return _joined(torch.stack, trees)
 
 
-def concat(trees: list[Any]) -> Any:
+def concat(trees: list[T]) -> T:
     """A list of equal trees joined along the leading axis."""
-    return map_leaves(lambda *leaf: torch.cat(leaf), *trees)
+    return _joined(torch.cat, trees)
+
+
+def _joined(join: Callable[[list[Tensor]], Tensor], trees: list[T]) -> T:
+    def joined(*same_place: Tensor) -> Tensor:
+        return join(list(same_place))
+
+    return map_leaves(joined, *trees)
 
 
 def leading(tree: Any) -> int:
-    """The length of the leading axis, which every leaf shares."""
+    """The length of the leading axis, which every leaf shares.
+
+    Raises:
+        ValueError: the leaves have leading axes of different lengths, or none.
+    """
     sizes = {leaf.shape[0] if leaf.ndim else -1 for leaf in leaves(tree)}
     if len(sizes) != 1 or -1 in sizes:
         raise ValueError(

@@ -13,74 +13,135 @@ A trailing comment such as ``[n, *shape]`` gives the axes of a tensor. Stacked t
 more leading axis, ``tasks``.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from torch import Generator, Tensor
 
-Params = dict[str, Tensor]  # dotted names, as in a state_dict
-Theta = Any  # any tree of tensors; for MAML it is a Params
-Metrics = dict[str, Tensor]  # scalars (per task: [tasks])
+Params: TypeAlias = dict[str, Tensor]  # dotted names, as in a state_dict
+Theta: TypeAlias = Any  # any tree of tensors; for MAML it is a Params
+OptState: TypeAlias = Any  # any tree of tensors
+Metrics: TypeAlias = dict[str, Tensor]  # scalars (per task: [tasks])
+ThetaT = TypeVar("ThetaT")
+ThetaT_contra = TypeVar("ThetaT_contra", contravariant=True)
 
 
 class Batch(NamedTuple):
-    """Examples of one task."""
+    """Examples of one task.
+
+    >>> import torch, fmaml
+    >>> fmaml.Batch(x=torch.zeros(5, 1, 28, 28), y=torch.arange(5)).x.shape
+    torch.Size([5, 1, 28, 28])
+    """
 
     x: Tensor  # [n, *shape]
     y: Tensor  # [n, *target]
 
 
 class Task(NamedTuple):
-    """One task, or stacked tasks: then every tensor has a leading axis ``tasks``."""
+    """One task, or stacked tasks: then every tensor has a leading axis ``tasks``.
+
+    >>> import torch, fmaml
+    >>> support, query = (fmaml.Batch(torch.zeros(16, n, 1), torch.zeros(16, n, 1)) for n in (5, 15))
+    >>> fmaml.Task(support, query).query.x.shape  # 16 tasks
+    torch.Size([16, 15, 1])
+    """
 
     support: Batch  # D^tr: what the task may be adapted on
     query: Batch  # D^ts: what the adapted model is judged by
 
 
-LossFn = Callable[[Params, Batch], Tensor]  # -> scalar
-MetricFn = Callable[[Params, Task], Any]  # -> scalar, or a dict of scalars
+LossFn: TypeAlias = Callable[[Params, Batch], Tensor]  # -> scalar
+MetricFn: TypeAlias = Callable[[Params, Task], Any]  # -> scalar, or a dict of scalars
 
 
 class Model(NamedTuple):
-    """A network as two pure functions."""
+    """A network as two pure functions.
+
+    >>> import torch, fmaml
+    >>> linear = fmaml.Model(
+    ...     init=lambda generator: {"weight": torch.randn(3, 2, generator=generator)},
+    ...     apply=lambda params, x: x @ params["weight"].T,
+    ... )
+    >>> linear.apply(linear.init(torch.Generator()), torch.zeros(7, 2)).shape
+    torch.Size([7, 3])
+    """
 
     init: Callable[[Generator], Params]
     apply: Callable[[Params, Tensor], Tensor]  # params, [n, *shape] -> [n, *output]
 
 
-class Algorithm(NamedTuple):
+class TrajectoryFn(Protocol[ThetaT_contra]):
+    """(theta, support[, steps]) -> [phi_0, .., phi_steps]; without ``steps`` as many as trained with."""
+
+    def __call__(self, theta: ThetaT_contra, support: Batch, steps: int = ..., /) -> list[Params]: ...
+
+
+class Algorithm(NamedTuple, Generic[ThetaT]):
     """A meta-learner as pure functions of one task; `fmaml.meta_step` supplies gradient, mean and vmap.
 
     ``loss`` returns the scalar whose gradient is the task's meta-gradient, and metrics, of which ``query_loss`` is
-    always the true query loss (the scalar may be a surrogate). ``trajectory(theta, support[, steps])`` gives
-    [phi_0, .., phi_steps], by default as many steps as trained with; without it only the last can be reported.
-    ``at(step)`` is the algorithm as it is at that meta-step, where its loss changes during training.
+    always the true query loss (the scalar may be a surrogate). Without ``trajectory`` only the adapted parameters can
+    be reported. ``at(step)`` is the algorithm as it is at that meta-step, where its loss changes during training.
+
+    >>> import fmaml
+    >>> def loss(theta, task):  # one network for all tasks, adapted to none
+    ...     query = (theta["w"] * task.query.x - task.query.y).square().mean()
+    ...     return query, {"query_loss": query}
+    >>> joint = fmaml.Algorithm(init=dict, adapt=lambda theta, support: theta, loss=loss)
     """
 
-    init: Callable[[Params], Theta]
-    adapt: Callable[[Theta, Batch], Params]
-    loss: Callable[[Theta, Task], tuple[Tensor, Metrics]]
-    trajectory: Callable[..., list[Params]] | None = None
-    at: "Callable[[int], Algorithm] | None" = None
+    init: Callable[[Params], ThetaT]
+    adapt: Callable[[ThetaT, Batch], Params]
+    loss: Callable[[ThetaT, Task], tuple[Tensor, Metrics]]
+    trajectory: TrajectoryFn[ThetaT] | None = None
+    at: Callable[[int], Algorithm[ThetaT]] | None = None
 
 
 class Transform(NamedTuple):
-    """A map of gradients, such as clipping: what `fmaml.chain` puts before an optimizer."""
+    """A map of gradients, such as clipping: what `fmaml.chain` puts before an optimizer.
 
-    init: Callable[[Theta], Any]
-    update: Callable[[Theta, Any, Theta], tuple[Theta, Any]]  # grads, state, theta -> grads, state
+    >>> import torch, fmaml
+    >>> def signs(grads, state, theta):
+    ...     return {name: g.sign() for name, g in grads.items()}, state
+    >>> sign_descent = fmaml.chain(fmaml.Transform(lambda theta: (), signs), fmaml.sgd(0.5))
+    >>> theta = {"p": torch.tensor(1.0)}
+    >>> sign_descent.update({"p": torch.tensor(7.0)}, sign_descent.init(theta), theta)[0]
+    {'p': tensor(0.5000)}
+    """
+
+    init: Callable[[Theta], OptState]
+    update: Callable[[Theta, OptState, Theta], tuple[Theta, OptState]]  # grads, state, theta -> grads, state
 
 
 class Optimizer(NamedTuple):
-    """A pure optimizer, for the inner and the outer loop alike."""
+    """A pure optimizer, for the inner and the outer loop alike.
 
-    init: Callable[[Theta], Any]
-    update: Callable[[Theta, Any, Theta], tuple[Theta, Any]]  # grads, opt_state, theta -> theta, opt_state
+    >>> import torch, fmaml
+    >>> def update(grads, state, theta):
+    ...     return {name: p - 0.5 * grads[name] for name, p in theta.items()}, state
+    >>> fmaml.Optimizer(lambda theta: (), update).update({"p": torch.tensor(2.0)}, (), {"p": torch.tensor(8.0)})[0]
+    {'p': tensor(7.)}
+    """
+
+    init: Callable[[Theta], OptState]
+    update: Callable[[Theta, OptState, Theta], tuple[Theta, OptState]]  # grads, opt_state, theta -> theta, opt_state
 
 
 class MetaState(NamedTuple):
-    """All that the next meta-step needs."""
+    """All that the next meta-step needs.
+
+    >>> import torch, fmaml
+    >>> fmaml.MetaState(theta={"p": torch.tensor(1.0)}, opt_state=(), step=0)._replace(step=1).step
+    1
+    """
 
     theta: Theta
-    opt_state: Any
+    opt_state: OptState
     step: int
+
+
+Rates: TypeAlias = Mapping[str, float | Tensor]  # one for each parameter's name: a number, or a tensor of its shape
+InnerRate: TypeAlias = float | Tensor | Rates | Optimizer  # whatever may stand for an inner learning rate

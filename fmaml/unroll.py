@@ -1,46 +1,53 @@
 """Algorithms that differentiate through their inner steps: MAML and all that differ from it in one function.
 
 What they share is the walk phi_0 .. phi_K and the query loss at its end. What tells them apart: what theta holds
-(``init``), where the walk begins (``start``), which rule takes its steps (``rule``), what it may move (``only``).
+(``init``), where the walk begins (``start``), which rule takes its steps (``rule``), what it may change (``only``).
 """
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TypedDict
 
-from .inner import EVERYTHING, descent, trajectory
-from .optim import chain, rule
+from .inner import EVERYTHING, adapt, as_rule, trajectory
+from .optim import chain, rule_named
 from .outer import query_loss
 from .ranges import Rule
-from .remat import query_loss_again
-from .types import Algorithm, Batch, LossFn, Optimizer, Params, Theta
+from .remat import recomputed_query_loss
+from .types import Algorithm, Batch, InnerRate, LossFn, Optimizer, Params, ThetaT
 
 
-def theta_itself(theta: Theta, support: Batch) -> Params:
+def theta_itself(theta: Params, support: Batch) -> Params:
+    """The start where theta is the parameters."""
     return theta
 
 
-def its_params(theta: Theta, support: Batch) -> Params:
+class WithParams(TypedDict):
+    """A theta that holds more than parameters."""
+
+    params: Params
+
+
+def its_params(theta: WithParams, support: Batch) -> Params:
     """The start where theta holds more than parameters."""
     return theta["params"]
 
 
-def stepping(inner: Rule, lr: Any) -> Optimizer:
-    """The rule of an inner step: what is called ``inner`` makes something of the gradient, then descent by ``lr``."""
-    return chain(*rule(inner), descent(lr))
+def stepping(inner: Rule, lr: InnerRate) -> Optimizer:
+    """The rule of an inner step: the gradient goes through what is called ``inner``, then descent by ``lr``."""
+    return chain(*rule_named(inner), as_rule(lr))
 
 
 def unrolled(
     loss_fn: LossFn,
-    rule: Callable[[Theta], Any],
+    rule: Callable[[ThetaT], InnerRate],
     *,
     steps: int,
-    init: Callable[[Params], Theta] = dict,
-    start: Callable[[Theta, Batch], Params] = theta_itself,
+    init: Callable[[Params], ThetaT] = dict,
+    start: Callable[[ThetaT, Batch], Params] = theta_itself,
     first_order: bool = False,
     only: Sequence[str] = EVERYTHING,
     remat: bool = False,
-) -> Algorithm:
+) -> Algorithm[ThetaT]:
     """phi_0 = start(theta, D^tr), phi_K after ``steps`` inner steps by rule(theta), and the loss L(phi_K, D^ts).
 
     ``rule(theta)`` is whatever may stand for ``lr`` in `fmaml.inner`. ``remat`` runs each inner step again for its
@@ -48,13 +55,14 @@ def unrolled(
     differentiated with respect to theta alone, and once.
     """
 
-    def phis(theta: Theta, support: Batch, steps: int = steps) -> list[Params]:
-        phi = start(theta, support)
-        return trajectory(loss_fn, phi, support, rule(theta), steps=steps, first_order=first_order, only=only)
+    def phis(theta: ThetaT, support: Batch, steps: int = steps) -> list[Params]:
+        params = start(theta, support)
+        return trajectory(loss_fn, params, support, rule(theta), steps=steps, first_order=first_order, only=only)
 
-    def adapt(theta: Theta, support: Batch) -> Params:
-        return phis(theta, support)[-1]
+    def phi(theta: ThetaT, support: Batch) -> Params:
+        params = start(theta, support)
+        return adapt(loss_fn, params, support, rule(theta), steps=steps, first_order=first_order, only=only)
 
-    again = partial(query_loss_again, loss_fn, start, rule, steps=steps, only=only)
-    kept = partial(query_loss, loss_fn, adapt)
-    return Algorithm(init, adapt, again if remat and not first_order else kept, phis)
+    recomputed = partial(recomputed_query_loss, loss_fn, start, rule, steps=steps, only=only)
+    kept = partial(query_loss, loss_fn, phi)
+    return Algorithm(init, phi, recomputed if remat and not first_order else kept, phis)

@@ -4,6 +4,7 @@ import random
 import re
 import string
 import time
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -134,7 +135,7 @@ WRONG: dict[Any, list[str]] = {
     or_none(Rate): [wrong for wrong in NUMBER if wrong != "null"] + ["0"],
     str: ["null", "1", "true", "1e-3", "[a]", "{a: b}"],
     tuple[str, ...]: ["null", "abc", "1", "true", "{a: 1}", "[1]", "[true]", "[[a]]", "[null]"],
-    list[Count]: [*LIST, "[0]", "[1.5]", "[40, -1]"],
+    Sequence[Count]: [*LIST, "[0]", "[1.5]", "[40, -1]"],
     tuple[Decay, Decay]: [*LIST, "[0.9]", "[0.9, 0.9, 0.9]", "[0.9, 1]"],
     tuple[Unit, Unit, Unit]: [*LIST, "[0.5, 0.5]", "[2, 0, 0]", "[1, 1, -1]"],
     WAYS: [*(wrong for wrong in WHOLE if wrong != "[1]"), "1", "[2]", "[1, 3]", "[2, 3, 4]", "[2, 3.5]", "[]"],
@@ -156,7 +157,7 @@ RIGHT: dict[Any, dict[str, Any]] = {
     or_none(Ways): {"null": None, "20": 20},
     or_none(Rate): {"null": None, "10": 10.0},
     tuple[str, ...]: {"[]": [], "[head.*]": ["head.*"], "['*.bias', conv1.weight]": ["*.bias", "conv1.weight"]},
-    list[Count]: {"[]": [], "[40, 40]": [40, 40]},
+    Sequence[Count]: {"[]": [], "[40, 40]": [40, 40]},
     tuple[Decay, Decay]: {"[0, 0.99]": [0.0, 0.99]},
     tuple[Unit, Unit, Unit]: {"[1, 0, 0]": [1.0, 0.0, 0.0], "[0.5, 0.25, 0.25]": [0.5, 0.25, 0.25]},
     WAYS: {"2": 2, "[2, 2]": [2, 2], "[3, 8]": [3, 8]},

@@ -297,7 +297,7 @@ def each_part_of_mamlpp_is_what_it_is_alone():
         ({"inner": "momentum"}, 0, maml(inner_lr=fmaml.momentum(LR))),
     ):
         algorithm = fmaml.mamlpp(loss_fn, **settings, **{**off, **part})
-        yield from same(fmaml.outer.at(algorithm, step), alone, params, tasks)
+        yield from same(fmaml.outer.at_step(algorithm, step), alone, params, tasks)
     # Norms that are the same for each step are norms that are not adapted; the gradient is split among the steps.
     algorithm = fmaml.mamlpp(loss_fn, **settings, **{**off, "norms_by_step": True})
     grads, _ = fmaml.meta_grad(algorithm, algorithm.init(params), tasks)
@@ -581,9 +581,9 @@ def masks_rates_inner_optimizers_and_annealings_combine():
     yield from same(fmaml.boil(loss_fn, inner_lr=adam, **settings), maml, params, tasks)
     rates = {name: 0.1 + 0.05 * i for i, name in enumerate(params)}
     for inner in ("sgd", "momentum", "adam", "rmsprop"):
-        sgd, each = fmaml.meta_sgd(loss_fn, inner_lr=0.1, inner=inner, **settings), tuple(fmaml.optim.rule(inner))
+        sgd, each = fmaml.meta_sgd(loss_fn, inner_lr=0.1, inner=inner, **settings), tuple(fmaml.optim.rule_named(inner))
         learnt = {"params": params, "rates": map_leaves(lambda p, r: torch.full_like(p, r), params, rates)}
-        own = fmaml.maml(loss_fn, inner_lr=fmaml.chain(*each, fmaml.inner.descent(rates)), **settings)
+        own = fmaml.maml(loss_fn, inner_lr=fmaml.chain(*each, fmaml.inner.as_rule(rates)), **settings)
         weighted, expected = (fmaml.multi_step(algorithm, loss_fn, until=8).at(4) for algorithm in (sgd, own))
         found = fmaml.meta_grad(weighted, learnt, tasks)
         yield (found[0]["params"], found[1]), fmaml.meta_grad(expected, params, tasks)
@@ -619,7 +619,7 @@ def test_running_the_inner_steps_again_gives_the_same_gradient_of_all_of_theta(n
     model, loss_fn, params, tasks = images()
     kept, again = (made(name, model, loss_fn, inner_lr=0.1, steps=2, remat=remat) for remat in (False, True))
     theta = map_leaves(lambda p: p + 0.01 * torch.rand_like(p), kept.init(params))
-    kept, again = (fmaml.outer.at(algorithm, 0) for algorithm in (kept, again))
+    kept, again = (fmaml.outer.at_step(algorithm, 0) for algorithm in (kept, again))
     assert relative(fmaml.meta_grad(again, theta, tasks, **options), fmaml.meta_grad(kept, theta, tasks)) < 1e-12
 
 
@@ -630,7 +630,7 @@ def compiled_gap(name, backend):
     only = {"anil": ("layer2.*",), "boil": ("layer1.*",)}.get(name, ("*",))
     part = {"head": "layer2", "layer": "layer1", "norms": ("layer1.*",), "multi_step_until": 9}
     loss_fn = fmaml.supervised(model.apply, fmaml.cross_entropy)
-    algorithm = fmaml.outer.at(made(name, model, loss_fn, inner_lr=0.1, steps=2, only=only, **part), 3)
+    algorithm = fmaml.outer.at_step(made(name, model, loss_fn, inner_lr=0.1, steps=2, only=only, **part), 3)
     theta = algorithm.init(params)
     torch.compiler.reset()
     compiled = torch.compile(partial(fmaml.meta_grad, algorithm), fullgraph=True, backend=backend)

@@ -17,9 +17,9 @@ SHAPES = {"images": (3, 2, 4, 5), "vectors": (5, 2), "one pixel": (3, 2, 1, 1), 
 
 
 @pytest.fixture(autouse=True)
-def every_size_pays(monkeypatch):
+def every_size_is_large(monkeypatch):
     monkeypatch.setattr(layout, "LARGE_IMAGES", 0)
-    monkeypatch.setattr(ops, "LARGE", 0)
+    monkeypatch.setattr(ops, "LARGE_FEATURES", 0)
 
 
 def plain(x, scale, shift):
@@ -117,7 +117,7 @@ def test_networks_are_the_same_as_in_the_usual_layout(name, options, monkeypatch
 
     ours = found(**options)
     monkeypatch.setattr(layout, "LARGE_IMAGES", 10**9)
-    monkeypatch.setattr(ops, "LARGE", 10**9)
+    monkeypatch.setattr(ops, "LARGE_FEATURES", 10**9)
     assert relative(ours, found(batching="loop")) < 1e-11
 
 
@@ -140,7 +140,7 @@ def test_only_large_uncompiled_tasks_at_once_take_the_operator(tasks, monkeypatc
     monkeypatch.setattr(
         ops, "batch_norm_of_tasks", lambda x, *rest: calls.append(x.shape) or F.batch_norm(x, None, None, training=True)
     )
-    monkeypatch.setattr(ops, "LARGE", 2 * 4 * 3 * 5 * 5 - 1)
+    monkeypatch.setattr(ops, "LARGE_FEATURES", 2 * 4 * 3 * 5 * 5 - 1)
     scale, shift = torch.ones(3), torch.zeros(3)
     vmap(lambda x: ops.batch_norm(x, scale, shift))(torch.rand(tasks, 4, 3, 5, 5))
     ops.batch_norm(torch.rand(8, 3, 5, 5), scale, shift)

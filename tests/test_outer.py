@@ -185,7 +185,7 @@ def test_inductive_in_parts_is_the_same(monkeypatch):
     algorithm = fmaml.maml(fmaml.supervised(model.apply, fmaml.cross_entropy), inner_lr=0.1, steps=1)
     metric_fn = fmaml.inductive(model.apply, fmaml.cross_entropy)
     whole = fmaml.evaluate(algorithm, metric_fn, theta, tasks)
-    monkeypatch.setattr("fmaml.losses.TOGETHER", 8)
+    monkeypatch.setattr("fmaml.losses.INDUCTIVE_EXAMPLES", 8)
     assert relative(fmaml.evaluate(algorithm, metric_fn, theta, tasks), whole) < 1e-13
 
 

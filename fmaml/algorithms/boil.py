@@ -4,23 +4,39 @@ Inner step:    phi_body = body - alpha * grad_body L(theta, D_i^tr), ``steps`` t
 """
 
 from ..ranges import Natural, Rate, Rule
-from ..types import Algorithm, LossFn, Optimizer
+from ..types import Algorithm, InnerRate, LossFn, Params
 from ..unroll import stepping, unrolled
 
 
 def boil(
     loss_fn: LossFn,
     *,
-    inner_lr: Rate | Optimizer,
+    inner_lr: Rate | InnerRate,
     steps: Natural,
     first_order: bool = False,
     only: tuple[str, ...] = ("conv*", "norm*"),
     inner: Rule = "sgd",
     remat: bool = False,
-) -> Algorithm:
+) -> Algorithm[Params]:
     """Adapt all but the head, so that the representation itself must change from task to task.
 
-    ``only`` are patterns of the body's names.
+    Args:
+        only: patterns of the body's names.
+        loss_fn, inner_lr, steps, first_order, inner, remat: as in `fmaml.maml`.
+
+    Returns:
+        The algorithm; its theta is the parameters.
+
+    Source: arXiv 2008.08882.
+
+    >>> import torch, fmaml
+    >>> model = fmaml.mlp(inputs=(1,), outputs=1, hidden=[8])
+    >>> loss_fn = fmaml.supervised(model.apply, fmaml.mse)
+    >>> algorithm = fmaml.boil(loss_fn, inner_lr=0.1, steps=1, only=("layer1.*",))
+    >>> theta = model.init(torch.Generator().manual_seed(0))
+    >>> phi = algorithm.adapt(theta, fmaml.Batch(torch.ones(10, 1), torch.zeros(10, 1)))
+    >>> torch.equal(phi["layer2.weight"], theta["layer2.weight"])
+    True
     """
     step = stepping(inner, inner_lr)
     return unrolled(loss_fn, lambda theta: step, steps=steps, first_order=first_order, only=only, remat=remat)

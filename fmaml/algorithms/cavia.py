@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ..head import cosines
-from ..inner import trajectory
+from ..outer import trajectory_of
 from ..ranges import Count, Natural, Rate, Rule
-from ..types import Algorithm, Batch, LossFn, Optimizer, Params
+from ..types import Algorithm, Batch, InnerRate, LossFn, Params
 from ..unroll import stepping, unrolled
 
 CONTEXT, SHIFT, SCALE = "context", "context.shift", "context.scale"
@@ -22,18 +22,36 @@ CONTEXT, SHIFT, SCALE = "context", "context.shift", "context.scale"
 def cavia(
     loss_fn: LossFn,
     *,
-    inner_lr: Rate | Optimizer,
+    inner_lr: Rate | InnerRate,
     steps: Natural,
     context: Count = 5,
     layer: str = "norm3",
     first_order: bool = False,
     inner: Rule = "sgd",
     remat: bool = False,
-) -> Algorithm:
+) -> Algorithm[Params]:
     """Adapt only ``context`` numbers that modulate one ``layer``; they are 0 before each task.
 
-    ``layer`` is a norm, or a linear layer such as "layer1" of `fmaml.mlp`. The learnt maps of the context stand
-    beside the parameters in theta, as ``context.shift`` and, for a norm, ``context.scale``, both [channels, context].
+    Args:
+        context: how many numbers.
+        layer: a norm, or a linear layer such as "layer1" of `fmaml.mlp`.
+        loss_fn, inner_lr, steps, first_order, inner, remat: as in `fmaml.maml`.
+
+    Returns:
+        The algorithm; its theta is the parameters, and beside them the learnt maps of the context, "context.shift"
+        and for a norm "context.scale", both [channels, context].
+
+    Raises:
+        ValueError: from ``init``: there is no such layer.
+
+    Source: arXiv 1810.03642.
+
+    >>> import torch, fmaml
+    >>> model = fmaml.mlp(inputs=(1,), outputs=1, hidden=[8])
+    >>> loss_fn = fmaml.supervised(model.apply, fmaml.mse)
+    >>> algorithm = fmaml.cavia(loss_fn, inner_lr=1.0, steps=2, context=4, layer="layer1")
+    >>> algorithm.init(model.init(torch.Generator()))["context.shift"].shape
+    torch.Size([8, 4])
     """
 
     def init(params: Params) -> Params:
@@ -58,12 +76,20 @@ def cavia(
     def start(theta: Params, support: Batch) -> Params:
         return {**theta, CONTEXT: theta[SHIFT].new_zeros(context)}
 
-    step, order = stepping(inner, inner_lr), {"first_order": first_order, "only": (CONTEXT,)}
-    walk = unrolled(modulated, lambda theta: step, steps=steps, init=init, start=start, remat=remat, **order)
+    step, only = stepping(inner, inner_lr), (CONTEXT,)
+    walk = unrolled(
+        modulated,
+        lambda theta: step,
+        steps=steps,
+        init=init,
+        start=start,
+        first_order=first_order,
+        only=only,
+        remat=remat,
+    )
 
     def phis(theta: Params, support: Batch, steps: int = steps) -> list[Params]:
-        walked = trajectory(modulated, start(theta, support), support, step, steps=steps, **order)
-        return [conditioned(phi) for phi in walked]
+        return [conditioned(phi) for phi in trajectory_of(walk, theta, support, steps)]
 
     def adapt(theta: Params, support: Batch) -> Params:
         return conditioned(walk.adapt(theta, support))

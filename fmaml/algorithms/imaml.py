@@ -8,6 +8,7 @@ The loss <stop(v_i), theta> has the gradient v_i: no inner step is differentiate
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,27 +17,46 @@ from torch.func import grad, grad_and_value, vjp
 from ..inner import adapt as descend_to
 from ..inner import trajectory
 from ..ranges import Count, Natural, Rate, Rule
-from ..tree import detach, leaves, map_leaves, zeros_like
-from ..types import Algorithm, Batch, LossFn, Optimizer, Params, Task
+from ..tree import detach, dot, map_leaves, squared_norm, zeros_like
+from ..types import Algorithm, Batch, InnerRate, LossFn, Metrics, Params, Task
 from ..unroll import stepping
 
 
 def imaml(
     loss_fn: LossFn,
     *,
-    inner_lr: Rate | Optimizer,
+    inner_lr: Rate | InnerRate,
     steps: Natural,
     regularization: Rate = 2.0,
     cg_steps: Count = 5,
     inner: Rule = "sgd",
-) -> Algorithm:
-    """The meta-gradient at the end of the inner loop alone: memory does not grow with its steps."""
+) -> Algorithm[Params]:
+    """The meta-gradient at the end of the inner loop alone: memory does not grow with its steps.
+
+    Args:
+        steps: inner steps; enough to come near the minimum of the inner problem.
+        regularization: lambda, above 0.
+        cg_steps: steps of conjugate gradients, 1 or more.
+        loss_fn, inner_lr, inner: as in `fmaml.maml`.
+
+    Returns:
+        The algorithm; its theta is the parameters. The loss is a surrogate: only its gradient means something.
+
+    Source: arXiv 1909.04630.
+
+    >>> import torch, fmaml
+    >>> model = fmaml.mlp(inputs=(1,), outputs=1, hidden=[8])
+    >>> loss_fn = fmaml.supervised(model.apply, fmaml.mse)
+    >>> algorithm = fmaml.imaml(loss_fn, inner_lr=0.01, steps=16)
+    >>> theta, batch = model.init(torch.Generator().manual_seed(0)), fmaml.Batch(torch.ones(10, 1), torch.zeros(10, 1))
+    >>> float(algorithm.loss(theta, fmaml.Task(batch, batch))[1]["query_loss"]) < float(loss_fn(theta, batch))
+    True
+    """
     step = stepping(inner, inner_lr)
 
     def near(theta: Params) -> LossFn:
         def proximal(phi: Params, batch: Batch) -> Tensor:
-            gap = map_leaves(torch.sub, phi, theta)
-            return loss_fn(phi, batch) + regularization / 2 * dot(gap, gap)
+            return loss_fn(phi, batch) + regularization / 2 * squared_norm(map_leaves(torch.sub, phi, theta))
 
         return proximal
 
@@ -46,10 +66,13 @@ def imaml(
     def adapt(theta: Params, support: Batch) -> Params:
         return descend_to(near(theta), theta, support, step, steps=steps)
 
-    def loss(theta: Params, task: Task) -> tuple:
+    def support_grad(support: Batch, phi: Params) -> Params:
+        return grad(loss_fn)(phi, support)
+
+    def loss(theta: Params, task: Task) -> tuple[Tensor, Metrics]:
         phi = detach(adapt(detach(theta), task.support))
         target, query = grad_and_value(loss_fn)(phi, task.query)
-        hessian = vjp(lambda p: grad(loss_fn)(p, task.support), phi)[1]
+        hessian = vjp(partial(support_grad, task.support), phi)[1]
 
         def matrix(v: Params) -> Params:
             return map_leaves(lambda a, h: a + h / regularization, v, hessian(v)[0])
@@ -80,8 +103,5 @@ def conjugate_gradients(matrix: Callable[[Params], Params], b: Params, steps: in
 
 
 def along(a: Params, rate: Tensor, b: Params) -> Params:
+    """a + rate * b."""
     return map_leaves(lambda x, y: x + rate * y, a, b)
-
-
-def dot(a: Params, b: Params) -> Tensor:
-    return torch.stack(leaves(map_leaves(lambda x, y: (x * y).sum(), a, b))).sum()

@@ -4,25 +4,44 @@ In training:    min over theta of sum_i L(theta, D_i^tr and D_i^ts)        no ta
 In testing:     phi_i as in MAML, from that theta                          (the baseline of arXiv 1703.03400, 5.1)
 """
 
+from torch import Tensor
+
 from ..ranges import Natural, Rate, Rule
-from ..types import Algorithm, LossFn, Metrics, Optimizer, Params, Task
+from ..types import Algorithm, InnerRate, LossFn, Metrics, Params, Task
 from ..unroll import stepping, unrolled
 
 
 def joint(
     loss_fn: LossFn,
     *,
-    inner_lr: Rate | Optimizer,
+    inner_lr: Rate | InnerRate,
     steps: Natural,
     only: tuple[str, ...] = ("*",),
     inner: Rule = "sgd",
-) -> Algorithm:
-    """The baseline: train one network on all tasks together, fine-tune it on each at test time."""
+) -> Algorithm[Params]:
+    """The baseline: train one network on all tasks together, fine-tune it on each at test time.
+
+    Args:
+        loss_fn, inner_lr, steps, only, inner: as in `fmaml.maml`; the inner steps are those of the fine-tuning.
+
+    Returns:
+        The algorithm; its theta is the parameters.
+
+    Source: arXiv 1703.03400, section 5.1.
+
+    >>> import torch, fmaml
+    >>> model = fmaml.mlp(inputs=(1,), outputs=1, hidden=[8])
+    >>> loss_fn = fmaml.supervised(model.apply, fmaml.mse)
+    >>> algorithm = fmaml.joint(loss_fn, inner_lr=0.01, steps=1)
+    >>> theta, batch = model.init(torch.Generator().manual_seed(0)), fmaml.Batch(torch.ones(10, 1), torch.zeros(10, 1))
+    >>> torch.equal(algorithm.loss(theta, fmaml.Task(batch, batch))[0], loss_fn(theta, batch))
+    True
+    """
     step = stepping(inner, inner_lr)
 
-    def loss(theta: Params, task: Task) -> tuple:
+    def loss(theta: Params, task: Task) -> tuple[Tensor, Metrics]:
         query = loss_fn(theta, task.query)
-        metrics: Metrics = {"query_loss": query}
-        return (loss_fn(theta, task.support) + query) / 2, metrics
+        return (loss_fn(theta, task.support) + query) / 2, {"query_loss": query}
 
-    return unrolled(loss_fn, lambda theta: step, steps=steps, only=only)._replace(loss=loss)
+    walk: Algorithm[Params] = unrolled(loss_fn, lambda theta: step, steps=steps, only=only)
+    return walk._replace(loss=loss)

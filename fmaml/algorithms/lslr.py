@@ -3,7 +3,7 @@
 Inner step k, layer l:    phi_l = phi_l - alpha_lk * grad_l L(phi, D_i^tr), every alpha_lk learnt with theta
 """
 
-from typing import Any
+from typing import TypedDict
 
 from ..inner import descent_by_step
 from ..ranges import Count, Rate, Rule
@@ -11,7 +11,10 @@ from ..tree import map_leaves
 from ..types import Algorithm, LossFn, Optimizer, Params
 from ..unroll import its_params, stepping, unrolled
 
-Theta = dict[str, Any]  # params, and rates [steps] of the same names
+
+class LslrTheta(TypedDict):
+    params: Params
+    rates: Params  # [steps], of the same names
 
 
 def lslr(
@@ -23,16 +26,31 @@ def lslr(
     only: tuple[str, ...] = ("*",),
     inner: Rule = "sgd",
     remat: bool = False,
-) -> Algorithm:
+) -> Algorithm[LslrTheta]:
     """MAML with a learnt rate for each parameter tensor and inner step, all of them ``inner_lr`` at first.
 
-    The rate of the last step serves every step beyond ``steps``.
+    Args:
+        inner_lr: where the rates begin, a number above 0.
+        steps: inner steps, 1 or more; the rate of the last one serves every step beyond them.
+        loss_fn, first_order, only, inner, remat: as in `fmaml.maml`.
+
+    Returns:
+        The algorithm; its theta is {"params": .., "rates": name -> [steps]}.
+
+    Source: arXiv 1810.09502.
+
+    >>> import torch, fmaml
+    >>> model = fmaml.mlp(inputs=(1,), outputs=1, hidden=[8])
+    >>> loss_fn = fmaml.supervised(model.apply, fmaml.mse)
+    >>> algorithm = fmaml.lslr(loss_fn, inner_lr=0.1, steps=3)
+    >>> algorithm.init(model.init(torch.Generator()))["rates"]["layer2.weight"]
+    tensor([0.1000, 0.1000, 0.1000])
     """
 
-    def init(params: Params) -> Theta:
+    def init(params: Params) -> LslrTheta:
         return {"params": dict(params), "rates": map_leaves(lambda p: p.new_full((steps,), inner_lr), params)}
 
-    def rule_of(theta: Theta) -> Optimizer:
+    def rule_of(theta: LslrTheta) -> Optimizer:
         return stepping(inner, descent_by_step(theta["rates"]))
 
     return unrolled(

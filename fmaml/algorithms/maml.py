@@ -5,25 +5,49 @@ the meta-objective:              min over theta of sum_i L(phi_i, D_i^ts)
 """
 
 from ..ranges import Natural, Rate, Rule
-from ..types import Algorithm, LossFn, Optimizer
+from ..types import Algorithm, InnerRate, LossFn, Params
 from ..unroll import stepping, unrolled
 
 
 def maml(
     loss_fn: LossFn,
     *,
-    inner_lr: Rate | Optimizer,
+    inner_lr: Rate | InnerRate,
     steps: Natural,
     first_order: bool = False,
     only: tuple[str, ...] = ("*",),
     inner: Rule = "sgd",
     remat: bool = False,
-) -> Algorithm:
+) -> Algorithm[Params]:
     """Learn an initialisation theta from which a few gradient steps fit a new task.
 
-    ``only`` the parameters named like one of these patterns are adapted. ``inner`` is what the gradient passes through
-    before a step of ``inner_lr``, which may be any optimizer instead, such as ``fmaml.momentum(0.1)``. ``remat`` runs
-    each inner step again for its derivative, instead of keeping its graph; then theta alone can be differentiated.
+    Args:
+        loss_fn: (params, batch) -> scalar, L of the equations.
+        inner_lr: alpha: a number; a scalar tensor; a dict with one of either, or a tensor of rates, for each name; or
+            an optimizer, such as ``fmaml.momentum(0.1)``, which takes the inner steps in its own way.
+        steps: inner steps, 0 or more; their memory grows with them unless ``first_order`` or ``remat``.
+        first_order: take inner gradients as constants (FOMAML): no second derivatives.
+        only: patterns of the names of the parameters that are adapted, as in a shell.
+        inner: what an inner gradient goes through before the step: "sgd", "momentum", "adam" or "rmsprop".
+        remat: run each inner step again for its derivative, instead of keeping its graph; then theta alone can be
+            differentiated, and once.
+
+    Returns:
+        The algorithm; its theta is the parameters.
+
+    Raises:
+        ValueError: an unknown ``inner``; when it is used also a pattern that matches nothing, or a missing rate.
+
+    Source: arXiv 1703.03400.
+
+    >>> import torch, fmaml
+    >>> model = fmaml.mlp(inputs=(1,), outputs=1, hidden=[8])
+    >>> loss_fn = fmaml.supervised(model.apply, fmaml.mse)
+    >>> algorithm = fmaml.maml(loss_fn, inner_lr=0.01, steps=5, only=("layer2.*",))
+    >>> theta = model.init(torch.Generator().manual_seed(0))
+    >>> phi = algorithm.adapt(theta, fmaml.Batch(torch.ones(10, 1), torch.zeros(10, 1)))
+    >>> [name for name in phi if not torch.equal(phi[name], theta[name])]
+    ['layer2.weight', 'layer2.bias']
     """
     step = stepping(inner, inner_lr)
     return unrolled(loss_fn, lambda theta: step, steps=steps, first_order=first_order, only=only, remat=remat)

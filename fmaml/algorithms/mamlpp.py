@@ -10,16 +10,22 @@ The cosine outer rate is ``train.schedule``. Norms use the statistics of the bat
 
 from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature
 
-from typing import Any
+from typing import NotRequired, TypedDict
+
+from torch import Tensor
 
 from ..anneal import first_then, multi_step
-from ..inner import descent_by_step, no_step, of_step, select
+from ..inner import descent_by_step, of_step, select, step_count
 from ..ranges import Count, Natural, Rate, Rule
 from ..tree import map_leaves
-from ..types import Algorithm, LossFn, Optimizer, Params
+from ..types import Algorithm, LossFn, Optimizer, OptState, Params
 from ..unroll import its_params, stepping, unrolled
 
-Theta = dict[str, Any]  # params; rates: name -> [steps]; norms: name -> [steps, *shape]; those that are switched on
+
+class MamlppTheta(TypedDict):
+    params: Params
+    rates: NotRequired[Params]  # name -> [steps]; with learn_rates
+    norms: NotRequired[Params]  # name -> [steps, *shape]; with norms_by_step
 
 
 def mamlpp(
@@ -35,30 +41,56 @@ def mamlpp(
     inner: Rule = "sgd",
     norms: tuple[str, ...] = ("*norm*",),
     remat: bool = False,
-) -> Algorithm:
+) -> Algorithm[MamlppTheta]:
     """MAML made stable: learnt rates, norms by step, multi-step loss, first order at first; each can be switched off.
 
-    ``norms`` are patterns of the names that ``norms_by_step`` takes out of the inner descent, as far as ``only`` lets
-    them move. Rates and norms of the last step serve every step beyond ``steps``. While the multi-step loss is on,
-    ``remat`` saves nothing.
+    Args:
+        inner_lr: the rate, or where the rates begin, a number above 0.
+        steps: inner steps, 1 or more; rates and norms of the last one serve every step beyond them.
+        learn_rates: learn a rate for each parameter tensor and step.
+        norms_by_step: learn the norms' scales and shifts for each step, in place of adapting them.
+        multi_step_until: the meta-step until which the loss is weighed over all inner steps; ``remat`` saves nothing
+            before it.
+        first_order_until: the meta-step until which inner gradients are constants.
+        norms: patterns of the names that ``norms_by_step`` concerns, as far as ``only`` lets them change.
+        loss_fn, only, inner, remat: as in `fmaml.maml`.
+
+    Returns:
+        The algorithm; its theta is {"params": .., "rates": name -> [steps], "norms": name -> [steps, *shape]}.
+
+    Raises:
+        ValueError: no name matches ``norms``, or no other is left to adapt.
+
+    Source: arXiv 1810.09502.
+
+    >>> import torch, fmaml
+    >>> model = fmaml.conv4(inputs=(1, 28, 28), outputs=5, width=8)
+    >>> loss_fn = fmaml.supervised(model.apply, fmaml.cross_entropy)
+    >>> algorithm = fmaml.mamlpp(loss_fn, inner_lr=0.1, steps=5, multi_step_until=1000)
+    >>> algorithm.init(model.init(torch.Generator()))["norms"]["norm1.weight"].shape
+    torch.Size([5, 8])
     """
 
-    def init(params: Params) -> Theta:
-        rates = map_leaves(lambda p: p.new_full((steps,), inner_lr), params)
-        theta = {"params": dict(params)} | ({"rates": rates} if learn_rates else {})
-        if not norms_by_step:
-            return theta
-        each = select(params, norms, "norms")
-        return theta | {"norms": map_leaves(lambda p: p.expand(steps, *p.shape).clone(), each)}
+    def init(params: Params) -> MamlppTheta:
+        theta: MamlppTheta = {"params": dict(params)}
+        if learn_rates:
+            theta["rates"] = map_leaves(lambda p: p.new_full((steps,), inner_lr), params)
+        if norms_by_step:
+            each = select(params, norms, "norms")
+            theta["norms"] = map_leaves(lambda p: p.expand(steps, *p.shape).clone(), each)
+        return theta
 
-    def rule_of(theta: Theta) -> Optimizer:
-        step = stepping(inner, descent_by_step(theta["rates"]) if learn_rates else inner_lr)
-        return replaced_by_step(step, theta["norms"]) if norms_by_step else step
+    def rule_of(theta: MamlppTheta) -> Optimizer:
+        step = stepping(inner, descent_by_step(theta["rates"]) if "rates" in theta else inner_lr)
+        return replaced_by_step(step, theta["norms"]) if "norms" in theta else step
 
-    settings = {"steps": steps, "init": init, "start": its_params, "only": only, "remat": remat}
-    orders = [unrolled(loss_fn, rule_of, first_order=order, **settings) for order in (True, False)]
-    weighted = [multi_step(algorithm, loss_fn, until=multi_step_until) for algorithm in orders]
-    return first_then(*weighted, until=first_order_until)
+    def annealed(first_order: bool) -> Algorithm[MamlppTheta]:
+        walk = unrolled(
+            loss_fn, rule_of, steps=steps, init=init, start=its_params, first_order=first_order, only=only, remat=remat
+        )
+        return multi_step(walk, loss_fn, until=multi_step_until)
+
+    return first_then(annealed(first_order=True), annealed(first_order=False), until=first_order_until)
 
 
 def replaced_by_step(optimizer: Optimizer, values: Params) -> Optimizer:
@@ -70,9 +102,12 @@ def replaced_by_step(optimizer: Optimizer, values: Params) -> Optimizer:
             raise ValueError(f"only = {list(params)}: norms_by_step takes them all; name others too, or switch it off")
         return found
 
-    def update(grads: Params, state: tuple, params: Params) -> tuple[Params, tuple]:
+    def update(grads: Params, state: tuple[Tensor, OptState], params: Params) -> tuple[Params, tuple[Tensor, OptState]]:
         step, own = state
         moved, own = optimizer.update(others(grads), own, others(params))
         return {**moved, **{name: of_step(v, step) for name, v in values.items() if name in params}}, (step + 1, own)
 
-    return Optimizer(lambda params: (no_step(params), optimizer.init(others(params))), update)
+    def init(params: Params) -> tuple[Tensor, OptState]:
+        return step_count(params), optimizer.init(others(params))
+
+    return Optimizer(init, update)

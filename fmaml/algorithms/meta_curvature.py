@@ -6,36 +6,55 @@ Inner step:   phi_i = theta - alpha * MC(grad L(theta, D_i^tr)), ``steps`` times
 
 from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature
 
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor
 
-from ..optim import chain
+from ..optim import chain, no_state
 from ..ranges import Natural, Rate, Rule
-from ..types import Algorithm, LossFn, Optimizer, Params, Transform
+from ..types import Algorithm, InnerRate, LossFn, Optimizer, Params, Transform
 from ..unroll import its_params, stepping, unrolled
 
-Theta = dict[str, Any]  # params; maps: name -> the matrices of each axis, in order
+
+class MetaCurvatureTheta(TypedDict):
+    params: Params
+    maps: dict[str, list[Tensor]]  # the matrices of each axis, in order
 
 
 def meta_curvature(
     loss_fn: LossFn,
     *,
-    inner_lr: Rate | Optimizer,
+    inner_lr: Rate | InnerRate,
     steps: Natural,
     first_order: bool = False,
     only: tuple[str, ...] = ("*",),
     inner: Rule = "sgd",
     remat: bool = False,
-) -> Algorithm:
-    """MAML with one learnt matrix for each axis of each parameter's gradient, the identity at first."""
+) -> Algorithm[MetaCurvatureTheta]:
+    """MAML with one learnt matrix for each axis of each parameter's gradient, the identity at first.
 
-    def init(params: Params) -> Theta:
+    Args:
+        loss_fn, inner_lr, steps, first_order, only, inner, remat: as in `fmaml.maml`.
+
+    Returns:
+        The algorithm; its theta is {"params": .., "maps": name -> a square matrix for each axis}.
+
+    Source: arXiv 1902.03356.
+
+    >>> import torch, fmaml
+    >>> model = fmaml.mlp(inputs=(1,), outputs=1, hidden=[8])
+    >>> loss_fn = fmaml.supervised(model.apply, fmaml.mse)
+    >>> algorithm = fmaml.meta_curvature(loss_fn, inner_lr=0.1, steps=1)
+    >>> [matrix.shape for matrix in algorithm.init(model.init(torch.Generator()))["maps"]["layer1.weight"]]
+    [torch.Size([8, 8]), torch.Size([1, 1])]
+    """
+
+    def init(params: Params) -> MetaCurvatureTheta:
         maps = {name: [torch.eye(n, dtype=p.dtype, device=p.device) for n in axes(p)] for name, p in params.items()}
         return {"params": dict(params), "maps": maps}
 
-    def rule_of(theta: Theta) -> Optimizer:
+    def rule_of(theta: MetaCurvatureTheta) -> Optimizer:
         return chain(mapped(theta["maps"]), stepping(inner, inner_lr))
 
     return unrolled(
@@ -57,7 +76,7 @@ def mapped(maps: dict[str, list[Tensor]]) -> Transform:
             h = (matrix @ h.movedim(axis, -2)).movedim(-2, axis) if h.ndim > 1 else matrix @ h
         return h.reshape(g.shape)
 
-    def update(grads: Params, state: tuple, params: Params) -> tuple[Params, tuple]:
+    def update(grads: Params, state: tuple[()], params: Params) -> tuple[Params, tuple[()]]:
         return {name: along(name, g) for name, g in grads.items()}, state
 
-    return Transform(lambda params: (), update)
+    return Transform(no_state, update)

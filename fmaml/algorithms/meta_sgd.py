@@ -4,7 +4,7 @@ Inner step:    phi_i = theta - alpha o grad L(theta, D_i^tr), with alpha of the 
 Outer loop:    min over theta and alpha of sum_i L(phi_i, D_i^ts)
 """
 
-from typing import Any
+from typing import TypedDict
 
 import torch
 
@@ -13,7 +13,10 @@ from ..tree import map_leaves
 from ..types import Algorithm, LossFn, Optimizer, Params
 from ..unroll import its_params, stepping, unrolled
 
-Theta = dict[str, Any]  # params, and rates of the same names and shapes
+
+class MetaSgdTheta(TypedDict):
+    params: Params
+    rates: Params  # of the same names and shapes
 
 
 def meta_sgd(
@@ -25,13 +28,31 @@ def meta_sgd(
     only: tuple[str, ...] = ("*",),
     inner: Rule = "sgd",
     remat: bool = False,
-) -> Algorithm:
-    """MAML with a learnt inner rate for each parameter, all of them ``inner_lr`` at first."""
+) -> Algorithm[MetaSgdTheta]:
+    """MAML with a learnt inner rate for each parameter, all of them ``inner_lr`` at first.
 
-    def init(params: Params) -> Theta:
+    Args:
+        inner_lr: where the rates begin, a number above 0.
+        loss_fn, steps, first_order, only, inner, remat: as in `fmaml.maml`.
+
+    Returns:
+        The algorithm; its theta is {"params": .., "rates": ..}, both of the parameters' names and shapes.
+
+    Source: arXiv 1707.09835.
+
+    >>> import torch, fmaml
+    >>> model = fmaml.mlp(inputs=(1,), outputs=1, hidden=[8])
+    >>> loss_fn = fmaml.supervised(model.apply, fmaml.mse)
+    >>> algorithm = fmaml.meta_sgd(loss_fn, inner_lr=0.1, steps=1)
+    >>> theta = algorithm.init(model.init(torch.Generator().manual_seed(0)))
+    >>> theta["rates"]["layer2.bias"]
+    tensor([0.1000])
+    """
+
+    def init(params: Params) -> MetaSgdTheta:
         return {"params": dict(params), "rates": map_leaves(lambda p: torch.full_like(p, inner_lr), params)}
 
-    def rule_of(theta: Theta) -> Optimizer:
+    def rule_of(theta: MetaSgdTheta) -> Optimizer:
         return stepping(inner, theta["rates"])
 
     return unrolled(

@@ -8,7 +8,7 @@ The meta-gradient passes through the prototypes as well.
 from ..head import outputs_of, prototypes
 from ..losses import Apply
 from ..ranges import Natural, Rate, Rule
-from ..types import Algorithm, Batch, LossFn, Optimizer, Params
+from ..types import Algorithm, Batch, InnerRate, LossFn, Params
 from ..unroll import stepping, unrolled
 
 
@@ -16,17 +16,37 @@ def proto_maml(
     loss_fn: LossFn,
     apply: Apply,
     *,
-    inner_lr: Rate | Optimizer,
+    inner_lr: Rate | InnerRate,
     steps: Natural,
     first_order: bool = False,
     only: tuple[str, ...] = ("*",),
     head: str = "head",
     inner: Rule = "sgd",
     remat: bool = False,
-) -> Algorithm:
+) -> Algorithm[Params]:
     """MAML from a head that is already the nearest-prototype classifier of the task; classification only.
 
-    The network's last layer ``head`` is replaced for each task; its own values stand idle in theta.
+    Args:
+        apply: the model's forward pass, which ``loss_fn`` calls too.
+        head: the network's last layer, linear, replaced for each task; its own values in theta are not used.
+        loss_fn, inner_lr, steps, first_order, only, inner, remat: as in `fmaml.maml`.
+
+    Returns:
+        The algorithm; its theta is the parameters.
+
+    Raises:
+        ValueError: from ``init``: there is no such layer; when it is used: the targets are no labels.
+
+    Source: arXiv 1903.03096.
+
+    >>> import torch, fmaml
+    >>> model = fmaml.conv4(inputs=(1, 28, 28), outputs=5, width=8)
+    >>> loss_fn = fmaml.supervised(model.apply, fmaml.cross_entropy)
+    >>> algorithm = fmaml.proto_maml(loss_fn, model.apply, inner_lr=0.01, steps=5)
+    >>> support = fmaml.Batch(torch.rand(5, 1, 28, 28), torch.arange(5))
+    >>> theta = algorithm.init(model.init(torch.Generator().manual_seed(0)))
+    >>> float(fmaml.accuracy(model.apply(algorithm.adapt(theta, support), support.x), support.y))
+    1.0
     """
 
     def init(params: Params) -> Params:
@@ -36,6 +56,14 @@ def proto_maml(
     def start(theta: Params, support: Batch) -> Params:
         return prototypes(apply, theta, support, head, "proto_maml")
 
-    settings = {"steps": steps, "first_order": first_order, "only": only, "remat": remat}
     step = stepping(inner, inner_lr)
-    return unrolled(loss_fn, lambda theta: step, init=init, start=start, **settings)
+    return unrolled(
+        loss_fn,
+        lambda theta: step,
+        steps=steps,
+        init=init,
+        start=start,
+        first_order=first_order,
+        only=only,
+        remat=remat,
+    )

@@ -5,7 +5,9 @@ Inner step k, layer l:       phi_l = phi_l - alpha_lk * grad_l L(phi, D_i^tr), a
 Outer loop:                  sum_k w_k L(phi_ik, D_i^ts), whose weight moves to the last step      (arXiv 1810.09502)
 """
 
-from typing import Any
+from typing import TypedDict
+
+from torch import Tensor
 
 from ..anneal import multi_step
 from ..head import outputs_of, prototypes
@@ -16,7 +18,11 @@ from ..tree import map_leaves
 from ..types import Algorithm, Batch, LossFn, Optimizer, Params
 from ..unroll import stepping, unrolled
 
-Theta = dict[str, Any]  # params; rates [steps] of the same names; scale, a scalar
+
+class ProtoMamlppTheta(TypedDict):
+    params: Params
+    rates: Params  # [steps], of the same names
+    scale: Tensor  # scalar
 
 
 def proto_mamlpp(
@@ -32,25 +38,48 @@ def proto_mamlpp(
     head: str = "head",
     inner: Rule = "sgd",
     remat: bool = False,
-) -> Algorithm:
+) -> Algorithm[ProtoMamlppTheta]:
     """Inner steps with learnt rates from a head made of prototypes, judged after each of them; classification only.
 
-    ``inner_lr`` and ``scale`` are where the rates and the scale of the first head begin. While the multi-step loss is
-    on, ``remat`` saves nothing.
+    Args:
+        apply: the model's forward pass, which ``loss_fn`` calls too.
+        inner_lr: where the rates begin, a number above 0.
+        steps: inner steps, 1 or more; the rate of the last one serves every step beyond them.
+        multi_step_until: the meta-step until which the loss is weighed over all inner steps; ``remat`` saves nothing
+            before it.
+        scale: where the scale of the first head begins, above 0.
+        head: the network's last layer, linear, replaced for each task; its own values in theta are not used.
+        loss_fn, first_order, only, inner, remat: as in `fmaml.maml`.
+
+    Returns:
+        The algorithm; its theta is {"params": .., "rates": name -> [steps], "scale": a scalar}.
+
+    Raises:
+        ValueError: from ``init``: there is no such layer; when it is used: the targets are no labels.
+
+    Source: after arXiv 1903.03096 and 1810.09502.
+
+    >>> import torch, fmaml
+    >>> model = fmaml.conv4(inputs=(1, 28, 28), outputs=5, width=8)
+    >>> loss_fn = fmaml.supervised(model.apply, fmaml.cross_entropy)
+    >>> algorithm = fmaml.proto_mamlpp(loss_fn, model.apply, inner_lr=0.01, steps=5)
+    >>> algorithm.init(model.init(torch.Generator()))["rates"]["conv1.weight"]
+    tensor([0.0100, 0.0100, 0.0100, 0.0100, 0.0100])
     """
 
-    def init(params: Params) -> Theta:
+    def init(params: Params) -> ProtoMamlppTheta:
         weight = outputs_of(params, head)
         rates = map_leaves(lambda p: p.new_full((steps,), inner_lr), params)
         return {"params": dict(params), "rates": rates, "scale": weight.new_tensor(scale)}
 
-    def start(theta: Theta, support: Batch) -> Params:
+    def start(theta: ProtoMamlppTheta, support: Batch) -> Params:
         phi = prototypes(apply, theta["params"], support, head, "proto_mamlpp")
         return phi | {f"{head}.{part}": theta["scale"] * phi[f"{head}.{part}"] for part in ("weight", "bias")}
 
-    def rule_of(theta: Theta) -> Optimizer:
+    def rule_of(theta: ProtoMamlppTheta) -> Optimizer:
         return stepping(inner, descent_by_step(theta["rates"]))
 
-    settings = {"steps": steps, "first_order": first_order, "only": only, "remat": remat}
-    walk = unrolled(loss_fn, rule_of, init=init, start=start, **settings)
+    walk = unrolled(
+        loss_fn, rule_of, steps=steps, init=init, start=start, first_order=first_order, only=only, remat=remat
+    )
     return multi_step(walk, loss_fn, until=multi_step_until)

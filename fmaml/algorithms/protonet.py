@@ -13,10 +13,30 @@ from ..outer import query_loss
 from ..types import Algorithm, Batch, LossFn, Params
 
 
-def protonet(loss_fn: LossFn, apply: Apply, *, head: str = "head") -> Algorithm:
+def protonet(loss_fn: LossFn, apply: Apply, *, head: str = "head") -> Algorithm[Params]:
     """The class whose mean feature is nearest, no gradient step; classification only.
 
-    The network's last layer ``head`` is replaced for each task; its own values stand idle in theta.
+    Args:
+        loss_fn: (params, batch) -> scalar.
+        apply: the model's forward pass, which ``loss_fn`` calls too.
+        head: the network's last layer, linear, replaced for each task; its own values in theta are not used.
+
+    Returns:
+        The algorithm; its theta is the parameters. It has no trajectory.
+
+    Raises:
+        ValueError: from ``init``: there is no such layer; when it is used: the targets are no labels.
+
+    Source: arXiv 1703.05175, equations 1, 2 and 8.
+
+    >>> import torch, fmaml
+    >>> model = fmaml.conv4(inputs=(1, 28, 28), outputs=5, width=8)
+    >>> loss_fn = fmaml.supervised(model.apply, fmaml.cross_entropy)
+    >>> algorithm = fmaml.protonet(loss_fn, model.apply)
+    >>> support = fmaml.Batch(torch.rand(5, 1, 28, 28), torch.arange(5))
+    >>> theta = algorithm.init(model.init(torch.Generator().manual_seed(0)))
+    >>> float(fmaml.accuracy(model.apply(algorithm.adapt(theta, support), support.x), support.y))
+    1.0
     """
 
     def init(params: Params) -> Params:

@@ -8,7 +8,7 @@ For labels Y has a column for each class, 1 where the example is of it. For regr
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import torch
 from torch import Tensor
@@ -19,33 +19,67 @@ from ..outer import query_loss
 from ..ranges import Rate
 from ..types import Algorithm, Batch, LossFn, Params
 
-Theta = dict[str, Any]  # params; log_ridge, scale, shift: scalars
+
+class R2D2Theta(TypedDict):
+    params: Params
+    log_ridge: Tensor  # log lambda, a scalar
+    scale: Tensor  # a, a scalar
+    shift: Tensor  # b, a scalar
 
 
-def r2d2(loss_fn: LossFn, apply: Apply, *, ridge: Rate = 1.0, scale: Rate = 10.0, head: str = "head") -> Algorithm:
+def r2d2(
+    loss_fn: LossFn, apply: Apply, *, ridge: Rate = 1.0, scale: Rate = 10.0, head: str = "head"
+) -> Algorithm[R2D2Theta]:
     """Fit the head to the support set by ridge regression, and learn the features through the solution.
 
-    ``ridge`` and ``scale`` are where lambda and a begin.
+    Args:
+        loss_fn: (params, batch) -> scalar.
+        apply: the model's forward pass, which ``loss_fn`` calls too.
+        ridge: where lambda begins, above 0.
+        scale: where a begins, above 0.
+        head: the network's last layer, linear, replaced for each task; its own values in theta are not used.
+
+    Returns:
+        The algorithm; its theta is {"params": .., "log_ridge": .., "scale": .., "shift": ..}. It has no trajectory.
+
+    Raises:
+        ValueError: from ``init``: there is no such layer; when it is used: more than one target an example.
+
+    Source: arXiv 1805.08136.
+
+    >>> import torch, fmaml
+    >>> model = fmaml.conv4(inputs=(1, 28, 28), outputs=5, width=8)
+    >>> loss_fn = fmaml.supervised(model.apply, fmaml.cross_entropy)
+    >>> algorithm = fmaml.r2d2(loss_fn, model.apply)
+    >>> support = fmaml.Batch(torch.rand(5, 1, 28, 28), torch.arange(5))
+    >>> theta = algorithm.init(model.init(torch.Generator().manual_seed(0)))
+    >>> float(fmaml.accuracy(model.apply(algorithm.adapt(theta, support), support.x), support.y))
+    1.0
     """
 
-    def init(params: Params) -> Theta:
+    def init(params: Params) -> R2D2Theta:
         weight = outputs_of(params, head)
-        begin = {"log_ridge": torch.log(weight.new_tensor(ridge)), "scale": weight.new_tensor(scale)}
-        return {"params": dict(params), **begin, "shift": weight.new_tensor(0.0)}
+        return {
+            "params": dict(params),
+            "log_ridge": torch.log(weight.new_tensor(ridge)),
+            "scale": weight.new_tensor(scale),
+            "shift": weight.new_tensor(0.0),
+        }
 
-    def adapt(theta: Theta, support: Batch) -> Params:
+    def adapt(theta: R2D2Theta, support: Batch) -> Params:
         params = theta["params"]
         x = features(apply, params, support.x, head)  # [n, features]
         if support.y.is_floating_point():
-            w = solve(x, support.y, theta["log_ridge"].exp())
+            w = ridge_regression(x, support.y, theta["log_ridge"].exp())
             return with_head(params, w.T, w.new_zeros(w.shape[1]), head)
         y = labels(support, params, head, "r2d2")  # [n, ways]
-        w = solve(x * y.sum(1, keepdim=True), y, theta["log_ridge"].exp())  # a filler's features do not count
+        w = ridge_regression(x * y.sum(1, keepdim=True), y, theta["log_ridge"].exp())  # padding does not count
         return with_head(params, theta["scale"] * w.T, theta["shift"].expand(w.shape[1]), head)
 
     return Algorithm(init, adapt, partial(query_loss, loss_fn, adapt))
 
 
-def solve(x: Tensor, y: Tensor, ridge: Tensor) -> Tensor:
+def ridge_regression(x: Tensor, y: Tensor, ridge: Tensor) -> Tensor:
     """W [features, outputs], by Woodbury; x [n, features], y [n, outputs]."""
-    return x.T @ torch.linalg.solve(x @ x.T + ridge * torch.eye(len(x), dtype=x.dtype, device=x.device), y)
+    kernel = x @ x.T + ridge * torch.eye(len(x), dtype=x.dtype, device=x.device)
+    return x.T @ cast(Any, torch.linalg).solve(kernel, y)

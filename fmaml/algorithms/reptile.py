@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from itertools import count, islice
 from math import gcd
 
-import torch
+from torch import Tensor
 
 from ..inner import walk
 from ..ranges import Count, Rate, Rule
-from ..tree import detach, leaves, map_leaves
-from ..types import Algorithm, Batch, LossFn, Optimizer, Params, Task
+from ..tree import detach, map_leaves, squared_norm
+from ..types import Algorithm, Batch, InnerRate, LossFn, Metrics, Params, Task
 from ..unroll import stepping
 
 GOLDEN = 0.618  # of the way around: numbers of turns by it fall far from each other
@@ -23,14 +23,36 @@ GOLDEN = 0.618  # of the way around: numbers of turns by it fall far from each o
 def reptile(
     loss_fn: LossFn,
     *,
-    inner_lr: Rate | Optimizer,
+    inner_lr: Rate | InnerRate,
     steps: Count,
     minibatch: Count | None = None,
     inner: Rule = "sgd",
-) -> Algorithm:
+) -> Algorithm[Params]:
     """Pull theta towards what each task makes of it; no second derivative, and no query set in training.
 
-    Each inner step sees ``minibatch`` examples of the support set, by default all of them; tasks are of one size then.
+    Args:
+        steps: inner steps, 1 or more.
+        minibatch: how many examples of the support set an inner step sees; None: all of them. Tasks must be of one
+            size for it, without padding.
+        loss_fn, inner_lr, inner: as in `fmaml.maml`.
+
+    Returns:
+        The algorithm; its theta is the parameters. The loss is a surrogate: only its gradient means something.
+
+    Raises:
+        ValueError: when it is used: ``minibatch`` is larger than the support set.
+
+    Source: arXiv 1803.02999.
+
+    >>> import torch, fmaml
+    >>> model = fmaml.mlp(inputs=(1,), outputs=1, hidden=[8])
+    >>> loss_fn = fmaml.supervised(model.apply, fmaml.mse)
+    >>> algorithm = fmaml.reptile(loss_fn, inner_lr=0.01, steps=5)
+    >>> theta, batch = model.init(torch.Generator().manual_seed(0)), fmaml.Batch(torch.ones(10, 1), torch.zeros(10, 1))
+    >>> tasks = fmaml.Task(*(fmaml.Batch(*(part[None] for part in batch)) for _ in range(2)))  # one task
+    >>> grads, phi = fmaml.meta_grad(algorithm, theta, tasks)[0], algorithm.adapt(theta, batch)
+    >>> torch.allclose(grads["layer1.weight"], theta["layer1.weight"] - phi["layer1.weight"])
+    True
     """
     step = stepping(inner, inner_lr)
 
@@ -40,10 +62,10 @@ def reptile(
     def adapt(theta: Params, support: Batch) -> Params:
         return phis(theta, support)[-1]
 
-    def loss(theta: Params, task: Task) -> tuple:
+    def loss(theta: Params, task: Task) -> tuple[Tensor, Metrics]:
         phi = detach(adapt(detach(theta), task.support))
-        gaps = map_leaves(lambda p, q: (p - q).square().sum(), theta, phi)
-        return torch.stack(leaves(gaps)).sum() / 2, {"query_loss": loss_fn(phi, task.query)}
+        gap = map_leaves(lambda p, q: p - q, theta, phi)
+        return squared_norm(gap) / 2, {"query_loss": loss_fn(phi, task.query)}
 
     return Algorithm(dict, adapt, loss, phis)
 

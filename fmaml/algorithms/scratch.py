@@ -3,27 +3,45 @@
 phi_i = ``steps`` inner steps from the network's first, random parameters, which stay as they are (with no weight decay)
 """
 
+import torch
+from torch import Tensor
+
 from ..ranges import Natural, Rate, Rule
 from ..tree import detach
-from ..types import Algorithm, LossFn, Optimizer, Params, Task
+from ..types import Algorithm, InnerRate, LossFn, Metrics, Params, Task
 from ..unroll import stepping, unrolled
 
 
 def scratch(
     loss_fn: LossFn,
     *,
-    inner_lr: Rate | Optimizer,
+    inner_lr: Rate | InnerRate,
     steps: Natural,
     only: tuple[str, ...] = ("*",),
     inner: Rule = "sgd",
-) -> Algorithm:
-    """The baseline: train the random network on each task alone."""
-    step = stepping(inner, inner_lr)
-    walk = unrolled(loss_fn, lambda theta: step, steps=steps, first_order=True, only=only)
+) -> Algorithm[Params]:
+    """The baseline: train the random network on each task alone.
 
-    def loss(theta: Params, task: Task) -> tuple:
+    Args:
+        loss_fn, inner_lr, steps, only, inner: as in `fmaml.maml`.
+
+    Returns:
+        The algorithm; its theta is the parameters, and its meta-gradient is 0.
+
+    >>> import torch, fmaml
+    >>> model = fmaml.mlp(inputs=(1,), outputs=1, hidden=[8])
+    >>> loss_fn = fmaml.supervised(model.apply, fmaml.mse)
+    >>> algorithm = fmaml.scratch(loss_fn, inner_lr=0.01, steps=5)
+    >>> theta, batch = model.init(torch.Generator().manual_seed(0)), fmaml.Batch(torch.ones(10, 1), torch.zeros(10, 1))
+    >>> float(algorithm.loss(theta, fmaml.Task(batch, batch))[0]) == 0
+    True
+    """
+    step = stepping(inner, inner_lr)
+    walk: Algorithm[Params] = unrolled(loss_fn, lambda theta: step, steps=steps, first_order=True, only=only)
+
+    def loss(theta: Params, task: Task) -> tuple[Tensor, Metrics]:
         query = loss_fn(detach(walk.adapt(detach(theta), task.support)), task.query)
-        nothing = sum(p.sum() for p in theta.values()) * 0  # a gradient of 0
-        return nothing, {"query_loss": query}
+        zero = torch.stack([p.sum() for p in theta.values()]).sum() * 0  # whose gradient is 0
+        return zero, {"query_loss": query}
 
     return walk._replace(loss=loss)

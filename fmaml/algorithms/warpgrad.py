@@ -9,42 +9,65 @@ W is learnt from every point of the walk, each time through that one step alone.
 
 from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature
 
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor
 
-from ..inner import descent, trajectory
-from ..optim import chain
+from ..inner import as_rule, trajectory
+from ..optim import chain, no_state
 from ..ranges import Count, Rate
-from ..tree import detach, leaves, map_leaves
-from ..types import Algorithm, Batch, LossFn, Params, Task, Transform
-
-Theta = dict[str, Any]  # params; warps: name -> [outputs, outputs]
+from ..tree import detach, map_leaves, squared_norm
+from ..types import Algorithm, Batch, LossFn, Metrics, Params, Task, Transform
 
 
-def warpgrad(loss_fn: LossFn, *, inner_lr: Rate, steps: Count, only: tuple[str, ...] = ("*",)) -> Algorithm:
-    """Learn the geometry in which plain gradient descent fits new tasks, the identity at first."""
+class WarpGradTheta(TypedDict):
+    params: Params
+    warps: Params  # name -> [outputs, outputs]
 
-    def init(params: Params) -> Theta:
+
+def warpgrad(
+    loss_fn: LossFn, *, inner_lr: Rate, steps: Count, only: tuple[str, ...] = ("*",)
+) -> Algorithm[WarpGradTheta]:
+    """Learn the geometry in which plain gradient descent fits new tasks, the identity at first.
+
+    Args:
+        inner_lr: alpha, a number above 0.
+        steps: inner steps, 1 or more; no derivative is taken through more than one of them.
+        loss_fn, only: as in `fmaml.maml`.
+
+    Returns:
+        The algorithm; its theta is {"params": .., "warps": name -> [outputs, outputs]}.
+
+    Source: after arXiv 1909.00025.
+
+    >>> import torch, fmaml
+    >>> model = fmaml.mlp(inputs=(1,), outputs=1, hidden=[8])
+    >>> loss_fn = fmaml.supervised(model.apply, fmaml.mse)
+    >>> algorithm = fmaml.warpgrad(loss_fn, inner_lr=0.1, steps=5)
+    >>> algorithm.init(model.init(torch.Generator()))["warps"]["layer2.weight"]
+    tensor([[1.]])
+    """
+
+    def init(params: Params) -> WarpGradTheta:
         warps = {name: torch.eye(len(p) if p.ndim else 1, dtype=p.dtype, device=p.device) for name, p in params.items()}
         return {"params": dict(params), "warps": warps}
 
-    def walked(theta: Theta, params: Params, support: Batch, steps: int) -> list[Params]:
-        update = chain(warped(theta["warps"]), descent(inner_lr))
+    def walked(theta: WarpGradTheta, params: Params, support: Batch, steps: int) -> list[Params]:
+        update = chain(warped(theta["warps"]), as_rule(inner_lr))
         return trajectory(loss_fn, params, support, update, steps=steps, first_order=True, only=only)
 
-    def phis(theta: Theta, support: Batch, steps: int = steps) -> list[Params]:
+    def phis(theta: WarpGradTheta, support: Batch, steps: int = steps) -> list[Params]:
         return walked(theta, theta["params"], support, steps)
 
-    def adapt(theta: Theta, support: Batch) -> Params:
+    def adapt(theta: WarpGradTheta, support: Batch) -> Params:
         return phis(theta, support)[-1]
 
-    def loss(theta: Theta, task: Task) -> tuple:
+    def loss(theta: WarpGradTheta, task: Task) -> tuple[Tensor, Metrics]:
         *before, last = detach(phis(detach(theta), task.support))
         each = [loss_fn(walked(theta, phi, task.support, 1)[-1], task.query) for phi in before]
-        gaps = map_leaves(lambda p, q: (p - q).square().sum(), theta["params"], last)
-        return sum(each) / len(each) + torch.stack(leaves(gaps)).sum() / 2, {"query_loss": loss_fn(last, task.query)}
+        gap = map_leaves(lambda p, q: p - q, theta["params"], last)
+        return torch.stack(each).mean() + squared_norm(gap) / 2, {"query_loss": loss_fn(last, task.query)}
 
     return Algorithm(init, adapt, loss, phis)
 
@@ -55,7 +78,7 @@ def warped(warps: dict[str, Tensor]) -> Transform:
     def along(w: Tensor, g: Tensor) -> Tensor:
         return (w @ (w.T @ g.reshape(len(w), -1))).reshape(g.shape)
 
-    def update(grads: Params, state: tuple, params: Params) -> tuple[Params, tuple]:
+    def update(grads: Params, state: tuple[()], params: Params) -> tuple[Params, tuple[()]]:
         return {name: along(warps[name], g) for name, g in grads.items()}, state
 
-    return Transform(lambda params: (), update)
+    return Transform(no_state, update)

@@ -6,6 +6,7 @@ where importing torch alone takes more than a second.
 
 import ast
 import operator
+from collections.abc import Sequence
 from functools import cache, reduce
 from pathlib import Path
 from types import NoneType, UnionType
@@ -19,6 +20,7 @@ PACKAGE = Path(__file__).parent.parent
 WORDS = {word.__name__: word for word in (int, float, str, bool, list, tuple, dict)} | {
     "Literal": Literal,
     "Annotated": Annotated,
+    "Sequence": Sequence,
     **{name: word for name, word in vars(ranges).items() if get_origin(word) in (Annotated, Literal)},
 }
 GIVEN = {"seed", "device", "inputs", "outputs"}  # what the run supplies, whatever the annotation
@@ -106,7 +108,7 @@ def words(kind: Any) -> str:
         return (", or " if "," in "".join(members) else " or ").join(members)
     if origin is tuple and Ellipsis not in args:
         return f"a list of {len(args)} in brackets, each {words(args[0])}"
-    if origin in (list, tuple):
+    if origin in (list, tuple, Sequence):
         return f"a list in brackets, each {words(args[0])}"
     simple = {int: "a whole number", float: "a number", str: "text", bool: "true or false", NoneType: "null"}
     return simple.get(kind, "a mapping" if kind is dict or origin is dict else "a list")

@@ -1,17 +1,18 @@
 """Networks as (init, apply): parameters are a flat dict of dotted names, the forward pass a pure function of it."""
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
 import torch
-from einops import reduce
+from einops import reduce  # pyright: ignore[reportUnknownVariableType]
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from ..ranges import Count
 from ..types import Model, Params
-from .fast.layout import channels_last, vmapped
+from .fast.layout import channels_last, is_vmapped
 from .ops import batch_norm, group_norm, layer_norm
 
 GROUPS = 8  # channels are normalised in this many groups by norm="group"
@@ -22,16 +23,36 @@ def mlp(
     *,
     inputs: tuple[int, ...],
     outputs: int,
-    hidden: list[Count] = (40, 40),  # type: ignore[assignment]
+    hidden: Sequence[Count] = (40, 40),
     activation: Literal["relu", "tanh"] = "relu",
 ) -> Model:
-    """A multi-layer perceptron: [n, *inputs] -> [n, outputs]. The default is the sinusoid network of 1703.03400."""
+    """A multi-layer perceptron: [n, *inputs] -> [n, outputs].
+
+    Args:
+        inputs: the shape of one example, which is flattened.
+        outputs: how many numbers come out.
+        hidden: the widths of the hidden layers; the default is the sinusoid network of the MAML paper.
+        activation: what is between them, "relu" or "tanh".
+
+    Returns:
+        A model with parameters layer1.weight, layer1.bias, ..; drawn uniformly after Glorot and Bengio (2010).
+
+    Raises:
+        ValueError: an unknown ``activation``.
+
+    Source: arXiv 1703.03400, section 5.1.
+
+    >>> import torch, fmaml
+    >>> model = fmaml.mlp(inputs=(1,), outputs=2, hidden=[8])
+    >>> model.apply(model.init(torch.Generator()), torch.zeros(10, 1)).shape
+    torch.Size([10, 2])
+    """
     one_of("activation", activation, ("relu", "tanh"))
     sizes = [math.prod(inputs), *hidden, outputs]
     act = {"relu": torch.relu, "tanh": torch.tanh}[activation]
 
     def init(generator: Generator) -> Params:
-        params = {}
+        params: Params = {}
         for i, (fan_in, fan_out) in enumerate(pairwise(sizes), 1):
             params |= linear_init(f"layer{i}", fan_in, fan_out, generator)
         return params
@@ -56,9 +77,29 @@ def conv4(
 ) -> Model:
     """The few-shot network: four 3x3 convolutions, each normalised and rectified; [n, C, H, W] -> [n, outputs].
 
-    ``pool="stride"`` halves the image by the convolution's stride and ends in a mean over positions (Omniglot in
-    1703.03400); ``pool="max"`` halves it by 2x2 max-pooling and ends in all positions (mini-ImageNet). A convolution
-    has no bias where a norm's shift follows it.
+    A convolution has no bias where a norm's shift follows it.
+
+    Args:
+        inputs: (channels, height, width) of an image.
+        outputs: how many numbers come out, such as the number of classes.
+        width: filters of each convolution.
+        pool: "stride" halves the image by the convolution's stride and ends in a mean over positions (Omniglot in
+            1703.03400); "max" halves it by 2x2 max-pooling and ends in all positions (mini-ImageNet).
+        norm: "batch" (by the statistics of the batch at hand), "group" (of 8 groups), "layer" or "none".
+
+    Returns:
+        A model with parameters conv1.weight, norm1.weight, norm1.bias, .., head.weight, head.bias.
+
+    Raises:
+        ValueError: inputs that are no images, or too small for four halvings by max-pooling; an unknown ``pool`` or
+            ``norm``; a ``width`` that is no multiple of 8 with group norm.
+
+    Source: arXiv 1703.03400, section 5.2.
+
+    >>> import torch, fmaml
+    >>> model = fmaml.conv4(inputs=(1, 28, 28), outputs=5, width=8)
+    >>> model.apply(model.init(torch.Generator()), torch.zeros(10, 1, 28, 28)).shape
+    torch.Size([10, 5])
     """
     one_of("pool", pool, ("stride", "max"))
     one_of("norm", norm, ("batch", "group", "layer", "none"))
@@ -73,14 +114,14 @@ def conv4(
     stride = 2 if pool == "stride" else 1
 
     def init(generator: Generator) -> Params:
-        params = {}
+        params: Params = {}
         for i in range(1, LAYERS + 1):
             params |= conv_init(f"conv{i}", channels if i == 1 else width, width, generator)
             params |= norm_init(f"norm{i}", width) if norm != "none" else {f"conv{i}.bias": torch.zeros(width)}
         return params | linear_init("head", features, outputs, generator)
 
     def apply(params: Params, x: Tensor) -> Tensor:
-        if norm == "batch" and not (pool == "max" and vmapped(x)):  # torch's batching of the others would undo it
+        if norm == "batch" and not (pool == "max" and is_vmapped(x)):  # torch's batching of the others would undo it
             x = channels_last(x)
         for i in range(1, LAYERS + 1):  # x: [n, channels or width, h, w]
             x = F.conv2d(x, params[f"conv{i}.weight"], params.get(f"conv{i}.bias"), stride=stride, padding=1)

@@ -7,10 +7,13 @@ module calls as functions cannot be seen here: they are right in `meta_grad` and
 inside the vmap, and not in a gradient of `meta_loss`.
 """
 
+# torch.nn groups its layers by private base classes alone, and leaves some of their methods without types:
+# pyright: reportPrivateUsage=false, reportUnknownMemberType=false
+
 import copy
 from collections.abc import Callable, Iterator
 from types import MethodType
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, cast
 
 from torch import Generator, Tensor, nn
 from torch.func import functional_call
@@ -25,10 +28,10 @@ from torch.nn.utils.parametrizations import _SpectralNorm, _WeightNorm
 from ..types import Model, Params
 from .ops import batch_norm
 
-RunningStats = Literal["refuse", "batch", "frozen"]
-Norm = _NormBase | nn.LayerNorm
+RunningStats: TypeAlias = Literal["refuse", "batch", "frozen"]
+Norm: TypeAlias = _NormBase | nn.LayerNorm
 OWN_FORWARD = {_BatchNorm.forward, _InstanceNorm.forward, nn.LayerNorm.forward}
-Refusal = tuple[Any, Callable[[nn.Module], bool], str]
+Refusal: TypeAlias = tuple[Any, Callable[[Any], bool], str]
 
 REFUSED: list[Refusal] = [  # (kind, when, why and what instead)
     ((nn.RNNBase, nn.RNNCellBase), lambda m: True, "has no vmap rule, nor a second derivative on cuDNN; use nn.Linear"),
@@ -36,9 +39,9 @@ REFUSED: list[Refusal] = [  # (kind, when, why and what instead)
     (nn.Hardsigmoid, lambda m: True, "has no second derivative; use nn.Sigmoid"),
     (_WeightNorm, lambda m: True, "has a wrong second derivative; remove the parametrization"),
     (_SpectralNorm, lambda m: True, "updates its buffers in place; remove the parametrization"),
-    (LazyModuleMixin, lambda m: m.has_uninitialized_params(), "has no parameters yet; call the module once"),  # type: ignore
-    (_DropoutNd, lambda m: m.training and m.p > 0, "draws from the global generator; use p=0 or .eval()"),  # type: ignore
-    (nn.MultiheadAttention, lambda m: m.training and m.dropout > 0, "has dropout; use dropout=0 or .eval()"),  # type: ignore
+    (LazyModuleMixin, lambda m: m.has_uninitialized_params(), "has no parameters yet; call the module once"),
+    (_DropoutNd, lambda m: m.training and m.p > 0, "draws from the global generator; use p=0 or .eval()"),
+    (nn.MultiheadAttention, lambda m: m.training and m.dropout > 0, "has dropout; use dropout=0 or .eval()"),
     (Norm, lambda m: type(m).forward not in OWN_FORWARD, "has a forward of its own; use the norm of torch.nn itself"),
     (nn.RReLU, lambda m: m.training, "draws from the global generator; use nn.LeakyReLU or .eval()"),
 ]
@@ -51,10 +54,30 @@ RUNNING = (
 def from_module(module: nn.Module, *, running_stats: RunningStats = "refuse") -> Model:
     """A model that computes what ``module`` computes, its parameters under their own dotted names.
 
-    ``init`` returns copies of the module's present values, pretrained and frozen ones included; it draws nothing. The
-    module is copied and stays as it is. Norm layers that keep running statistics are refused unless ``running_stats``
-    says what to do with them. Raises ValueError that names every layer that cannot be used, why, and what to use
-    instead; ``apply`` raises it for parameters that are not the module's.
+    The module is copied and stays as it is.
+
+    Args:
+        module: any module that maps one tensor to one tensor.
+        running_stats: what to do with norm layers that keep running statistics: "refuse" them, use the statistics of
+            the "batch" at hand as MAML does, or the stored ones, "frozen".
+
+    Returns:
+        A model whose ``init`` returns copies of the module's present values, pretrained and frozen ones included; it
+        draws nothing.
+
+    Raises:
+        ValueError: some layers cannot be used: it names every one, why, and what to use instead. ``apply`` raises it
+            for parameters that are not the module's.
+
+    >>> import torch, fmaml
+    >>> module = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+    >>> model = fmaml.from_module(module)
+    >>> params = model.init(torch.Generator())
+    >>> list(params)
+    ['0.weight', '0.bias', '2.weight', '2.bias']
+    >>> x = torch.ones(3, 2)
+    >>> torch.equal(model.apply(params, x), module(x))
+    True
     """
     if running_stats not in ("refuse", "batch", "frozen"):
         raise ValueError(f"running_stats = {running_stats!r}: must be 'refuse', 'batch' or 'frozen'")
@@ -85,17 +108,18 @@ def from_module(module: nn.Module, *, running_stats: RunningStats = "refuse") ->
 
 def refused(module: nn.Module, running_stats: RunningStats) -> Iterator[tuple[str, nn.Module, str]]:
     """(name, layer, why) for each layer that cannot be used."""
-    for name, layer in module.named_modules():
+    for name, layer in cast(Iterator[tuple[str, nn.Module]], module.named_modules()):
         yield from ((name, layer, why) for kind, when, why in REFUSED if isinstance(layer, kind) and when(layer))
         if running_stats == "refuse" and getattr(layer, "track_running_stats", False):
             yield name, layer, RUNNING
 
 
-def rewrite(layer: nn.Module, running_stats: RunningStats) -> None:
+def rewrite(layer: Any, running_stats: RunningStats) -> None:
     """Give the layer a forward whose derivatives are right; it stays the same object, wherever it is used."""
     if isinstance(layer, Norm):
         if getattr(layer, "track_running_stats", False) and running_stats == "batch":
-            layer.running_mean = layer.running_var = layer.num_batches_tracked = None  # type: ignore[assignment]
+            for buffer in ("running_mean", "running_var", "num_batches_tracked"):
+                setattr(layer, buffer, None)
         layer.forward = MethodType(norm_outside, layer)
     if isinstance(layer, nn.MultiheadAttention) and not layer.training:
         layer.dropout = 0.0
@@ -109,7 +133,7 @@ def norm_outside(layer: Any, x: Tensor) -> Tensor:
     if isinstance(layer, _BatchNorm) and layer.running_mean is None and weight is not None and bias is not None:
         layer._check_input_dim(x)
         return batch_norm(x, weight, bias, layer.eps)
-    y = standardised(layer, x)
+    y = normalised_only(layer, x)
     if weight is None:
         return y
     positions = 0 if isinstance(layer, nn.LayerNorm) else x.ndim - (1 if unbatched(layer, x) else 2)
@@ -117,7 +141,7 @@ def norm_outside(layer: Any, x: Tensor) -> Tensor:
     return y * weight.view(shape) + (0 if bias is None else bias.view(shape))
 
 
-def standardised(layer: Any, x: Tensor) -> Tensor:
+def normalised_only(layer: Any, x: Tensor) -> Tensor:
     """The norm without weight and bias; stored statistics, where the layer has any, are used and not updated."""
     if isinstance(layer, nn.LayerNorm):
         return F.layer_norm(x, layer.normalized_shape, eps=layer.eps)
@@ -130,6 +154,6 @@ def standardised(layer: Any, x: Tensor) -> Tensor:
     return y[0] if unbatched(layer, x) else y
 
 
-def unbatched(layer: Any, x: Tensor) -> bool:
+def unbatched(layer: nn.Module, x: Tensor) -> bool:
     """An instance norm also takes one example without a batch axis."""
-    return isinstance(layer, _InstanceNorm) and x.ndim == layer._get_no_batch_dim()
+    return isinstance(layer, _InstanceNorm) and x.ndim == cast(Any, layer)._get_no_batch_dim()

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .fast.batch_norm import batch_norm_of_tasks
-from .fast.layout import LARGE, pays, vmapped
+from .fast.layout import LARGE_FEATURES, is_large, is_vmapped
 
 
 def batch_norm(x: Tensor, scale: Tensor, shift: Tensor, eps: float = 1e-5) -> Tensor:
@@ -16,7 +16,7 @@ def batch_norm(x: Tensor, scale: Tensor, shift: Tensor, eps: float = 1e-5) -> Te
     There are no running statistics: MAML normalises the support set and the query set each by its own. The affine
     part stands outside `F.batch_norm`, whose own weight and bias give wrong second-order gradients under vmap.
     """
-    if vmapped(x) and pays(x, LARGE) and x.dtype == scale.dtype and x.numel() > x.shape[1]:
+    if is_vmapped(x) and is_large(x, LARGE_FEATURES) and x.dtype == scale.dtype and x.numel() > x.shape[1]:
         return batch_norm_of_tasks(x, scale, shift, eps)
     return channelwise(F.batch_norm(x, None, None, training=True, eps=eps), scale, shift)
 

@@ -26,10 +26,30 @@ def transformer(
     expand: Count = 4,
     tied: bool = False,
 ) -> Model:
-    """A causal transformer, norms first (arXiv 2002.04745): symbols int64 [n, length] -> logits [n, length, outputs].
+    """A causal transformer: symbols int64 [n, length] -> logits [n, length, outputs].
 
-    ``inputs`` is (longest passage,) and ``outputs`` the number of symbols, read as well as written. The hidden layers
-    have ``expand * width`` units; ``tied`` takes the symbols' embeddings for the head's rows.
+    Args:
+        inputs: (length of the longest passage,).
+        outputs: the number of symbols, read as well as predicted.
+        width: of the representation of a symbol; a multiple of ``heads``.
+        heads: attention heads.
+        layers: blocks of attention and a hidden layer.
+        expand: the hidden layers have ``expand * width`` units.
+        tied: take the symbols' embeddings for the head's rows.
+
+    Returns:
+        A model with parameters symbols.weight, positions.weight, block1.norm1.weight, .., head.weight, head.bias.
+
+    Raises:
+        ValueError: ``inputs`` of more axes, or a ``width`` that is no multiple of ``heads``; from ``apply``: a passage
+            longer than ``inputs``.
+
+    Source: arXiv 1706.03762; norms before each layer as in arXiv 2002.04745.
+
+    >>> import torch, fmaml
+    >>> model = fmaml.transformer(inputs=(64,), outputs=256, width=16)
+    >>> model.apply(model.init(torch.Generator()), torch.zeros(4, 10, dtype=torch.int64)).shape
+    torch.Size([4, 10, 256])
     """
     if len(inputs) != 1:
         raise ValueError(f"transformer: reads passages of symbols, inputs = (length,); here they are {inputs}")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import RunFailed
-from ..outer import at
+from ..outer import at_step, trajectory_of
 from ..tree import leaves, take
 from ..types import Algorithm, MetaState, Metrics, Task
 from .step import StepFn
@@ -82,7 +82,7 @@ def finite(tree: Any) -> Tensor:
 
 def where(algorithm: Algorithm, bad: Bad) -> str:
     """The first place at which a number is not finite: the batch, an inner step, the query loss, the gradient."""
-    theta, tasks, algorithm = bad.before.theta, bad.tasks, at(algorithm, bad.before.step)
+    theta, tasks, algorithm = bad.before.theta, bad.tasks, at_step(algorithm, bad.before.step)
     for task in range(len(leaves(tasks)[0])):
         if found := _in_task(algorithm, theta, take(tasks, task)):
             return f"task {task}, {found}"
@@ -94,7 +94,7 @@ def _in_task(algorithm: Algorithm, theta: Any, task: Task) -> str:
         for name, values in getattr(task, part)._asdict().items():
             if not finite(values):
                 return f"{part} {name}: the batch holds {_kind(values)}"
-    phis = algorithm.trajectory(theta, task.support) if algorithm.trajectory else [algorithm.adapt(theta, task.support)]
+    phis = trajectory_of(algorithm, theta, task.support)
     for k, phi in enumerate(phis):
         if not finite(phi):
             return f"inner step {k}: the adapted parameters hold {_kind(phi)}"

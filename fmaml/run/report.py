@@ -9,6 +9,7 @@ from rich.table import Table
 
 from ..data.pictures import save_figure
 from ..data.source import Metric
+from ..outer import trajectory_of
 from ..tree import take
 from ..types import Theta
 from .build import Experiment
@@ -64,11 +65,5 @@ def show_tasks(folder: Path, experiment: Experiment, theta: Theta, steps: int) -
     """The source's own pictures, of its first few test tasks."""
     stacked = experiment.source.sample("test", 0, range(SHOWN))
     tasks = [take(stacked, i) for i in range(SHOWN)]
-    algorithm = experiment.algorithm
-    phis = [
-        algorithm.trajectory(theta, task.support, steps)
-        if algorithm.trajectory
-        else [algorithm.adapt(theta, task.support)]
-        for task in tasks
-    ]
+    phis = [trajectory_of(experiment.algorithm, theta, task.support, steps) for task in tasks]
     experiment.source.show(folder, tasks, phis, experiment.model.apply)

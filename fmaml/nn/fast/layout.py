@@ -2,36 +2,41 @@
 
 On [n, height, width, tasks * channels] batch norm takes a third of its time in torch's usual order there, the gradients
 of strided convolutions half to three quarters, and a meta-step of conv4 0.8 (benchmarks/conv_lowering.py has the last).
-A compiler lays out by itself; a GPU has not been measured.
+A compiler chooses layouts by itself; a GPU has not been measured.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.func import debug_unwrap
 
-LARGE_IMAGES, LARGE = 2**17, 2**20  # numbers in the images and in the features of all tasks, from where it pays
+LARGE_IMAGES, LARGE_FEATURES = 2**17, 2**20  # numbers in those of all tasks, from where another layout saves time
 
 
-def pays(x: Tensor, least: int) -> bool:
-    """Whether to care for the layout of x: on a CPU, uncompiled, and large, as the operators' own calls take time."""
-    return x.device.type == "cpu" and not torch.compiler.is_compiling() and debug_unwrap(x).numel() > least
+def is_large(x: Tensor, least: int) -> bool:
+    """Whether another layout of x saves more time than its operators' own calls take: on a CPU, uncompiled, large."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling() and _of_all_tasks(x).numel() > least
 
 
-def vmapped(x: Tensor) -> bool:
-    """Whether x is one of many tasks', all of which are done at once. A compiler does not ask."""
-    return not torch.compiler.is_compiling() and debug_unwrap(x).ndim > x.ndim
+def is_vmapped(x: Tensor) -> bool:
+    """Whether x is one of many tasks', all of which are done at once; of no use to a compiler, which gets False."""
+    return not torch.compiler.is_compiling() and _of_all_tasks(x).ndim > x.ndim
+
+
+def _of_all_tasks(x: Tensor) -> Tensor:
+    """The tensor of all tasks that x stands for under vmap. Only its shape is used."""
+    return debug_unwrap(x)
 
 
 def channels_last(images: Tensor) -> Tensor:
-    """The same images, [n, channels, height, width], laid out as said above if that pays."""
-    return Laid.apply(images) if pays(images, LARGE_IMAGES) else images  # type: ignore[return-value]
+    """The same images, [n, channels, height, width], laid out as said above where that saves time."""
+    return applied(ChannelsLast, images) if is_large(images, LARGE_IMAGES) else images
 
 
-class Laid(Function):
+class ChannelsLast(Function):
     """The identity. What is computed from its result is laid out like it, and so are the gradients."""
 
     @staticmethod
@@ -39,16 +44,16 @@ class Laid(Function):
         return x.contiguous(memory_format=torch.channels_last)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None: ...
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None: ...
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return grads[0]
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
+        return grad_outputs[0]
 
     @staticmethod
-    def vmap(info: Any, dims: tuple, x: Tensor) -> tuple[Tensor, int]:
-        laid: Any = Laid.apply(channels_of_all(info.batch_size, dims[0], x))
-        return laid.unflatten(1, (info.batch_size, -1)), 1
+    def vmap(info: Any, in_dims: tuple[int | None], *args: Tensor) -> tuple[Tensor, int]:
+        y: Tensor = applied(ChannelsLast, channels_of_all(info.batch_size, in_dims[0], args[0]))
+        return split_tasks(y, info.batch_size, 1), 1
 
 
 def channels_of_all(tasks: int, dim: int | None, x: Tensor) -> Tensor:
@@ -57,7 +62,17 @@ def channels_of_all(tasks: int, dim: int | None, x: Tensor) -> Tensor:
     return x.flatten(1, 2)
 
 
-def vectors_of_all(tasks: int, dims: tuple, *vectors: Tensor) -> Iterator[Tensor]:
+def vectors_of_all(tasks: int, dims: tuple[int | None, ...], vectors: tuple[Tensor, ...]) -> Iterator[Tensor]:
     """[channels] of each task as [tasks * channels]."""
     for dim, v in zip(dims, vectors, strict=True):
         yield (v.expand(tasks, -1) if dim is None else v.movedim(dim, 0)).flatten()
+
+
+def split_tasks(x: Tensor, tasks: int, dim: int) -> Tensor:
+    """An axis of tasks * channels as two."""
+    return x.reshape(*x.shape[:dim], tasks, -1, *x.shape[dim + 1 :])
+
+
+def applied(function: type[Function], *args: Any) -> Any:
+    """``function.apply``, which torch leaves without a type."""
+    return cast(Any, function).apply(*args)

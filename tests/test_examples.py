@@ -1,0 +1,20 @@
+"""Every public function and class has an example in its docstring, and every example is true."""
+
+import doctest
+
+import pytest
+
+import fmaml
+
+ALIASES = {"Params"}  # no object of its own to document
+FLAGS = doctest.NORMALIZE_WHITESPACE
+
+
+@pytest.mark.parametrize("name", sorted({*fmaml.__all__} - ALIASES))
+def test_the_example_is_true(name):
+    examples = doctest.DocTestFinder(recurse=False).find(getattr(fmaml, name), name, globs={})
+    assert any(example.examples for example in examples), f"fmaml.{name} has no example: add one after >>>"
+    for example in examples:
+        said: list[str] = []
+        result = doctest.DocTestRunner(optionflags=FLAGS).run(example, out=said.append, clear_globs=False)
+        assert result.failed == 0, "".join(said)
