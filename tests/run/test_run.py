@@ -13,7 +13,7 @@ import fmaml
 from fmaml.cli import main
 from fmaml.run.store.checkpoint_format import load_params
 
-EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 CHARACTERS = ["data.name=glyphs", "model.width=8"]
 SMALL = [
     "train.meta_steps=6",
