@@ -1,9 +1,12 @@
+import os
 import threading
 
 import pytest
-import torch
 
-torch.set_num_threads(1)  # small tensors; and the tests may run in two processes on two cores
+# Several processes that each take all cores wait for each other. What the tests start inherits it.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import torch
 
 
 @pytest.fixture(autouse=True)

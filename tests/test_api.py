@@ -9,6 +9,8 @@ import pytest
 
 import fmaml
 
+pytestmark = pytest.mark.core
+
 ROOT = Path(fmaml.__file__).parent
 CONTRACT = (
     "supervised inner_update trajectory adapt meta_loss meta_grad meta_step init_state evaluate maml mlp conv4 "

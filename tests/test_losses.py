@@ -6,6 +6,8 @@ import torch
 import fmaml
 from fmaml import Batch
 
+pytestmark = pytest.mark.core
+
 
 def test_cross_entropy_is_mean_negative_log_probability():
     logits = torch.tensor([[0.0, math.log(3.0)], [0.0, 0.0]])

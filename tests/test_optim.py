@@ -10,6 +10,8 @@ from torch.func import grad
 import fmaml
 from fmaml.tree import global_norm, map_leaves
 
+pytestmark = pytest.mark.core
+
 STEPS = 40
 CASES = {
     "sgd": (fmaml.sgd(0.1), lambda p: torch.optim.SGD(p, 0.1)),

@@ -9,6 +9,8 @@ from fmaml import Batch, Task
 from fmaml.outer import loop_wins
 from fmaml.tree import map_leaves, take
 
+pytestmark = pytest.mark.core
+
 
 @pytest.fixture
 def sines():

@@ -35,7 +35,7 @@ def test_an_algorithm_of_ones_own_is_one_file_and_one_word(tmp_path):
     top = Path(__file__).parent.parent
     for folder in ("fmaml", "experiments", "tests"):
         shutil.copytree(top / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("README.md", "pyproject.toml"):
+    for file in ("README.md", "pyproject.toml", "setup.cfg"):
         shutil.copy(top / file, tmp_path)
     (tmp_path / "fmaml/algorithms/alpha_maml.py").write_text(example, encoding="utf-8")
     table = tmp_path / "fmaml/config/registry.py"
@@ -54,7 +54,7 @@ def test_an_algorithm_of_ones_own_is_one_file_and_one_word(tmp_path):
     python("fmaml", "run", "omniglot", *small, "--out", "out", "--device", "cpu")
     theta = load_params(tmp_path / "out/last.safetensors")
     assert abs(float(theta["log_rate"]) - math.log(0.4)) > 1e-4
-    files = ["tests/test_family.py", "tests/test_experiments.py", "tests/test_readme.py"]
+    files = ["tests/algorithms", "tests/config/test_experiments.py", "tests/test_readme.py"]
     names = "(alpha_maml or experiment_of_its_own or table_of_algorithms) and not compiles"
     assert " passed" in python("pytest", "-q", "-p", "no:cacheprovider", *files, "-k", names)
 

@@ -6,6 +6,8 @@ from problems import doubled, image_tasks, regression_tasks, relative
 
 import fmaml
 
+pytestmark = pytest.mark.core
+
 RULES = {
     "a rate": 0.1,
     "a rate each": {f"layer{i}.{part}": 0.1 / i for i in (1, 2, 3) for part in ("weight", "bias")},

@@ -4,6 +4,8 @@ import torch
 from fmaml import Batch
 from fmaml.tree import concat, global_norm, leading, map_leaves, stack, take
 
+pytestmark = pytest.mark.core
+
 
 def test_operations_keep_the_kind_of_tree():
     tree = Batch(torch.arange(6.0).view(3, 2), torch.tensor([0, 1, 2]))

@@ -46,8 +46,9 @@ def kill_at_random(folder: Path, kills: int, draw: random.Random) -> dict[str, i
         while not done:
             page = Page()
             child = fork(lambda out=out, page=page: run(out), page, folder / "said")
-            time.sleep(draw.uniform(0, 0.4))
-            if draw.random() < 0.6:  # at a random moment of a save, which a fast disk makes rare
+            turn = counts["kills"] % 20
+            time.sleep(draw.uniform(0, 0.4 if turn else 0.004))  # one in twenty before there is anything to go on from
+            if turn % 5 > 1:  # three in five at a random moment of a save, which a fast disk makes rare
                 wait_for_save(child, page)
                 time.sleep(draw.uniform(0, 0.002))
             os.kill(child, signal.SIGKILL)
@@ -68,14 +69,14 @@ def kill_at_random(folder: Path, kills: int, draw: random.Random) -> dict[str, i
     return counts
 
 
-@pytest.mark.parametrize("kills", [200, pytest.param(5000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [20, *(pytest.param(n, marks=pytest.mark.slow) for n in (200, 5000))])
 def test_kills_at_random_moments(tmp_path, kills, record_property):
     counts = kill_at_random(tmp_path, kills, random.Random(kills))
     record_property("counts", counts)
     print(counts)
     assert counts["inside a save"] >= 0.3 * counts["kills"], counts
     assert counts["before the first"] >= 1, counts
-    assert counts["litter"] >= 1, counts
+    assert counts["litter"] >= (kills >= 200), counts  # of every kill in five; none of twenty is no fault
 
 
 POINTS = [f"{when} {name}" for name in ("open", "write", "fsync", "close", "replace") for when in ("before", "after")]

@@ -99,7 +99,12 @@ MUTANTS = {  # what is left out: file, text, what stands there instead, the test
         "test_finite.py",
     ),
     "naming the inner step": ("run/nan_guard.py", "        if not finite(phi):", "        if None:", "test_finite.py"),
-    "refusing YAML tags": ("config/strict_yaml.py", 'if getattr(event, "tag", None)', "if None", "../test_config.py"),
+    "refusing YAML tags": (
+        "config/strict_yaml.py",
+        'if getattr(event, "tag", None)',
+        "if None",
+        "../config/test_strict_yaml.py",
+    ),
     "digest of the data": (
         "run/store/resume_compatibility.py",
         "(source.data or {}).get(split)",

@@ -128,7 +128,7 @@ def test_the_wheel_takes_every_folder_of_experiments_along():
 
 def test_the_package_links_to_the_experiments_at_the_top():
     assert packaged.FOLDER.is_symlink()
-    assert packaged.FOLDER.resolve() == Path(__file__).parent.parent / "experiments"
+    assert packaged.FOLDER.resolve() == Path(__file__).parents[2] / "experiments"
 
 
 @pytest.mark.parametrize("name", sorted({*NAMES} - {*LANGUAGES}))

@@ -1,0 +1,124 @@
+"""What every algorithm of the registry must do: one that is added there is tested here."""
+
+from functools import partial
+
+import pytest
+import torch
+from family import CLASSES_ONLY, FAMILY, UNROLLED, alike, family, images, made, network
+from problems import doubled, image_tasks, relative
+
+import fmaml
+from fmaml import Batch, Task
+from fmaml.config.registry import TABLE
+from fmaml.tree import leaves, map_leaves, take
+
+
+@pytest.mark.parametrize("name", UNROLLED)
+@pytest.mark.parametrize("options", [{}, {"batching": "loop"}, {"chunk_size": 2}], ids=["vmap", "loop", "chunks"])
+def test_running_the_inner_steps_again_gives_the_same_gradient_of_all_of_theta(name, options):
+    model, loss_fn, params, tasks = images()
+    kept, again = (made(name, model, loss_fn, inner_lr=0.1, steps=2, remat=remat) for remat in (False, True))
+    theta = map_leaves(lambda p: p + 0.01 * torch.rand_like(p), kept.init(params))
+    kept, again = (fmaml.outer.at_step(algorithm, 0) for algorithm in (kept, again))
+    assert relative(fmaml.meta_grad(again, theta, tasks, **options), fmaml.meta_grad(kept, theta, tasks)) < 1e-12
+
+
+def compiled_gap(name, backend):
+    """How far the compiled meta-gradient of an algorithm is from its own, on a tiny network."""
+    model = fmaml.mlp(inputs=(3,), outputs=2, hidden=[4], activation="tanh")
+    params, tasks = doubled(model.init(torch.Generator().manual_seed(0))), image_tasks(2, (3,), ways=2)
+    only = {"anil": ("layer2.*",), "boil": ("layer1.*",)}.get(name, ("*",))
+    part = {"head": "layer2", "layer": "layer1", "norms": ("layer1.*",), "multi_step_until": 9}
+    loss_fn = fmaml.supervised(model.apply, fmaml.cross_entropy)
+    algorithm = fmaml.outer.at_step(made(name, model, loss_fn, inner_lr=0.1, steps=2, only=only, **part), 3)
+    theta = algorithm.init(params)
+    torch.compiler.reset()
+    compiled = torch.compile(partial(fmaml.meta_grad, algorithm), fullgraph=True, backend=backend)
+    grads, metrics = compiled(theta, tasks)
+    expected, also = fmaml.meta_grad(algorithm, theta, tasks)
+    assert relative(metrics, also) < 1e-10
+    return max(float((a - b).abs().max()) for a, b in zip(leaves(grads), leaves(expected), strict=True))
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch's own tracing
+@pytest.mark.parametrize("name", TABLE["algorithm"])
+def test_traces_into_one_graph(name):
+    assert compiled_gap(name, "eager") < 1e-10
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", TABLE["algorithm"])
+def test_compiles_to_the_same_meta_gradient(name):
+    assert compiled_gap(name, "inductor") < 1e-10
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_vmap_loop_and_chunks_agree_and_the_query_loss_is_the_true_one(name):
+    model, loss_fn, params, tasks = images()
+    algorithm = family(model, loss_fn)[name]
+    theta = map_leaves(lambda p: p + 0.01 * torch.rand_like(p), algorithm.init(params))
+    before = map_leaves(torch.clone, theta)
+    expected, metrics = fmaml.meta_grad(algorithm, theta, tasks, batching="loop")
+    assert all(g.isfinite().all() for g in leaves(expected))
+    assert (name == "scratch") == all((g == 0).all() for g in leaves(expected))
+    for options in ({}, {"chunk_size": 2}, {"chunk_size": 1}):
+        grads, also = fmaml.meta_grad(algorithm, theta, tasks, **options)
+        assert relative(also, metrics) < 1e-12
+        if name != "scratch":
+            assert relative(grads, expected) < 1e-12
+    if name != "joint":  # its query loss is that of the one network
+        phis = [algorithm.adapt(theta, take(tasks, i).support) for i in range(3)]
+        losses = [loss_fn(phi, take(tasks, i).query) for i, phi in enumerate(phis)]
+        assert relative(metrics["query_loss"], torch.stack(losses).mean()) < 1e-12
+    assert all(torch.equal(a, b) for a, b in zip(leaves(before), leaves(theta), strict=True))
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_learns_and_is_evaluated_by_inner_step(name):
+    model, loss_fn, params, tasks = alike()
+    algorithm, optimizer = family(model, loss_fn)[name], fmaml.adam(1e-2)
+    state = fmaml.init_state(algorithm, optimizer, params)
+    losses = []
+    for _ in range(12):
+        state, metrics = fmaml.meta_step(algorithm, optimizer, state, tasks)
+        losses.append(float(metrics["query_loss"]))
+    best = min(losses[-4:])
+    assert best == pytest.approx(losses[0]) if name == "scratch" else best < 0.95 * losses[0]
+    rows = fmaml.evaluate(algorithm, fmaml.inductive(model.apply, fmaml.accuracy), state.theta, tasks, steps=4)
+    assert rows.shape == (3, 5 if algorithm.trajectory else 1)
+
+
+CONV_ONLY = {"boil": {"only": ("layer1.*",)}, "anil": {"only": ("layer3.*",)}, "mamlpp": {"norms_by_step": False}}
+
+
+@pytest.mark.parametrize("name", sorted(set(TABLE["algorithm"]) - CLASSES_ONLY))
+def test_regression(name):
+    model, loss_fn, params, tasks = network()
+    settings = {"inner_lr": 0.05, "steps": 3, "head": "layer3", "layer": "layer1"} | CONV_ONLY.get(name, {})
+    algorithm = made(name, model, loss_fn, **settings)
+    theta = algorithm.init(params)
+    phi = algorithm.adapt(theta, take(tasks, 0).support)
+    assert loss_fn(phi, take(tasks, 0).support) < loss_fn(params, take(tasks, 0).support)
+    grads, _ = fmaml.meta_grad(algorithm, theta, tasks)
+    assert all(g.isfinite().all() for g in leaves(grads))
+
+
+@pytest.mark.parametrize("name", sorted(TABLE["algorithm"]))
+def test_languages(name):
+    """Passages of symbols: every algorithm that adapts by gradients learns from them; the others say why not."""
+    model = fmaml.transformer(inputs=(6,), outputs=5, width=8, heads=2, layers=1)
+    loss_fn = fmaml.supervised(model.apply, fmaml.bits)
+    params, text = doubled(model.init(torch.Generator().manual_seed(0))), torch.randint(5, (2, 3, 7))
+    tasks = Task(*[Batch(text[..., :-1], text[..., 1:])] * 2)
+    only = {"boil": ("block*",), "anil": ("head.*",)}.get(name, ("*",))
+    settings = {"inner_lr": 0.05, "steps": 2, "only": only, "layer": "norm", "norms_by_step": False}
+    algorithm = made(name, model, loss_fn, **settings)
+    if name in CLASSES_ONLY | {"r2d2"}:
+        with pytest.raises(ValueError, match=f"{name}: it compares classes"):
+            fmaml.meta_grad(algorithm, algorithm.init(params), tasks)
+        return
+    theta, support = algorithm.init(params), take(tasks, 0).support
+    assert loss_fn(algorithm.adapt(theta, support), support) < loss_fn(params, support)
+    grads, _ = fmaml.meta_grad(algorithm, theta, tasks)
+    assert all(g.isfinite().all() for g in leaves(grads))

@@ -1,0 +1,74 @@
+"""Rules over several settings."""
+
+import pytest
+from example import EXAMPLE, complaints
+
+from fmaml.config import cross_checks
+from fmaml.config.load import load
+
+MARKOV = ["data.name=markov", "model.name=transformer"]
+SINUSOID = ["data.name=sinusoid", "model.name=mlp"]
+REPTILE = ["algorithm.name=reptile", "algorithm.minibatch=2"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "cure"),
+    [
+        (["data.ways=101"], "data.ways", "split val has 100 classes; give at most 100"),
+        (["data.ways=401", "data.rotate=[train, val, test]"], "data.ways", "split val has 400 classes"),
+        (["data.ways=424", "data.rotate=[val]"], "data.ways", "give at most 400"),
+        (["data.shots=16"], "data.shots", "with data.queries = 5 that is more than the 20 drawings"),
+        (["data.name=glyphs", "data.queries=20"], "data.shots", "with data.queries = 20"),
+        (["data.rotate=[]", "data.train_ways=1101"], "data.train_ways", "split train has 1100 classes; give at most"),
+        (["data.name=mini_imagenet", "data.ways=17"], "data.ways", "split val has 16 classes; give at most 16"),
+        (["data.name=cifar_fs", "data.ways=[2, 17]"], "data.ways", "split val has 16 classes; give at most 16"),
+        (["data.name=cifar_fs", "data.shots=[1, 586]"], "data.shots", "more than the 600 images of a class"),
+        (["data.name=glyphs", "data.ways=[8, 3]"], "data.ways", "from its least to its greatest; give [3, 8]"),
+        (["data.name=folder", "data.root=x", "data.fractions=[0.5, 0.5, 0.5]"], "data.fractions", "add up to 1"),
+        (["algorithm.name=protonet", "train.baseline=true"], "train.baseline", "protonet has none"),
+        (
+            ["algorithm.name=protonet", *SINUSOID],
+            "algorithm.name",
+            "compares classes, and data.name = sinusoid has none",
+        ),
+        (["algorithm.name=r2d2", *MARKOV], "algorithm.name", "compares classes, and data.name = markov has none"),
+        ([*REPTILE, "data.shots=[1, 3]"], "algorithm.minibatch", "data.ways or data.shots is a range; give null"),
+        ([*REPTILE, "algorithm.minibatch=6"], "algorithm.minibatch", "a support set has 5 examples; give at most 5"),
+        ([*REPTILE, "algorithm.minibatch=6", "data.train_ways=20"], "algorithm.minibatch", "has 5 examples"),
+        (["model.norm=group", "model.width=12"], "model.width", 'norm = "group" needs a multiple of 8'),
+        ([*MARKOV, "model.heads=3"], "model.width", "model.heads = 3 must divide it"),
+        ([*MARKOV, "model.name=conv4"], "model.name", "data.name = markov gives passages of symbols; give transformer"),
+        (["model.name=transformer"], "model.name", "data.name = omniglot gives none; give conv4 or mlp"),
+        ([*MARKOV, "data.symbols=257"], "data.symbols", "give at most 256"),
+        ([*MARKOV, "data.symbols=41", "data.order=2"], "data.symbols", "give at most 40"),
+    ],
+)
+def test_settings_that_do_not_go_together(write, overrides, key, cure):
+    (line,) = complaints(write(EXAMPLE), overrides)
+    assert f": {key} = " in line
+    assert cure in line
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["data.ways=100"],
+        ["data.ways=400", "data.rotate=[train, val]"],
+        ["data.shots=15"],
+        ["model.norm=group", "model.width=16"],
+        ["model.norm=batch", "model.width=12"],
+        ["model.name=mlp"],
+        [*MARKOV, "model.heads=3", "model.width=9"],
+        [*MARKOV, "data.symbols=256"],
+        [*MARKOV, "data.symbols=40", "data.order=2"],
+        ["data.name=udhr", "model.name=transformer"],
+    ],
+)
+def test_the_rules_stop_at_their_bounds(write, overrides):
+    assert load(write(EXAMPLE), overrides)
+
+
+def test_the_rule_on_groups_knows_the_number_of_groups():
+    from fmaml.nn import models
+
+    assert models.GROUPS == cross_checks.GROUPS
