@@ -36,7 +36,12 @@ MUTANTS = {  # what is left out: file, text, what stands there instead, the test
         "            pass",
         "test_disk.py",
     ),
-    "sweeping after a kill": ("run/store/checkpoint_store.py", "        sweep(self.checkpoints)\n", "", "test_kill.py"),
+    "sweeping after a kill": (
+        "run/store/checkpoint_store.py",
+        "        delete_temporary_files(self.checkpoints)\n",
+        "",
+        "test_kill.py",
+    ),
     "digest": ("run/store/checkpoint_format.py", "if head != MAGIC", "if None and head != MAGIC", "test_damage.py"),
     "the one before": (
         "run/store/checkpoint_store.py",

@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ...atomic_files import sweep, write_durably
+from ...atomic_files import delete_temporary_files, write_durably
 from .download import locked
 
 Tensors = dict[str, Tensor]
@@ -53,7 +53,7 @@ def _alone(path: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):  # where nothing can be written, nothing need be locked
             path.parent.mkdir(parents=True, exist_ok=True)
             held.enter_context(locked(path.parent))
-            sweep(path.parent, path.name)
+            delete_temporary_files(path.parent, path.name)
         try:
             yield
         finally:
