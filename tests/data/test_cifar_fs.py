@@ -15,7 +15,7 @@ from PIL import Image
 
 import fmaml.data.sources.cifar_fs as module
 from fmaml.data.images import cifar100_files
-from fmaml.data.published import HUNDRED, class_names
+from fmaml.data.published import HUNDRED_CLASSES, class_names
 from fmaml.data.sources.cifar_fs import cifar_fs
 from fmaml.errors import UserError
 
@@ -189,8 +189,8 @@ def test_without_a_download_missing_data_is_an_error(small):
 
 
 def test_the_split_is_64_16_20_disjoint_classes():
-    names = {split: class_names("cifar_fs", split) for split in HUNDRED}
-    assert {split: len(part) for split, part in names.items()} == HUNDRED
+    names = {split: class_names("cifar_fs", split) for split in HUNDRED_CLASSES}
+    assert {split: len(part) for split, part in names.items()} == HUNDRED_CLASSES
     assert len({name for part in names.values() for name in part}) == 100
     assert all(part == sorted(part) for part in names.values())
 
@@ -209,7 +209,7 @@ def source(tmp_path, monkeypatch):
 
 @real
 def test_the_real_images(source):
-    assert source.about["classes"] == HUNDRED
+    assert source.about["classes"] == HUNDRED_CLASSES
     task = source.sample("train", 0, range(40))
     assert task.query.x.shape == (40, 75, 3, 32, 32)
     assert task.query.x.flatten(3).std(3).min() > 0.005  # no image is empty
@@ -220,6 +220,6 @@ def test_the_real_images(source):
 @real
 def test_the_lists_beside_the_real_images_are_ours():
     folder = Path(os.environ["FMAML_DATA"], "cifar-fs", "splits", "bertinetto")
-    for split in HUNDRED:
+    for split in HUNDRED_CLASSES:
         if (folder / f"{split}.txt").exists():
             assert sorted((folder / f"{split}.txt").read_text().split()) == class_names("cifar_fs", split)

@@ -12,9 +12,9 @@ import torch
 from PIL import Image, ImageDraw
 
 import fmaml.data.sources.omniglot as module
-from fmaml.data.episodes import even, sample_episodes
+from fmaml.data.episodes import equal_classes, sample_episodes
 from fmaml.data.images import omniglot_files
-from fmaml.data.published import CLASSES, DRAWINGS
+from fmaml.data.published import DRAWINGS_PER_CLASS, OMNIGLOT_CLASSES
 from fmaml.data.rng import task_keys
 from fmaml.data.sources.omniglot import characters, omniglot
 from fmaml.errors import UserError
@@ -42,7 +42,7 @@ def members() -> dict[str, bytes]:
     return {
         f"{name}/{character:04}_{number + 1:02}.png": drawing(character, number)
         for character, name in enumerate(EVERYONE)
-        for number in range(DRAWINGS)
+        for number in range(DRAWINGS_PER_CLASS)
     }
 
 
@@ -67,7 +67,7 @@ def put_zips(folder: Path, files: dict[str, bytes], prefix: str = "") -> Path:
 def small(tmp_path, monkeypatch):
     """Four characters make the whole of Omniglot; caches and homes are empty."""
     monkeypatch.setattr(module, "characters", NAMES.__getitem__)
-    monkeypatch.setattr(module, "CLASSES", {split: len(names) for split, names in NAMES.items()})
+    monkeypatch.setattr(module, "OMNIGLOT_CLASSES", {split: len(names) for split, names in NAMES.items()})
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("FMAML_DATA", raising=False)
     monkeypatch.setattr(module, "fetch", lambda *_, **__: pytest.fail("downloads"))
@@ -113,10 +113,10 @@ def test_a_folder_a_zip_and_a_zip_with_more_around_it_are_the_same_drawings(smal
 
 def test_characters_and_drawings_are_in_order_and_ink_is_255(small):
     read = images(put_zips(small / "root", members()))
-    assert read.shape == (4, DRAWINGS, 1, 28, 28)
+    assert read.shape == (4, DRAWINGS_PER_CLASS, 1, 28, 28)
     assert read.dtype == torch.uint8
     for character in range(4):
-        for number in range(DRAWINGS):
+        for number in range(DRAWINGS_PER_CLASS):
             pixels = read[character, number, 0]
             bar = (10 * character + 3.5) * 28 / 105, (5 * number + 1.5) * 28 / 105
             assert abs(pixels[:12].sum(0).argmax() - bar[0]) <= 1
@@ -351,8 +351,8 @@ def test_a_damaged_cache_is_made_again(small):
 
 
 def test_the_splits_are_1100_100_423_disjoint_characters():
-    names = {split: characters(split) for split in CLASSES}
-    assert {split: len(set(rows)) for split, rows in names.items()} == CLASSES
+    names = {split: characters(split) for split in OMNIGLOT_CLASSES}
+    assert {split: len(set(rows)) for split, rows in names.items()} == OMNIGLOT_CLASSES
     everyone = [name for rows in names.values() for name in rows]
     assert len(everyone) == len(set(everyone)) == 1623
     parts = [name.partition("/")[0] for name in everyone]
@@ -393,7 +393,7 @@ def test_the_real_omniglot_opens_fast_from_its_cache(source):
     start = time.perf_counter()
     again = omniglot(seed=0, device=CPU, download=False, queries=15)
     assert time.perf_counter() - start < 2  # some 0.15 s on a free machine, making it 5 s
-    for split in CLASSES:
+    for split in OMNIGLOT_CLASSES:
         assert torch.equal(again.sample(split, 3, range(2)).query.x, source.sample(split, 3, range(2)).query.x)
 
 
@@ -411,7 +411,7 @@ def nearest_neighbour(source) -> float:
 
 def test_nearest_neighbour_is_right_about_characters_without_jitter():
     task = sample_episodes(
-        even(torch.eye(8, dtype=torch.uint8).mul(255).view(8, 1, 1, 2, 4).expand(8, 9, 1, 2, 4).contiguous()),
+        equal_classes(torch.eye(8, dtype=torch.uint8).mul(255).view(8, 1, 1, 2, 4).expand(8, 9, 1, 2, 4).contiguous()),
         task_keys(0, "test", 0, range(20), CPU),
         ways=5,
         shots=1,

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...errors import UserError
-from ..published import DRAWINGS, SIZE
+from ..published import CHARACTER_SIZE, DRAWINGS_PER_CLASS
 
 PARTS = ("images_background", "images_evaluation")
 PIXELS = (105, 105)  # of an original drawing
@@ -61,7 +61,7 @@ def read(parts: list[Path], characters: list[str]) -> Tensor:
     _check(Counter(name.rpartition("/")[0] for files in listed.values() for name, _ in files), characters)
     images = [_ink(name, content) for part, files in listed.items() for name, content in _contents(part, files)]
     place = {name: i for i, name in enumerate(sorted(characters))}
-    by_name = torch.from_numpy(np.stack(images)).unflatten(0, (-1, DRAWINGS)).unsqueeze(2)
+    by_name = torch.from_numpy(np.stack(images)).unflatten(0, (-1, DRAWINGS_PER_CLASS)).unsqueeze(2)
     return by_name[[place[name] for name in characters]]
 
 
@@ -107,7 +107,7 @@ def _ink(name: str, content: bytes) -> np.ndarray:
             if image.size != PIXELS:
                 raise ValueError(f"{image.width}x{image.height} pixels; Omniglot has 105x105")
             # Of a 1-bit image Pillow would take the nearest pixel; as "L" it averages.
-            small = image.convert("L").resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+            small = image.convert("L").resize((CHARACTER_SIZE, CHARACTER_SIZE), Image.Resampling.LANCZOS)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{name}: not one of Omniglot's drawings ({error}); copy or download it again") from error
     return 255 - np.asarray(small)
@@ -115,12 +115,12 @@ def _ink(name: str, content: bytes) -> np.ndarray:
 
 def _check(counts: Counter[str], characters: list[str]) -> None:
     """Raise UserError unless every character, and no other, has its 20 drawings."""
-    wanted = dict.fromkeys(characters, DRAWINGS)
+    wanted = dict.fromkeys(characters, DRAWINGS_PER_CLASS)
     wrong = [name for name in sorted({*counts, *wanted}) if counts[name] != wanted.get(name, 0)]
     if wrong:
         shown = ", ".join(f"{name} has {counts[name]} drawings" for name in wrong[:3])
         more = f" and {len(wrong) - 3} more characters differ" if len(wrong) > 3 else ""
         raise UserError(
-            f"Omniglot: {shown}{more}; it has {len(characters)} characters of {DRAWINGS} drawings each. "
+            f"Omniglot: {shown}{more}; it has {len(characters)} characters of {DRAWINGS_PER_CLASS} drawings each. "
             f"Copy or download it again"
         )

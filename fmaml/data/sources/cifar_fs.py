@@ -13,7 +13,7 @@ from ..files.find import CURE, cache_folder, find, missing
 from ..images import cifar100_files, image_store, listing
 from ..images.decode import Form
 from ..images.image_store import Album
-from ..published import HUNDRED, class_names, sample_in_words
+from ..published import HUNDRED_CLASSES, class_names, describe_sample
 from ..source import Source
 
 FOLDERS = ("cifar-fs", "cifar_fs", "cifar-100", "cifar100")
@@ -39,11 +39,11 @@ def cifar_fs(
     ``root`` is the folder with the files; without it they are looked for, and CIFAR-100 downloaded if ``download``.
     A range, such as ``ways: [3, 8]``, makes tasks of different sizes.
     """
-    names = {split: class_names("cifar_fs", split) for split in HUNDRED}
+    names = {split: class_names("cifar_fs", split) for split in HUNDRED_CLASSES}
     place = locate(root, download)
     whole = place.is_file() or cifar100_files.unpacked(place)
     images = cifar100_files.read(place, names) if whole else from_folders(place, names)
-    whose = f"Bertinetto et al.'s 64/16/20{sample_in_words(images.count.tolist())}"
+    whose = f"Bertinetto et al.'s 64/16/20{describe_sample(images.count.tolist())}"
     about = {"data": "cifar_fs", "files": [str(place)], "split": whose}
     return episodes(
         image_store.cut(images, names, device),

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from ...ranges import Count, Ways
-from ..episodes import cut, episodes
-from ..published import CLASSES, DRAWINGS, SIZE
+from ..episodes import consecutive_splits, episodes
+from ..published import CHARACTER_SIZE, DRAWINGS_PER_CLASS, OMNIGLOT_CLASSES
 from ..rng import fold, uniform
 from ..source import Source
 
@@ -44,7 +44,7 @@ def glyphs(
     ``train_ways`` classes are in each training task, by default ``ways``.
     The characters of the splits named by ``rotate`` also count turned by 90, 180 and 270 degrees.
     """
-    splits = cut(drawings().to(device), CLASSES, rotate)
+    splits = consecutive_splits(drawings().to(device), OMNIGLOT_CLASSES, rotate)
     about = {"data": "glyphs", "rotate": list(rotate), "split": "1,100/100/423, by their number"}
     return episodes(splits, seed=seed, ways=ways, shots=shots, queries=queries, about=about, train_ways=train_ways)
 
@@ -52,13 +52,15 @@ def glyphs(
 @functools.cache
 def drawings() -> Tensor:
     """All of them, uint8 [1623, 20, 1, 28, 28], ink 255 on 0: two or three seconds, once a process."""
-    characters = sum(CLASSES.values())
+    characters = sum(OMNIGLOT_CLASSES.values())
     control, pen = by_hand(*alphabet(characters))
     few = 80  # drawings at a time: what is in flight then stays in the processor's cache
     chunks = zip(control.flatten(0, 1).split(few), pen.flatten(0, 1).split(few), strict=True)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         drawn = list(pool.map(lambda chunk: ink(chunk[0].numpy(), chunk[1].numpy()), chunks))
-    return torch.from_numpy(np.concatenate(drawn)).view(characters, DRAWINGS, 1, SIZE, SIZE)
+    return torch.from_numpy(np.concatenate(drawn)).view(
+        characters, DRAWINGS_PER_CLASS, 1, CHARACTER_SIZE, CHARACTER_SIZE
+    )
 
 
 def alphabet(characters: int) -> tuple[Tensor, Tensor]:
@@ -94,7 +96,7 @@ def by_hand(control: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
     x = x + 0.3 * shake(10, 1, 1) * y  # a slant
     turn = 0.35 * shake(11, 1, 1)  # radians
     turned = torch.stack([turn.cos() * x - turn.sin() * y, turn.sin() * x + turn.cos() * y], -1)
-    middle = (SIZE - 1) / 2 + 3.0 * shake(12, 1, 1, 2)
+    middle = (CHARACTER_SIZE - 1) / 2 + 3.0 * shake(12, 1, 1, 2)
     return middle + REACH * turned, present[:, None] * (1 + 0.3 * shake(13, 1))
 
 
@@ -117,7 +119,7 @@ def ink(control: np.ndarray, pen: np.ndarray) -> np.ndarray:
 
 def _nib(at: np.ndarray) -> np.ndarray:
     """The pen's ink over the 28 pixels of one axis, for dots at [...]: [..., 28]."""
-    return np.exp(-0.5 * ((at[..., None] - np.arange(SIZE)) / NIB) ** 2)
+    return np.exp(-0.5 * ((at[..., None] - np.arange(CHARACTER_SIZE)) / NIB) ** 2)
 
 
 def _uniform(characters: int, use: int, *shape: int) -> Tensor:
@@ -128,5 +130,5 @@ def _uniform(characters: int, use: int, *shape: int) -> Tensor:
 
 def _triangular(characters: int, use: int, *shape: int) -> Tensor:
     """Float64 [characters, 20, *shape] in (-1, 1), most often near 0: the difference of two uniforms."""
-    first, second = _uniform(characters, use, DRAWINGS, *shape, 2).unbind(-1)
+    first, second = _uniform(characters, use, DRAWINGS_PER_CLASS, *shape, 2).unbind(-1)
     return first - second

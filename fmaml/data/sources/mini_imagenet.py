@@ -15,7 +15,7 @@ from ..files.pickles import read_pickle
 from ..images import image_store, listing
 from ..images.decode import Form
 from ..images.image_store import Album
-from ..published import HUNDRED, class_names, sample_in_words
+from ..published import HUNDRED_CLASSES, class_names, describe_sample
 from ..source import Source
 
 NAME = "mini-ImageNet"
@@ -45,9 +45,9 @@ def mini_imagenet(
     place = find(there, root, FOLDERS)
     if place is None:
         raise missing(NAME, EXPECTED, root, FOLDERS)
-    names = {split: class_names("mini_imagenet", split) for split in HUNDRED}
+    names = {split: class_names("mini_imagenet", split) for split in HUNDRED_CLASSES}
     images = from_pickles(place, names) or from_files(place, names)
-    whose = f"Ravi and Larochelle's 64/16/20{sample_in_words(images.count.tolist())}"
+    whose = f"Ravi and Larochelle's 64/16/20{describe_sample(images.count.tolist())}"
     about = {"data": "mini_imagenet", "files": [str(place)], "split": whose}
     return episodes(
         image_store.cut(images, names, device),

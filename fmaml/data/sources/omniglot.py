@@ -6,12 +6,12 @@ from typing import Literal
 import torch
 
 from ...ranges import Count, Ways
-from ..episodes import cut, episodes
+from ..episodes import consecutive_splits, episodes
 from ..files.cache import cached, fingerprint
 from ..files.download import download as fetch
 from ..files.find import CURE, cache_folder, find, missing
 from ..images import omniglot_files
-from ..published import CLASSES, SIZE, class_names
+from ..published import CHARACTER_SIZE, OMNIGLOT_CLASSES, class_names
 from ..source import Source
 
 URL = "https://github.com/brendenlake/omniglot/raw/master/python/"
@@ -45,11 +45,11 @@ def omniglot(
     The characters of the splits named by ``rotate`` also count turned by 90, 180 and 270 degrees.
     """
     parts = locate(root, download)
-    names = {split: characters(split) for split in CLASSES}
+    names = {split: characters(split) for split in OMNIGLOT_CLASSES}
     everyone = [name for split in names.values() for name in split]
-    key = fingerprint(VERSION, SIZE, "lanczos", omniglot_files.state(parts), everyone)
+    key = fingerprint(VERSION, CHARACTER_SIZE, "lanczos", omniglot_files.state(parts), everyone)
     images = cached(cache_folder() / f"omniglot-{key}.safetensors", lambda: omniglot_files.read(parts, everyone))
-    splits = cut(images.to(device), CLASSES, rotate)
+    splits = consecutive_splits(images.to(device), OMNIGLOT_CLASSES, rotate)
     about = {"data": "omniglot", "files": [str(part) for part in parts], "rotate": list(rotate), "split": SPLIT}
     return episodes(splits, seed=seed, ways=ways, shots=shots, queries=queries, about=about, train_ways=train_ways)
 

@@ -48,11 +48,11 @@ def waves(keys: Tensor, shots: int, queries: int) -> Task:
 
 def show(folder: Path, tasks: list[Task], phis: list[list[Params]], apply: Apply) -> None:
     """functions.png: for each task the truth, the support points, the network before and after inner steps."""
-    from ..pictures import functions, save_figure  # only now: matplotlib takes half a second
+    from ..pictures import regression_figure, save_figure  # only now: matplotlib takes half a second
 
     x = torch.linspace(*X, 201, device=tasks[0].query.x.device)[:, None]
     truths = [wave_through(task.query)(x) for task in tasks]
-    save_figure(functions(tasks, phis, apply, x, truths), folder / "functions.png")
+    save_figure(regression_figure(tasks, phis, apply, x, truths), folder / "functions.png")
 
 
 def wave_through(batch: Batch) -> Callable[[Tensor], Tensor]:
