@@ -6,12 +6,12 @@ from typing import Any
 from ..data.published import CLASS_COUNTS, DRAWINGS_PER_CLASS, IMAGES_PER_CLASS
 
 Broken = Iterator[tuple[str, str]]
-IMAGES = {
+IMAGES = {  # of a class, at most
     "omniglot": DRAWINGS_PER_CLASS,
     "glyphs": DRAWINGS_PER_CLASS,
     "mini_imagenet": IMAGES_PER_CLASS,
     "cifar_fs": IMAGES_PER_CLASS,
-}  # of a class, at most
+}
 LANGUAGES = {"udhr", "markov"}  # sources of passages of symbols
 PROTOTYPES = {"protonet", "proto_maml", "proto_mamlpp"}  # a class is the mean of its examples
 LARGEST_TABLE = 2**16  # probabilities of a Markov chain

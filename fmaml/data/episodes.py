@@ -90,9 +90,10 @@ def episodes(
     """A source of N-way K-shot tasks from the splits "train", "val" and "test", with the shapes of `sample_episodes`.
 
     ``queries`` is per class. A range (least, most) as ``ways``, ``shots`` or ``queries`` makes tasks of different
-    sizes, see `fmaml.data.ragged`. ``about`` becomes part of ``Source.about``; its key "split" names the split for reports.
-    ``names`` holds the class names of each split, for messages. ``train_ways`` are the ways of training tasks, where
-    they differ. Raises UserError, naming split and class, if a split has too few classes or a class too few images.
+    sizes, see `fmaml.data.ragged`. ``about`` becomes part of ``Source.about``; its key "split" is the split's name in
+    reports. ``names`` holds the class names of each split, for messages. ``train_ways`` are the ways of training
+    tasks, where they differ. Raises UserError, naming split and class, if a split has too few classes or a class too
+    few images.
     """
     sizes = {"ways": ways, "shots": shots, "queries": queries}
     most = {name: bounds(size)[1] for name, size in sizes.items()}

@@ -60,8 +60,11 @@ def _draw_image(axis: Axes, image: Tensor) -> None:
 def regression_figure(
     tasks: list[Task], phis: list[list[Params]], apply: Apply, x: Tensor, truths: list[Tensor]
 ) -> Figure:
-    """A figure of up to four tasks: the true y over x [n, 1], the support points, and the network's y after 0, 1 and
-    the last inner step."""
+    """A figure of the first four tasks: the true y, the support points, and the network's y over x.
+
+    ``phis`` are the parameters of each task after 0, 1, .. inner steps, drawn for 0, 1 and the last. ``x`` is [n, 1],
+    and ``truths`` holds the true y [n, 1] of each task.
+    """
     figure, axes = plt.subplots(2, 2, figsize=(9, 6), sharex=True, layout="constrained", squeeze=False)
     for axis, task, trajectory, truth in zip(axes.flat, tasks, phis, truths, strict=False):
         axis.plot(x.cpu(), truth.cpu(), color="tab:red", label="truth")

@@ -52,8 +52,11 @@ def _uniform_integers(size: Size, u: Tensor) -> Tensor:
 
 
 def _pad(batch: Batch, present: Tensor, counts: Tensor) -> Batch:
-    """The batch with its first ``present`` [tasks, 1] classes, ``counts`` [tasks, ways] rows of each; the others are
-    replaced by copies of those, labelled -1."""
+    """The batch with all rows replaced by padding but those of the classes and counts given.
+
+    The first ``present`` [tasks, 1] classes stay, with the first ``counts`` [tasks, ways] rows of each. Padding rows
+    are copies of those, labelled -1.
+    """
     ways = counts.shape[1]
     each = batch.y.shape[1] // ways
     way, slot = torch.arange(ways, device=counts.device), torch.arange(each, device=counts.device)

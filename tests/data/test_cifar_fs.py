@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 import fmaml.data.sources.cifar_fs as module
+from fmaml.data.files import find
 from fmaml.data.images import cifar100_files
 from fmaml.data.published import HUNDRED_CLASSES, class_names
 from fmaml.data.sources.cifar_fs import cifar_fs
@@ -57,7 +58,7 @@ def parts(monkeypatch) -> dict[str, bytes]:
         labels = [EVERYONE.index(name) for name, _ in rows]
         content[part] = pickle.dumps({"data": pixels, "fine_labels": labels, "filenames": ["x"] * len(rows)}, 2)
     for name, data in content.items():
-        monkeypatch.setitem(cifar100_files.MD5, name, hashlib.md5(data).hexdigest())
+        monkeypatch.setitem(cifar100_files.CIFAR100_MD5, name, hashlib.md5(data).hexdigest())
     return content
 
 
@@ -84,7 +85,7 @@ def small(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "class_names", lambda data, split: NAMES[split])
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("FMAML_DATA", raising=False)
-    monkeypatch.setattr(module, "fetch", lambda *_, **__: pytest.fail("downloads"))
+    monkeypatch.setattr(find, "download", lambda *_, **__: pytest.fail("downloads"))
     return tmp_path
 
 
@@ -167,7 +168,7 @@ def test_other_classes_are_refused(small):
 
 
 def test_what_is_missing_is_downloaded_once(small, monkeypatch):
-    origin = put_archive(small / "origin", parts(monkeypatch)) / cifar100_files.ARCHIVE
+    origin = put_archive(small / "origin", parts(monkeypatch)) / cifar100_files.CIFAR100_ARCHIVE
     asked = []
 
     def fetch(url, path, md5, *, cure):
@@ -176,7 +177,7 @@ def test_what_is_missing_is_downloaded_once(small, monkeypatch):
             path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(origin, path)
 
-    monkeypatch.setattr(module, "fetch", fetch)
+    monkeypatch.setattr(find, "download", fetch)
     for _ in range(2):
         cifar_fs(seed=0, device=CPU, ways=2, queries=6)
     url = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"

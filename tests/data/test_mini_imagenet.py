@@ -209,7 +209,7 @@ def test_the_second_opening_reads_no_image_and_other_files_are_read_anew(small, 
     root = put_tables(small / "root")
     first = load(root).sample("train", 0, range(4))
     with monkeypatch.context() as patched:
-        patched.setattr(image_store, "decode_all", lambda *_: pytest.fail("reads again"))
+        patched.setattr(image_store, "decode_images", lambda *_: pytest.fail("reads again"))
         assert torch.equal(load(root).sample("train", 0, range(4)).query.x, first.query.x)
     save(root / "images" / "n0100000.png", "n08", 11)
     os.utime(root / "images" / "n0100000.png", ns=(1, 1))

@@ -111,7 +111,7 @@ MUTANTS = {  # what is left out: file, text, what stands there instead, the test
         "None",
         "test_resume.py",
     ),
-    "size of a tar": ("data/images/cifar100_files.py", " or room < 0", "", "test_hostile.py"),
+    "size of a tar": ("data/images/cifar100_files.py", " or remaining < 0", "", "test_hostile.py"),
     "going on with a download": (
         "data/files/download.py",
         'headers={"Range": f"bytes={have}-"} if have else {}',
@@ -120,11 +120,16 @@ MUTANTS = {  # what is left out: file, text, what stands there instead, the test
     ),
     "lock of a download": (
         "data/files/download.py",
-        "        with locked(path.parent):",
+        "        with folder_lock(path.parent):",
         "        if True:",
         "test_data.py",
     ),
-    "lock of the cache": ("data/files/cache.py", "held.enter_context(locked(path.parent))", "pass", "test_data.py"),
+    "lock of the cache": (
+        "data/files/cache.py",
+        "stack.enter_context(folder_lock(path.parent))",
+        "pass",
+        "test_data.py",
+    ),
 }
 
 
