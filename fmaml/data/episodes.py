@@ -18,24 +18,24 @@ class Split(NamedTuple):
     """The images of one split, class after class; classes may differ in size."""
 
     images: Tensor  # uint8 [images, channels, height, width]
-    start: Tensor  # int64 [classes]: index in `images` of each class's first image
-    count: Tensor  # int64 [classes]: number of images of each class
-    max_count: int  # max(count), stored because reading it from a GPU would wait for the GPU
+    starts: Tensor  # int64 [classes]: index in `images` of each class's first image
+    counts: Tensor  # int64 [classes]: number of images of each class
+    max_count: int  # max(counts), stored because reading it from a GPU would wait for the GPU
 
 
 def equal_classes(images: Tensor) -> Split:
     """A split of classes of equal size from uint8 [classes, each, channels, height, width]."""
     classes, each = images.shape[:2]
-    start = torch.arange(classes, device=images.device) * each
-    return Split(images.flatten(0, 1), start, torch.full_like(start, each), each)
+    starts = torch.arange(classes, device=images.device) * each
+    return Split(images.flatten(0, 1), starts, torch.full_like(starts, each), each)
 
 
 def with_rotations(split: Split) -> Split:
     """A split of four times the classes: each also rotated by 90, 180 and 270 degrees. Images must be square."""
     turns = range(4)
     images = torch.cat([split.images.rot90(turn, (2, 3)) for turn in turns])
-    start = torch.cat([split.start + turn * len(split.images) for turn in turns])
-    return Split(images, start, split.count.repeat(4), split.max_count)
+    starts = torch.cat([split.starts + turn * len(split.images) for turn in turns])
+    return Split(images, starts, split.counts.repeat(4), split.max_count)
 
 
 def consecutive_splits(images: Tensor, classes: dict[str, int], rotate: tuple[str, ...]) -> dict[str, Split]:
@@ -54,15 +54,15 @@ def sample_episodes(split: Split, keys: Tensor, *, ways: int, shots: int, querie
     Every class of the split, and every image of a chosen class, gets a random 64-bit score, and the highest win. Ties
     (probability 2^-64 for each pair) are the only thing that two devices may resolve differently.
     """
-    classes = len(split.start)
+    classes = len(split.starts)
     slots = torch.arange(classes + ways * split.max_count, device=keys.device)
     scores = fold(keys[:, None], slots)  # [tasks, slots]: of the classes, then of the images of each way in turn
     chosen = scores[:, :classes].topk(ways).indices  # [tasks, ways]
 
-    absent = slots[: split.max_count] >= split.count[chosen][..., None]  # [tasks, ways, max_count]
+    absent = slots[: split.max_count] >= split.counts[chosen][..., None]  # [tasks, ways, max_count]
     image_scores = scores[:, classes:].unflatten(1, (ways, split.max_count)).masked_fill(absent, -(2**63))
     drawn = image_scores.topk(shots + queries).indices  # [tasks, ways, shots + queries], all different
-    rows = drawn + split.start[chosen][..., None]
+    rows = drawn + split.starts[chosen][..., None]
     return Task(_gather(split, rows[..., :shots]), _gather(split, rows[..., shots:]))
 
 
@@ -104,7 +104,7 @@ def episodes(
 
     def sample(split: str, step: int, tasks: range) -> Task:
         images = splits[split]
-        keys = task_keys(seed, split, step, tasks, images.start.device)
+        keys = task_keys(seed, split, step, tasks, images.starts.device)
         override = {"ways": train_ways} if split == "train" and train_ways is not None else {}
         full = sample_episodes(images, keys, **most | override)
         return randomize_sizes(full, keys, **sizes | override) if padded else full
@@ -127,7 +127,7 @@ def episodes(
 
 def _describe(splits: dict[str, Split], sizes: dict[str, Size], about: About, train_ways: int | None) -> About:
     """``Source.about``: what was given, the task, the protocol and the number of classes."""
-    classes = {name: len(split.start) for name, split in splits.items()}
+    classes = {name: len(split.starts) for name, split in splits.items()}
     ways, shots, queries = (describe_size(size) for size in sizes.values())
     task = f"{ways}-way {shots}-shot"
     split_name = f" ({about['split']})" if "split" in about else ""
@@ -149,14 +149,14 @@ def _save_example_task(folder: Path, tasks: list[Task], phis: list[list[Params]]
 
 def _check_split(name: str, split: Split, ways: int, each: int, names: list[str] | None) -> None:
     """Raise UserError unless the split has ``ways`` classes, and each of its classes ``each`` images."""
-    classes, least = len(split.count), int(split.count.min())
+    classes, least = len(split.counts), int(split.counts.min())
     if ways > classes:
         raise UserError(
             f"data.ways = {ways}: split {name} has {classes} classes, and those of a task are all different; "
             f"give at most {classes}"
         )
     if each > least:
-        smallest = int(split.count.argmin())
+        smallest = int(split.counts.argmin())
         raise UserError(
             f"data.shots + data.queries = {each}: class {names[smallest] if names else smallest} of split {name} has "
             f"{least} images, and those of a task are all different; give shots + queries of at most {least}"

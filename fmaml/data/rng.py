@@ -10,14 +10,12 @@ Keys are int64: the 64 bits of the paper, read as two's complement. Integer over
 CPU and CUDA draw the same tasks. There is no data-dependent control flow, so ``torch.compile`` can trace it.
 """
 
-from typing import TypeVar, overload
+from typing import overload
 
 import torch
 from torch import Tensor
 
 SPLITS = {"train": 0, "val": 1, "test": 2}  # split -> its counter. Never renumber: it would change every task drawn
-
-IntOrTensor = TypeVar("IntOrTensor", int, Tensor)
 
 
 def _signed(z: int) -> int:
@@ -53,7 +51,7 @@ def _wrap(z: int | Tensor) -> int | Tensor:
     return z if isinstance(z, Tensor) else _signed(z)
 
 
-def _xor_shift(z: IntOrTensor, bits: int) -> IntOrTensor:
+def _xor_shift(z: int | Tensor, bits: int) -> int | Tensor:
     """z ^ (z >>> bits). ``>>`` copies the sign bit; the mask makes it a logical shift."""
     return z ^ ((z >> bits) & (2 ** (64 - bits) - 1))
 

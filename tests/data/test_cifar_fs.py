@@ -89,8 +89,8 @@ def small(tmp_path, monkeypatch):
     return tmp_path
 
 
-def load(root, **more):
-    return cifar_fs(seed=0, device=CPU, root=str(root), **{"ways": 2, "queries": 6} | more)
+def load(root):
+    return cifar_fs(seed=0, device=CPU, root=str(root), ways=2, queries=6)
 
 
 LAYOUTS = {

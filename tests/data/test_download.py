@@ -31,9 +31,9 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    server: Server
+    server: Server  # pyright: ignore[reportIncompatibleVariableOverride]
 
-    def log_message(self, *_):
+    def log_message(self, format, *args):
         pass
 
     def do_GET(self):

@@ -150,18 +150,18 @@ def test_sampling_is_one_graph():
 def test_rotated_turns_each_class_by_quarter_turns():
     images = torch.arange(2 * 3 * 16, dtype=torch.uint8).view(2, 3, 1, 4, 4)
     split = with_rotations(equal_classes(images))
-    assert len(split.start) == len(split.count) == 8
+    assert len(split.starts) == len(split.counts) == 8
     for turn in range(4):
         for number in range(2):
-            start = split.start[2 * turn + number]
+            start = split.starts[2 * turn + number]
             expected = images[number].rot90(turn, (2, 3))
             assert torch.equal(split.images[start : start + 3], expected)
 
 
 def test_rotated_keeps_ragged_classes_apart():
     split = with_rotations(labelled(RAGGED))
-    ends = split.start + split.count
-    assert torch.equal(ends[:-1], split.start[1:])
+    ends = split.starts + split.counts
+    assert torch.equal(ends[:-1], split.starts[1:])
     assert ends[-1] == len(split.images)
 
 
@@ -173,7 +173,7 @@ def test_cut_gives_consecutive_classes_and_rotates_what_is_named():
         "val": [5, 6] * 4,
         "test": [7, 8, 9],
     }
-    assert len(splits["val"].start) == 8
+    assert len(splits["val"].starts) == 8
 
 
 def test_source_says_what_a_report_needs():

@@ -33,7 +33,7 @@ _IMAGE_SHAPE = (3, 32, 32)
 
 
 def find_cifar100(folder: Path) -> Path | None:
-    """The archive in ``folder``, or else the unpacked folder there, or ``folder`` itself if that is the unpacked one."""
+    """The archive in ``folder``, or else the unpacked folder there, or ``folder`` itself if that is unpacked."""
     candidates = (folder / CIFAR100_ARCHIVE, folder / _FOLDER, folder)
     return next((path for path in candidates if path.is_file() or is_unpacked_cifar100(path)), None)
 

@@ -20,10 +20,10 @@ _NAMED_FILES = 3  # unreadable files that a message names
 
 
 class ImageStore(NamedTuple):
-    """The images of all classes of all splits, class after class. The field names are those in cache files."""
+    """The images of all classes of all splits, class after class."""
 
     images: Tensor  # uint8 [images, channels, height, width]
-    count: Tensor  # int64 [classes]: number of images of each class
+    counts: Tensor  # int64 [classes]: number of images of each class
 
 
 def cached_store(name: str, facts: object, make: Callable[[], ImageStore]) -> ImageStore:
@@ -34,10 +34,12 @@ def cached_store(name: str, facts: object, make: Callable[[], ImageStore]) -> Im
 
     def make_tensors() -> dict[str, Tensor]:
         print(f"fmaml: reading images once, to be cached as {path}", file=sys.stderr)
-        return make()._asdict()
+        store = make()
+        return {"images": store.images, "count": store.counts}
 
     path = cache_folder() / f"{name}-{fingerprint(_CACHE_VERSION, facts)}.safetensors"
-    return ImageStore(**cached_all(path, make_tensors))
+    tensors = cached_all(path, make_tensors)
+    return ImageStore(tensors["images"], tensors["count"])
 
 
 def store_from_listing(name: str, listing: Listing, form: Form, *, strict: bool) -> ImageStore:
@@ -82,7 +84,7 @@ def _remove_rows(images: Tensor, rows: Set[int]) -> Tensor:
 
 def store_splits(store: ImageStore, names: dict[str, list[str]], device: torch.device) -> dict[str, Split]:
     """The store as splits on the device; each has as many consecutive classes as it has ``names``."""
-    counts = store.count.split([len(part) for part in names.values()])
+    counts = store.counts.split([len(part) for part in names.values()])
     rows = [int(count.sum()) for count in counts]
     parts = zip(names, store.images.split(rows), counts, strict=True)
     return {

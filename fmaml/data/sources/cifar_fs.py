@@ -60,7 +60,7 @@ def cifar_fs(
     is_cifar100 = path.is_file() or is_unpacked_cifar100(path)
     store = read_cifar100(path, names) if is_cifar100 else _read_image_files(path, names)
     splits = store_splits(store, names, device)
-    split_name = f"Bertinetto et al.'s 64/16/20{describe_sample(store.count.tolist())}"
+    split_name = f"Bertinetto et al.'s 64/16/20{describe_sample(store.counts.tolist())}"
     about = {"data": "cifar_fs", "files": [str(path)], "split": split_name}
     return episodes(splits, seed=seed, ways=ways, shots=shots, queries=queries, about=about, names=names)
 

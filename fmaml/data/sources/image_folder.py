@@ -59,7 +59,7 @@ def folder(
     names = {split: list(classes) for split, classes in listing.items()}
     splits = store_splits(store, names, device)
     files = sum(len(files) for classes in listing.values() for files in classes.values())
-    unreadable = files - int(store.count.sum())
+    unreadable = files - int(store.counts.sum())
     about = {"data": "folder", "files": [str(path)], "split": split_name, "unreadable": unreadable}
     return episodes(splits, seed=seed, ways=ways, shots=shots, queries=queries, about=about, names=names)
 

@@ -54,7 +54,7 @@ def mini_imagenet(
     names = {split: class_names("mini_imagenet", split) for split in HUNDRED_CLASSES}
     store = _read_pickles(folder, names) or _read_image_files(folder, names)
     splits = store_splits(store, names, device)
-    split_name = f"Ravi and Larochelle's 64/16/20{describe_sample(store.count.tolist())}"
+    split_name = f"Ravi and Larochelle's 64/16/20{describe_sample(store.counts.tolist())}"
     about = {"data": "mini_imagenet", "files": [str(folder)], "split": split_name}
     return episodes(splits, seed=seed, ways=ways, shots=shots, queries=queries, about=about, names=names)
 

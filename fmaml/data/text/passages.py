@@ -14,11 +14,11 @@ class Texts(NamedTuple):
     """The articles of all languages of a split, language after language."""
 
     symbols: Tensor  # uint8 [symbols]
-    start: Tensor  # int64 [articles]: index in `symbols` of each article's first symbol
-    size: Tensor  # int64 [articles]: number of symbols of each article
-    first: Tensor  # int64 [languages]: index of each language's first article
-    count: Tensor  # int64 [languages]: number of articles of each language
-    max_count: int  # max(count), stored because reading it from a GPU would wait for the GPU
+    starts: Tensor  # int64 [articles]: index in `symbols` of each article's first symbol
+    sizes: Tensor  # int64 [articles]: number of symbols of each article
+    first_articles: Tensor  # int64 [languages]: index of each language's first article
+    article_counts: Tensor  # int64 [languages]: number of articles of each language
+    max_article_count: int  # max(article_counts), stored because reading it from a GPU would wait for the GPU
 
 
 def pack_texts(languages: list[list[bytes]], device: torch.device) -> Texts:
@@ -28,9 +28,9 @@ def pack_texts(languages: list[list[bytes]], device: torch.device) -> Texts:
     size = torch.tensor([len(article) for article in articles])
     count = torch.tensor([len(language) for language in languages])
     start, first = size.cumsum(0) - size, count.cumsum(0) - count
-    max_count = int(count.max())
+    max_article_count = int(count.max())
     symbols, start, size, first, count = (part.to(device) for part in (symbols, start, size, first, count))
-    return Texts(symbols, start, size, first, count, max_count)
+    return Texts(symbols, start, size, first, count, max_article_count)
 
 
 def sample_passages(
@@ -43,12 +43,12 @@ def sample_passages(
     least ``shots + queries`` articles. ``tasks`` is a range of task numbers, as in `fmaml.data.source.Source`.
     """
     keys = task_keys(seed, split, step, tasks, texts.symbols.device)
-    language = _random_below(fold(keys, 0), texts.count.new_tensor(len(texts.count)))  # [tasks]
-    slots = torch.arange(texts.max_count, device=keys.device)
-    scores = fold(fold(keys, 1)[:, None], slots).masked_fill(slots >= texts.count[language][:, None], -(2**63))
-    article = texts.first[language][:, None] + scores.topk(shots + queries).indices  # [tasks, shots + queries]
+    language = _random_below(fold(keys, 0), texts.article_counts.new_tensor(len(texts.article_counts)))  # [tasks]
+    slots = torch.arange(texts.max_article_count, device=keys.device)
+    scores = fold(fold(keys, 1)[:, None], slots).masked_fill(slots >= texts.article_counts[language][:, None], -(2**63))
+    article = texts.first_articles[language][:, None] + scores.topk(shots + queries).indices  # [tasks, shots + queries]
     positions = fold(fold(keys, 2)[:, None], slots[: shots + queries])
-    begins = texts.start[article] + _random_below(positions, texts.size[article] - length)
+    begins = texts.starts[article] + _random_below(positions, texts.sizes[article] - length)
     passages = texts.symbols[begins[..., None] + torch.arange(length + 1, device=keys.device)].long()
     return Task(next_symbols(passages[:, :shots]), next_symbols(passages[:, shots:]))
 
