@@ -1,4 +1,4 @@
-"""Files that are whole or absent, whatever happens while they are written."""
+"""Atomic, durable file writes: after a crash at any moment a file has its old content or its new one, in full."""
 
 import contextlib
 import os
@@ -8,7 +8,10 @@ from pathlib import Path
 
 
 def write_durably(path: Path, *parts: bytes | memoryview) -> None:
-    """Write the parts beside the name, sync, rename, sync the folder: a crash leaves the old file or the new."""
+    """Replace the file's content with the parts: write a temporary file, sync it, rename it, sync the folder.
+
+    Makes the folder if there is none. Raises OSError if a step fails; the old file, if any, is then unchanged.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -26,7 +29,7 @@ def _write_synced(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     try:
         for part in parts:
             rest = memoryview(part).cast("B")
-            while rest:  # the system may take a part of it
+            while rest:  # os.write may write only some of the bytes
                 rest = rest[os.write(handle, rest) :]
         os.fsync(handle)
     finally:
@@ -34,7 +37,7 @@ def _write_synced(path: Path, parts: Iterable[bytes | memoryview]) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename last: the name is kept in the folder, which is a file of its own."""
+    """Make renames in a folder durable: a file's name is stored in the folder and needs a sync of its own."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -42,7 +45,10 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def sweep(folder: Path, name: str = "*") -> None:
-    """Remove what killed writers left behind. Only for who has the folder to himself."""
-    for litter in folder.glob(f".{name}.*.tmp"):
-        litter.unlink(missing_ok=True)
+def delete_temporary_files(folder: Path, name: str = "*") -> None:
+    """Delete killed writers' temporary files; the caller holds the folder's lock.
+
+    ``name`` is the name of the file that was being written, by default any.
+    """
+    for temporary in folder.glob(f".{name}.*.tmp"):
+        temporary.unlink(missing_ok=True)

@@ -3,10 +3,15 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..data.published import COUNTS, DRAWINGS, EACH
+from ..data.published import CLASS_COUNTS, DRAWINGS_PER_CLASS, IMAGES_PER_CLASS
 
 Broken = Iterator[tuple[str, str]]
-IMAGES = {"omniglot": DRAWINGS, "glyphs": DRAWINGS, "mini_imagenet": EACH, "cifar_fs": EACH}  # of a class, at most
+IMAGES = {  # of a class, at most
+    "omniglot": DRAWINGS_PER_CLASS,
+    "glyphs": DRAWINGS_PER_CLASS,
+    "mini_imagenet": IMAGES_PER_CLASS,
+    "cifar_fs": IMAGES_PER_CLASS,
+}
 LANGUAGES = {"udhr", "markov"}  # sources of passages of symbols
 PROTOTYPES = {"protonet", "proto_maml", "proto_mamlpp"}  # a class is the mean of its examples
 LARGEST_TABLE = 2**16  # probabilities of a Markov chain
@@ -16,9 +21,9 @@ GROUPS = 8  # of `fmaml.nn.models`, which a config check must not import; a test
 
 def enough_classes(config: dict[str, Any]) -> Broken:
     data = config["data"]
-    if data["name"] not in COUNTS:
+    if data["name"] not in CLASS_COUNTS:
         return
-    classes = {s: n * (ROTATIONS if s in data.get("rotate", ()) else 1) for s, n in COUNTS[data["name"]].items()}
+    classes = {s: n * (ROTATIONS if s in data.get("rotate", ()) else 1) for s, n in CLASS_COUNTS[data["name"]].items()}
     if (data.get("train_ways") or 0) > classes["train"]:
         yield "data.train_ways", f"split train has {classes['train']} classes; give at most {classes['train']}"
     split = min(classes, key=lambda s: classes[s])
@@ -30,7 +35,7 @@ def enough_images(config: dict[str, Any]) -> Broken:
     data = config["data"]
     most = IMAGES.get(data["name"])
     if most is not None and greatest(data["shots"]) + greatest(data["queries"]) > most:
-        what = "images" if most == EACH else "drawings"
+        what = "images" if most == IMAGES_PER_CLASS else "drawings"
         yield (
             "data.shots",
             f"with data.queries = {data['queries']} that is more than the {most} {what} of a class; "

@@ -1,43 +1,44 @@
-"""Pictures of test tasks, one function a kind of task."""
+"""Figures of test tasks, one function for each kind of task."""
 
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 
-matplotlib.use("Agg")  # files only: no display is needed or looked for
+matplotlib.use("Agg")  # writes files, needs no display
 
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..losses import Apply
 from ..types import Params, Task
 
-RIGHT, WRONG = "#1a7f37", "#cf222e"
+_RIGHT_COLOR, _WRONG_COLOR = "#1a7f37", "#cf222e"
 
 
-def image_task(task: Task, predicted: Tensor) -> Figure:
-    """One task: a row a class, its support images, a gap, its queries with what was predicted for each.
+def image_task_figure(task: Task, predicted: Tensor) -> Figure:
+    """A figure of one task: a row per class with its support images, a gap, and its queries with their predictions.
 
-    ``task`` is a single task of images [n, channels, height, width], ``predicted`` int64 [queries].
+    ``task`` is a single task of images [n, channels, height, width] in [0, 1], ``predicted`` int64 [queries].
     """
-    rows = [[task.support.x[task.support.y == way] for way in task.support.y.unique()]]
-    rows.append([task.query.x[task.query.y == way] for way in task.support.y.unique()])
-    guesses = [predicted[task.query.y == way].tolist() for way in task.support.y.unique()]
-    shots, queries = (max(len(images) for images in part) for part in rows)
-    ways, columns = len(guesses), shots + 1 + queries
+    labels = task.support.y.unique()
+    support = [task.support.x[task.support.y == label] for label in labels]
+    query = [task.query.x[task.query.y == label] for label in labels]
+    guesses = [predicted[task.query.y == label].tolist() for label in labels]
+    shots, queries = max(map(len, support)), max(map(len, query))
+    ways, columns = len(labels), shots + 1 + queries
     size = (0.85 * columns + 0.6, 1.05 * ways + 0.7)
     figure, axes = plt.subplots(ways, columns, figsize=size, squeeze=False, layout="constrained")
     for axis in axes.flat:
         axis.axis("off")
     for way in range(ways):
         axes[way, 0].text(-0.35, 0.5, str(way), transform=axes[way, 0].transAxes, ha="right", va="center", fontsize=12)
-        for axis, image in zip(axes[way], rows[0][way], strict=False):
-            draw(axis, image)
-        for axis, image, guess in zip(axes[way, shots + 1 :], rows[1][way], guesses[way], strict=False):
-            draw(axis, image)
-            axis.set_title(f"→ {guess}", fontsize=9, pad=2, color=RIGHT if guess == way else WRONG)
+        for axis, image in zip(axes[way], support[way], strict=False):
+            _draw_image(axis, image)
+        for axis, image, guess in zip(axes[way, shots + 1 :], query[way], guesses[way], strict=False):
+            _draw_image(axis, image)
+            axis.set_title(f"→ {guess}", fontsize=9, pad=2, color=_RIGHT_COLOR if guess == way else _WRONG_COLOR)
     right = sum(guess == way for way, row in enumerate(guesses) for guess in row)
     figure.suptitle(
         f"One unseen task: the support set (left), the queries with the predicted class (right); "
@@ -47,8 +48,8 @@ def image_task(task: Task, predicted: Tensor) -> Figure:
     return figure
 
 
-def draw(axis: Any, image: Tensor) -> None:
-    """An image [channels, height, width] in [0, 1]; one channel is ink on paper."""
+def _draw_image(axis: Axes, image: Tensor) -> None:
+    """Draw an image [channels, height, width] in [0, 1]; one channel is drawn as black on white."""
     pixels = image.cpu().numpy()
     if len(pixels) == 1:
         axis.imshow(pixels[0], cmap="gray_r", vmin=0, vmax=1)
@@ -56,8 +57,14 @@ def draw(axis: Any, image: Tensor) -> None:
         axis.imshow(pixels.transpose(1, 2, 0))
 
 
-def functions(tasks: list[Task], phis: list[list[Params]], apply: Apply, x: Tensor, truths: list[Tensor]) -> Figure:
-    """For each task y over x [n, 1]: the truth, the support points, the network after 0, 1 and the last inner step."""
+def regression_figure(
+    tasks: list[Task], phis: list[list[Params]], apply: Apply, x: Tensor, truths: list[Tensor]
+) -> Figure:
+    """A figure of the first four tasks: the true y, the support points, and the network's y over x.
+
+    ``phis`` are the parameters of each task after 0, 1, .. inner steps, drawn for 0, 1 and the last. ``x`` is [n, 1],
+    and ``truths`` holds the true y [n, 1] of each task.
+    """
     figure, axes = plt.subplots(2, 2, figsize=(9, 6), sharex=True, layout="constrained", squeeze=False)
     for axis, task, trajectory, truth in zip(axes.flat, tasks, phis, truths, strict=False):
         axis.plot(x.cpu(), truth.cpu(), color="tab:red", label="truth")
@@ -76,5 +83,6 @@ def functions(tasks: list[Task], phis: list[list[Params]], apply: Apply, x: Tens
 
 
 def save_figure(figure: Figure, path: Path) -> None:
+    """Write the figure as an image file and release its memory."""
     figure.savefig(path, dpi=130)
     plt.close(figure)

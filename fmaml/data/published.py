@@ -1,27 +1,33 @@
-"""What publications fixed about the data sets: class splits, numbers of classes. Imports no torch: config checks
-read it.
-"""
+"""Class splits and class counts of the published data sets. Imports no torch: config checks use it."""
 
 from pathlib import Path
 
-CLASSES = {"train": 1100, "val": 100, "test": 423}  # characters before rotation, as in the original MAML code
-DRAWINGS = 20  # of each character
-SIZE = 28  # height and width in pixels, one channel
-HUNDRED = {"train": 64, "val": 16, "test": 20}  # classes of mini-ImageNet, and of CIFAR-FS
-EACH = 600  # images of each of their classes, where a set is complete
-COUNTS = {"omniglot": CLASSES, "glyphs": CLASSES, "mini_imagenet": HUNDRED, "cifar_fs": HUNDRED}
+DRAWINGS_PER_CLASS = 20  # Omniglot and glyphs
+IMAGES_PER_CLASS = 600  # complete mini-ImageNet and CIFAR-FS
+CHARACTER_SIZE = 28  # height and width in pixels of Omniglot and glyphs, one channel
+OMNIGLOT_CLASSES = {"train": 1100, "val": 100, "test": 423}  # before rotation, as in the original MAML code
+HUNDRED_CLASSES = {"train": 64, "val": 16, "test": 20}  # mini-ImageNet and CIFAR-FS
+CLASS_COUNTS = {
+    "omniglot": OMNIGLOT_CLASSES,
+    "glyphs": OMNIGLOT_CLASSES,
+    "mini_imagenet": HUNDRED_CLASSES,
+    "cifar_fs": HUNDRED_CLASSES,
+}
 
 
 def class_names(data: str, split: str) -> list[str]:
-    """The classes of a split, in order, from the file that fixes them: one a line, remarks behind #."""
+    """The classes of a split in their fixed order, read from the shipped file ``splits/DATA_SPLIT.txt``.
+
+    ``data`` is "omniglot", "mini_imagenet", "cifar_fs" or "udhr", whose classes are languages.
+    """
     path = Path(__file__).parent / "splits" / f"{data}_{split}.txt"
     return [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
 
 
-def sample_in_words(count: list[int]) -> str:
-    """What to add to the name of a split whose classes have so many images: nothing, if they are complete."""
-    least, most = min(count), max(count)
-    if least == most == EACH:
+def describe_sample(counts: list[int]) -> str:
+    """A remark for the split's name if classes with ``counts`` images are incomplete; "" if all are complete."""
+    least, most = min(counts), max(counts)
+    if least == most == IMAGES_PER_CLASS:
         return ""
     each = f"{least}" if least == most else f"{least} to {most}"
-    return f", a sample with {each} of {EACH} images a class"
+    return f", a sample with {each} of {IMAGES_PER_CLASS} images a class"

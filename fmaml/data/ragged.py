@@ -1,10 +1,11 @@
-"""Tasks of different ways and shots in one tensor: padded to the largest, the padding labelled -1.
+"""Tasks of different ways and shots stacked in one tensor: padded to the largest size, the padding labelled -1.
 
-A padding row repeats a real example of the same task, and the losses pass over it (`fmaml.cross_entropy` and
-`fmaml.accuracy` take no notice of label -1). Classes that a task does not have are closed to it by `among`. So a
-padded task's loss and all its gradients are those of the task alone, for a network that treats each example by
-itself: norm none, layer or group. Batch norm does not: its mean and variance are then of the padded batch, where some
-examples count more often than others. The gradients are exact for that loss, but it is another loss.
+A padding row repeats a real example of the same task, and losses ignore it (`fmaml.cross_entropy` and
+`fmaml.accuracy` skip label -1). `mask_absent_classes` removes the classes that a task lacks from the softmax and the
+argmax. So for a network that treats each example independently (norm none, layer or group) a padded task has exactly
+the loss and gradients of the unpadded one. With batch norm it has not: mean and variance are those of the padded
+batch, in which some examples count more often than others. The gradients are exact for that loss, but it is a
+different loss.
 """
 
 import torch
@@ -14,59 +15,65 @@ from ..losses import IGNORED, Criterion
 from ..types import Batch, Task
 from .rng import fold, uniform
 
-Size = int | tuple[int, int] | list[int]  # a number, or its least and greatest
-SIZES = -1  # the slot of a task's key that its sizes are drawn from; those of `sample_episodes` count from 0
+Size = int | tuple[int, int] | list[int]  # a fixed number, or the bounds of a random one, both inclusive
+_SIZES_COUNTER = -1  # for the key that a task's sizes are drawn with; `sample_episodes` uses counters from 0
 
 
 def bounds(size: Size) -> tuple[int, int]:
-    """The least and the greatest."""
+    """The smallest and the largest value of a size."""
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
-def in_words(size: Size) -> str:
-    """Such as 5, or 3 to 8."""
+def describe_size(size: Size) -> str:
+    """A size for messages, such as "5" or "3 to 8"."""
     least, most = bounds(size)
     return str(most) if least == most else f"{least} to {most}"
 
 
-def thin(task: Task, keys: Tensor, *, ways: Size, shots: Size, queries: Size) -> Task:
-    """Full stacked tasks, of the greatest ways, shots and queries, cut down to a random size each.
+def randomize_sizes(task: Task, keys: Tensor, *, ways: Size, shots: Size, queries: Size) -> Task:
+    """Stacked tasks reduced to random sizes; the shapes stay, the rows removed become padding with label -1.
 
-    The ways of a task, and the shots and queries of each of its classes, are uniform between their bounds: what a
-    task has is a function of its key alone.
+    ``task`` has the largest ways, shots and queries, its rows sorted by class; ``keys`` is int64 [tasks]. The ways of
+    each task, and the shots and queries of each of its classes, are uniform between their bounds, and a function of
+    the task's key alone.
     """
     most = bounds(ways)[1]
-    u = uniform(fold(fold(keys, SIZES)[:, None], torch.arange(1 + 2 * most, device=keys.device)))
-    present = _between(ways, u[:, :1])  # [tasks, 1]
-    support, query = _between(shots, u[:, 1 : most + 1]), _between(queries, u[:, most + 1 :])  # [tasks, ways]
-    return Task(_thinned(task.support, present, support), _thinned(task.query, present, query))
+    u = uniform(fold(fold(keys, _SIZES_COUNTER)[:, None], torch.arange(1 + 2 * most, device=keys.device)))
+    present = _uniform_integers(ways, u[:, :1])  # [tasks, 1]
+    support_counts = _uniform_integers(shots, u[:, 1 : most + 1])  # [tasks, ways]
+    query_counts = _uniform_integers(queries, u[:, most + 1 :])  # [tasks, ways]
+    return Task(_pad(task.support, present, support_counts), _pad(task.query, present, query_counts))
 
 
-def _between(size: Size, u: Tensor) -> Tensor:
-    """Uniform numbers in [0, 1) to whole numbers, each from least to greatest equally often."""
+def _uniform_integers(size: Size, u: Tensor) -> Tensor:
+    """Integers within the bounds of ``size``, all equally likely, from uniform numbers in [0, 1)."""
     least, most = bounds(size)
     return least + ((most - least + 1) * u).long()
 
 
-def _thinned(batch: Batch, present: Tensor, count: Tensor) -> Batch:
-    """Keep ``present`` [tasks, 1] ways and of each its first ``count`` [tasks, ways] rows; the others repeat those."""
-    ways = count.shape[1]
+def _pad(batch: Batch, present: Tensor, counts: Tensor) -> Batch:
+    """The batch with all rows replaced by padding but those of the classes and counts given.
+
+    The first ``present`` [tasks, 1] classes stay, with the first ``counts`` [tasks, ways] rows of each. Padding rows
+    are copies of those, labelled -1.
+    """
+    ways = counts.shape[1]
     each = batch.y.shape[1] // ways
-    way, slot = torch.arange(ways, device=count.device), torch.arange(each, device=count.device)
-    real = (way < present)[..., None] & (slot < count[..., None])  # [tasks, ways, each]
-    stand_in = way % present  # [tasks, ways]: itself if it is present
-    rows = stand_in[..., None] * each + slot % count.gather(1, stand_in)[..., None]
-    tasks = torch.arange(len(count), device=count.device)[:, None]
-    return Batch(batch.x[tasks, rows.flatten(1)], torch.where(real.flatten(1), batch.y, IGNORED))
+    way, slot = torch.arange(ways, device=counts.device), torch.arange(each, device=counts.device)
+    is_real = (way < present)[..., None] & (slot < counts[..., None])  # [tasks, ways, each]
+    source_way = way % present  # [tasks, ways]: the class itself if it is present
+    rows = source_way[..., None] * each + slot % counts.gather(1, source_way)[..., None]
+    tasks = torch.arange(len(counts), device=counts.device)[:, None]
+    return Batch(batch.x[tasks, rows.flatten(1)], torch.where(is_real.flatten(1), batch.y, IGNORED))
 
 
-def real(batch: Batch) -> Batch:
-    """One task's examples without the padding."""
+def without_padding(batch: Batch) -> Batch:
+    """The examples of one task whose label is not -1."""
     return Batch(batch.x[batch.y != IGNORED], batch.y[batch.y != IGNORED])
 
 
-def among(criterion: Criterion) -> Criterion:
-    """The criterion of logits [n, classes] among the classes 0 .. max(y) alone: those that the task has."""
+def mask_absent_classes(criterion: Criterion) -> Criterion:
+    """The criterion with the logits [n, classes] of classes above max(y), which the task lacks, set to -inf."""
 
     def masked(logits: Tensor, y: Tensor) -> Tensor:
         absent = torch.arange(logits.shape[-1], device=y.device) > y.max()

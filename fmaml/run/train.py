@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ..data.source import Setting, Source
+from ..data.source import QuerySetting, Source
 from ..errors import Stopped
 from ..losses import transductive
 from ..outer import evaluate, init_state
@@ -171,7 +171,13 @@ def references(source: Source, *, tasks: int, steps: int, chunk: int = 16) -> di
 
 
 def scores(
-    experiment: Experiment, setting: Setting, theta: Theta, split: str, tasks: int, steps: int, chunk: int | None = None
+    experiment: Experiment,
+    setting: QuerySetting,
+    theta: Theta,
+    split: str,
+    tasks: int,
+    steps: int,
+    chunk: int | None = None,
 ) -> Tensor:
     """The metric for each task and inner step, [tasks, steps + 1], on the tasks 0 .. of a split; on the CPU."""
     chunk = chunk or at_once(experiment.source)

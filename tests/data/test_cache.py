@@ -1,4 +1,4 @@
-"""A kept tensor is whole or made again."""
+"""A cached tensor is complete or made again."""
 
 import os
 
@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from fmaml import atomic_files
-from fmaml.data.files.cache import cached, cached_all, digest, fingerprint
+from fmaml.data.files.cache import cached, cached_all, checksum, fingerprint
 
 TENSOR = torch.arange(2000, dtype=torch.int64).to(torch.uint8).view(20, 100)
 
@@ -62,7 +62,7 @@ def test_a_damaged_file_is_made_again_and_mended(kept):
 
 def test_a_file_of_another_tensor_or_without_digest_is_made_again(kept):
     other = TENSOR + 1
-    for file in (save({"tensor": other}), save({"tensor": other}, {"sha256": digest(TENSOR)})):
+    for file in (save({"tensor": other}), save({"tensor": other}, {"sha256": checksum(TENSOR)})):
         kept.write_bytes(file)
         maker = Maker()
         assert torch.equal(cached(kept, maker), TENSOR)
@@ -76,8 +76,8 @@ def test_the_digest_covers_shape_type_and_values():
         TENSOR.to(torch.int8),
         TENSOR.clone().index_fill_(0, torch.tensor(3), 0),
     ]
-    assert len({digest(variant) for variant in variants}) == 4
-    assert digest(TENSOR.mT) == digest(TENSOR.mT.contiguous()) != digest(TENSOR)
+    assert len({checksum(variant) for variant in variants}) == 4
+    assert checksum(TENSOR.mT) == checksum(TENSOR.mT.contiguous()) != checksum(TENSOR)
 
 
 def test_a_folder_that_cannot_be_written_costs_one_line(tmp_path, capsys):
@@ -87,7 +87,7 @@ def test_a_folder_that_cannot_be_written_costs_one_line(tmp_path, capsys):
     assert maker.made == 1
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
-    assert "cannot keep" in lines[0]
+    assert "cannot write" in lines[0]
 
 
 @pytest.mark.parametrize("point", ["fsync", "replace"])

@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 
 import fmaml.data.sources.cifar_fs as module
+from fmaml.data.files import find
 from fmaml.data.images import cifar100_files
-from fmaml.data.published import HUNDRED, class_names
+from fmaml.data.published import HUNDRED_CLASSES, class_names
 from fmaml.data.sources.cifar_fs import cifar_fs
 from fmaml.errors import UserError
 
@@ -57,7 +58,7 @@ def parts(monkeypatch) -> dict[str, bytes]:
         labels = [EVERYONE.index(name) for name, _ in rows]
         content[part] = pickle.dumps({"data": pixels, "fine_labels": labels, "filenames": ["x"] * len(rows)}, 2)
     for name, data in content.items():
-        monkeypatch.setitem(cifar100_files.MD5, name, hashlib.md5(data).hexdigest())
+        monkeypatch.setitem(cifar100_files.CIFAR100_MD5, name, hashlib.md5(data).hexdigest())
     return content
 
 
@@ -84,12 +85,12 @@ def small(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "class_names", lambda data, split: NAMES[split])
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("FMAML_DATA", raising=False)
-    monkeypatch.setattr(module, "fetch", lambda *_, **__: pytest.fail("downloads"))
+    monkeypatch.setattr(find, "download", lambda *_, **__: pytest.fail("downloads"))
     return tmp_path
 
 
-def load(root, **more):
-    return cifar_fs(seed=0, device=CPU, root=str(root), **{"ways": 2, "queries": 6} | more)
+def load(root):
+    return cifar_fs(seed=0, device=CPU, root=str(root), ways=2, queries=6)
 
 
 LAYOUTS = {
@@ -167,7 +168,7 @@ def test_other_classes_are_refused(small):
 
 
 def test_what_is_missing_is_downloaded_once(small, monkeypatch):
-    origin = put_archive(small / "origin", parts(monkeypatch)) / cifar100_files.ARCHIVE
+    origin = put_archive(small / "origin", parts(monkeypatch)) / cifar100_files.CIFAR100_ARCHIVE
     asked = []
 
     def fetch(url, path, md5, *, cure):
@@ -176,7 +177,7 @@ def test_what_is_missing_is_downloaded_once(small, monkeypatch):
             path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(origin, path)
 
-    monkeypatch.setattr(module, "fetch", fetch)
+    monkeypatch.setattr(find, "download", fetch)
     for _ in range(2):
         cifar_fs(seed=0, device=CPU, ways=2, queries=6)
     url = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
@@ -189,8 +190,8 @@ def test_without_a_download_missing_data_is_an_error(small):
 
 
 def test_the_split_is_64_16_20_disjoint_classes():
-    names = {split: class_names("cifar_fs", split) for split in HUNDRED}
-    assert {split: len(part) for split, part in names.items()} == HUNDRED
+    names = {split: class_names("cifar_fs", split) for split in HUNDRED_CLASSES}
+    assert {split: len(part) for split, part in names.items()} == HUNDRED_CLASSES
     assert len({name for part in names.values() for name in part}) == 100
     assert all(part == sorted(part) for part in names.values())
 
@@ -209,7 +210,7 @@ def source(tmp_path, monkeypatch):
 
 @real
 def test_the_real_images(source):
-    assert source.about["classes"] == HUNDRED
+    assert source.about["classes"] == HUNDRED_CLASSES
     task = source.sample("train", 0, range(40))
     assert task.query.x.shape == (40, 75, 3, 32, 32)
     assert task.query.x.flatten(3).std(3).min() > 0.005  # no image is empty
@@ -220,6 +221,6 @@ def test_the_real_images(source):
 @real
 def test_the_lists_beside_the_real_images_are_ours():
     folder = Path(os.environ["FMAML_DATA"], "cifar-fs", "splits", "bertinetto")
-    for split in HUNDRED:
+    for split in HUNDRED_CLASSES:
         if (folder / f"{split}.txt").exists():
             assert sorted((folder / f"{split}.txt").read_text().split()) == class_names("cifar_fs", split)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fmaml.data.images.decode import Form, decode, decode_all
+from fmaml.data.images.decode import Form, decode_image, decode_images
 
 RGB = Form(8, 3, crop=True)
 GREY = Form(8, 1, crop=True)
@@ -34,28 +34,28 @@ def plain(mode, color, size=(8, 8)):
 )
 def test_every_mode(tmp_path, mode, color, expected):
     file = save(tmp_path, plain(mode, color))
-    found = decode(file, RGB)
+    found = decode_image(file, RGB)
     assert found.shape == (3, 8, 8)
     assert found.dtype == np.uint8
     assert found[:, 4, 4].tolist() == list(expected)
-    assert decode(file, GREY).shape == (1, 8, 8)
+    assert decode_image(file, GREY).shape == (1, 8, 8)
 
 
 def test_sixteen_bits_are_not_cut_off(tmp_path):
     ramp = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
-    found = decode(save(tmp_path, Image.fromarray(ramp)), GREY)
+    found = decode_image(save(tmp_path, Image.fromarray(ramp)), GREY)
     assert np.abs(found[0] - ramp / 257.0).max() <= 1
 
 
 def test_cmyk_and_grey_jpegs(tmp_path):
     for mode in ("CMYK", "L"):
         file = save(tmp_path, plain(mode, 0), "image.jpg")
-        assert decode(file, RGB).std() < 1
+        assert decode_image(file, RGB).std() < 1
 
 
 def test_an_image_of_the_right_size_is_untouched(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    found = decode(save(tmp_path, Image.fromarray(pixels)), RGB)
+    found = decode_image(save(tmp_path, Image.fromarray(pixels)), RGB)
     assert (found == pixels.transpose(2, 0, 1)).all()
 
 
@@ -65,19 +65,19 @@ def test_the_middle_square_or_all_of_it(tmp_path):
     for i, color in enumerate(("#ff0000", "#00ff00", "#0000ff")):
         thirds.paste(color, (16 * i, 0, 16 * i + 16, 16))
     file = save(tmp_path, thirds)
-    cropped = decode(file, RGB)
+    cropped = decode_image(file, RGB)
     assert (cropped[1] == 255).all()
     assert cropped[0].max() == cropped[2].max() == 0
-    squeezed = decode(file, RGB._replace(crop=False))
+    squeezed = decode_image(file, RGB._replace(crop=False))
     assert min(squeezed[0, 4, 0], squeezed[2, 4, 7]) > 240
-    upright = decode(save(tmp_path, thirds.transpose(Image.Transpose.ROTATE_90), "up.png"), RGB)
+    upright = decode_image(save(tmp_path, thirds.transpose(Image.Transpose.ROTATE_90), "up.png"), RGB)
     assert (upright == cropped).all()
 
 
 def test_reducing_averages(tmp_path):
     """A board of single black and white pixels becomes grey, where skipping pixels would give black or white."""
     board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
-    found = decode(save(tmp_path, Image.fromarray(board)), GREY)
+    found = decode_image(save(tmp_path, Image.fromarray(board)), GREY)
     assert np.abs(found.astype(int) - 127).max() < 12
 
 
@@ -87,7 +87,7 @@ def test_exif_orientation_is_obeyed(tmp_path):
     image.paste(255, (0, 8, 8, 16))
     exif = Image.Exif()
     exif[0x0112] = 6
-    found = decode(save(tmp_path, image, "photo.jpg", exif=exif, quality=95), GREY)[0]
+    found = decode_image(save(tmp_path, image, "photo.jpg", exif=exif, quality=95), GREY)[0]
     assert found[1:3, 1:3].min() > 200
     assert found[5:, :].max() < 60
 
@@ -95,7 +95,7 @@ def test_exif_orientation_is_obeyed(tmp_path):
 def test_a_large_jpeg_is_the_same_picture_decoded_small(tmp_path):
     ramp = np.linspace(0, 255, 512).astype(np.uint8)
     file = save(tmp_path, Image.fromarray(np.tile(ramp, (512, 1))), "large.jpg", quality=95)
-    found = decode(file, GREY)[0, 4].astype(float)
+    found = decode_image(file, GREY)[0, 4].astype(float)
     assert np.abs(found - (np.arange(8) + 0.5) * 32).max() < 4
 
 
@@ -105,7 +105,7 @@ def test_in_order_and_what_cannot_be_read_is_told(tmp_path):
     (tmp_path / "149.png").write_bytes((tmp_path / "148.png").read_bytes()[:-20])
     (tmp_path / "077.png").unlink()
     Image.new("F", (8, 8)).save(tmp_path / "float.tiff")
-    images, wrong = decode_all([*files, str(tmp_path / "float.tiff")], GREY)
+    images, wrong = decode_images([*files, str(tmp_path / "float.tiff")], GREY)
     assert sorted(wrong) == [10, 77, 149, 150]
     assert "cannot identify" in wrong[10]
     assert "floating-point" in wrong[150]
@@ -115,5 +115,5 @@ def test_in_order_and_what_cannot_be_read_is_told(tmp_path):
 
 def test_a_bomb_of_pixels_is_unreadable(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    _, wrong = decode_all([save(tmp_path, plain("L", 0, (40, 40)))], GREY)
+    _, wrong = decode_images([save(tmp_path, plain("L", 0, (40, 40)))], GREY)
     assert "decompression bomb" in wrong[0]

@@ -31,9 +31,9 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    server: Server
+    server: Server  # pyright: ignore[reportIncompatibleVariableOverride]
 
-    def log_message(self, *_):
+    def log_message(self, format, *args):
         pass
 
     def do_GET(self):
@@ -90,8 +90,8 @@ def test_a_broken_connection_is_taken_up_where_it_broke(server, path):
 
 
 def test_another_run_goes_on_where_the_last_one_stopped(server, path):
-    server.faults = ["break"] + ["nothing"] * (module.ATTEMPTS - 1)
-    with pytest.raises(UserError, match=r"150000 of 512000 bytes.*run again to go on, or do without"):
+    server.faults = ["break"] + ["nothing"] * (module._MAX_ATTEMPTS - 1)
+    with pytest.raises(UserError, match=r"150000 of 512000 bytes.*run again to resume, or do without"):
         fetch(server, path)
     assert part(path).read_bytes() == CONTENT[:150_000]
     assert not path.exists()
@@ -128,7 +128,7 @@ def test_a_part_of_another_file_is_thrown_away_once(server, path, old):
 
 def test_another_file_than_the_published_one_is_refused(server, path):
     server.content = CONTENT[:-1] + b"x"
-    with pytest.raises(UserError, match=rf"file\.zip: what came has md5 \w+, the published one is {MD5}.*; do wi"):
+    with pytest.raises(UserError, match=rf"file\.zip: the file received has md5 \w+, the published one {MD5}.*; do wi"):
         fetch(server, path)
     assert os.listdir(path.parent) == []
 
@@ -143,7 +143,7 @@ def test_a_short_file_of_unknown_length_is_refused(server, path):
 
 def test_a_web_page_is_refused(server, path):
     server.faults = ["page"]
-    with pytest.raises(UserError, match="a web page in place of the file; do without"):
+    with pytest.raises(UserError, match="a web page instead of the file; do without"):
         fetch(server, path)
     assert os.listdir(path.parent) == []
 
@@ -158,7 +158,7 @@ def test_a_web_page_does_not_spoil_what_was_there(server, path):
 
 
 def test_a_missing_file_is_asked_for_once(server, path):
-    server.faults = ["missing"] * module.ATTEMPTS
+    server.faults = ["missing"] * module._MAX_ATTEMPTS
     with pytest.raises(UserError, match=r"file\.zip.*Not Found.*or do without"):
         fetch(server, path)
     assert len(server.asked) == 1
@@ -166,13 +166,13 @@ def test_a_missing_file_is_asked_for_once(server, path):
 
 def test_no_network(server, path):
     url = "http://127.0.0.1:9/file.zip"  # the discard port: nobody listens
-    with pytest.raises(UserError, match=r"127\.0\.0\.1:9/file\.zip: cannot fetch .*refused.*or do without"):
+    with pytest.raises(UserError, match=r"127\.0\.0\.1:9/file\.zip: cannot download .*refused.*or do without"):
         download(url, path, MD5, cure="do without")
 
 
 def test_a_server_that_stalls(server, path, monkeypatch):
-    monkeypatch.setattr(module, "STALL", 0.1)
-    monkeypatch.setattr(module, "ATTEMPTS", 2)
+    monkeypatch.setattr(module, "_TIMEOUT", 0.1)
+    monkeypatch.setattr(module, "_MAX_ATTEMPTS", 2)
     wait = threading.Event()
     monkeypatch.setattr(Handler, "do_GET", lambda self: wait.wait(2))
     with pytest.raises(UserError, match=r"timed out.*run again"):
@@ -182,7 +182,7 @@ def test_a_server_that_stalls(server, path, monkeypatch):
 
 def test_a_folder_that_cannot_be_written(server, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UserError, match=r"cannot fetch .*file\.zip"):
+    with pytest.raises(UserError, match=r"cannot download .*file\.zip"):
         fetch(server, tmp_path / "file" / "folder" / "file.zip")
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fmaml.data.episodes import Split, cut, episodes, even, rotated, sample_episodes
+from fmaml.data.episodes import Split, consecutive_splits, episodes, equal_classes, sample_episodes, with_rotations
 from fmaml.data.rng import task_keys
 from fmaml.errors import UserError
 
@@ -55,7 +55,7 @@ def test_shapes_types_and_labels():
 
 def test_pixels_run_from_0_to_exactly_1():
     images = torch.tensor([0, 255], dtype=torch.uint8).expand(6, 5, 1, 1, 2).contiguous()
-    task, _ = draw(even(images), 3)
+    task, _ = draw(equal_classes(images), 3)
     assert task.support.x.unique().tolist() == [0.0, 1.0]
 
 
@@ -79,7 +79,7 @@ def test_every_image_is_support_and_query_equally_often_even_in_ragged_classes()
             counts = images[classes == number].bincount(minlength=size)
             assert len(counts) == size
             total += chi_square(counts, counts.sum() / size)
-        # Queries are drawn without replacement, which makes counts more even than independent draws.
+        # Queries are drawn without replacement, which makes counts more equal than independent draws.
         assert total < 88
     assert chi_square(support_class.flatten().bincount(), 8000 * 5 / 7) < 25
 
@@ -149,31 +149,31 @@ def test_sampling_is_one_graph():
 
 def test_rotated_turns_each_class_by_quarter_turns():
     images = torch.arange(2 * 3 * 16, dtype=torch.uint8).view(2, 3, 1, 4, 4)
-    split = rotated(even(images))
-    assert len(split.start) == len(split.count) == 8
+    split = with_rotations(equal_classes(images))
+    assert len(split.starts) == len(split.counts) == 8
     for turn in range(4):
         for number in range(2):
-            start = split.start[2 * turn + number]
+            start = split.starts[2 * turn + number]
             expected = images[number].rot90(turn, (2, 3))
             assert torch.equal(split.images[start : start + 3], expected)
 
 
 def test_rotated_keeps_ragged_classes_apart():
-    split = rotated(labelled(RAGGED))
-    ends = split.start + split.count
-    assert torch.equal(ends[:-1], split.start[1:])
+    split = with_rotations(labelled(RAGGED))
+    ends = split.starts + split.counts
+    assert torch.equal(ends[:-1], split.starts[1:])
     assert ends[-1] == len(split.images)
 
 
 def test_cut_gives_consecutive_classes_and_rotates_what_is_named():
     images = torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1, 1)
-    splits = cut(images, {"train": 5, "val": 2, "test": 3}, ("val",))
+    splits = consecutive_splits(images, {"train": 5, "val": 2, "test": 3}, ("val",))
     assert {name: split.images.flatten().tolist() for name, split in splits.items()} == {
         "train": [0, 1, 2, 3, 4],
         "val": [5, 6] * 4,
         "test": [7, 8, 9],
     }
-    assert len(splits["val"].start) == 8
+    assert len(splits["val"].starts) == 8
 
 
 def test_source_says_what_a_report_needs():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fmaml.data.files.find import cache_folder, find, missing, places
+from fmaml.data.files.find import DataFiles, cache_folder, find_data, missing, search_folders
 
 
 @pytest.fixture(autouse=True)
@@ -35,40 +35,42 @@ def test_the_cache_folder(home, monkeypatch):
 
 def test_places_in_order(home, monkeypatch):
     cache = home / "cache" / "fmaml"
-    assert places(None, ["name"]) == [cache, cache / "name"]
+    assert search_folders(None, ["name"]) == [cache, cache / "name"]
     monkeypatch.setenv("FMAML_DATA", "~/env")
     env = home / "home" / "env"
-    assert places(None, ["name"]) == [env, env / "name", cache, cache / "name"]
-    assert places("~/root", ["name", "other"]) == [home / "home" / "root" / part for part in ("", "name", "other")]
+    assert search_folders(None, ["name"]) == [env, env / "name", cache, cache / "name"]
+    assert search_folders("~/root", ["name", "other"]) == [
+        home / "home" / "root" / part for part in ("", "name", "other")
+    ]
 
 
 def test_the_first_place_that_has_it_wins(home, monkeypatch):
     monkeypatch.setenv("FMAML_DATA", str(home / "env"))
-    assert find(locate, None, ["name"]) is None
+    assert find_data(locate, None, ["name"]) is None
     for folder in (home / "cache" / "fmaml" / "name", home / "env" / "name", home / "env"):
         expected = put(folder)  # ever earlier in the order
-        assert find(locate, None, ["name"]) == expected
+        assert find_data(locate, None, ["name"]) == expected
 
 
 def test_a_root_that_was_asked_for_is_the_only_one(home, monkeypatch):
     monkeypatch.setenv("FMAML_DATA", str(home / "env"))
     put(home / "env")
     put(home / "cache" / "fmaml")
-    assert find(locate, str(home / "root"), ["name"]) is None
-    assert find(locate, str(home / "root"), ["name"]) != find(locate, None, ["name"])
-    assert find(locate, str(home / "root"), ["name"]) is None
+    assert find_data(locate, str(home / "root"), ["name"]) is None
+    assert find_data(locate, str(home / "root"), ["name"]) != find_data(locate, None, ["name"])
+    assert find_data(locate, str(home / "root"), ["name"]) is None
     expected = put(home / "root" / "name")
-    assert find(locate, str(home / "root"), ["name"]) == expected
+    assert find_data(locate, str(home / "root"), ["name"]) == expected
 
 
 def test_the_error_names_the_places_what_was_expected_and_three_cures(home, monkeypatch):
     monkeypatch.setenv("FMAML_DATA", str(home / "env"))
-    text = str(missing("Things", "a file called data", None, ["name"]))
+    text = str(missing(DataFiles("Things", ("name",), "a file called data"), None))
     assert f"data.root is not set, FMAML_DATA is {home / 'env'}: no Things in" in text
     for part in (home / "env", home / "env" / "name", home / "cache" / "fmaml"):
         assert str(part) in text
     for part in ("a file called data", "data.root=FOLDER", "FMAML_DATA=FOLDER", "data.name=glyphs"):
         assert part in text
-    given = str(missing("Things", "a file called data", "there", []))
+    given = str(missing(DataFiles("Things", (), "a file called data"), "there"))
     assert "data.root = there: no Things in there; expected" in given
     assert str(Path("cache") / "fmaml") not in given

@@ -4,7 +4,7 @@ import torch
 
 from fmaml import Batch, Task
 from fmaml.data.text import generate
-from fmaml.data.text.generate import one_line, write, write_samples
+from fmaml.data.text.generate import generate_symbols, one_line, write_samples
 
 NOTHING = {"p": torch.zeros(1)}
 
@@ -17,30 +17,30 @@ def successor(params, x):
 
 
 def test_each_symbol_follows_from_those_before(monkeypatch):
-    monkeypatch.setattr(generate, "WRITTEN", 6)
-    assert write(NOTHING, successor, [3], context=3, key=0) == [4, 5, 6, 7, 8, 9]
+    monkeypatch.setattr(generate, "_SAMPLE_LENGTH", 6)
+    assert generate_symbols(NOTHING, successor, [3], context=3, key=0) == [4, 5, 6, 7, 8, 9]
 
 
 def test_the_model_reads_the_last_symbols_and_no_more(monkeypatch):
-    monkeypatch.setattr(generate, "WRITTEN", 6)
-    assert write(NOTHING, successor, [3], context=4, key=0) == [4, 5, 6, 7, 8, 2]
-    assert write(NOTHING, successor, [1, 2, 3, 4, 5], context=4, key=0) == [6, 7, 8, 2, 3, 4]
+    monkeypatch.setattr(generate, "_SAMPLE_LENGTH", 6)
+    assert generate_symbols(NOTHING, successor, [3], context=4, key=0) == [4, 5, 6, 7, 8, 2]
+    assert generate_symbols(NOTHING, successor, [1, 2, 3, 4, 5], context=4, key=0) == [6, 7, 8, 2, 3, 4]
 
 
 def test_symbols_are_drawn_as_the_tempered_probabilities_say(monkeypatch):
-    monkeypatch.setattr(generate, "WRITTEN", 4000)
+    monkeypatch.setattr(generate, "_SAMPLE_LENGTH", 4000)
     logits = torch.tensor([0.0, 1.0, 2.0])
-    text = write(NOTHING, lambda params, x: logits.expand(1, x.shape[1], 3), [0], context=8, key=1)
-    expected = (logits / generate.TEMPERATURE).softmax(0)
+    text = generate_symbols(NOTHING, lambda params, x: logits.expand(1, x.shape[1], 3), [0], context=8, key=1)
+    expected = (logits / generate._TEMPERATURE).softmax(0)
     assert (torch.tensor(text).bincount(minlength=3) / 4000 - expected).abs().max() < 0.02
-    again = write(NOTHING, lambda params, x: logits.expand(1, x.shape[1], 3), [0], context=8, key=1)
-    other = write(NOTHING, lambda params, x: logits.expand(1, x.shape[1], 3), [0], context=8, key=2)
+    again = generate_symbols(NOTHING, lambda params, x: logits.expand(1, x.shape[1], 3), [0], context=8, key=1)
+    other = generate_symbols(NOTHING, lambda params, x: logits.expand(1, x.shape[1], 3), [0], context=8, key=2)
     assert text == again
     assert text != other
 
 
 def test_the_file_holds_what_was_given_and_what_was_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(generate, "PROMPT", 2)
+    monkeypatch.setattr(generate, "_PROMPT_LENGTH", 2)
     passages = torch.tensor([[0, 1, 2, 3], [4, 5, 6, 7]])
     batch = Batch(passages[:, :-1], passages[:, 1:])
     task = Task(batch, Batch(batch.x.flip(0), batch.y.flip(0)))

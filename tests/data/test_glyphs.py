@@ -5,21 +5,21 @@ import hashlib
 import pytest
 import torch
 
-from fmaml.data.sources.glyphs import alphabet, by_hand, drawings, glyphs, ink
+from fmaml.data.sources.glyphs import draw_all_characters, draw_strokes, glyphs, perturb_strokes, render
 
 CPU = torch.device("cpu")
 
 
 def test_everyone_has_the_same_alphabet():
     """Pinned: another digest is another data set, and every result on glyphs is to be measured again."""
-    assert hashlib.sha256(drawings().numpy().tobytes()).hexdigest() == DIGEST
+    assert hashlib.sha256(draw_all_characters().numpy().tobytes()).hexdigest() == DIGEST
 
 
 DIGEST = "fd2ea4703fae212076b1bbf62ff61226eec334448cdfd3ac78105f62c21a3fb8"
 
 
 def test_shape_and_ink_are_omniglots():
-    made = drawings()
+    made = draw_all_characters()
     assert made.shape == (1623, 20, 1, 28, 28)
     assert made.dtype == torch.uint8
     assert 0.07 < made.float().mean() / 255 < 0.10  # Omniglot: 0.084
@@ -28,32 +28,32 @@ def test_shape_and_ink_are_omniglots():
 
 
 def test_no_two_drawings_are_the_same():
-    assert len(drawings().flatten(0, 1).flatten(1).unique(dim=0)) == 1623 * 20
+    assert len(draw_all_characters().flatten(0, 1).flatten(1).unique(dim=0)) == 1623 * 20
 
 
 def test_a_part_of_the_alphabet_starts_like_the_whole():
     """Drawings do not depend on how many characters are drawn at a time."""
-    control, pen = by_hand(*alphabet(1623))
+    control, pen = perturb_strokes(*draw_strokes(1623))
     some = slice(100, 103)
-    alone = ink(control[some].flatten(0, 1).numpy(), pen[some].flatten(0, 1).numpy())
-    assert torch.equal(torch.from_numpy(alone).view(3, 20, 28, 28), drawings()[some, :, 0])
+    alone = render(control[some].flatten(0, 1).numpy(), pen[some].flatten(0, 1).numpy())
+    assert torch.equal(torch.from_numpy(alone).view(3, 20, 28, 28), draw_all_characters()[some, :, 0])
 
 
 def test_characters_have_one_to_four_strokes_inside_the_image():
-    control, present = alphabet(1623)
+    control, present = draw_strokes(1623)
     counts = present.sum(1).long().bincount()
     assert counts[0] == 0
     assert len(counts) == 5
     assert (counts[1:].diff() > 0).all()
     assert control.abs().max() < 4
-    placed, _ = by_hand(control, present)
+    placed, _ = perturb_strokes(control, present)
     inside = ((placed > 0) & (placed < 27)).all(-1)[present[:, None, :, None].expand_as(placed[..., 0]).bool()]
     assert inside.double().mean() > 0.9
 
 
 def test_a_straight_stroke_is_even_ink_along_its_line():
     control = torch.tensor([[4.0, 14], [12, 14], [20, 14], [24, 14]], dtype=torch.float64).view(1, 1, 4, 2)
-    image = ink(control.numpy(), torch.full((1, 1), 0.5, dtype=torch.float64).numpy())[0]
+    image = render(control.numpy(), torch.full((1, 1), 0.5, dtype=torch.float64).numpy())[0]
     line = image[14, 6:23].astype(float)
     assert line.min() > 0.9 * line.max() > 0
     assert image[:11].max() == image[18:].max() == 0
@@ -74,7 +74,7 @@ def test_splits_are_disjoint_and_omniglots(rotate):
     assert source.about["classes"] == turned
     assert source.inputs == (1, 28, 28)
     assert source.outputs == 20
-    train, val, test = drawings().split(list(SIZES.values()))
+    train, val, test = draw_all_characters().split(list(SIZES.values()))
     for split, part in (("train", train), ("val", val), ("test", test)):
         x = source.sample(split, 0, range(2)).support.x
         rows = (x * 255).round().to(torch.uint8).flatten(0, 1)

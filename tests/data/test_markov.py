@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from fmaml.data.rng import fold, task_keys
+from fmaml.data.source import Source
 from fmaml.data.sources.markov import markov
-from fmaml.data.text.markov_math import bayes_bits, entropy_rate, log_gamma_draws, passages, transitions
+from fmaml.data.text.markov_math import bayes_bits, draw_passages, entropy_rate, log_gamma_draws, transition_tables
 
 CPU = torch.device("cpu")
 F64 = torch.float64
@@ -21,6 +22,11 @@ def source(**options):
 
 def keys(count: int, seed: int = 0) -> Tensor:
     return fold(fold(seed, 7), torch.arange(count))
+
+
+def references_of(made: Source, tasks: range) -> dict[str, Tensor]:
+    assert made.references is not None
+    return made.references("test", 0, tasks)
 
 
 def whole(batch) -> Tensor:
@@ -39,7 +45,7 @@ def test_gamma_draws_have_the_gamma_distribution(shape):
 
 
 def test_rows_are_dirichlet():
-    table = transitions(keys(4000), 2, 3, 0.5)
+    table = transition_tables(keys(4000), 2, 3, 0.5)
     torch.testing.assert_close(table.sum(-1), torch.ones(4000, 2, dtype=F64))
     assert (table.mean(0) - 1 / 3).abs().max() < 0.02
     assert (table.var(0) - (1 / 3) * (2 / 3) / (1.5 + 1)).abs().max() < 0.01
@@ -47,14 +53,14 @@ def test_rows_are_dirichlet():
 
 
 def test_tiny_concentrations_still_give_probabilities():
-    assert transitions(keys(50), 4, 6, 1e-4).isfinite().all()
+    assert transition_tables(keys(50), 4, 6, 1e-4).isfinite().all()
 
 
 @pytest.mark.parametrize("order", [1, 2])
 def test_passages_follow_the_table(order):
     symbols = 3
-    table = transitions(keys(1), symbols**order, symbols, 1.0)
-    text = passages(keys(1, seed=5), table, order, 3000, 12)[0]
+    table = transition_tables(keys(1), symbols**order, symbols, 1.0)
+    text = draw_passages(keys(1, seed=5), table, order, 3000, 12)[0]
     assert text.shape == (3000, 12)
     assert (text[:, :order].flatten().bincount() / text[:, :order].numel() - 1 / 3).abs().max() < 0.03
     for context in itertools.product(range(symbols), repeat=order):
@@ -83,15 +89,15 @@ def test_entropy_rate_of_two_symbols_in_closed_form(p, q):
 
 @pytest.mark.parametrize("order", [1, 2])
 def test_entropy_rate_is_what_a_long_passage_costs(order):
-    table = transitions(keys(3), 4**order, 4, 0.5)
-    text = passages(keys(3, seed=1), table, order, 200, 500)[..., 100:]  # what came first is forgotten
+    table = transition_tables(keys(3), 4**order, 4, 0.5)
+    text = draw_passages(keys(3, seed=1), table, order, 200, 500)[..., 100:]  # what came first is forgotten
     context = sum(text[..., i : 400 - order + i] * 4 ** (order - 1 - i) for i in range(order))
     paid = -table[torch.arange(3)[:, None, None], context, text[..., order:]].log2()
     torch.testing.assert_close(entropy_rate(table, order), paid.mean((1, 2)), rtol=0.02, atol=0)
 
 
 def test_an_order_2_chain_that_looks_back_once_has_the_rate_of_order_1():
-    table = transitions(keys(4), 3, 3, 0.5)
+    table = transition_tables(keys(4), 3, 3, 0.5)
     torch.testing.assert_close(entropy_rate(table.repeat(1, 3, 1), 2), entropy_rate(table, 1), rtol=1e-10, atol=0)
 
 
@@ -124,7 +130,7 @@ def test_bayes_is_the_ratio_of_integrals_over_all_languages(order, concentration
 
 def test_nothing_beats_bayes_and_it_does_not_beat_the_entropy():
     options = {"symbols": 6, "length": 40, "concentration": 0.3}
-    references = source(**options).references("test", 0, range(300))
+    references = references_of(source(**options), range(300))
     best, entropy = references["best possible (Bayes)"], references["entropy rate"]
     task = source(**options).sample("test", 0, range(300))
     others = [bayes_bits(whole(task.support), whole(task.query), 6, 1, other) for other in (0.1, 1.0)]
@@ -154,7 +160,7 @@ def test_a_task_is_a_function_of_seed_split_step_and_number():
 
 
 def test_references_are_those_of_the_same_tasks():
-    both, second = (source().references("test", 0, tasks) for tasks in (range(2), range(1, 2)))
+    both, second = (references_of(source(), tasks) for tasks in (range(2), range(1, 2)))
     for name in both:
         torch.testing.assert_close(both[name][1:], second[name])
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 import fmaml.data.sources.mini_imagenet as module
 from fmaml.data.images import image_store
-from fmaml.data.published import HUNDRED, class_names
+from fmaml.data.published import HUNDRED_CLASSES, class_names
 from fmaml.data.sources.mini_imagenet import mini_imagenet
 from fmaml.errors import UserError
 
@@ -209,7 +209,7 @@ def test_the_second_opening_reads_no_image_and_other_files_are_read_anew(small, 
     root = put_tables(small / "root")
     first = load(root).sample("train", 0, range(4))
     with monkeypatch.context() as patched:
-        patched.setattr(image_store, "decode_all", lambda *_: pytest.fail("reads again"))
+        patched.setattr(image_store, "decode_images", lambda *_: pytest.fail("reads again"))
         assert torch.equal(load(root).sample("train", 0, range(4)).query.x, first.query.x)
     save(root / "images" / "n0100000.png", "n08", 11)
     os.utime(root / "images" / "n0100000.png", ns=(1, 1))
@@ -218,8 +218,8 @@ def test_the_second_opening_reads_no_image_and_other_files_are_read_anew(small, 
 
 
 def test_the_split_is_64_16_20_disjoint_classes():
-    names = {split: class_names("mini_imagenet", split) for split in HUNDRED}
-    assert {split: len(part) for split, part in names.items()} == HUNDRED
+    names = {split: class_names("mini_imagenet", split) for split in HUNDRED_CLASSES}
+    assert {split: len(part) for split, part in names.items()} == HUNDRED_CLASSES
     assert len({name for part in names.values() for name in part}) == 100
     assert all(part == sorted(part) for part in names.values())
     assert all(len(name) == 9 and name[0] == "n" for part in names.values() for name in part)
@@ -246,7 +246,7 @@ def source(cache, monkeypatch):
 
 @real
 def test_the_real_images(source):
-    assert source.about["classes"] == HUNDRED
+    assert source.about["classes"] == HUNDRED_CLASSES
     task = source.sample("test", 0, range(8))
     assert task.query.x.shape == (8, 75, 3, 84, 84)
     assert task.query.x.flatten(3).std(3).min() > 0.005  # no image is empty

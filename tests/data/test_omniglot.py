@@ -12,11 +12,12 @@ import torch
 from PIL import Image, ImageDraw
 
 import fmaml.data.sources.omniglot as module
-from fmaml.data.episodes import even, sample_episodes
+from fmaml.data.episodes import equal_classes, sample_episodes
+from fmaml.data.files import find
 from fmaml.data.images import omniglot_files
-from fmaml.data.published import CLASSES, DRAWINGS
+from fmaml.data.published import DRAWINGS_PER_CLASS, OMNIGLOT_CLASSES, class_names
 from fmaml.data.rng import task_keys
-from fmaml.data.sources.omniglot import characters, omniglot
+from fmaml.data.sources.omniglot import omniglot
 from fmaml.errors import UserError
 
 CPU = torch.device("cpu")
@@ -42,7 +43,7 @@ def members() -> dict[str, bytes]:
     return {
         f"{name}/{character:04}_{number + 1:02}.png": drawing(character, number)
         for character, name in enumerate(EVERYONE)
-        for number in range(DRAWINGS)
+        for number in range(DRAWINGS_PER_CLASS)
     }
 
 
@@ -55,7 +56,7 @@ def put_folders(folder: Path, files: dict[str, bytes]) -> Path:
 
 def put_zips(folder: Path, files: dict[str, bytes], prefix: str = "") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    for part in omniglot_files.PARTS:
+    for part in omniglot_files.OMNIGLOT_PARTS:
         with zipfile.ZipFile(folder / f"{part}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
             for name, content in files.items():
                 if name.startswith(part) or not name.startswith("images_"):
@@ -66,11 +67,11 @@ def put_zips(folder: Path, files: dict[str, bytes], prefix: str = "") -> Path:
 @pytest.fixture
 def small(tmp_path, monkeypatch):
     """Four characters make the whole of Omniglot; caches and homes are empty."""
-    monkeypatch.setattr(module, "characters", NAMES.__getitem__)
-    monkeypatch.setattr(module, "CLASSES", {split: len(names) for split, names in NAMES.items()})
+    monkeypatch.setattr(module, "class_names", lambda data, split: NAMES[split])
+    monkeypatch.setattr(module, "OMNIGLOT_CLASSES", {split: len(names) for split, names in NAMES.items()})
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("FMAML_DATA", raising=False)
-    monkeypatch.setattr(module, "fetch", lambda *_, **__: pytest.fail("downloads"))
+    monkeypatch.setattr(find, "download", lambda *_, **__: pytest.fail("downloads"))
     return tmp_path
 
 
@@ -80,11 +81,11 @@ def load(root, **more):
 
 
 def images(root):
-    return omniglot_files.read(found(root), EVERYONE)
+    return omniglot_files.read_drawings(found(root), EVERYONE)
 
 
 def found(root):
-    parts = omniglot_files.locate(Path(root))
+    parts = omniglot_files.find_omniglot(Path(root))
     assert parts is not None
     return parts
 
@@ -113,10 +114,10 @@ def test_a_folder_a_zip_and_a_zip_with_more_around_it_are_the_same_drawings(smal
 
 def test_characters_and_drawings_are_in_order_and_ink_is_255(small):
     read = images(put_zips(small / "root", members()))
-    assert read.shape == (4, DRAWINGS, 1, 28, 28)
+    assert read.shape == (4, DRAWINGS_PER_CLASS, 1, 28, 28)
     assert read.dtype == torch.uint8
     for character in range(4):
-        for number in range(DRAWINGS):
+        for number in range(DRAWINGS_PER_CLASS):
             pixels = read[character, number, 0]
             bar = (10 * character + 3.5) * 28 / 105, (5 * number + 1.5) * 28 / 105
             assert abs(pixels[:12].sum(0).argmax() - bar[0]) <= 1
@@ -205,7 +206,7 @@ def test_a_faulty_set_is_refused_by_name(small, fault, put):
 def test_more_wrong_characters_than_fit_on_a_line_are_counted(small):
     files = {f"images_background/A/character{i:02}/1.png": drawing(0, 0) for i in range(5)}
     with pytest.raises(UserError, match="and 2 more characters differ"):
-        omniglot_files.read(found(put_zips(small / "root", {**members(), **files})), EVERYONE)
+        omniglot_files.read_drawings(found(put_zips(small / "root", {**members(), **files})), EVERYONE)
 
 
 def broken_zips(content):
@@ -247,7 +248,7 @@ def test_a_bomb_in_a_zip_is_not_unpacked(small):
 def test_names_that_lead_outside_write_nothing(small):
     evil = {f"../../{name}": content for name, content in members().items()}
     root = put_zips(small / "a" / "b" / "root", {})
-    for part in omniglot_files.PARTS:
+    for part in omniglot_files.OMNIGLOT_PARTS:
         with zipfile.ZipFile(root / f"{part}.zip", "w") as archive:
             for name, content in evil.items():
                 if part in name:
@@ -300,7 +301,7 @@ def test_what_is_missing_is_downloaded_into_the_cache_folder(small, monkeypatch)
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(origin / path.name, path)
 
-    monkeypatch.setattr(module, "fetch", fetch)
+    monkeypatch.setattr(find, "download", fetch)
     for _ in range(2):
         omniglot(seed=0, device=CPU, ways=2, rotate=("val", "test"))
     address = "https://github.com/brendenlake/omniglot/raw/master/python/"
@@ -321,7 +322,7 @@ def kept(small):
 def test_the_second_opening_reads_no_drawing(small, monkeypatch):
     root = put_folders(small / "root", members())
     first = load(root).sample("train", 0, range(4))
-    monkeypatch.setattr(omniglot_files, "read", lambda *_: pytest.fail("reads again"))
+    monkeypatch.setattr(module, "read_drawings", lambda *_: pytest.fail("reads again"))
     assert torch.equal(load(root).sample("train", 0, range(4)).query.x, first.query.x)
 
 
@@ -351,8 +352,8 @@ def test_a_damaged_cache_is_made_again(small):
 
 
 def test_the_splits_are_1100_100_423_disjoint_characters():
-    names = {split: characters(split) for split in CLASSES}
-    assert {split: len(set(rows)) for split, rows in names.items()} == CLASSES
+    names = {split: class_names("omniglot", split) for split in OMNIGLOT_CLASSES}
+    assert {split: len(set(rows)) for split, rows in names.items()} == OMNIGLOT_CLASSES
     everyone = [name for rows in names.values() for name in rows]
     assert len(everyone) == len(set(everyone)) == 1623
     parts = [name.partition("/")[0] for name in everyone]
@@ -393,7 +394,7 @@ def test_the_real_omniglot_opens_fast_from_its_cache(source):
     start = time.perf_counter()
     again = omniglot(seed=0, device=CPU, download=False, queries=15)
     assert time.perf_counter() - start < 2  # some 0.15 s on a free machine, making it 5 s
-    for split in CLASSES:
+    for split in OMNIGLOT_CLASSES:
         assert torch.equal(again.sample(split, 3, range(2)).query.x, source.sample(split, 3, range(2)).query.x)
 
 
@@ -411,7 +412,7 @@ def nearest_neighbour(source) -> float:
 
 def test_nearest_neighbour_is_right_about_characters_without_jitter():
     task = sample_episodes(
-        even(torch.eye(8, dtype=torch.uint8).mul(255).view(8, 1, 1, 2, 4).expand(8, 9, 1, 2, 4).contiguous()),
+        equal_classes(torch.eye(8, dtype=torch.uint8).mul(255).view(8, 1, 1, 2, 4).expand(8, 9, 1, 2, 4).contiguous()),
         task_keys(0, "test", 0, range(20), CPU),
         ways=5,
         shots=1,

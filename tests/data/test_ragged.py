@@ -5,8 +5,8 @@ import torch
 from torch.func import grad
 
 import fmaml
-from fmaml.data.episodes import episodes, even, sample_episodes
-from fmaml.data.ragged import among, bounds, in_words, real, thin
+from fmaml.data.episodes import episodes, equal_classes, sample_episodes
+from fmaml.data.ragged import bounds, describe_size, mask_absent_classes, randomize_sizes, without_padding
 from fmaml.data.rng import task_keys
 from fmaml.losses import accuracy, cross_entropy, inductive, supervised, transductive
 from fmaml.nn.models import conv4
@@ -24,14 +24,14 @@ def numbered(classes=12, each=9, size=2):
     images = torch.randint(0, 256, (classes, each, 1, size, size), dtype=torch.uint8, generator=noise)
     images[:, :, 0, 0, 0] = torch.arange(classes, dtype=torch.uint8)[:, None]
     images[:, :, 0, 0, 1] = torch.arange(each, dtype=torch.uint8)
-    return even(images)
+    return equal_classes(images)
 
 
 def draw(tasks=400, sizes=SIZES, split=None):
     keys = task_keys(0, "train", 0, range(tasks), CPU)
     most = {name: bounds(size)[1] for name, size in sizes.items()}
     full = sample_episodes(split or numbered(), keys, **most)
-    return full, thin(full, keys, **sizes)
+    return full, randomize_sizes(full, keys, **sizes)
 
 
 def source(classes=12, each=9, size=2, **sizes):
@@ -111,7 +111,7 @@ def test_the_source_says_so():
     assert made.about["task"] == "2 to 5-way 1 to 3-shot"
     assert "2 to 4 queries a class, from 12 unseen classes" in made.about["protocol"]
     assert made.chance == pytest.approx((1 / 2 + 1 / 3 + 1 / 4 + 1 / 5) / 4)
-    assert in_words(3) == "3"
+    assert describe_size(3) == "3"
 
 
 def test_a_plain_source_keeps_its_criterion():
@@ -123,7 +123,7 @@ def test_a_plain_source_keeps_its_criterion():
 
 def alone(task):
     """One task without its padding."""
-    return Task(real(task.support), real(task.query))
+    return Task(without_padding(task.support), without_padding(task.query))
 
 
 def learner(norm, ways):
@@ -176,10 +176,12 @@ def test_with_batch_norm_padding_counts_as_the_docstring_says():
     model, params = learner("batch", made.outputs)
     loss = supervised(model.apply, made.criterion)
     assert (task.query.y < 0).any()
-    assert abs(loss(params, task.query) - loss(params, real(task.query))) > 1e-4
+    assert abs(loss(params, task.query) - loss(params, without_padding(task.query))) > 1e-4
     rows = model.apply(params, task.query.x)
     kept = task.query.y >= 0
-    torch.testing.assert_close(loss(params, task.query), among(cross_entropy)(rows[kept], task.query.y[kept]))
+    torch.testing.assert_close(
+        loss(params, task.query), mask_absent_classes(cross_entropy)(rows[kept], task.query.y[kept])
+    )
 
 
 @pytest.mark.parametrize("setting", [transductive, inductive])
@@ -201,7 +203,7 @@ def test_a_padded_task_s_accuracy_is_the_task_s(setting):
 
 def test_what_is_absent_is_never_predicted():
     logits, y = torch.tensor([[0.0, 1.0, 9.0], [2.0, 1.0, 9.0], [0.0, 0.0, 9.0]]), torch.tensor([1, 0, -1])
-    assert among(accuracy)(logits, y) == 1
+    assert mask_absent_classes(accuracy)(logits, y) == 1
     assert accuracy(logits, y) == 0
 
 
@@ -215,4 +217,4 @@ def test_label_minus_one_does_not_count():
 
 def test_a_single_task_without_padding_is_itself():
     batch = Batch(torch.randn(3, 2), torch.tensor([0, 1, 0]))
-    assert torch.equal(real(batch).x, batch.x)
+    assert torch.equal(without_padding(batch).x, batch.x)

@@ -1,4 +1,4 @@
-"""Languages: texts cut into articles, tasks that never mix them, splits that keep relatives together."""
+"""Languages: texts split into articles, tasks that never mix them, splits that keep relatives together."""
 
 import os
 import re
@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from fmaml.data.published import class_names
+from fmaml.data.rng import SPLITS
 from fmaml.data.sources import udhr as module
-from fmaml.data.sources.udhr import SPLITS, articles, languages, udhr
-from fmaml.data.text.passages import pack, sample_passages
+from fmaml.data.sources.udhr import locate_udhr, read_udhr_files, split_articles, udhr
+from fmaml.data.text.passages import pack_texts, sample_passages
 from fmaml.errors import UserError
 
 CPU = torch.device("cpu")
@@ -28,7 +30,7 @@ def text(name: str, parts: int = 12, size: int = 30) -> bytes:
 def root(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("FMAML_DATA", raising=False)
-    monkeypatch.setattr(module, "languages", NAMES.__getitem__)
+    monkeypatch.setattr(module, "class_names", lambda data, split: NAMES[split])
     return tmp_path / "data"
 
 
@@ -61,17 +63,17 @@ def refusal(root: Path, **options) -> str:
 
 def test_articles_stand_between_blank_lines_and_short_ones_are_joined():
     content = b"Title\n \n   Article 1\r\n   All human beings\n\t\n\n  II\n\nNo one\n\nend\n"
-    assert articles(content, 1) == [b"Title", b"Article 1\nAll human beings", b"II", b"No one", b"end"]
-    assert articles(content, 7) == [b"Title\nArticle 1\nAll human beings", b"II\nNo one\nend"]
-    assert articles(content, 20) == [b"Title\nArticle 1\nAll human beings\nII\nNo one\nend"]
-    assert articles(content, 100) == []
-    assert articles(b"", 5) == []
+    assert split_articles(content, 1) == [b"Title", b"Article 1\nAll human beings", b"II", b"No one", b"end"]
+    assert split_articles(content, 7) == [b"Title\nArticle 1\nAll human beings", b"II\nNo one\nend"]
+    assert split_articles(content, 20) == [b"Title\nArticle 1\nAll human beings\nII\nNo one\nend"]
+    assert split_articles(content, 100) == []
+    assert split_articles(b"", 5) == []
 
 
 @pytest.mark.parametrize("least", [1, 4, 9, 33])
 def test_no_word_is_lost_and_none_is_too_short(least):
     content = b"\n\n".join(b"x" * n for n in (1, 2, 30, 3, 4, 1, 50, 2))
-    parts = articles(content, least)
+    parts = split_articles(content, least)
     assert b"".join(parts).replace(b"\n", b"") == content.replace(b"\n", b"")
     assert min(map(len, parts)) >= least
 
@@ -93,7 +95,7 @@ def test_passages_of_a_task_are_of_one_language_and_all_of_other_articles(root, 
 
 
 def test_every_article_and_every_place_in_it_is_drawn():
-    texts = pack([[bytes(range(10 * i, 10 * i + 6 + i)) for i in range(5)], [bytes(range(100, 109))] * 4], CPU)
+    texts = pack_texts([[bytes(range(10 * i, 10 * i + 6 + i)) for i in range(5)], [bytes(range(100, 109))] * 4], CPU)
     tasks = sample_passages(texts, 0, "train", 0, range(4000), shots=2, queries=1, length=5)
     begun = torch.cat([tasks.support.x[..., 0], tasks.query.x[..., 0]], 1)
     counts = Counter(begun.flatten().tolist())
@@ -134,7 +136,7 @@ def test_missing_data_says_where_it_was_looked_for_and_where_to_get_it(root):
 
 
 def test_without_a_network_the_cure_is_told(root, monkeypatch):
-    monkeypatch.setattr(module, "URL", "http://127.0.0.1:9/udhr2.zip")
+    monkeypatch.setattr(module, "_URL", "http://127.0.0.1:9/udhr2.zip")
     with pytest.raises(UserError, match=r"127\.0\.0\.1:9/udhr2\.zip: .*data\.name=markov"):
         udhr(seed=0, device=CPU)
     with pytest.raises(UserError, match=r"no Declaration of Human Rights in "):
@@ -174,10 +176,10 @@ def test_passages_longer_than_articles_are_refused(root):
 
 
 def test_every_language_is_in_one_split_and_so_are_variants_of_one():
-    names = [name for split in SPLITS for name in languages(split)]
-    assert {split: len(languages(split)) for split in SPLITS} == {"train": 266, "val": 38, "test": 76}
+    names = [name for split in SPLITS for name in class_names("udhr", split)]
+    assert {split: len(class_names("udhr", split)) for split in SPLITS} == {"train": 266, "val": 38, "test": 76}
     assert len(set(names)) == len(names) == 380
-    codes = {split: {name.split("_")[0] for name in languages(split)} for split in SPLITS}
+    codes = {split: {name.split("_")[0] for name in class_names("udhr", split)} for split in SPLITS}
     assert len(set.union(*codes.values())) == sum(map(len, codes.values()))
 
 
@@ -186,16 +188,18 @@ real = pytest.mark.skipif("FMAML_DATA" not in os.environ, reason="real texts: se
 
 @real
 def test_the_splits_hold_every_text_of_4096_bytes():
-    with zipfile.ZipFile(module.locate(None, download=False)) as archive:
+    with zipfile.ZipFile(locate_udhr(None, download=False)) as archive:
         sizes = {Path(info.filename).stem: info.file_size for info in archive.infolist() if not info.is_dir()}
-    assert {name for split in SPLITS for name in languages(split)} == {n for n, size in sizes.items() if size >= 4096}
+    assert {name for split in SPLITS for name in class_names("udhr", split)} == {
+        n for n, size in sizes.items() if size >= 4096
+    }
 
 
 @real
 def test_relatives_are_in_one_split():
     """The rule in the files' headers: across splits no cosine of trigram counts reaches 0.55; the nearest is 0.54."""
-    path = module.locate(None, download=False)
-    counts = {split: [trigrams(c) for c in module._contents(path, languages(split))] for split in SPLITS}
+    path = locate_udhr(None, download=False)
+    counts = {split: [trigrams(c) for c in read_udhr_files(path, class_names("udhr", split))] for split in SPLITS}
     nearest = {}
     vocabulary = {gram: i for i, gram in enumerate({g for rows in counts.values() for row in rows for g in row})}
     for split, rows in counts.items():

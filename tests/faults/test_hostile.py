@@ -19,6 +19,7 @@ from PIL import Image
 
 from fmaml.data.files.pickles import read_pickle
 from fmaml.data.images import cifar100_files, omniglot_files
+from fmaml.data.published import class_names
 from fmaml.data.sources import udhr
 from fmaml.errors import UserError
 
@@ -46,7 +47,7 @@ def link(name: str, to: str) -> dict:
 
 
 def one_character(more: dict | None = None, prefix: str = "") -> bytes:
-    """All that `omniglot_files.read` wants, and then something."""
+    """All that `omniglot_files.read_drawings` wants, and then something."""
     return zipped({f"{prefix}{CHARACTER}/{i:02}.png": png() for i in range(20)} | (more or {}))
 
 
@@ -91,7 +92,7 @@ def hostile_zips(trap: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def hostile_texts(trap: Path) -> Iterator[tuple[str, bytes]]:
-    names = {f"udhr2/{name}.txt": b"text" for name in udhr.languages("val")}
+    names = {f"udhr2/{name}.txt": b"text" for name in class_names("udhr", "val")}
     first = next(iter(names))
     yield "a text of 250 MB", zipped({**names, first: ZEROS * 250})
     yield (
@@ -185,17 +186,17 @@ class Runs:
 
 
 def read_zip(path: Path) -> None:
-    omniglot_files.read([path], [CHARACTER])
+    omniglot_files.read_drawings([path], [CHARACTER])
 
 
 def read_texts(path: Path) -> None:
-    udhr._contents(path, udhr.languages("val"))
+    udhr.read_udhr_files(path, class_names("udhr", "val"))
 
 
 READERS: dict[str, tuple[str, int, Callable[[Path], Iterator[tuple[str, bytes]]], Callable[[Path], object]]] = {
     "zip of drawings": ("images_background.zip", 14, hostile_zips, read_zip),
     "zip of texts": ("udhr2.zip", 4, hostile_texts, read_texts),
-    "tar": (cifar100_files.ARCHIVE, 15, hostile_tars, cifar100_files.contents),
+    "tar": (cifar100_files.CIFAR100_ARCHIVE, 15, hostile_tars, cifar100_files.read_cifar100_files),
     "pickle": ("some.pkl", 11, hostile_pickles, read_pickle),
 }
 READABLE = {  # what stands beside the drawings is not looked at, and a name is no place to write to

@@ -36,7 +36,12 @@ MUTANTS = {  # what is left out: file, text, what stands there instead, the test
         "            pass",
         "test_disk.py",
     ),
-    "sweeping after a kill": ("run/store/checkpoint_store.py", "        sweep(self.checkpoints)\n", "", "test_kill.py"),
+    "sweeping after a kill": (
+        "run/store/checkpoint_store.py",
+        "        delete_temporary_files(self.checkpoints)\n",
+        "",
+        "test_kill.py",
+    ),
     "digest": ("run/store/checkpoint_format.py", "if head != MAGIC", "if None and head != MAGIC", "test_damage.py"),
     "the one before": (
         "run/store/checkpoint_store.py",
@@ -111,7 +116,7 @@ MUTANTS = {  # what is left out: file, text, what stands there instead, the test
         "None",
         "test_resume.py",
     ),
-    "size of a tar": ("data/images/cifar100_files.py", " or room < 0", "", "test_hostile.py"),
+    "size of a tar": ("data/images/cifar100_files.py", " or remaining < 0", "", "test_hostile.py"),
     "going on with a download": (
         "data/files/download.py",
         'headers={"Range": f"bytes={have}-"} if have else {}',
@@ -120,11 +125,16 @@ MUTANTS = {  # what is left out: file, text, what stands there instead, the test
     ),
     "lock of a download": (
         "data/files/download.py",
-        "        with locked(path.parent):",
+        "        with folder_lock(path.parent):",
         "        if True:",
         "test_data.py",
     ),
-    "lock of the cache": ("data/files/cache.py", "held.enter_context(locked(path.parent))", "pass", "test_data.py"),
+    "lock of the cache": (
+        "data/files/cache.py",
+        "stack.enter_context(folder_lock(path.parent))",
+        "pass",
+        "test_data.py",
+    ),
 }
 
 

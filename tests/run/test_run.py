@@ -238,7 +238,7 @@ def test_missing_data_is_refused(tmp_path, capsys):
 def test_missing_data_without_a_network(tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("FMAML_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("fmaml.data.sources.omniglot.URL", "http://127.0.0.1:9/")
+    monkeypatch.setattr("fmaml.data.sources.omniglot._URL", "http://127.0.0.1:9/")
     message = refusal(capsys, "data.name=omniglot", "--out", str(tmp_path / "out"))
     assert "data.name=glyphs" in message
     assert not (tmp_path / "out").exists()

@@ -1,16 +1,17 @@
-"""Tensors that take long to make, kept in a safetensors file.
+"""A cache of tensors that take long to compute, in safetensors files.
 
-Their digests are kept with them and checked on opening: a damaged file is made again, never used. A folder that
-cannot be written costs time and not the run: one line on stderr says so.
+Each file also holds the checksums of its tensors. They are verified when it is opened: a damaged file is computed
+again, never used. If the folder cannot be written, the tensors are computed in every run and a line on stderr says so.
 
-The file is mapped into memory and not read into it: gigabytes are open at once, and pages that are not in use cost
-nothing. The digest does read all of it: SHA-256 at the 1.7 GB/s of one core (with its SHA instructions) is 0.8 s for
-60,000 images of 84x84x3, less than a silent fault would cost.
+Files are memory-mapped: gigabytes open at once, and pages that are not used take no memory. The checksum does read
+all of it. SHA-256 at the 1.7 GB/s of one core (with its SHA instructions) takes 0.8 s for 60,000 images of 84x84x3,
+which is cheap compared with results from silently damaged data.
 """
 
 import contextlib
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,78 +20,92 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ...atomic_files import sweep, write_durably
-from .download import locked
+from ...atomic_files import delete_temporary_files, write_durably
+from ...errors import UserError
+from .folder_lock import folder_lock
 
 Tensors = dict[str, Tensor]
-TYPES = {torch.uint8: "U8", torch.int64: "I64"}  # as safetensors names them
+FileStamp = tuple[str, int, int]  # name, size in bytes, time of the last change in ns
+_DTYPE_NAMES = {torch.uint8: "U8", torch.int64: "I64"}  # in safetensors
 
 
 def cached(path: Path, make: Callable[[], Tensor]) -> Tensor:
-    """The tensor in the file; if there is none, the tensor made, which is then kept. See `cached_all`."""
+    """The tensor in the file ``path``; if there is none, the result of ``make``, which is then written there.
+
+    uint8 and int64 tensors on the CPU only. See `cached_all`.
+    """
     return cached_all(path, lambda: {"tensor": make()})["tensor"]
 
 
 def cached_all(path: Path, make: Callable[[], Tensors]) -> Tensors:
-    """The tensors in the file; if there is none, those made, which are then kept.
+    """The named tensors in the file ``path``; if there are none, those of ``make``, which are then written there.
 
-    ``path`` must name all that they depend on, see `fingerprint`. Of two processes that ask at once, one makes them
-    and the other waits.
+    ``path`` must identify everything that the tensors depend on, see `fingerprint`. If several processes ask at once,
+    one computes the tensors and the others wait.
     """
-    kept = _read(path)
-    if kept is not None:
-        return kept
-    with _alone(path):
-        kept = _read(path)
-        return _make_and_keep(path, make) if kept is None else kept
+    found = _read(path)
+    if found is not None:
+        return found
+    with _locked_parent(path):
+        found = _read(path)  # another process may have written it while this one waited
+        return _make_and_write(path, make) if found is None else found
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Hold the file's folder, made for that if need be; it goes again if nothing came into it."""
-    new = [folder for folder in path.parents if not folder.exists()]
-    with contextlib.ExitStack() as held:
-        with contextlib.suppress(OSError):  # where nothing can be written, nothing need be locked
+def _locked_parent(path: Path) -> Iterator[None]:
+    """Create the file's folder if need be and lock it. Folders created here are removed again if still empty."""
+    created = [folder for folder in path.parents if not folder.exists()]
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # a folder that cannot be written needs no lock
             path.parent.mkdir(parents=True, exist_ok=True)
-            held.enter_context(locked(path.parent))
-            sweep(path.parent, path.name)
+            stack.enter_context(folder_lock(path.parent))
+            delete_temporary_files(path.parent, path.name)
         try:
             yield
         finally:
-            for folder in new:
-                with contextlib.suppress(OSError):  # it holds something
+            for folder in created:
+                with contextlib.suppress(OSError):  # not empty
                     folder.rmdir()
 
 
-def _make_and_keep(path: Path, make: Callable[[], Tensors]) -> Tensors:
+def _make_and_write(path: Path, make: Callable[[], Tensors]) -> Tensors:
     tensors = make()
     try:
-        write_durably(path, *_parts(tensors))
+        write_durably(path, *_safetensors_parts(tensors))
     except OSError as error:
-        print(f"fmaml: cannot keep {path} ({error}); it will be made again next time", file=sys.stderr)
+        print(f"fmaml: cannot write {path} ({error}); it will be made again next time", file=sys.stderr)
     return tensors
 
 
 def fingerprint(*facts: object) -> str:
-    """16 hexadecimal digits that stand for the facts, by their repr."""
+    """16 hexadecimal digits that identify the facts, from the SHA-256 of their repr."""
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
-def digest(tensor: Tensor) -> str:
-    """SHA-256 of shape, type and values."""
+def file_stamp(file: str) -> FileStamp:
+    """Name, size and modification time of a file, which differ after almost any change. UserError if it is missing."""
+    try:
+        found = os.stat(file)
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}; put the file there, or remove it from the data") from error
+    return file, found.st_size, found.st_mtime_ns
+
+
+def checksum(tensor: Tensor) -> str:
+    """SHA-256 of shape, dtype and values."""
     total = hashlib.sha256(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
     total.update(_bytes(tensor))
     return total.hexdigest()
 
 
-def _parts(tensors: Tensors) -> Iterator[bytes | memoryview]:
-    """A safetensors file piece by piece. Its own writer would hold two more copies of everything."""
-    header: dict[str, object] = {"__metadata__": {name: digest(tensor) for name, tensor in tensors.items()}}
+def _safetensors_parts(tensors: Tensors) -> Iterator[bytes | memoryview]:
+    """A safetensors file in parts. The library's own writer would hold two more copies of all tensors."""
+    header: dict[str, object] = {"__metadata__": {name: checksum(tensor) for name, tensor in tensors.items()}}
     end = 0
-    ordered = dict(sorted(tensors.items(), key=lambda item: -item[1].itemsize))  # so that each starts aligned
+    ordered = dict(sorted(tensors.items(), key=lambda item: -item[1].itemsize))  # keeps each tensor aligned
     for name, tensor in ordered.items():
         start, end = end, end + tensor.nbytes
-        header[name] = {"dtype": TYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+        header[name] = {"dtype": _DTYPE_NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     yield len(text).to_bytes(8, "little") + text
@@ -98,15 +113,15 @@ def _parts(tensors: Tensors) -> Iterator[bytes | memoryview]:
 
 
 def _bytes(tensor: Tensor) -> memoryview:
-    """The tensor's memory, not a copy (unless it is not in one piece)."""
+    """The tensor's memory; a copy only if it is not contiguous."""
     return tensor.contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def _read(path: Path) -> Tensors | None:
-    """The tensors, if the file is there and whole."""
+    """The tensors of the file; None if it is missing or damaged."""
     try:
         with safe_open(path, framework="pt") as file:
-            tensors, written = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+            tensors, expected = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
     except (OSError, SafetensorError):
         return None
-    return tensors if {name: digest(tensor) for name, tensor in tensors.items()} == written else None
+    return tensors if {name: checksum(tensor) for name, tensor in tensors.items()} == expected else None

@@ -1,74 +1,64 @@
-"""Fetch one file over HTTP: goes on where it stopped, checks the published md5, comes whole or not at all."""
+"""Download of one file over HTTP: resumes where it was interrupted and verifies the published MD5."""
 
-import contextlib
-import fcntl
 import hashlib
 import http.client
 import os
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 from ...atomic_files import sync_folder
 from ...errors import UserError
+from .folder_lock import folder_lock
 
-CHUNK = 1 << 16  # bytes
-STALL = 30.0  # seconds without a byte before a connection counts as broken
-ATTEMPTS = 4  # connections before the user is asked to run again
+_CHUNK = 1 << 16  # bytes read at a time
+_TIMEOUT = 30.0  # seconds without data before a connection counts as broken
+_MAX_ATTEMPTS = 4  # connections before the user is asked to run again
 
-Progress = Callable[[int, int | None], None]  # bytes there, bytes in all if the server says
-
-
-class Refused(Exception):
-    """The server answered, but not with the file."""
+ProgressCallback = Callable[[int, int | None], None]  # bytes so far, total bytes if the server says
 
 
-def _silent(done: int, total: int | None) -> None:
+class _DownloadRefused(Exception):
+    """The server answered with something other than the file."""
+
+
+def _no_progress(done: int, total: int | None) -> None:
     pass
 
 
-def download(url: str, path: Path, md5: str, *, cure: str, progress: Progress = _silent) -> None:
-    """Make ``path`` hold the file with this md5; if the connection breaks, what came stays in ``path.part``.
+def download(url: str, path: Path, md5: str, *, cure: str, progress: ProgressCallback = _no_progress) -> None:
+    """Download ``url`` to ``path``, unless that file exists; ``md5`` is its published checksum.
 
-    ``cure`` tells the user how to do without. Of two processes that ask at once one fetches, the other waits.
+    Until the file is complete its data are in ``path.part``, from which the next call resumes. If several processes
+    ask at once, one downloads and the others wait. ``cure`` ends error messages: it says how to do without the
+    download. Raises UserError if the server cannot be reached, sends another file, or the disk cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(path.parent):
+        with folder_lock(path.parent):
             if not path.exists():
                 print(f"fmaml: downloading {url} to {path}", file=sys.stderr)
                 _fetch(url, path, md5, progress)
-    except Refused as error:
+    except _DownloadRefused as error:
         raise UserError(f"{url}: {error}; {cure}") from None
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
-        raise UserError(f"{url}: cannot fetch {path} ({reason}); run again to go on, or {cure}") from error
+        raise UserError(f"{url}: cannot download {path} ({reason}); run again to resume, or {cure}") from error
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep the folder to ourselves; the lock is on the folder, so that no lock file is left behind."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # a file system without locks: the md5 still guards the result
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _fetch(url: str, path: Path, md5: str, progress: Progress) -> None:
+def _fetch(url: str, path: Path, md5: str, progress: ProgressCallback) -> None:
+    """Complete ``path.part``, verify it and rename it to ``path``."""
     part = path.with_name(path.name + ".part")
     resumed = part.exists()
-    for attempt in range(1, ATTEMPTS + 1):
+    for attempt in range(1, _MAX_ATTEMPTS + 1):
         try:
             _append(url, part, progress)
             break
         except (ConnectionError, TimeoutError, http.client.HTTPException):
-            if attempt == ATTEMPTS:
+            if attempt == _MAX_ATTEMPTS:
                 raise
     found = _md5(part)
     if found == md5:
@@ -76,34 +66,34 @@ def _fetch(url: str, path: Path, md5: str, progress: Progress) -> None:
         return sync_folder(path.parent)
     part.unlink()
     if not resumed:
-        raise Refused(f"what came has md5 {found}, the published one is {md5}; it was deleted")
-    _fetch(url, path, md5, progress)  # the part may have been of another version of the file: once more, afresh
+        raise _DownloadRefused(f"the file received has md5 {found}, the published one {md5}; it was deleted")
+    _fetch(url, path, md5, progress)  # the old part may be of another version of the file: start over, once
 
 
-def _append(url: str, part: Path, progress: Progress) -> None:
-    """One connection: ask for what ``part`` lacks, and add it."""
+def _append(url: str, part: Path, progress: ProgressCallback) -> None:
+    """Request the bytes that ``part`` lacks, in one connection, and append them."""
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
-        answer = urllib.request.urlopen(request, timeout=STALL)
+        response = urllib.request.urlopen(request, timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == 416:  # nothing beyond what is there: complete or too long; the md5 tells
+        if error.code == 416:  # no bytes beyond these: complete or too long, which the MD5 decides
             return
         raise
-    with answer:
-        if answer.headers.get_content_type() == "text/html":
-            raise Refused("the server sent a web page in place of the file")
-        resuming = answer.status == 206  # a server without ranges sends the whole again
+    with response:
+        if response.headers.get_content_type() == "text/html":
+            raise _DownloadRefused("the server sent a web page instead of the file")
+        resuming = response.status == 206  # a server without support for ranges sends the whole file again
         with open(part, "ab" if resuming else "wb") as file:
-            _copy(answer, file, have if resuming else 0, progress)
+            _copy(response, file, have if resuming else 0, progress)
 
 
-def _copy(answer: http.client.HTTPResponse, file: BinaryIO, have: int, progress: Progress) -> None:
-    """Copy to the end; a connection that ends too soon is a ConnectionError, and what came is in the file."""
-    length = answer.headers.get("Content-Length")
+def _copy(response: http.client.HTTPResponse, file: BinaryIO, have: int, progress: ProgressCallback) -> None:
+    """Copy the response to the file. ConnectionError if it ends too soon; the file then has what was received."""
+    length = response.headers.get("Content-Length")
     total = have + int(length) if length else None
-    while chunk := answer.read(CHUNK):
+    while chunk := response.read(_CHUNK):
         file.write(chunk)
         have += len(chunk)
         progress(have, total)

@@ -1,8 +1,7 @@
-"""Images by class, in one tensor that is made once and kept."""
+"""The images of a data set, class by class in one tensor that is decoded once and then cached."""
 
-import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -11,65 +10,71 @@ from torch import Tensor
 
 from ...errors import UserError
 from ..episodes import Split
-from ..files.cache import cached_all, fingerprint
+from ..files.cache import cached_all, file_stamp, fingerprint
 from ..files.find import cache_folder
-from .decode import Form, decode_all, shown
+from .decode import Form, decode_images
 from .listing import Listing
 
-VERSION = 1  # of what is kept: raise it when the same files would give other tensors
+_CACHE_VERSION = 1  # increase it when the same files would give other tensors
+_NAMED_FILES = 3  # unreadable files that a message names
 
 
-class Album(NamedTuple):
-    """The images of all classes of all splits, one class after the other."""
+class ImageStore(NamedTuple):
+    """The images of all classes of all splits, class after class."""
 
     images: Tensor  # uint8 [images, channels, height, width]
-    count: Tensor  # int64 [classes]: how many images each has
+    counts: Tensor  # int64 [classes]: number of images of each class
 
 
-def kept(name: str, facts: object, make: Callable[[], Album]) -> Album:
-    """The album in the user's cache folder, made if it is not there; ``facts`` are all that it depends on."""
+def cached_store(name: str, facts: object, make: Callable[[], ImageStore]) -> ImageStore:
+    """The store from the user's cache folder, made and written there if there is none.
 
-    def told() -> dict[str, Tensor]:
-        print(f"fmaml: reading images once, to be kept as {path}", file=sys.stderr)
-        return make()._asdict()
+    ``name`` begins the file's name; the repr of ``facts`` must determine the result.
+    """
 
-    path = cache_folder() / f"{name}-{fingerprint(VERSION, facts)}.safetensors"
-    return Album(**cached_all(path, told))
+    def make_tensors() -> dict[str, Tensor]:
+        print(f"fmaml: reading images once, to be cached as {path}", file=sys.stderr)
+        store = make()
+        return {"images": store.images, "count": store.counts}
+
+    path = cache_folder() / f"{name}-{fingerprint(_CACHE_VERSION, facts)}.safetensors"
+    tensors = cached_all(path, make_tensors)
+    return ImageStore(tensors["images"], tensors["count"])
 
 
-def from_files(name: str, listing: Listing, form: Form, *, strict: bool) -> Album:
-    """The album of a listing's files. UserError for unreadable ones, or if not ``strict`` a line on stderr."""
+def store_from_listing(name: str, listing: Listing, form: Form, *, strict: bool) -> ImageStore:
+    """The store of a listing's image files, cached. Unreadable ones: UserError if ``strict``, else a line on stderr."""
     by_class = [files for classes in listing.values() for files in classes.values()]
+    counts = [len(files) for files in by_class]
     files = [file for part in by_class for file in part]
-    facts = (form, strict, list(map(len, by_class)), [state(file) for file in files])
-    return kept(name, facts, lambda: decoded(files, list(map(len, by_class)), form, strict))
+    facts = (form, strict, counts, [file_stamp(file) for file in files])
+    return cached_store(name, facts, lambda: _decode_classes(files, counts, form, strict))
 
 
-def state(file: str) -> tuple[str, int, int]:
-    """Name, bytes and time of change: differs whenever the file may have changed."""
-    try:
-        found = os.stat(file)
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror}; put the image there, or take it out of the list") from error
-    return file, found.st_size, found.st_mtime_ns
-
-
-def decoded(files: list[str], count: list[int], form: Form, strict: bool) -> Album:
-    """The files, class by class with ``count`` in each; unreadable ones are left out, unless ``strict``."""
-    images, wrong = decode_all(files, form)
-    if wrong:
-        said = shown([f"{files[i]} ({what})" for i, what in sorted(wrong.items())])
+def _decode_classes(files: list[str], counts: list[int], form: Form, strict: bool) -> ImageStore:
+    """The store of ``files``, sorted by class with ``counts`` in each; unreadable ones are omitted or an error."""
+    images, errors = decode_images(files, form)
+    if errors:
+        summary = _summarize([f"{files[i]} ({message})" for i, message in sorted(errors.items())])
         if strict:
-            raise UserError(f"{said}; every image must be readable: copy or download them again")
-        print(f"fmaml: {said}; left out of {len(files)} images", file=sys.stderr)
-        images = without(images, wrong)
-    ends = pairwise(accumulate(count, initial=0))
-    left = [sum(i not in wrong for i in range(first, end)) for first, end in ends]
-    return Album(images, torch.tensor(left))
+            raise UserError(f"{summary}; every image must be readable: copy or download them again")
+        print(f"fmaml: {summary}; left out of {len(files)} images", file=sys.stderr)
+        images = _remove_rows(images, errors.keys())
+    ends = pairwise(accumulate(counts, initial=0))
+    readable = [sum(i not in errors for i in range(first, end)) for first, end in ends]
+    return ImageStore(images, torch.tensor(readable))
 
 
-def without(images: Tensor, rows: dict[int, str]) -> Tensor:
-    """The images but for some rows, moved up in place: a second copy may not fit."""
+def _summarize(failures: list[str]) -> str:
+    """The number of unreadable images, and the first few of them."""
+    rest = len(failures) - _NAMED_FILES
+    more = f" and {rest} more" if rest > 0 else ""
+    plural = "s" * (len(failures) != 1)
+    return f"{len(failures)} unreadable image{plural}: {', '.join(failures[:_NAMED_FILES])}{more}"
+
+
+def _remove_rows(images: Tensor, rows: Set[int]) -> Tensor:
+    """The images without some rows. The others are moved in place, because a second copy may not fit into memory."""
     good = [i for i in range(len(images)) if i not in rows]
     for to, i in enumerate(good):
         if to != i:
@@ -77,11 +82,11 @@ def without(images: Tensor, rows: dict[int, str]) -> Tensor:
     return images[: len(good)]
 
 
-def cut(album: Album, names: dict[str, list[str]], device: torch.device) -> dict[str, Split]:
-    """The album as splits of so many consecutive classes each, on the device."""
-    counts = album.count.split([len(part) for part in names.values()])
+def store_splits(store: ImageStore, names: dict[str, list[str]], device: torch.device) -> dict[str, Split]:
+    """The store as splits on the device; each has as many consecutive classes as it has ``names``."""
+    counts = store.counts.split([len(part) for part in names.values()])
     rows = [int(count.sum()) for count in counts]
-    parts = zip(names, album.images.split(rows), counts, strict=True)
+    parts = zip(names, store.images.split(rows), counts, strict=True)
     return {
         name: Split(images.to(device), (count.cumsum(0) - count).to(device), count.to(device), int(count.max()))
         for name, images, count in parts

@@ -1,4 +1,4 @@
-"""Which image files belong to which class of which split: out of folders, tables and lists as people have them."""
+"""Which image files belong to which class of which split, from the common layouts of folders, tables and lists."""
 
 import csv
 import os
@@ -6,12 +6,12 @@ from pathlib import Path
 
 from ...errors import UserError
 
-Classes = dict[str, list[str]]  # class -> its files, in order. Strings: 60,000 Path objects would take a second
+Classes = dict[str, list[str]]  # class -> its files, in order; str because 60,000 Path objects would take a second
 Listing = dict[str, Classes]  # split -> its classes
 
-SPLITS = {"train": ("train",), "val": ("val", "validation", "valid"), "test": ("test",)}  # names seen in use
-IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
-HEADERS: dict[tuple[str, ...], tuple[int, int]] = {  # -> where the image and the class stand
+SPLIT_ALIASES = {"train": ("train",), "val": ("val", "validation", "valid"), "test": ("test",)}  # of folders and files
+_IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
+_CSV_COLUMNS: dict[tuple[str, ...], tuple[int, int]] = {  # header -> columns of the image and of the class
     ("filename", "label"): (0, 1),
     ("image_name", "class_name"): (0, 1),
     ("class_name", "image_name"): (1, 0),
@@ -19,75 +19,80 @@ HEADERS: dict[tuple[str, ...], tuple[int, int]] = {  # -> where the image and th
 
 
 def split_paths(folder: Path, pattern: str = "{}") -> dict[str, Path] | None:
-    """The path of each split, such as folder/val.csv for "{}.csv"; None unless all three are there."""
+    """The existing path of each split, such as folder/val.csv for pattern "{}.csv"; None unless all three exist."""
     found = {
-        split: next((path for name in names if (path := folder / pattern.format(name)).exists()), None)
-        for split, names in SPLITS.items()
+        split: next((path for alias in aliases if (path := folder / pattern.format(alias)).exists()), None)
+        for split, aliases in SPLIT_ALIASES.items()
     }
     return {split: path for split, path in found.items() if path} if all(found.values()) else None
 
 
-def from_split_folders(parts: dict[str, Path]) -> Listing:
-    """``train/<class>/*`` and so on."""
-    return {split: from_classes(part) for split, part in parts.items()}
+def list_split_folders(folders: dict[str, Path]) -> Listing:
+    """The images of ``train/<class>/*`` and so on, from the folder of each split. Errors as in `list_class_folders`."""
+    return {split: list_class_folders(folder) for split, folder in folders.items()}
 
 
-def from_classes(folder: Path) -> Classes:
-    """``<class>/*``, classes and files by name; UserError unless there is a class, and an image in each.
+def list_class_folders(folder: Path) -> Classes:
+    """The images of ``<class>/*``, classes and files sorted by name; hidden files and other files are ignored.
 
-    Files whose names do not end as an image's, and hidden ones, are passed over.
+    UserError unless there is at least one class, and at least one image in each class.
     """
-    found = {name: images(folder / name) for name in visible(folder) if (folder / name).is_dir()}
+    found = {name: _image_files(folder / name) for name in _visible_names(folder) if (folder / name).is_dir()}
     if not found:
         raise UserError(f"{folder}: no class in it; expected a folder a class, with its images: {folder}/CLASS/*.png")
     for name, files in found.items():
         if not files:
+            suffixes = ", ".join(sorted(_IMAGE_SUFFIXES))
             raise UserError(
-                f"{folder / name}: no image in it, and a class needs some; put files of {', '.join(sorted(IMAGES))} "
+                f"{folder / name}: no image in it, and a class needs some; put files of {suffixes} "
                 f"there, or remove the folder"
             )
     return found
 
 
-def images(folder: Path) -> list[str]:
-    """The image files of one folder, by name."""
-    return [f"{folder}/{name}" for name in visible(folder) if os.path.splitext(name)[1].lower() in IMAGES]
+def _image_files(folder: Path) -> list[str]:
+    """The image files of one folder, sorted by name."""
+    return [
+        f"{folder}/{name}" for name in _visible_names(folder) if os.path.splitext(name)[1].lower() in _IMAGE_SUFFIXES
+    ]
 
 
-def visible(folder: Path) -> list[str]:
-    """What lies in a folder, by name, without what is hidden."""
+def _visible_names(folder: Path) -> list[str]:
+    """The names in a folder, sorted, without hidden ones. UserError if the folder cannot be read."""
     try:
         return sorted(name for name in os.listdir(folder) if not name.startswith("."))
     except OSError as error:
         raise UserError(f"{folder}: {error.strerror}; name a folder that can be read") from error
 
 
-def from_tables(tables: dict[str, Path], folder: Path) -> Listing:
-    """Each split's csv, its images in ``folder``, or in a folder a class in it."""
-    there = {split: table_rows(path) for split, path in tables.items()}
-    at_hand = set(visible(folder))
-    listing: Listing = {split: {} for split in there}
-    for split, rows in there.items():
-        for line, (image, label) in enumerate(rows, 2):
-            if image not in at_hand:
-                image = f"{label}/{image}"
-                if not os.path.isfile(f"{folder}/{image}"):
-                    raise UserError(
-                        f"{tables[split]}: line {line} names {rows[line - 2][0]}, which is not in {folder}; every "
-                        f"image of the table must be there: unpack the images again, or take the line out"
-                    )
-            listing[split].setdefault(label, []).append(f"{folder}/{image}")
+def list_tables(tables: dict[str, Path], folder: Path) -> Listing:
+    """The images named by each split's CSV file; they are in ``folder`` or in a subfolder for each class.
+
+    UserError for a table that cannot be read or an image that does not exist.
+    """
+    rows = {split: _read_table(path) for split, path in tables.items()}
+    names = set(_visible_names(folder))
+    listing: Listing = {split: {} for split in rows}
+    for split, pairs in rows.items():
+        for line, (image, label) in enumerate(pairs, 2):
+            path = image if image in names else f"{label}/{image}"
+            if image not in names and not os.path.isfile(f"{folder}/{path}"):
+                raise UserError(
+                    f"{tables[split]}: line {line} names {image}, which is not in {folder}; every "
+                    f"image of the table must be there: unpack the images again, or take the line out"
+                )
+            listing[split].setdefault(label, []).append(f"{folder}/{path}")
     return listing
 
 
-def table_rows(path: Path) -> list[tuple[str, str]]:
-    """Image and label of every line of a csv under a header of known names."""
+def _read_table(path: Path) -> list[tuple[str, str]]:
+    """The (image, label) pairs of a CSV file. UserError unless its header is one of `_CSV_COLUMNS`."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = [tuple(field.strip() for field in row) for row in csv.reader(file) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: not a table that can be read ({error}); give a csv file in UTF-8") from error
-    columns = HEADERS.get(rows[0]) if rows else None
+    columns = _CSV_COLUMNS.get(rows[0]) if rows else None
     if columns is None:
         found = ",".join(rows[0]) if rows else "nothing"
         raise UserError(f"{path}: line 1 is {found}; it must be filename,label or class_name,image_name")
@@ -98,26 +103,30 @@ def table_rows(path: Path) -> list[tuple[str, str]]:
     return [(row[image], row[label]) for row in rows[1:]]
 
 
-def from_lists(lists: dict[str, list[str]], folder: Path) -> Listing:
-    """``folder/<class>/*`` for the classes of each split; UserError for a class without images."""
-    return {split: {name: listed(folder, name) for name in names} for split, names in lists.items()}
+def list_classes(names: dict[str, list[str]], folder: Path) -> Listing:
+    """The images of ``folder/<class>/*`` for the classes named for each split. UserError for one without images."""
+    return {split: {name: _list_class(folder, name) for name in part} for split, part in names.items()}
 
 
-def listed(folder: Path, name: str) -> list[str]:
-    found = images(folder / name) if (folder / name).is_dir() else []
+def _list_class(folder: Path, name: str) -> list[str]:
+    found = _image_files(folder / name) if (folder / name).is_dir() else []
     if not found:
         raise UserError(f"{folder / name}: no image of class {name}; the folder must hold them: unpack the data again")
     return found
 
 
-def in_order(listing: Listing, names: dict[str, list[str]], what: str, where: Path) -> Listing:
-    """The listing with its classes in the order of ``names``; UserError unless they are those very classes."""
-    for split, wanted in names.items():
-        extra, lacking = sorted(listing[split].keys() - set(wanted)), sorted(set(wanted) - listing[split].keys())
-        if extra or lacking:
-            said = [f"{word} {', '.join(some[:3])}" for word, some in (("has", extra), ("lacks", lacking)) if some]
+def order_classes(listing: Listing, names: dict[str, list[str]], data: str, path: Path) -> Listing:
+    """The listing with its classes in the order of ``names``. UserError unless each split has exactly those classes.
+
+    ``data`` is the data set and ``path`` where the listing is from, both for messages.
+    """
+    for split, expected in names.items():
+        extra = sorted(listing[split].keys() - set(expected))
+        absent = sorted(set(expected) - listing[split].keys())
+        if extra or absent:
+            parts = [f"{verb} {', '.join(some[:3])}" for verb, some in (("has", extra), ("lacks", absent)) if some]
             raise UserError(
-                f"{where}: split {split} {' and '.join(said)}; {what} has {len(wanted)} fixed classes there. "
+                f"{path}: split {split} {' and '.join(parts)}; {data} has {len(expected)} fixed classes there. "
                 f"Put them right, or for a split of your own take data.name=folder"
             )
-    return {split: {name: listing[split][name] for name in wanted} for split, wanted in names.items()}
+    return {split: {name: listing[split][name] for name in expected} for split, expected in names.items()}

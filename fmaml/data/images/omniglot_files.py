@@ -1,11 +1,8 @@
-"""Omniglot's image files, out of zips or of unpacked folders. Nothing is extracted: no file is written."""
+"""Omniglot's image files, read from zips or from unpacked folders. Nothing is extracted: no file is written."""
 
-import contextlib
 import io
 import os
 import re
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,111 +13,93 @@ from PIL import Image
 from torch import Tensor
 
 from ...errors import UserError
-from ..published import DRAWINGS, SIZE
+from ..files.cache import FileStamp, file_stamp
+from ..files.zips import open_zip, read_member, zip_or_folder
+from ..published import CHARACTER_SIZE, DRAWINGS_PER_CLASS
 
-PARTS = ("images_background", "images_evaluation")
-PIXELS = (105, 105)  # of an original drawing
-LARGEST = 20_000  # bytes of one file; the originals have 150 to 700
-LARGEST_ZIP = 20_000_000  # bytes; the published ones have 9 and 6 million
+OMNIGLOT_PARTS = ("images_background", "images_evaluation")
+_ORIGINAL_SIZE = (105, 105)  # pixels
+_MAX_DRAWING_BYTES = 20_000  # of a file; the originals have 150 to 700
+_MAX_ZIP_BYTES = 20_000_000  # the published zips have 9 and 6 million
 
 
-def locate(folder: Path) -> list[Path] | None:
-    """Both parts in this folder, each a zip or a folder; None if one is not there.
-
-    A zip goes before a folder: a zip cut short is noticed, a folder may be left of an unpacking that was cut
-    short.
-    """
-    found = [_part(folder, part) for part in PARTS]
+def find_omniglot(folder: Path) -> list[Path] | None:
+    """Both parts in this folder, each a zip or a folder; None if one of them is absent."""
+    found = [zip_or_folder(folder, part) for part in OMNIGLOT_PARTS]
     return [part for part in found if part] if all(found) else None
 
 
-def _part(folder: Path, name: str) -> Path | None:
-    zipped = folder / f"{name}.zip"
-    return zipped if zipped.is_file() else folder / name if (folder / name).is_dir() else None
+def stamp_parts(parts: list[Path]) -> list[FileStamp]:
+    """The stamps of all files of the parts, which differ whenever the drawings may have changed.
 
-
-def state(parts: list[Path]) -> list[tuple[str, int, int]]:
-    """Name, bytes and time of change of every file: differs whenever the drawings may have changed."""
-    found = [(part, file) for part in parts for file in ([str(part)] if part.is_file() else _files(part))]
-    stats = ((file.removeprefix(str(part.parent)), os.stat(file)) for part, file in found)
-    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
-
-
-def _files(folder: Path) -> list[str]:
-    """All that lies in a folder, in order. Strings: 32,460 of them, Path objects would take a second."""
-    return sorted(os.path.join(at, name) for at, _, names in os.walk(folder) for name in names)
-
-
-def read(parts: list[Path], characters: list[str]) -> Tensor:
-    """All drawings, uint8 [characters, 20, 1, 28, 28], ink 255 on 0, each character's by file name.
-
-    UserError unless there are exactly these characters, such as ``images_background/Greek/character01``, and
-    20 drawings of each.
+    Names are relative to the folder of the parts, so that moving it keeps the stamps.
     """
-    listed = {part: sorted(_listing(part)) for part in parts}
-    _check(Counter(name.rpartition("/")[0] for files in listed.values() for name, _ in files), characters)
-    images = [_ink(name, content) for part, files in listed.items() for name, content in _contents(part, files)]
-    place = {name: i for i, name in enumerate(sorted(characters))}
-    by_name = torch.from_numpy(np.stack(images)).unflatten(0, (-1, DRAWINGS)).unsqueeze(2)
-    return by_name[[place[name] for name in characters]]
+    files = [(part, file) for part in parts for file in ([str(part)] if part.is_file() else _all_files(part))]
+    stamps = ((part, *file_stamp(file)) for part, file in files)
+    return [(name.removeprefix(str(part.parent)), size, changed) for part, name, size, changed in stamps]
 
 
-def _listing(part: Path) -> list[tuple[str, str]]:
-    """Every drawing's name, ``part/Alphabet/characterNN/file.png``, and its place in the zip or on disk."""
+def _all_files(folder: Path) -> list[str]:
+    """All files below a folder, sorted; str because 32,460 Path objects would take a second."""
+    return sorted(os.path.join(base, name) for base, _, names in os.walk(folder) for name in names)
+
+
+def read_drawings(parts: list[Path], characters: list[str]) -> Tensor:
+    """All drawings, uint8 [characters, 20, 1, 28, 28], ink 255 on 0, those of a character sorted by file name.
+
+    ``characters`` are names such as ``images_background/Greek/character01``. UserError unless the parts have exactly
+    these characters with 20 drawings each, or if a file is damaged.
+    """
+    drawings = {part: sorted(_list_drawings(part)) for part in parts}
+    _check_counts(Counter(name.rpartition("/")[0] for files in drawings.values() for name, _ in files), characters)
+    contents = (pair for part, files in drawings.items() for pair in _read_contents(part, files))
+    images = [_decode_drawing(name, content) for name, content in contents]
+    index = {name: i for i, name in enumerate(sorted(characters))}
+    by_name = torch.from_numpy(np.stack(images)).unflatten(0, (-1, DRAWINGS_PER_CLASS)).unsqueeze(2)
+    return by_name[[index[name] for name in characters]]
+
+
+def _list_drawings(part: Path) -> list[tuple[str, str]]:
+    """Every drawing's name, ``part/Alphabet/characterNN/file.png``, and its path on disk or its name in the zip."""
     if part.is_dir():
         return [("/".join(file.parts[-4:]), str(file)) for file in part.glob("*/character*/*.png")]
     pattern = re.compile(rf"(?:.*/)?({part.stem}/[^/]+/character\d+/[^/]+\.png)")
-    with _opened(part) as archive:
+    with open_zip(part, _MAX_ZIP_BYTES) as archive:
         matches = ((pattern.fullmatch(name), name) for name in archive.namelist())
         return [(match[1], name) for match, name in matches if match]
 
 
-def _contents(part: Path, files: list[tuple[str, str]]) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of every drawing listed."""
+def _read_contents(part: Path, files: list[tuple[str, str]]) -> Iterator[tuple[str, bytes]]:
+    """Name and content of the drawings that `_list_drawings` found."""
     if part.is_dir():
         yield from ((name, Path(file).read_bytes()) for name, file in files)
         return
-    with _opened(part) as archive:
+    with open_zip(part, _MAX_ZIP_BYTES) as archive:
         for name, member in files:
-            if archive.getinfo(member).file_size > LARGEST:
-                raise zipfile.BadZipFile(f"{member} has more than {LARGEST} bytes")
-            yield name, archive.read(member)
+            yield name, read_member(archive, member, _MAX_DRAWING_BYTES)
 
 
-@contextlib.contextmanager
-def _opened(part: Path) -> Iterator[zipfile.ZipFile]:
-    """A zip whose faults, whenever they show, are the user's to mend."""
-    try:
-        if part.stat().st_size > LARGEST_ZIP:  # a list of a million names alone takes seconds
-            raise zipfile.BadZipFile(f"it has more than {LARGEST_ZIP} bytes")
-        with zipfile.ZipFile(part) as archive:
-            yield archive
-    # RuntimeError: encrypted; NotImplementedError: an unknown compression; the rest: damaged or cut short
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
-        raise UserError(f"{part}: not a whole zip ({error}); copy or download it again") from error
-
-
-def _ink(name: str, content: bytes) -> np.ndarray:
-    """One drawing, uint8 [28, 28]: reduced by Lanczos as in the original MAML code, and black made 255."""
+def _decode_drawing(name: str, content: bytes) -> np.ndarray:
+    """One drawing, uint8 [28, 28]: resized with the Lanczos filter as in the original MAML code, and inverted."""
     try:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-            if image.size != PIXELS:
+            if image.size != _ORIGINAL_SIZE:
                 raise ValueError(f"{image.width}x{image.height} pixels; Omniglot has 105x105")
-            # Of a 1-bit image Pillow would take the nearest pixel; as "L" it averages.
-            small = image.convert("L").resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+            # Pillow resizes a 1-bit image with the nearest neighbour, ignoring the filter; as "L" it averages.
+            small = image.convert("L").resize((CHARACTER_SIZE, CHARACTER_SIZE), Image.Resampling.LANCZOS)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{name}: not one of Omniglot's drawings ({error}); copy or download it again") from error
     return 255 - np.asarray(small)
 
 
-def _check(counts: Counter[str], characters: list[str]) -> None:
-    """Raise UserError unless every character, and no other, has its 20 drawings."""
-    wanted = dict.fromkeys(characters, DRAWINGS)
-    wrong = [name for name in sorted({*counts, *wanted}) if counts[name] != wanted.get(name, 0)]
+def _check_counts(counts: Counter[str], characters: list[str]) -> None:
+    """Raise UserError unless every one of the characters, and no other, has its 20 drawings."""
+    expected = dict.fromkeys(characters, DRAWINGS_PER_CLASS)
+    wrong = [name for name in sorted({*counts, *expected}) if counts[name] != expected.get(name, 0)]
     if wrong:
-        shown = ", ".join(f"{name} has {counts[name]} drawings" for name in wrong[:3])
+        first = ", ".join(f"{name} has {counts[name]} drawings" for name in wrong[:3])
         more = f" and {len(wrong) - 3} more characters differ" if len(wrong) > 3 else ""
         raise UserError(
-            f"Omniglot: {shown}{more}; it has {len(characters)} characters of {DRAWINGS} drawings each. "
+            f"Omniglot: {first}{more}; it has {len(characters)} characters of {DRAWINGS_PER_CLASS} drawings each. "
             f"Copy or download it again"
         )

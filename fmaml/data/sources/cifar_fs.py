@@ -8,20 +8,28 @@ import torch
 
 from ...ranges import Count, Ways
 from ..episodes import episodes
-from ..files.download import download as fetch
-from ..files.find import CURE, cache_folder, find, missing
-from ..images import cifar100_files, image_store, listing
+from ..files.find import DataFiles, Download, find_or_download
+from ..images.cifar100_files import (
+    CIFAR100_ARCHIVE,
+    CIFAR100_MD5,
+    CIFAR100_URL,
+    find_cifar100,
+    is_unpacked_cifar100,
+    read_cifar100,
+)
 from ..images.decode import Form
-from ..images.image_store import Album
-from ..published import HUNDRED, class_names, sample_in_words
+from ..images.image_store import ImageStore, store_from_listing, store_splits
+from ..images.listing import list_classes, list_split_folders, order_classes, split_paths
+from ..published import HUNDRED_CLASSES, class_names, describe_sample
 from ..source import Source
 
-FOLDERS = ("cifar-fs", "cifar_fs", "cifar-100", "cifar100")
-EXPECTED = (
-    "data/ with a folder of images a class, or the folders train/, val/ and test/ with a folder a class, or "
-    "cifar-100-python.tar.gz or the folder unpacked from it"
+_FILES = DataFiles(
+    name="CIFAR-FS",
+    folders=("cifar-fs", "cifar_fs", "cifar-100", "cifar100"),
+    expected="data/ with a folder of images a class, or the folders train/, val/ and test/ with a folder a class, or "
+    "cifar-100-python.tar.gz or the folder unpacked from it",
+    downloads=(Download(CIFAR100_URL, f"cifar-100/{CIFAR100_ARCHIVE}", CIFAR100_MD5[CIFAR100_ARCHIVE]),),
 )
-FORM = Form(32, 3, crop=False)
 
 
 def cifar_fs(
@@ -36,48 +44,37 @@ def cifar_fs(
 ) -> Source:
     """Small photographs of 100 classes, split 64 / 16 / 20 as by Bertinetto et al., 32x32, three channels from 0 to 1.
 
-    ``root`` is the folder with the files; without it they are looked for, and CIFAR-100 downloaded if ``download``.
-    A range, such as ``ways: [3, 8]``, makes tasks of different sizes.
+    Returns a source of N-way K-shot tasks: support x float32 [tasks, ways * shots, 3, 32, 32] and y int64 [tasks,
+    ways * shots], the query set the same with ``queries``, which is per class. A range, such as ``ways: [3, 8]``, makes
+    tasks of different sizes.
+
+    ``root`` is the folder with the files; without it they are looked for, and CIFAR-100 is downloaded if ``download``.
+    Images go to ``device``. Tasks are a function of ``seed``. Raises UserError if the files are absent, damaged or not
+    CIFAR-FS, or a class is too small for the tasks.
+
+    Bertinetto, Henriques, Torr and Vedaldi, "Meta-learning with differentiable closed-form solvers", ICLR 2019; the
+    images are of Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
     """
-    names = {split: class_names("cifar_fs", split) for split in HUNDRED}
-    place = locate(root, download)
-    whole = place.is_file() or cifar100_files.unpacked(place)
-    images = cifar100_files.read(place, names) if whole else from_folders(place, names)
-    whose = f"Bertinetto et al.'s 64/16/20{sample_in_words(images.count.tolist())}"
-    about = {"data": "cifar_fs", "files": [str(place)], "split": whose}
-    return episodes(
-        image_store.cut(images, names, device),
-        seed=seed,
-        ways=ways,
-        shots=shots,
-        queries=queries,
-        about=about,
-        names=names,
-    )
+    names = {split: class_names("cifar_fs", split) for split in HUNDRED_CLASSES}
+    path = find_or_download(_find_images, root, _FILES, allow_download=download)
+    is_cifar100 = path.is_file() or is_unpacked_cifar100(path)
+    store = read_cifar100(path, names) if is_cifar100 else _read_image_files(path, names)
+    splits = store_splits(store, names, device)
+    split_name = f"Bertinetto et al.'s 64/16/20{describe_sample(store.counts.tolist())}"
+    about = {"data": "cifar_fs", "files": [str(path)], "split": split_name}
+    return episodes(splits, seed=seed, ways=ways, shots=shots, queries=queries, about=about, names=names)
 
 
-def locate(root: str | None, download: bool) -> Path:
-    """The folder of images, or CIFAR-100's archive or folder; downloaded if need be and allowed."""
-    found = find(there, root, FOLDERS)
-    if found is None and root is None and download:
-        path = cache_folder() / "cifar-100" / cifar100_files.ARCHIVE
-        fetch(cifar100_files.URL, path, cifar100_files.MD5[cifar100_files.ARCHIVE], cure=CURE)
-        found = path
-    if found is None:
-        raise missing("CIFAR-FS", EXPECTED, root, FOLDERS)
-    return found
+def _find_images(folder: Path) -> Path | None:
+    """The folder itself if it has images by class, or else CIFAR-100 in it."""
+    return folder if (folder / "data").is_dir() or split_paths(folder) else find_cifar100(folder)
 
 
-def there(folder: Path) -> Path | None:
-    """What of CIFAR-FS the folder has: itself for images by class, else CIFAR-100."""
-    return folder if (folder / "data").is_dir() or listing.split_paths(folder) else cifar100_files.there(folder)
-
-
-def from_folders(place: Path, names: dict[str, list[str]]) -> Album:
-    """``data/<class>/*``, or else a folder a split."""
-    parts = None if (place / "data").is_dir() else listing.split_paths(place)
-    if parts is None:
-        found = listing.from_lists(names, place / "data")
+def _read_image_files(folder: Path, names: dict[str, list[str]]) -> ImageStore:
+    """The images of ``data/<class>/*``, or else of a folder for each split."""
+    folders = None if (folder / "data").is_dir() else split_paths(folder)
+    if folders is None:
+        listing = list_classes(names, folder / "data")
     else:
-        found = listing.in_order(listing.from_split_folders(parts), names, "CIFAR-FS", place)
-    return image_store.from_files("cifar-fs", found, FORM, strict=True)
+        listing = order_classes(list_split_folders(folders), names, _FILES.name, folder)
+    return store_from_listing("cifar-fs", listing, Form(32, 3, crop=False), strict=True)

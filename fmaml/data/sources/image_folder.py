@@ -1,4 +1,4 @@
-"""Your own images: a folder a class, split by you or, once and for all, at random."""
+"""Your own images: a folder for each class, split by you, or at random once and for all."""
 
 import json
 import random
@@ -14,9 +14,17 @@ from ...ranges import Count, Natural, Unit, Ways
 from ..episodes import episodes
 from ..files.cache import fingerprint
 from ..files.find import cache_folder
-from ..images import image_store, listing
 from ..images.decode import Form
-from ..images.listing import Classes, Listing
+from ..images.image_store import store_from_listing, store_splits
+from ..images.listing import (
+    SPLIT_ALIASES,
+    Classes,
+    Listing,
+    list_class_folders,
+    list_classes,
+    list_split_folders,
+    split_paths,
+)
 from ..source import Source
 
 
@@ -36,77 +44,78 @@ def folder(
 ) -> Source:
     """Your own images: root/train/CLASS/*, root/val/.., root/test/.., or root/CLASS/*, which is split at random.
 
-    Of every image the middle square is brought to ``size`` x ``size``, with 1 channel (grey) or 3, from 0 to 1.
-    Without folders train, val and test, the classes are split by ``fractions`` and ``split_seed``, and the split is
-    written into the cache folder, so that it stays. Unreadable images are named and left out, or an error if
-    ``strict``. A range, such as ``ways: [3, 8]``, makes tasks of different sizes.
+    Returns a source of N-way K-shot tasks: support x float32 [tasks, ways * shots, channels, size, size] in [0, 1] and
+    y int64 [tasks, ways * shots], the query set the same with ``queries``, which is per class. A range, such as
+    ``ways: [3, 8]``, makes tasks of different sizes. Images are cropped to their central square and resized to ``size``
+    pixels, with 1 channel (grey) or 3 (RGB), and go to ``device``. Tasks are a function of ``seed``.
+
+    Without folders train, val and test, the classes are split by ``fractions`` (train, val, test) and ``split_seed``;
+    the split is stored in the user's cache folder and used from then on. Unreadable images are named and left out, or
+    an error if ``strict``. Raises UserError if the folder is not laid out like that or a class is too small.
     """
-    place = Path(root).expanduser().resolve()
-    found, whose = listed(place, root, fractions, split_seed)
-    images = image_store.from_files("folder", found, Form(size, channels, crop=True), strict=strict)
-    names = {split: list(classes) for split, classes in found.items()}
-    total = sum(len(files) for classes in found.values() for files in classes.values())
-    left_out = total - int(images.count.sum())
-    about = {"data": "folder", "files": [str(place)], "split": whose, "unreadable": left_out}
-    return episodes(
-        image_store.cut(images, names, device),
-        seed=seed,
-        ways=ways,
-        shots=shots,
-        queries=queries,
-        about=about,
-        names=names,
-    )
+    path = Path(root).expanduser().resolve()
+    listing, split_name = _list_images(path, root, fractions, split_seed)
+    store = store_from_listing("folder", listing, Form(size, channels, crop=True), strict=strict)
+    names = {split: list(classes) for split, classes in listing.items()}
+    splits = store_splits(store, names, device)
+    files = sum(len(files) for classes in listing.values() for files in classes.values())
+    unreadable = files - int(store.counts.sum())
+    about = {"data": "folder", "files": [str(path)], "split": split_name, "unreadable": unreadable}
+    return episodes(splits, seed=seed, ways=ways, shots=shots, queries=queries, about=about, names=names)
 
 
-def listed(place: Path, root: str, fractions: tuple[float, ...], split_seed: int) -> tuple[Listing, str]:
-    """The files by split and class, and whose split it is."""
-    if not place.is_dir():
+def _list_images(path: Path, root: str, fractions: tuple[float, ...], split_seed: int) -> tuple[Listing, str]:
+    """The files by split and class, and the name of the split."""
+    if not path.is_dir():
         raise UserError(f"data.root = {root}: no such folder; name the one that has a folder of images for each class")
-    parts = listing.split_paths(place)
-    if parts:
-        return listing.from_split_folders(parts), "folders train, val and test"
-    half = [name for names in listing.SPLITS.values() for name in names if (place / name).is_dir()]
-    if half:
+    folders = split_paths(path)
+    if folders:
+        return list_split_folders(folders), "folders train, val and test"
+    present = [alias for aliases in SPLIT_ALIASES.values() for alias in aliases if (path / alias).is_dir()]
+    if present:
         raise UserError(
-            f"{place}: has {' and '.join(half)}, and a split needs all of train, val and test; add what is missing, or "
-            f"put the classes themselves there to have them split"
+            f"{path}: has {' and '.join(present)}, and a split needs all of train, val and test; add what is missing, "
+            f"or put the classes themselves there to have them split"
         )
-    classes = listing.from_classes(place)
-    split, path = fixed_split(place, classes, fractions, split_seed)
-    return listing.from_lists(split, place), f"random split {path.stem}"
+    classes = list_class_folders(path)
+    split, split_file = _stored_split(path, classes, fractions, split_seed)
+    return list_classes(split, path), f"random split {split_file.stem}"
 
 
-def fixed_split(
-    place: Path, classes: Classes, fractions: tuple[float, ...], split_seed: int
+def _stored_split(
+    folder: Path, classes: Classes, fractions: tuple[float, ...], split_seed: int
 ) -> tuple[dict[str, list[str]], Path]:
-    """The split in the user's cache folder, made and written if there is none. The folder of images is only read.
+    """The random split and its file in the user's cache folder, where it is written when it is first drawn.
 
-    UserError if the classes are no longer those that were split: a new one could only be put into some split by
-    moving others, and what was trained on would then be tested on.
+    UserError if the classes are no longer those that were split: a new split would move classes between its parts, and
+    models would then be tested on classes that they were trained on.
     """
-    key = fingerprint(str(place), list(fractions), split_seed)
-    path = cache_folder() / "splits" / f"{place.name}-{key}.json"
+    key = fingerprint(str(folder), list(fractions), split_seed)
+    path = cache_folder() / "splits" / f"{folder.name}-{key}.json"
     if not path.exists():
-        return write_split(path, place, random_split(sorted(classes), fractions, split_seed)), path
+        split = random_split(sorted(classes), fractions, split_seed)
+        _write_split(path, folder, split)
+        return split, path
     try:
-        split = json.loads(path.read_text(encoding="utf-8"))["classes"]
-        split = {name: [str(cls) for cls in split[name]] for name in listing.SPLITS}
+        content = json.loads(path.read_text(encoding="utf-8"))["classes"]
+        split = {name: [str(cls) for cls in content[name]] for name in SPLIT_ALIASES}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a split that can be read ({error}); remove it to have a new one made") from error
-    then = {cls for part in split.values() for cls in part}
-    changed = sorted(then ^ classes.keys())
+    changed = sorted({cls for part in split.values() for cls in part} ^ classes.keys())
     if changed:
         raise UserError(
-            f"{place}: class {', '.join(changed[:3])} came or went since the split in {path} was made; a split is "
-            f"fixed: put the folders back, or remove that file to have a new split made, and train anew"
+            f"{folder}: class {', '.join(changed[:3])} was added or removed since the split in {path} was made; a "
+            f"split is fixed: put the folders back, or remove that file to have a new split made, and train anew"
         )
     return split, path
 
 
 def random_split(names: list[str], fractions: tuple[float, ...], split_seed: int) -> dict[str, list[str]]:
-    """The names dealt to train, val and test; each gets a class at least."""
-    if len(names) < len(listing.SPLITS):
+    """The class names in random order divided into train, val and test by ``fractions``; at least one class each.
+
+    UserError for fewer than three names.
+    """
+    if len(names) < len(SPLIT_ALIASES):
         raise UserError(f"{len(names)} classes cannot be split into train, val and test; give 3 or more")
     shuffled = random.Random(split_seed).sample(names, len(names))
     test, val = (max(1, round(part * len(names))) for part in (fractions[2], fractions[1]))
@@ -116,12 +125,11 @@ def random_split(names: list[str], fractions: tuple[float, ...], split_seed: int
     return {split: sorted(part) for split, part in parts.items()}
 
 
-def write_split(path: Path, place: Path, split: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Keep the split for all later runs; without a folder that can be written it is the same as long as classes are."""
-    text = json.dumps({"root": str(place), "classes": split}, indent=1, ensure_ascii=False)
+def _write_split(path: Path, folder: Path, split: dict[str, list[str]]) -> None:
+    """Store the split for later runs. If that fails, a line on stderr says so; the same split is then drawn again."""
+    text = json.dumps({"root": str(folder), "classes": split}, indent=1, ensure_ascii=False)
     try:
         write_durably(path, text.encode("utf-8"))
-        print(f"fmaml: the classes of {place} were split at random; the split is kept as {path}", file=sys.stderr)
+        print(f"fmaml: the classes of {folder} were split at random; the split is stored in {path}", file=sys.stderr)
     except OSError as error:
-        print(f"fmaml: cannot keep the split as {path} ({error}); it is drawn again next time", file=sys.stderr)
-    return split
+        print(f"fmaml: cannot write the split {path} ({error}); it is drawn again next time", file=sys.stderr)

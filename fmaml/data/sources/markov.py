@@ -1,4 +1,4 @@
-"""Built-in random languages that need no file: each a Markov chain of its own, with what can be known of it."""
+"""Built-in random languages that need no file: Markov chains, whose entropy and best predictor can be computed."""
 
 from pathlib import Path
 
@@ -10,10 +10,10 @@ from ...ranges import Count, OneOrTwo, Rate, Ways
 from ...types import Params, Task
 from ..rng import fold, task_keys
 from ..source import Source
-from ..text.generate import BITS, next_symbols, write_samples
-from ..text.markov_math import bayes_bits, entropy_rate, passages, transitions
+from ..text.generate import BITS_PER_SYMBOL, next_symbols, write_samples
+from ..text.markov_math import bayes_bits, draw_passages, entropy_rate, transition_tables
 
-TABLE, SUPPORT, QUERY = range(3)  # which random numbers of a task: never renumbered
+_TABLE, _SUPPORT, _QUERY = range(3)  # counters of a task's random numbers. Never renumber: it changes the tasks
 
 
 def markov(
@@ -29,28 +29,34 @@ def markov(
 ) -> Source:
     """Built-in random languages: Markov chains with Dirichlet rows, whose entropy and best predictor are known.
 
-    A passage has ``length`` symbols to read and the symbol after each of them to predict. A small ``concentration``
-    makes a language of few, sure successions; a large one makes noise.
+    Returns a source of tasks: support x and y int64 [tasks, shots, length], query x and y int64 [tasks, queries,
+    length]. x is a passage of ``length`` symbols from 0 to ``symbols`` - 1, y the symbol after each of them. A task is
+    a language: a Markov chain in which the next symbol depends on the last ``order``. With a small ``concentration``
+    few symbols follow each context, with high probability; with a large one the next symbol is nearly uniform.
+
+    Tensors are on ``device``. Tasks are a function of ``seed``. ``references`` of the source are the entropy rate of
+    each task's language and the loss of the best possible predictor, both in bits per symbol.
     """
 
-    def language(split: str, step: int, tasks: range) -> tuple[Tensor, Tensor]:
+    def draw_languages(split: str, step: int, tasks: range) -> tuple[Tensor, Tensor]:
         keys = task_keys(seed, split, step, tasks, device)
-        return keys, transitions(fold(keys, TABLE), symbols**order, symbols, concentration)
+        return keys, transition_tables(fold(keys, _TABLE), symbols**order, symbols, concentration)
 
     def sample(split: str, step: int, tasks: range) -> Task:
-        keys, table = language(split, step, tasks)
-        support = passages(fold(keys, SUPPORT), table, order, shots, length + 1)
-        return Task(next_symbols(support), next_symbols(passages(fold(keys, QUERY), table, order, queries, length + 1)))
+        keys, table = draw_languages(split, step, tasks)
+        support = draw_passages(fold(keys, _SUPPORT), table, order, shots, length + 1)
+        query = draw_passages(fold(keys, _QUERY), table, order, queries, length + 1)
+        return Task(next_symbols(support), next_symbols(query))
 
     def references(split: str, step: int, tasks: range) -> dict[str, Tensor]:
-        _, table = language(split, step, tasks)
+        _, table = draw_languages(split, step, tasks)
         task = sample(split, step, tasks)
         support, query = (torch.cat([batch.x[..., :1], batch.y], -1) for batch in task)
         best = bayes_bits(support, query, symbols, order, concentration)
         return {"best possible (Bayes)": best, "entropy rate": entropy_rate(table, order)}
 
     def show(folder: Path, tasks: list[Task], phis: list[list[Params]], apply: Apply) -> None:
-        write_samples(folder / "samples.txt", tasks, phis, apply, lambda written: "".join(map(letter, written)))
+        write_samples(folder / "samples.txt", tasks, phis, apply, lambda symbols: "".join(map(_letter, symbols)))
 
     about = {
         "data": "markov",
@@ -64,9 +70,12 @@ def markov(
         "queries": queries,
         "length": length,
     }
-    return Source(sample, (length,), symbols, about, show, metric=BITS, settings=(transductive,), references=references)
+    settings = (transductive,)
+    return Source(
+        sample, (length,), symbols, about, show, metric=BITS_PER_SYMBOL, settings=settings, references=references
+    )
 
 
-def letter(symbol: int) -> str:
-    """a to z, then whatever follows z among the characters that print."""
+def _letter(symbol: int) -> str:
+    """A printable character for a symbol: a to z, then the letters from U+011A on."""
     return chr(ord("a") + symbol) if symbol < 26 else chr(0x100 + symbol)

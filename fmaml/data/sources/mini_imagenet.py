@@ -10,22 +10,22 @@ import torch
 from ...errors import UserError
 from ...ranges import Count, Ways
 from ..episodes import episodes
-from ..files.find import find, missing
+from ..files.cache import file_stamp
+from ..files.find import DataFiles, find_or_download
 from ..files.pickles import read_pickle
-from ..images import image_store, listing
 from ..images.decode import Form
-from ..images.image_store import Album
-from ..published import HUNDRED, class_names, sample_in_words
+from ..images.image_store import ImageStore, cached_store, store_from_listing, store_splits
+from ..images.listing import list_split_folders, list_tables, order_classes, split_paths
+from ..published import HUNDRED_CLASSES, class_names, describe_sample
 from ..source import Source
 
-NAME = "mini-ImageNet"
-FOLDERS = ("mini-imagenet", "mini_imagenet", "miniimagenet", "miniImageNet")
-EXPECTED = (
-    "images/ with train.csv, val.csv and test.csv, or the folders train/, val/ and test/ with a folder a class, or "
-    "mini-imagenet-cache-train.pkl, -val.pkl and -test.pkl"
+_FILES = DataFiles(
+    name="mini-ImageNet",
+    folders=("mini-imagenet", "mini_imagenet", "miniimagenet", "miniImageNet"),
+    expected="images/ with train.csv, val.csv and test.csv, or the folders train/, val/ and test/ with a folder a "
+    "class, or mini-imagenet-cache-train.pkl, -val.pkl and -test.pkl",
 )
-SIZE = 84
-FORM = Form(SIZE, 3, crop=False)  # squeezed, as in the original MAML code
+_SIZE = 84  # pixels
 
 
 def mini_imagenet(
@@ -39,81 +39,85 @@ def mini_imagenet(
 ) -> Source:
     """Photographs of 100 classes, split 64 / 16 / 20 as by Ravi and Larochelle, 84x84, three channels from 0 to 1.
 
-    ``root`` is the folder with the files; without it they are looked for. A range, such as ``ways: [3, 8]``, makes
+    Returns a source of N-way K-shot tasks: support x float32 [tasks, ways * shots, 3, 84, 84] and y int64 [tasks,
+    ways * shots], the query set the same with ``queries``, which is per class. A range, such as ``ways: [3, 8]``, makes
     tasks of different sizes.
+
+    ``root`` is the folder with the files; without it they are looked for. Images go to ``device``. Tasks are a function
+    of ``seed``. Raises UserError if the files are absent, damaged or not mini-ImageNet, or a class is too small for the
+    tasks.
+
+    Vinyals et al., "Matching networks for one shot learning", NeurIPS 2016; Ravi and Larochelle, "Optimization as a
+    model for few-shot learning", ICLR 2017.
     """
-    place = find(there, root, FOLDERS)
-    if place is None:
-        raise missing(NAME, EXPECTED, root, FOLDERS)
-    names = {split: class_names("mini_imagenet", split) for split in HUNDRED}
-    images = from_pickles(place, names) or from_files(place, names)
-    whose = f"Ravi and Larochelle's 64/16/20{sample_in_words(images.count.tolist())}"
-    about = {"data": "mini_imagenet", "files": [str(place)], "split": whose}
-    return episodes(
-        image_store.cut(images, names, device),
-        seed=seed,
-        ways=ways,
-        shots=shots,
-        queries=queries,
-        about=about,
-        names=names,
-    )
+    folder = find_or_download(_find_images, root, _FILES)
+    names = {split: class_names("mini_imagenet", split) for split in HUNDRED_CLASSES}
+    store = _read_pickles(folder, names) or _read_image_files(folder, names)
+    splits = store_splits(store, names, device)
+    split_name = f"Ravi and Larochelle's 64/16/20{describe_sample(store.counts.tolist())}"
+    about = {"data": "mini_imagenet", "files": [str(folder)], "split": split_name}
+    return episodes(splits, seed=seed, ways=ways, shots=shots, queries=queries, about=about, names=names)
 
 
-def there(folder: Path) -> Path | None:
-    """The folder, if it has mini-ImageNet in one of its forms."""
-    tables = listing.split_paths(folder, "{}.csv") and (folder / "images").is_dir()
-    return folder if tables or pickles(folder) or listing.split_paths(folder) else None
+def _find_images(folder: Path) -> Path | None:
+    """The folder itself if it has mini-ImageNet in one of the layouts."""
+    return folder if _image_tables(folder) or _pickle_paths(folder) or split_paths(folder) else None
 
 
-def pickles(folder: Path) -> dict[str, Path] | None:
-    return listing.split_paths(folder, "mini-imagenet-cache-{}.pkl")
+def _image_tables(folder: Path) -> dict[str, Path] | None:
+    """The CSV file of each split; None unless all three and ``images/`` are there."""
+    return split_paths(folder, "{}.csv") if (folder / "images").is_dir() else None
 
 
-def from_files(place: Path, names: dict[str, list[str]]) -> Album:
-    """Tables beside ``images/``, or else a folder a split."""
-    tables = listing.split_paths(place, "{}.csv")
-    if tables and (place / "images").is_dir():
-        found = listing.from_tables(tables, place / "images")
+def _pickle_paths(folder: Path) -> dict[str, Path] | None:
+    """The pickle of each split; None unless all three are there."""
+    return split_paths(folder, "mini-imagenet-cache-{}.pkl")
+
+
+def _read_image_files(folder: Path, names: dict[str, list[str]]) -> ImageStore:
+    """The images that tables list, or else those of a folder for each split."""
+    tables, folders = _image_tables(folder), split_paths(folder)
+    if tables:
+        listing = list_tables(tables, folder / "images")
     else:
-        parts = listing.split_paths(place)
-        assert parts is not None  # or `there` would not have taken it
-        found = listing.from_split_folders(parts)
-    return image_store.from_files("mini-imagenet", listing.in_order(found, names, NAME, place), FORM, strict=True)
+        assert folders is not None  # otherwise `_find_images` would not have accepted the folder
+        listing = list_split_folders(folders)
+    listing = order_classes(listing, names, _FILES.name, folder)
+    form = Form(_SIZE, 3, crop=False)  # squeezed into a square, as in the original MAML code
+    return store_from_listing("mini-imagenet", listing, form, strict=True)
 
 
-def from_pickles(place: Path, names: dict[str, list[str]]) -> Album | None:
-    """The three pickles that are passed around, if they are all there."""
-    parts = pickles(place)
-    if parts is None:
+def _read_pickles(folder: Path, names: dict[str, list[str]]) -> ImageStore | None:
+    """The images of the three pickles in wide circulation, cached; None unless all three are there."""
+    paths = _pickle_paths(folder)
+    if paths is None:
         return None
-    facts = [image_store.state(str(path)) for path in parts.values()]
-    return image_store.kept("mini-imagenet", facts, lambda: unpickled(parts, names))
+    facts = [file_stamp(str(path)) for path in paths.values()]
+    return cached_store("mini-imagenet", facts, lambda: _unpickle(paths, names))
 
 
-def unpickled(parts: dict[str, Path], names: dict[str, list[str]]) -> Album:
-    """Dicts of ``image_data``, uint8 [n, 84, 84, 3], and ``class_dict``, class -> numbers of its images."""
-    room = sum(path.stat().st_size for path in parts.values()) // (3 * SIZE * SIZE)  # images at most
-    images, count = torch.empty(room, 3, SIZE, SIZE, dtype=torch.uint8), []
-    for split, path in parts.items():
-        pixels, classes = checked(path, read_pickle(path))
-        listing.in_order({split: classes}, {split: names[split]}, NAME, path)
+def _unpickle(paths: dict[str, Path], names: dict[str, list[str]]) -> ImageStore:
+    capacity = sum(path.stat().st_size for path in paths.values()) // (3 * _SIZE * _SIZE)  # images at most
+    images, counts = torch.empty(capacity, 3, _SIZE, _SIZE, dtype=torch.uint8), []
+    for split, path in paths.items():
+        pixels, classes = _check_pickle(path, read_pickle(path))
+        order_classes({split: classes}, {split: names[split]}, _FILES.name, path)
         for name in names[split]:
-            first = sum(count)
-            count.append(len(classes[name]))
-            images[first : first + count[-1]] = torch.from_numpy(pixels[classes[name]].transpose(0, 3, 1, 2))
-    return Album(images[: sum(count)], torch.tensor(count))
+            first = sum(counts)
+            counts.append(len(classes[name]))
+            images[first : first + counts[-1]] = torch.from_numpy(pixels[classes[name]].transpose(0, 3, 1, 2))
+    return ImageStore(images[: sum(counts)], torch.tensor(counts))
 
 
-def checked(path: Path, found: object) -> tuple[np.ndarray, dict]:
-    """``image_data`` and ``class_dict``; UserError unless they are there and fit each other."""
-    match found:
+def _check_pickle(path: Path, content: object) -> tuple[np.ndarray, dict]:
+    """``image_data``, uint8 [n, 84, 84, 3], and ``class_dict``, class -> its row numbers. UserError unless valid."""
+    match content:
         case {
             "image_data": np.ndarray(shape=(_, 84, 84, 3), dtype=np.uint8) as pixels,
             "class_dict": dict() as classes,
         }:
-            numbers = classes.values()
-            if all(within(rows, len(pixels)) for rows in numbers) and sum(map(len, numbers)) <= len(pixels):
+            rows = classes.values()
+            if all(_are_row_numbers(part, len(pixels)) for part in rows) and sum(map(len, rows)) <= len(pixels):
                 return pixels, classes
     raise UserError(
         f"{path}: not a cache of mini-ImageNet; it must be a dict of image_data, uint8 [n, 84, 84, 3], and class_dict, "
@@ -121,11 +125,11 @@ def checked(path: Path, found: object) -> tuple[np.ndarray, dict]:
     )
 
 
-def within(rows: object, total: int) -> bool:
-    """Whether these are row numbers, one or more."""
+def _are_row_numbers(value: object, rows: int) -> bool:
+    """Whether the value is a non-empty sequence of integers from 0 to ``rows`` - 1."""
     try:
-        numbers = np.asarray(rows)
+        numbers = np.asarray(value)
     except ValueError:
         return False
-    whole = numbers.ndim == 1 and numbers.dtype.kind in "iu" and len(numbers) > 0
-    return whole and numbers.min() >= 0 and numbers.max() < total
+    is_integers = numbers.ndim == 1 and numbers.dtype.kind in "iu" and len(numbers) > 0
+    return bool(is_integers and numbers.min() >= 0 and numbers.max() < rows)

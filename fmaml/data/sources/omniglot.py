@@ -6,23 +6,19 @@ from typing import Literal
 import torch
 
 from ...ranges import Count, Ways
-from ..episodes import cut, episodes
+from ..episodes import consecutive_splits, episodes
 from ..files.cache import cached, fingerprint
-from ..files.download import download as fetch
-from ..files.find import CURE, cache_folder, find, missing
-from ..images import omniglot_files
-from ..published import CLASSES, SIZE, class_names
+from ..files.find import DataFiles, Download, cache_folder, find_or_download
+from ..images.omniglot_files import OMNIGLOT_PARTS, find_omniglot, read_drawings, stamp_parts
+from ..published import CHARACTER_SIZE, OMNIGLOT_CLASSES, class_names
 from ..source import Source
 
-URL = "https://github.com/brendenlake/omniglot/raw/master/python/"
-MD5 = {
+_URL = "https://github.com/brendenlake/omniglot/raw/master/python/"
+_MD5 = {
     "images_background": "68d2efa1b9178cc56df9314c21c6e718",
     "images_evaluation": "6b91aef0f799c5bb55b94e3f2daec811",
 }
-FOLDERS = ("omniglot", "omniglot-py")  # the second is torchvision's
-EXPECTED = "images_background and images_evaluation, each a .zip or a folder of Alphabet/characterNN/*.png"
-VERSION = 1  # of what is cached: raise it when the same files would give other tensors
-SPLIT = "the original MAML code's 1,100/100/423"
+_CACHE_VERSION = 1  # increase it when the same files would give other tensors
 
 
 def omniglot(
@@ -37,36 +33,40 @@ def omniglot(
     download: bool = True,
     rotate: tuple[Literal["train", "val", "test"], ...] = ("train",),
 ) -> Source:
-    """Handwritten characters of 50 alphabets, split 1,100 / 100 / 423 as in the original MAML code, 28x28,
-    ink 1.
+    """Handwritten characters of 50 alphabets, split 1,100 / 100 / 423 as in the original MAML code, 28x28, ink 1 on 0.
 
-    ``root`` is the folder with the files; without it they are looked for, and downloaded if ``download``.
-    ``train_ways`` classes are in each training task, by default ``ways``.
-    The characters of the splits named by ``rotate`` also count turned by 90, 180 and 270 degrees.
+    Returns a source of N-way K-shot tasks: support x float32 [tasks, ways * shots, 1, 28, 28] and y int64 [tasks,
+    ways * shots], the query set the same with ``queries``, which is per class. A range, such as ``ways: [3, 8]``, makes
+    tasks of different sizes. ``train_ways`` are the ways of training tasks, by default ``ways``. The characters of the
+    splits in ``rotate`` are also used rotated by 90, 180 and 270 degrees, each rotation a class of its own.
+
+    ``root`` is the folder with the files; without it they are looked for, and downloaded if ``download``. Images go to
+    ``device``. Tasks are a function of ``seed``. Raises UserError if the files are absent, damaged or not Omniglot, or
+    if there are too few classes or drawings for the tasks.
+
+    Lake, Salakhutdinov and Tenenbaum, "Human-level concept learning through probabilistic program induction", Science
+    2015.
     """
-    parts = locate(root, download)
-    names = {split: characters(split) for split in CLASSES}
-    everyone = [name for split in names.values() for name in split]
-    key = fingerprint(VERSION, SIZE, "lanczos", omniglot_files.state(parts), everyone)
-    images = cached(cache_folder() / f"omniglot-{key}.safetensors", lambda: omniglot_files.read(parts, everyone))
-    splits = cut(images.to(device), CLASSES, rotate)
-    about = {"data": "omniglot", "files": [str(part) for part in parts], "rotate": list(rotate), "split": SPLIT}
+    parts = _locate(root, download)
+    characters = [name for split in OMNIGLOT_CLASSES for name in class_names("omniglot", split)]
+    key = fingerprint(_CACHE_VERSION, CHARACTER_SIZE, "lanczos", stamp_parts(parts), characters)
+    images = cached(cache_folder() / f"omniglot-{key}.safetensors", lambda: read_drawings(parts, characters))
+    splits = consecutive_splits(images.to(device), OMNIGLOT_CLASSES, rotate)
+    about = {
+        "data": "omniglot",
+        "files": [str(part) for part in parts],
+        "rotate": list(rotate),
+        "split": "the original MAML code's 1,100/100/423",
+    }
     return episodes(splits, seed=seed, ways=ways, shots=shots, queries=queries, about=about, train_ways=train_ways)
 
 
-def characters(split: str) -> list[str]:
-    """The names of a split, such as ``images_background/Greek/character01``, from the file that fixes it."""
-    return class_names("omniglot", split)
-
-
-def locate(root: str | None, download: bool) -> list[Path]:
-    """Both parts, downloaded if need be and allowed. A root that was asked for is never passed over."""
-    found = find(omniglot_files.locate, root, FOLDERS)
-    if found is None and root is None and download:
-        for part in omniglot_files.PARTS:
-            path = cache_folder() / "omniglot" / f"{part}.zip"
-            fetch(URL + path.name, path, MD5[part], cure=CURE)
-        found = find(omniglot_files.locate, root, FOLDERS)
-    if found is None:
-        raise missing("Omniglot", EXPECTED, root, FOLDERS)
-    return found
+def _locate(root: str | None, download: bool) -> list[Path]:
+    """Both parts of Omniglot, each a zip or a folder; downloaded if needed and allowed."""
+    files = DataFiles(
+        name="Omniglot",
+        folders=("omniglot", "omniglot-py"),  # the second is torchvision's
+        expected="images_background and images_evaluation, each a .zip or a folder of Alphabet/characterNN/*.png",
+        downloads=tuple(Download(f"{_URL}{part}.zip", f"omniglot/{part}.zip", _MD5[part]) for part in OMNIGLOT_PARTS),
+    )
+    return find_or_download(find_omniglot, root, files, allow_download=download)

@@ -13,50 +13,55 @@ from ...types import Batch, Params, Task
 from ..rng import fold, task_keys, uniform
 from ..source import Metric, Source
 
-AMPLITUDE, PHASE, X = (0.1, 5.0), (0.0, math.pi), (-5.0, 5.0)
+_AMPLITUDE, _PHASE, _X = (0.1, 5.0), (0.0, math.pi), (-5.0, 5.0)  # ranges, uniform
 MSE = Metric("MSE", mse, ".3f", more_is_better=False)
 
 
 def sinusoid(*, seed: int, device: torch.device, shots: Count = 10, queries: Count = 10) -> Source:
     """Waves y = A sin(x - phi), A in [0.1, 5], phi in [0, pi], seen at ``shots`` points x in [-5, 5].
 
-    x and y are float32 [tasks, shots, 1], and [tasks, queries, 1] for the query set.
+    Returns a source of tasks: support x and y float32 [tasks, shots, 1], query x and y float32 [tasks, queries, 1], on
+    ``device``. Amplitude A, phase phi and x are uniform; tasks are a function of ``seed``. The metric is the mean
+    squared error.
+
+    Finn, Abbeel and Levine, "Model-agnostic meta-learning for fast adaptation of deep networks", ICML 2017, section
+    5.1.
     """
 
     def sample(split: str, step: int, tasks: range) -> Task:
         keys = task_keys(seed, split, step, tasks, device)
-        return waves(keys, shots, queries)
+        return _draw_waves(keys, shots, queries)
 
     about = {
         "data": "sinusoid",
         "task": f"{shots}-shot sinusoid regression",
         "protocol": f"{shots}-shot sinusoid regression, {queries} queries, fresh waves",
     }
-    return Source(sample, (1,), 1, about, show, mse, MSE, (transductive,))
+    return Source(sample, (1,), 1, about, _save_functions, mse, MSE, (transductive,))
 
 
-def waves(keys: Tensor, shots: int, queries: int) -> Task:
-    """One task a key; slot 0 gives its amplitude, 1 its phase, the others its points."""
-    u = uniform(fold(keys[:, None], torch.arange(2 + shots + queries, device=keys.device)))  # [tasks, slots]
+def _draw_waves(keys: Tensor, shots: int, queries: int) -> Task:
+    """One task per key; counter 0 gives its amplitude, 1 its phase, the others its points."""
+    u = uniform(fold(keys[:, None], torch.arange(2 + shots + queries, device=keys.device)))  # [tasks, counters]
     amplitude, phase, x = (
         low + (high - low) * part
-        for (low, high), part in zip((AMPLITUDE, PHASE, X), (u[:, :1], u[:, 1:2], u[:, 2:]), strict=True)
+        for (low, high), part in zip((_AMPLITUDE, _PHASE, _X), (u[:, :1], u[:, 1:2], u[:, 2:]), strict=True)
     )
     x, y = x[..., None].float(), (amplitude * torch.sin(x - phase))[..., None].float()  # [tasks, points, 1]
     return Task(Batch(x[:, :shots], y[:, :shots]), Batch(x[:, shots:], y[:, shots:]))
 
 
-def show(folder: Path, tasks: list[Task], phis: list[list[Params]], apply: Apply) -> None:
-    """functions.png: for each task the truth, the support points, the network before and after inner steps."""
-    from ..pictures import functions, save_figure  # only now: matplotlib takes half a second
+def _save_functions(folder: Path, tasks: list[Task], phis: list[list[Params]], apply: Apply) -> None:
+    """Write functions.png: for each task the truth, the support points, the network before and after inner steps."""
+    from ..pictures import regression_figure, save_figure  # imported here because matplotlib takes half a second
 
-    x = torch.linspace(*X, 201, device=tasks[0].query.x.device)[:, None]
-    truths = [wave_through(task.query)(x) for task in tasks]
-    save_figure(functions(tasks, phis, apply, x, truths), folder / "functions.png")
+    x = torch.linspace(*_X, 201, device=tasks[0].query.x.device)[:, None]
+    truths = [fit_wave(task.query)(x) for task in tasks]
+    save_figure(regression_figure(tasks, phis, apply, x, truths), folder / "functions.png")
 
 
-def wave_through(batch: Batch) -> Callable[[Tensor], Tensor]:
-    """The wave that the points lie on: A sin(x - phi) is a sin(x) + b cos(x), linear in a and b."""
+def fit_wave(batch: Batch) -> Callable[[Tensor], Tensor]:
+    """The wave through the points, by least squares: A sin(x - phi) is a sin(x) + b cos(x), linear in a and b."""
 
     def basis(x: Tensor) -> Tensor:
         return torch.cat([x.sin(), x.cos()], -1)  # [n, 2]

@@ -1,8 +1,6 @@
 """The Universal Declaration of Human Rights in 380 languages, collected by unicode.org, packed by NLTK (udhr2)."""
 
 import re
-import zipfile
-import zlib
 from pathlib import Path
 
 import torch
@@ -11,24 +9,19 @@ from ...errors import UserError
 from ...losses import Apply, transductive
 from ...ranges import Count
 from ...types import Params, Task
-from ..files.download import download as fetch
-from ..files.find import cache_folder, find, missing
+from ..files.find import DataFiles, Download, find_or_download
+from ..files.zips import open_zip, read_member, zip_or_folder
+from ..published import class_names
+from ..rng import SPLITS
 from ..source import Source
-from ..text.generate import BITS_A_BYTE, write_samples
-from ..text.passages import Texts, pack, sample_passages
+from ..text.generate import BITS_PER_BYTE, write_samples
+from ..text.passages import Texts, pack_texts, sample_passages
 
-URL = "https://raw.githubusercontent.com/nltk/nltk_data/gh-pages/packages/corpora/udhr2.zip"
-MD5 = "e604482d2dc8dd2580af7d97c1bf0a80"
-FOLDERS = ("udhr", "corpora", "nltk_data/corpora")  # the last two are NLTK's
-EXPECTED = f"udhr2.zip, from {URL}, or the folder udhr2 that it unpacks to"
-CURE = (
-    "name the folder that holds it by data.root=FOLDER or FMAML_DATA=FOLDER, "
-    "or take data.name=markov, which needs no file"
-)
-SPLITS = ("train", "val", "test")
-BYTES = 256  # symbols
-LARGEST = 200_000  # bytes of a text; the longest has 46 thousand
-LARGEST_ZIP = 10_000_000  # bytes; the published one has 1.7 million
+_URL = "https://raw.githubusercontent.com/nltk/nltk_data/gh-pages/packages/corpora/udhr2.zip"
+_MD5 = "e604482d2dc8dd2580af7d97c1bf0a80"
+_SYMBOLS = 256  # byte values
+_MAX_TEXT_BYTES = 200_000  # the longest text has 46 thousand
+_MAX_ZIP_BYTES = 10_000_000  # the published zip has 1.7 million
 
 
 def udhr(
@@ -43,12 +36,16 @@ def udhr(
 ) -> Source:
     """Languages of the world: passages of the Universal Declaration of Human Rights, byte by byte.
 
-    A task is a language, and each of its passages, ``length`` bytes to read and the byte after each of them to predict,
-    is from another article. Close relatives are all in one split. ``root`` is the folder with the files; without it
-    they are looked for, and downloaded if ``download``.
+    Returns a source of tasks: support x and y int64 [tasks, shots, length], query x and y int64 [tasks, queries,
+    length]. x is a passage of ``length`` bytes, y the byte after each of them. A task is a language, and each of its
+    passages is from another article. Close relatives are all in one split.
+
+    ``root`` is the folder with the files; without it they are looked for, and downloaded if ``download``. Texts go to
+    ``device``. Tasks are a function of ``seed``. Raises UserError if the files are absent or damaged, or a text has too
+    few articles for ``shots + queries`` passages of this length.
     """
-    path = locate(root, download)
-    splits = {split: read(path, split, shots + queries, length, device) for split in SPLITS}
+    path = locate_udhr(root, download)
+    splits = {split: _read_split(path, split, shots + queries, length, device) for split in SPLITS}
 
     def sample(split: str, step: int, tasks: range) -> Task:
         return sample_passages(splits[split], seed, split, step, tasks, shots=shots, queries=queries, length=length)
@@ -56,7 +53,7 @@ def udhr(
     def show(folder: Path, tasks: list[Task], phis: list[list[Params]], apply: Apply) -> None:
         write_samples(folder / "samples.txt", tasks, phis, apply, lambda text: bytes(text).decode(errors="replace"))
 
-    sizes = {split: len(languages(split)) for split in SPLITS}
+    sizes = {split: len(class_names("udhr", split)) for split in SPLITS}
     about = {
         "data": "udhr",
         "file": str(path),
@@ -69,37 +66,26 @@ def udhr(
         "languages": sizes,
     }
     return Source(
-        sample, (length,), BYTES, about, show, metric=BITS_A_BYTE, settings=(transductive,), data=dict(splits)
+        sample, (length,), _SYMBOLS, about, show, metric=BITS_PER_BYTE, settings=(transductive,), data=dict(splits)
     )
 
 
-def languages(split: str) -> list[str]:
-    """The names of a split's texts, such as ``por_BR``, from the file that fixes it."""
-    lines = (Path(__file__).parent.parent / "splits" / f"udhr_{split}.txt").read_text(encoding="utf-8").splitlines()
-    return [line for line in lines if not line.startswith("#")]
+def locate_udhr(root: str | None, download: bool) -> Path:
+    """The zip or the folder udhr2; downloaded if needed and allowed. UserError if it cannot be found."""
+    files = DataFiles(
+        name="Declaration of Human Rights",
+        folders=("udhr", "corpora", "nltk_data/corpora"),  # the last two are NLTK's
+        expected=f"udhr2.zip, from {_URL}, or the folder udhr2 that it unpacks to",
+        downloads=(Download(_URL, "udhr/udhr2.zip", _MD5),),
+        builtin="markov",
+    )
+    return find_or_download(lambda folder: zip_or_folder(folder, "udhr2"), root, files, allow_download=download)
 
 
-def locate(root: str | None, download: bool) -> Path:
-    """The zip or the folder, downloaded if need be and allowed. A root that was asked for is never passed over."""
-    found = find(_inside, root, FOLDERS)
-    if found is None and root is None and download:
-        fetch(URL, cache_folder() / "udhr" / "udhr2.zip", MD5, cure=CURE)
-        found = find(_inside, root, FOLDERS)
-    if found is None:
-        raise missing("Declaration of Human Rights", EXPECTED, root, FOLDERS, cure=CURE)
-    return found
-
-
-def _inside(folder: Path) -> Path | None:
-    """A zip goes before a folder: a zip cut short is noticed."""
-    zipped = folder / "udhr2.zip"
-    return zipped if zipped.is_file() else folder / "udhr2" if (folder / "udhr2").is_dir() else None
-
-
-def read(path: Path, split: str, passages: int, length: int, device: torch.device) -> Texts:
-    """A split's texts on the device. UserError for one that is missing, or too short for so many passages."""
-    names = languages(split)
-    texts = [articles(content, length + 1) for content in _contents(path, names)]
+def _read_split(path: Path, split: str, passages: int, length: int, device: torch.device) -> Texts:
+    """A split's texts on the device. UserError for one that is absent or has too few articles for ``passages``."""
+    names = class_names("udhr", split)
+    texts = [split_articles(content, length + 1) for content in read_udhr_files(path, names)]
     fewest = min(range(len(names)), key=lambda i: len(texts[i]))
     if len(texts[fewest]) < passages:
         raise UserError(
@@ -107,32 +93,27 @@ def read(path: Path, split: str, passages: int, length: int, device: torch.devic
             f"data.shots + data.queries = {passages} passages of a task are each from another one; give fewer, "
             f"or a smaller data.length"
         )
-    return pack(texts, device)
+    return pack_texts(texts, device)
 
 
-def _contents(path: Path, names: list[str]) -> list[bytes]:
+def read_udhr_files(path: Path, names: list[str]) -> list[bytes]:
+    """The texts of the named languages, such as ``por_BR``, from the zip or the folder. UserError if one is absent."""
     try:
         if path.is_dir():
             return [(path / f"{name}.txt").read_bytes() for name in names]
-        if path.stat().st_size > LARGEST_ZIP:
-            raise zipfile.BadZipFile(f"it has more than {LARGEST_ZIP} bytes")
-        with zipfile.ZipFile(path) as archive:
-            return [_member(archive, f"udhr2/{name}.txt") for name in names]
+        with open_zip(path, _MAX_ZIP_BYTES) as archive:
+            return [read_member(archive, f"udhr2/{name}.txt", _MAX_TEXT_BYTES) for name in names]
     except (KeyError, FileNotFoundError) as error:
-        raise UserError(f"{path}: a text is missing ({error}); copy or download it again: {URL}") from error
-    # RuntimeError: encrypted; NotImplementedError: an unknown compression; the rest: damaged or cut short
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read whole ({error}); copy or download it again: {URL}") from error
+        raise UserError(f"{path}: a text is missing ({error}); copy or download it again: {_URL}") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error}); copy or download it again: {_URL}") from error
 
 
-def _member(archive: zipfile.ZipFile, name: str) -> bytes:
-    if archive.getinfo(name).file_size > LARGEST:
-        raise zipfile.BadZipFile(f"{name} has more than {LARGEST} bytes")
-    return archive.read(name)
+def split_articles(content: bytes, least: int) -> list[bytes]:
+    """The parts of a text between blank lines, without indentation; parts shorter than ``least`` bytes are merged.
 
-
-def articles(content: bytes, least: int) -> list[bytes]:
-    """What stands between blank lines, without indentation; one shorter than ``least`` bytes is joined to the next."""
+    Each is joined to the next part, the last one to the previous part. Empty if the whole text is shorter.
+    """
     lines = b"\n".join(line.strip() for line in content.splitlines())
     joined: list[bytes] = []
     for part in re.split(rb"\n{2,}", lines.strip()):

@@ -1,7 +1,7 @@
-"""Random Markov chains and what is exactly known of them: passages, entropy rate, the best possible predictor.
+"""Random Markov chains: their transition tables, passages, entropy rate and best possible predictor.
 
-A chain over ``symbols`` symbols of some ``order`` is a table of probabilities [contexts, symbols], a row for each
-context: the last ``order`` symbols read as a number in base ``symbols``, the latest the last digit.
+A chain of some ``order`` over ``symbols`` symbols is a table of probabilities [contexts, symbols], a row per context.
+A context is the last ``order`` symbols read as a number in base ``symbols``, the latest symbol the last digit.
 """
 
 import math
@@ -11,50 +11,50 @@ from torch import Tensor
 
 from ..rng import fold, uniform
 
-PROPOSALS = 8  # of the rejection sampler, each accepted with probability 0.95 or more: all refused 4 times in 10^11
+_PROPOSALS = 8  # of the rejection sampler; each is accepted with probability >= 0.95, all fail with 4e-11
 
 
-def transitions(keys: Tensor, contexts: int, symbols: int, concentration: float) -> Tensor:
-    """Rows from the symmetric Dirichlet distribution, one table a key: float64 [tasks, contexts, symbols]."""
+def transition_tables(keys: Tensor, contexts: int, symbols: int, concentration: float) -> Tensor:
+    """A table per key, float64 [tasks, contexts, symbols], its rows from the symmetric Dirichlet distribution."""
     slots = torch.arange(contexts * symbols, device=keys.device)
     return log_gamma_draws(fold(keys[:, None], slots), concentration).unflatten(1, (contexts, symbols)).softmax(-1)
 
 
 def log_gamma_draws(keys: Tensor, shape: float) -> Tensor:
-    """Logarithms of Gamma(shape) variates, one a key; normalised by a softmax they are Dirichlet.
+    """Logarithms of Gamma(shape) variates, one per key; a softmax makes Dirichlet variates of them.
 
-    Marsaglia and Tsang, "A simple method for generating gamma variables", ACM TOMS 2000, for shape + 1, then times
-    U^(1 / shape) (their section 6). In logarithms, since for small shapes the variates themselves underflow.
+    Marsaglia and Tsang, "A simple method for generating gamma variables", ACM TOMS 2000, for shape + 1, multiplied by
+    U^(1 / shape) (their section 6). In logarithms, because for small shapes the variates underflow.
     """
     d = shape + 2 / 3
     first, second, accept = (
-        uniform(fold(keys[..., None], 3 * torch.arange(PROPOSALS, device=keys.device) + i)) for i in range(3)
+        uniform(fold(keys[..., None], 3 * torch.arange(_PROPOSALS, device=keys.device) + i)) for i in range(3)
     )
     normal = (-2 * torch.log1p(-first)).sqrt() * (2 * math.pi * second).cos()  # Box and Muller
     v = (1 + normal / math.sqrt(9 * d)) ** 3
     log_v = v.clamp_min(1e-300).log()
     accepted = (v > 0) & (torch.log1p(-accept) < normal**2 / 2 + d * (1 - v + log_v))
-    chosen = accepted.int().argmax(-1, keepdim=True)  # the first that was accepted
-    power = torch.log1p(-uniform(fold(keys, 3 * PROPOSALS))) / shape
+    chosen = accepted.int().argmax(-1, keepdim=True)  # the first accepted proposal
+    power = torch.log1p(-uniform(fold(keys, 3 * _PROPOSALS))) / shape
     return math.log(d) + log_v.gather(-1, chosen)[..., 0] + power
 
 
-def passages(keys: Tensor, table: Tensor, order: int, count: int, length: int) -> Tensor:
-    """Passages of each task's chain, int64 [tasks, count, length]; the first ``order`` symbols are uniform."""
+def draw_passages(keys: Tensor, table: Tensor, order: int, count: int, length: int) -> Tensor:
+    """Random passages of each task's chain, int64 [tasks, count, length]; the first ``order`` symbols are uniform."""
     symbols = table.shape[-1]
     slots = torch.arange(count * length, device=keys.device)
     draws = uniform(fold(keys[:, None], slots)).unflatten(1, (count, length))
-    cumulative = table.cumsum(-1)[..., :-1].contiguous()  # the last symbol takes what is left, rounding and all
-    written = [(symbols * draws[..., i]).long() for i in range(order)]
+    cumulative = table.cumsum(-1)[..., :-1].contiguous()  # the last symbol takes the rest, including rounding
+    symbols_so_far = [(symbols * draws[..., i]).long() for i in range(order)]
     tasks = torch.arange(len(keys), device=keys.device)[:, None]
     for i in range(order, length):
-        context = number(written[-order:], symbols)  # [tasks, count]
-        written.append((draws[..., i, None] >= cumulative[tasks, context]).sum(-1))
-    return torch.stack(written, -1)
+        context = _from_digits(symbols_so_far[-order:], symbols)  # [tasks, count]
+        symbols_so_far.append((draws[..., i, None] >= cumulative[tasks, context]).sum(-1))
+    return torch.stack(symbols_so_far, -1)
 
 
-def number(digits: list[Tensor], base: int) -> Tensor:
-    """Digits, the first the highest, to the number that they spell."""
+def _from_digits(digits: list[Tensor], base: int) -> Tensor:
+    """The number with these digits in base ``base``, the most significant first."""
     total = torch.zeros_like(digits[0])
     for digit in digits:
         total = total * base + digit
@@ -62,9 +62,9 @@ def number(digits: list[Tensor], base: int) -> Tensor:
 
 
 def entropy_rate(table: Tensor, order: int) -> Tensor:
-    """Bits a symbol in the long run, [tasks]: the rows' entropies weighed by the stationary distribution.
+    """Entropy rate in bits per symbol, [tasks]: the mean of the rows' entropies under the stationary distribution.
 
-    With T the transitions among contexts and E all ones, the stationary p solves p (I - T + E) = (1, .., 1).
+    With T the transition matrix between contexts and E all ones, the stationary p solves p (I - T + E) = (1, .., 1).
     """
     contexts, symbols = table.shape[-2:]
     from_, to = torch.arange(contexts, device=table.device), torch.arange(symbols, device=table.device)
@@ -76,33 +76,33 @@ def entropy_rate(table: Tensor, order: int) -> Tensor:
 
 
 def bayes_bits(support: Tensor, query: Tensor, symbols: int, order: int, concentration: float) -> Tensor:
-    """Bits a symbol of the predictor that nothing can beat on average, [tasks].
+    """Cross entropy in bits per symbol, [tasks], of the Bayes predictor, which has the lowest expected loss of all.
 
-    It knows the Dirichlet prior, has read the support passages, int64 [tasks, shots, length], and of each query
-    passage, [tasks, queries, length], what comes before the symbol that it predicts, just as the model does. Its
-    prediction is the posterior mean (count + concentration) / (total + symbols * concentration); the uniform symbols
-    that begin a passage cost log2(symbols). The first symbol of a passage is given, not predicted.
+    It knows the Dirichlet prior, the support passages, int64 [tasks, shots, length], and of each query passage,
+    [tasks, queries, length], the symbols before the one to predict, as the model does. Its prediction is the posterior
+    mean (count + concentration) / (total + symbols * concentration); the uniform symbols that begin a passage cost
+    log2(symbols) each. The first symbol of a passage is given, not predicted.
     """
     contexts = symbols**order
-    seen, wrote = split(support, symbols, order)
-    pairs = (seen * symbols + wrote).flatten(1)  # [tasks, shots * predicted]
+    contexts_seen, next_seen = _context_pairs(support, symbols, order)
+    pairs = (contexts_seen * symbols + next_seen).flatten(1)  # [tasks, shots * predicted]
     counts = torch.zeros(len(pairs), contexts * symbols, dtype=torch.float64, device=pairs.device)
     counts = counts.scatter_add(1, pairs, torch.ones_like(pairs, dtype=torch.float64))
     totals = counts.unflatten(1, (contexts, symbols)).sum(-1)
 
-    seen, wrote = split(query, symbols, order)  # [tasks, queries, predicted]
-    pairs = seen * symbols + wrote
-    same_pair = (pairs[..., :, None] == pairs[..., None, :]).double().tril(-1).sum(-1)  # so far in this passage
-    same_context = (seen[..., :, None] == seen[..., None, :]).double().tril(-1).sum(-1)
+    contexts_seen, next_seen = _context_pairs(query, symbols, order)  # [tasks, queries, predicted]
+    pairs = contexts_seen * symbols + next_seen
+    same_pair = (pairs[..., :, None] == pairs[..., None, :]).double().tril(-1).sum(-1)  # earlier in this passage
+    same_context = (contexts_seen[..., :, None] == contexts_seen[..., None, :]).double().tril(-1).sum(-1)
     count = same_pair + counts.gather(1, pairs.flatten(1)).view_as(pairs)
-    total = same_context + totals.gather(1, seen.flatten(1)).view_as(seen)
+    total = same_context + totals.gather(1, contexts_seen.flatten(1)).view_as(contexts_seen)
     cost = -((count + concentration) / (total + symbols * concentration)).log2()
     beginning = (order - 1) * math.log2(symbols)
     return (cost.sum(-1) + beginning).mean(-1) / (query.shape[-1] - 1)
 
 
-def split(written: Tensor, symbols: int, order: int) -> tuple[Tensor, Tensor]:
-    """Every context that is whole, and the symbol after it: both [..., length - order]."""
-    length = written.shape[-1]
-    digits = [written[..., i : length - order + i] for i in range(order)]
-    return number(digits, symbols), written[..., order:]
+def _context_pairs(passages: Tensor, symbols: int, order: int) -> tuple[Tensor, Tensor]:
+    """Every complete context, and the symbol after it: both [..., length - order]."""
+    length = passages.shape[-1]
+    digits = [passages[..., i : length - order + i] for i in range(order)]
+    return _from_digits(digits, symbols), passages[..., order:]

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...atomic_files import sweep, write_durably
+from ...atomic_files import delete_temporary_files, write_durably
 from ...errors import RunFailed
 from ...types import MetaState, Theta
 from ..nan_guard import finite
@@ -48,7 +48,7 @@ class Keeper:
     def restore(self, start: Progress, say: Say) -> Progress:
         """Where the newest sound checkpoint left off, or ``start``, which is then the first checkpoint."""
         self.checkpoints.mkdir(exist_ok=True)
-        sweep(self.checkpoints)
+        delete_temporary_files(self.checkpoints)
         files, damaged = found(self.checkpoints), []
         for path in files:
             try:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from ...atomic_files import sweep
+from ...atomic_files import delete_temporary_files
 from ...errors import UserError
 from ..store import run_lock
 
@@ -27,7 +27,7 @@ def run_folder(out: str | None, name: str, resume: bool) -> Iterator[Path]:
             _check(folder, resume)  # before the lock leaves its file there
             held.enter_context(run_lock.locked(folder))
             _check(folder, resume)  # another run may have begun in between
-            sweep(folder)
+            delete_temporary_files(folder)
         except OSError as error:
             raise UserError(f"--out {folder}: {error.strerror}; {CURE}") from error
         yield folder
