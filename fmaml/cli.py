@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .errors import UserError
+from .errors import UserError, note
 
 HELP = """\
 usage: fmaml COMMAND ...
@@ -144,9 +144,10 @@ def show(argv: list[str]) -> None:
     takes_experiment(parser)
     args = parse(parser, argv)
 
-    from .config.load import dump, load
+    from .config.load import load
+    from .config.strict_yaml import dump_yaml
 
-    print(dump(load(args.experiment, args.overrides, note)), end="")
+    print(dump_yaml(load(args.experiment, args.overrides, note)), end="")
 
 
 def ls(argv: list[str]) -> None:
@@ -196,10 +197,6 @@ def device(word: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", word):
         raise argparse.ArgumentTypeError(f"{word}: must be one of auto, cpu, cuda, cuda:N")
     return word
-
-
-def note(line: str) -> None:
-    print(f"fmaml: {line}", file=sys.stderr)
 
 
 def versions() -> str:

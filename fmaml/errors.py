@@ -1,4 +1,10 @@
-"""The exceptions that are meant for the person at the keyboard, and what the process exits with."""
+"""What is told to the person at the keyboard: exceptions, with what the process exits with, and notes."""
+
+import sys
+from collections.abc import Callable
+from typing import TypeAlias
+
+Say: TypeAlias = Callable[[str], None]  # hears one line that is no error
 
 
 class UserError(Exception):
@@ -19,3 +25,8 @@ class Stopped(Exception):
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
         self.code = 128 + signum  # as a shell reports it: 130 SIGINT, 143 SIGTERM, 138 SIGUSR1 on Linux
+
+
+def note(line: str) -> None:
+    """One line on standard error that is no error."""
+    print(f"fmaml: {line}", file=sys.stderr)

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..head import cosines
 from ..inner import select
 from ..optim import no_state
-from ..ranges import Natural, Rate
+from ..ranges import Rate, Steps
 from ..tree import leaves
 from ..types import Algorithm, LossFn, Optimizer, Params
 from ..unroll import its_params, unrolled
@@ -38,7 +38,7 @@ def alfa(
     loss_fn: LossFn,
     *,
     inner_lr: Rate,
-    steps: Natural,
+    steps: Steps,
     first_order: bool = False,
     only: tuple[str, ...] = ("*",),
     remat: bool = False,

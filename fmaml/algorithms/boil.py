@@ -3,7 +3,7 @@
 Inner step:    phi_body = body - alpha * grad_body L(theta, D_i^tr), ``steps`` times; phi_head = head
 """
 
-from ..ranges import Natural, Rate, Rule
+from ..ranges import Rate, Rule, Steps
 from ..types import Algorithm, InnerRate, LossFn, Params
 from ..unroll import stepping, unrolled
 
@@ -12,7 +12,7 @@ def boil(
     loss_fn: LossFn,
     *,
     inner_lr: Rate | InnerRate,
-    steps: Natural,
+    steps: Steps,
     first_order: bool = False,
     only: tuple[str, ...] = ("conv*", "norm*"),
     inner: Rule = "sgd",

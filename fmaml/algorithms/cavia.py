@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..head import cosines
 from ..outer import trajectory_of
-from ..ranges import Count, Natural, Rate, Rule
+from ..ranges import Rate, Rule, Size, Steps
 from ..types import Algorithm, Batch, InnerRate, LossFn, Params
 from ..unroll import stepping, unrolled
 
@@ -23,8 +23,8 @@ def cavia(
     loss_fn: LossFn,
     *,
     inner_lr: Rate | InnerRate,
-    steps: Natural,
-    context: Count = 5,
+    steps: Steps,
+    context: Size = 5,
     layer: str = "norm3",
     first_order: bool = False,
     inner: Rule = "sgd",

@@ -16,7 +16,7 @@ from torch.func import grad, grad_and_value, vjp
 
 from ..inner import adapt as descend_to
 from ..inner import trajectory
-from ..ranges import Count, Natural, Rate, Rule
+from ..ranges import Count, Rate, Rule, Steps
 from ..tree import detach, dot, map_leaves, squared_norm, zeros_like
 from ..types import Algorithm, Batch, InnerRate, LossFn, Metrics, Params, Task
 from ..unroll import stepping
@@ -26,7 +26,7 @@ def imaml(
     loss_fn: LossFn,
     *,
     inner_lr: Rate | InnerRate,
-    steps: Natural,
+    steps: Steps,
     regularization: Rate = 2.0,
     cg_steps: Count = 5,
     inner: Rule = "sgd",

@@ -6,7 +6,7 @@ In testing:     phi_i as in MAML, from that theta                          (the 
 
 from torch import Tensor
 
-from ..ranges import Natural, Rate, Rule
+from ..ranges import Rate, Rule, Steps
 from ..types import Algorithm, InnerRate, LossFn, Metrics, Params, Task
 from ..unroll import stepping, unrolled
 
@@ -15,7 +15,7 @@ def joint(
     loss_fn: LossFn,
     *,
     inner_lr: Rate | InnerRate,
-    steps: Natural,
+    steps: Steps,
     only: tuple[str, ...] = ("*",),
     inner: Rule = "sgd",
 ) -> Algorithm[Params]:

@@ -6,7 +6,7 @@ Inner step k, layer l:    phi_l = phi_l - alpha_lk * grad_l L(phi, D_i^tr), ever
 from typing import TypedDict
 
 from ..inner import descent_by_step
-from ..ranges import Count, Rate, Rule
+from ..ranges import PositiveSteps, Rate, Rule
 from ..tree import map_leaves
 from ..types import Algorithm, LossFn, Optimizer, Params
 from ..unroll import its_params, stepping, unrolled
@@ -21,7 +21,7 @@ def lslr(
     loss_fn: LossFn,
     *,
     inner_lr: Rate,
-    steps: Count,
+    steps: PositiveSteps,
     first_order: bool = False,
     only: tuple[str, ...] = ("*",),
     inner: Rule = "sgd",

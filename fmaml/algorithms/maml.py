@@ -4,7 +4,7 @@ Section 2.2, ``steps`` times:    phi_i = theta - alpha * grad L(theta, D_i^tr)
 the meta-objective:              min over theta of sum_i L(phi_i, D_i^ts)
 """
 
-from ..ranges import Natural, Rate, Rule
+from ..ranges import Rate, Rule, Steps
 from ..types import Algorithm, InnerRate, LossFn, Params
 from ..unroll import stepping, unrolled
 
@@ -13,7 +13,7 @@ def maml(
     loss_fn: LossFn,
     *,
     inner_lr: Rate | InnerRate,
-    steps: Natural,
+    steps: Steps,
     first_order: bool = False,
     only: tuple[str, ...] = ("*",),
     inner: Rule = "sgd",

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..anneal import first_then, multi_step
 from ..inner import descent_by_step, of_step, select, step_count
-from ..ranges import Count, Natural, Rate, Rule
+from ..ranges import Natural, PositiveSteps, Rate, Rule
 from ..tree import map_leaves
 from ..types import Algorithm, LossFn, Optimizer, OptState, Params
 from ..unroll import its_params, stepping, unrolled
@@ -32,7 +32,7 @@ def mamlpp(
     loss_fn: LossFn,
     *,
     inner_lr: Rate,
-    steps: Count,
+    steps: PositiveSteps,
     learn_rates: bool = True,
     norms_by_step: bool = True,
     multi_step_until: Natural = 0,

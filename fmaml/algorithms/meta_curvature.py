@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..optim import chain, no_state
-from ..ranges import Natural, Rate, Rule
+from ..ranges import Rate, Rule, Steps
 from ..types import Algorithm, InnerRate, LossFn, Optimizer, Params, Transform
 from ..unroll import its_params, stepping, unrolled
 
@@ -26,7 +26,7 @@ def meta_curvature(
     loss_fn: LossFn,
     *,
     inner_lr: Rate | InnerRate,
-    steps: Natural,
+    steps: Steps,
     first_order: bool = False,
     only: tuple[str, ...] = ("*",),
     inner: Rule = "sgd",

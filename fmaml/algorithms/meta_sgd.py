@@ -8,7 +8,7 @@ from typing import TypedDict
 
 import torch
 
-from ..ranges import Natural, Rate, Rule
+from ..ranges import Rate, Rule, Steps
 from ..tree import map_leaves
 from ..types import Algorithm, LossFn, Optimizer, Params
 from ..unroll import its_params, stepping, unrolled
@@ -23,7 +23,7 @@ def meta_sgd(
     loss_fn: LossFn,
     *,
     inner_lr: Rate,
-    steps: Natural,
+    steps: Steps,
     first_order: bool = False,
     only: tuple[str, ...] = ("*",),
     inner: Rule = "sgd",

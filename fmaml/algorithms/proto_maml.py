@@ -7,7 +7,7 @@ The meta-gradient passes through the prototypes as well.
 
 from ..head import outputs_of, prototypes
 from ..losses import Apply
-from ..ranges import Natural, Rate, Rule
+from ..ranges import Rate, Rule, Steps
 from ..types import Algorithm, Batch, InnerRate, LossFn, Params
 from ..unroll import stepping, unrolled
 
@@ -17,7 +17,7 @@ def proto_maml(
     apply: Apply,
     *,
     inner_lr: Rate | InnerRate,
-    steps: Natural,
+    steps: Steps,
     first_order: bool = False,
     only: tuple[str, ...] = ("*",),
     head: str = "head",

@@ -13,7 +13,7 @@ from ..anneal import multi_step
 from ..head import outputs_of, prototypes
 from ..inner import descent_by_step
 from ..losses import Apply
-from ..ranges import Count, Natural, Rate, Rule
+from ..ranges import Natural, PositiveSteps, Rate, Rule
 from ..tree import map_leaves
 from ..types import Algorithm, Batch, LossFn, Optimizer, Params
 from ..unroll import stepping, unrolled
@@ -30,7 +30,7 @@ def proto_mamlpp(
     apply: Apply,
     *,
     inner_lr: Rate,
-    steps: Count,
+    steps: PositiveSteps,
     multi_step_until: Natural = 0,
     scale: Rate = 1.0,
     first_order: bool = False,

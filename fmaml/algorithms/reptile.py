@@ -12,7 +12,7 @@ from math import gcd
 from torch import Tensor
 
 from ..inner import walk
-from ..ranges import Count, Rate, Rule
+from ..ranges import Count, PositiveSteps, Rate, Rule
 from ..tree import detach, map_leaves, squared_norm
 from ..types import Algorithm, Batch, InnerRate, LossFn, Metrics, Params, Task
 from ..unroll import stepping
@@ -24,7 +24,7 @@ def reptile(
     loss_fn: LossFn,
     *,
     inner_lr: Rate | InnerRate,
-    steps: Count,
+    steps: PositiveSteps,
     minibatch: Count | None = None,
     inner: Rule = "sgd",
 ) -> Algorithm[Params]:

@@ -6,7 +6,7 @@ phi_i = ``steps`` inner steps from the network's first, random parameters, which
 import torch
 from torch import Tensor
 
-from ..ranges import Natural, Rate, Rule
+from ..ranges import Rate, Rule, Steps
 from ..tree import detach
 from ..types import Algorithm, InnerRate, LossFn, Metrics, Params, Task
 from ..unroll import stepping, unrolled
@@ -16,7 +16,7 @@ def scratch(
     loss_fn: LossFn,
     *,
     inner_lr: Rate | InnerRate,
-    steps: Natural,
+    steps: Steps,
     only: tuple[str, ...] = ("*",),
     inner: Rule = "sgd",
 ) -> Algorithm[Params]:

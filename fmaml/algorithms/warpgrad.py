@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..inner import as_rule, trajectory
 from ..optim import chain, no_state
-from ..ranges import Count, Rate
+from ..ranges import PositiveSteps, Rate
 from ..tree import detach, map_leaves, squared_norm
 from ..types import Algorithm, Batch, LossFn, Metrics, Params, Task, Transform
 
@@ -27,7 +27,7 @@ class WarpGradTheta(TypedDict):
 
 
 def warpgrad(
-    loss_fn: LossFn, *, inner_lr: Rate, steps: Count, only: tuple[str, ...] = ("*",)
+    loss_fn: LossFn, *, inner_lr: Rate, steps: PositiveSteps, only: tuple[str, ...] = ("*",)
 ) -> Algorithm[WarpGradTheta]:
     """Learn the geometry in which plain gradient descent fits new tasks, the identity at first.
 

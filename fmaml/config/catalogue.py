@@ -8,8 +8,8 @@ from textwrap import indent
 
 from ..config import packaged
 from ..errors import UserError
-from .registry import NAMELESS, TABLE
-from .signature import REQUIRED, Setting, definition, preface, settings, summary, words
+from .registry import SETTINGS, TABLE, Entry
+from .signature import REQUIRED, Setting, definition, fields_of, parameters, preface, summary, words
 
 
 def overview() -> str:
@@ -17,33 +17,33 @@ def overview() -> str:
     lines += table([(name, packaged.headline(name)) for name in packaged.names()])
     for section, names in TABLE.items():
         lines += ["", f"{section}.name:"]
-        lines += table([(name, summary(target)) for name, target in names.items()])
-    return "\n".join([*lines, "", f"`fmaml ls SECTION` lists settings: {', '.join([*TABLE, *NAMELESS])}."])
+        lines += table([(name, summary(definition(entry.target))) for name, entry in names.items()])
+    return "\n".join([*lines, "", f"`fmaml ls SECTION` lists settings: {', '.join([*TABLE, *SETTINGS])}."])
 
 
 def section(word: str) -> str:
     """The settings of one section, by name; a plural will do."""
-    name = next((s for s in (word, word.removesuffix("s")) if s in TABLE or s in NAMELESS), None)
+    name = next((s for s in (word, word.removesuffix("s")) if s in TABLE or s in SETTINGS), None)
     if name in TABLE:
-        entries = [entry(name, choice, target) for choice, target in TABLE[name].items()]
+        entries = [described(name, choice, entry) for choice, entry in TABLE[name].items()]
         return "\n\n".join([*([comparison()] if name == "algorithm" else []), *entries])
-    if name in NAMELESS:
-        found = settings(definition(NAMELESS[name]), keyword_only=True)
-        return f"{name}\n  {summary(NAMELESS[name])}\n" + "\n".join(table(list(rows(found))))
+    if name in SETTINGS:
+        found = fields_of(SETTINGS[name])
+        return f"{name}\n  {summary(SETTINGS[name])}\n" + "\n".join(table(list(rows(found))))
     if word in ("experiment", "experiments"):
         return "\n".join(table([(name, packaged.headline(name)) for name in packaged.names()]))
-    sections = ["experiments", *TABLE, *NAMELESS]
+    sections = ["experiments", *TABLE, *SETTINGS]
     near = difflib.get_close_matches(word, sections, 1)
     raise UserError(
         f"ls {word}: no such section; " + (f"did you mean {near[0]}?" if near else f"one of {', '.join(sections)}")
     )
 
 
-def entry(section: str, choice: str, target: str) -> str:
+def described(section: str, choice: str, entry: Entry) -> str:
     """What it is, for an algorithm with its paper, its equations and what it costs, and its settings."""
-    about = indent(f"{preface(target)}\n{measured(choice)}\n", "  ") if section == "algorithm" else ""
-    return f"{section}.name: {choice}\n  {summary(target)}\n{about}" + "\n".join(
-        table(list(rows(settings(definition(target)))))
+    about = indent(f"{preface(entry.target)}\n{measured(choice)}\n", "  ") if section == "algorithm" else ""
+    return f"{section}.name: {choice}\n  {summary(definition(entry.target))}\n{about}" + "\n".join(
+        table(list(rows(parameters(definition(entry.target)))))
     )
 
 

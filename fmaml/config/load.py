@@ -1,6 +1,6 @@
 """From a YAML file and overrides to a complete config, or to one message that names everything wrong with it.
 
-The keys of a section are the parameters of the function that its `name` picks from the table in `build.py`.
+The keys of a section are the parameters of the function that its `name` picks from the table in `registry.py`.
 """
 
 import json
@@ -9,14 +9,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from ..config import packaged, strict_yaml
 from ..errors import UserError
+from . import packaged
 from .cross_checks import RULES
 from .registry import TABLE
 from .signature import REQUIRED
+from .strict_yaml import parse_yaml
 from .validate import SECTIONS, Config, Problem, check, known_settings
 
-LARGEST = 64 * 1024  # bytes of a file
+MOST_BYTES = 64 * 1024  # of a file
 
 
 def load(experiment: str, overrides: Iterable[str] = (), note: Callable[[str], None] = lambda line: None) -> Config:
@@ -24,20 +25,19 @@ def load(experiment: str, overrides: Iterable[str] = (), note: Callable[[str], N
 
     Every default is filled in. ``note`` is told what the user may not expect.
     """
-    path = Path("/dev/stdin") if experiment == "-" else packaged.find(experiment, note)
-    tree = read(path)
+    path = Path("/dev/stdin") if experiment == "-" else packaged.find_experiment(experiment, note)
+    tree = read_config(path)
     if "name" not in tree:
         tree = {"name": named_after(path, note), **tree}
     typed = dict(map(parse_override, overrides))
     merge(tree, typed, note)
     config, problems = check(tree)
-    problems = problems or [Problem(*found, value=at(config, found[0])) for rule in RULES for found in rule(config)]
+    if not problems:
+        broken = (found for rule in RULES for found in rule(config))
+        problems = [Problem(key, what, value_at(config, key)) for key, what in broken]
     if problems:
-        raise UserError("\n".join(tell(problem, path, typed) for problem in problems))
+        raise UserError("\n".join(describe_problem(problem, path, typed) for problem in problems))
     return config
-
-
-dump = strict_yaml.dump
 
 
 def named_after(path: Path, note: Callable[[str], None]) -> str:
@@ -48,18 +48,18 @@ def named_after(path: Path, note: Callable[[str], None]) -> str:
     return plain
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
-            data = file.read(LARGEST + 1)
+            data = file.read(MOST_BYTES + 1)
         text = data.decode("utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not a text file (byte {error.start} is not UTF-8); give a YAML file") from None
-    if len(data) > LARGEST:
-        raise UserError(f"{path}: larger than {LARGEST // 1024} KiB; an experiment is a short YAML file")
-    tree = strict_yaml.parse(text, str(path))
+    if len(data) > MOST_BYTES:
+        raise UserError(f"{path}: larger than {MOST_BYTES // 1024} KiB; an experiment is a short YAML file")
+    tree = parse_yaml(text, str(path))
     if not isinstance(tree, dict):
         raise UserError(f"{path}: not an experiment; it needs the sections {', '.join(SECTIONS)}")
     return tree
@@ -69,7 +69,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise UserError(f"command line: {text}: not an override; write section.key=value, such as data.ways=20")
-    return key.strip(), strict_yaml.parse(value, f"command line: {key.strip()}")
+    return key.strip(), parse_yaml(value, f"command line: {key.strip()}")
 
 
 def merge(tree: dict[str, Any], typed: dict[str, Any], note: Callable[[str], None]) -> None:
@@ -95,12 +95,12 @@ def merge(tree: dict[str, Any], typed: dict[str, Any], note: Callable[[str], Non
                 note(f"{section}.{key} of the file is left out: {tree[section]['name']} does not take it")
 
 
-def at(config: Config, key: str) -> Any:
+def value_at(config: Config, key: str) -> Any:
     section, _, rest = key.partition(".")
     return config[section][rest]
 
 
-def tell(problem: Problem, path: Path, typed: Iterable[str]) -> str:
+def describe_problem(problem: Problem, path: Path, typed: Iterable[str]) -> str:
     """``file: key = value: what is wrong; what would be right``."""
     by_hand = any(f"{problem.key}.".startswith(f"{key}.") for key in typed)
     where = "command line" if by_hand else path

@@ -30,7 +30,7 @@ def header(name: str) -> dict[str, str]:
     return {pair[0]: pair[1] for pair in pairs if len(pair) == 2 and pair[0].isalpha()}
 
 
-def find(experiment: str, note: Callable[[str], None]) -> Path:
+def find_experiment(experiment: str, note: Callable[[str], None]) -> Path:
     """The file that ``experiment`` names: an existing path, or else one of the experiments above."""
     if os.path.exists(experiment) and not os.path.isdir(experiment):
         return Path(experiment)

@@ -1,49 +1,91 @@
-"""The one table of names: which function each section's `name` picks. Imports no torch."""
+"""The one table of names: which function each section's `name` picks, and what fits what. Imports no torch.
 
-TABLE = {  # section -> name -> the function whose parameters are the section's other keys
+To add a data source, a model, an algorithm or an optimizer: write its function, whose parameters become the section's
+keys, and add one entry here. Data says what its tasks give; a model or an algorithm says what it needs of them.
+
+    numbers     examples are numbers, of any shape
+    images      examples are images, [channels, height, width]
+    symbols     examples are passages of symbols, int64 [length]
+    classes     targets are class numbers, one an example
+    targets     one target an example: a class number, or a vector
+"""
+
+from typing import NamedTuple
+
+from ..data.published import DRAWINGS_PER_CLASS, HUNDRED_CLASSES, IMAGES_PER_CLASS, OMNIGLOT_CLASSES
+from .settings import EvalSettings, TrainSettings
+
+NUMBERS = frozenset({"numbers", "targets"})
+IMAGES = NUMBERS | {"images", "classes"}
+SYMBOLS = frozenset({"symbols"})
+
+
+class Contents(NamedTuple):
+    """What a published data set holds, known before any of it is read."""
+
+    classes: dict[str, int]  # split -> how many
+    images: int  # of each class, at most
+
+
+CHARACTERS = Contents(OMNIGLOT_CLASSES, DRAWINGS_PER_CLASS)
+PHOTOGRAPHS = Contents(HUNDRED_CLASSES, IMAGES_PER_CLASS)
+
+
+class Entry(NamedTuple):
+    """One name that a section can take."""
+
+    target: str  # "module:function"; the function's parameters are the section's other keys
+    gives: frozenset[str] = frozenset()  # of data: what its tasks have
+    needs: frozenset[str] = frozenset()  # of a model or an algorithm: what the tasks must have
+    contents: Contents | None = None  # of data, where they were published
+
+
+def needing(target: str, *needs: str) -> Entry:
+    """An entry that fits only data that gives all of this."""
+    return Entry(target, needs=frozenset(needs))
+
+
+TABLE: dict[str, dict[str, Entry]] = {
     "data": {
-        "omniglot": "fmaml.data.sources.omniglot:omniglot",
-        "glyphs": "fmaml.data.sources.glyphs:glyphs",
-        "mini_imagenet": "fmaml.data.sources.mini_imagenet:mini_imagenet",
-        "cifar_fs": "fmaml.data.sources.cifar_fs:cifar_fs",
-        "folder": "fmaml.data.sources.image_folder:folder",
-        "udhr": "fmaml.data.sources.udhr:udhr",
-        "markov": "fmaml.data.sources.markov:markov",
-        "sinusoid": "fmaml.data.sources.sinusoid:sinusoid",
+        "omniglot": Entry("fmaml.data.sources.omniglot:omniglot", gives=IMAGES, contents=CHARACTERS),
+        "glyphs": Entry("fmaml.data.sources.glyphs:glyphs", gives=IMAGES, contents=CHARACTERS),
+        "mini_imagenet": Entry("fmaml.data.sources.mini_imagenet:mini_imagenet", gives=IMAGES, contents=PHOTOGRAPHS),
+        "cifar_fs": Entry("fmaml.data.sources.cifar_fs:cifar_fs", gives=IMAGES, contents=PHOTOGRAPHS),
+        "folder": Entry("fmaml.data.sources.image_folder:folder", gives=IMAGES),
+        "udhr": Entry("fmaml.data.sources.udhr:udhr", gives=SYMBOLS),
+        "markov": Entry("fmaml.data.sources.markov:markov", gives=SYMBOLS),
+        "sinusoid": Entry("fmaml.data.sources.sinusoid:sinusoid", gives=NUMBERS),
     },
     "model": {
-        "conv4": "fmaml.nn.models:conv4",
-        "mlp": "fmaml.nn.models:mlp",
-        "transformer": "fmaml.nn.transformer:transformer",
+        "conv4": needing("fmaml.nn.models:conv4", "images"),
+        "mlp": needing("fmaml.nn.models:mlp", "numbers"),
+        "transformer": needing("fmaml.nn.transformer:transformer", "symbols"),
     },
     "algorithm": {
-        "maml": "fmaml.algorithms.maml:maml",
-        "anil": "fmaml.algorithms.anil:anil",
-        "boil": "fmaml.algorithms.boil:boil",
-        "meta_sgd": "fmaml.algorithms.meta_sgd:meta_sgd",
-        "lslr": "fmaml.algorithms.lslr:lslr",
-        "mamlpp": "fmaml.algorithms.mamlpp:mamlpp",
-        "meta_curvature": "fmaml.algorithms.meta_curvature:meta_curvature",
-        "alfa": "fmaml.algorithms.alfa:alfa",
-        "warpgrad": "fmaml.algorithms.warpgrad:warpgrad",
-        "cavia": "fmaml.algorithms.cavia:cavia",
-        "reptile": "fmaml.algorithms.reptile:reptile",
-        "imaml": "fmaml.algorithms.imaml:imaml",
-        "proto_maml": "fmaml.algorithms.proto_maml:proto_maml",
-        "proto_mamlpp": "fmaml.algorithms.proto_mamlpp:proto_mamlpp",
-        "protonet": "fmaml.algorithms.protonet:protonet",
-        "r2d2": "fmaml.algorithms.r2d2:r2d2",
-        "joint": "fmaml.algorithms.joint:joint",
-        "scratch": "fmaml.algorithms.scratch:scratch",
+        "maml": Entry("fmaml.algorithms.maml:maml"),
+        "anil": Entry("fmaml.algorithms.anil:anil"),
+        "boil": Entry("fmaml.algorithms.boil:boil"),
+        "meta_sgd": Entry("fmaml.algorithms.meta_sgd:meta_sgd"),
+        "lslr": Entry("fmaml.algorithms.lslr:lslr"),
+        "mamlpp": Entry("fmaml.algorithms.mamlpp:mamlpp"),
+        "meta_curvature": Entry("fmaml.algorithms.meta_curvature:meta_curvature"),
+        "alfa": Entry("fmaml.algorithms.alfa:alfa"),
+        "warpgrad": Entry("fmaml.algorithms.warpgrad:warpgrad"),
+        "cavia": Entry("fmaml.algorithms.cavia:cavia"),
+        "reptile": Entry("fmaml.algorithms.reptile:reptile"),
+        "imaml": Entry("fmaml.algorithms.imaml:imaml"),
+        "proto_maml": needing("fmaml.algorithms.proto_maml:proto_maml", "classes"),
+        "proto_mamlpp": needing("fmaml.algorithms.proto_mamlpp:proto_mamlpp", "classes"),
+        "protonet": needing("fmaml.algorithms.protonet:protonet", "classes"),
+        "r2d2": needing("fmaml.algorithms.r2d2:r2d2", "targets"),
+        "joint": Entry("fmaml.algorithms.joint:joint"),
+        "scratch": Entry("fmaml.algorithms.scratch:scratch"),
     },
     "optimizer": {
-        "sgd": "fmaml.optim:sgd",
-        "momentum": "fmaml.optim:momentum",
-        "adam": "fmaml.optim:adam",
-        "adamw": "fmaml.optim:adamw",
+        "sgd": Entry("fmaml.optim:sgd"),
+        "momentum": Entry("fmaml.optim:momentum"),
+        "adam": Entry("fmaml.optim:adam"),
+        "adamw": Entry("fmaml.optim:adamw"),
     },
 }
-NAMELESS = {  # section -> the function whose keyword-only parameters are its keys
-    "train": "fmaml.run.train:train",
-    "eval": "fmaml.run.train:meta_test",
-}
+SETTINGS = {"train": TrainSettings, "eval": EvalSettings}  # sections without a name -> their dataclass

@@ -1,31 +1,38 @@
-"""The settings that a function takes, read from its signature.
+"""The settings that a function or a dataclass takes: their types, defaults and marks.
 
-It is read from the source text, with no import: so `fmaml show` and every message about a slip come at once,
-where importing torch alone takes more than a second.
+A function's are read from its source text, with no import, so that `fmaml show` and every message about a mistake come
+at once, where importing torch alone takes more than a second. A dataclass of `fmaml.config.settings` imports no torch,
+and is read as it is.
 """
 
 import ast
 import operator
 from collections.abc import Sequence
+from dataclasses import MISSING, fields
 from functools import cache, reduce
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
 
 from .. import ranges
+from ..ranges import Mark
 
 PACKAGE = Path(__file__).parent.parent
 WORDS = {word.__name__: word for word in (int, float, str, bool, list, tuple, dict)} | {
     "Literal": Literal,
     "Annotated": Annotated,
     "Sequence": Sequence,
-    **{name: word for name, word in vars(ranges).items() if get_origin(word) in (Annotated, Literal)},
+    **{
+        name: word
+        for name, word in vars(ranges).items()
+        if get_origin(word) in (Annotated, Literal) or isinstance(word, Mark)
+    },
 }
-GIVEN = {"seed", "device", "inputs", "outputs"}  # what the run supplies, whatever the annotation
+SUPPLIED = {"seed", "device", "inputs", "outputs"}  # by the run, whatever the annotation
 REQUIRED = object()  # the default of a setting that has none
-BY_CODE = object()  # the type of a parameter that no setting can spell
+ONLY_IN_CODE = object()  # the type of a parameter that no setting can spell
 
 
 class InWords(NamedTuple):
@@ -35,8 +42,11 @@ class InWords(NamedTuple):
 
 
 class Setting(NamedTuple):
-    type: Any
+    """What one key of a section takes."""
+
+    type: Any  # without marks
     default: Any = REQUIRED
+    marks: frozenset[Mark] = frozenset()
 
 
 @cache
@@ -61,39 +71,59 @@ def preface(target: str) -> str:
     return ast.get_docstring(parsed(file_of(target))) or ""
 
 
-def summary(target: str) -> str:
-    """The first line of the function's docstring."""
-    return (ast.get_docstring(definition(target)) or "").partition("\n")[0].replace("``", "")
+def summary(documented: ast.FunctionDef | type) -> str:
+    """The first line of the docstring."""
+    text = ast.get_docstring(documented) if isinstance(documented, ast.FunctionDef) else documented.__doc__
+    return (text or "").partition("\n")[0].replace("``", "")
 
 
-def settings(function: ast.FunctionDef, keyword_only: bool = False) -> dict[str, Setting]:
-    """Name -> type and default of each parameter that a YAML file can supply, in the signature's order."""
+def parameters(function: ast.FunctionDef) -> dict[str, Setting]:
+    """Name -> setting, for each parameter that a YAML file can supply, in the signature's order."""
     named = function.args.args
     defaults = [None] * (len(named) - len(function.args.defaults)) + function.args.defaults
-    pairs = [] if keyword_only else list(zip(named, defaults, strict=True))
-    pairs += zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)
-    found = {arg.arg: _setting(arg, default) for arg, default in pairs if arg.arg not in GIVEN}
-    return {name: setting for name, setting in found.items() if setting.type is not BY_CODE}
+    pairs = [*zip(named, defaults, strict=True), *zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)]
+    found = {arg.arg: _parameter(arg, default) for arg, default in pairs if arg.arg not in SUPPLIED}
+    return {name: setting for name, setting in found.items() if setting.type is not ONLY_IN_CODE}
 
 
-def _setting(arg: ast.arg, default: ast.expr | None) -> Setting:
-    kind = _type(arg.annotation)
-    if kind is BY_CODE or default is None:
+def _parameter(arg: ast.arg, default: ast.expr | None) -> Setting:
+    return _setting(_type(arg.annotation), REQUIRED if default is None else default)
+
+
+def _setting(kind: Any, default: Any) -> Setting:
+    if kind is ONLY_IN_CODE:
         return Setting(kind)
-    return Setting(kind, ast.literal_eval(default))
+    kind, marks = without_marks(kind)
+    return Setting(kind, ast.literal_eval(default) if isinstance(default, ast.expr) else default, marks)
+
+
+def without_marks(kind: Any) -> tuple[Any, frozenset[Mark]]:
+    """A type and the marks beside it."""
+    if get_origin(kind) is not Annotated:
+        return kind, frozenset()
+    plain, *notes = get_args(kind)
+    limits = tuple(note for note in notes if not isinstance(note, Mark))
+    return Annotated[plain, *limits] if limits else plain, frozenset(note for note in notes if isinstance(note, Mark))
+
+
+def fields_of(settings: type) -> dict[str, Setting]:
+    """Name -> setting, for each field of a dataclass."""
+    kinds = get_type_hints(settings, include_extras=True)
+    defaults = {field.name: REQUIRED if field.default is MISSING else field.default for field in fields(settings)}
+    return {name: _setting(kinds[name], default) for name, default in defaults.items()}
 
 
 def _type(node: ast.expr | None) -> Any:
     """The type that an annotation spells, without those members of a union that only code can supply."""
     if node is None:
-        return BY_CODE
+        return ONLY_IN_CODE
     if isinstance(node, ast.BinOp):
-        members = [kind for kind in (_type(node.left), _type(node.right)) if kind is not BY_CODE]
-        return BY_CODE if members in ([], [None]) else reduce(operator.or_, members)
+        members = [kind for kind in (_type(node.left), _type(node.right)) if kind is not ONLY_IN_CODE]
+        return ONLY_IN_CODE if members in ([], [None]) else reduce(operator.or_, members)
     try:
         return eval(ast.unparse(node), {"__builtins__": {}}, WORDS)
     except NameError:
-        return BY_CODE
+        return ONLY_IN_CODE
 
 
 def words(kind: Any) -> str:

@@ -106,7 +106,7 @@ Loader.add_constructor(TAG + "int", Loader.construct_whole_number)
 Dumper.add_representer(list, lambda dumper, items: dumper.represent_sequence(TAG + "seq", items, flow_style=True))
 
 
-def parse(text: str, where: str) -> Any:
+def parse_yaml(text: str, where: str) -> Any:
     """The data in ``text``; ``where`` opens the message when it cannot be read."""
     try:
         return Loader(text).get_single_data()
@@ -128,5 +128,5 @@ def _told(error: yaml.MarkedYAMLError) -> str:
     return f":{mark.line + 1}:{mark.column + 1}: {words}" if mark else f": {words}"
 
 
-def dump(data: Any) -> str:
+def dump_yaml(data: Any) -> str:
     return yaml.dump(data, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=110)

@@ -10,19 +10,19 @@ from typing import Annotated, Any, NamedTuple
 from annotated_types import Lt, Predicate
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from ..ranges import Natural
-from .registry import NAMELESS, TABLE
-from .signature import REQUIRED, InWords, Setting, definition, settings, words
+from ..ranges import FreeOnResume, Mark, Natural
+from .registry import SETTINGS, TABLE
+from .signature import REQUIRED, InWords, Setting, definition, fields_of, parameters, words
 
 Config = dict[str, Any]  # plain data: what `fmaml show` writes is read back as it was
-SECTIONS = [*TABLE, *NAMELESS]
+SECTIONS = [*TABLE, *SETTINGS]
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 FOLDER_NAME = Annotated[
     str,
     Predicate(lambda name: bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name))),
     InWords("a folder's name: letters, digits, dots, dashes and underscores, 64 at most"),
 ]
-TOP = {"name": Setting(FOLDER_NAME), "seed": Setting(Annotated[Natural, Lt(2**32)], 0)}
+TOP = {"name": Setting(FOLDER_NAME, marks=frozenset({FreeOnResume})), "seed": Setting(Annotated[Natural, Lt(2**32)], 0)}
 
 
 class Problem(NamedTuple):
@@ -33,17 +33,28 @@ class Problem(NamedTuple):
 
 def known_settings(section: str, given: Any) -> dict[str, Setting] | None:
     """The settings of a section; None while its `name` is missing or unknown."""
-    if section in NAMELESS:
-        return settings(definition(NAMELESS[section]), keyword_only=True)
+    if section in SETTINGS:
+        return fields_of(SETTINGS[section])
     name = given.get("name") if isinstance(given, dict) else None
-    target = TABLE[section].get(name) if isinstance(name, str) else None
-    return settings(definition(target)) if target else None
+    entry = TABLE[section].get(name) if isinstance(name, str) else None
+    return parameters(definition(entry.target)) if entry else None
+
+
+def marked(config: Config, mark: Mark) -> dict[str, Any]:
+    """The settings of a valid config that carry the mark: dotted key -> value."""
+    found = {key: config[key] for key, setting in TOP.items() if mark in setting.marks}
+    for section in SECTIONS:
+        for key, setting in (known_settings(section, config[section]) or {}).items():
+            if mark in setting.marks:
+                found[f"{section}.{key}"] = config[section][key]
+    return found
 
 
 def check(tree: dict[str, Any]) -> tuple[Config, list[Problem]]:
     """The tree in the order of the table, with every default filled in, and what is wrong with it."""
     known = {section: known_settings(section, tree.get(section)) for section in SECTIONS}
-    all_keys = [f"{s}.{key}" for s in SECTIONS for key in ["name"] * (s in TABLE) + list(known[s] or {})]
+    all_keys = [f"{section}.name" for section in TABLE]
+    all_keys += [f"{section}.{key}" for section in SECTIONS for key in known[section] or {}]
     config, problems = check_values("", {k: v for k, v in tree.items() if k not in SECTIONS}, TOP, all_keys)
     for section in SECTIONS:
         given = {} if tree.get(section) is None else tree[section]
@@ -93,8 +104,8 @@ def valid(kind: Any, value: Any) -> Any:
 
 def _unknown_key(prefix: str, key: str, takes: dict[str, Setting], all_keys: list[str]) -> str:
     section = prefix.rstrip(".")
-    for name, target in TABLE.get(section, {}).items():
-        if key in settings(definition(target)):
+    for name, entry in TABLE.get(section, {}).items():
+        if key in parameters(definition(entry.target)):
             return f"unknown key for this {section}.name; {name} takes it"
     near = nearest(prefix, key, takes, all_keys)
     if near:

@@ -7,12 +7,6 @@ IMAGES_PER_CLASS = 600  # complete mini-ImageNet and CIFAR-FS
 CHARACTER_SIZE = 28  # height and width in pixels of Omniglot and glyphs, one channel
 OMNIGLOT_CLASSES = {"train": 1100, "val": 100, "test": 423}  # before rotation, as in the original MAML code
 HUNDRED_CLASSES = {"train": 64, "val": 16, "test": 20}  # mini-ImageNet and CIFAR-FS
-CLASS_COUNTS = {
-    "omniglot": OMNIGLOT_CLASSES,
-    "glyphs": OMNIGLOT_CLASSES,
-    "mini_imagenet": HUNDRED_CLASSES,
-    "cifar_fs": HUNDRED_CLASSES,
-}
 
 
 def class_names(data: str, split: str) -> list[str]:

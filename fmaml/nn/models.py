@@ -3,19 +3,19 @@
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from einops import reduce  # pyright: ignore[reportUnknownVariableType]
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from ..ranges import Count
+from ..ranges import CostsMemory, Count, Size
 from ..types import Model, Params
+from .constants import NORM_GROUPS
 from .fast.layout import channels_last, is_vmapped
 from .ops import batch_norm, group_norm, layer_norm
 
-GROUPS = 8  # channels are normalised in this many groups by norm="group"
 LAYERS = 4
 
 
@@ -23,7 +23,7 @@ def mlp(
     *,
     inputs: tuple[int, ...],
     outputs: int,
-    hidden: Sequence[Count] = (40, 40),
+    hidden: Annotated[Sequence[Count], CostsMemory] = (40, 40),
     activation: Literal["relu", "tanh"] = "relu",
 ) -> Model:
     """A multi-layer perceptron: [n, *inputs] -> [n, outputs].
@@ -71,7 +71,7 @@ def conv4(
     *,
     inputs: tuple[int, ...],
     outputs: int,
-    width: Count = 64,
+    width: Size = 64,
     pool: Literal["stride", "max"] = "stride",
     norm: Literal["batch", "group", "layer", "none"] = "batch",
 ) -> Model:
@@ -109,8 +109,8 @@ def conv4(
     features = width if pool == "stride" else width * (height >> LAYERS) * (wide >> LAYERS)
     if features == 0:
         raise ValueError(f"conv4: images of {height}x{wide} vanish in {LAYERS} poolings; at least 16x16 is needed")
-    if norm == "group" and width % GROUPS:
-        raise ValueError(f"conv4: width = {width} must be a multiple of {GROUPS} for norm = 'group'")
+    if norm == "group" and width % NORM_GROUPS:
+        raise ValueError(f"conv4: width = {width} must be a multiple of {NORM_GROUPS} for norm = 'group'")
     stride = 2 if pool == "stride" else 1
 
     def init(generator: Generator) -> Params:
@@ -140,7 +140,7 @@ def normalise(norm: str, params: Params, name: str, x: Tensor) -> Tensor:
     scale, shift = params[f"{name}.weight"], params[f"{name}.bias"]
     if norm == "batch":
         return batch_norm(x, scale, shift)
-    return layer_norm(x, scale, shift) if norm == "layer" else group_norm(x, scale, shift, GROUPS)
+    return layer_norm(x, scale, shift) if norm == "layer" else group_norm(x, scale, shift, NORM_GROUPS)
 
 
 def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:

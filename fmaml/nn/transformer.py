@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from ..ranges import Count
+from ..ranges import Size
 from ..types import Model, Params
 from .models import linear_init, norm_init
 
@@ -20,10 +20,10 @@ def transformer(
     *,
     inputs: tuple[int, ...],
     outputs: int,
-    width: Count = 64,
-    heads: Count = 4,
-    layers: Count = 2,
-    expand: Count = 4,
+    width: Size = 64,
+    heads: Size = 4,
+    layers: Size = 2,
+    expand: Size = 4,
     tied: bool = False,
 ) -> Model:
     """A causal transformer: symbols int64 [n, length] -> logits [n, length, outputs].

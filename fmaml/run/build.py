@@ -1,44 +1,40 @@
-"""Where strings meet code: what a config builds. It imports torch to build."""
+"""Where strings meet code: what a config builds."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple
+from inspect import signature
+from typing import Any, NamedTuple
+
+import torch
 
 from ..config.registry import TABLE
-from ..config.signature import definition
-
-if TYPE_CHECKING:
-    import torch
-
-    from ..data.source import Source
-    from ..types import Algorithm, LossFn, Model, Optimizer
+from ..config.settings import TrainSettings
+from ..data.source import Source
+from ..losses import supervised
+from ..optim import chain, clip_by_global_norm, cosine
+from ..types import Algorithm, LossFn, Model, Optimizer
+from .precision import lowered, set_precision
 
 
 class Experiment(NamedTuple):
-    source: "Source"
-    model: "Model"
-    loss_fn: "LossFn"
-    algorithm: "Algorithm"
-    optimizer: "Optimizer"
+    """All that a config builds."""
+
+    source: Source
+    model: Model
+    loss_fn: LossFn
+    algorithm: Algorithm[Any]
+    optimizer: Optimizer
 
 
-def build(config: dict[str, Any], device: "torch.device") -> Experiment:
-    from ..losses import supervised
-    from .precision import lowered, set_precision
-
-    set_precision(config["train"]["precision"])
-    source = call("data", config["data"], seed=config["seed"], device=device)
-    model = call("model", config["model"], inputs=source.inputs, outputs=source.outputs)
-    model = lowered(model, config["train"]["precision"], device)
+def build(config: dict[str, Any], device: torch.device) -> Experiment:
+    """The experiment of a checked config, its data on the device; sets the process's precision."""
+    settings = TrainSettings(**config["train"])
+    set_precision(settings.precision)
+    source: Source = call("data", config["data"], seed=config["seed"], device=device)
+    model: Model = call("model", config["model"], inputs=source.inputs, outputs=source.outputs)
+    model = lowered(model, settings.precision, device)
     loss_fn = supervised(model.apply, source.criterion)
-    given = {"loss_fn": loss_fn, "apply": model.apply}
-    algorithm = call("algorithm", config["algorithm"], **{key: given[key] for key in asked(config, given)})
-    return Experiment(source, model, loss_fn, algorithm, optimizer(config))
-
-
-def asked(config: dict[str, Any], given: dict[str, Any]) -> list[str]:
-    """What of the ``given`` the algorithm's signature names: the loss, and for a few the network itself."""
-    takes = definition(TABLE["algorithm"][config["algorithm"]["name"]]).args
-    return [arg.arg for arg in (*takes.args, *takes.kwonlyargs) if arg.arg in given]
+    algorithm: Algorithm[Any] = call("algorithm", config["algorithm"], loss_fn=loss_fn, apply=model.apply)
+    return Experiment(source, model, loss_fn, algorithm, outer_optimizer(config["optimizer"], settings))
 
 
 def baseline(config: dict[str, Any], experiment: Experiment) -> Experiment:
@@ -48,19 +44,21 @@ def baseline(config: dict[str, Any], experiment: Experiment) -> Experiment:
     return experiment._replace(algorithm=call("algorithm", settings, loss_fn=experiment.loss_fn))
 
 
-def optimizer(config: dict[str, Any]) -> "Optimizer":
-    """The outer optimizer, with the schedule and the clipping that the train section asks for."""
-    from ..optim import chain, clip_by_global_norm, cosine
-
-    section, train = config["optimizer"], config["train"]
-    if train["schedule"] == "cosine":
-        section = {**section, "lr": cosine(section["lr"], max(1, train["meta_steps"]))}
-    step = call("optimizer", section)
-    return step if train["clip"] is None else chain(clip_by_global_norm(train["clip"]), step)
+def outer_optimizer(section: dict[str, Any], settings: TrainSettings) -> Optimizer:
+    """The optimizer of the section, with the schedule and the clipping that the train section asks for."""
+    if settings.schedule == "cosine":
+        section = {**section, "lr": cosine(section["lr"], max(1, settings.meta_steps))}
+    step: Optimizer = call("optimizer", section)
+    return step if settings.clip is None else chain(clip_by_global_norm(settings.clip), step)
 
 
-def call(section: str, settings: dict[str, Any], **given: Any) -> Any:
-    """The function that ``settings["name"]`` picks, called with the other settings and what is ``given``."""
-    module, _, function = TABLE[section][settings["name"]].partition(":")
+def call(section: str, settings: dict[str, Any], **supplied: Any) -> Any:
+    """What the function that ``settings["name"]`` picks makes of the other settings and of what is ``supplied``.
+
+    Of ``supplied`` it is given what its signature names.
+    """
+    module, _, name = TABLE[section][settings["name"]].target.partition(":")
+    function = getattr(import_module(module), name)
+    takes = signature(function).parameters
     keywords = {key: value for key, value in settings.items() if key != "name"}
-    return getattr(import_module(module), function)(**keywords, **given)
+    return function(**keywords, **{key: value for key, value in supplied.items() if key in takes})

@@ -29,13 +29,13 @@ def learning_curve(metrics: Path, metric: Metric) -> Figure:
         ("after", "training tasks, adapted", "tab:blue"),
         ("before", "training tasks, not adapted", "tab:gray"),
     ):
-        values = numbers(row[key] for row in train)
+        values = with_gaps(row[key] for row in train)
         axes.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
         axes.plot(steps, smooth(values), color=color, label=label)
     axes.errorbar(
         [row["step"] for row in val],
-        numbers(row["score"] for row in val),
-        numbers(row["ci95"] for row in val),
+        with_gaps(row["score"] for row in val),
+        with_gaps(row["ci95"] for row in val),
         fmt="o-",
         markersize=3,
         capsize=2,
@@ -43,7 +43,7 @@ def learning_curve(metrics: Path, metric: Metric) -> Figure:
         label="validation, adapted (95 % interval)",
     )
     axes.set(xlabel="meta-steps", ylabel=f"{metric.name} on the query sets", title="Learning curve")
-    finish(axes, metric)
+    style_axes(axes, metric)
     return figure
 
 
@@ -52,21 +52,21 @@ def by_inner_step(curves: Curves, metric: Metric, title: str, chance: float | No
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     for label, column in curves.items():
         means, widths = zip(*column, strict=True)
-        axes.errorbar(range(len(column)), means, numbers(widths), fmt="o-", capsize=3, label=label)
+        axes.errorbar(range(len(column)), means, with_gaps(widths), fmt="o-", capsize=3, label=label)
     if chance is not None:
         axes.axhline(chance, color="gray", linestyle=":", label="chance")
     axes.set(xlabel="inner steps", ylabel=f"{metric.name} on the query sets", title=title)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    finish(axes, metric)
+    style_axes(axes, metric)
     return figure
 
 
-def numbers(values: Iterable[float | None]) -> np.ndarray:
+def with_gaps(values: Iterable[float | None]) -> np.ndarray:
     """As matplotlib draws them: what there is not, it leaves out."""
     return np.array([math.nan if value is None else value for value in values])
 
 
-def finish(axes: Any, metric: Metric) -> None:
+def style_axes(axes: Any, metric: Metric) -> None:
     """Scale, grid and legend: a fraction runs from 0 to 1, an error from 0; the legend where it hides least."""
     axes.set_ylim(0, 1.02 if metric.style.endswith("%") else None)
     axes.grid(alpha=0.3)

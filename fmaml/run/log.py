@@ -54,7 +54,7 @@ class RunLog:
         """Keep one row, and show it."""
         seconds = time.perf_counter() - self.begun
         row = {"kind": kind, "step": step, "seconds": round(seconds, 3), **numbers}
-        self.file.write(json.dumps(plain(row), allow_nan=False) + "\n")
+        self.file.write(json.dumps(without_nan(row), allow_nan=False) + "\n")
         self.file.flush()
         if kind == "train":
             self._show_train(step, seconds, numbers)
@@ -89,8 +89,8 @@ class RunLog:
             )
 
 
-def rewind(path: Path, step: int, validated: int) -> None:
-    """Leave the rows of what a checkpoint has seen; those after it come again, and the last may be torn."""
+def truncate_metrics(path: Path, step: int, validated: int) -> None:
+    """Keep the rows up to a checkpoint, without a truncated last line; the later ones will be written again."""
     if not path.exists():
         return
     kept = []
@@ -102,12 +102,12 @@ def rewind(path: Path, step: int, validated: int) -> None:
     write_durably(path, b"".join(kept))
 
 
-def plain(tree: Any) -> Any:
+def without_nan(tree: Any) -> Any:
     """The same with null for NaN and infinity, which JSON does not have: a network may diverge, and a log says so."""
     if isinstance(tree, dict):
-        return {key: plain(value) for key, value in tree.items()}
+        return {key: without_nan(value) for key, value in tree.items()}
     if isinstance(tree, list):
-        return [plain(value) for value in tree]
+        return [without_nan(value) for value in tree]
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 

@@ -1,4 +1,4 @@
-"""Sizes that no memory holds: how they are told, and one line that names what to lower."""
+"""Memory: what it means that there is too little, one line that names what to lower, and glibc's allocator."""
 
 import contextlib
 import ctypes
@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 
+from ..config.validate import marked
 from ..errors import UserError
+from ..ranges import CostsMemory
 from ..tree import leaves
 from ..types import Model
 
-SIGNS = (  # of what torch and Python say
+OUT_OF_MEMORY = (  # what torch and Python say
     "can't allocate memory",
     "out of memory",
     "bad_alloc",
@@ -26,16 +28,16 @@ SIGNS = (  # of what torch and Python say
 )
 SHORTAGE = (MemoryError, OverflowError, RuntimeError, TypeError)  # that may be about memory
 COPIES = 4  # of the parameters at least: theta, its gradient, two means of Adam's
-SHOWN = 3
+MOST_NAMED = 3  # settings in a message
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # glibc's malloc.h
 
 
 def out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in SIGNS)
+    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in OUT_OF_MEMORY)
 
 
 @contextlib.contextmanager
-def sized(config: dict[str, Any]) -> Iterator[None]:
+def named_if_too_large(config: dict[str, Any]) -> Iterator[None]:
     """UserError where there is not memory enough for what is done here."""
     try:
         yield
@@ -49,7 +51,7 @@ def check_size(config: dict[str, Any], model: Model, device: torch.device) -> No
     """UserError before minutes are spent on parameters that cannot be held."""
     with torch.device("meta"):  # shapes without numbers
         need = COPIES * sum(leaf.numel() * leaf.element_size() for leaf in leaves(model.init(torch.Generator())))
-    have = room(device)
+    have = capacity(device)
     if need > have:
         raise UserError(
             f"the network takes {need / 1e9:,.0f} GB in training, and {device} has {have / 1e9:,.0f}; "
@@ -57,7 +59,7 @@ def check_size(config: dict[str, Any], model: Model, device: torch.device) -> No
         )
 
 
-def room(device: torch.device) -> int:
+def capacity(device: torch.device) -> int:
     """Bytes that the device has, in use or not."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[1]
@@ -65,18 +67,10 @@ def room(device: torch.device) -> int:
 
 
 def costly(config: dict[str, Any]) -> list[str]:
-    """The settings that memory depends on, the greatest first, as ``model.width = 64``."""
-    sizes: dict[str, Any] = {}
-    for section in ("data", "model", "algorithm"):
-        sizes |= {f"{section}.{key}": value for key, value in config[section].items()}
-    sizes["train.meta_batch"] = config["train"]["meta_batch"]
-    greatest = {key: max(whole) for key, value in sizes.items() if (whole := numbers(value))}
-    return [f"{key} = {sizes[key]}" for key in sorted(greatest, key=lambda key: -greatest[key])[:SHOWN]]
-
-
-def numbers(value: Any) -> list[int]:
-    """The whole numbers of a setting: itself, or those in a list."""
-    return [item for item in (value if isinstance(value, list) else [value]) if type(item) is int]
+    """The settings that memory depends on, the largest first, as ``model.width = 64``."""
+    sizes = {key: value for key, value in marked(config, CostsMemory).items() if value is not None}
+    largest = sorted(sizes, key=lambda key: -max(sizes[key] if isinstance(sizes[key], list) else [sizes[key]]))
+    return [f"{key} = {sizes[key]}" for key in largest[:MOST_NAMED]]
 
 
 def keep_freed_memory() -> bool:

@@ -14,11 +14,11 @@ from ..tree import take
 from ..types import Theta
 from .build import Experiment
 from .curves import Curves, by_inner_step, learning_curve
-from .log import plain
-from .train import Interval
+from .log import without_nan
+from .meta_test import Interval
 
 Results = dict[str, list[Interval]]  # what was evaluated -> intervals after 0, 1, .. inner steps
-SHOWN = 4  # test tasks that pictures are made of
+TASKS_SHOWN = 4  # test tasks that pictures are made of
 
 
 def table(results: Results, metric: Metric, title: str, protocol: str) -> Table:
@@ -47,7 +47,7 @@ def write_results(path: Path, results: Results, metric: Metric, about: dict[str,
     """results.json: the numbers, and all that they depend on."""
     rows = {label: [score._asdict() for score in column] for label, column in results.items()}
     content = {**about, "metric": metric.name, "results": rows}
-    text = json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(without_nan(content), indent=2, ensure_ascii=False, allow_nan=False)
     path.write_text(text + "\n", encoding="utf-8")
 
 
@@ -63,7 +63,7 @@ def write_pictures(folder: Path, experiment: Experiment, theta: Theta, results: 
 @torch.no_grad()
 def show_tasks(folder: Path, experiment: Experiment, theta: Theta, steps: int) -> None:
     """The source's own pictures, of its first few test tasks."""
-    stacked = experiment.source.sample("test", 0, range(SHOWN))
-    tasks = [take(stacked, i) for i in range(SHOWN)]
+    stacked = experiment.source.sample("test", 0, range(TASKS_SHOWN))
+    tasks = [take(stacked, i) for i in range(TASKS_SHOWN)]
     phis = [trajectory_of(experiment.algorithm, theta, task.support, steps) for task in tasks]
     experiment.source.show(folder, tasks, phis, experiment.model.apply)

@@ -8,41 +8,40 @@ code: the meta-gradient is computed inside and comes out as a result.
 import gc
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 
-from ..errors import RunFailed
-from ..outer import Batching, loops, meta_step
+from ..config.settings import TrainSettings
+from ..errors import RunFailed, Say
+from ..outer import loops, meta_step
 from ..tree import leading, leaves
 from ..types import Algorithm, MetaState, Metrics, Task, Theta
 from .build import Experiment
 from .memory import SHORTAGE, out_of_memory
 
 T = TypeVar("T")
-Say = Callable[[str], None]
-Step = Callable[..., tuple[MetaState, Metrics]]  # state, tasks, chunk_size=
-StepFn = Callable[[MetaState, Task], tuple[MetaState, Metrics]]
-SMALL, LONG = 10_000, 10_000  # parameters; meta-steps
+Step: TypeAlias = Callable[..., tuple[MetaState, Metrics]]  # state, tasks, chunk_size=
+StepFn: TypeAlias = Callable[[MetaState, Task], tuple[MetaState, Metrics]]
+SMALL_NETWORK, LONG_RUN = 10_000, 10_000  # parameters; meta-steps
 EAGER = "the steps run uncompiled"
-CURE = "lower algorithm.steps, data.queries or model.width, or set algorithm.remat=true or algorithm.first_order=true"
+LESS_MEMORY = (
+    "lower algorithm.steps, data.queries or model.width, or set algorithm.remat=true or algorithm.first_order=true"
+)
 
 
 def training_step(
     experiment: Experiment,
     theta: Theta,
+    settings: TrainSettings,
     say: Say,
-    *,
-    meta_steps: int,
-    batching: Batching,
-    chunk_size: int | None,
-    compile: bool | Literal["auto"],
 ) -> StepFn:
-    """``say`` hears of every choice that was made for want of memory or of a compiler."""
+    """The meta-step of a run; ``say`` hears of every choice that was made for want of memory or of a compiler."""
+    batching = settings.batching
     step_fn: Step = partial(meta_step, experiment.algorithm, experiment.optimizer, batching=batching)
-    if compile is True or (compile == "auto" and compiling_saves_time(theta, meta_steps)):
+    if settings.compile is True or (settings.compile == "auto" and compiling_saves_time(theta, settings.meta_steps)):
         step_fn = compiled(step_fn, experiment.algorithm, say)
-    chunks = Chunks(chunk_size, say)
+    chunks = Chunks(settings.chunk_size, say)
 
     def step(state: MetaState, tasks: Task) -> tuple[MetaState, Metrics]:
         at_once = 1 if loops(batching, tasks) else leading(tasks)
@@ -56,10 +55,10 @@ def compiling_saves_time(theta: Theta, meta_steps: int) -> bool:
 
     It is for small networks, where most of a step is the overhead of its thousand operations, and long runs.
     """
-    return meta_steps >= LONG and sum(leaf.numel() for leaf in leaves(theta)) <= SMALL
+    return meta_steps >= LONG_RUN and sum(leaf.numel() for leaf in leaves(theta)) <= SMALL_NETWORK
 
 
-def compiled(step_fn: Step, algorithm: Algorithm, say: Say, backend: str = "inductor") -> Step:
+def compiled(step_fn: Step, algorithm: Algorithm[Any], say: Say, backend: str = "inductor") -> Step:
     """``step_fn`` compiled at its first call; should that fail, it says why, and all steps run as they are."""
     if algorithm.at is not None:
         say(f"train.compile: this algorithm's loss changes from step to step; {EAGER}")
@@ -109,7 +108,7 @@ class Chunks:
                     raise
                 size = min(self.size or tasks, tasks)
                 if size == 1:
-                    raise RunFailed(f"out of memory with one task at a time; {CURE}") from error
+                    raise RunFailed(f"out of memory with one task at a time; {LESS_MEMORY}") from error
             # out of the handler, which holds on to what the failed attempt had allocated
             self.size = (size + 1) // 2
             self.say(f"out of memory with {size} tasks at a time; going on with {self.size} (train.chunk_size)")

@@ -3,10 +3,11 @@ of 600 images, 32x32, split into 64, 16 and 20 classes.
 """
 
 from pathlib import Path
+from typing import Annotated
 
 import torch
 
-from ...ranges import Count, Ways
+from ...ranges import FreeOnResume, SizeOrRange, WaysOrRange
 from ..episodes import episodes
 from ..files.find import DataFiles, Download, find_or_download
 from ..images.cifar100_files import (
@@ -36,11 +37,11 @@ def cifar_fs(
     *,
     seed: int,
     device: torch.device,
-    ways: Ways | tuple[Ways, Ways] = 5,
-    shots: Count | tuple[Count, Count] = 1,
-    queries: Count | tuple[Count, Count] = 15,
-    root: str | None = None,
-    download: bool = True,
+    ways: WaysOrRange = 5,
+    shots: SizeOrRange = 1,
+    queries: SizeOrRange = 15,
+    root: Annotated[str | None, FreeOnResume] = None,
+    download: Annotated[bool, FreeOnResume] = True,
 ) -> Source:
     """Small photographs of 100 classes, split 64 / 16 / 20 as by Bertinetto et al., 32x32, three channels from 0 to 1.
 

@@ -10,13 +10,13 @@ import functools
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...ranges import Count, Ways
+from ...ranges import CostsMemory, SizeOrRange, Ways, WaysOrRange
 from ..episodes import consecutive_splits, episodes
 from ..published import CHARACTER_SIZE, DRAWINGS_PER_CLASS, OMNIGLOT_CLASSES
 from ..rng import fold, uniform
@@ -34,10 +34,10 @@ def glyphs(
     *,
     seed: int,
     device: torch.device,
-    ways: Ways | tuple[Ways, Ways] = 5,
-    shots: Count | tuple[Count, Count] = 1,
-    queries: Count | tuple[Count, Count] = 5,
-    train_ways: Ways | None = None,
+    ways: WaysOrRange = 5,
+    shots: SizeOrRange = 1,
+    queries: SizeOrRange = 5,
+    train_ways: Annotated[Ways | None, CostsMemory] = None,
     rotate: tuple[Literal["train", "val", "test"], ...] = ("train",),
 ) -> Source:
     """Built-in drawn characters that need no file, split 1,100 / 100 / 423 as Omniglot is, 28x28, ink 1 on 0.

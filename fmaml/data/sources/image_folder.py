@@ -4,13 +4,13 @@ import json
 import random
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 
 from ...atomic_files import write_durably
 from ...errors import UserError
-from ...ranges import Count, Natural, Unit, Ways
+from ...ranges import FreeOnResume, Natural, Size, SizeOrRange, Unit, WaysOrRange
 from ..episodes import episodes
 from ..files.cache import fingerprint
 from ..files.find import cache_folder
@@ -32,12 +32,12 @@ def folder(
     *,
     seed: int,
     device: torch.device,
-    root: str,
-    size: Count = 84,
+    root: Annotated[str, FreeOnResume],
+    size: Size = 84,
     channels: Literal[1, 3] = 3,
-    ways: Ways | tuple[Ways, Ways] = 5,
-    shots: Count | tuple[Count, Count] = 1,
-    queries: Count | tuple[Count, Count] = 15,
+    ways: WaysOrRange = 5,
+    shots: SizeOrRange = 1,
+    queries: SizeOrRange = 15,
     fractions: tuple[Unit, Unit, Unit] = (0.64, 0.16, 0.2),
     split_seed: Natural = 0,
     strict: bool = False,

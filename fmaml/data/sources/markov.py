@@ -1,12 +1,13 @@
 """Built-in random languages that need no file: Markov chains, whose entropy and best predictor can be computed."""
 
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from ...losses import Apply, transductive
-from ...ranges import Count, OneOrTwo, Rate, Ways
+from ...ranges import CostsMemory, OneOrTwo, Rate, Size, Ways
 from ...types import Params, Task
 from ..rng import fold, task_keys
 from ..source import Source
@@ -20,12 +21,12 @@ def markov(
     *,
     seed: int,
     device: torch.device,
-    symbols: Ways = 16,
+    symbols: Annotated[Ways, CostsMemory] = 16,
     order: OneOrTwo = 1,
     concentration: Rate = 0.2,
-    shots: Count = 4,
-    queries: Count = 4,
-    length: Count = 64,
+    shots: Size = 4,
+    queries: Size = 4,
+    length: Size = 64,
 ) -> Source:
     """Built-in random languages: Markov chains with Dirichlet rows, whose entropy and best predictor are known.
 

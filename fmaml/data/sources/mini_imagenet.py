@@ -3,12 +3,13 @@ Larochelle (ICLR 2017) into 64, 16 and 20 classes. ImageNet's terms forbid passi
 """
 
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 
 from ...errors import UserError
-from ...ranges import Count, Ways
+from ...ranges import FreeOnResume, SizeOrRange, WaysOrRange
 from ..episodes import episodes
 from ..files.cache import file_stamp
 from ..files.find import DataFiles, find_or_download
@@ -32,10 +33,10 @@ def mini_imagenet(
     *,
     seed: int,
     device: torch.device,
-    ways: Ways | tuple[Ways, Ways] = 5,
-    shots: Count | tuple[Count, Count] = 1,
-    queries: Count | tuple[Count, Count] = 15,
-    root: str | None = None,
+    ways: WaysOrRange = 5,
+    shots: SizeOrRange = 1,
+    queries: SizeOrRange = 15,
+    root: Annotated[str | None, FreeOnResume] = None,
 ) -> Source:
     """Photographs of 100 classes, split 64 / 16 / 20 as by Ravi and Larochelle, 84x84, three channels from 0 to 1.
 

@@ -1,11 +1,11 @@
 """Omniglot (Lake, Salakhutdinov and Tenenbaum, Science 2015): 1,623 characters, each drawn by 20 people."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 
-from ...ranges import Count, Ways
+from ...ranges import CostsMemory, FreeOnResume, SizeOrRange, Ways, WaysOrRange
 from ..episodes import consecutive_splits, episodes
 from ..files.cache import cached, fingerprint
 from ..files.find import DataFiles, Download, cache_folder, find_or_download
@@ -25,12 +25,12 @@ def omniglot(
     *,
     seed: int,
     device: torch.device,
-    ways: Ways | tuple[Ways, Ways] = 5,
-    shots: Count | tuple[Count, Count] = 1,
-    queries: Count | tuple[Count, Count] = 5,
-    train_ways: Ways | None = None,
-    root: str | None = None,
-    download: bool = True,
+    ways: WaysOrRange = 5,
+    shots: SizeOrRange = 1,
+    queries: SizeOrRange = 5,
+    train_ways: Annotated[Ways | None, CostsMemory] = None,
+    root: Annotated[str | None, FreeOnResume] = None,
+    download: Annotated[bool, FreeOnResume] = True,
     rotate: tuple[Literal["train", "val", "test"], ...] = ("train",),
 ) -> Source:
     """Handwritten characters of 50 alphabets, split 1,100 / 100 / 423 as in the original MAML code, 28x28, ink 1 on 0.

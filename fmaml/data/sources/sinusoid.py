@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...losses import Apply, mse, transductive
-from ...ranges import Count
+from ...ranges import Size
 from ...types import Batch, Params, Task
 from ..rng import fold, task_keys, uniform
 from ..source import Metric, Source
@@ -17,7 +17,7 @@ _AMPLITUDE, _PHASE, _X = (0.1, 5.0), (0.0, math.pi), (-5.0, 5.0)  # ranges, unif
 MSE = Metric("MSE", mse, ".3f", more_is_better=False)
 
 
-def sinusoid(*, seed: int, device: torch.device, shots: Count = 10, queries: Count = 10) -> Source:
+def sinusoid(*, seed: int, device: torch.device, shots: Size = 10, queries: Size = 10) -> Source:
     """Waves y = A sin(x - phi), A in [0.1, 5], phi in [0, pi], seen at ``shots`` points x in [-5, 5].
 
     Returns a source of tasks: support x and y float32 [tasks, shots, 1], query x and y float32 [tasks, queries, 1], on

@@ -2,12 +2,13 @@
 
 import re
 from pathlib import Path
+from typing import Annotated
 
 import torch
 
 from ...errors import UserError
 from ...losses import Apply, transductive
-from ...ranges import Count
+from ...ranges import FreeOnResume, Size
 from ...types import Params, Task
 from ..files.find import DataFiles, Download, find_or_download
 from ..files.zips import open_zip, read_member, zip_or_folder
@@ -28,11 +29,11 @@ def udhr(
     *,
     seed: int,
     device: torch.device,
-    shots: Count = 4,
-    queries: Count = 4,
-    length: Count = 64,
-    root: str | None = None,
-    download: bool = True,
+    shots: Size = 4,
+    queries: Size = 4,
+    length: Size = 64,
+    root: Annotated[str | None, FreeOnResume] = None,
+    download: Annotated[bool, FreeOnResume] = True,
 ) -> Source:
     """Languages of the world: passages of the Universal Declaration of Human Rights, byte by byte.
 

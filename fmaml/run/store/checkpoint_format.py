@@ -21,29 +21,29 @@ MAGIC = b"fmaml checkpoint 1 "
 HEAD = len(MAGIC) + 64 + 1  # bytes: magic, hexadecimal digest, newline
 
 
-class Damaged(Exception):
+class DamagedCheckpoint(Exception):
     """Not a whole checkpoint; the message says how it shows."""
 
 
-def encode(tensors: dict[str, Tensor], facts: dict[str, Any]) -> bytes:
+def encode_checkpoint(tensors: dict[str, Tensor], facts: dict[str, Any]) -> bytes:
     """A checkpoint's bytes."""
     body = save(tensors, {"facts": json.dumps(facts, allow_nan=False)})
     return MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n" + body
 
 
-def decode(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `encode` was given; Damaged if a single bit differs."""
+def decode_checkpoint(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `encode_checkpoint` was given; DamagedCheckpoint if a single bit differs."""
     head, body = content[:HEAD], content[HEAD:]
     if not head.startswith(MAGIC):
-        raise Damaged("it does not begin as a checkpoint of this version does")
+        raise DamagedCheckpoint("it does not begin as a checkpoint of this version does")
     if head != MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n":
-        raise Damaged("its digest does not match")
+        raise DamagedCheckpoint("its digest does not match")
     try:
         size = int.from_bytes(body[:8], "little")
         facts = json.loads(json.loads(body[8 : 8 + size])["__metadata__"]["facts"])
         return load(body), dict(facts)
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError, AttributeError) as error:
-        raise Damaged(f"its digest matches, but it holds no checkpoint ({error})") from None
+        raise DamagedCheckpoint(f"its digest matches, but it holds no checkpoint ({error})") from None
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Tensor]:
@@ -55,13 +55,16 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Tensor]:
 
 
 def fill(template: Any, tensors: dict[str, Tensor], prefix: str = "") -> Any:
-    """The tree like ``template``, its leaves from ``tensors``; Damaged unless names, shapes and types agree."""
+    """The tree like ``template``, its leaves from ``tensors``.
+
+    Raises DamagedCheckpoint unless names, shapes and types agree.
+    """
     leaves = []
     for name, leaf in _named(template, prefix):
         found = tensors.get(name)
         if found is None or (found.shape, found.dtype) != (leaf.shape, leaf.dtype):
             has = "nothing" if found is None else f"{found.dtype} {list(found.shape)}"
-            raise Damaged(f"{name} should be {leaf.dtype} {list(leaf.shape)}, and there is {has}")
+            raise DamagedCheckpoint(f"{name} should be {leaf.dtype} {list(leaf.shape)}, and there is {has}")
         leaves.append(found.to(leaf.device))
     return pytree.tree_unflatten(leaves, pytree.tree_structure(template))
 

@@ -1,7 +1,9 @@
-"""What a run must have in common with the checkpoint it goes on from, and what may differ."""
+"""What a run must have in common with the checkpoint it goes on from, and what may differ.
+
+A setting that may differ says so itself: it is marked `fmaml.ranges.FreeOnResume` where it is declared.
+"""
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,25 +11,13 @@ import torch
 from torch import Tensor
 
 from ... import __version__
+from ...config.validate import marked
 from ...data.rng import SPLITS
 from ...data.source import Source
-from ...errors import UserError
+from ...errors import Say, UserError
+from ...ranges import FreeOnResume
 from ...tree import leaves
 
-Say = Callable[[str], None]
-FREE = {  # settings that do not touch what is learnt
-    "name",
-    "data.root",
-    "data.download",
-    "train.log_every",
-    "train.validate_every",
-    "train.save_every",
-    "train.on_nan",
-    "train.skip_limit",
-    "train.baseline",
-    "eval.tasks",
-}
-MAY = "what may change: train.meta_steps (if train.schedule is constant), the device, " + ", ".join(sorted(FREE))
 ABSENT = "nothing"
 MACHINE = "machine."
 PROBE = 4  # tasks of a split that stand for its sampler in the data's digest
@@ -40,13 +30,13 @@ def facts(config: dict[str, Any], source: Source, device: torch.device) -> dict[
         "config": config,
         "algorithm": config["algorithm"]["name"],
         "seed": config["seed"],
-        "data": {split: digest(source, split) for split in SPLITS},
+        "data": {split: digest_of_split(source, split) for split in SPLITS},
         "versions": {"fmaml": __version__, "torch": str(torch.__version__)},
         "machine": {"device": str(device), "threads": torch.get_num_threads()},
     }
 
 
-def digest(source: Source, split: str) -> str:
+def digest_of_split(source: Source, split: str) -> str:
     """SHA-256 of all that the split's tasks are drawn from, and of its first tasks, which tell samplers apart.
 
     All of it counts, at the 1.7 GB/s of one core: 0.05 s for Omniglot, 0.8 s for 60,000 images of 84x84x3.
@@ -68,7 +58,9 @@ def compare(folder: Path, saved: dict[str, Any], given: dict[str, Any], say: Say
     wrong = [field for field in differing if not _may_change(field, saved, given)]
     if wrong:
         lines = [f"{folder}: {key}: saved with {was}, given {now}" for key, was, now in wrong]
-        raise UserError("\n".join([*lines, f"{folder}: go on with what was saved, or begin in a new --out; {MAY}"]))
+        free = ", ".join(sorted(marked(given["config"], FreeOnResume)))
+        may = f"what may change: train.meta_steps (if train.schedule is constant), the device, {free}"
+        raise UserError("\n".join([*lines, f"{folder}: go on with what was saved, or begin in a new --out; {may}"]))
     for key, was, now in differing:
         if key.startswith(MACHINE):
             say(f"{key} was {was} and is {now}: from here on the last bits may differ from an uninterrupted run")
@@ -78,20 +70,20 @@ def _may_change(field: tuple[str, Any, Any], saved: dict[str, Any], given: dict[
     key = field[0].removeprefix("config.")
     if key == "train.meta_steps":
         return given["config"]["train"]["schedule"] == "constant" and field[2] >= saved["step"]
-    return key in FREE or key.startswith(MACHINE)
+    return key in marked(given["config"], FreeOnResume) or key.startswith(MACHINE)
 
 
 def _differing(saved: dict[str, Any], given: dict[str, Any]) -> list[tuple[str, Any, Any]]:
     """(dotted field, saved, given) for each fact of the run in which they differ."""
-    was, now = flat(saved), flat(given)
+    was, now = flattened(saved), flattened(given)
     fields = [key for key in was | now if key in now or key.startswith("config.")]
     pairs = [(key, was.get(key, ABSENT), now.get(key, ABSENT)) for key in fields]
     return [(key, before, after) for key, before, after in pairs if before != after]
 
 
-def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flattened(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested dicts as one, by dotted keys."""
     found: dict[str, Any] = {}
     for key, value in tree.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        found |= flattened(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return found

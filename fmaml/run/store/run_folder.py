@@ -13,8 +13,8 @@ from ...atomic_files import delete_temporary_files
 from ...errors import UserError
 from ..store import run_lock
 
-CURE = "name a folder that can be written"
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+WRITABLE = "name a folder that can be written"
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
@@ -29,7 +29,7 @@ def run_folder(out: str | None, name: str, resume: bool) -> Iterator[Path]:
             _check(folder, resume)  # another run may have begun in between
             delete_temporary_files(folder)
         except OSError as error:
-            raise UserError(f"--out {folder}: {error.strerror}; {CURE}") from error
+            raise UserError(f"--out {folder}: {error.strerror}; {WRITABLE}") from error
         yield folder
 
 
@@ -46,12 +46,12 @@ def check_early(out: str | None, resume: bool) -> None:
         if not os.access(nearest, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
-        raise UserError(f"--out {folder}: {error.strerror}; {CURE}") from error
+        raise UserError(f"--out {folder}: {error.strerror}; {WRITABLE}") from error
 
 
 def _check(folder: Path, resume: bool) -> None:
     litter = {path.name for path in folder.glob(".config.yaml.*.tmp")}  # of a run killed before it had written anything
-    files = {entry.name for entry in folder.iterdir()} - {run_lock.NAME, *litter}
+    files = {entry.name for entry in folder.iterdir()} - {run_lock.LOCK_FILE, *litter}
     if files and not resume:
         cure = "add --resume to go on with it, or name a new folder" if "config.yaml" in files else "name a new folder"
         raise UserError(f"--out {folder}: holds files already, and a run never overwrites; {cure}")
@@ -59,15 +59,15 @@ def _check(folder: Path, resume: bool) -> None:
         raise UserError(f"--out {folder}: holds files, and none of a run to go on with; name that run's folder")
 
 
-def trouble(error: OSError, folder: Path) -> str:
+def describe_os_error(error: OSError, folder: Path) -> str:
     """One line on a file that could not be written or read."""
     said = error.strerror or str(error)
-    if error.errno in FULL:
-        said += f"; {free(folder)} are free there"
+    if error.errno in NO_SPACE:
+        said += f"; {free_space(folder)} are free there"
     return f"{said}. What was saved is safe: put it right, then `fmaml resume {folder}`"
 
 
-def free(folder: Path) -> str:
+def free_space(folder: Path) -> str:
     try:
         return megabytes(shutil.disk_usage(folder).free)
     except OSError:

@@ -1,4 +1,4 @@
-"""A run has its folder to itself. The kernel drops the lock with the process, however that ends."""
+"""One folder has one run. The kernel releases the lock with the process, however that ends."""
 
 import contextlib
 import fcntl
@@ -11,13 +11,13 @@ from pathlib import Path
 
 from ...errors import UserError
 
-NAME = ".lock"  # it stays in the folder: who removed it could remove another's
+LOCK_FILE = ".lock"  # never deleted: a run that deleted it could delete another's
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the folder, which must be there; UserError at once if another process does."""
-    handle = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o666)
+    handle = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         _take(handle, folder)
         os.ftruncate(handle, 0)
@@ -30,7 +30,7 @@ def locked(folder: Path) -> Iterator[None]:
 def refuse_if_held(folder: Path) -> None:
     """Nothing, or the same UserError: what the command line can ask before it imports torch."""
     with contextlib.suppress(OSError):
-        handle = os.open(folder / NAME, os.O_RDWR)
+        handle = os.open(folder / LOCK_FILE, os.O_RDWR)
         try:
             _take(handle, folder)
         finally:

@@ -1,0 +1,35 @@
+"""The settings of the sections `train` and `eval`, which configure the run itself. Imports no torch."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from ..ranges import Count, FreeOnResume, Natural, Rate, Size
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """Train up to ``meta_steps`` on the train split, and keep the theta that did best on the val split."""
+
+    meta_steps: Natural
+    meta_batch: Size  # tasks a meta-step
+    schedule: Literal["constant", "cosine"] = "constant"  # of the outer learning rate
+    clip: Rate | None = None  # the largest norm of a meta-gradient
+    batching: Literal["vmap", "loop", "auto"] = "auto"
+    chunk_size: Count | None = None  # tasks in memory at a time
+    compile: bool | Literal["auto"] = "auto"
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
+    validate_every: Annotated[Count, FreeOnResume] = 500
+    validate_tasks: Count = 200
+    log_every: Annotated[Count, FreeOnResume] = 20
+    save_every: Annotated[Count, FreeOnResume] = 500
+    on_nan: Annotated[Literal["stop", "skip"], FreeOnResume] = "stop"
+    skip_limit: Annotated[Count, FreeOnResume] = 10
+    baseline: Annotated[bool, FreeOnResume] = False  # train a second time, jointly, for comparison
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalSettings:
+    """Adapt to ``tasks`` unseen tasks: for each setting of the source, the metric after 0 .. ``steps`` inner steps."""
+
+    tasks: Annotated[Count, FreeOnResume] = 600
+    steps: Natural = 10
