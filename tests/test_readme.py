@@ -56,7 +56,7 @@ def test_an_algorithm_of_ones_own_is_one_file_and_one_word(tmp_path):
     assert abs(float(theta["log_rate"]) - math.log(0.4)) > 1e-4
     files = ["tests/algorithms", "tests/config/test_experiments.py", "tests/test_readme.py"]
     names = "(alpha_maml or experiment_of_its_own or table_of_algorithms) and not compiles"
-    assert " passed" in python("pytest", "-q", "-p", "no:cacheprovider", *files, "-k", names)
+    assert " passed" in python("pytest", "-p", "no:cacheprovider", *files, "-k", names)
 
 
 def test_the_table_of_algorithms_names_all_of_the_public_api():
