@@ -24,7 +24,7 @@ from costs import REFERENCE, measure
 from drawing import picture
 
 from fmaml.config import packaged
-from fmaml.config.strict_yaml import parse
+from fmaml.config.strict_yaml import parse_yaml
 from fmaml.data.pictures import save_figure
 from fmaml.run.curves import Curves
 from fmaml.run.environment import environment
@@ -128,7 +128,7 @@ def write(path: Path, folders: dict[tuple[str, int], Path], found: dict, costs: 
     runs = []
     for (name, seed), run in found.items():
         saved = folders[name, seed] / "config.yaml"
-        about = {"config": parse(saved.read_text(encoding="utf-8"), str(saved))}
+        about = {"config": parse_yaml(saved.read_text(encoding="utf-8"), str(saved))}
         about["environment"] = json.loads((folders[name, seed] / "environment.json").read_text(encoding="utf-8"))
         runs.append({"algorithm": name, "run_seed": seed, **about, **run})
     content = {"environment": environment(torch.device("cpu")), "costs": costs, "runs": runs}

@@ -10,8 +10,8 @@ All must give the same meta-gradient in float64 before any is timed.
 from collections.abc import Callable
 
 import torch
-from harness import Bench, Run, ratio, shown
 from lowerings import LOWERINGS, Conv
+from measure import Bench, Run, ratio, shown
 from networks import Problem, conv28, conv84
 from torch import Tensor
 from torch.func import grad, vmap

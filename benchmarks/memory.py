@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from counted import peak_bytes, room
-from harness import Bench, plural, shown, timed
+from measure import Bench, plural, shown, timed
 from networks import Problem, conv28, mlp
 
 from fmaml.run.memory import keep_freed_memory

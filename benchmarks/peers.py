@@ -16,7 +16,7 @@ from importlib import import_module, metadata
 from typing import Any
 
 import torch
-from harness import Bench, Run, ratio, shown
+from measure import Bench, Run, ratio, shown
 from networks import Problem, conv28, mlp
 from peers_jax import jax_looped, jax_vmapped
 from peers_torch import autograd_loop, gradient_outside, higher_loop, modules_outside, torchopt_loop

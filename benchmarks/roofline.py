@@ -24,7 +24,7 @@ import statistics
 from typing import NamedTuple
 
 import torch
-from harness import Bench, Run, plural, ratio, shown
+from measure import Bench, Run, plural, ratio, shown
 from networks import Problem, conv28, mlp
 from torch.utils.flop_counter import FlopCounterMode
 

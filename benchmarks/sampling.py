@@ -9,13 +9,13 @@ is sampled every time. A source that needs files is measured if they are there (
 import statistics
 from itertools import count
 
-from harness import Bench, ratio, shown
+from measure import Bench, ratio, shown
 
 import fmaml
 from fmaml.config.load import load
 from fmaml.errors import UserError
 from fmaml.run.build import build
-from fmaml.run.run import initial
+from fmaml.run.run import initial_params
 
 SOURCES = {  # what to call it -> the experiment, and what to change in it
     "sinusoid": ["sinusoid"],
@@ -43,7 +43,7 @@ def measure(bench: Bench, name: str) -> None:
     config = load(experiment, changes)
     meta_batch = config["train"]["meta_batch"]
     built = build(config, bench.device)
-    state = fmaml.init_state(built.algorithm, built.optimizer, initial(built, 0, bench.device))
+    state = fmaml.init_state(built.algorithm, built.optimizer, initial_params(built, 0, bench.device))
     tasks, steps = built.source.sample("train", 0, range(meta_batch)), count(1)
     runs = {
         "sampling": lambda: built.source.sample("train", next(steps), range(meta_batch)),

@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from harness import Bench, Run, shown
+from measure import Bench, Run, shown
 
 WRONG = "omniglot", "algorithm.inner_lr=fast", "data.way=5"
 SHORT = "train.meta_steps=1", "train.meta_batch=4", "train.validate_tasks=4", "eval.tasks=4", "eval.steps=1"

@@ -7,7 +7,7 @@ torch takes by itself; the ratio is to that. One thread a run is what serves bes
 """
 
 import torch
-from harness import Bench, Run, ratio, shown
+from measure import Bench, Run, ratio, shown
 from networks import PROBLEMS
 
 TASKS = 16

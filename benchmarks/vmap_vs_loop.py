@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from counted import peak_bytes, room
-from harness import Bench, Run, Samples, plural, ratio, shown, timed
+from measure import Bench, Run, Samples, plural, ratio, shown, timed
 from networks import PROBLEMS, Problem
 
 import fmaml

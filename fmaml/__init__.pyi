@@ -56,4 +56,5 @@ from .types import Params as Params
 from .types import Task as Task
 from .types import Transform as Transform
 
+__all__: list[str]
 __version__: str

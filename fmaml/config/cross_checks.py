@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 from ..nn.constants import NORM_GROUPS
-from .registry import TABLE
+from .registry import TABLE, TRAITS
 
 Config: TypeAlias = dict[str, Any]
 Broken: TypeAlias = Iterator[tuple[str, str]]
@@ -26,7 +26,8 @@ def data_gives_what_is_needed(config: Config) -> Broken:
         if lacking:
             fitting = [name for name, entry in names.items() if entry.needs <= gives]
             cure = " or ".join(fitting[:FEW]) if len(fitting) <= FEW else f"{', '.join(fitting[:FEW])}, ..."
-            yield f"{section}.name", f"it needs {' and '.join(lacking)}, and data.name = {data} has none; give {cure}"
+            needed = " and ".join(TRAITS[trait] for trait in lacking)
+            yield f"{section}.name", f"it needs {needed}, which data.name = {data} does not give; give {cure}"
 
 
 def enough_classes(config: Config) -> Broken:

@@ -1,13 +1,8 @@
 """The one table of names: which function each section's `name` picks, and what fits what. Imports no torch.
 
 To add a data source, a model, an algorithm or an optimizer: write its function, whose parameters become the section's
-keys, and add one entry here. Data says what its tasks give; a model or an algorithm says what it needs of them.
-
-    numbers     examples are numbers, of any shape
-    images      examples are images, [channels, height, width]
-    symbols     examples are passages of symbols, int64 [length]
-    classes     targets are class numbers, one an example
-    targets     one target an example: a class number, or a vector
+keys, and add one entry here. Data says what its tasks give, a model or an algorithm what it needs of them, in the words
+of `TRAITS`; `fmaml.config.cross_checks` holds the one against the other.
 """
 
 from typing import NamedTuple
@@ -15,7 +10,14 @@ from typing import NamedTuple
 from ..data.published import DRAWINGS_PER_CLASS, HUNDRED_CLASSES, IMAGES_PER_CLASS, OMNIGLOT_CLASSES
 from .settings import EvalSettings, TrainSettings
 
-NUMBERS = frozenset({"numbers", "targets"})
+TRAITS = {  # of the tasks -> as messages call it
+    "numbers": "examples of numbers",  # float, of any shape
+    "images": "images",  # float [channels, height, width]
+    "symbols": "passages of symbols",  # int64 [length]
+    "classes": "class numbers as targets",  # int64, one an example
+    "single_targets": "one target for each example",  # a class number, or a vector
+}
+NUMBERS = frozenset({"numbers", "single_targets"})
 IMAGES = NUMBERS | {"images", "classes"}
 SYMBOLS = frozenset({"symbols"})
 
@@ -35,8 +37,8 @@ class Entry(NamedTuple):
     """One name that a section can take."""
 
     target: str  # "module:function"; the function's parameters are the section's other keys
-    gives: frozenset[str] = frozenset()  # of data: what its tasks have
-    needs: frozenset[str] = frozenset()  # of a model or an algorithm: what the tasks must have
+    gives: frozenset[str] = frozenset()  # of data: the traits of its tasks
+    needs: frozenset[str] = frozenset()  # of a model or an algorithm: the traits that the tasks must have
     contents: Contents | None = None  # of data, where they were published
 
 
@@ -77,7 +79,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "proto_maml": needing("fmaml.algorithms.proto_maml:proto_maml", "classes"),
         "proto_mamlpp": needing("fmaml.algorithms.proto_mamlpp:proto_mamlpp", "classes"),
         "protonet": needing("fmaml.algorithms.protonet:protonet", "classes"),
-        "r2d2": needing("fmaml.algorithms.r2d2:r2d2", "targets"),
+        "r2d2": needing("fmaml.algorithms.r2d2:r2d2", "single_targets"),
         "joint": Entry("fmaml.algorithms.joint:joint"),
         "scratch": Entry("fmaml.algorithms.scratch:scratch"),
     },

@@ -12,12 +12,12 @@ from fmaml import Batch
 from fmaml.config.registry import TABLE
 
 LR, STEPS, DIM = 0.3, 4, 5
-CLASSES_ONLY = {"protonet", "proto_maml", "proto_mamlpp"}
+CLASSES_ONLY = {name for name, entry in TABLE["algorithm"].items() if "classes" in entry.needs}
 
 
 def called(name):
     """The function of an algorithm in the table: one that is added there is tested here."""
-    module, _, function = TABLE["algorithm"][name].partition(":")
+    module, _, function = TABLE["algorithm"][name].target.partition(":")
     return getattr(import_module(module), function)
 
 

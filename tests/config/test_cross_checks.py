@@ -3,8 +3,8 @@
 import pytest
 from example import EXAMPLE, complaints
 
-from fmaml.config import cross_checks
 from fmaml.config.load import load
+from fmaml.config.registry import TABLE, TRAITS
 
 MARKOV = ["data.name=markov", "model.name=transformer"]
 SINUSOID = ["data.name=sinusoid", "model.name=mlp"]
@@ -17,7 +17,7 @@ REPTILE = ["algorithm.name=reptile", "algorithm.minibatch=2"]
         (["data.ways=101"], "data.ways", "split val has 100 classes; give at most 100"),
         (["data.ways=401", "data.rotate=[train, val, test]"], "data.ways", "split val has 400 classes"),
         (["data.ways=424", "data.rotate=[val]"], "data.ways", "give at most 400"),
-        (["data.shots=16"], "data.shots", "with data.queries = 5 that is more than the 20 drawings"),
+        (["data.shots=16"], "data.shots", "with data.queries = 5 that is more than the 20 images"),
         (["data.name=glyphs", "data.queries=20"], "data.shots", "with data.queries = 20"),
         (["data.rotate=[]", "data.train_ways=1101"], "data.train_ways", "split train has 1100 classes; give at most"),
         (["data.name=mini_imagenet", "data.ways=17"], "data.ways", "split val has 16 classes; give at most 16"),
@@ -29,16 +29,33 @@ REPTILE = ["algorithm.name=reptile", "algorithm.minibatch=2"]
         (
             ["algorithm.name=protonet", *SINUSOID],
             "algorithm.name",
-            "compares classes, and data.name = sinusoid has none",
+            "needs class numbers as targets, which data.name = sinusoid does not give; give maml, anil, boil, ...",
         ),
-        (["algorithm.name=r2d2", *MARKOV], "algorithm.name", "compares classes, and data.name = markov has none"),
+        (
+            ["algorithm.name=r2d2", *MARKOV],
+            "algorithm.name",
+            "needs one target for each example, which data.name = markov",
+        ),
+        (
+            [*SINUSOID, "model.name=conv4"],
+            "model.name",
+            "which data.name = sinusoid does not give; give mlp",
+        ),
         ([*REPTILE, "data.shots=[1, 3]"], "algorithm.minibatch", "data.ways or data.shots is a range; give null"),
         ([*REPTILE, "algorithm.minibatch=6"], "algorithm.minibatch", "a support set has 5 examples; give at most 5"),
         ([*REPTILE, "algorithm.minibatch=6", "data.train_ways=20"], "algorithm.minibatch", "has 5 examples"),
         (["model.norm=group", "model.width=12"], "model.width", 'norm = "group" needs a multiple of 8'),
         ([*MARKOV, "model.heads=3"], "model.width", "model.heads = 3 must divide it"),
-        ([*MARKOV, "model.name=conv4"], "model.name", "data.name = markov gives passages of symbols; give transformer"),
-        (["model.name=transformer"], "model.name", "data.name = omniglot gives none; give conv4 or mlp"),
+        (
+            [*MARKOV, "model.name=conv4"],
+            "model.name",
+            "it needs images, which data.name = markov does not",
+        ),
+        (
+            ["model.name=transformer"],
+            "model.name",
+            "it needs passages of symbols, which data.name = omniglot",
+        ),
         ([*MARKOV, "data.symbols=257"], "data.symbols", "give at most 256"),
         ([*MARKOV, "data.symbols=41", "data.order=2"], "data.symbols", "give at most 40"),
     ],
@@ -68,7 +85,10 @@ def test_the_rules_stop_at_their_bounds(write, overrides):
     assert load(write(EXAMPLE), overrides)
 
 
-def test_the_rule_on_groups_knows_the_number_of_groups():
-    from fmaml.nn import models
-
-    assert models.GROUPS == cross_checks.GROUPS
+def test_every_trait_that_is_needed_is_one_that_some_data_gives():
+    """A misspelt trait would fit nothing, or be given to nobody."""
+    entries = [entry for names in TABLE.values() for entry in names.values()]
+    needed = frozenset().union(*(entry.needs for entry in entries))
+    given = frozenset().union(*(entry.gives for entry in entries))
+    assert needed <= given == TRAITS.keys()
+    assert all(bool(entry.gives) == (section == "data") for section, names in TABLE.items() for entry in names.values())

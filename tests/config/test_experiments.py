@@ -9,7 +9,8 @@ import fmaml
 from fmaml.config import packaged
 from fmaml.config.load import load
 from fmaml.config.registry import TABLE
-from fmaml.config.strict_yaml import parse
+from fmaml.config.settings import TrainSettings
+from fmaml.config.strict_yaml import parse_yaml
 
 NAMES = packaged.names()
 OMNIGLOT = [name for name in NAMES if "omniglot" in name]
@@ -61,7 +62,7 @@ def test_the_header_of_an_omniglot_task_names_it_and_the_published_number(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_key_of_the_file_is_in_the_config_as_written(name):
-    tree, config = parse(text(name), name), load(name)
+    tree, config = parse_yaml(text(name), name), load(name)
     for section in tree.keys() - {"name"}:
         assert tree[section].items() <= config[section].items()
 
@@ -161,9 +162,10 @@ def test_the_languages_build_what_they_say(name):
 
 
 def test_no_training_at_all_still_builds_an_optimizer():
-    from fmaml.run.build import optimizer
+    from fmaml.run.build import outer_optimizer
 
-    assert optimizer(load("omniglot", ["train.schedule=cosine", "train.meta_steps=0"]))
+    config = load("omniglot", ["train.schedule=cosine", "train.meta_steps=0"])
+    assert outer_optimizer(config["optimizer"], TrainSettings(**config["train"]))
 
 
 @pytest.mark.parametrize(
@@ -178,10 +180,10 @@ def test_no_training_at_all_still_builds_an_optimizer():
 def test_schedule_and_clip_shape_the_outer_optimizer(overrides, steps):
     import torch
 
-    from fmaml.run.build import optimizer
+    from fmaml.run.build import outer_optimizer
 
     config = load("omniglot", ["optimizer={name: sgd, lr: 0.1}", "train.meta_steps=3", *overrides])
-    outer = optimizer(config)
+    outer = outer_optimizer(config["optimizer"], TrainSettings(**config["train"]))
     theta = {"w": torch.zeros(1)}
     state = outer.init(theta)
     for step in steps:

@@ -7,14 +7,14 @@ import yaml
 from example import EXAMPLE, complaints
 
 from fmaml.config import packaged
-from fmaml.config.load import dump, load
-from fmaml.config.registry import NAMELESS, TABLE
-from fmaml.config.strict_yaml import parse
+from fmaml.config.load import load
+from fmaml.config.registry import SETTINGS, TABLE
+from fmaml.config.strict_yaml import dump_yaml, parse_yaml
 
 
 def test_defaults_are_filled_in_and_sections_stand_in_a_fixed_order(write):
     config = load(write("\n".join(reversed(EXAMPLE.splitlines()))))
-    assert list(config) == ["name", "seed", *TABLE, *NAMELESS]
+    assert list(config) == ["name", "seed", *TABLE, *SETTINGS]
     assert config["name"] == "mine"
     assert config["seed"] == 0
     assert config["model"] == {"name": "conv4", "width": 64, "pool": "stride", "norm": "batch"}
@@ -32,13 +32,13 @@ def test_defaults_are_filled_in_and_sections_stand_in_a_fixed_order(write):
 )
 def test_what_is_shown_loads_as_the_same_config(write, experiment, override):
     config = load(experiment, [override])
-    assert load(write(dump(config))) == config
-    assert dump(load(write(dump(config)))) == dump(config)
+    assert load(write(dump_yaml(config))) == config
+    assert dump_yaml(load(write(dump_yaml(config)))) == dump_yaml(config)
 
 
 @pytest.mark.parametrize("text", ["1e-3", "on", "null", "007", "1_000", ".5", "-", "a: b", "true"])
 def test_text_that_looks_like_something_else_stays_text(text):
-    assert parse(dump({"x": text}), "here") == {"x": text}
+    assert parse_yaml(dump_yaml({"x": text}), "here") == {"x": text}
 
 
 @pytest.mark.parametrize("number", ["1e-3", "1E-3", "+1e-3", "1.e-3", ".001", "0.001", "1.0e-3"])

@@ -2,24 +2,39 @@
 
 import ast
 import inspect
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Annotated, Literal
 
 import pytest
 
-from fmaml.config.registry import NAMELESS, TABLE
-from fmaml.config.signature import GIVEN, REQUIRED, Setting, definition, settings, summary, words
+from fmaml.config.registry import SETTINGS, TABLE
+from fmaml.config.signature import (
+    REQUIRED,
+    SUPPLIED,
+    Setting,
+    definition,
+    fields_of,
+    parameters,
+    summary,
+    words,
+)
 from fmaml.config.validate import valid
-from fmaml.ranges import Count, Decay, Natural, Rate, Unit
+from fmaml.ranges import CostsMemory, Count, Decay, FreeOnResume, Natural, Rate, Unit, Ways
 
-TARGETS = [target for names in TABLE.values() for target in names.values()] + list(NAMELESS.values())
-BY_CODE = {"loss_fn", "apply"}  # parameters that no setting supplies, besides GIVEN
+TARGETS = [entry.target for names in TABLE.values() for entry in names.values()]
+SOURCES = TARGETS + list(SETTINGS.values())  # of settings
+IN_CODE = {"loss_fn", "apply"}  # parameters that no setting supplies, besides SUPPLIED
 
 
-def read(signature: str, **options) -> dict[str, Setting]:
+def settings_of(source: str | type) -> dict[str, Setting]:
+    return parameters(definition(source)) if isinstance(source, str) else fields_of(source)
+
+
+def read(signature: str) -> dict[str, Setting]:
     (function,) = ast.parse(f"def f({signature}): pass").body
     assert isinstance(function, ast.FunctionDef)
-    return settings(function, **options)
+    return parameters(function)
 
 
 @pytest.mark.parametrize(
@@ -59,40 +74,55 @@ def test_defaults_and_order_come_from_the_signature():
     assert [s.default for s in found.values()] == [REQUIRED, 1e-3, REQUIRED, (4, 2), None, -1.0]
 
 
-def test_keyword_only_leaves_out_the_rest():
-    assert read("a: int, b: int = 1, *, c: int", keyword_only=True).keys() == {"c"}
+def test_marks_are_told_from_the_type():
+    found = read(
+        "root: Annotated[str | None, FreeOnResume] = None, width: Size = 64, ways: WaysOrRange = 5, n: Count = 1"
+    )
+    assert found == {
+        "root": Setting(str | None, None, frozenset({FreeOnResume})),
+        "width": Setting(Count, 64, frozenset({CostsMemory})),
+        "ways": Setting(Ways | tuple[Ways, Ways], 5, frozenset({CostsMemory})),
+        "n": Setting(Count, 1),
+    }
+
+
+def test_fields_of_a_dataclass_are_settings_too():
+    @dataclass(frozen=True, kw_only=True)
+    class Some:
+        steps: Natural
+        every: Annotated[Count, FreeOnResume] = 20
+
+    assert fields_of(Some) == {"steps": Setting(Natural), "every": Setting(Count, 20, frozenset({FreeOnResume}))}
 
 
 def test_a_function_is_found_in_the_file_of_its_module(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "part.py").write_text("import absent_module\n\ndef f(*, x: int = 3):\n    pass\n")
-    assert settings(definition("package.sub.part:f", tmp_path)) == {"x": Setting(int, 3)}
+    assert parameters(definition("package.sub.part:f", tmp_path)) == {"x": Setting(int, 3)}
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_settings_agree_with_the_imported_function(target):
     module, _, name = target.partition(":")
     real = inspect.signature(getattr(import_module(module), name)).parameters
-    nameless = target in NAMELESS.values()
-    real = {k: p for k, p in real.items() if not nameless or p.kind is p.KEYWORD_ONLY}
-    found = settings(definition(target), keyword_only=nameless)
-    assert [k for k in real if k not in GIVEN | BY_CODE] == list(found)  # none vanished by its annotation
+    found = settings_of(target)
+    assert [k for k in real if k not in SUPPLIED | IN_CODE] == list(found)  # none vanished by its annotation
     for key, setting in found.items():
         default = REQUIRED if real[key].default is inspect.Parameter.empty else real[key].default
         assert setting.default == default
 
 
-@pytest.mark.parametrize("target", TARGETS)
-def test_every_default_is_allowed_by_its_own_type(target):
-    for setting in settings(definition(target), keyword_only=target in NAMELESS.values()).values():
+@pytest.mark.parametrize("source", SOURCES)
+def test_every_default_is_allowed_by_its_own_type(source):
+    for setting in settings_of(source).values():
         if setting.default is not REQUIRED:
             kept = valid(setting.type, setting.default)
             assert kept == (list(setting.default) if isinstance(setting.default, tuple) else setting.default)
 
 
-@pytest.mark.parametrize("target", TARGETS)
-def test_every_function_says_in_one_line_what_it_is(target):
-    assert 10 < len(summary(target)) < 130
+@pytest.mark.parametrize("source", SOURCES)
+def test_every_source_of_settings_says_in_one_line_what_it_is(source):
+    assert 10 < len(summary(definition(source) if isinstance(source, str) else source)) < 130
 
 
 @pytest.mark.parametrize(

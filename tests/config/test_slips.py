@@ -12,8 +12,9 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from fmaml.config import packaged
-from fmaml.config.load import dump, load
-from fmaml.config.registry import NAMELESS, TABLE
+from fmaml.config.load import load
+from fmaml.config.registry import SETTINGS, TABLE
+from fmaml.config.strict_yaml import dump_yaml
 from fmaml.config.validate import TOP
 from fmaml.errors import UserError
 
@@ -49,7 +50,7 @@ def plan_or_message(path: Path, text: str) -> str:
     if message:
         assert all(line.startswith(str(path)) for line in message.split("\n"))
         return message
-    path.write_text(dump(config), encoding="utf-8")
+    path.write_text(dump_yaml(config), encoding="utf-8")
     assert load(str(path)) == config
     return ""
 
@@ -58,7 +59,7 @@ def plan_or_message(path: Path, text: str) -> str:
 @given(data=st.data())
 def test_a_mutated_setting_gives_a_plan_or_a_message_that_names_it(scratch, data):
     tree = yaml.safe_load(data.draw(st.sampled_from(list(SHIPPED.values()))))
-    section = data.draw(st.sampled_from([*TABLE, *NAMELESS]))
+    section = data.draw(st.sampled_from([*TABLE, *SETTINGS]))
     key = data.draw(st.sampled_from([*tree[section], "", "slip"]))
     name = f"{section}.{key}" if key else section
     if data.draw(st.booleans()) and key != "slip":
@@ -109,7 +110,7 @@ def cut_short(draw: random.Random, lines: list[str]) -> None:
 
 
 SLIPS = [line_out, line_twice, lines_changed_over, other_type, other_type, typo, typo, indentation, cut_short]
-KEYS = {*TABLE, *NAMELESS, *TOP}
+KEYS = {*TABLE, *SETTINGS, *TOP}
 
 
 def slipped(draw: random.Random, text: str) -> bytes:
@@ -141,7 +142,7 @@ def settled(path: Path) -> bool:
             assert found, line
             assert not found["key"] or found["key"].split(".")[0] in KEYS or "unknown key" in told, line
         return False
-    path.write_text(dump(config), encoding="utf-8")
+    path.write_text(dump_yaml(config), encoding="utf-8")
     assert load(str(path)) == config
     return True
 

@@ -7,7 +7,7 @@ import pytest
 from example import EXAMPLE, complaints
 
 from fmaml.config.load import load
-from fmaml.config.registry import NAMELESS, TABLE
+from fmaml.config.registry import SETTINGS, TABLE
 from fmaml.config.signature import words
 from fmaml.config.validate import TOP, known_settings
 from fmaml.ranges import Count, Decay, Natural, NonNegative, OneOrTwo, Rate, Unit, Ways
@@ -103,11 +103,11 @@ EVERY_KEY = [
     for section, names in TABLE.items()
     for name in names
     for needed in [["lr=1"] if section == "optimizer" else ["root=/images"] if name == "folder" else []]
-    for key, (kind, _) in (known_settings(section, {"name": name}) or {}).items()
+    for key, (kind, _, _) in (known_settings(section, {"name": name}) or {}).items()
 ] + [
     pytest.param([], f"{section}.{key}", kind, id=f"{section}.{key}")
-    for section in NAMELESS
-    for key, (kind, _) in (known_settings(section, {}) or {}).items()
+    for section in SETTINGS
+    for key, (kind, _, _) in (known_settings(section, {}) or {}).items()
 ]
 SMALL = ["data.shots=1", "data.queries=1"]
 

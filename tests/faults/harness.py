@@ -26,8 +26,8 @@ from fmaml import atomic_files, init_state, meta_step
 from fmaml.config.load import load
 from fmaml.errors import Stopped, UserError
 from fmaml.run.build import build
-from fmaml.run.store.checkpoint_format import decode
-from fmaml.run.store.checkpoint_store import found
+from fmaml.run.store.checkpoint_format import decode_checkpoint
+from fmaml.run.store.checkpoint_store import checkpoint_files
 from fmaml.run.train import peek
 
 STEPS = 40
@@ -77,7 +77,7 @@ def run(out: Path, *overrides: str, resume: bool = True) -> int:
 def warm() -> None:
     """Let torch import what it imports at a first step, so that no child has to."""
     experiment = build(config(), torch.device("cpu"))
-    theta = fmaml.run.run.initial(experiment, 0, torch.device("cpu"))
+    theta = fmaml.run.run.initial_params(experiment, 0, torch.device("cpu"))
     tasks = experiment.source.sample("train", 1, range(2))
     peek(experiment, theta, tasks)
     state = init_state(experiment.algorithm, experiment.optimizer, theta)
@@ -119,7 +119,7 @@ def bare(page: Page | None) -> None:
     fmaml.run.run.environment = lambda place: {"device": str(place)}
     if page is None:
         return
-    save, unlink = fmaml.run.store.checkpoint_store.Keeper.save, Path.unlink
+    save, unlink = fmaml.run.store.checkpoint_store.CheckpointStore.save, Path.unlink
 
     def counted(self: Any, progress: Any) -> None:
         page[STEP] = progress.state.step
@@ -131,7 +131,7 @@ def bare(page: Page | None) -> None:
         page[PRUNES] += path.suffix == ".ckpt"
         unlink(path, missing_ok)
 
-    fmaml.run.store.checkpoint_store.Keeper.save, Path.unlink = counted, pruned
+    fmaml.run.store.checkpoint_store.CheckpointStore.save, Path.unlink = counted, pruned
 
 
 def wait(child: int, limit: float = 60) -> int:
@@ -154,7 +154,7 @@ def finish(out: Path, *overrides: str) -> int:
 
 def fingerprint(folder: Path) -> str:
     """SHA-256 of all that the run has learnt and of all it has logged, clock times left out."""
-    tensors, facts = decode(found(folder / "checkpoints")[0].read_bytes())
+    tensors, facts = decode_checkpoint(checkpoint_files(folder / "checkpoints")[0].read_bytes())
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     rows = [{key: row[key] for key in row if key not in ("seconds", "tasks_per_second")} for row in rows]
     facts = {key: facts[key] for key in ("step", "best", "validated", "skipped")}
@@ -177,9 +177,9 @@ def uninterrupted(*overrides: str) -> str:
 def steps(folder: Path) -> list[int]:
     """Of the checkpoints, each of which must be whole, the newest first."""
     whole = []
-    for path in found(folder / "checkpoints"):
+    for path in checkpoint_files(folder / "checkpoints"):
         with contextlib.suppress(FileNotFoundError):  # pruned by a run that goes on
-            whole.append(decode(path.read_bytes())[1]["step"])
+            whole.append(decode_checkpoint(path.read_bytes())[1]["step"])
     return whole
 
 

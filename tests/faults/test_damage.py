@@ -13,25 +13,25 @@ import torch
 from harness import fingerprint, finish, fork, run, steps, uninterrupted, wait
 from safetensors.torch import save
 
-from fmaml.run.store.checkpoint_format import MAGIC, Damaged, decode, encode
-from fmaml.run.store.checkpoint_store import found
+from fmaml.run.store.checkpoint_format import MAGIC, DamagedCheckpoint, decode_checkpoint, encode_checkpoint
+from fmaml.run.store.checkpoint_store import checkpoint_files
 
 TENSORS = {f"theta.layer{i}.weight": torch.arange(200.0) + i for i in range(4)}
 FACTS = {"step": 7, "config": {"seed": 0}}
-WHOLE = encode(TENSORS, FACTS)
-OTHER = encode({name: tensor + 1 for name, tensor in TENSORS.items()}, FACTS)
+WHOLE = encode_checkpoint(TENSORS, FACTS)
+OTHER = encode_checkpoint({name: tensor + 1 for name, tensor in TENSORS.items()}, FACTS)
 
 
 def detected(content: bytes) -> bool:
     try:
-        decode(content)
-    except Damaged:
+        decode_checkpoint(content)
+    except DamagedCheckpoint:
         return True
     return False
 
 
 def test_what_is_whole_comes_back():
-    tensors, facts = decode(WHOLE)
+    tensors, facts = decode_checkpoint(WHOLE)
     assert facts == FACTS
     assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
 
@@ -91,7 +91,7 @@ def spoil(path: Path) -> None:
 
 
 def test_a_damaged_newest_is_named_and_the_one_before_it_used(out, tmp_path):
-    newest, before = found(out / "checkpoints")
+    newest, before = checkpoint_files(out / "checkpoints")
     spoil(newest)
     assert wait(fork(lambda: run(out), None, tmp_path / "said")) == 0
     said = (tmp_path / "said").read_text()
@@ -102,7 +102,7 @@ def test_a_damaged_newest_is_named_and_the_one_before_it_used(out, tmp_path):
 
 
 def test_if_all_are_damaged_the_run_stops_and_leaves_everything(out, tmp_path):
-    for path in found(out / "checkpoints"):
+    for path in checkpoint_files(out / "checkpoints"):
         spoil(path)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and path.name != ".lock"}
     for _ in range(2):
@@ -197,15 +197,15 @@ def test_a_hostile_checkpoint_is_refused_at_once_and_runs_nothing(tmp_path):
 
 
 def test_a_checkpoint_of_another_network_is_refused(out, tmp_path):
-    newest, _ = found(out / "checkpoints")
-    tensors, facts = decode(newest.read_bytes())
+    newest, _ = checkpoint_files(out / "checkpoints")
+    tensors, facts = decode_checkpoint(newest.read_bytes())
     for wrong in ({}, {name: tensor.double() for name, tensor in tensors.items()}):
-        newest.write_bytes(encode(wrong, facts))
+        newest.write_bytes(encode_checkpoint(wrong, facts))
         (out / "metrics.jsonl").touch()
         assert wait(fork(lambda: run(out), None, tmp_path / "said")) == 0
         assert "theta.layer1.weight should be torch.float32" in (tmp_path / "said").read_text()
         newest.with_suffix(".damaged").unlink()
-    newest.write_bytes(encode(tensors, {key: facts[key] for key in facts if key != "skipped"}))
+    newest.write_bytes(encode_checkpoint(tensors, {key: facts[key] for key in facts if key != "skipped"}))
     assert wait(fork(lambda: run(out), None, tmp_path / "said")) == 0
     assert "it lacks skipped" in (tmp_path / "said").read_text()
     assert fingerprint(out) == uninterrupted()
@@ -213,7 +213,7 @@ def test_a_checkpoint_of_another_network_is_refused(out, tmp_path):
 
 
 def test_a_checkpoint_under_the_name_of_another_is_not_used(out, tmp_path):
-    newest, before = found(out / "checkpoints")
+    newest, before = checkpoint_files(out / "checkpoints")
     shutil.copy(before, newest)
     assert wait(fork(lambda: run(out), None, tmp_path / "said")) == 0
     assert f"{newest}: damaged (it is of step 39)" in (tmp_path / "said").read_text()

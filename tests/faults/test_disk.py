@@ -14,8 +14,8 @@ import pytest
 from harness import SHORT, fingerprint, finish, fork, litter, run, shimmed, steps, uninterrupted, wait
 
 from fmaml import atomic_files
-from fmaml.run.store.checkpoint_format import decode
-from fmaml.run.store.checkpoint_store import found
+from fmaml.run.store.checkpoint_format import decode_checkpoint
+from fmaml.run.store.checkpoint_store import checkpoint_files
 from fmaml.run.store.run_folder import run_folder
 
 ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS)
@@ -54,8 +54,8 @@ def test_a_failing_operation(tmp_path, operation):
         if "cannot save a checkpoint" in text:
             assert " it needs 0.0 MB, " in text
             assert " MB are free" in text
-        for path in found(out / "checkpoints"):
-            decode(path.read_bytes())
+        for path in checkpoint_files(out / "checkpoints"):
+            decode_checkpoint(path.read_bytes())
         assert not litter(out), (hit, os.strerror(number))
         if trial < 5:  # each error once
             assert finish(out, SHORT) == 0
@@ -67,7 +67,7 @@ def test_what_the_kernel_refuses_to_write(tmp_path):
     out, said = tmp_path / "out", tmp_path / "said"
     assert finish(out, SHORT, "train.save_every=5") == 0
     kept = steps(out)
-    size = found(out / "checkpoints")[0].stat().st_size
+    size = checkpoint_files(out / "checkpoints")[0].stat().st_size
 
     def work() -> int:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -117,7 +117,7 @@ def test_too_little_room_is_said_before_training(tmp_path):
     said = (tmp_path / "said").read_text()
     assert "a run needs " in said
     assert "0.0 MB are free; make room" in said
-    assert found(tmp_path / "out/checkpoints") == []
+    assert checkpoint_files(tmp_path / "out/checkpoints") == []
 
 
 FULL_DISK = """
@@ -127,7 +127,7 @@ sys.path[:0] = [{here!r}, {root!r}]
 import fmaml.run.store.checkpoint_store, harness
 from fmaml.errors import UserError
 
-disk, save = Path(sys.argv[1]), fmaml.run.store.checkpoint_store.Keeper.save
+disk, save = Path(sys.argv[1]), fmaml.run.store.checkpoint_store.CheckpointStore.save
 harness.bare(None)
 
 def filling(self, progress):
@@ -135,14 +135,14 @@ def filling(self, progress):
         (disk / "ballast").write_bytes(bytes(shutil.disk_usage(disk).free // 4096 * 4096 - 40_000))
     save(self, progress)
 
-fmaml.run.store.checkpoint_store.Keeper.save = filling
+fmaml.run.store.checkpoint_store.CheckpointStore.save = filling
 try:
     harness.run(disk / "out", "model.hidden=[100, 100]", harness.SHORT)
 except UserError as error:
     print("refused", error.code, error)
 print("full", harness.steps(disk / "out"), harness.litter(disk))
 (disk / "ballast").unlink()
-fmaml.run.store.checkpoint_store.Keeper.save = save
+fmaml.run.store.checkpoint_store.CheckpointStore.save = save
 harness.run(disk / "out", "model.hidden=[100, 100]", harness.SHORT)
 print("room", harness.steps(disk / "out"), harness.litter(disk))
 """
@@ -213,7 +213,7 @@ def test_a_folder_removed_under_the_run_is_said(tmp_path):
     def work() -> int:
         import fmaml.run.store.checkpoint_store
 
-        save = fmaml.run.store.checkpoint_store.Keeper.save
+        save = fmaml.run.store.checkpoint_store.CheckpointStore.save
 
         def removing(self, progress):
             if progress.state.step == 5:
@@ -221,7 +221,7 @@ def test_a_folder_removed_under_the_run_is_said(tmp_path):
                 out.write_text("a file in its place")
             save(self, progress)
 
-        fmaml.run.store.checkpoint_store.Keeper.save = removing
+        fmaml.run.store.checkpoint_store.CheckpointStore.save = removing
         return run(out, SHORT)
 
     assert wait(fork(work, None, said)) == 1

@@ -9,15 +9,19 @@ import torch
 from harness import SHORT, config, fork, run, wait
 
 import fmaml
+from fmaml.config.settings import TrainSettings
 from fmaml.errors import RunFailed
 from fmaml.run.build import build
-from fmaml.run.nan_guard import Guard, finite
-from fmaml.run.store.checkpoint_format import decode
-from fmaml.run.store.checkpoint_store import Keeper, Progress, found
-from fmaml.run.train import beginning
+from fmaml.run.nan_guard import NanGuard, is_finite
+from fmaml.run.store.checkpoint_format import decode_checkpoint
+from fmaml.run.store.checkpoint_store import CheckpointStore, Progress, checkpoint_files
+from fmaml.run.train import first_progress
 from fmaml.tree import leaves, map_leaves
 
 CPU = torch.device("cpu")
+
+STOP = TrainSettings(meta_steps=1, meta_batch=1)
+SKIP_TWO = TrainSettings(meta_steps=1, meta_batch=1, on_nan="skip", skip_limit=2)
 
 
 def poisoned(step: int, where: str, value: float):
@@ -41,7 +45,7 @@ def poisoned(step: int, where: str, value: float):
 
 
 def checkpoints_are_finite(out: Path) -> bool:
-    return all(finite(decode(path.read_bytes())[0]) for path in found(out / "checkpoints"))
+    return all(is_finite(decode_checkpoint(path.read_bytes())[0]) for path in checkpoint_files(out / "checkpoints"))
 
 
 TRIALS = [
@@ -71,7 +75,7 @@ def test_a_wrong_number_in_a_batch(tmp_path, policy, where, value):
         assert "task 1, " in text
         assert "inner step" in text
     assert checkpoints_are_finite(out)
-    newest, _ = found(out / "checkpoints")
+    newest, _ = checkpoint_files(out / "checkpoints")
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     trained = [row["step"] for row in rows if row["kind"] == "train"]
     if policy == "stop":
@@ -81,7 +85,7 @@ def test_a_wrong_number_in_a_batch(tmp_path, policy, where, value):
     else:
         assert [row["step"] for row in rows if row["kind"] == "skipped"] == [step]
         assert trained == [at for at in range(1, 11) if at != step]
-        assert decode(newest.read_bytes())[1]["skipped"] == 1
+        assert decode_checkpoint(newest.read_bytes())[1]["skipped"] == 1
 
 
 @pytest.mark.parametrize("key", ["optimizer.lr", "algorithm.inner_lr"])
@@ -98,7 +102,7 @@ def test_a_rate_that_is_far_too_high(tmp_path, key, policy):
 def small():
     experiment = build(config(), CPU)
     theta = experiment.model.init(torch.Generator().manual_seed(0))
-    start = beginning(experiment, theta)
+    start = first_progress(experiment, theta)
 
     def step(state, tasks):
         return fmaml.meta_step(experiment.algorithm, experiment.optimizer, state, tasks)
@@ -111,7 +115,7 @@ def test_the_message_names_the_place():
 
     def told(algorithm) -> str:
         broken = map_leaves(lambda leaf: leaf * torch.nan, start.state.theta)
-        guard = Guard(lambda state, tasks: (state._replace(theta=broken), step(state, tasks)[1]), algorithm, "stop", 10)
+        guard = NanGuard(lambda state, tasks: (state._replace(theta=broken), step(state, tasks)[1]), algorithm, STOP)
         with pytest.raises(RunFailed) as error:
             guard(start.state, tasks, 0)
         return str(error.value)
@@ -141,7 +145,7 @@ def test_the_message_names_the_place():
 def test_a_skipped_step_leaves_theta_and_counts():
     experiment, start, step, tasks = small()
     tasks.query.y[2] = torch.nan
-    guard = Guard(step, experiment.algorithm, "skip", 2)
+    guard = NanGuard(step, experiment.algorithm, SKIP_TWO)
     state, _, why = guard(start.state, tasks, 1)
     assert "task 2, query y" in why
     assert state.step == 1
@@ -150,16 +154,16 @@ def test_a_skipped_step_leaves_theta_and_counts():
         guard(start.state, tasks, 2)
 
 
-class Late(Guard):
+class Late(NanGuard):
     """As on a GPU, where a verdict is read one step later."""
 
-    def late(self, verdict):
+    def must_wait_for(self, verdict):
         return True
 
 
 def test_a_verdict_read_late_names_the_step_it_is_about():
     experiment, start, step, tasks = small()
-    guard = Late(step, experiment.algorithm, "stop", 10)
+    guard = Late(step, experiment.algorithm, STOP)
     state, _, _ = guard(start.state, tasks, 0)
     bad = map_leaves(torch.clone, tasks)
     bad.support.x[0] = torch.inf
@@ -175,12 +179,12 @@ def test_a_verdict_read_late_names_the_step_it_is_about():
 @pytest.mark.parametrize("part", ["theta", "opt_state", "best_theta"])
 def test_what_is_not_finite_is_never_saved(tmp_path, part):
     _, start, _, _ = small()
-    keeper = Keeper(tmp_path, {})
-    keeper.checkpoints.mkdir()
-    keeper.save(start)
+    store = CheckpointStore(tmp_path, {})
+    store.checkpoints.mkdir()
+    store.save(start)
     bad = start.best_theta if part == "best_theta" else getattr(start.state, part)
     bad = map_leaves(lambda leaf: leaf + torch.inf, bad)
     state = start.state._replace(step=1, **({} if part == "best_theta" else {part: bad}))
     with pytest.raises(RunFailed, match="is not finite"):
-        keeper.save(Progress(state, 0.0, bad if part == "best_theta" else start.best_theta))
-    assert [path.stem for path in found(keeper.checkpoints)] == ["step-000000000"]
+        store.save(Progress(state, 0.0, bad if part == "best_theta" else start.best_theta))
+    assert [path.stem for path in checkpoint_files(store.checkpoints)] == ["step-000000000"]

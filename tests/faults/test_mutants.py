@@ -55,7 +55,7 @@ MUTANTS = {  # what is left out: file, text, what stands there instead, the test
         "        if None and (",
         "test_damage.py",
     ),
-    "keeping two": ("run/store/checkpoint_store.py", "[KEEP:]", "[1:]", "test_damage.py"),
+    "keeping two": ("run/store/checkpoint_store.py", "[KEPT_CHECKPOINTS:]", "[1:]", "test_damage.py"),
     "optimizer's state": (
         "run/store/checkpoint_store.py",
         'fill(start.state.opt_state, tensors, "optimizer.")',
@@ -70,8 +70,8 @@ MUTANTS = {  # what is left out: file, text, what stands there instead, the test
     ),
     "cursor": (
         "run/train.py",
-        "range(progress.state.step + 1, meta_steps + 1)",
-        "range(1, meta_steps + 1)",
+        "range(progress.state.step + 1, settings.meta_steps + 1)",
+        "range(1, settings.meta_steps + 1)",
         "test_resume.py",
     ),
     "seed of the tasks": (
@@ -80,7 +80,12 @@ MUTANTS = {  # what is left out: file, text, what stands there instead, the test
         "task_keys(torch.seed() % 1000,",
         "test_resume.py",
     ),
-    "rewinding the metrics": ("run/run.py", "    rewind(path,", "    0 and rewind(path,", "test_resume.py"),
+    "rewinding the metrics": (
+        "run/run.py",
+        "    truncate_metrics(path,",
+        "    0 and truncate_metrics(path,",
+        "test_resume.py",
+    ),
     "comparing settings": (
         "run/store/checkpoint_store.py",
         "        compare(self.folder",
@@ -89,21 +94,26 @@ MUTANTS = {  # what is left out: file, text, what stands there instead, the test
     ),
     "lock": ("run/store/run_lock.py", "        fcntl.flock(handle, ", "        _ = (handle, ", "test_stop.py"),
     "exit code": ("run/run.py", "            return stop.code", "            return 0", "test_stop.py"),
-    "polling in an evaluation": ("run/train.py", "        poll()\n        yield", "        yield", "test_stop.py"),
+    "polling in an evaluation": ("run/meta_test.py", "        poll()\n        yield", "        yield", "test_stop.py"),
     "saving when stopped": (
         "run/train.py",
-        "        save(progress)\n        raise",
+        "        checkpoint(progress)\n        raise",
         "        raise",
         "test_stop.py",
     ),
     "guard": ("run/nan_guard.py", "        elif not verdict:", "        elif None:", "test_finite.py"),
     "finite checkpoints": (
         "run/store/checkpoint_store.py",
-        "        if not finite(",
-        "        if None and not finite(",
+        "        if not is_finite(",
+        "        if None and not is_finite(",
         "test_finite.py",
     ),
-    "naming the inner step": ("run/nan_guard.py", "        if not finite(phi):", "        if None:", "test_finite.py"),
+    "naming the inner step": (
+        "run/nan_guard.py",
+        "        if not is_finite(phi):",
+        "        if None:",
+        "test_finite.py",
+    ),
     "refusing YAML tags": (
         "config/strict_yaml.py",
         'if getattr(event, "tag", None)',

@@ -13,15 +13,15 @@ import pytest
 import torch
 from harness import shimmed
 
-from fmaml.run.store.checkpoint_format import Damaged, decode
-from fmaml.run.store.checkpoint_store import Keeper, Progress, found
+from fmaml.run.store.checkpoint_format import DamagedCheckpoint, decode_checkpoint
+from fmaml.run.store.checkpoint_store import CheckpointStore, Progress, checkpoint_files
 from fmaml.types import MetaState
 
 Operation = tuple  # ("write", path, bytes), ("fsync", path), ("replace", path, path), ("unlink", path), ("done", step)
 
 
 def recorded(folder: Path, steps: int) -> list[Operation]:
-    """What `Keeper.save` does to the disk, for some steps."""
+    """What `CheckpointStore.save` does to the disk, for some steps."""
     trace: list[Operation] = []
     unlink = Path.unlink
 
@@ -37,14 +37,14 @@ def recorded(folder: Path, steps: int) -> list[Operation]:
         trace.append(("unlink", path))
         unlink(path, missing_ok)
 
-    keeper = Keeper(folder, {})
-    keeper.checkpoints.mkdir(parents=True)
+    store = CheckpointStore(folder, {})
+    store.checkpoints.mkdir(parents=True)
     Path.unlink = noted
     try:
         with shimmed(act):
             for step in range(steps):
                 theta = {"w": torch.arange(300.0) + step}
-                keeper.save(Progress(MetaState(theta, (), step), float("-inf"), theta))
+                store.save(Progress(MetaState(theta, (), step), float("-inf"), theta))
                 trace.append(("done", step))
     finally:
         Path.unlink = unlink
@@ -92,10 +92,10 @@ def newest(state: dict[Path, bytes], folder: Path) -> int:
         path.unlink()
     for path, content in state.items():
         (folder / path.name).write_bytes(content)
-    for path in found(folder):
+    for path in checkpoint_files(folder):
         try:
-            return decode(path.read_bytes())[1]["step"]
-        except Damaged:
+            return decode_checkpoint(path.read_bytes())[1]["step"]
+        except DamagedCheckpoint:
             continue
     return -1
 

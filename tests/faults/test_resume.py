@@ -9,12 +9,13 @@ import torch
 from harness import STEPS, bare, config, fingerprint, finish, fork, run, uninterrupted, wait
 from PIL import Image
 
-import fmaml.run.store.checkpoint_store
+import fmaml.run.run
 from fmaml.cli import main
 from fmaml.run.build import build, call
-from fmaml.run.store.checkpoint_store import Keeper, Progress, found
-from fmaml.run.store.resume_compatibility import PROBE, digest, facts
-from fmaml.run.train import beginning
+from fmaml.run.store import checkpoint_store, resume_compatibility
+from fmaml.run.store.checkpoint_store import CheckpointStore, Progress, checkpoint_files
+from fmaml.run.store.resume_compatibility import PROBE, digest_of_split, facts
+from fmaml.run.train import first_progress
 from fmaml.tree import leaves, map_leaves
 from fmaml.types import MetaState
 
@@ -25,18 +26,18 @@ def history(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("history") / "out"
 
     def work() -> int:
-        fmaml.run.store.checkpoint_store.KEEP = 1000
+        checkpoint_store.KEPT_CHECKPOINTS = 1000
         return run(out)
 
     assert wait(fork(work)) == 0
-    assert len(found(out / "checkpoints")) == STEPS + 1
+    assert len(checkpoint_files(out / "checkpoints")) == STEPS + 1
     return out
 
 
 def as_of(history: Path, step: int, out: Path) -> Path:
     """The folder as it would be, had the run been killed when it had logged more than it had saved."""
     shutil.copytree(history, out, ignore=shutil.ignore_patterns("*.safetensors"))
-    for path in found(out / "checkpoints"):
+    for path in checkpoint_files(out / "checkpoints"):
         if path.stem != f"step-{step:09d}":
             path.unlink()
     return out
@@ -51,15 +52,15 @@ def test_from_each_step_to_the_same_bits(history, tmp_path, step):
 
 def test_every_part_of_the_progress_comes_back(tmp_path):
     experiment = build(config(), torch.device("cpu"))
-    start = beginning(experiment, experiment.model.init(torch.Generator().manual_seed(0)))
+    start = first_progress(experiment, experiment.model.init(torch.Generator().manual_seed(0)))
     parts = [
         map_leaves(lambda leaf: leaf + torch.randn(leaf.shape), part) for part in (*start.state[:2], start.best_theta)
     ]
     kept = Progress(MetaState(parts[0], parts[1], 7), -0.25, parts[2], validated=5, skipped=2)
-    keeper = Keeper(tmp_path, known := facts(config(), experiment.source, torch.device("cpu")))
-    keeper.checkpoints.mkdir()
-    keeper.save(kept)
-    back = Keeper(tmp_path, known).restore(start, print)
+    store = CheckpointStore(tmp_path, known := facts(config(), experiment.source, torch.device("cpu")))
+    store.checkpoints.mkdir()
+    store.save(kept)
+    back = CheckpointStore(tmp_path, known).restore(start, print)
     assert (back.state.step, back.best, back.validated, back.skipped) == (7, -0.25, 5, 2)
     pairs = zip(leaves([*back.state[:2], back.best_theta]), leaves(parts), strict=True)
     assert all(torch.equal(one, two) for one, two in pairs)
@@ -77,14 +78,14 @@ def test_the_baseline_goes_on_as_well(tmp_path):
     out = tmp_path / "out"
 
     def work() -> int:
-        saves = fmaml.run.store.checkpoint_store.Keeper.save
+        saves = checkpoint_store.CheckpointStore.save
 
         def dying(self, progress):
             saves(self, progress)
             if self.folder.name == "joint" and progress.state.step == 5:
                 raise KeyboardInterrupt
 
-        fmaml.run.store.checkpoint_store.Keeper.save = dying
+        checkpoint_store.CheckpointStore.save = dying
         return run(out, *with_baseline)
 
     assert wait(fork(work)) == 99
@@ -147,11 +148,11 @@ def test_a_longer_run_with_a_constant_rate_is_the_longer_run(tmp_path):
     ("patch", "said"),
     [
         (
-            lambda: setattr(fmaml.run.store.resume_compatibility, "__version__", "9.9"),
+            lambda: setattr(resume_compatibility, "__version__", "9.9"),
             "versions.fmaml: saved with 0.1.0, given 9.9",
         ),
         (
-            lambda: setattr(fmaml.run.store.resume_compatibility, "digest", lambda source, split: f"other {split}"),
+            lambda: setattr(resume_compatibility, "digest_of_split", lambda source, split: f"other {split}"),
             ", given other val",
         ),
     ],
@@ -169,7 +170,7 @@ def test_other_versions_and_other_data_are_named(history, tmp_path, patch, said)
 
 def test_the_digest_of_the_data_tells_sources_apart():
     sources = [call("data", config(*more)["data"], seed=0, device="cpu") for more in ([], ["data.shots=4"], [])]
-    one, two, three = (digest(source, "train") for source in sources)
+    one, two, three = (digest_of_split(source, "train") for source in sources)
     assert one == three != two
 
 
@@ -252,9 +253,9 @@ def test_a_used_folder_says_how_to_go_on(history, tmp_path, capsys):
 
 
 def test_a_checkpoint_says_what_it_depends_on(history):
-    from fmaml.run.store.checkpoint_format import decode
+    from fmaml.run.store.checkpoint_format import decode_checkpoint
 
-    tensors, facts = decode(found(history / "checkpoints")[0].read_bytes())
+    tensors, facts = decode_checkpoint(checkpoint_files(history / "checkpoints")[0].read_bytes())
     assert {name.partition(".")[0] for name in tensors} == {"theta", "optimizer", "best"}
     assert facts["config"] == json.loads(json.dumps(config()))
     assert facts["seed"] == 0

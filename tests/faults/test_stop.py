@@ -87,7 +87,7 @@ def test_a_step_that_is_longer_than_five_seconds_is_finished_and_more_of_the_sam
     long = 6.0
 
     def work(out: Path, page: Page) -> int:
-        step = nan_guard.Guard.__call__
+        step = nan_guard.NanGuard.__call__
 
         def slow(self, state, tasks, skipped):
             if state.step == 4:
@@ -98,7 +98,7 @@ def test_a_step_that_is_longer_than_five_seconds_is_finished_and_more_of_the_sam
                 page[LONG] = 2
             return step(self, state, tasks, skipped)
 
-        nan_guard.Guard.__call__ = slow
+        nan_guard.NanGuard.__call__ = slow
         return run(out)
 
     runs = []

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fmaml.config.load import load
+from fmaml.config.settings import TrainSettings
 from fmaml.errors import RunFailed
 from fmaml.outer import init_state
 from fmaml.run.build import build
@@ -87,8 +88,8 @@ def test_a_loop_has_nothing_to_halve(monkeypatch):
     monkeypatch.setattr("fmaml.run.step.meta_step", never)
     experiment = build(load("sinusoid", []), torch.device("cpu"))
     theta = experiment.model.init(torch.Generator().manual_seed(0))
-    options = {"meta_steps": 1, "chunk_size": None, "compile": False}
-    step = training_step(experiment, theta, said.append, batching="loop", **options)
+    settings = TrainSettings(meta_steps=1, meta_batch=4, batching="loop", compile=False)
+    step = training_step(experiment, theta, settings, said.append)
     state = init_state(experiment.algorithm, experiment.optimizer, theta)
     with pytest.raises(RunFailed, match="one task at a time"):
         step(state, experiment.source.sample("train", 1, range(4)))
