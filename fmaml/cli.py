@@ -93,7 +93,7 @@ def suggest(word: str) -> str:
     return f"did you mean {near[0]}? " if near else f"the commands are {', '.join(COMMANDS)}; "
 
 
-def run(argv: list[str]) -> int | None:
+def run_command(argv: list[str]) -> int | None:
     parser = command("run", "Meta-train an experiment, then meta-test it on classes it has never seen.")
     takes_experiment(parser)
     takes_device(parser, "auto", "auto")
@@ -110,7 +110,7 @@ def run(argv: list[str]) -> int | None:
     return start(config, device=args.device, out=args.out, dry_run=args.dry_run, resume=args.resume)
 
 
-def resume(argv: list[str]) -> int | None:
+def resume_command(argv: list[str]) -> int | None:
     parser = command("resume", "Go on with a run that was interrupted, from its newest sound checkpoint.")
     parser.add_argument("folder", metavar="DIR", help="the run's folder")
     parser.add_argument("overrides", nargs="*", default=[], metavar="section.key=value", help=OVERRIDES)
@@ -134,12 +134,12 @@ def start(config: dict[str, Any], *, out: str | None, resume: bool, **options: A
 
     check_early(out, resume)
 
-    from .run.run import run as run_experiment  # only now: it imports torch
+    from .run.run import run  # only now: it imports torch
 
-    return run_experiment(config, out=out, resume=resume, **options)
+    return run(config, out=out, resume=resume, **options)
 
 
-def show(argv: list[str]) -> None:
+def show_command(argv: list[str]) -> None:
     parser = command("show", "Print an experiment's settings, every default filled in, as a YAML file for `run`.")
     takes_experiment(parser)
     args = parse(parser, argv)
@@ -150,7 +150,7 @@ def show(argv: list[str]) -> None:
     print(dump_yaml(load(args.experiment, args.overrides, note)), end="")
 
 
-def ls(argv: list[str]) -> None:
+def ls_command(argv: list[str]) -> None:
     parser = command("ls", "List the experiments that came with fmaml, and the names that a section can take.")
     parser.add_argument("section", nargs="?", help="list the settings of this section, such as model, for each name")
     args = parse(parser, argv)
@@ -160,7 +160,12 @@ def ls(argv: list[str]) -> None:
     print(section(args.section) if args.section else overview())
 
 
-COMMANDS: dict[str, Callable[[list[str]], int | None]] = {"run": run, "resume": resume, "show": show, "ls": ls}
+COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
+    "run": run_command,
+    "resume": resume_command,
+    "show": show_command,
+    "ls": ls_command,
+}
 
 
 def command(name: str, description: str) -> Parser:

@@ -12,7 +12,7 @@ from torch import Tensor
 from .losses import Apply
 from .types import Batch, Params
 
-ABSENT = -1e9  # the score of a class without an example, which is none of the task's
+EMPTY_CLASS_SCORE = -1e9  # so that a class without an example is never predicted
 
 
 def features(apply: Apply, params: Params, x: Tensor, head: str) -> Tensor:
@@ -55,7 +55,7 @@ def prototypes(apply: Apply, params: Params, support: Batch, head: str, algorith
     f = features(apply, params, support.x, head)  # [n, features]
     count = member.sum(0)  # [ways]
     c = member.T @ f / count.clamp(min=1)[:, None]  # [ways, features]
-    return with_head(params, 2 * c, torch.where(count > 0, -c.square().sum(1), ABSENT), head)
+    return with_head(params, 2 * c, torch.where(count > 0, -c.square().sum(1), EMPTY_CLASS_SCORE), head)
 
 
 def cosines(rows: int, columns: int, like: Tensor) -> Tensor:

@@ -7,16 +7,15 @@ stands inside the vmap, so that each chunk of tasks frees its graph before the n
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
-from .tree import add, concat, detach, leading, map_leaves, stack, take
+from .tree import T, add, concat, detach, leading, map_leaves, stack, take
 from .types import Algorithm, Batch, LossFn, MetaState, MetricFn, Metrics, Optimizer, Params, Task, Theta, ThetaT
 
-T = TypeVar("T")
 Batching: TypeAlias = Literal["vmap", "loop", "auto"]
 GradsAndMetrics: TypeAlias = tuple[Theta, Metrics]
 LARGE_TASK = 1_000_000  # numbers: 5-way 1-shot with 15 queries has 1,693,440 at 84x84x3, 62,720 at 28x28

@@ -116,3 +116,23 @@ def test_core_has_no_side_effects():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             name = getattr(node, "attr", None) or getattr(node, "id", None)
             assert name not in banned, f"{path.name}:{getattr(node, 'lineno', 0)} uses {name}"
+
+
+def test_a_public_name_is_defined_in_one_module():
+    """So that a name says which thing is meant, wherever it is read."""
+    homes: dict[str, set[str]] = {}
+    for path in ROOT.rglob("*.py"):
+        for name in defined(ast.parse(path.read_text(encoding="utf-8"))):
+            homes.setdefault(name, set()).add(str(path.relative_to(ROOT)))
+    assert {name: found for name, found in homes.items() if len(found) > 1} == {}
+
+
+def defined(module: ast.Module) -> set[str]:
+    """The public names that a module's top level defines."""
+    names = set()
+    for node in module.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        for target in node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]:
+            names |= {part.id for part in getattr(target, "elts", [target]) if isinstance(part, ast.Name)}
+    return {name for name in names if not name.startswith("_")}

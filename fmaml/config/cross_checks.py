@@ -5,12 +5,12 @@ those settings.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from ..nn.constants import NORM_GROUPS
 from .registry import TABLE, TRAITS
+from .settings import Config
 
-Config: TypeAlias = dict[str, Any]
 Broken: TypeAlias = Iterator[tuple[str, str]]
 MOST_PROBABILITIES = 2**16  # in the table of a Markov chain
 ROTATIONS = 4

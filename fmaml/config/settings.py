@@ -1,9 +1,11 @@
 """The settings of the sections `train` and `eval`, which configure the run itself. Imports no torch."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from ..ranges import Count, FreeOnResume, Natural, Rate, Size
+
+Config: TypeAlias = dict[str, Any]  # plain data, by section: what `fmaml show` writes is read back as it was
 
 
 @dataclass(frozen=True, kw_only=True)

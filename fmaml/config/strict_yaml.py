@@ -12,13 +12,13 @@ import yaml
 from ..errors import UserError
 
 TAG = "tag:yaml.org,2002:"
-NUMBERS = list("-+.0123456789")
+FIRST_OF_NUMBER = list("-+.0123456789")
 PLAIN_WORDS = [  # what an unquoted word is, if not text
     (TAG + "null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     (TAG + "bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-    (TAG + "int", r"[-+]?[0-9]+(_[0-9]+)*", NUMBERS),
-    (TAG + "float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", NUMBERS),
-    (TAG + "float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", NUMBERS),
+    (TAG + "int", r"[-+]?[0-9]+(_[0-9]+)*", FIRST_OF_NUMBER),
+    (TAG + "float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", FIRST_OF_NUMBER),
+    (TAG + "float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", FIRST_OF_NUMBER),
 ]
 LONGEST_NUMBER = 18  # digits: what surely fits 64 bits
 DEEPEST = 20  # levels of nesting

@@ -12,9 +12,9 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from ..ranges import FreeOnResume, Mark, Natural
 from .registry import SETTINGS, TABLE
+from .settings import Config
 from .signature import REQUIRED, InWords, Setting, definition, fields_of, parameters, words
 
-Config = dict[str, Any]  # plain data: what `fmaml show` writes is read back as it was
 SECTIONS = [*TABLE, *SETTINGS]
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 FOLDER_NAME = Annotated[

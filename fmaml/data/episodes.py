@@ -9,7 +9,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..losses import IGNORED, Apply, accuracy, cross_entropy
 from ..types import Batch, Params, Task
-from .ragged import Size, bounds, describe_size, mask_absent_classes, randomize_sizes, without_padding
+from .ragged import SizeRange, bounds, describe_size, mask_absent_classes, randomize_sizes, without_padding
 from .rng import fold, task_keys
 from .source import ACCURACY, About, Source
 
@@ -80,9 +80,9 @@ def episodes(
     splits: dict[str, Split],
     *,
     seed: int,
-    ways: Size,
-    shots: Size,
-    queries: Size,
+    ways: SizeRange,
+    shots: SizeRange,
+    queries: SizeRange,
     about: About,
     names: dict[str, list[str]] | None = None,
     train_ways: int | None = None,
@@ -125,7 +125,7 @@ def episodes(
     return source
 
 
-def _describe(splits: dict[str, Split], sizes: dict[str, Size], about: About, train_ways: int | None) -> About:
+def _describe(splits: dict[str, Split], sizes: dict[str, SizeRange], about: About, train_ways: int | None) -> About:
     """``Source.about``: what was given, the task, the protocol and the number of classes."""
     classes = {name: len(split.starts) for name, split in splits.items()}
     ways, shots, queries = (describe_size(size) for size in sizes.values())

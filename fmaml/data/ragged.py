@@ -15,22 +15,22 @@ from ..losses import IGNORED, Criterion
 from ..types import Batch, Task
 from .rng import fold, uniform
 
-Size = int | tuple[int, int] | list[int]  # a fixed number, or the bounds of a random one, both inclusive
+SizeRange = int | tuple[int, int] | list[int]  # a fixed number, or the bounds of a random one, both inclusive
 _SIZES_COUNTER = -1  # for the key that a task's sizes are drawn with; `sample_episodes` uses counters from 0
 
 
-def bounds(size: Size) -> tuple[int, int]:
+def bounds(size: SizeRange) -> tuple[int, int]:
     """The smallest and the largest value of a size."""
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
-def describe_size(size: Size) -> str:
+def describe_size(size: SizeRange) -> str:
     """A size for messages, such as "5" or "3 to 8"."""
     least, most = bounds(size)
     return str(most) if least == most else f"{least} to {most}"
 
 
-def randomize_sizes(task: Task, keys: Tensor, *, ways: Size, shots: Size, queries: Size) -> Task:
+def randomize_sizes(task: Task, keys: Tensor, *, ways: SizeRange, shots: SizeRange, queries: SizeRange) -> Task:
     """Stacked tasks reduced to random sizes; the shapes stay, the rows removed become padding with label -1.
 
     ``task`` has the largest ways, shots and queries, its rows sorted by class; ``keys`` is int64 [tasks]. The ways of
@@ -45,7 +45,7 @@ def randomize_sizes(task: Task, keys: Tensor, *, ways: Size, shots: Size, querie
     return Task(_pad(task.support, present, support_counts), _pad(task.query, present, query_counts))
 
 
-def _uniform_integers(size: Size, u: Tensor) -> Tensor:
+def _uniform_integers(size: SizeRange, u: Tensor) -> Tensor:
     """Integers within the bounds of ``size``, all equally likely, from uniform numbers in [0, 1)."""
     least, most = bounds(size)
     return least + ((most - least + 1) * u).long()

@@ -21,7 +21,7 @@ Results = dict[str, list[Interval]]  # what was evaluated -> intervals after 0, 
 TASKS_SHOWN = 4  # test tasks that pictures are made of
 
 
-def table(results: Results, metric: Metric, title: str, protocol: str) -> Table:
+def results_table(results: Results, metric: Metric, title: str, protocol: str) -> Table:
     """The metric by inner step, one column a result, with everything the numbers depend on in the caption."""
     view = Table(title=title, caption=protocol, caption_justify="left", title_justify="left")
     view.add_column("inner steps", justify="right")

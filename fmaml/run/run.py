@@ -160,7 +160,7 @@ def finish(console: Console, folder: Path, config: dict[str, Any], contenders: C
     results |= references(source, settings)
     protocol = report.protocol(config, source.about, clock(trained))
     title = f"{config['name']}: {source.metric.name} on unseen tasks"
-    console.print(report.table(results, source.metric, title, protocol))
+    console.print(report.results_table(results, source.metric, title, protocol))
     evaluated = {"seed": config["seed"], **config["eval"], "training_seconds": round(trained, 1)}
     about = {**source.about, **evaluated, "protocol": protocol}
     report.write_results(folder / "results.json", results, source.metric, about)

@@ -8,19 +8,18 @@ code: the meta-gradient is computed inside and comes out as a result.
 import gc
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import torch
 
 from ..config.settings import TrainSettings
 from ..errors import RunFailed, Say
 from ..outer import loops, meta_step
-from ..tree import leading, leaves
+from ..tree import T, leading, leaves
 from ..types import Algorithm, MetaState, Metrics, Task, Theta
 from .build import Experiment
 from .memory import SHORTAGE, out_of_memory
 
-T = TypeVar("T")
 Step: TypeAlias = Callable[..., tuple[MetaState, Metrics]]  # state, tasks, chunk_size=
 StepFn: TypeAlias = Callable[[MetaState, Task], tuple[MetaState, Metrics]]
 SMALL_NETWORK, LONG_RUN = 10_000, 10_000  # parameters; meta-steps

@@ -18,7 +18,7 @@ from ...errors import Say, UserError
 from ...ranges import FreeOnResume
 from ...tree import leaves
 
-ABSENT = "nothing"
+NOT_SET = "nothing"
 MACHINE = "machine."
 PROBE = 4  # tasks of a split that stand for its sampler in the data's digest
 AT_ONCE = 1 << 26  # elements brought from a GPU at a time
@@ -77,7 +77,7 @@ def _differing(saved: dict[str, Any], given: dict[str, Any]) -> list[tuple[str, 
     """(dotted field, saved, given) for each fact of the run in which they differ."""
     was, now = flattened(saved), flattened(given)
     fields = [key for key in was | now if key in now or key.startswith("config.")]
-    pairs = [(key, was.get(key, ABSENT), now.get(key, ABSENT)) for key in fields]
+    pairs = [(key, was.get(key, NOT_SET), now.get(key, NOT_SET)) for key in fields]
     return [(key, before, after) for key, before, after in pairs if before != after]
 
 
