@@ -1,4 +1,4 @@
-"""The command line. Each command imports what it needs, so that help and messages come at once."""
+"""The command line. Each command imports what it needs when it runs, so that help and messages appear at once."""
 
 import argparse
 import difflib
@@ -9,9 +9,12 @@ import sys
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from .errors import UserError, note
+
+if TYPE_CHECKING:
+    from .config.settings import Config
 
 HELP = """\
 usage: fmaml COMMAND ...
@@ -19,10 +22,10 @@ usage: fmaml COMMAND ...
 Model-agnostic meta-learning, with the tasks of a meta-batch in one vectorised call.
 
 commands:
-  ls     what there is: experiments, data, models, algorithms, optimizers
-  show   the settings of an experiment, every default filled in
-  run    meta-train and meta-test an experiment
-  resume go on with a run that was interrupted
+  ls      list experiments, data, models, algorithms and optimizers
+  show    print the settings of an experiment, every default filled in
+  run     meta-train and meta-test an experiment
+  resume  continue a run that was interrupted
 
 examples:
   fmaml run omniglot                       train on Omniglot: 5 classes, 1 example of each
@@ -30,8 +33,8 @@ examples:
   fmaml run omniglot --dry-run             check everything, train nothing
   fmaml show omniglot > mine.yaml          a file of your own to change
   fmaml run mine.yaml algorithm.steps=5    ... and to run
-  fmaml resume runs/omniglot/TIME          go on with a run that was interrupted
-  fmaml ls model                           which models there are, and their settings
+  fmaml resume runs/omniglot/TIME          continue a run that was interrupted
+  fmaml ls model                           list the models and their settings
 
 `fmaml COMMAND --help` says more about a command; `fmaml --version` prints the versions in use.
 """
@@ -40,18 +43,20 @@ OVERRIDES = "settings that replace those of the file, such as algorithm.inner_lr
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a slip as every other error is reported: one line, without the usage above it."""
+    """An argument parser that reports a mistake as a UserError: one line, without the usage above it."""
 
     def error(self, message: str) -> NoReturn:
+        """Raise UserError in place of exiting."""
         raise UserError(f"{message}; `{self.prog} --help` shows how it is used")
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the command line ``argv``, by default that of the process, and return the exit code."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal without ± and → gets a question mark, not a traceback
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show ± or → prints a question mark
             stream.reconfigure(errors="replace")
     try:
-        code = dispatch(sys.argv[1:] if argv is None else argv)
+        code = run_selected_command(sys.argv[1:] if argv is None else argv)
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
@@ -63,86 +68,91 @@ def main(argv: list[str] | None = None) -> int:
         return error.code
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
-    except OSError as error:  # of the output itself, such as a full disk; all others have their own message
+    except OSError as error:  # writing the output failed, such as on a full disk; other OSErrors become UserErrors
         if os.environ.get("FMAML_DEBUG"):
             raise
         note(f"{error.filename or 'the output'}: {error.strerror or error}; write it elsewhere")
         return 2
 
 
-def dispatch(argv: list[str]) -> int:
-    first, rest = (argv[0], argv[1:]) if argv else ("--help", [])
+def run_selected_command(argv: list[str]) -> int:
+    """Run the command that the first argument names, or print help or versions; return the exit code."""
+    first = argv[0] if argv else "--help"
     if first in COMMANDS:
-        return COMMANDS[first](rest) or 0
+        return COMMANDS[first](argv[1:]) or 0
     if first in ("-h", "--help", "help"):
         print(HELP, end="")
     elif first == "--version":
-        print(versions())
+        print(version_line())
     else:
-        raise UserError(f"{first}: unknown command; {suggest(first)}`fmaml --help` shows how it is used")
+        raise UserError(f"{first}: unknown command; {suggest_command(first)}`fmaml --help` shows how it is used")
     return 0
 
 
-def suggest(word: str) -> str:
+def suggest_command(word: str) -> str:
+    """The command that was probably meant, or all commands, as part of a message."""
     if word.endswith((".yaml", ".yml")):
         return f"did you mean `fmaml run {word}`? "
-    near = difflib.get_close_matches(word, COMMANDS, 1, 0.5)
-    return f"did you mean {near[0]}? " if near else f"the commands are {', '.join(COMMANDS)}; "
+    closest = difflib.get_close_matches(word, COMMANDS, 1, 0.5)
+    return f"did you mean {closest[0]}? " if closest else f"the commands are {', '.join(COMMANDS)}; "
 
 
-def run_command(argv: list[str]) -> int | None:
-    parser = command("run", "Meta-train an experiment, then meta-test it on classes it has never seen.")
-    takes_experiment(parser)
-    takes_device(parser, "auto", "auto")
+def run_command(argv: list[str]) -> int:
+    """`fmaml run`: train and test an experiment; returns the exit code."""
+    parser = new_parser("run", "Meta-train an experiment, then meta-test it on classes it has never seen.")
+    add_experiment_arguments(parser)
+    add_device_option(parser, "auto", "auto")
     parser.add_argument("--out", metavar="DIR", help="the folder for what the run writes (default: runs/NAME/TIME)")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --out, if there is one")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --out, if there is one")
     parser.add_argument("--dry-run", action="store_true", help="check everything, then stop before training")
-    args = parse(parser, argv)
+    args = parse_arguments(parser, argv)
     if args.resume and not args.out:
-        raise UserError("--resume: go on with which run? Name its folder by --out DIR")
+        raise UserError("--resume: given without the folder of a run to continue; name it with --out DIR")
 
     from .config.load import load
 
     config = load(args.experiment, args.overrides, note)
-    return start(config, device=args.device, out=args.out, dry_run=args.dry_run, resume=args.resume)
+    return start_run(config, device=args.device, out=args.out, dry_run=args.dry_run, resume=args.resume)
 
 
-def resume_command(argv: list[str]) -> int | None:
-    parser = command("resume", "Go on with a run that was interrupted, from its newest sound checkpoint.")
+def resume_command(argv: list[str]) -> int:
+    """`fmaml resume`: continue a run from its folder; returns the exit code."""
+    parser = new_parser("resume", "Continue a run that was interrupted, from its newest intact checkpoint.")
     parser.add_argument("folder", metavar="DIR", help="the run's folder")
     parser.add_argument("overrides", nargs="*", default=[], metavar="section.key=value", help=OVERRIDES)
-    takes_device(parser, None, "the one it was on")
-    args = parse(parser, argv)
+    add_device_option(parser, None, "the one it was on")
+    args = parse_arguments(parser, argv)
     folder = Path(args.folder)
     if not (folder / "config.yaml").is_file():
-        raise UserError(
-            f"{folder}: no run to go on with: it holds no config.yaml; name a folder that a run has written"
-        )
+        raise UserError(f"{folder}: no run to continue: it holds no config.yaml; name a folder that a run has written")
 
     from .config.load import load
     from .run.store.run_folder import saved_device
 
     config = load(str(folder / "config.yaml"), args.overrides, note)
-    return start(config, device=args.device or saved_device(folder), out=args.folder, dry_run=False, resume=True)
+    device = args.device or saved_device(folder)
+    return start_run(config, device=device, out=args.folder, dry_run=False, resume=True)
 
 
-def start(config: dict[str, Any], *, out: str | None, resume: bool, **options: Any) -> int:
-    from .run.store.run_folder import check_early
+def start_run(config: "Config", *, device: str, out: str | None, dry_run: bool, resume: bool) -> int:
+    """Check the run's folder, then import torch and run; returns the exit code."""
+    from .run.store.run_folder import check_out_folder
 
-    check_early(out, resume)
+    check_out_folder(out, resume)
 
-    from .run.run import run  # only now: it imports torch
+    from .run.run import run  # imports torch, so only after the folder was checked
 
-    return run(config, out=out, resume=resume, **options)
+    return run(config, device=device, out=out, dry_run=dry_run, resume=resume)
 
 
 def show_command(argv: list[str]) -> None:
-    parser = command("show", "Print an experiment's settings, every default filled in, as a YAML file for `run`.")
-    takes_experiment(parser)
-    args = parse(parser, argv)
+    """`fmaml show`: print an experiment's settings as YAML."""
+    parser = new_parser("show", "Print an experiment's settings, every default filled in, as a YAML file for `run`.")
+    add_experiment_arguments(parser)
+    args = parse_arguments(parser, argv)
 
     from .config.load import load
     from .config.strict_yaml import dump_yaml
@@ -151,13 +161,16 @@ def show_command(argv: list[str]) -> None:
 
 
 def ls_command(argv: list[str]) -> None:
-    parser = command("ls", "List the experiments that came with fmaml, and the names that a section can take.")
+    """`fmaml ls`: list experiments and names, or the settings of a section."""
+    parser = new_parser(
+        "ls", "List the experiments that are packaged with fmaml, and the names that a section can take."
+    )
     parser.add_argument("section", nargs="?", help="list the settings of this section, such as model, for each name")
-    args = parse(parser, argv)
+    args = parse_arguments(parser, argv)
 
-    from .config.catalogue import overview, section
+    from .config.catalogue import describe_section, overview
 
-    print(section(args.section) if args.section else overview())
+    print(describe_section(args.section) if args.section else overview())
 
 
 COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
@@ -168,43 +181,50 @@ COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
 }
 
 
-def command(name: str, description: str) -> Parser:
+def new_parser(name: str, description: str) -> Parser:
+    """The parser of the command ``name``, still without arguments."""
     return Parser(f"fmaml {name}", description=description, allow_abbrev=False)
 
 
-def takes_experiment(parser: Parser) -> None:
+def add_experiment_arguments(parser: Parser) -> None:
+    """Add EXPERIMENT and its overrides."""
     parser.add_argument("experiment", metavar="EXPERIMENT", help=EXPERIMENT)
     parser.add_argument("overrides", nargs="*", default=[], metavar="section.key=value", help=OVERRIDES)
 
 
-def takes_device(parser: Parser, default: str | None, said: str) -> None:
-    parser.add_argument(
-        "--device", type=device, default=default, metavar="D", help=f"auto, cpu, cuda or cuda:N (default: {said})"
-    )
+def add_device_option(parser: Parser, default: str | None, default_text: str) -> None:
+    """Add --device; ``default_text`` is what its help calls the default."""
+    help_text = f"auto, cpu, cuda or cuda:N (default: {default_text})"
+    parser.add_argument("--device", type=device_name, default=default, metavar="D", help=help_text)
 
 
-def parse(parser: Parser, argv: list[str]) -> Any:
-    """The arguments, with flags before, after and between the overrides."""
+def parse_arguments(parser: Parser, argv: list[str]) -> argparse.Namespace:
+    """The parsed arguments; options may stand before, after and between the overrides.
+
+    Raises UserError for an argument that the command does not take.
+    """
     args, unknown = parser.parse_known_intermixed_args(argv)
     for word in unknown:
-        near = difflib.get_close_matches(word.partition("=")[0], parser._option_string_actions, 1)
-        if near:
-            raise UserError(f"{word}: unknown option; did you mean {near[0]}?")
+        closest = difflib.get_close_matches(word.partition("=")[0], parser._option_string_actions, 1)
+        if closest:
+            raise UserError(f"{word}: unknown option; did you mean {closest[0]}?")
         if word.startswith("-"):
             raise UserError(f"{word}: unknown option; settings are written section.key=value, without dashes")
-        parser.error(f"{word}: one word too many")
+        parser.error(f"{word}: one argument too many")
     return args
 
 
-def device(word: str) -> str:
+def device_name(word: str) -> str:
+    """``word``, if it names a device; else argparse's error, which the parser reports."""
     if word.startswith("mps"):
-        raise argparse.ArgumentTypeError(f"{word}: tasks are drawn in float64, which MPS does not have; use cpu")
+        raise argparse.ArgumentTypeError(f"{word}: tasks are drawn in float64, which MPS does not support; use cpu")
     if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", word):
         raise argparse.ArgumentTypeError(f"{word}: must be one of auto, cpu, cuda, cuda:N")
     return word
 
 
-def versions() -> str:
+def version_line() -> str:
+    """The versions of fmaml, Python, torch and numpy."""
     from . import __version__
 
     used = [f"{name} {metadata.version(name)}" for name in ("torch", "numpy")]

@@ -1,10 +1,10 @@
-"""What is told to the person at the keyboard: exceptions, with what the process exits with, and notes."""
+"""Exceptions that end the command line, each with its exit code, and notes on standard error."""
 
 import sys
 from collections.abc import Callable
 from typing import TypeAlias
 
-Say: TypeAlias = Callable[[str], None]  # hears one line that is no error
+Notify: TypeAlias = Callable[[str], None]  # receives one line for the user that is not an error
 
 
 class UserError(Exception):
@@ -14,19 +14,19 @@ class UserError(Exception):
 
 
 class RunFailed(UserError):
-    """A run that cannot go on, through no slip of the user's: numbers gone wrong, a full disk."""
+    """A run that cannot continue for a reason outside its settings, such as NaN or a full disk."""
 
     code = 1
 
 
 class Stopped(Exception):
-    """A signal asked for an end."""
+    """A signal asked the run to stop."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
-        self.code = 128 + signum  # as a shell reports it: 130 SIGINT, 143 SIGTERM, 138 SIGUSR1 on Linux
+        self.code = 128 + signum  # the shell's convention: 130 for SIGINT, 143 for SIGTERM, 138 for SIGUSR1 on Linux
 
 
 def note(line: str) -> None:
-    """One line on standard error that is no error."""
+    """Print one line, which is not an error, on standard error."""
     print(f"fmaml: {line}", file=sys.stderr)

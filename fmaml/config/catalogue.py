@@ -1,85 +1,118 @@
-"""What `fmaml ls` prints: the shipped experiments, and the names and settings of every section."""
+"""What `fmaml ls` prints: the packaged experiments, and the names and settings of every section."""
 
 import difflib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from textwrap import indent
 
-from ..config import packaged
 from ..errors import UserError
+from . import packaged
 from .registry import SETTINGS, TABLE, Entry
-from .signature import REQUIRED, Setting, definition, fields_of, parameters, preface, summary, words
+from .signature import (
+    REQUIRED,
+    Setting,
+    dataclass_settings,
+    describe_values,
+    find_function,
+    function_settings,
+    module_docstring,
+    summary,
+)
+
+HEADER_LABELS = {"when": "when to use it", "ours": "measured", "costs": "costs"}  # header key -> label in the listing
+COSTS = re.compile(r"[\d.]+(?= times| inner)")  # inner steps, time and memory in the header's line of costs
 
 
 def overview() -> str:
-    lines = ["experiments, for `fmaml run NAME` and `fmaml show NAME`:"]
-    lines += table([(name, packaged.headline(name)) for name in packaged.names()])
+    """The packaged experiments, and the names that each section can take."""
+    lines = ["experiments, for `fmaml run NAME` and `fmaml show NAME`:", *experiment_lines()]
     for section, names in TABLE.items():
         lines += ["", f"{section}.name:"]
-        lines += table([(name, summary(definition(entry.target))) for name, entry in names.items()])
+        lines += align_columns([(name, summary(find_function(entry.target))) for name, entry in names.items()])
     return "\n".join([*lines, "", f"`fmaml ls SECTION` lists settings: {', '.join([*TABLE, *SETTINGS])}."])
 
 
-def section(word: str) -> str:
-    """The settings of one section, by name; a plural will do."""
-    name = next((s for s in (word, word.removesuffix("s")) if s in TABLE or s in SETTINGS), None)
-    if name in TABLE:
-        entries = [described(name, choice, entry) for choice, entry in TABLE[name].items()]
-        return "\n\n".join([*([comparison()] if name == "algorithm" else []), *entries])
-    if name in SETTINGS:
-        found = fields_of(SETTINGS[name])
-        return f"{name}\n  {summary(SETTINGS[name])}\n" + "\n".join(table(list(rows(found))))
-    if word in ("experiment", "experiments"):
-        return "\n".join(table([(name, packaged.headline(name)) for name in packaged.names()]))
+def describe_section(word: str) -> str:
+    """The settings of the section ``word``, which may be a plural.
+
+    Raises UserError if there is no such section.
+    """
+    for section in (word, word.removesuffix("s")):
+        if section in TABLE:
+            return _describe_names(section)
+        if section in SETTINGS:
+            settings = SETTINGS[section]
+            lines = setting_lines(dataclass_settings(settings))
+            return "\n".join([section, f"  {summary(settings)}", *lines])
+        if section == "experiment":
+            return "\n".join(experiment_lines())
     sections = ["experiments", *TABLE, *SETTINGS]
-    near = difflib.get_close_matches(word, sections, 1)
-    raise UserError(
-        f"ls {word}: no such section; " + (f"did you mean {near[0]}?" if near else f"one of {', '.join(sections)}")
-    )
+    closest = difflib.get_close_matches(word, sections, 1)
+    cure = f"did you mean {closest[0]}?" if closest else f"one of {', '.join(sections)}"
+    raise UserError(f"ls {word}: no such section; {cure}")
 
 
-def described(section: str, choice: str, entry: Entry) -> str:
-    """What it is, for an algorithm with its paper, its equations and what it costs, and its settings."""
-    about = indent(f"{preface(entry.target)}\n{measured(choice)}\n", "  ") if section == "algorithm" else ""
-    return f"{section}.name: {choice}\n  {summary(definition(entry.target))}\n{about}" + "\n".join(
-        table(list(rows(parameters(definition(entry.target)))))
-    )
+def _describe_names(section: str) -> str:
+    entries = [describe_entry(section, name, entry) for name, entry in TABLE[section].items()]
+    if section == "algorithm":
+        entries.insert(0, algorithm_comparison())
+    return "\n\n".join(entries)
 
 
-def measured(algorithm: str) -> str:
-    """When to use it, and what its own experiment found; empty where there is none."""
+def describe_entry(section: str, name: str, entry: Entry) -> str:
+    """One name's summary and settings; for an algorithm also its paper, its equations and its measurements."""
+    function = find_function(entry.target)
+    lines = [f"{section}.name: {name}", f"  {summary(function)}"]
+    if section == "algorithm":
+        lines.append(indent(f"{module_docstring(entry.target)}\n{measurements(name)}", "  "))
+    return "\n".join([*lines, *setting_lines(function_settings(function))])
+
+
+def measurements(algorithm: str) -> str:
+    """When to use the algorithm and what its own experiment measured; an empty line if it has no experiment."""
     experiment = f"algorithms/{algorithm}"
     if experiment not in packaged.names():
         return "\n"
-    found, about = packaged.header(experiment), packaged.headline(experiment).rpartition(": ")[2]
-    told = {"when to use it": "when", "measured": "ours", "costs": "costs"}
-    lines = [f"{key}: {found[word]}" for key, word in told.items() if word in found]
-    return "\n" + "\n".join([*lines, f"by: fmaml run {experiment}, {about}"]) + "\n"
+    header = packaged.header(experiment)
+    lines = [f"{label}: {header[key]}" for key, label in HEADER_LABELS.items() if key in header]
+    protocol = packaged.headline(experiment).rpartition(": ")[2]
+    return "\n" + "\n".join([*lines, f"by: fmaml run {experiment}, {protocol}"]) + "\n"
 
 
-def comparison() -> str:
-    """What their experiments found, side by side."""
+def algorithm_comparison() -> str:
+    """A table of what the algorithms' experiments measured, one row an algorithm."""
     names = [name for name in packaged.names() if name.startswith("algorithms/")]
-    lines = []
+    rows: list[tuple[str, str]] = []
     for name in names:
-        found = packaged.header(name)
-        numbers = re.findall(r"[\d.]+(?= times| inner)", found.get("costs", ""))
-        if len(numbers) < 3:
+        header = packaged.header(name)
+        costs = COSTS.findall(header.get("costs", ""))
+        if len(costs) < 3:
             continue  # not measured yet
-        steps, time, memory = numbers
-        lines.append((name, f"{found['ours'].split()[0]:>7} %  {steps:>5}  {time:>4}  {memory:>6}  {found['when']}"))
-    heads = f"  {'experiment':{max(map(len, names))}}   accuracy  steps  time  memory  when to use it"
-    said = "5-way 1-shot Omniglot, one budget for all; time and memory beside a MAML meta-step of one inner step:"
-    return "\n".join([said, heads, *table(lines)])
+        steps, time, memory = costs
+        accuracy = header["ours"].split()[0]
+        rows.append((name, f"{accuracy:>7} %  {steps:>5}  {time:>4}  {memory:>6}  {header['when']}"))
+    title = "5-way 1-shot Omniglot, one budget for all; time and memory beside a MAML meta-step of one inner step:"
+    heading = f"  {'experiment':{max(map(len, names))}}   accuracy  steps  time  memory  when to use it"
+    return "\n".join([title, heading, *align_columns(rows)])
 
 
-def rows(found: dict[str, Setting]) -> Iterator[tuple[str, str]]:
-    for key, setting in found.items():
+def experiment_lines() -> list[str]:
+    """One line for each packaged experiment: its name and its headline."""
+    return align_columns([(name, packaged.headline(name)) for name in packaged.names()])
+
+
+def setting_lines(settings: dict[str, Setting]) -> list[str]:
+    """One line for each setting: its key, the values it takes and its default."""
+    rows: list[tuple[str, str]] = []
+    for key, setting in settings.items():
         default = "required" if setting.default is REQUIRED else f"default {json.dumps(setting.default)}"
-        yield key, f"{words(setting.type)} ({default})"
+        rows.append((key, f"{describe_values(setting.type)} ({default})"))
+    return align_columns(rows)
 
 
-def table(pairs: list[tuple[str, str]]) -> list[str]:
-    width = max((len(left) for left, _ in pairs), default=0)
-    return [f"  {left:{width}}  {right}" for left, right in pairs]
+def align_columns(rows: Iterable[tuple[str, str]]) -> list[str]:
+    """Indented lines of two columns, the first as wide as its longest entry."""
+    rows = list(rows)
+    width = max((len(left) for left, _ in rows), default=0)
+    return [f"  {left:{width}}  {right}" for left, right in rows]

@@ -1,7 +1,7 @@
-"""Rules that bind several settings, checked before anything is loaded. Each yields (key, "what is wrong; a cure").
+"""Rules that relate several settings, checked before any data is loaded. Each yields (key, "what is wrong; the cure").
 
-A rule knows settings, and what `fmaml.config.registry` says of a name, but no name itself: it holds for whatever takes
-those settings.
+A rule refers to settings, and to what `fmaml.config.registry` says of a name, never to a name itself: it applies to
+everything that has those settings.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,45 +11,51 @@ from ..nn.constants import NORM_GROUPS
 from .registry import TABLE, TRAITS
 from .settings import Config
 
-Broken: TypeAlias = Iterator[tuple[str, str]]
-MOST_PROBABILITIES = 2**16  # in the table of a Markov chain
+Violations: TypeAlias = Iterator[tuple[str, str]]
+MAX_PROBABILITIES = 2**16  # in the table of a Markov chain
 ROTATIONS = 4
-FEW = 3  # names that a message suggests
+MAX_SUGGESTIONS = 3  # names in a message
 
 
-def data_gives_what_is_needed(config: Config) -> Broken:
-    """Whatever a name needs of the data, the data must give."""
+def data_has_needed_traits(config: Config) -> Violations:
+    """The data must have every trait that the model and the algorithm need."""
     data = config["data"]["name"]
-    gives = TABLE["data"][data].gives
+    traits = TABLE["data"][data].gives
     for section, names in TABLE.items():
-        lacking = sorted(names[config[section]["name"]].needs - gives)
-        if lacking:
-            fitting = [name for name, entry in names.items() if entry.needs <= gives]
-            cure = " or ".join(fitting[:FEW]) if len(fitting) <= FEW else f"{', '.join(fitting[:FEW])}, ..."
-            needed = " and ".join(TRAITS[trait] for trait in lacking)
-            yield f"{section}.name", f"it needs {needed}, which data.name = {data} does not give; give {cure}"
+        missing = sorted(names[config[section]["name"]].needs - traits)
+        if missing:
+            needed = " and ".join(TRAITS[trait] for trait in missing)
+            fitting = [name for name, entry in names.items() if entry.needs <= traits]
+            cure = f"give {_alternatives(fitting)}"
+            yield f"{section}.name", f"it needs {needed}, which data.name = {data} does not have; {cure}"
 
 
-def enough_classes(config: Config) -> Broken:
-    """A published data set has so many classes in each split, some of them counted in four rotations."""
+def _alternatives(names: list[str]) -> str:
+    if len(names) > MAX_SUGGESTIONS:
+        return f"{', '.join(names[:MAX_SUGGESTIONS])}, ..."
+    return " or ".join(names)
+
+
+def enough_classes(config: Config) -> Violations:
+    """A task and ``data.train_ways`` need no more classes than each split of a published data set has."""
     data = config["data"]
     contents = TABLE["data"][data["name"]].contents
     if contents is None:
         return
-    rotated = data.get("rotate", ())
-    classes = {split: count * (ROTATIONS if split in rotated else 1) for split, count in contents.classes.items()}
+    rotated_splits = data.get("rotate", ())
+    classes = {split: n * (ROTATIONS if split in rotated_splits else 1) for split, n in contents.classes.items()}
     if (data.get("train_ways") or 0) > classes["train"]:
         yield "data.train_ways", f"split train has {classes['train']} classes; give at most {classes['train']}"
-    split = min(classes, key=lambda split: classes[split])
-    if largest(data["ways"]) > classes[split]:
-        yield "data.ways", f"split {split} has {classes[split]} classes; give at most {classes[split]}"
+    smallest = min(classes, key=lambda split: classes[split])
+    if upper_bound(data["ways"]) > classes[smallest]:
+        yield "data.ways", f"split {smallest} has {classes[smallest]} classes; give at most {classes[smallest]}"
 
 
-def enough_images(config: Config) -> Broken:
-    """A published data set has so many images of a class, and those of a task are all different."""
+def enough_images(config: Config) -> Violations:
+    """The images of a task all differ, so shots and queries together are at most the images of a class."""
     data = config["data"]
     contents = TABLE["data"][data["name"]].contents
-    if contents is not None and largest(data["shots"]) + largest(data["queries"]) > contents.images:
+    if contents is not None and upper_bound(data["shots"]) + upper_bound(data["queries"]) > contents.images:
         yield (
             "data.shots",
             f"with data.queries = {data['queries']} that is more than the {contents.images} images of a class; "
@@ -57,71 +63,84 @@ def enough_images(config: Config) -> Broken:
         )
 
 
-def ranges_rise(config: Config) -> Broken:
+def ranges_ascend(config: Config) -> Violations:
+    """A range of ways, shots or queries is [least, greatest]."""
     data = config["data"]
     for key in ("ways", "shots", "queries"):
         if isinstance(data.get(key), list) and data[key][0] > data[key][1]:
             yield f"data.{key}", f"a range goes from its least to its greatest; give {data[key][::-1]}"
 
 
-def largest(size: int | list[int]) -> int:
-    """Of a range, as [3, 8], or of a single number."""
+def upper_bound(size: int | list[int]) -> int:
+    """The greatest value of a range such as [3, 8], or the number itself."""
     return size if isinstance(size, int) else max(size)
 
 
-def fractions_add_up(config: Config) -> Broken:
+def fractions_add_up(config: Config) -> Violations:
+    """The fractions of the splits add up to 1."""
     data = config["data"]
     if "fractions" in data and abs(sum(data["fractions"]) - 1) > 1e-6:
-        yield "data.fractions", "the parts of train, val and test must add up to 1; give such as [0.6, 0.2, 0.2]"
+        yield "data.fractions", "the parts of train, val and test must add up to 1; give for example [0.6, 0.2, 0.2]"
 
 
-def groups_divide_width(config: Config) -> Broken:
+def groups_divide_width(config: Config) -> Violations:
+    """Group norm needs a width that is a multiple of the number of groups."""
     model = config["model"]
     if model.get("norm") == "group" and model["width"] % NORM_GROUPS:
         yield "model.width", f'norm = "group" needs a multiple of {NORM_GROUPS}; give 8, 16, 32, 64, ...'
 
 
-def heads_divide_width(config: Config) -> Broken:
+def heads_divide_width(config: Config) -> Violations:
+    """Attention needs a width that is a multiple of the number of heads."""
     model = config["model"]
     if "heads" in model and model["width"] % model["heads"]:
         yield "model.width", f"model.heads = {model['heads']} must divide it; give a multiple of it"
 
 
-def markov_tables_fit(config: Config) -> Broken:
+def markov_tables_fit(config: Config) -> Violations:
+    """The transition table of a Markov chain has symbols ** (order + 1) probabilities."""
     data = config["data"]
-    if {"symbols", "order"} <= data.keys() and data["symbols"] ** (data["order"] + 1) > MOST_PROBABILITIES:
-        most = int(MOST_PROBABILITIES ** (1 / (data["order"] + 1)))
+    if not {"symbols", "order"} <= data.keys():
+        return
+    axes = data["order"] + 1
+    if data["symbols"] ** axes > MAX_PROBABILITIES:
+        most = int(MAX_PROBABILITIES ** (1 / axes))
         yield "data.symbols", f"a chain of order {data['order']} needs a table too large; give at most {most}"
 
 
-def baseline_has_its_settings(config: Config) -> Broken:
+def baseline_has_its_settings(config: Config) -> Violations:
+    """The joint baseline fine-tunes by the algorithm's own inner loop."""
     algorithm = config["algorithm"]
     if config["train"]["baseline"] and not {"inner_lr", "steps"} <= algorithm.keys():
-        yield "train.baseline", f"it takes inner_lr and steps of the algorithm, and {algorithm['name']} has none"
+        reason = f"the baseline uses the algorithm's inner_lr and steps, which {algorithm['name']} does not have"
+        yield "train.baseline", f"{reason}; give false"
 
 
-def minibatches_have_their_examples(config: Config) -> Broken:
-    """Tasks of different sizes are padded: of their minibatches some would be padding, and lack classes."""
-    data, size = config["data"], config["algorithm"].get("minibatch")
+def minibatch_fits_support_set(config: Config) -> Violations:
+    """Tasks of different sizes are padded, and minibatches of padded tasks would hold padding and lack classes."""
+    data = config["data"]
+    size = config["algorithm"].get("minibatch")
     if size is None:
         return
     if any(isinstance(data.get(key), list) for key in ("ways", "shots")):
-        yield "algorithm.minibatch", "it takes tasks of one size, and data.ways or data.shots is a range; give null"
+        yield "algorithm.minibatch", "it needs tasks of one size, but data.ways or data.shots is a range; give null"
         return
     ways = data.get("ways", 1)
-    if size > (most := min(ways, data.get("train_ways") or ways) * data["shots"]):
-        yield "algorithm.minibatch", f"a support set has {most} examples; give at most {most}, or null for all"
+    train_ways = data.get("train_ways") or ways
+    examples = min(ways, train_ways) * data["shots"]
+    if size > examples:
+        yield "algorithm.minibatch", f"a support set has {examples} examples; give at most {examples}, or null for all"
 
 
-RULES: list[Callable[[Config], Broken]] = [
-    data_gives_what_is_needed,
+RULES: list[Callable[[Config], Violations]] = [
+    data_has_needed_traits,
     enough_classes,
     enough_images,
-    ranges_rise,
+    ranges_ascend,
     fractions_add_up,
     groups_divide_width,
     heads_divide_width,
     markov_tables_fit,
     baseline_has_its_settings,
-    minibatches_have_their_examples,
+    minibatch_fits_support_set,
 ]

@@ -1,64 +1,72 @@
-"""From a YAML file and overrides to a complete config, or to one message that names everything wrong with it.
+"""Reads a YAML file and overrides into a complete config, or raises one error that lists every problem.
 
 The keys of a section are the parameters of the function that its `name` picks from the table in `registry.py`.
 """
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import Notify, UserError
 from . import packaged
 from .cross_checks import RULES
 from .registry import TABLE
+from .settings import Config
 from .signature import REQUIRED
 from .strict_yaml import parse_yaml
-from .validate import SECTIONS, Config, Problem, check, known_settings
+from .validate import SECTIONS, Problem, section_settings, validate_config
 
-MOST_BYTES = 64 * 1024  # of a file
+MAX_FILE_BYTES = 64 * 1024
 
 
-def load(experiment: str, overrides: Iterable[str] = (), note: Callable[[str], None] = lambda line: None) -> Config:
-    """The config that ``experiment`` (a path, a shipped name, - for standard input) and the overrides give.
+def load(experiment: str, overrides: Iterable[str] = (), notify: Notify = lambda line: None) -> Config:
+    """The config of ``experiment`` (a path, a packaged name, or - for standard input) with the overrides applied.
 
-    Every default is filled in. ``note`` is told what the user may not expect.
+    Every default is filled in. ``notify`` receives what the user may not expect, such as a key that is dropped.
+    Raises UserError, with one line for each problem, if the file or an override is wrong.
     """
-    path = Path("/dev/stdin") if experiment == "-" else packaged.find_experiment(experiment, note)
+    path = Path("/dev/stdin") if experiment == "-" else packaged.find_experiment(experiment, notify)
     tree = read_config(path)
     if "name" not in tree:
-        tree = {"name": named_after(path, note), **tree}
-    typed = dict(map(parse_override, overrides))
-    merge(tree, typed, note)
-    config, problems = check(tree)
+        tree = {"name": name_from_file(path, notify), **tree}
+    override_values = dict(map(parse_override, overrides))
+    apply_overrides(tree, override_values, notify)
+    config, problems = validate_config(tree)
     if not problems:
-        broken = (found for rule in RULES for found in rule(config))
-        problems = [Problem(key, what, value_at(config, key)) for key, what in broken]
+        problems = check_rules(config)
     if problems:
-        raise UserError("\n".join(describe_problem(problem, path, typed) for problem in problems))
+        raise UserError("\n".join(describe_problem(problem, path, override_values) for problem in problems))
     return config
 
 
-def named_after(path: Path, note: Callable[[str], None]) -> str:
-    """The file's name without its ending, as the name of a folder."""
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._")[:64] or "experiment"
-    if plain != path.stem:
-        note(f"name = {plain}, after the file's name")
-    return plain
+def check_rules(config: Config) -> list[Problem]:
+    """What the rules of `cross_checks` find wrong with a config whose values are each valid."""
+    violations = (violation for rule in RULES for violation in rule(config))
+    return [Problem(key, message, setting_value(config, key)) for key, message in violations]
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def name_from_file(path: Path, notify: Notify) -> str:
+    """The file's name without its extension, made valid as a folder's name."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._")[:64] or "experiment"
+    if name != path.stem:
+        notify(f"name = {name}, after the file's name")
+    return name
+
+
+def read_config(path: Path) -> Config:
+    """The sections that the file spells out, not yet validated; UserError if it is not such a file."""
     try:
         with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
+            data = file.read(MAX_FILE_BYTES + 1)
         text = data.decode("utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not a text file (byte {error.start} is not UTF-8); give a YAML file") from None
-    if len(data) > MOST_BYTES:
-        raise UserError(f"{path}: larger than {MOST_BYTES // 1024} KiB; an experiment is a short YAML file")
+    if len(data) > MAX_FILE_BYTES:
+        raise UserError(f"{path}: larger than {MAX_FILE_BYTES // 1024} KiB; an experiment is a short YAML file")
     tree = parse_yaml(text, str(path))
     if not isinstance(tree, dict):
         raise UserError(f"{path}: not an experiment; it needs the sections {', '.join(SECTIONS)}")
@@ -66,48 +74,61 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def parse_override(text: str) -> tuple[str, Any]:
+    """The dotted key and the value of an override such as ``data.ways=20``; UserError if it is not one."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise UserError(f"command line: {text}: not an override; write section.key=value, such as data.ways=20")
     return key.strip(), parse_yaml(value, f"command line: {key.strip()}")
 
 
-def merge(tree: dict[str, Any], typed: dict[str, Any], note: Callable[[str], None]) -> None:
-    """Put the ``typed`` values into ``tree``.
+def apply_overrides(tree: Config, override_values: dict[str, Any], notify: Notify) -> None:
+    """Put the overrides into ``tree``, in place.
 
-    Where they choose another function for a section, keys that only the old one takes are left out, unless
-    they were typed. Slips stay, to be reported.
+    Where they choose another name for a section, the keys that only the old name takes are dropped, except those that
+    are themselves overrides. Unknown keys stay, for `validate_config` to report.
     """
-    before = {section: known_settings(section, tree.get(section)) or {} for section in TABLE}
-    for key, value in typed.items():
-        section, dot, rest = key.partition(".")
-        if not dot or section not in SECTIONS:
-            tree[key] = value
-        elif tree.setdefault(section, {}) is None or isinstance(tree[section], dict):
-            tree[section] = {**(tree[section] or {}), rest: value}
-    for section, old in before.items():
-        new = known_settings(section, tree.get(section))
-        if new is None or section in typed:
+    old_settings = {section: section_settings(section, tree.get(section)) or {} for section in TABLE}
+    for key, value in override_values.items():
+        _set_value(tree, key, value)
+    for section, old in old_settings.items():
+        new = section_settings(section, tree.get(section))
+        if new is None or section in override_values:
             continue
-        for key in [key for key in tree[section] if key in old and key not in new]:
-            if f"{section}.{key}" not in typed:
+        dropped = [key for key in tree[section] if key in old and key not in new]
+        for key in dropped:
+            if f"{section}.{key}" not in override_values:
                 del tree[section][key]
-                note(f"{section}.{key} of the file is left out: {tree[section]['name']} does not take it")
+                notify(f"{section}.{key} of the file is left out: {tree[section]['name']} does not take it")
 
 
-def value_at(config: Config, key: str) -> Any:
-    section, _, rest = key.partition(".")
-    return config[section][rest]
+def _set_value(tree: Config, dotted: str, value: Any) -> None:
+    section, dot, key = dotted.partition(".")
+    if not dot or section not in SECTIONS:
+        tree[dotted] = value
+        return
+    values = tree.get(section)
+    if values is None:
+        tree[section] = {key: value}
+    elif isinstance(values, dict):
+        tree[section] = {**values, key: value}
 
 
-def describe_problem(problem: Problem, path: Path, typed: Iterable[str]) -> str:
-    """``file: key = value: what is wrong; what would be right``."""
-    by_hand = any(f"{problem.key}.".startswith(f"{key}.") for key in typed)
-    where = "command line" if by_hand else path
+def setting_value(config: Config, dotted: str) -> Any:
+    """The value of a setting such as data.ways."""
+    section, _, key = dotted.partition(".")
+    return config[section][key]
+
+
+def describe_problem(problem: Problem, path: Path, override_keys: Container[str]) -> str:
+    """``file: key = value: what is wrong; the cure``."""
+    section = problem.key.partition(".")[0]
+    overridden = problem.key in override_keys or section in override_keys
+    where = "command line" if overridden else path
     value = "" if problem.value is REQUIRED else f" = {shorten(problem.value)}"
-    return f"{where}: {problem.key}{value}: {problem.what}"
+    return f"{where}: {problem.key}{value}: {problem.message}"
 
 
 def shorten(value: Any, width: int = 60) -> str:
+    """The value as JSON, cut to ``width`` characters."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= width else text[: width - 3] + "..."

@@ -1,8 +1,8 @@
-"""The one table of names: which function each section's `name` picks, and what fits what. Imports no torch.
+"""The table of names: which function each section's `name` picks, and what it needs of the data. Imports no torch.
 
 To add a data source, a model, an algorithm or an optimizer: write its function, whose parameters become the section's
-keys, and add one entry here. Data says what its tasks give, a model or an algorithm what it needs of them, in the words
-of `TRAITS`; `fmaml.config.cross_checks` holds the one against the other.
+keys, and add one entry here. Data lists the traits of its tasks, a model or an algorithm the traits it needs, all from
+`TRAITS`; `fmaml.config.cross_checks` compares the two.
 """
 
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ..data.published import DRAWINGS_PER_CLASS, HUNDRED_CLASSES, IMAGES_PER_CLASS, OMNIGLOT_CLASSES
 from .settings import EvalSettings, TrainSettings
 
-TRAITS = {  # of the tasks -> as messages call it
+TRAITS = {  # a trait of the tasks -> its name in messages
     "numbers": "examples of numbers",  # float, of any shape
     "images": "images",  # float [channels, height, width]
     "symbols": "passages of symbols",  # int64 [length]
@@ -25,8 +25,8 @@ SYMBOLS = frozenset({"symbols"})
 class Contents(NamedTuple):
     """What a published data set holds, known before any of it is read."""
 
-    classes: dict[str, int]  # split -> how many
-    images: int  # of each class, at most
+    classes: dict[str, int]  # split -> number of classes
+    images: int  # largest number of images of a class
 
 
 CHARACTERS = Contents(OMNIGLOT_CLASSES, DRAWINGS_PER_CLASS)
@@ -39,11 +39,11 @@ class Entry(NamedTuple):
     target: str  # "module:function"; the function's parameters are the section's other keys
     gives: frozenset[str] = frozenset()  # of data: the traits of its tasks
     needs: frozenset[str] = frozenset()  # of a model or an algorithm: the traits that the tasks must have
-    contents: Contents | None = None  # of data, where they were published
+    contents: Contents | None = None  # of published data
 
 
 def needing(target: str, *needs: str) -> Entry:
-    """An entry that fits only data that gives all of this."""
+    """An entry that fits only data with all of these traits."""
     return Entry(target, needs=frozenset(needs))
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from ..ranges import Count, FreeOnResume, Natural, Rate, Size
 
-Config: TypeAlias = dict[str, Any]  # plain data, by section: what `fmaml show` writes is read back as it was
+Config: TypeAlias = dict[str, Any]  # section -> key -> value, plain data that YAML and JSON can hold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class TrainSettings:
     save_every: Annotated[Count, FreeOnResume] = 500
     on_nan: Annotated[Literal["stop", "skip"], FreeOnResume] = "stop"
     skip_limit: Annotated[Count, FreeOnResume] = 10
-    baseline: Annotated[bool, FreeOnResume] = False  # train a second time, jointly, for comparison
+    baseline: Annotated[bool, FreeOnResume] = False  # also train jointly, for comparison
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,8 @@
 """The settings that a function or a dataclass takes: their types, defaults and marks.
 
-A function's are read from its source text, with no import, so that `fmaml show` and every message about a mistake come
-at once, where importing torch alone takes more than a second. A dataclass of `fmaml.config.settings` imports no torch,
-and is read as it is.
+A function's settings are read from its source text, without importing it, so that `fmaml show` and messages about
+mistakes need not wait for torch, whose import takes more than a second. The dataclasses of `fmaml.config.settings`
+import no torch and are inspected directly.
 """
 
 import ast
@@ -12,31 +12,44 @@ from dataclasses import MISSING, fields
 from functools import cache, reduce
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
 
 from .. import ranges
 from ..ranges import Mark
 
+TypeForm: TypeAlias = Any  # whatever an annotation may spell: a class, a union, a Literal, an Annotated
+
 PACKAGE = Path(__file__).parent.parent
-WORDS = {word.__name__: word for word in (int, float, str, bool, list, tuple, dict)} | {
+BUILTIN_TYPES = (int, float, str, bool, list, tuple, dict)
+RANGE_NAMES = {
+    name: value
+    for name, value in vars(ranges).items()
+    if get_origin(value) in (Annotated, Literal) or isinstance(value, Mark)
+}
+ANNOTATION_NAMES: dict[str, TypeForm] = {  # the names that the annotation of a setting may use
+    **{builtin.__name__: builtin for builtin in BUILTIN_TYPES},
+    **RANGE_NAMES,
     "Literal": Literal,
     "Annotated": Annotated,
     "Sequence": Sequence,
-    **{
-        name: word
-        for name, word in vars(ranges).items()
-        if get_origin(word) in (Annotated, Literal) or isinstance(word, Mark)
-    },
 }
-SUPPLIED = {"seed", "device", "inputs", "outputs"}  # by the run, whatever the annotation
+SUPPLIED_BY_RUN = {"seed", "device", "inputs", "outputs"}  # parameters that are never settings
 REQUIRED = object()  # the default of a setting that has none
-ONLY_IN_CODE = object()  # the type of a parameter that no setting can spell
+ONLY_IN_CODE = object()  # the type of a parameter that no setting can supply
+SIMPLE_TYPES = {
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    bool: "true or false",
+    NoneType: "null",
+    dict: "a mapping",
+}
 
 
-class InWords(NamedTuple):
-    """In an Annotated: what its values are called."""
+class ValueDescription(NamedTuple):
+    """In an Annotated: how messages describe the values, in place of what follows from the type."""
 
     text: str
 
@@ -44,31 +57,33 @@ class InWords(NamedTuple):
 class Setting(NamedTuple):
     """What one key of a section takes."""
 
-    type: Any  # without marks
+    type: TypeForm  # without marks
     default: Any = REQUIRED
     marks: frozenset[Mark] = frozenset()
 
 
 @cache
-def parsed(source: Path) -> ast.Module:
-    return ast.parse(source.read_text(encoding="utf-8"))
+def parse_file(path: Path) -> ast.Module:
+    """The syntax tree of a Python file."""
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def file_of(target: str, package: Path = PACKAGE) -> Path:
-    """Where the function that ``target``, such as "fmaml.nn.models:conv4", names is written."""
-    return package.joinpath(*target.partition(":")[0].split(".")[1:]).with_suffix(".py")
+def source_file(target: str, package: Path = PACKAGE) -> Path:
+    """The file of the module that ``target``, such as "fmaml.nn.models:conv4", names."""
+    module = target.partition(":")[0]
+    return package.joinpath(*module.split(".")[1:]).with_suffix(".py")
 
 
-def definition(target: str, package: Path = PACKAGE) -> ast.FunctionDef:
-    """The function that ``target`` names."""
-    nodes = parsed(file_of(target, package)).body
-    found = {node.name: node for node in nodes if isinstance(node, ast.FunctionDef)}
-    return found[target.partition(":")[2]]
+def find_function(target: str, package: Path = PACKAGE) -> ast.FunctionDef:
+    """The syntax tree of the function that ``target`` names."""
+    nodes = parse_file(source_file(target, package)).body
+    functions = {node.name: node for node in nodes if isinstance(node, ast.FunctionDef)}
+    return functions[target.partition(":")[2]]
 
 
-def preface(target: str) -> str:
-    """What the file says of itself before any code."""
-    return ast.get_docstring(parsed(file_of(target))) or ""
+def module_docstring(target: str) -> str:
+    """The docstring of the module that ``target`` names."""
+    return ast.get_docstring(parse_file(source_file(target))) or ""
 
 
 def summary(documented: ast.FunctionDef | type) -> str:
@@ -77,85 +92,86 @@ def summary(documented: ast.FunctionDef | type) -> str:
     return (text or "").partition("\n")[0].replace("``", "")
 
 
-def parameters(function: ast.FunctionDef) -> dict[str, Setting]:
+def function_settings(function: ast.FunctionDef) -> dict[str, Setting]:
     """Name -> setting, for each parameter that a YAML file can supply, in the signature's order."""
-    named = function.args.args
-    defaults = [None] * (len(named) - len(function.args.defaults)) + function.args.defaults
-    pairs = [*zip(named, defaults, strict=True), *zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)]
-    found = {arg.arg: _parameter(arg, default) for arg, default in pairs if arg.arg not in SUPPLIED}
-    return {name: setting for name, setting in found.items() if setting.type is not ONLY_IN_CODE}
+    arguments = function.args
+    without_default = len(arguments.args) - len(arguments.defaults)
+    defaults = [*[None] * without_default, *arguments.defaults, *arguments.kw_defaults]
+    found: dict[str, Setting] = {}
+    for argument, default in zip([*arguments.args, *arguments.kwonlyargs], defaults, strict=True):
+        kind = _annotated_type(argument.annotation)
+        if kind is not ONLY_IN_CODE and argument.arg not in SUPPLIED_BY_RUN:
+            found[argument.arg] = _setting(kind, REQUIRED if default is None else ast.literal_eval(default))
+    return found
 
 
-def _parameter(arg: ast.arg, default: ast.expr | None) -> Setting:
-    return _setting(_type(arg.annotation), REQUIRED if default is None else default)
-
-
-def _setting(kind: Any, default: Any) -> Setting:
-    if kind is ONLY_IN_CODE:
-        return Setting(kind)
-    kind, marks = without_marks(kind)
-    return Setting(kind, ast.literal_eval(default) if isinstance(default, ast.expr) else default, marks)
-
-
-def without_marks(kind: Any) -> tuple[Any, frozenset[Mark]]:
-    """A type and the marks beside it."""
-    if get_origin(kind) is not Annotated:
-        return kind, frozenset()
-    plain, *notes = get_args(kind)
-    limits = tuple(note for note in notes if not isinstance(note, Mark))
-    return Annotated[plain, *limits] if limits else plain, frozenset(note for note in notes if isinstance(note, Mark))
-
-
-def fields_of(settings: type) -> dict[str, Setting]:
+def dataclass_settings(settings: type) -> dict[str, Setting]:
     """Name -> setting, for each field of a dataclass."""
     kinds = get_type_hints(settings, include_extras=True)
     defaults = {field.name: REQUIRED if field.default is MISSING else field.default for field in fields(settings)}
     return {name: _setting(kinds[name], default) for name, default in defaults.items()}
 
 
-def _type(node: ast.expr | None) -> Any:
+def _setting(kind: TypeForm, default: Any) -> Setting:
+    kind, marks = split_marks(kind)
+    return Setting(kind, default, marks)
+
+
+def split_marks(kind: TypeForm) -> tuple[TypeForm, frozenset[Mark]]:
+    """A type without the marks that are annotated beside it, and those marks."""
+    if get_origin(kind) is not Annotated:
+        return kind, frozenset()
+    bare, *annotations = get_args(kind)
+    marks = frozenset(annotation for annotation in annotations if isinstance(annotation, Mark))
+    limits = tuple(annotation for annotation in annotations if not isinstance(annotation, Mark))
+    return Annotated[bare, *limits] if limits else bare, marks
+
+
+def _annotated_type(node: ast.expr | None) -> TypeForm:
     """The type that an annotation spells, without those members of a union that only code can supply."""
     if node is None:
         return ONLY_IN_CODE
     if isinstance(node, ast.BinOp):
-        members = [kind for kind in (_type(node.left), _type(node.right)) if kind is not ONLY_IN_CODE]
+        sides = [_annotated_type(node.left), _annotated_type(node.right)]
+        members = [kind for kind in sides if kind is not ONLY_IN_CODE]
         return ONLY_IN_CODE if members in ([], [None]) else reduce(operator.or_, members)
     try:
-        return eval(ast.unparse(node), {"__builtins__": {}}, WORDS)
+        return eval(ast.unparse(node), {"__builtins__": {}}, ANNOTATION_NAMES)
     except NameError:
         return ONLY_IN_CODE
 
 
-def words(kind: Any) -> str:
+def describe_values(kind: TypeForm) -> str:
     """The values that a type takes, in plain words."""
     origin, args = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        return _limited(words(args[0]), args[1:])
+        return _describe_limited(describe_values(args[0]), args[1:])
     if origin is Literal:
-        return "one of " * (len(args) > 1) + ", ".join(map(str, args))
+        choices = ", ".join(map(str, args))
+        return f"one of {choices}" if len(args) > 1 else choices
     if origin in (Union, UnionType):
-        members = [words(member) for member in args]
-        return (", or " if "," in "".join(members) else " or ").join(members)
+        members = [describe_values(member) for member in args]
+        separator = ", or " if any("," in member for member in members) else " or "
+        return separator.join(members)
     if origin is tuple and Ellipsis not in args:
-        return f"a list of {len(args)} in brackets, each {words(args[0])}"
+        return f"a list of {len(args)} in brackets, each {describe_values(args[0])}"
     if origin in (list, tuple, Sequence):
-        return f"a list in brackets, each {words(args[0])}"
-    simple = {int: "a whole number", float: "a number", str: "text", bool: "true or false", NoneType: "null"}
-    return simple.get(kind, "a mapping" if kind is dict or origin is dict else "a list")
+        return f"a list in brackets, each {describe_values(args[0])}"
+    return SIMPLE_TYPES.get(origin or kind, "a list")
 
 
-def _limited(what: str, limits: tuple) -> str:
-    said = []
+def _describe_limited(values: str, limits: tuple[Any, ...]) -> str:
+    described: list[str] = []
     for limit in limits:
         match limit:
-            case InWords(text):
+            case ValueDescription(text):
                 return text
             case Ge(bound):
-                said.append(f"{bound} or more")
+                described.append(f"{bound} or more")
             case Gt(bound):
-                said.append(f"above {bound}")
+                described.append(f"above {bound}")
             case Le(bound):
-                said.append(f"at most {bound}")
+                described.append(f"at most {bound}")
             case Lt(bound):
-                said.append(f"below {bound}")
-    return f"{what}, {' and '.join(said)}" if said else what
+                described.append(f"below {bound}")
+    return f"{values}, {' and '.join(described)}" if described else values

@@ -1,4 +1,4 @@
-"""Where strings meet code: what a config builds."""
+"""Builds what a config names: the data source, the model, the algorithm and the optimizer."""
 
 from importlib import import_module
 from inspect import signature
@@ -7,12 +7,14 @@ from typing import Any, NamedTuple
 import torch
 
 from ..config.registry import TABLE
-from ..config.settings import TrainSettings
+from ..config.settings import Config, TrainSettings
 from ..data.source import Source
 from ..losses import supervised
 from ..optim import chain, clip_by_global_norm, cosine
 from ..types import Algorithm, LossFn, Model, Optimizer
-from .precision import lowered, set_precision
+from .precision import set_precision, with_precision
+
+INNER_LOOP_SETTINGS = ("inner_lr", "steps", "inner", "only")
 
 
 class Experiment(NamedTuple):
@@ -25,40 +27,42 @@ class Experiment(NamedTuple):
     optimizer: Optimizer
 
 
-def build(config: dict[str, Any], device: torch.device) -> Experiment:
-    """The experiment of a checked config, its data on the device; sets the process's precision."""
+def build(config: Config, device: torch.device) -> Experiment:
+    """The experiment of a validated config, its data on the device; also sets the precision of this process."""
     settings = TrainSettings(**config["train"])
     set_precision(settings.precision)
-    source: Source = call("data", config["data"], seed=config["seed"], device=device)
-    model: Model = call("model", config["model"], inputs=source.inputs, outputs=source.outputs)
-    model = lowered(model, settings.precision, device)
+    source: Source = call_by_name("data", config["data"], seed=config["seed"], device=device)
+    model: Model = call_by_name("model", config["model"], inputs=source.inputs, outputs=source.outputs)
+    model = with_precision(model, settings.precision, device)
     loss_fn = supervised(model.apply, source.criterion)
-    algorithm: Algorithm[Any] = call("algorithm", config["algorithm"], loss_fn=loss_fn, apply=model.apply)
+    algorithm: Algorithm[Any] = call_by_name("algorithm", config["algorithm"], loss_fn=loss_fn, apply=model.apply)
     return Experiment(source, model, loss_fn, algorithm, outer_optimizer(config["optimizer"], settings))
 
 
-def baseline(config: dict[str, Any], experiment: Experiment) -> Experiment:
-    """The same experiment with joint training and fine-tuning, by the same inner loop, in place of its algorithm."""
-    own = config["algorithm"]
-    settings = {"name": "joint"} | {key: own[key] for key in ("inner_lr", "steps", "inner", "only") if key in own}
-    return experiment._replace(algorithm=call("algorithm", settings, loss_fn=experiment.loss_fn))
+def joint_baseline(config: Config, experiment: Experiment) -> Experiment:
+    """The same experiment with joint training, fine-tuned by the algorithm's inner loop, as its algorithm."""
+    algorithm = config["algorithm"]
+    settings = {key: algorithm[key] for key in INNER_LOOP_SETTINGS if key in algorithm}
+    joint = call_by_name("algorithm", {"name": "joint", **settings}, loss_fn=experiment.loss_fn)
+    return experiment._replace(algorithm=joint)
 
 
-def outer_optimizer(section: dict[str, Any], settings: TrainSettings) -> Optimizer:
+def outer_optimizer(section: Config, settings: TrainSettings) -> Optimizer:
     """The optimizer of the section, with the schedule and the clipping that the train section asks for."""
     if settings.schedule == "cosine":
         section = {**section, "lr": cosine(section["lr"], max(1, settings.meta_steps))}
-    step: Optimizer = call("optimizer", section)
-    return step if settings.clip is None else chain(clip_by_global_norm(settings.clip), step)
+    optimizer: Optimizer = call_by_name("optimizer", section)
+    return optimizer if settings.clip is None else chain(clip_by_global_norm(settings.clip), optimizer)
 
 
-def call(section: str, settings: dict[str, Any], **supplied: Any) -> Any:
-    """What the function that ``settings["name"]`` picks makes of the other settings and of what is ``supplied``.
+def call_by_name(section: str, settings: Config, **supplied: Any) -> Any:
+    """The result of the function that ``settings["name"]`` picks from the table, called with the other settings.
 
-    Of ``supplied`` it is given what its signature names.
+    It also gets those of the ``supplied`` arguments that are among its parameters.
     """
     module, _, name = TABLE[section][settings["name"]].target.partition(":")
     function = getattr(import_module(module), name)
-    takes = signature(function).parameters
-    keywords = {key: value for key, value in settings.items() if key != "name"}
-    return function(**keywords, **{key: value for key, value in supplied.items() if key in takes})
+    parameters = signature(function).parameters
+    from_config = {key: value for key, value in settings.items() if key != "name"}
+    from_run = {key: value for key, value in supplied.items() if key in parameters}
+    return function(**from_config, **from_run)

@@ -1,34 +1,34 @@
-"""Curves of a run: the learning curve, and the metric by inner step."""
+"""Plots of a run: the learning curve, and the metric by inner step."""
 
 import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ..data.pictures import plt
 from ..data.source import Metric
 
-Curves = dict[
-    str, list[tuple[float, float | None]]
-]  # label -> (mean, half the 95 % interval) after 0, 1, .. inner steps
+Point = tuple[float, float | None]  # a mean, and half the width of its 95 % interval
+Curves = dict[str, list[Point]]  # label -> the points after 0, 1, .. inner steps
+TRAIN_CURVES = (  # key of a row in metrics.jsonl, label, color
+    ("after", "training tasks, adapted", "tab:blue"),
+    ("before", "training tasks, not adapted", "tab:gray"),
+)
 
 
 def learning_curve(metrics: Path, metric: Metric) -> Figure:
-    """Training and validation scores against meta-steps, from metrics.jsonl."""
+    """Training and validation scores against meta-steps; ``metrics`` is the path of metrics.jsonl."""
     rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     train = [row for row in rows if row["kind"] == "train"]
     val = [row for row in rows if row["kind"] == "val"]
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     steps = [row["step"] for row in train]
-    for key, label, color in (
-        ("after", "training tasks, adapted", "tab:blue"),
-        ("before", "training tasks, not adapted", "tab:gray"),
-    ):
+    for key, label, color in TRAIN_CURVES:
         values = with_gaps(row[key] for row in train)
         axes.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
         axes.plot(steps, smooth(values), color=color, label=label)
@@ -48,7 +48,7 @@ def learning_curve(metrics: Path, metric: Metric) -> Figure:
 
 
 def by_inner_step(curves: Curves, metric: Metric, title: str, chance: float | None) -> Figure:
-    """The metric on unseen tasks after 0, 1, 2, ... inner steps, one curve a label."""
+    """The metric on unseen tasks against inner steps, one curve a label; ``chance`` is the metric of guessing."""
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     for label, column in curves.items():
         means, widths = zip(*column, strict=True)
@@ -62,12 +62,12 @@ def by_inner_step(curves: Curves, metric: Metric, title: str, chance: float | No
 
 
 def with_gaps(values: Iterable[float | None]) -> np.ndarray:
-    """As matplotlib draws them: what there is not, it leaves out."""
+    """The values with NaN for None, which matplotlib leaves out."""
     return np.array([math.nan if value is None else value for value in values])
 
 
-def style_axes(axes: Any, metric: Metric) -> None:
-    """Scale, grid and legend: a fraction runs from 0 to 1, an error from 0; the legend where it hides least."""
+def style_axes(axes: Axes, metric: Metric) -> None:
+    """Set scale, grid and legend; a fraction is shown from 0 to 1, an error from 0."""
     axes.set_ylim(0, 1.02 if metric.style.endswith("%") else None)
     axes.grid(alpha=0.3)
     axes.legend(loc="best")

@@ -1,4 +1,4 @@
-"""The device that a run is on, and what a measured number must be read with."""
+"""The device of a run, and the environment that its measurements depend on."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ from ..errors import UserError
 
 
 def pick_device(name: str) -> torch.device:
-    """The device called ``name``; "auto" is the first GPU, or else the CPU."""
+    """The device called ``name``; "auto" is the first GPU, or else the CPU. UserError if it cannot be used."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -24,13 +24,13 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise UserError(
             f"--device {name}: not usable with this PyTorch ({torch.__version__}); "
-            f"{_gpus()}; use --device auto or --device cpu"
+            f"{_describe_gpus()}; use --device auto or --device cpu"
         ) from error
     return device
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """What a measured number must be read with: hardware, versions, commit, command."""
+    """What a measurement depends on: command, hardware, versions, commit."""
     packages = ("torch", "numpy", "einops", "safetensors", "pillow", "matplotlib")
     return {
         "command": sys.argv,
@@ -39,7 +39,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "system": platform.platform(),
-        "fmaml": __version__,  # there also where the package is not installed
+        "fmaml": __version__,  # importlib knows it only where the package is installed
         "commit": commit(),
         "versions": {name: version(name) for name in packages} | {"torch": torch.__version__},
     }
@@ -56,7 +56,7 @@ def hardware(device: torch.device) -> str:
 
 
 def commit() -> str | None:
-    """The commit of the checkout that the package lies in, "+" if it has changes; None outside a checkout."""
+    """The commit of the git checkout that holds the package, with "+" if files changed; None outside a checkout."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(
@@ -64,12 +64,13 @@ def commit() -> str | None:
         ).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)  # not a repository that merely surrounds us
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # fails if another repository surrounds us
+        changed = "+" if git("status", "--porcelain", "-uno") else ""
+        return git("rev-parse", "--short=12", "HEAD") + changed
     except (OSError, subprocess.CalledProcessError):
         return None
 
 
-def _gpus() -> str:
+def _describe_gpus() -> str:
     count = torch.cuda.device_count()
-    return f"{count} CUDA device{'s' * (count != 1)} found"
+    return f"{count} CUDA {'device' if count == 1 else 'devices'} found"

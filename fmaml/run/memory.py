@@ -1,21 +1,21 @@
-"""Memory: what it means that there is too little, one line that names what to lower, and glibc's allocator."""
+"""Memory: recognising that it ran out, naming the settings to lower, and configuring glibc's allocator."""
 
 import contextlib
 import ctypes
 import os
 import platform
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 
-from ..config.validate import marked
+from ..config.settings import Config
+from ..config.validate import marked_settings
 from ..errors import UserError
 from ..ranges import CostsMemory
 from ..tree import leaves
 from ..types import Model
 
-OUT_OF_MEMORY = (  # what torch and Python say
+OUT_OF_MEMORY_TEXTS = (  # parts of the messages of torch and Python
     "can't allocate memory",
     "out of memory",
     "bad_alloc",
@@ -26,58 +26,64 @@ OUT_OF_MEMORY = (  # what torch and Python say
     "too large to convert",
     "index-sized integer",
 )
-SHORTAGE = (MemoryError, OverflowError, RuntimeError, TypeError)  # that may be about memory
-COPIES = 4  # of the parameters at least: theta, its gradient, two means of Adam's
-MOST_NAMED = 3  # settings in a message
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # glibc's malloc.h
+MEMORY_ERRORS = (MemoryError, OverflowError, RuntimeError, TypeError)  # what torch and Python raise for want of memory
+PARAMETER_COPIES = 4  # held in training at least: theta, its gradient and Adam's two means
+MAX_SETTINGS_NAMED = 3  # in a message
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # from glibc's malloc.h
 
 
-def out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in OUT_OF_MEMORY)
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the error, by its type or its message, means that memory ran out."""
+    return isinstance(error, MemoryError) or any(text in str(error).lower() for text in OUT_OF_MEMORY_TEXTS)
 
 
 @contextlib.contextmanager
-def named_if_too_large(config: dict[str, Any]) -> Iterator[None]:
-    """UserError where there is not memory enough for what is done here."""
+def explain_out_of_memory(config: Config) -> Iterator[None]:
+    """Raise UserError, naming the settings to lower, where the block runs out of memory."""
     try:
         yield
-    except SHORTAGE as error:
-        if out_of_memory(error):
-            raise UserError(f"out of memory; lower the largest of {', '.join(costly(config))}") from error
+    except MEMORY_ERRORS as error:
+        if is_out_of_memory(error):
+            raise UserError(f"out of memory; lower the largest of {', '.join(largest_settings(config))}") from error
         raise
 
 
-def check_size(config: dict[str, Any], model: Model, device: torch.device) -> None:
-    """UserError before minutes are spent on parameters that cannot be held."""
+def check_model_fits(config: Config, model: Model, device: torch.device) -> None:
+    """Raise UserError if the parameters and what training keeps of their size exceed the device's memory."""
     with torch.device("meta"):  # shapes without numbers
-        need = COPIES * sum(leaf.numel() * leaf.element_size() for leaf in leaves(model.init(torch.Generator())))
-    have = capacity(device)
-    if need > have:
+        params = model.init(torch.Generator())
+    needed = PARAMETER_COPIES * sum(leaf.numel() * leaf.element_size() for leaf in leaves(params))
+    total = device_memory(device)
+    if needed > total:
         raise UserError(
-            f"the network takes {need / 1e9:,.0f} GB in training, and {device} has {have / 1e9:,.0f}; "
-            f"lower the largest of {', '.join(costly(config))}"
+            f"the network takes {needed / 1e9:,.0f} GB in training, and {device} has {total / 1e9:,.0f}; "
+            f"lower the largest of {', '.join(largest_settings(config))}"
         )
 
 
-def capacity(device: torch.device) -> int:
-    """Bytes that the device has, in use or not."""
+def device_memory(device: torch.device) -> int:
+    """Bytes of memory that the device has, used or free."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[1]
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def costly(config: dict[str, Any]) -> list[str]:
-    """The settings that memory depends on, the largest first, as ``model.width = 64``."""
-    sizes = {key: value for key, value in marked(config, CostsMemory).items() if value is not None}
-    largest = sorted(sizes, key=lambda key: -max(sizes[key] if isinstance(sizes[key], list) else [sizes[key]]))
-    return [f"{key} = {sizes[key]}" for key in largest[:MOST_NAMED]]
+def largest_settings(config: Config) -> list[str]:
+    """The settings that memory depends on, largest value first, such as ``model.width = 64``."""
+    values = {key: value for key, value in marked_settings(config, CostsMemory).items() if value is not None}
+
+    def size(key: str) -> int:
+        return max(values[key]) if isinstance(values[key], list) else values[key]
+
+    largest_first = sorted(values, key=size, reverse=True)
+    return [f"{key} = {values[key]}" for key in largest_first[:MAX_SETTINGS_NAMED]]
 
 
 def keep_freed_memory() -> bool:
-    """Let the allocator keep large blocks for reuse; True if it agreed.
+    """Let the allocator keep large blocks for reuse; True if it accepted.
 
-    glibc gives big temporaries back to the system and faults them in again at the next step, which makes a vmapped
-    meta-step on a CPU about twice as slow as it need be. Elsewhere nothing is changed.
+    By default glibc returns large temporaries to the system and faults them in again at the next step, which makes a
+    vmapped meta-step on a CPU take about twice as long. Without glibc nothing is changed.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

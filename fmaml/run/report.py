@@ -1,57 +1,60 @@
-"""What a run ends with: the table, results.json and the pictures."""
+"""The report of a run: the table of results, results.json and the pictures."""
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.table import Table
 
+from ..config.settings import Config
 from ..data.pictures import save_figure
-from ..data.source import Metric
+from ..data.source import About, Metric
 from ..outer import trajectory_of
 from ..tree import take
 from ..types import Theta
 from .build import Experiment
 from .curves import Curves, by_inner_step, learning_curve
-from .log import without_nan
+from .log import nan_to_null
 from .meta_test import Interval
 
-Results = dict[str, list[Interval]]  # what was evaluated -> intervals after 0, 1, .. inner steps
-TASKS_SHOWN = 4  # test tasks that pictures are made of
+Results = dict[str, list[Interval]]  # column heading -> intervals after 0, 1, .. inner steps
+TASKS_SHOWN = 4  # test tasks in the pictures
 
 
 def results_table(results: Results, metric: Metric, title: str, protocol: str) -> Table:
     """The metric by inner step, one column a result, with everything the numbers depend on in the caption."""
-    view = Table(title=title, caption=protocol, caption_justify="left", title_justify="left")
-    view.add_column("inner steps", justify="right")
+    table = Table(title=title, caption=protocol, caption_justify="left", title_justify="left")
+    table.add_column("inner steps", justify="right")
     for label in results:
-        view.add_column(label.replace(" (", "\n("), justify="right")
+        table.add_column(label.replace(" (", "\n("), justify="right")
     for step, row in enumerate(zip(*results.values(), strict=True)):
-        view.add_row(str(step), *(metric.write(score.mean, score.ci95) for score in row))
-    return view
+        table.add_row(str(step), *(metric.write(score.mean, score.ci95) for score in row))
+    return table
 
 
-def protocol(config: dict[str, Any], about: dict[str, Any], hours: str) -> str:
-    """One line that says how the numbers were got."""
-    trained, tested = config["algorithm"].get("steps"), config["eval"]["tasks"]
-    inner = "" if trained is None else f" with {trained} inner step{'s' * (trained != 1)}"
+def describe_protocol(config: Config, about: About, duration: str) -> str:
+    """One line with everything that the results depend on; ``duration`` is that of the training."""
+    steps = config["algorithm"].get("steps")
+    tasks = config["eval"]["tasks"]
+    inner = "" if steps is None else f" with {steps} inner step{'' if steps == 1 else 's'}"
+    interval = "± is a 95 % interval over tasks" if tasks > 1 else "of one task there is no interval"
+    meta_steps = f"{config['train']['meta_steps']} meta-steps of {config['train']['meta_batch']} tasks{inner}"
     return (
-        f"{about['protocol']} ({config['data']['name']}), {tested} tasks, seed {config['seed']}; trained for "
-        f"{config['train']['meta_steps']} meta-steps of {config['train']['meta_batch']} tasks{inner} in {hours}; "
-        f"{'± is a 95 % interval over tasks' if tested > 1 else 'of one task there is no interval'}"
+        f"{about['protocol']} ({config['data']['name']}), {tasks} tasks, seed {config['seed']}; "
+        f"trained for {meta_steps} in {duration}; {interval}"
     )
 
 
-def write_results(path: Path, results: Results, metric: Metric, about: dict[str, Any]) -> None:
-    """results.json: the numbers, and all that they depend on."""
-    rows = {label: [score._asdict() for score in column] for label, column in results.items()}
-    content = {**about, "metric": metric.name, "results": rows}
-    text = json.dumps(without_nan(content), indent=2, ensure_ascii=False, allow_nan=False)
+def write_results(path: Path, results: Results, metric: Metric, about: About) -> None:
+    """Write results.json: the results, and everything they depend on."""
+    columns = {label: [score._asdict() for score in column] for label, column in results.items()}
+    content = {**about, "metric": metric.name, "results": columns}
+    text = json.dumps(nan_to_null(content), indent=2, ensure_ascii=False, allow_nan=False)
     path.write_text(text + "\n", encoding="utf-8")
 
 
 def write_pictures(folder: Path, experiment: Experiment, theta: Theta, results: Results, steps: int) -> None:
+    """Draw the learning curve, the metric by inner step, and the source's own pictures."""
     source = experiment.source
     curves: Curves = {label: [(score.mean, score.ci95) for score in column] for label, column in results.items()}
     title = f"{source.about['task']}: {source.metric.name} on unseen tasks"
@@ -62,7 +65,7 @@ def write_pictures(folder: Path, experiment: Experiment, theta: Theta, results: 
 
 @torch.no_grad()
 def show_tasks(folder: Path, experiment: Experiment, theta: Theta, steps: int) -> None:
-    """The source's own pictures, of its first few test tasks."""
+    """Draw the source's own pictures of its first test tasks."""
     stacked = experiment.source.sample("test", 0, range(TASKS_SHOWN))
     tasks = [take(stacked, i) for i in range(TASKS_SHOWN)]
     phis = [trajectory_of(experiment.algorithm, theta, task.support, steps) for task in tasks]

@@ -1,7 +1,7 @@
-"""SIGINT, SIGTERM and SIGUSR1 end a run after the step at hand.
+"""SIGINT, SIGTERM and SIGUSR1 stop a run after the current step.
 
-The handlers set a flag and no more, so that a second signal is as harmless as the first. `poll` is called where a run
-can stop: after each step, and between the chunks of an evaluation.
+The handlers only record the signal, so that a second one does no harm. `raise_if_stopped` is called where a run can
+stop: after each step, and between the chunks of an evaluation.
 """
 
 import contextlib
@@ -11,33 +11,36 @@ from collections.abc import Iterator
 
 from ..errors import Stopped
 
-CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _received: list[int] = []
 
 
 @contextlib.contextmanager
-def caught() -> Iterator[None]:
-    """Signals wait for `poll`; afterwards they do what they did before. Elsewhere than in the main thread: nothing."""
+def deferred_signals() -> Iterator[None]:
+    """Record stop signals for `raise_if_stopped`, and restore their handlers afterwards.
+
+    Only the main thread can set handlers; in any other this does nothing.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     _received.clear()
-    before = {number: signal.signal(number, _note) for number in CAUGHT}
+    handlers = {number: signal.signal(number, _record) for number in STOP_SIGNALS}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
         _received.clear()
 
 
-def poll() -> None:
-    """Raise Stopped if a signal came; once, so that the way out is not interrupted again."""
+def raise_if_stopped() -> None:
+    """Raise Stopped if a signal was recorded, and forget it, so that saving afterwards is not interrupted."""
     if _received:
         number = _received[0]
         _received.clear()
         raise Stopped(number)
 
 
-def _note(number: int, frame: object) -> None:
+def _record(number: int, frame: object) -> None:
     _received.append(number)

@@ -1,8 +1,8 @@
-"""The step that training takes: `meta_step`, compiled where that saves time and chunked where memory runs short.
+"""The meta-step of training: `meta_step`, compiled where that saves time and chunked where memory is short.
 
-Results change by rounding alone. A compiled step is one graph: gradient, mean over tasks and outer update, traced once.
-The number of the step stays outside it, or each step would be compiled anew. Nothing is differentiated through compiled
-code: the meta-gradient is computed inside and comes out as a result.
+Results change only by rounding. A compiled step is one graph: gradient, mean over tasks and outer update, traced once.
+The number of the step stays outside the graph, or every step would be compiled again. Nothing is differentiated through
+compiled code: the meta-gradient is computed inside it.
 """
 
 import gc
@@ -13,34 +13,33 @@ from typing import Any, TypeAlias
 import torch
 
 from ..config.settings import TrainSettings
-from ..errors import RunFailed, Say
+from ..errors import Notify, RunFailed
 from ..outer import loops, meta_step
 from ..tree import T, leading, leaves
-from ..types import Algorithm, MetaState, Metrics, Task, Theta
+from ..types import Algorithm, MetaState, Metrics, OptState, Task, Theta
 from .build import Experiment
-from .memory import SHORTAGE, out_of_memory
+from .memory import MEMORY_ERRORS, is_out_of_memory
 
-Step: TypeAlias = Callable[..., tuple[MetaState, Metrics]]  # state, tasks, chunk_size=
 StepFn: TypeAlias = Callable[[MetaState, Task], tuple[MetaState, Metrics]]
-SMALL_NETWORK, LONG_RUN = 10_000, 10_000  # parameters; meta-steps
-EAGER = "the steps run uncompiled"
+ChunkedStepFn: TypeAlias = Callable[..., tuple[MetaState, Metrics]]  # state, tasks, chunk_size=
+SMALL_NETWORK = 10_000  # parameters
+LONG_RUN = 10_000  # meta-steps
+NOT_COMPILED = "the steps run uncompiled"
 LESS_MEMORY = (
     "lower algorithm.steps, data.queries or model.width, or set algorithm.remat=true or algorithm.first_order=true"
 )
 
 
-def training_step(
-    experiment: Experiment,
-    theta: Theta,
-    settings: TrainSettings,
-    say: Say,
-) -> StepFn:
-    """The meta-step of a run; ``say`` hears of every choice that was made for want of memory or of a compiler."""
+def training_step(experiment: Experiment, theta: Theta, settings: TrainSettings, notify: Notify) -> StepFn:
+    """The meta-step of a run; ``notify`` is told when it cannot be compiled or memory forces smaller chunks."""
     batching = settings.batching
-    step_fn: Step = partial(meta_step, experiment.algorithm, experiment.optimizer, batching=batching)
-    if settings.compile is True or (settings.compile == "auto" and compiling_saves_time(theta, settings.meta_steps)):
-        step_fn = compiled(step_fn, experiment.algorithm, say)
-    chunks = Chunks(settings.chunk_size, say)
+    step_fn: ChunkedStepFn = partial(meta_step, experiment.algorithm, experiment.optimizer, batching=batching)
+    compile_it = settings.compile
+    if compile_it == "auto":
+        compile_it = compiling_saves_time(theta, settings.meta_steps)
+    if compile_it:
+        step_fn = compiled(step_fn, experiment.algorithm, notify)
+    chunks = Chunks(settings.chunk_size, notify)
 
     def step(state: MetaState, tasks: Task) -> tuple[MetaState, Metrics]:
         at_once = 1 if loops(batching, tasks) else leading(tasks)
@@ -50,24 +49,27 @@ def training_step(
 
 
 def compiling_saves_time(theta: Theta, meta_steps: int) -> bool:
-    """Whether compiling is known to save more time than it takes.
+    """Whether compiling is known to save more time than it takes: for small networks in long runs.
 
-    It is for small networks, where most of a step is the overhead of its thousand operations, and long runs.
+    Most of a small network's step is the overhead of launching a thousand operations.
     """
     return meta_steps >= LONG_RUN and sum(leaf.numel() for leaf in leaves(theta)) <= SMALL_NETWORK
 
 
-def compiled(step_fn: Step, algorithm: Algorithm[Any], say: Say, backend: str = "inductor") -> Step:
-    """``step_fn`` compiled at its first call; should that fail, it says why, and all steps run as they are."""
+def compiled(
+    step_fn: ChunkedStepFn, algorithm: Algorithm[Any], notify: Notify, backend: str = "inductor"
+) -> ChunkedStepFn:
+    """``step_fn``, compiled at its first call; if that fails, ``notify`` is told why and steps run uncompiled."""
     if algorithm.at is not None:
-        say(f"train.compile: this algorithm's loss changes from step to step; {EAGER}")
+        notify(f"train.compile: this algorithm's loss changes from step to step; {NOT_COMPILED}")
         return step_fn
 
-    def body(theta: Theta, opt_state: Any, tasks: Task, chunk_size: int | None) -> tuple[Theta, Any, Metrics]:
+    def body(theta: Theta, opt_state: OptState, tasks: Task, chunk_size: int | None) -> tuple[Theta, OptState, Metrics]:
         state, metrics = step_fn(MetaState(theta, opt_state, 0), tasks, chunk_size=chunk_size)
         return state.theta, state.opt_state, metrics
 
-    graph, failed = torch.compile(body, fullgraph=True, dynamic=False, backend=backend), False
+    graph = torch.compile(body, fullgraph=True, dynamic=False, backend=backend)
+    failed = False
 
     @torch.no_grad()
     def step(state: MetaState, tasks: Task, chunk_size: int | None = None) -> tuple[MetaState, Metrics]:
@@ -77,39 +79,43 @@ def compiled(step_fn: Step, algorithm: Algorithm[Any], say: Say, backend: str = 
                 theta, opt_state, metrics = graph(state.theta, state.opt_state, tasks, chunk_size)
                 return MetaState(theta, opt_state, state.step + 1), metrics
             except Exception as error:
-                if out_of_memory(error):
+                if is_out_of_memory(error):
                     raise
                 failed = True
-                say(f"train.compile: {reason(error)}; {EAGER}")
+                notify(f"train.compile: {compiler_message(error)}; {NOT_COMPILED}")
         return step_fn(state, tasks, chunk_size=chunk_size)
 
     return step
 
 
-def reason(error: Exception) -> str:
-    """The first two lines of what the compiler said: which part of it, and why."""
+def compiler_message(error: Exception) -> str:
+    """The first two lines of the compiler's error: which part of it failed, and why."""
     return " ".join(str(error).split("\n")[:2]).strip() or type(error).__name__
 
 
 class Chunks:
-    """How many tasks are held in memory at a time: ``size`` (None: all), halved whenever that is too many."""
+    """How many tasks are held in memory at a time: ``size`` (None: all), halved whenever memory runs out."""
 
-    def __init__(self, size: int | None, say: Say) -> None:
-        self.size, self.say = size, say
+    def __init__(self, size: int | None, notify: Notify) -> None:
+        self.size = size
+        self.notify = notify
 
     def __call__(self, fn: Callable[[int | None], T], tasks: int) -> T:
-        """``fn(chunk_size)``, which does ``tasks`` tasks, at the largest chunk size for which memory suffices."""
+        """``fn(chunk_size)`` with the largest chunk size that fits in memory; ``fn`` processes ``tasks`` tasks.
+
+        Raises RunFailed if even one task at a time does not fit.
+        """
         while True:
             try:
                 return fn(self.size)
-            except SHORTAGE as error:
-                if not out_of_memory(error):
+            except MEMORY_ERRORS as error:
+                if not is_out_of_memory(error):
                     raise
                 size = min(self.size or tasks, tasks)
                 if size == 1:
                     raise RunFailed(f"out of memory with one task at a time; {LESS_MEMORY}") from error
-            # out of the handler, which holds on to what the failed attempt had allocated
+            # outside the handler, whose traceback keeps the failed attempt's tensors alive
             self.size = (size + 1) // 2
-            self.say(f"out of memory with {size} tasks at a time; going on with {self.size} (train.chunk_size)")
+            self.notify(f"out of memory with {size} tasks at a time; continuing with {self.size} (train.chunk_size)")
             gc.collect()
             torch.cuda.empty_cache()

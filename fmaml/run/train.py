@@ -12,23 +12,27 @@ from ..losses import transductive
 from ..outer import evaluate, init_state
 from ..types import Metrics, Params, Task, Theta
 from .build import Experiment
-from .meta_test import interval, scores
+from .meta_test import interval, task_scores
 from .nan_guard import NanGuard
-from .signals import poll
+from .signals import raise_if_stopped
 from .step import training_step
 from .store.checkpoint_store import Progress
 
 
 class Log(Protocol):
-    """Where a run's numbers go."""
+    """Where training writes its numbers and messages."""
 
-    def record(self, kind: str, step: int, **numbers: Any) -> None: ...
+    def record(self, kind: str, step: int, **numbers: Any) -> None:
+        """Log one row of numbers."""
+        ...
 
-    def say(self, line: str) -> None: ...
+    def notify(self, line: str) -> None:
+        """Show a message to the user."""
+        ...
 
 
 def first_progress(experiment: Experiment, params: Params) -> Progress:
-    """Before the first meta-step, from the model's initial parameters."""
+    """The progress before the first meta-step, from the model's initial parameters."""
     state = init_state(experiment.algorithm, experiment.optimizer, params)
     return Progress(state, -math.inf, state.theta)
 
@@ -43,37 +47,39 @@ def train(
 ) -> Progress:
     """Train on the train split up to ``settings.meta_steps``, and keep the theta that did best on the val split.
 
-    ``progress`` is `first_progress`, or what was saved last; the theta is judged after ``test_steps`` inner steps.
+    ``progress`` is `first_progress` or a restored checkpoint; theta is validated after ``test_steps`` inner steps.
+    Raises RunFailed if a number is not finite, and Stopped, once the progress is saved, if a signal came.
     """
-    guard = NanGuard(training_step(experiment, progress.state.theta, settings, log.say), experiment.algorithm, settings)
+    step_fn = training_step(experiment, progress.state.theta, settings, log.notify)
+    guard = NanGuard(step_fn, experiment.algorithm, settings)
     throughput = Throughput(progress.state.step, settings.meta_batch)
 
     def validate(progress: Progress) -> Progress:
-        guard.settle()
+        guard.check_pending()
         with throughput.paused():
-            return validated(experiment, log, progress, settings, test_steps)
+            return validate_progress(experiment, log, progress, settings, test_steps)
 
     def checkpoint(progress: Progress) -> None:
-        guard.settle()
+        guard.check_pending()
         save(progress)
 
     def due(step: int, every: int) -> bool:
         return step % every == 0 or step == settings.meta_steps
 
     try:
-        if due(progress.state.step, settings.validate_every):  # a stop may have come before
+        if due(progress.state.step, settings.validate_every):  # the run may have been stopped before it was validated
             progress = validate(progress)
         for step in range(progress.state.step + 1, settings.meta_steps + 1):
             tasks = experiment.source.sample("train", step, range(settings.meta_batch))
-            looked_at = due(step, settings.log_every) or step == 1
-            peeked = peek(experiment, progress.state.theta, tasks) if looked_at else None
-            progress, metrics, skipped = advance(guard, progress, tasks)
-            record(log, step, metrics, peeked, skipped, throughput)
+            logged = due(step, settings.log_every) or step == 1
+            scores = scores_before_and_after(experiment, progress.state.theta, tasks) if logged else None
+            progress, metrics, skip_reason = advance(guard, progress, tasks)
+            log_step(log, step, metrics, scores, skip_reason, throughput)
             if due(step, settings.validate_every):
                 progress = validate(progress)
             if due(step, settings.save_every):
                 checkpoint(progress)
-            poll()
+            raise_if_stopped()
     except Stopped:
         checkpoint(progress)
         raise
@@ -81,60 +87,67 @@ def train(
 
 
 def advance(guard: NanGuard, progress: Progress, tasks: Task) -> tuple[Progress, Metrics, str]:
-    """One meta-step: the progress after it, its metrics, and why it was skipped ("": it was not)."""
-    state, metrics, skipped = guard(progress.state, tasks, progress.skipped)
-    return progress._replace(state=state, skipped=progress.skipped + bool(skipped)), metrics, skipped
+    """One meta-step: the progress after it, its metrics, and why it was skipped ("" if it was not)."""
+    state, metrics, skip_reason = guard(progress.state, tasks, progress.skipped)
+    skipped = progress.skipped + bool(skip_reason)
+    return progress._replace(state=state, skipped=skipped), metrics, skip_reason
 
 
-def record(
-    log: Log, step: int, metrics: Metrics, peeked: dict[str, float] | None, skipped: str, throughput: "Throughput"
+def log_step(
+    log: Log, step: int, metrics: Metrics, scores: dict[str, float] | None, skip_reason: str, throughput: "Throughput"
 ) -> None:
-    """Log a step that was skipped, or one that was looked at."""
-    if skipped:
-        log.record("skipped", step, why=skipped)
-    elif peeked is not None:
-        query_loss = float(metrics["query_loss"])  # waits for the device: the clock is read after it
-        log.record("train", step, query_loss=query_loss, **peeked, tasks_per_second=throughput.since_last(step))
+    """Log a step that was skipped, or one whose ``scores`` were computed; other steps are not logged."""
+    if skip_reason:
+        log.record("skipped", step, why=skip_reason)
+    elif scores is not None:
+        query_loss = float(metrics["query_loss"])  # waits for the device, so it comes before the clock is read
+        log.record("train", step, query_loss=query_loss, **scores, tasks_per_second=throughput.since_last(step))
 
 
 class Throughput:
-    """How many tasks a second are trained on."""
+    """Measures how many tasks a second are trained on."""
 
     def __init__(self, step: int, meta_batch: int) -> None:
-        self.step, self.meta_batch, self.clock = step, meta_batch, time.perf_counter()
+        self.step = step
+        self.meta_batch = meta_batch
+        self.started = time.perf_counter()
 
     def since_last(self, step: int) -> float:
-        """From the step of the last call to this one."""
+        """Tasks a second from the step of the last call to this one."""
         now = time.perf_counter()
-        rate = (step - self.step) * self.meta_batch / (now - self.clock)
-        self.step, self.clock = step, now
+        rate = (step - self.step) * self.meta_batch / (now - self.started)
+        self.step = step
+        self.started = now
         return rate
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave out the time that passes in here."""
-        begun = time.perf_counter()
+        """Leave the time of the block out of the measurement."""
+        begin = time.perf_counter()
         yield
-        self.clock += time.perf_counter() - begun
+        self.started += time.perf_counter() - begin
 
 
-def validated(
+def validate_progress(
     experiment: Experiment, log: Log, progress: Progress, settings: TrainSettings, test_steps: int
 ) -> Progress:
-    """The progress with its theta judged on the val split, unless that was done."""
+    """The progress after scoring its theta on the val split; unchanged if its step was already validated."""
     step, theta = progress.state.step, progress.state.theta
     if progress.validated == step:
         return progress
     tasks, chunk = settings.validate_tasks, settings.meta_batch
-    score = interval(scores(experiment, transductive, theta, "val", tasks, test_steps, chunk)[:, -1])
+    scores = task_scores(experiment, transductive, theta, "val", tasks, test_steps, chunk)
+    score = interval(scores[:, -1])
     log.record("val", step, score=score.mean, ci95=score.ci95)
     progress = progress._replace(validated=step)
-    signed = score.mean if experiment.source.metric.more_is_better else -score.mean
-    return progress._replace(best=signed, best_theta=theta) if signed > progress.best else progress
+    higher_is_better = score.mean if experiment.source.metric.more_is_better else -score.mean
+    if higher_is_better > progress.best:
+        progress = progress._replace(best=higher_is_better, best_theta=theta)
+    return progress
 
 
-def peek(experiment: Experiment, theta: Theta, tasks: Task) -> dict[str, float]:
-    """The metric on a meta-batch before and after adaptation."""
+def scores_before_and_after(experiment: Experiment, theta: Theta, tasks: Task) -> dict[str, float]:
+    """The mean metric of a meta-batch before and after adaptation."""
     metric_fn = transductive(experiment.model.apply, experiment.source.metric.fn)
     mean = evaluate(experiment.algorithm, metric_fn, theta, tasks).mean(0)
     return {"before": float(mean[0]), "after": float(mean[-1])}

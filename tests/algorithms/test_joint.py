@@ -7,7 +7,7 @@ from torch.func import grad
 import fmaml
 from fmaml.algorithms.joint import joint
 from fmaml.config.load import load
-from fmaml.run.build import baseline, build
+from fmaml.run.build import build, joint_baseline
 from fmaml.tree import map_leaves, take
 
 
@@ -36,5 +36,5 @@ def test_the_baseline_of_an_experiment_fine_tunes_by_its_inner_loop():
     config = load("sinusoid", ["algorithm.inner=adam", "algorithm.steps=3", "algorithm.only=[layer3.*]"])
     experiment = build(config, torch.device("cpu"))
     theta, task = experiment.model.init(torch.Generator().manual_seed(0)), experiment.source.sample("test", 0, range(1))
-    both = [e.algorithm.adapt(theta, take(task, 0).support) for e in (experiment, baseline(config, experiment))]
+    both = [e.algorithm.adapt(theta, take(task, 0).support) for e in (experiment, joint_baseline(config, experiment))]
     assert all(torch.equal(both[0][k], both[1][k]) for k in theta)

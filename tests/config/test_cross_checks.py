@@ -25,11 +25,11 @@ REPTILE = ["algorithm.name=reptile", "algorithm.minibatch=2"]
         (["data.name=cifar_fs", "data.shots=[1, 586]"], "data.shots", "more than the 600 images of a class"),
         (["data.name=glyphs", "data.ways=[8, 3]"], "data.ways", "from its least to its greatest; give [3, 8]"),
         (["data.name=folder", "data.root=x", "data.fractions=[0.5, 0.5, 0.5]"], "data.fractions", "add up to 1"),
-        (["algorithm.name=protonet", "train.baseline=true"], "train.baseline", "protonet has none"),
+        (["algorithm.name=protonet", "train.baseline=true"], "train.baseline", "protonet does not have"),
         (
             ["algorithm.name=protonet", *SINUSOID],
             "algorithm.name",
-            "needs class numbers as targets, which data.name = sinusoid does not give; give maml, anil, boil, ...",
+            "needs class numbers as targets, which data.name = sinusoid does not have; give maml, anil, boil, ...",
         ),
         (
             ["algorithm.name=r2d2", *MARKOV],
@@ -39,7 +39,7 @@ REPTILE = ["algorithm.name=reptile", "algorithm.minibatch=2"]
         (
             [*SINUSOID, "model.name=conv4"],
             "model.name",
-            "which data.name = sinusoid does not give; give mlp",
+            "which data.name = sinusoid does not have; give mlp",
         ),
         ([*REPTILE, "data.shots=[1, 3]"], "algorithm.minibatch", "data.ways or data.shots is a range; give null"),
         ([*REPTILE, "algorithm.minibatch=6"], "algorithm.minibatch", "a support set has 5 examples; give at most 5"),

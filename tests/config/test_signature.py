@@ -11,30 +11,30 @@ import pytest
 from fmaml.config.registry import SETTINGS, TABLE
 from fmaml.config.signature import (
     REQUIRED,
-    SUPPLIED,
+    SUPPLIED_BY_RUN,
     Setting,
-    definition,
-    fields_of,
-    parameters,
+    dataclass_settings,
+    describe_values,
+    find_function,
+    function_settings,
     summary,
-    words,
 )
-from fmaml.config.validate import valid
+from fmaml.config.validate import validate_value
 from fmaml.ranges import CostsMemory, Count, Decay, FreeOnResume, Natural, Rate, Unit, Ways
 
 TARGETS = [entry.target for names in TABLE.values() for entry in names.values()]
 SOURCES = TARGETS + list(SETTINGS.values())  # of settings
-IN_CODE = {"loss_fn", "apply"}  # parameters that no setting supplies, besides SUPPLIED
+IN_CODE = {"loss_fn", "apply"}  # parameters that no setting supplies, besides SUPPLIED_BY_RUN
 
 
 def settings_of(source: str | type) -> dict[str, Setting]:
-    return parameters(definition(source)) if isinstance(source, str) else fields_of(source)
+    return function_settings(find_function(source)) if isinstance(source, str) else dataclass_settings(source)
 
 
 def read(signature: str) -> dict[str, Setting]:
     (function,) = ast.parse(f"def f({signature}): pass").body
     assert isinstance(function, ast.FunctionDef)
-    return parameters(function)
+    return function_settings(function)
 
 
 @pytest.mark.parametrize(
@@ -92,13 +92,16 @@ def test_fields_of_a_dataclass_are_settings_too():
         steps: Natural
         every: Annotated[Count, FreeOnResume] = 20
 
-    assert fields_of(Some) == {"steps": Setting(Natural), "every": Setting(Count, 20, frozenset({FreeOnResume}))}
+    assert dataclass_settings(Some) == {
+        "steps": Setting(Natural),
+        "every": Setting(Count, 20, frozenset({FreeOnResume})),
+    }
 
 
 def test_a_function_is_found_in_the_file_of_its_module(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "part.py").write_text("import absent_module\n\ndef f(*, x: int = 3):\n    pass\n")
-    assert parameters(definition("package.sub.part:f", tmp_path)) == {"x": Setting(int, 3)}
+    assert function_settings(find_function("package.sub.part:f", tmp_path)) == {"x": Setting(int, 3)}
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -106,7 +109,7 @@ def test_settings_agree_with_the_imported_function(target):
     module, _, name = target.partition(":")
     real = inspect.signature(getattr(import_module(module), name)).parameters
     found = settings_of(target)
-    assert [k for k in real if k not in SUPPLIED | IN_CODE] == list(found)  # none vanished by its annotation
+    assert [k for k in real if k not in SUPPLIED_BY_RUN | IN_CODE] == list(found)  # none vanished by its annotation
     for key, setting in found.items():
         default = REQUIRED if real[key].default is inspect.Parameter.empty else real[key].default
         assert setting.default == default
@@ -116,13 +119,13 @@ def test_settings_agree_with_the_imported_function(target):
 def test_every_default_is_allowed_by_its_own_type(source):
     for setting in settings_of(source).values():
         if setting.default is not REQUIRED:
-            kept = valid(setting.type, setting.default)
+            kept = validate_value(setting.type, setting.default)
             assert kept == (list(setting.default) if isinstance(setting.default, tuple) else setting.default)
 
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_every_source_of_settings_says_in_one_line_what_it_is(source):
-    assert 10 < len(summary(definition(source) if isinstance(source, str) else source)) < 130
+    assert 10 < len(summary(find_function(source) if isinstance(source, str) else source)) < 130
 
 
 @pytest.mark.parametrize(
@@ -145,4 +148,4 @@ def test_every_source_of_settings_says_in_one_line_what_it_is(source):
     ],
 )
 def test_a_type_in_plain_words(kind, said):
-    assert words(kind) == said
+    assert describe_values(kind) == said

@@ -15,7 +15,7 @@ from fmaml.config import packaged
 from fmaml.config.load import load
 from fmaml.config.registry import SETTINGS, TABLE
 from fmaml.config.strict_yaml import dump_yaml
-from fmaml.config.validate import TOP
+from fmaml.config.validate import TOP_LEVEL
 from fmaml.errors import UserError
 
 SCALARS = st.one_of(
@@ -110,7 +110,7 @@ def cut_short(draw: random.Random, lines: list[str]) -> None:
 
 
 SLIPS = [line_out, line_twice, lines_changed_over, other_type, other_type, typo, typo, indentation, cut_short]
-KEYS = {*TABLE, *SETTINGS, *TOP}
+KEYS = {*TABLE, *SETTINGS, *TOP_LEVEL}
 
 
 def slipped(draw: random.Random, text: str) -> bytes:

@@ -8,8 +8,8 @@ from example import EXAMPLE, complaints
 
 from fmaml.config.load import load
 from fmaml.config.registry import SETTINGS, TABLE
-from fmaml.config.signature import words
-from fmaml.config.validate import TOP, known_settings
+from fmaml.config.signature import describe_values
+from fmaml.config.validate import TOP_LEVEL, section_settings
 from fmaml.ranges import Count, Decay, Natural, NonNegative, OneOrTwo, Rate, Unit, Ways
 
 
@@ -32,7 +32,7 @@ LIST = ["null", "abc", "1", "true", "{a: 1}", "[abc]", "[true]", "[[1]]", "[null
 WAYS, SHOTS = Ways | tuple[Ways, Ways], Count | tuple[Count, Count]  # a number, or its least and greatest
 WRONG: dict[Any, list[str]] = {
     Natural: [*WHOLE, "-1"],
-    TOP["seed"].type: [*WHOLE, "-1", "4294967296"],
+    TOP_LEVEL["seed"].type: [*WHOLE, "-1", "4294967296"],
     Count: [*WHOLE, "0", "-1"],
     Ways: [*WHOLE, "1", "0", "-5"],
     OneOrTwo: [*WHOLE, "0", "3"],
@@ -41,7 +41,7 @@ WRONG: dict[Any, list[str]] = {
     Decay: [*NUMBER, "1", "-0.1"],
     bool: ["null", "abc", "1", "0", "yes", "on", "'true'", "[true]"],
     bool | Literal["auto"]: ["null", "abc", "1", "0", "yes", "on", "'true'", "[true]", "[auto]"],
-    TOP["name"].type: ["null", "1", "true", "a/b", "../x", ".x", "''", "a b", "[a]", "x" * 65],
+    TOP_LEVEL["name"].type: ["null", "1", "true", "a/b", "../x", ".x", "''", "a b", "[a]", "x" * 65],
     str | None: ["1", "true", "1e-3", "[a]", "{a: b}"],
     or_none(Count): [wrong for wrong in WHOLE if wrong != "null"] + ["0"],
     or_none(Ways): [wrong for wrong in WHOLE if wrong != "null"] + ["1"],
@@ -103,25 +103,25 @@ EVERY_KEY = [
     for section, names in TABLE.items()
     for name in names
     for needed in [["lr=1"] if section == "optimizer" else ["root=/images"] if name == "folder" else []]
-    for key, (kind, _, _) in (known_settings(section, {"name": name}) or {}).items()
+    for key, (kind, _, _) in (section_settings(section, {"name": name}) or {}).items()
 ] + [
     pytest.param([], f"{section}.{key}", kind, id=f"{section}.{key}")
     for section in SETTINGS
-    for key, (kind, _, _) in (known_settings(section, {}) or {}).items()
+    for key, (kind, _, _) in (section_settings(section, {}) or {}).items()
 ]
 SMALL = ["data.shots=1", "data.queries=1"]
 
 
 @pytest.mark.parametrize(
     ("choice", "key", "kind"),
-    [*EVERY_KEY, *(pytest.param([], key, setting.type, id=key) for key, setting in TOP.items())],
+    [*EVERY_KEY, *(pytest.param([], key, setting.type, id=key) for key, setting in TOP_LEVEL.items())],
 )
 def test_every_wrong_value_of_every_key_is_named(write, choice, key, kind):
     path = write(EXAMPLE)
     for value in wrong_values(kind):
         (line,) = complaints(path, [*choice, f"{key}={value}"])
         assert line.startswith(f"command line: {key} = "), value
-        assert line.endswith(f": must be {words(kind)}"), value
+        assert line.endswith(f": must be {describe_values(kind)}"), value
 
 
 @pytest.mark.parametrize(("choice", "key", "kind"), EVERY_KEY)
@@ -187,7 +187,7 @@ def test_all_faults_are_told_at_once_each_with_where_it_stands(write):
     assert complaints(path, ["model.width=0", "seed=x"]) == [
         'command line: seed = "x": must be a whole number, 0 or more and below 4294967296',
         f"{path}: data.shotz = 2: unknown key; did you mean data.shots?",
-        f"{path}: data.ways = 1: must be {words(WAYS)}",
+        f"{path}: data.ways = 1: must be {describe_values(WAYS)}",
         "command line: model.width = 0: must be a whole number, 1 or more",
         f"{path}: train.meta_steps: missing; give a whole number, 0 or more",
     ]

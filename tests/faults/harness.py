@@ -28,7 +28,7 @@ from fmaml.errors import Stopped, UserError
 from fmaml.run.build import build
 from fmaml.run.store.checkpoint_format import decode_checkpoint
 from fmaml.run.store.checkpoint_store import checkpoint_files
-from fmaml.run.train import peek
+from fmaml.run.train import scores_before_and_after
 
 STEPS = 40
 SMALL = [
@@ -79,7 +79,7 @@ def warm() -> None:
     experiment = build(config(), torch.device("cpu"))
     theta = fmaml.run.run.initial_params(experiment, 0, torch.device("cpu"))
     tasks = experiment.source.sample("train", 1, range(2))
-    peek(experiment, theta, tasks)
+    scores_before_and_after(experiment, theta, tasks)
     state = init_state(experiment.algorithm, experiment.optimizer, theta)
     meta_step(experiment.algorithm, experiment.optimizer, state, tasks)
 
@@ -115,7 +115,7 @@ def fork(work: Callable[[], int | None], page: Page | None = None, said: Path | 
 
 def bare(page: Page | None) -> None:
     """Leave out what costs time and keeps no promise here; count on the page."""
-    fmaml.run.run.finish = lambda *_: None
+    fmaml.run.run.report_results = lambda *_: None
     fmaml.run.run.environment = lambda place: {"device": str(place)}
     if page is None:
         return

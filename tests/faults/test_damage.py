@@ -96,7 +96,7 @@ def test_a_damaged_newest_is_named_and_the_one_before_it_used(out, tmp_path):
     assert wait(fork(lambda: run(out), None, tmp_path / "said")) == 0
     said = (tmp_path / "said").read_text()
     assert f"{newest}: damaged (its digest does not match); it is not used" in said
-    assert f"going on from {before}" in said
+    assert f"continuing from {before}" in said
     assert fingerprint(out) == uninterrupted()
     assert newest.with_suffix(".damaged").exists()
 
@@ -107,14 +107,14 @@ def test_if_all_are_damaged_the_run_stops_and_leaves_everything(out, tmp_path):
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and path.name != ".lock"}
     for _ in range(2):
         assert wait(fork(lambda: run(out), None, tmp_path / "said")) == 1
-    assert "all 2 checkpoints are damaged, and a run never begins again unasked" in (tmp_path / "said").read_text()
+    assert "all 2 checkpoints are damaged, and a run never starts over by itself" in (tmp_path / "said").read_text()
     assert {path: path.read_bytes() for path in before} == before
 
 
 def test_if_all_are_gone_the_run_stops(out, tmp_path):
     shutil.rmtree(out / "checkpoints")
     assert wait(fork(lambda: run(out), None, tmp_path / "said")) == 1
-    assert "its checkpoints are gone" in (tmp_path / "said").read_text()
+    assert "its checkpoints are missing" in (tmp_path / "said").read_text()
 
 
 # Made to do harm: with a digest that is right, since whoever wants harm can compute one

@@ -165,7 +165,7 @@ def test_a_disk_that_is_really_full(tmp_path):
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    assert "(No space left on device): it needs 0.2 MB, 0.0 MB are free; step 4 is safe. Make room" in ended.stdout
+    assert "(No space left on device): it needs 0.2 MB, 0.0 MB are free; step 4 is saved. Make room" in ended.stdout
     assert "full [4, 3] []" in ended.stdout
     assert "room [10, 9] []" in ended.stdout
 

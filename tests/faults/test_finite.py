@@ -172,8 +172,8 @@ def test_a_verdict_read_late_names_the_step_it_is_about():
         guard(tainted, tasks, 0)
     guard(state, bad, 0)
     with pytest.raises(RunFailed, match="meta-step 2"):
-        guard.settle()
-    guard.settle()
+        guard.check_pending()
+    guard.check_pending()
 
 
 @pytest.mark.parametrize("part", ["theta", "opt_state", "best_theta"])

@@ -11,10 +11,10 @@ from PIL import Image
 
 import fmaml.run.run
 from fmaml.cli import main
-from fmaml.run.build import build, call
+from fmaml.run.build import build, call_by_name
 from fmaml.run.store import checkpoint_store, resume_compatibility
 from fmaml.run.store.checkpoint_store import CheckpointStore, Progress, checkpoint_files
-from fmaml.run.store.resume_compatibility import PROBE, digest_of_split, facts
+from fmaml.run.store.resume_compatibility import PROBE_TASKS, collect_facts, digest_of_split
 from fmaml.run.train import first_progress
 from fmaml.tree import leaves, map_leaves
 from fmaml.types import MetaState
@@ -57,7 +57,7 @@ def test_every_part_of_the_progress_comes_back(tmp_path):
         map_leaves(lambda leaf: leaf + torch.randn(leaf.shape), part) for part in (*start.state[:2], start.best_theta)
     ]
     kept = Progress(MetaState(parts[0], parts[1], 7), -0.25, parts[2], validated=5, skipped=2)
-    store = CheckpointStore(tmp_path, known := facts(config(), experiment.source, torch.device("cpu")))
+    store = CheckpointStore(tmp_path, known := collect_facts(config(), experiment.source, torch.device("cpu")))
     store.checkpoints.mkdir()
     store.save(kept)
     back = CheckpointStore(tmp_path, known).restore(start, print)
@@ -169,7 +169,7 @@ def test_other_versions_and_other_data_are_named(history, tmp_path, patch, said)
 
 
 def test_the_digest_of_the_data_tells_sources_apart():
-    sources = [call("data", config(*more)["data"], seed=0, device="cpu") for more in ([], ["data.shots=4"], [])]
+    sources = [call_by_name("data", config(*more)["data"], seed=0, device="cpu") for more in ([], ["data.shots=4"], [])]
     one, two, three = (digest_of_split(source, "train") for source in sources)
     assert one == three != two
 
@@ -191,8 +191,8 @@ def test_one_pixel_of_one_image_that_no_first_task_has_is_noticed(tmp_path, monk
     assert finish(out := tmp_path / "out", *settings) == 0
     assert finish(out, *settings) == 0, "the same data is taken again"
 
-    source = call("data", config(*settings)["data"], seed=0, device=torch.device("cpu"))
-    first = source.sample("train", 0, range(PROBE))
+    source = call_by_name("data", config(*settings)["data"], seed=0, device=torch.device("cpu"))
+    first = source.sample("train", 0, range(PROBE_TASKS))
     seen = {round(255 * grey) for batch in first for grey in batch.x.unique().tolist()}
     grey = next(grey for grey in range(120) if grey not in seen)
     path = root / "train" / f"class{grey // 30}" / f"{grey % 30:02}.png"
@@ -211,13 +211,13 @@ def test_another_device_is_said_and_allowed(history, tmp_path):
     out = as_of(history, 20, tmp_path / "out")
 
     def work() -> int:
-        facts = fmaml.run.run.facts
-        fmaml.run.run.facts = lambda *args: facts(*args) | {"machine": {"device": "cuda", "threads": 1}}
+        facts = fmaml.run.run.collect_facts
+        fmaml.run.run.collect_facts = lambda *args: facts(*args) | {"machine": {"device": "cuda", "threads": 1}}
         return run(out)
 
     assert wait(fork(work, None, tmp_path / "said")) == 0
     assert (
-        "machine.device was cpu and is cuda: from here on the last bits may differ" in (tmp_path / "said").read_text()
+        "machine.device was cpu and is cuda: results may now differ in the last bits" in (tmp_path / "said").read_text()
     )
 
 
@@ -240,7 +240,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path, capsys):
     assert "holds no config.yaml" in capsys.readouterr().err
     (tmp_path / "notes.txt").write_text("mine")
     assert main(["run", "sinusoid", "--resume", "--out", str(tmp_path), "--device", "cpu"]) == 2
-    assert "none of a run to go on with" in capsys.readouterr().err
+    assert "no run to continue" in capsys.readouterr().err
     assert main(["run", "sinusoid", "--resume"]) == 2
     assert "--out" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
@@ -249,7 +249,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path, capsys):
 def test_a_used_folder_says_how_to_go_on(history, tmp_path, capsys):
     out = as_of(history, 13, tmp_path / "out")
     assert main(["run", "sinusoid", "--out", str(out), "--device", "cpu"]) == 2
-    assert "add --resume to go on with it" in " ".join(capsys.readouterr().err.split())
+    assert "add --resume to continue it" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_checkpoint_says_what_it_depends_on(history):

@@ -16,7 +16,7 @@ from fmaml.errors import Stopped, UserError
 from fmaml.run import nan_guard, signals
 from fmaml.run.store.run_lock import locked, refuse_if_held
 
-FINISH = fmaml.run.run.finish  # the real one: children of this folder have none
+FINISH = fmaml.run.run.report_results  # the real one: children of this folder have none
 LONG = 10  # a cell of the shared page: 1 in a long step, 2 after it
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 128 + signal.SIGUSR1}
 
@@ -42,7 +42,7 @@ def test_a_signal_saves_and_exits_with_its_code(tmp_path, number):
         os.kill(child, number)
         assert wait(child) == CODES[number], said.read_text()
         assert time.monotonic() - sent < 5
-        assert f"`fmaml resume {out}` goes on" in said.read_text()
+        assert f"`fmaml resume {out}` continues" in said.read_text()
         assert steps(out)[0] >= page[STEP]
         assert not litter(out)
         assert finish(out) == 0
@@ -139,7 +139,7 @@ def test_a_signal_during_the_meta_test_loses_no_step_and_the_next_run_reports(tm
     out, said = tmp_path / "out", tmp_path / "said"
 
     def work(tasks: str = "eval.tasks=10000000") -> int:
-        fmaml.run.run.finish = FINISH
+        fmaml.run.run.report_results = FINISH
         return run(out, SHORT, tasks)
 
     child = fork(work, None, said)
@@ -156,13 +156,13 @@ def test_a_signal_during_the_meta_test_loses_no_step_and_the_next_run_reports(tm
 
 def test_handlers_only_note_and_are_put_back():
     before = {number: signal.getsignal(number) for number in CODES}
-    with signals.caught():
+    with signals.deferred_signals():
         for number in (signal.SIGUSR1, signal.SIGINT, signal.SIGINT):
             os.kill(os.getpid(), number)  # no exception here
         with pytest.raises(Stopped) as stop:
-            signals.poll()
+            signals.raise_if_stopped()
         assert stop.value.code == CODES[signal.SIGUSR1], "the first signal counts"
-        signals.poll()  # and only once
+        signals.raise_if_stopped()  # and only once
     assert {number: signal.getsignal(number) for number in CODES} == before
 
 
@@ -171,7 +171,7 @@ def test_outside_the_main_thread_signals_are_left_alone():
     seen = []
 
     def work() -> None:
-        with signals.caught():
+        with signals.deferred_signals():
             seen.append(signal.getsignal(signal.SIGINT))
 
     thread = threading.Thread(target=work)

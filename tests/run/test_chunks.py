@@ -13,7 +13,7 @@ from fmaml.config.settings import TrainSettings
 from fmaml.errors import RunFailed
 from fmaml.outer import init_state
 from fmaml.run.build import build
-from fmaml.run.memory import out_of_memory
+from fmaml.run.memory import is_out_of_memory
 from fmaml.run.step import Chunks, training_step
 
 REAL = """
@@ -50,7 +50,7 @@ def test_a_real_shortage_halves_the_chunk_and_keeps_the_gradient():
     assert done.returncode == 0, done.stderr
     apart, size, said = json.loads(done.stdout)
     assert apart < 1e-12
-    assert said[0] == "out of memory with 16 tasks at a time; going on with 8 (train.chunk_size)"
+    assert said[0] == "out of memory with 16 tasks at a time; continuing with 8 (train.chunk_size)"
     assert 1 <= size <= 8
     assert said[-1].endswith(f"with {size} (train.chunk_size)")
 
@@ -103,4 +103,4 @@ def test_other_errors_pass():
 
     with pytest.raises(RuntimeError, match="size mismatch"):
         Chunks(None, print)(other, 4)
-    assert not out_of_memory(RuntimeError("size mismatch"))
+    assert not is_out_of_memory(RuntimeError("size mismatch"))

@@ -5,7 +5,7 @@ import torch
 from problems import image_tasks, relative
 
 import fmaml
-from fmaml.run.precision import lowered, set_precision
+from fmaml.run.precision import set_precision, with_precision
 from fmaml.tree import map_leaves
 
 CPU = torch.device("cpu")
@@ -30,10 +30,10 @@ def test_tf32_is_used_only_by_name(precision, allowed):
 def test_bf16_rounds_the_network_and_nothing_else():
     model = fmaml.mlp(inputs=(4,), outputs=3)
     params, x = model.init(torch.Generator().manual_seed(0)), torch.randn(6, 4)
-    rough, exact = lowered(model, "bf16", CPU).apply(params, x), model.apply(params, x)
+    rough, exact = with_precision(model, "bf16", CPU).apply(params, x), model.apply(params, x)
     assert rough.dtype == torch.float32
     assert 1e-4 < relative(rough, exact) < 3e-2
-    assert lowered(model, "float32", CPU) is lowered(model, "tf32", CPU) is model
+    assert with_precision(model, "float32", CPU) is with_precision(model, "tf32", CPU) is model
 
 
 def test_bf16_vmapped_is_near_float32_and_stays_float32():
@@ -45,7 +45,7 @@ def test_bf16_vmapped_is_near_float32_and_stays_float32():
         algorithm = fmaml.maml(fmaml.supervised(model.apply, fmaml.cross_entropy), inner_lr=0.4, steps=2)
         return fmaml.meta_grad(algorithm, params, tasks, **options)[0]
 
-    rough = gradient(lowered(model, "bf16", CPU))
+    rough = gradient(with_precision(model, "bf16", CPU))
     assert all(g.dtype == torch.float32 for g in rough.values())
-    assert relative(rough, gradient(lowered(model, "bf16", CPU), batching="loop")) < 3e-2
+    assert relative(rough, gradient(with_precision(model, "bf16", CPU), batching="loop")) < 3e-2
     assert 1e-4 < relative(rough, gradient(model)) < 3e-2

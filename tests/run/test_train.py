@@ -6,7 +6,7 @@ import torch
 from fmaml.config.load import load
 from fmaml.losses import transductive
 from fmaml.run.build import build
-from fmaml.run.meta_test import batches, scores, tasks_at_once
+from fmaml.run.meta_test import task_batches, task_scores, tasks_at_once
 
 CPU = torch.device("cpu")
 
@@ -19,13 +19,13 @@ def experiment():
 @pytest.mark.parametrize("chunk", [1, 3, None])
 def test_scores_are_the_same_for_any_number_of_tasks_in_one_call(experiment, chunk):
     theta = experiment.algorithm.init(experiment.model.init(torch.Generator().manual_seed(0)))
-    found, together = (scores(experiment, transductive, theta, "test", 7, 2, size) for size in (chunk, 7))
+    found, together = (task_scores(experiment, transductive, theta, "test", 7, 2, size) for size in (chunk, 7))
     assert found.shape == (7, 3)
     torch.testing.assert_close(found, together, rtol=1e-5, atol=1e-6)
 
 
 def test_batches_are_all_tasks_of_a_split_in_order(experiment):
-    parts = list(batches(experiment, "test", 7, 3))
+    parts = list(task_batches(experiment, "test", 7, 3))
     assert [len(part.support.x) for part in parts] == [3, 3, 1]
     whole = experiment.source.sample("test", 0, range(7))
     assert torch.equal(torch.cat([part.query.y for part in parts]), whole.query.y)

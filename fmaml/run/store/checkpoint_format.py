@@ -1,13 +1,13 @@
-"""Trees of tensors as files: parameters in plain safetensors, checkpoints with a digest before them.
+"""Trees of tensors as files: parameters as plain safetensors, checkpoints with a digest in front.
 
 A checkpoint is one line, "fmaml checkpoint 1 " and the SHA-256 of all that follows, then a safetensors file whose
-metadata hold the facts as JSON. The digest is checked before anything is parsed; nothing is ever pickled.
+metadata holds the facts as JSON. The digest is checked before anything is parsed; nothing is ever pickled.
 """
 
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save
@@ -17,25 +17,27 @@ from torch.utils import _pytree as pytree
 from ...atomic_files import write_durably
 from ...types import Params, Theta
 
+Facts: TypeAlias = dict[str, Any]  # what a checkpoint holds besides tensors; values are whatever JSON can hold
+
 MAGIC = b"fmaml checkpoint 1 "
-HEAD = len(MAGIC) + 64 + 1  # bytes: magic, hexadecimal digest, newline
+HEADER_LENGTH = len(MAGIC) + 64 + 1  # bytes: magic, hexadecimal digest, newline
 
 
 class DamagedCheckpoint(Exception):
-    """Not a whole checkpoint; the message says how it shows."""
+    """The bytes are not an intact checkpoint; the message says what is wrong with them."""
 
 
-def encode_checkpoint(tensors: dict[str, Tensor], facts: dict[str, Any]) -> bytes:
-    """A checkpoint's bytes."""
+def encode_checkpoint(tensors: dict[str, Tensor], facts: Facts) -> bytes:
+    """The bytes of a checkpoint."""
     body = save(tensors, {"facts": json.dumps(facts, allow_nan=False)})
     return MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n" + body
 
 
-def decode_checkpoint(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `encode_checkpoint` was given; DamagedCheckpoint if a single bit differs."""
-    head, body = content[:HEAD], content[HEAD:]
+def decode_checkpoint(content: bytes) -> tuple[dict[str, Tensor], Facts]:
+    """The tensors and facts that `encode_checkpoint` was given; DamagedCheckpoint if a single bit differs."""
+    head, body = content[:HEADER_LENGTH], content[HEADER_LENGTH:]
     if not head.startswith(MAGIC):
-        raise DamagedCheckpoint("it does not begin as a checkpoint of this version does")
+        raise DamagedCheckpoint("it does not begin with the header of this version's checkpoints")
     if head != MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n":
         raise DamagedCheckpoint("its digest does not match")
     try:
@@ -47,7 +49,10 @@ def decode_checkpoint(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Tensor]:
-    """Name, such as "rates/conv1.weight", -> leaf, on the CPU and with memory of its own, as safetensors wants it."""
+    """Leaves by name, such as "rates/conv1.weight"; copies on the CPU, as safetensors needs them.
+
+    Raises ValueError if two leaves have the same name.
+    """
     named = {name: leaf.detach().cpu().contiguous().clone() for name, leaf in _named(tree, prefix)}
     if len(named) != len(pytree.tree_leaves(tree)):
         raise ValueError(f"{prefix}two leaves of the tree have the same name")
@@ -55,11 +60,11 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Tensor]:
 
 
 def fill(template: Any, tensors: dict[str, Tensor], prefix: str = "") -> Any:
-    """The tree like ``template``, its leaves from ``tensors``.
+    """A tree like ``template`` with leaves from ``tensors``: the inverse of `flatten`.
 
     Raises DamagedCheckpoint unless names, shapes and types agree.
     """
-    leaves = []
+    leaves: list[Tensor] = []
     for name, leaf in _named(template, prefix):
         found = tensors.get(name)
         if found is None or (found.shape, found.dtype) != (leaf.shape, leaf.dtype):
@@ -71,19 +76,22 @@ def fill(template: Any, tensors: dict[str, Tensor], prefix: str = "") -> Any:
 
 def _named(tree: Any, prefix: str) -> list[tuple[str, Tensor]]:
     pairs, _ = pytree.tree_flatten_with_path(tree)
-    return [(prefix + "/".join(map(_word, path)), leaf) for path, leaf in pairs]
+    return [(prefix + "/".join(map(_key_name, path)), leaf) for path, leaf in pairs]
 
 
-def _word(key: Any) -> str:
-    """One step of a path: a dict's key, a tuple's index, a NamedTuple's field."""
-    return str(next(getattr(key, kind) for kind in ("key", "idx", "name") if hasattr(key, kind)))
+def _key_name(key: Any) -> str:
+    """One part of a leaf's path as text: a dict's key, a tuple's index or a NamedTuple's field."""
+    for attribute in ("key", "idx", "name"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    raise TypeError(f"{key!r}: not a part of a path in a tree")
 
 
 def save_params(path: Path, theta: Theta) -> None:
-    """Write a tree of tensors by their names."""
+    """Write a tree of tensors as a safetensors file."""
     write_durably(path, save(flatten(theta)))
 
 
 def load_params(path: Path) -> Params:
-    """Read what `save_params` wrote."""
+    """Read a file that `save_params` wrote: name -> tensor."""
     return load_file(path)

@@ -1,95 +1,114 @@
-"""A run's checkpoints: written one after the other, the newest intact one read again, the last two kept."""
+"""A run's checkpoints: the last two are kept, and a resumed run continues from the newest intact one."""
 
 import re
 import shutil
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ...atomic_files import delete_temporary_files, write_durably
-from ...errors import RunFailed, Say
+from ...errors import Notify, RunFailed
 from ...types import MetaState, Theta
 from ..nan_guard import is_finite
-from .checkpoint_format import DamagedCheckpoint, decode_checkpoint, encode_checkpoint, fill, flatten, save_params
-from .resume_compatibility import compare
+from .checkpoint_format import (
+    DamagedCheckpoint,
+    Facts,
+    decode_checkpoint,
+    encode_checkpoint,
+    fill,
+    flatten,
+    save_params,
+)
+from .resume_compatibility import check_compatible
 from .run_folder import free_space, megabytes
 
 KEPT_CHECKPOINTS = 2
+PROGRESS_FACTS = ("step", "best", "validated", "skipped", "seconds")
 
 
 class Progress(NamedTuple):
-    """All that a run goes on from. Sampling depends on (seed, step) alone, so no generator state is saved."""
+    """Everything that a run continues from. Sampling depends on (seed, step) alone, so no generator state is saved."""
 
     state: MetaState
-    best: float  # score; higher is better; -inf: none yet
+    best: float  # the best validation score, signed so that higher is better; -inf if there is none yet
     best_theta: Theta
-    validated: int = 0  # the last step that was
-    skipped: int = 0  # steps thrown away since a number was not finite
+    validated: int = 0  # the last step that was validated
+    skipped: int = 0  # number of steps discarded because a number was not finite
 
 
 class CheckpointStore:
-    """The checkpoints in one folder, and beside them the best and the last parameters.
+    """Reads and writes the checkpoints of one folder, and its best and last parameters.
 
-    ``facts`` say what else must agree for a run to go on: config, data, versions.
+    ``facts`` are what must agree when a run is resumed: config, data, versions.
     """
 
-    def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
-        self.folder, self.facts = folder, facts
+    def __init__(self, folder: Path, facts: Facts) -> None:
+        self.folder = folder
+        self.facts = facts
         self.checkpoints = folder / "checkpoints"
         self.saved_step = -1  # of the newest checkpoint
-        self.saved: Progress | None = None  # what is in it
-        self.written_best: Theta = None  # what is in best.safetensors
-        self.begun = time.perf_counter()
+        self.saved_progress: Progress | None = None  # in the newest checkpoint
+        self.saved_best_theta: Theta = None  # in best.safetensors
+        self.started = time.perf_counter()
 
     def seconds(self) -> float:
-        """Spent on this run, those before an interruption included."""
-        return time.perf_counter() - self.begun
+        """Seconds spent on this run, including those before an interruption."""
+        return time.perf_counter() - self.started
 
     def path(self, step: int) -> Path:
+        """The file of the checkpoint after ``step`` meta-steps."""
         return self.checkpoints / f"step-{step:09d}.ckpt"
 
-    def restore(self, start: Progress, say: Say) -> Progress:
-        """Where the newest intact checkpoint left off, or ``start``, which is then the first checkpoint."""
+    def restore(self, start: Progress, notify: Notify) -> Progress:
+        """The progress in the newest intact checkpoint, or ``start``, saved as the first one, if the folder is new.
+
+        Raises RunFailed if no checkpoint of an earlier run is left intact, UserError if this run differs from it.
+        """
         self.checkpoints.mkdir(exist_ok=True)
         delete_temporary_files(self.checkpoints)
         files = checkpoint_files(self.checkpoints)
         damaged: list[Path] = []
         for path in files:
             try:
-                progress = self._read(path, start, say)
+                progress = self._read(path, start, notify)
             except (DamagedCheckpoint, OSError) as error:
-                say(f"{path}: damaged ({error}); it is not used")
+                notify(f"{path}: damaged ({error}); it is not used")
                 damaged.append(path)
                 continue
             for bad in damaged:
                 bad.rename(bad.with_suffix(".damaged"))
-            self.saved_step, self.saved = progress.state.step, progress
-            say(f"going on from {path}, after step {self.saved_step}")
+            self.saved_step = progress.state.step
+            self.saved_progress = progress
+            notify(f"continuing from {path}, after step {self.saved_step}")
             return progress
         if files or _has_rows(self.folder / "metrics.jsonl"):
-            what = f"all {len(files)} checkpoints are damaged" if files else "its checkpoints are gone"
-            raise RunFailed(f"{self.folder}: {what}, and a run never begins again unasked; name a new --out to do so")
+            what = f"all {len(files)} checkpoints are damaged" if files else "its checkpoints are missing"
+            raise RunFailed(f"{self.folder}: {what}, and a run never starts over by itself; name a new --out to do so")
         self.save(start)
         return start
 
-    def _read(self, path: Path, start: Progress, say: Say) -> Progress:
+    def _read(self, path: Path, start: Progress, notify: Notify) -> Progress:
         tensors, facts = decode_checkpoint(path.read_bytes())
-        if missing := {*self.facts, "step", "best", "validated", "skipped", "seconds"} - facts.keys():
+        missing = {*self.facts, *PROGRESS_FACTS} - facts.keys()
+        if missing:
             raise DamagedCheckpoint(f"it lacks {', '.join(sorted(missing))}")
         if path != self.path(facts["step"]):
             raise DamagedCheckpoint(f"it is of step {facts['step']}")
-        compare(self.folder, facts, self.facts, say)
+        check_compatible(self.folder, facts, self.facts, notify)
         theta = fill(start.state.theta, tensors, "theta.")
         opt_state = fill(start.state.opt_state, tensors, "optimizer.")
         best_theta = fill(start.best_theta, tensors, "best.")
-        self.begun = time.perf_counter() - facts["seconds"]
+        self.started = time.perf_counter() - facts["seconds"]
         best = float("-inf") if facts["best"] is None else facts["best"]
         state = MetaState(theta, opt_state, facts["step"])
         return Progress(state, best, best_theta, facts["validated"], facts["skipped"])
 
     def save(self, progress: Progress) -> None:
-        """Write a new checkpoint, unless it is there already, and delete those that are no longer needed."""
-        if progress is self.saved:
+        """Write a checkpoint, unless it is already saved, and delete all but the last two.
+
+        Raises RunFailed if a number is not finite or the disk is full.
+        """
+        if progress is self.saved_progress:
             return
         state = progress.state
         if not is_finite((state.theta, state.opt_state, progress.best_theta)):
@@ -106,26 +125,26 @@ class CheckpointStore:
         if self.saved_step < 0:
             check_disk_space(self.folder, (KEPT_CHECKPOINTS + 2) * len(content))
         self._write(self.path(state.step), content)
-        self.saved = progress
+        self.saved_progress = progress
         if numbers["best"] is not None:
             self._write_best(progress.best_theta)
 
     def finish(self, progress: Progress) -> None:
-        """Write the last checkpoint, and the best and the last parameters as files of their own."""
+        """Write the last checkpoint, best.safetensors and last.safetensors; RunFailed as for `save`."""
         self.save(progress)
         self._write_best(progress.best_theta)
         save_params(self.folder / "last.safetensors", progress.state.theta)
 
     def _write_best(self, theta: Theta) -> None:
-        if theta is not self.written_best:
+        if theta is not self.saved_best_theta:
             save_params(self.folder / "best.safetensors", theta)
-            self.written_best = theta
+            self.saved_best_theta = theta
 
     def _write(self, path: Path, content: bytes) -> None:
         try:
             write_durably(path, content)
         except OSError as error:
-            before = f"step {self.saved_step} is safe" if self.saved_step >= 0 else "there is none before it"
+            before = f"step {self.saved_step} is saved" if self.saved_step >= 0 else "none was saved before it"
             raise RunFailed(
                 f"{path}: cannot save a checkpoint ({error.strerror}): it needs {megabytes(len(content))}, "
                 f"{free_space(path.parent)} are free; {before}. Make room, then `fmaml resume {self.folder}`"
@@ -136,14 +155,16 @@ class CheckpointStore:
 
 
 def checkpoint_files(checkpoints: Path) -> list[Path]:
-    """The checkpoints, newest first."""
-    names = (path for path in checkpoints.glob("step-*.ckpt") if re.fullmatch(r"step-\d{9}", path.stem))
-    return sorted(names, reverse=True)
+    """The files of the checkpoints in a folder, newest first."""
+    files = [path for path in checkpoints.glob("step-*.ckpt") if re.fullmatch(r"step-\d{9}", path.stem)]
+    return sorted(files, reverse=True)
 
 
-def check_disk_space(folder: Path, need: int) -> None:
-    if shutil.disk_usage(folder).free < need:
-        raise RunFailed(f"{folder}: a run needs {megabytes(need)} there, and {free_space(folder)} are free; make room")
+def check_disk_space(folder: Path, needed: int) -> None:
+    """Raise RunFailed if fewer than ``needed`` bytes are free on the folder's disk."""
+    if shutil.disk_usage(folder).free < needed:
+        available = free_space(folder)
+        raise RunFailed(f"{folder}: a run needs {megabytes(needed)} there, and {available} are free; make room")
 
 
 def _has_rows(path: Path) -> bool:

@@ -1,31 +1,41 @@
-"""What a run must have in common with the checkpoint it goes on from, and what may differ.
+"""What must stay the same when a run is resumed, and what may change.
 
-A setting that may differ says so itself: it is marked `fmaml.ranges.FreeOnResume` where it is declared.
+A setting that may change is marked `fmaml.ranges.FreeOnResume` where it is declared.
 """
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ... import __version__
-from ...config.validate import marked
+from ...config.settings import Config
+from ...config.validate import marked_settings
 from ...data.rng import SPLITS
 from ...data.source import Source
-from ...errors import Say, UserError
+from ...errors import Notify, UserError
 from ...ranges import FreeOnResume
 from ...tree import leaves
+from .checkpoint_format import Facts
 
-NOT_SET = "nothing"
+ABSENT = "nothing"  # how messages call a value that there is not
 MACHINE = "machine."
-PROBE = 4  # tasks of a split that stand for its sampler in the data's digest
-AT_ONCE = 1 << 26  # elements brought from a GPU at a time
+PROBE_TASKS = 4  # tasks of each split whose digest stands for how it samples
+MAX_ELEMENTS_PER_COPY = 1 << 26  # from the GPU, of the data that is digested
 
 
-def facts(config: dict[str, Any], source: Source, device: torch.device) -> dict[str, Any]:
-    """What a checkpoint remembers of the run besides numbers."""
+class Difference(NamedTuple):
+    """A fact that the checkpoint and the run do not agree on."""
+
+    key: str  # dotted
+    saved: Any
+    current: Any
+
+
+def collect_facts(config: Config, source: Source, device: torch.device) -> Facts:
+    """What a checkpoint records of the run besides its progress."""
     return {
         "config": config,
         "algorithm": config["algorithm"]["name"],
@@ -37,53 +47,65 @@ def facts(config: dict[str, Any], source: Source, device: torch.device) -> dict[
 
 
 def digest_of_split(source: Source, split: str) -> str:
-    """SHA-256 of all that the split's tasks are drawn from, and of its first tasks, which tell samplers apart.
+    """SHA-256 of all the data that the split's tasks are drawn from, and of its first tasks, which show the sampler.
 
-    All of it counts, at the 1.7 GB/s of one core: 0.05 s for Omniglot, 0.8 s for 60,000 images of 84x84x3.
+    One core digests 1.7 GB/s: 0.05 s for Omniglot, 0.8 s for 60,000 images of 84x84x3.
     """
-    total = hashlib.sha256()
-    for leaf in leaves(((source.data or {}).get(split), source.sample(split, 0, range(PROBE)))):
+    digest = hashlib.sha256()
+    for leaf in leaves(((source.data or {}).get(split), source.sample(split, 0, range(PROBE_TASKS)))):
         if isinstance(leaf, Tensor):
-            total.update(f"{tuple(leaf.shape)} {leaf.dtype}".encode())
-            for part in leaf.flatten().split(AT_ONCE):
-                total.update(part.cpu().numpy().data)
+            digest.update(f"{tuple(leaf.shape)} {leaf.dtype}".encode())
+            for part in leaf.flatten().split(MAX_ELEMENTS_PER_COPY):
+                digest.update(part.cpu().numpy().data)
         else:
-            total.update(f"{leaf}".encode())
-    return total.hexdigest()
+            digest.update(f"{leaf}".encode())
+    return digest.hexdigest()
 
 
-def compare(folder: Path, saved: dict[str, Any], given: dict[str, Any], say: Say) -> None:
-    """UserError that names every field in which the run given may not go on from what was saved."""
-    differing = _differing(saved, given)
-    wrong = [field for field in differing if not _may_change(field, saved, given)]
-    if wrong:
-        lines = [f"{folder}: {key}: saved with {was}, given {now}" for key, was, now in wrong]
-        free = ", ".join(sorted(marked(given["config"], FreeOnResume)))
-        may = f"what may change: train.meta_steps (if train.schedule is constant), the device, {free}"
-        raise UserError("\n".join([*lines, f"{folder}: go on with what was saved, or begin in a new --out; {may}"]))
-    for key, was, now in differing:
+def check_compatible(folder: Path, saved: Facts, current: Facts, notify: Notify) -> None:
+    """Raise UserError, naming every difference, unless the run may continue from a checkpoint with the facts ``saved``.
+
+    ``notify`` is told of differences between machines, which are allowed but change rounding.
+    """
+    differences = _differences(saved, current)
+    forbidden = [difference for difference in differences if not _may_change(difference, saved, current)]
+    if forbidden:
+        lines = [f"{folder}: {key}: saved with {was}, given {now}" for key, was, now in forbidden]
+        free = ", ".join(sorted(marked_settings(current["config"], FreeOnResume)))
+        may_change = f"what may change: train.meta_steps (if train.schedule is constant), the device, {free}"
+        cure = f"{folder}: resume with the saved settings, or start in a new --out; {may_change}"
+        raise UserError("\n".join([*lines, cure]))
+    for key, was, now in differences:
         if key.startswith(MACHINE):
-            say(f"{key} was {was} and is {now}: from here on the last bits may differ from an uninterrupted run")
+            notify(f"{key} was {was} and is {now}: results may now differ in the last bits from an uninterrupted run")
 
 
-def _may_change(field: tuple[str, Any, Any], saved: dict[str, Any], given: dict[str, Any]) -> bool:
-    key = field[0].removeprefix("config.")
+def _may_change(difference: Difference, saved: Facts, current: Facts) -> bool:
+    config = current["config"]
+    key = difference.key.removeprefix("config.")
     if key == "train.meta_steps":
-        return given["config"]["train"]["schedule"] == "constant" and field[2] >= saved["step"]
-    return key in marked(given["config"], FreeOnResume) or key.startswith(MACHINE)
+        return config["train"]["schedule"] == "constant" and difference.current >= saved["step"]
+    return key in marked_settings(config, FreeOnResume) or key.startswith(MACHINE)
 
 
-def _differing(saved: dict[str, Any], given: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    """(dotted field, saved, given) for each fact of the run in which they differ."""
-    was, now = flattened(saved), flattened(given)
-    fields = [key for key in was | now if key in now or key.startswith("config.")]
-    pairs = [(key, was.get(key, NOT_SET), now.get(key, NOT_SET)) for key in fields]
-    return [(key, before, after) for key, before, after in pairs if before != after]
+def _differences(saved: Facts, current: Facts) -> list[Difference]:
+    """The facts of the run, and the settings of either config, in which the two differ."""
+    was, now = flatten_keys(saved), flatten_keys(current)
+    found: list[Difference] = []
+    for key in was | now:
+        compared = key in now or key.startswith("config.")
+        difference = Difference(key, was.get(key, ABSENT), now.get(key, ABSENT))
+        if compared and difference.saved != difference.current:
+            found.append(difference)
+    return found
 
 
-def flattened(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one, by dotted keys."""
+def flatten_keys(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one dict with dotted keys."""
     found: dict[str, Any] = {}
     for key, value in tree.items():
-        found |= flattened(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        if isinstance(value, dict):
+            found |= flatten_keys(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
     return found

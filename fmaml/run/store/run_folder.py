@@ -1,4 +1,4 @@
-"""A run's folder: new or empty, or that of the run to go on with; nothing in it is overwritten unasked."""
+"""A run's folder: new or empty, or that of the run to resume. Nothing in it is overwritten without --resume."""
 
 import contextlib
 import errno
@@ -11,75 +11,85 @@ from pathlib import Path
 
 from ...atomic_files import delete_temporary_files
 from ...errors import UserError
-from ..store import run_lock
+from . import run_lock
 
-WRITABLE = "name a folder that can be written"
+NOT_WRITABLE_CURE = "name a folder that can be written"
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
 def run_folder(out: str | None, name: str, resume: bool) -> Iterator[Path]:
-    """The folder, made if need be, and locked while in use."""
+    """The run's folder, created if it does not exist, and locked for the duration of the block.
+
+    Raises UserError if it cannot be written, is in use, or holds something else than the run to resume.
+    """
     folder = Path(out) if out else Path("runs") / name / datetime.now().strftime("%Y%m%d-%H%M%S")
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _check(folder, resume)  # before the lock leaves its file there
-            held.enter_context(run_lock.locked(folder))
-            _check(folder, resume)  # another run may have begun in between
+            _check_contents(folder, resume)  # before the lock file is created there
+            stack.enter_context(run_lock.locked(folder))
+            _check_contents(folder, resume)  # another run may have started in between
             delete_temporary_files(folder)
         except OSError as error:
-            raise UserError(f"--out {folder}: {error.strerror}; {WRITABLE}") from error
+            raise UserError(f"--out {folder}: {error.strerror}; {NOT_WRITABLE_CURE}") from error
         yield folder
 
 
-def check_early(out: str | None, resume: bool) -> None:
-    """What can be told of a run's folder before data are read and torch is imported. Nothing is made."""
+def check_out_folder(out: str | None, resume: bool) -> None:
+    """Raise UserError if the run's folder cannot be used, as far as that shows without creating anything.
+
+    It imports no torch, so that the command line can report such a mistake at once.
+    """
     folder = Path(out or "runs")
     try:
         if out and folder.is_dir():
             run_lock.refuse_if_held(folder)
-            _check(folder, resume)
-        nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-        if not nearest.is_dir():
+            _check_contents(folder, resume)
+        existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        if not existing.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        if not os.access(nearest, os.W_OK | os.X_OK):
+        if not os.access(existing, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
-        raise UserError(f"--out {folder}: {error.strerror}; {WRITABLE}") from error
+        raise UserError(f"--out {folder}: {error.strerror}; {NOT_WRITABLE_CURE}") from error
 
 
-def _check(folder: Path, resume: bool) -> None:
-    litter = {path.name for path in folder.glob(".config.yaml.*.tmp")}  # of a run killed before it had written anything
-    files = {entry.name for entry in folder.iterdir()} - {run_lock.LOCK_FILE, *litter}
-    if files and not resume:
-        cure = "add --resume to go on with it, or name a new folder" if "config.yaml" in files else "name a new folder"
+def _check_contents(folder: Path, resume: bool) -> None:
+    temporary = {path.name for path in folder.glob(".config.yaml.*.tmp")}  # of a run killed before its first file
+    files = {entry.name for entry in folder.iterdir()} - {run_lock.LOCK_FILE, *temporary}
+    if not files:
+        return
+    if not resume:
+        cure = "add --resume to continue it, or name a new folder" if "config.yaml" in files else "name a new folder"
         raise UserError(f"--out {folder}: holds files already, and a run never overwrites; {cure}")
-    if files and not files & {"config.yaml", "checkpoints"}:
-        raise UserError(f"--out {folder}: holds files, and none of a run to go on with; name that run's folder")
+    if not files & {"config.yaml", "checkpoints"}:
+        raise UserError(f"--out {folder}: holds files, but no run to continue; name the folder of a run")
 
 
 def describe_os_error(error: OSError, folder: Path) -> str:
-    """One line on a file that could not be written or read."""
-    said = error.strerror or str(error)
+    """The message for a file of the run that could not be written or read."""
+    reason = error.strerror or str(error)
     if error.errno in NO_SPACE:
-        said += f"; {free_space(folder)} are free there"
-    return f"{said}. What was saved is safe: put it right, then `fmaml resume {folder}`"
+        reason += f"; {free_space(folder)} are free there"
+    return f"{reason}. What was saved is safe: fix the cause, then `fmaml resume {folder}`"
 
 
 def free_space(folder: Path) -> str:
+    """The free space on the folder's disk, such as 12.5 MB."""
     try:
         return megabytes(shutil.disk_usage(folder).free)
     except OSError:
-        return "no bytes that can be counted"
+        return "an unknown number of bytes"
 
 
 def megabytes(size: int) -> str:
+    """A number of bytes as text, such as 12.5 MB."""
     return f"{size / 1e6:,.1f} MB"
 
 
 def saved_device(folder: Path) -> str:
-    """What the run was on, or auto."""
+    """The device that the run was on, or "auto" if that was not recorded."""
     try:
         return str(json.loads((folder / "environment.json").read_text(encoding="utf-8"))["device"])
     except (OSError, ValueError, KeyError, TypeError):
