@@ -24,7 +24,7 @@ def run_folder(out: str | None, name: str, resume: bool) -> Iterator[Path]:
     with contextlib.ExitStack() as held:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _check(folder, resume)  # before the lock leaves its file there
+            _check_free(folder, resume)  # before the lock leaves its file there
             held.enter_context(run_lock.locked(folder))
             _check(folder, resume)  # another run may have begun in between
             delete_temporary_files(folder)
@@ -38,8 +38,7 @@ def check_early(out: str | None, resume: bool) -> None:
     folder = Path(out or "runs")
     try:
         if out and folder.is_dir():
-            run_lock.refuse_if_held(folder)
-            _check(folder, resume)
+            _check_free(folder, resume)
         nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
         if not nearest.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
@@ -47,6 +46,16 @@ def check_early(out: str | None, resume: bool) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise UserError(f"--out {folder}: {error.strerror}; {WRITABLE}") from error
+
+
+def _check_free(folder: Path, resume: bool) -> None:
+    """`_check`; of a folder that another run holds, the message names that run, whatever files it has written."""
+    run_lock.refuse_if_held(folder)
+    try:
+        _check(folder, resume)
+    except UserError:
+        run_lock.refuse_if_held(folder)  # it may have begun in between
+        raise
 
 
 def _check(folder: Path, resume: bool) -> None:
