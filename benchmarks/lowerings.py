@@ -73,8 +73,8 @@ class Value(Function):
         )
 
     @staticmethod
-    def vmap(info: Any, dims: tuple, *args: Any) -> tuple[Tensor, int]:
-        return each_task(Value, info, dims, args)
+    def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple[Tensor, int]:
+        return each_task(Value, info, in_dims, args)
 
 
 class InputGrad(Function):
@@ -101,8 +101,8 @@ class InputGrad(Function):
         )
 
     @staticmethod
-    def vmap(info: Any, dims: tuple, *args: Any) -> tuple[Tensor, int]:
-        return each_task(InputGrad, info, dims, args)
+    def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple[Tensor, int]:
+        return each_task(InputGrad, info, in_dims, args)
 
 
 class WeightGrad(Function):
@@ -128,8 +128,8 @@ class WeightGrad(Function):
         )
 
     @staticmethod
-    def vmap(info: Any, dims: tuple, *args: Any) -> tuple[Tensor, int]:
-        return each_task(WeightGrad, info, dims, args)
+    def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple[Tensor, int]:
+        return each_task(WeightGrad, info, in_dims, args)
 
 
 def convolution_backward(g: Tensor, x: Tensor, weight: Tensor, stride: int, which: int) -> Tensor:

@@ -1,6 +1,8 @@
 """Tasks whose answers are known in closed form, and the small helpers that the laws are stated with."""
 
 import math
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -52,6 +54,23 @@ def relative(a: Any, b: Any) -> float:
     """|a - b| / |b| over whole trees."""
     gap = sum(float((x - y).square().sum()) for x, y in zip(leaves(a), leaves(b), strict=True))
     return math.sqrt(gap / sum(float(y.square().sum()) for y in leaves(b)))
+
+
+def peak(run: Callable[[], Any]) -> int:
+    """The most bytes that were held at a time, as torch's own profiler saw them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+            run()
+    assert profile.profiler is not None
+    assert profile.profiler.kineto_results is not None
+    events: list[Any] = profile.profiler.kineto_results.events()  # torch's stubs leave out their nbytes
+    held = most = 0
+    for event in events:
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            most = max(most, held)
+    return most
 
 
 def doubled(params: Params) -> Params:

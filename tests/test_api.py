@@ -1,9 +1,11 @@
 """What scripts may import, and which file may import which."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -75,7 +77,7 @@ def test_public_name(name):
 
 def test_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="has no attribute 'mamml'"):
-        fmaml.mamml  # noqa: B018
+        cast(Any, fmaml).mamml  # noqa: B018
 
 
 def test_public_list_is_what_type_checkers_read():
@@ -136,3 +138,23 @@ def defined(module: ast.Module) -> set[str]:
         for target in node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]:
             names |= {part.id for part in getattr(target, "elts", [target]) if isinstance(part, ast.Name)}
     return {name for name in names if not name.startswith("_")}
+
+
+def test_the_map_in_contributing_names_every_file():
+    """And no file that there is not."""
+    text = (ROOT.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    drawn = re.findall(r"[a-z_0-9]+/?", text.partition("```\nfmaml/\n")[2].partition("```")[0])
+    files = {path.stem for path in ROOT.rglob("*.py") if not path.stem.startswith("__")}
+    algorithms = {path.stem for path in (ROOT / "algorithms").glob("*.py")}  # "one file an algorithm"
+    assert files - algorithms <= set(drawn)
+    rooms = {word.removesuffix("/") for word in drawn if word.endswith("/")}
+    assert rooms == {path.parent.name for path in ROOT.rglob("*.py")} - {"fmaml"}
+
+
+def test_every_file_that_the_documents_name_is_there():
+    documents = [ROOT.parent / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")]
+    for document in documents:
+        text = document.read_text(encoding="utf-8")
+        for name in re.findall(r"`((?:fmaml|tests|benchmarks|experiments|docs)/[\w/]+(?:\.\w+|/))`", text):
+            own = name in ("fmaml/algorithms/alpha_maml.py", "fmaml/data/sources/lines.py")  # the README's examples
+            assert own or (ROOT.parent / name).exists(), f"{document.name} names {name}"

@@ -1,6 +1,7 @@
 """The pure optimizers against torch.optim, step by step in float64, and as differentiable inner optimizers."""
 
 import math
+from typing import Any, cast
 
 import pytest
 import torch
@@ -137,7 +138,7 @@ def test_adam_first_step_is_lr_whatever_the_gradient():
 
 def test_chain_refuses_an_optimizer_before_the_end():
     with pytest.raises(ValueError, match="comes last"):
-        fmaml.chain(fmaml.sgd(0.1), fmaml.clip_by_global_norm(1.0))
+        fmaml.chain(cast(Any, fmaml.sgd(0.1)), fmaml.clip_by_global_norm(1.0))
 
 
 def test_chain_of_transforms_is_a_transform():

@@ -6,7 +6,10 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 import fmaml
 from fmaml.config import packaged
@@ -27,19 +30,22 @@ def test_script(tmp_path):
     assert accuracy[-1] > 40
 
 
-def test_an_algorithm_of_ones_own_is_one_file_and_one_word(tmp_path):
-    """The README's example, in a copy of the package: listed, trained, and its rate learnt."""
-    (example,) = re.findall(r"```py\n(.*?)```", README, re.DOTALL)
-    (entry,) = re.findall(r'`("alpha_maml": .*?,)`', README)
+def own_copy(tmp_path: Path, heading: str, section: str, file: str) -> Callable[..., str]:
+    """A copy of the package with the README's example in it; returns what runs a Python module there."""
+    part = README.partition(f"### {heading}\n")[2].partition("\n#")[0]
+    (example,) = re.findall(r"```py\n(.*?)```", part, re.DOTALL)
+    (entry,) = re.findall(r'`("\w+": Entry\(.*?\),)`', part, re.DOTALL)
     assert len(example.splitlines()) <= 40
     top = Path(__file__).parent.parent
     for folder in ("fmaml", "experiments", "tests"):
         shutil.copytree(top / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("README.md", "pyproject.toml", "setup.cfg"):
-        shutil.copy(top / file, tmp_path)
-    (tmp_path / "fmaml/algorithms/alpha_maml.py").write_text(example, encoding="utf-8")
-    table = tmp_path / "fmaml/config/registry.py"
-    table.write_text(table.read_text().replace('"algorithm": {', '"algorithm": {' + entry), encoding="utf-8")
+    for copied in ("README.md", "pyproject.toml", "setup.cfg"):
+        shutil.copy(top / copied, tmp_path)
+    (tmp_path / "fmaml" / file).write_text(example, encoding="utf-8")
+    registry = tmp_path / "fmaml/config/registry.py"
+    text = registry.read_text(encoding="utf-8")
+    assert text.count(f'"{section}": {{') == 1
+    registry.write_text(text.replace(f'"{section}": {{', f'"{section}": {{{entry}'), encoding="utf-8")
 
     def python(*arguments: str) -> str:
         environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
@@ -48,15 +54,35 @@ def test_an_algorithm_of_ones_own_is_one_file_and_one_word(tmp_path):
         assert ran.returncode == 0, ran.stdout + ran.stderr
         return ran.stdout
 
+    return python
+
+
+SMALL = ["train.meta_steps=3", "train.meta_batch=2", "train.validate_tasks=2", "eval.tasks=2"]
+
+
+def test_an_algorithm_of_ones_own_is_one_file_and_one_entry(tmp_path):
+    """The README's example: listed, trained, and its rate learnt."""
+    python = own_copy(tmp_path, "An algorithm of your own", "algorithm", "algorithms/alpha_maml.py")
     assert "MAML whose one inner rate is learnt" in python("fmaml", "ls", "algorithms")
-    small = ["data.name=glyphs", "model.width=8", "train.meta_steps=3", "train.meta_batch=2", "train.validate_tasks=2"]
-    small += ["algorithm.name=alpha_maml", "eval.tasks=2"]
+    small = [*SMALL, "data.name=glyphs", "model.width=8", "algorithm.name=alpha_maml"]
     python("fmaml", "run", "omniglot", *small, "--out", "out", "--device", "cpu")
     theta = load_params(tmp_path / "out/last.safetensors")
     assert abs(float(theta["log_rate"]) - math.log(0.4)) > 1e-4
     files = ["tests/algorithms", "tests/config/test_experiments.py", "tests/test_readme.py"]
     names = "(alpha_maml or experiment_of_its_own or table_of_algorithms) and not compiles"
     assert " passed" in python("pytest", "-p", "no:cacheprovider", *files, "-k", names)
+
+
+def test_data_of_ones_own_are_one_file_and_one_entry(tmp_path):
+    """The README's example: listed, trained on, held to its entry, and refused by what needs other data."""
+    python = own_copy(tmp_path, "Data of your own", "data", "data/sources/lines.py")
+    assert "Lines y = a x + b with a and b in [-1, 1]" in python("fmaml", "ls", "data")
+    python("fmaml", "run", "sinusoid", "data.name=lines", *SMALL, "--out", "out", "--device", "cpu")
+    assert "squared error" in (tmp_path / "out/results.json").read_text(encoding="utf-8")
+    with pytest.raises(AssertionError, match="needs class numbers as targets, which data"):
+        python("fmaml", "run", "sinusoid", "data.name=lines", "algorithm={name: protonet}", "--dry-run")
+    tests = ["tests/data/test_all_sources.py", "tests/config/test_signature.py", "-k", "lines"]
+    assert " passed" in python("pytest", "-p", "no:cacheprovider", *tests)
 
 
 def test_the_table_of_algorithms_names_all_of_the_public_api():

@@ -81,5 +81,5 @@ def r2d2(
 
 def ridge_regression(x: Tensor, y: Tensor, ridge: Tensor) -> Tensor:
     """W [features, outputs], by Woodbury; x [n, features], y [n, outputs]."""
-    kernel = x @ x.T + ridge * torch.eye(len(x), dtype=x.dtype, device=x.device)
-    return x.T @ cast(Any, torch.linalg).solve(kernel, y)
+    ridged = ridge * torch.eye(len(x), dtype=x.dtype, device=x.device)
+    return x.T @ cast(Any, torch.linalg).solve(x @ x.T + ridged, y)

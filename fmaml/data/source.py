@@ -31,6 +31,10 @@ Show = Callable[[Path, list[Task], list[list[Params]], Apply], None]
 About = dict[str, Any]  # values are whatever JSON can hold
 
 
+def show_nothing(folder: Path, tasks: list[Task], phis: list[list[Params]], apply: Apply) -> None:
+    """The ``show`` of a source without pictures."""
+
+
 class Source(NamedTuple):
     """A source of tasks.
 
@@ -49,7 +53,7 @@ class Source(NamedTuple):
     inputs: tuple[int, ...]  # the shape of one x, such as (1, 28, 28)
     outputs: int  # the width of the model's output: for classification the number of ways
     about: About
-    show: Show
+    show: Show = show_nothing
     criterion: Criterion = cross_entropy
     metric: Metric = ACCURACY
     settings: tuple[QuerySetting, ...] = (transductive, inductive)

@@ -8,8 +8,9 @@ import torch
 from problems import F64, adapted, doubled, image_tasks, quadratic_tasks, regression_tasks, relative
 
 import fmaml
-from fmaml import Batch
+from fmaml import Algorithm, Batch
 from fmaml.config.registry import TABLE
+from fmaml.types import ThetaT, TrajectoryFn
 
 LR, STEPS, DIM = 0.3, 4, 5
 CLASSES_ONLY = {name for name, entry in TABLE["algorithm"].items() if "classes" in entry.needs}
@@ -42,6 +43,18 @@ def hold(answers):
     assert pairs
     for found, expected in pairs:
         assert relative(found, expected) < 1e-12
+
+
+def walk(algorithm: Algorithm[ThetaT]) -> TrajectoryFn[ThetaT]:
+    """The trajectory of an algorithm that has one."""
+    assert algorithm.trajectory is not None
+    return algorithm.trajectory
+
+
+def annealed(algorithm: Algorithm[ThetaT], step: int) -> Algorithm[ThetaT]:
+    """An algorithm whose loss changes during training, as it is at a meta-step."""
+    assert algorithm.at is not None
+    return algorithm.at(step)
 
 
 # The problems
@@ -104,8 +117,9 @@ def made(name, model, loss_fn, **settings):
 def family(model, loss_fn):
     """Every algorithm of the table, by name, on conv4."""
     settings = {"inner_lr": 0.1, "steps": 2}
+    everything = fmaml.mamlpp(loss_fn, **settings, multi_step_until=9, first_order_until=5, inner="adam")
     return {name: made(name, model, loss_fn, **settings) for name in TABLE["algorithm"]} | {
-        "all of MAML++": fmaml.mamlpp(loss_fn, **settings, multi_step_until=9, first_order_until=5, inner="adam").at(6),
+        "all of MAML++": annealed(everything, 6),
         # not rmsprop: it divides a gradient that is zero but for rounding by itself, and so enlarges rounding
         "reptile on minibatches": fmaml.reptile(loss_fn, **settings, minibatch=2, inner="momentum"),
     }

@@ -1,14 +1,14 @@
 """Where an algorithm makes no sense, and what goes wrong at the edges."""
 
-import warnings
+from typing import Any, cast
 
 import pytest
 import torch
 from family import CLASSES_ONLY, LR, images, made, network
-from problems import F64, doubled, image_tasks, regression_tasks, relative
+from problems import F64, doubled, image_tasks, peak, regression_tasks, relative
 
 import fmaml
-from fmaml import Batch, Task
+from fmaml import Algorithm, Batch, Task
 from fmaml.algorithms.reptile import minibatches
 from fmaml.head import cosines
 from fmaml.tree import map_leaves, take
@@ -26,7 +26,9 @@ def test_the_mask_of_mamlpp_holds_its_norms_too(norms_by_step):
 def test_norms_by_step_are_those_inside_blocks_too():
     model = fmaml.transformer(inputs=(6,), outputs=5, width=8, heads=2, layers=1)
     params = model.init(torch.Generator().manual_seed(0))
-    norms = fmaml.mamlpp(fmaml.supervised(model.apply, fmaml.bits), inner_lr=LR, steps=2).init(params)["norms"]
+    theta = fmaml.mamlpp(fmaml.supervised(model.apply, fmaml.bits), inner_lr=LR, steps=2).init(params)
+    assert "norms" in theta
+    norms = theta["norms"]
     assert set(norms) == {n for n in params if n.split(".")[-2].startswith("norm")}
     assert "block1.norm1.weight" in norms
 
@@ -105,7 +107,7 @@ def test_fillers_have_no_say():
         torch.cat([task.support.x, torch.rand(2, 4, dtype=F64)]), torch.cat([task.support.y, -torch.ones(2).long()])
     )
     for method in (fmaml.protonet, fmaml.r2d2):
-        algorithm = method(loss_fn, model.apply, head="layer2")
+        algorithm = cast(Algorithm[Any], method(loss_fn, model.apply, head="layer2"))
         theta = algorithm.init(params)
         assert relative(algorithm.adapt(theta, more), algorithm.adapt(theta, task.support)) < 1e-12
 
@@ -142,20 +144,6 @@ def test_minibatches_mix_the_classes():
     labels = torch.arange(5).repeat_interleave(10)
     first = next(minibatches(Batch(labels, labels), 5))
     assert len(first.y.unique()) >= 4
-
-
-def peak(fn) -> int:
-    """The most bytes that were held at a time, as torch's own profiler saw them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-            fn()
-    held = most = 0
-    for event in profile.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            most = max(most, held)
-    return most
 
 
 def test_imaml_needs_no_more_memory_for_more_steps():

@@ -2,17 +2,22 @@
 
 import math
 from functools import partial
+from typing import Any, TypeAlias, cast
 
 import pytest
 import torch
-from family import DIM, LR, STEPS, bowls, gradient, hold, images, listed, network, same, times
+from family import DIM, LR, STEPS, annealed, bowls, gradient, hold, images, listed, network, same, times, walk
 from problems import F64, contraction, quadratic, relative, residual
 from torch.func import grad, vmap
 
 import fmaml
+from fmaml import Algorithm
 from fmaml.algorithms.imaml import conjugate_gradients
+from fmaml.algorithms.lslr import LslrTheta
 from fmaml.algorithms.reptile import minibatches
 from fmaml.tree import leaves, map_leaves, take
+
+Settings: TypeAlias = dict[str, Any]
 
 LAWS = []
 law = partial(listed, LAWS)
@@ -98,8 +103,9 @@ def anil_on_conv4_adapts_head_and_boil_the_rest_without_being_told_the_names():
 @law
 def meta_sgd_with_constant_rates_is_maml():
     _, loss_fn, params, tasks = network()
-    settings = {"inner_lr": LR, "steps": STEPS}
-    for more in ({}, {"first_order": True}, {"only": ("layer3.*",)}):
+    settings: Settings = {"inner_lr": LR, "steps": STEPS}
+    variants: list[Settings] = [{}, {"first_order": True}, {"only": ("layer3.*",)}]
+    for more in variants:
         one, other = (method(loss_fn, **settings, **more) for method in (fmaml.meta_sgd, fmaml.maml))
         yield from same(one, other, params, tasks)
 
@@ -131,8 +137,8 @@ def lslr_with_constant_rates_is_maml_and_its_rate_gradient():
 def lslr_has_its_own_rate_for_each_step_and_the_last_one_ever_after():
     tasks, theta, _, _ = bowls()
     algorithm = fmaml.lslr(quadratic, inner_lr=LR, steps=2)
-    phi = vmap(lambda support: algorithm.trajectory(learnt, support, 4))
-    learnt = {"params": {"p": theta}, "rates": {"p": torch.tensor([0.1, 0.5], dtype=F64)}}
+    phi = vmap(lambda support: walk(algorithm)(learnt, support, 4))
+    learnt: LslrTheta = {"params": {"p": theta}, "rates": {"p": torch.tensor([0.1, 0.5], dtype=F64)}}
     expected = [theta.expand(7, DIM)]
     for rate in (0.1, 0.5, 0.5, 0.5):
         expected.append(expected[-1] - rate * times(tasks.support.x, expected[-1] - tasks.support.y))
@@ -150,12 +156,13 @@ def mamlpp_with_every_part_off_is_maml():
 @law
 def each_part_of_mamlpp_is_what_it_is_alone():
     _, loss_fn, params, tasks = images()
-    settings, off = {"inner_lr": LR, "steps": 2}, {"learn_rates": False, "norms_by_step": False}
+    settings: Settings = {"inner_lr": LR, "steps": 2}
+    off: Settings = {"learn_rates": False, "norms_by_step": False}
     maml = partial(fmaml.maml, loss_fn, **settings)
     others = tuple(name for name in params if "norm" not in name)
     for part, step, alone in (
         ({"learn_rates": True}, 0, fmaml.lslr(loss_fn, **settings)),
-        ({"multi_step_until": 8}, 2, fmaml.multi_step(maml(), loss_fn, until=8).at(2)),
+        ({"multi_step_until": 8}, 2, annealed(fmaml.multi_step(maml(), loss_fn, until=8), 2)),
         ({"first_order_until": 8}, 7, maml(first_order=True)),
         ({"first_order_until": 8}, 8, maml()),
         ({"inner": "momentum"}, 0, maml(inner_lr=fmaml.momentum(LR))),
@@ -166,6 +173,7 @@ def each_part_of_mamlpp_is_what_it_is_alone():
     algorithm = fmaml.mamlpp(loss_fn, **settings, **{**off, "norms_by_step": True})
     grads, _ = fmaml.meta_grad(algorithm, algorithm.init(params), tasks)
     whole, _ = fmaml.meta_grad(maml(only=others), params, tasks)
+    assert "norms" in grads
     yield {**grads["params"], **{n: grads["params"][n] + g.sum(0) for n, g in grads["norms"].items()}}, whole
 
 
@@ -174,7 +182,8 @@ def mamlpp_norms_of_step_k_are_thetas_own():
     _, loss_fn, params, tasks = images()
     algorithm = fmaml.mamlpp(loss_fn, inner_lr=LR, steps=2)
     theta = map_leaves(lambda p: p + 0.1 * torch.rand_like(p), algorithm.init(params))
-    phis = algorithm.trajectory(theta, take(tasks, 0).support, 3)
+    assert "norms" in theta
+    phis = walk(algorithm)(theta, take(tasks, 0).support, 3)
     for k, at in ((0, None), (1, 0), (2, 1), (3, 1)):
         own = {n: theta["params"][n] if at is None else v[at] for n, v in theta["norms"].items()}
         yield {n: phis[k][n] for n in own}, own
@@ -263,14 +272,16 @@ def proto_maml_is_maml_from_the_prototypes():
 @law
 def proto_mamlpp_with_constant_rates_is_proto_maml_and_its_multi_step_loss_the_weighted_sum():
     model, loss_fn, params, tasks = images()
-    settings = {"inner_lr": LR, "steps": 3}
-    for more in ({}, {"first_order": True}, {"only": ("conv*", "norm*")}):
+    settings: Settings = {"inner_lr": LR, "steps": 3}
+    variants: list[Settings] = [{}, {"first_order": True}, {"only": ("conv*", "norm*")}]
+    for more in variants:
         plain = fmaml.proto_maml(loss_fn, model.apply, **settings, **more)
         yield from same(fmaml.proto_mamlpp(loss_fn, model.apply, **settings, **more), plain, params, tasks)
     plain = fmaml.proto_maml(loss_fn, model.apply, **settings)
     algorithm = fmaml.proto_mamlpp(loss_fn, model.apply, **settings, multi_step_until=8)
-    yield from same(algorithm.at(2), fmaml.multi_step(plain, loss_fn, until=8).at(2), params, tasks)
-    yield from same(algorithm.at(8), plain, params, tasks)
+    weighted = fmaml.multi_step(plain, loss_fn, until=8)
+    yield from same(annealed(algorithm, 2), annealed(weighted, 2), params, tasks)
+    yield from same(annealed(algorithm, 8), plain, params, tasks)
 
 
 @law
@@ -278,7 +289,7 @@ def the_scale_of_prototypes_is_that_of_the_distances():
     model, loss_fn, params, tasks = images()
     support, query = take(tasks, 0)
     once, twice = (fmaml.proto_mamlpp(loss_fn, model.apply, inner_lr=LR, steps=1, scale=scale) for scale in (1.0, 2.0))
-    phi, phi2 = (algorithm.trajectory(algorithm.init(params), support)[0] for algorithm in (once, twice))
+    phi, phi2 = (walk(algorithm)(algorithm.init(params), support)[0] for algorithm in (once, twice))
     yield model.apply(phi2, query.x), 2 * model.apply(phi, query.x)
     yield phi, fmaml.protonet(loss_fn, model.apply).adapt(params, support)
 
@@ -300,15 +311,16 @@ def r2d2_is_the_normal_equations():
 @law
 def learnt_maps_that_are_the_identity_are_maml():
     _, loss_fn, params, tasks = images()
-    settings = {"inner_lr": LR, "steps": 2}
-    for more in ({}, {"first_order": True}, {"only": ("head.*", "conv2.*")}):
+    settings: Settings = {"inner_lr": LR, "steps": 2}
+    variants: list[Settings] = [{}, {"first_order": True}, {"only": ("head.*", "conv2.*")}]
+    for more in variants:
         maml = fmaml.maml(loss_fn, **settings, **more)
         for method in (fmaml.meta_curvature, fmaml.alfa):
             yield from same(method(loss_fn, **settings, **more), maml, params, tasks)
     warp = fmaml.warpgrad(loss_fn, **settings)
     for i in range(3):
         support = take(tasks, i).support
-        yield warp.trajectory(warp.init(params), support), maml_phis(loss_fn, params, support)
+        yield walk(warp)(warp.init(params), support), maml_phis(loss_fn, params, support)
 
 
 def maml_phis(loss_fn, params, support):
@@ -319,8 +331,8 @@ def maml_phis(loss_fn, params, support):
 def learnt_maps_on_quadratics():
     tasks, theta, _, slope = bowls()
     matrix = torch.randn(DIM, DIM, dtype=F64)
-    curved = fmaml.meta_curvature(quadratic, inner_lr=LR, steps=1)
-    warped = fmaml.warpgrad(quadratic, inner_lr=LR, steps=1)
+    curved = cast(Algorithm[Any], fmaml.meta_curvature(quadratic, inner_lr=LR, steps=1))
+    warped = cast(Algorithm[Any], fmaml.warpgrad(quadratic, inner_lr=LR, steps=1))
     for algorithm, maps, image in (
         (curved, {"maps": {"p": [matrix]}}, times(matrix, slope)),
         (warped, {"warps": {"p": matrix}}, times(matrix @ matrix.T, slope)),
@@ -355,7 +367,8 @@ def alfa_makes_rates_and_decays_from_the_means():
     learnt = algorithm.init({"p": theta})
     hidden, hidden_bias = learnt["hidden"][0], torch.tensor([0.3, -0.1], dtype=F64)
     rates, decays = torch.tensor([[0.2, 0.7]], dtype=F64), torch.tensor([[-0.3, 0.1]], dtype=F64)
-    learnt |= {"hidden": (hidden, hidden_bias), "rates": (rates, hidden_bias[:1]), "decays": (decays, hidden_bias[1:])}
+    learnt["hidden"] = (hidden, hidden_bias)
+    learnt["rates"], learnt["decays"] = (rates, hidden_bias[:1]), (decays, hidden_bias[1:])
     for i in range(7):
         h = (hidden @ torch.stack([slope[i].mean(), theta.mean()]) + hidden_bias).clamp(min=0)
         a, b = LR * (1 + rates[0] @ h + 0.3), 1 + decays[0] @ h - 0.1

@@ -4,10 +4,11 @@ from functools import partial
 
 import pytest
 import torch
-from family import BY_NAME, LR, STEPS, bowls, gradient, hold, images, listed, made, network, same, times
+from family import BY_NAME, LR, STEPS, annealed, bowls, gradient, hold, images, listed, made, network, same, times, walk
 from problems import adapted, contraction, quadratic, relative, residual
 
 import fmaml
+from fmaml.algorithms.meta_sgd import MetaSgdTheta
 from fmaml.tree import map_leaves, take
 
 LAWS = []
@@ -29,7 +30,7 @@ def multi_step_is_the_weighted_sum_of_the_losses():
         for k in range(1, STEPS + 1)
     ]
     for step, weights in ((0, [0.25] * 4), (60, [0.1, 0.1, 0.1, 0.7]), (100, [0, 0, 0, 1.0]), (5000, [0, 0, 0, 1.0])):
-        grads, metrics = fmaml.meta_grad(algorithm.at(step), {"p": theta}, tasks)
+        grads, metrics = fmaml.meta_grad(annealed(algorithm, step), {"p": theta}, tasks)
         yield grads, {"p": sum(w * g for w, g in zip(weights, by_step, strict=True))}
         yield metrics, fmaml.meta_loss(maml, {"p": theta}, tasks)[1]
 
@@ -40,7 +41,7 @@ def first_order_first_then_second():
     both = [fmaml.maml(loss_fn, inner_lr=LR, steps=2, first_order=order) for order in (True, False)]
     algorithm = fmaml.first_then(*both, until=10)
     for step, now in ((0, both[0]), (9, both[0]), (10, both[1])):
-        yield from same(algorithm.at(step), now, params, tasks)
+        yield from same(annealed(algorithm, step), now, params, tasks)
 
 
 @law
@@ -50,8 +51,8 @@ def annealings_combine():
     one = fmaml.multi_step(fmaml.first_then(*both, until=10), loss_fn, until=20)
     other = fmaml.first_then(*[fmaml.multi_step(part, loss_fn, until=20) for part in both], until=10)
     for step in (0, 5, 10, 15, 25):
-        yield from same(one.at(step), other.at(step), params, tasks)
-    yield from same(one.at(25), both[1], params, tasks)
+        yield from same(annealed(one, step), annealed(other, step), params, tasks)
+    yield from same(annealed(one, 25), both[1], params, tasks)
 
 
 @law
@@ -79,7 +80,7 @@ def any_inner_optimizer_walks_as_torch_optim_does():
     _, loss_fn, params, tasks = network()
     support = take(tasks, 0).support
     for ours, theirs in OPTIMIZERS:
-        found = fmaml.maml(loss_fn, inner_lr=ours, steps=10).trajectory(params, support)
+        found = walk(fmaml.maml(loss_fn, inner_lr=ours, steps=10))(params, support)
         phi = {name: p.clone().requires_grad_() for name, p in params.items()}
         optimizer = theirs(list(phi.values()))
         for k in range(11):
@@ -138,8 +139,10 @@ def masks_rates_inner_optimizers_and_annealings_combine():
     rates = {name: 0.1 + 0.05 * i for i, name in enumerate(params)}
     for inner in ("sgd", "momentum", "adam", "rmsprop"):
         sgd, each = fmaml.meta_sgd(loss_fn, inner_lr=0.1, inner=inner, **settings), tuple(fmaml.optim.rule_named(inner))
-        learnt = {"params": params, "rates": map_leaves(lambda p, r: torch.full_like(p, r), params, rates)}
+        each_rate = {name: torch.full_like(p, rates[name]) for name, p in params.items()}
+        learnt: MetaSgdTheta = {"params": params, "rates": each_rate}
         own = fmaml.maml(loss_fn, inner_lr=fmaml.chain(*each, fmaml.inner.as_rule(rates)), **settings)
-        weighted, expected = (fmaml.multi_step(algorithm, loss_fn, until=8).at(4) for algorithm in (sgd, own))
+        weighted = annealed(fmaml.multi_step(sgd, loss_fn, until=8), 4)
+        expected = annealed(fmaml.multi_step(own, loss_fn, until=8), 4)
         found = fmaml.meta_grad(weighted, learnt, tasks)
         yield (found[0]["params"], found[1]), fmaml.meta_grad(expected, params, tasks)

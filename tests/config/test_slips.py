@@ -45,9 +45,6 @@ def plan_or_message(path: Path, text: str) -> str:
         config = load(str(path))
     except UserError as error:
         message = str(error)
-    else:
-        message = ""
-    if message:
         assert all(line.startswith(str(path)) for line in message.split("\n"))
         return message
     path.write_text(dump_yaml(config), encoding="utf-8")

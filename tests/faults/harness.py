@@ -127,9 +127,9 @@ def bare(page: Page | None) -> None:
         save(self, progress)
         page[SAVING] = 0
 
-    def pruned(path: Path, missing_ok: bool = False) -> None:
-        page[PRUNES] += path.suffix == ".ckpt"
-        unlink(path, missing_ok)
+    def pruned(self: Path, missing_ok: bool = False) -> None:
+        page[PRUNES] += self.suffix == ".ckpt"
+        unlink(self, missing_ok)
 
     fmaml.run.store.checkpoint_store.CheckpointStore.save, Path.unlink = counted, pruned
 

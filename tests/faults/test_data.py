@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -76,12 +77,11 @@ PIECE, PAUSE = 20_000, 0.001  # bytes and seconds: a download takes some 30 ms, 
 
 
 class Sender(http.server.BaseHTTPRequestHandler):
-    server: "Server"
-
-    def log_message(self, *_):
+    def log_message(self, format: str, *args: Any) -> None:
         pass
 
-    def do_GET(self):
+    def do_GET(self) -> None:
+        assert isinstance(self.server, Server)
         asked = self.headers.get("Range")
         start = int(asked[len("bytes=") : -1]) if asked else 0
         self.server.starts.append((int(self.path.strip("/")), start))
@@ -105,7 +105,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.starts: list[tuple[int, int]] = []  # of every answer: the process that had it, the byte that it began at
         self.pause = PAUSE
 
-    def handle_error(self, *_) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:
         """Whoever asked was killed."""
 
     def fetch(self, path: Path) -> int:

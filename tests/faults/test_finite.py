@@ -8,7 +8,7 @@ import pytest
 import torch
 from harness import SHORT, config, fork, run, wait
 
-import fmaml
+import fmaml.run.run
 from fmaml.config.settings import TrainSettings
 from fmaml.errors import RunFailed
 from fmaml.run.build import build
@@ -121,9 +121,11 @@ def test_the_message_names_the_place():
         return str(error.value)
 
     good = experiment.algorithm
+    walk = good.trajectory
+    assert walk is not None
 
     def spoilt(theta, support, steps=1):
-        first, last = good.trajectory(theta, support, 1)
+        first, last = walk(theta, support, 1)
         return [first, map_leaves(lambda leaf: leaf / 0, last)]
 
     def endless(theta, task):

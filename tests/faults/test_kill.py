@@ -117,10 +117,10 @@ def test_a_kill_before_and_after_a_checkpoint_is_pruned(tmp_path, hit):
         def work(out=out, page=page, after=after):
             unlink = Path.unlink
 
-            def dying(path, missing_ok=False):
+            def dying(self: Path, missing_ok: bool = False) -> None:
                 if page[PRUNES] == hit - 1 and not after:
                     os.kill(os.getpid(), signal.SIGKILL)
-                unlink(path, missing_ok)
+                unlink(self, missing_ok)
                 if page[PRUNES] == hit:
                     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -33,9 +33,9 @@ def recorded(folder: Path, steps: int) -> list[Operation]:
         elif when == "before" and operation == "replace":
             trace.append(("replace", Path(args[0]), Path(args[1])))
 
-    def noted(path: Path, missing_ok: bool = False) -> None:
-        trace.append(("unlink", path))
-        unlink(path, missing_ok)
+    def noted(self: Path, missing_ok: bool = False) -> None:
+        trace.append(("unlink", self))
+        unlink(self, missing_ok)
 
     store = CheckpointStore(folder, {})
     store.checkpoints.mkdir(parents=True)

@@ -14,6 +14,7 @@ from harness import SAVES, SAVING, SHORT, STEP, Page, fingerprint, finish, fork,
 import fmaml.run.run
 from fmaml.errors import Stopped, UserError
 from fmaml.run import nan_guard, signals
+from fmaml.run.store.run_folder import run_folder
 from fmaml.run.store.run_lock import locked, refuse_if_held
 
 FINISH = fmaml.run.run.report_results  # the real one: children of this folder have none
@@ -206,6 +207,13 @@ def test_of_two_runs_in_one_folder_one_runs_and_the_other_names_it(tmp_path):
         os.kill(winner, signal.SIGKILL)
         wait(winner)
         refuse_if_held(out)  # the kernel has let go at once
+
+
+def test_a_run_that_has_written_files_already_is_named_all_the_same(tmp_path):
+    with locked(tmp_path):
+        (tmp_path / "config.yaml").touch()
+        with pytest.raises(UserError, match=f"in use by process {os.getpid()}"), run_folder(str(tmp_path), "x", False):
+            pytest.fail("it ran")
 
 
 def test_the_lock_is_asked_for_before_torch_is_imported(tmp_path, monkeypatch, capsys):

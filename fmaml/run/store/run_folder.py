@@ -27,7 +27,7 @@ def run_folder(out: str | None, name: str, resume: bool) -> Iterator[Path]:
     with contextlib.ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _check_contents(folder, resume)  # before the lock file is created there
+            _check_usable(folder, resume)  # before the lock file is created there
             stack.enter_context(run_lock.locked(folder))
             _check_contents(folder, resume)  # another run may have started in between
             delete_temporary_files(folder)
@@ -44,8 +44,7 @@ def check_out_folder(out: str | None, resume: bool) -> None:
     folder = Path(out or "runs")
     try:
         if out and folder.is_dir():
-            run_lock.refuse_if_held(folder)
-            _check_contents(folder, resume)
+            _check_usable(folder, resume)
         existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
         if not existing.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
@@ -53,6 +52,16 @@ def check_out_folder(out: str | None, resume: bool) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise UserError(f"--out {folder}: {error.strerror}; {NOT_WRITABLE_CURE}") from error
+
+
+def _check_usable(folder: Path, resume: bool) -> None:
+    """Raise UserError if another run holds the folder, which is reported first, or if its contents do not fit."""
+    run_lock.refuse_if_held(folder)
+    try:
+        _check_contents(folder, resume)
+    except UserError:
+        run_lock.refuse_if_held(folder)  # a run that has just started may have written the files
+        raise
 
 
 def _check_contents(folder: Path, resume: bool) -> None:

@@ -1,0 +1,89 @@
+"""Every data source of the registry: its tasks depend on their counters alone, and have what its entry says."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fmaml.config.registry import TABLE
+from fmaml.config.signature import REQUIRED, definition, parameters
+from fmaml.data.source import Source
+from fmaml.run.build import call
+from fmaml.tree import leaves, map_leaves
+from fmaml.types import Batch, Task
+
+SMALL = {"ways": 3, "shots": 2, "queries": 2, "length": 16, "size": 16}
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory) -> Path:
+    """A folder of images a class, for the source that has no data of its own."""
+    root, rng = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
+    for name in "abcdefghijklmnop":
+        (root / name).mkdir()
+        for i in range(5):
+            Image.fromarray(rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(root / name / f"{i}.png")
+    return root
+
+
+@pytest.fixture(params=TABLE["data"])
+def name(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def make(name, photographs, tmp_path, monkeypatch) -> Callable[[int], Source]:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    takes = parameters(definition(TABLE["data"][name].target))
+    if "root" in takes and takes["root"].default is None and "FMAML_DATA" not in os.environ:
+        pytest.skip("no real data: set FMAML_DATA to the folder that holds it")
+    given: dict[str, Any] = {key: value for key, value in SMALL.items() if key in takes}
+    given |= {"root": str(photographs)} if "root" in takes and takes["root"].default is REQUIRED else {}
+    return lambda seed: call("data", {"name": name, **given}, seed=seed, device=torch.device("cpu"))
+
+
+def same(a: Task, b: Task) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(leaves(a), leaves(b), strict=True))
+
+
+def test_a_task_is_a_function_of_seed_split_step_and_number_alone(make):
+    source, again, other = make(0), make(0), make(1)
+    whole = source.sample("train", 3, range(5))
+    assert same(again.sample("train", 3, range(5)), whole)
+    assert same(source.sample("train", 3, range(2, 5)), map_leaves(lambda leaf: leaf[2:], whole))
+    for split, step, drawn in (("val", 3, source), ("test", 3, source), ("train", 4, source), ("train", 3, other)):
+        assert not same(drawn.sample(split, step, range(5)), whole)
+
+
+def test_the_tasks_have_what_the_entry_says(make, name):
+    source, gives = make(0), TABLE["data"][name].gives
+    for batch in source.sample("test", 0, range(4)):
+        assert_traits(batch, gives, source)
+    support, query = source.sample("test", 0, range(4))
+    for seen, asked in zip(support.x, query.x, strict=True):  # of one task no example is in both sets
+        assert not any(torch.equal(x, other) for x in seen for other in asked)
+    assert {"task", "protocol"} <= source.about.keys()
+
+
+def assert_traits(batch: Batch, gives: frozenset[str], source: Source) -> None:
+    x, y = batch
+    tasks, n = x.shape[:2]
+    assert tuple(x.shape[2:]) == source.inputs
+    assert ("numbers" in gives) == x.is_floating_point()
+    if "images" in gives:
+        assert x.ndim == 5
+        assert 0 <= x.min() < x.max() <= 1
+    if "symbols" in gives:
+        assert x.dtype == y.dtype == torch.int64
+        assert 0 <= x.min() < x.max() < source.outputs
+    if "single_targets" in gives:
+        assert y.shape[:2] == (tasks, n)
+    if "classes" in gives:
+        assert y.dtype == torch.int64
+        assert y.shape == (tasks, n)
+        assert 0 <= y.min() < y.max() < source.outputs
