@@ -1,7 +1,7 @@
-"""The last, linear layer of a network, by name: what goes into it, and another in its place.
+"""The head, a network's last, linear layer: its inputs, and replacing its weight and bias.
 
-With ``head = "head"`` it is the parameters ``head.weight`` [outputs, features] and ``head.bias`` [outputs]. What it
-makes of a batch can be read off without a second network: with the identity for a weight it returns its inputs.
+With ``head = "head"`` its parameters are ``head.weight`` [outputs, features] and ``head.bias`` [outputs]. With the
+identity as its weight the network returns the head's inputs, the features, so they need no second network.
 """
 
 import math
@@ -12,15 +12,15 @@ from torch import Tensor
 from .losses import Apply
 from .types import Batch, Params
 
-EMPTY_CLASS_SCORE = -1e9  # so that a class without an example is never predicted
+EMPTY_CLASS_SCORE = -1e9  # low enough that a class without an example is never predicted
 
 
 def features(apply: Apply, params: Params, x: Tensor, head: str) -> Tensor:
-    """What the layer ``head`` is given, [n, features]."""
+    """The inputs of the layer ``head``, [n, features]."""
     weight = outputs_of(params, head)
     size = weight.shape[1]
-    plain = torch.eye(size, dtype=weight.dtype, device=weight.device), weight.new_zeros(size)
-    return apply(with_head(params, *plain, head), x)
+    identity = torch.eye(size, dtype=weight.dtype, device=weight.device)
+    return apply(with_head(params, identity, weight.new_zeros(size), head), x)
 
 
 def with_head(params: Params, weight: Tensor, bias: Tensor, head: str) -> Params:
@@ -39,7 +39,7 @@ def outputs_of(params: Params, head: str) -> Tensor:
 
 
 def labels(batch: Batch, params: Params, head: str, algorithm: str) -> Tensor:
-    """One column a class, [n, outputs]; a row whose label is no class (a filler) is 0.
+    """One-hot labels [n, outputs]; a row whose label is no class, such as padding, is 0.
 
     Raises ValueError if the targets are not class numbers, one a row.
     """
@@ -59,8 +59,8 @@ def prototypes(apply: Apply, params: Params, support: Batch, head: str, algorith
 
 
 def cosines(rows: int, columns: int, like: Tensor) -> Tensor:
-    """[rows, columns] of a cosine transform: a start for learnt maps that draws no random numbers; of full rank."""
-    if columns > rows:  # beyond its length a transform repeats itself
+    """A matrix [rows, columns] of full rank from a cosine transform: initial values that need no random numbers."""
+    if columns > rows:  # the columns of the transform repeat after ``rows`` of them
         return cosines(columns, rows, like).T.contiguous()
     row = torch.arange(rows, dtype=like.dtype, device=like.device)[:, None] + 0.5
     column = torch.arange(columns, dtype=like.dtype, device=like.device)

@@ -1,3 +1,3 @@
-"""Numbers of the networks that a config check must know. Imports no torch."""
+"""Constants of the networks that the config checks need. Imports no torch."""
 
-NORM_GROUPS = 8  # channels are normalised in this many groups by norm="group"
+NORM_GROUPS = 8  # norm="group" normalises the channels in this many groups

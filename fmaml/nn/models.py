@@ -30,12 +30,12 @@ def mlp(
 
     Args:
         inputs: the shape of one example, which is flattened.
-        outputs: how many numbers come out.
+        outputs: the number of outputs.
         hidden: the widths of the hidden layers; the default is the sinusoid network of the MAML paper.
-        activation: what is between them, "relu" or "tanh".
+        activation: the activation function after each hidden layer, "relu" or "tanh".
 
     Returns:
-        A model with parameters layer1.weight, layer1.bias, ..; drawn uniformly after Glorot and Bengio (2010).
+        A model with parameters layer1.weight, layer1.bias, ..; weights are drawn uniformly as in Glorot and Bengio (2010).
 
     Raises:
         ValueError: an unknown ``activation``.
@@ -77,22 +77,22 @@ def conv4(
 ) -> Model:
     """The few-shot network: four 3x3 convolutions, each normalised and rectified; [n, C, H, W] -> [n, outputs].
 
-    A convolution has no bias where a norm's shift follows it.
+    A convolution has a bias only with norm="none": otherwise the norm's shift has the same effect.
 
     Args:
         inputs: (channels, height, width) of an image.
-        outputs: how many numbers come out, such as the number of classes.
+        outputs: the number of outputs, such as the number of classes.
         width: filters of each convolution.
-        pool: "stride" halves the image by the convolution's stride and ends in a mean over positions (Omniglot in
-            1703.03400); "max" halves it by 2x2 max-pooling and ends in all positions (mini-ImageNet).
-        norm: "batch" (by the statistics of the batch at hand), "group" (of 8 groups), "layer" or "none".
+        pool: "stride" halves the image by the convolution's stride and feeds the head the mean over positions (Omniglot
+            in 1703.03400); "max" halves it by 2x2 max-pooling and feeds the head all positions (mini-ImageNet).
+        norm: "batch" (by the statistics of the current batch), "group" (8 groups), "layer" or "none".
 
     Returns:
         A model with parameters conv1.weight, norm1.weight, norm1.bias, .., head.weight, head.bias.
 
     Raises:
-        ValueError: inputs that are no images, or too small for four halvings by max-pooling; an unknown ``pool`` or
-            ``norm``; a ``width`` that is no multiple of 8 with group norm.
+        ValueError: ``inputs`` is not the shape of an image, or too small for four halvings by max-pooling; an unknown
+            ``pool`` or ``norm``; a ``width`` that is not a multiple of 8 with group norm.
 
     Source: arXiv 1703.03400, section 5.2.
 
@@ -121,7 +121,9 @@ def conv4(
         return params | linear_init("head", features, outputs, generator)
 
     def apply(params: Params, x: Tensor) -> Tensor:
-        if norm == "batch" and not (pool == "max" and is_vmapped(x)):  # torch's batching of the others would undo it
+        if norm == "batch" and not (
+            pool == "max" and is_vmapped(x)
+        ):  # torch's batching rule of max-pooling would undo it
             x = channels_last(x)
         for i in range(1, LAYERS + 1):  # x: [n, channels or width, h, w]
             x = F.conv2d(x, params[f"conv{i}.weight"], params.get(f"conv{i}.bias"), stride=stride, padding=1)
@@ -134,7 +136,7 @@ def conv4(
 
 
 def normalise(norm: str, params: Params, name: str, x: Tensor) -> Tensor:
-    """Norm layer ``name`` of the kind ``norm`` on x [n, channels, ...]."""
+    """Apply the norm layer ``name``, of kind ``norm``, to x [n, channels, ...]."""
     if norm == "none":
         return x
     scale, shift = params[f"{name}.weight"], params[f"{name}.bias"]
@@ -144,19 +146,23 @@ def normalise(norm: str, params: Params, name: str, x: Tensor) -> Tensor:
 
 
 def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise ValueError unless ``value``, given for the parameter ``name``, is one of ``choices``."""
     if value not in choices:
         raise ValueError(f"{name} = {value!r}: must be one of {', '.join(map(repr, choices))}")
 
 
 def conv_init(name: str, fan_in: int, fan_out: int, generator: Generator, size: int = 3) -> Params:
+    """The initial weight of a convolution with filters of ``size`` x ``size``; no bias."""
     return {f"{name}.weight": xavier((fan_out, fan_in, size, size), generator)}
 
 
 def norm_init(name: str, width: int) -> Params:
+    """The initial scale and shift of a norm: 1 and 0."""
     return {f"{name}.weight": torch.ones(width), f"{name}.bias": torch.zeros(width)}
 
 
 def linear_init(name: str, fan_in: int, fan_out: int, generator: Generator) -> Params:
+    """The initial weight and bias of a linear layer."""
     return {f"{name}.weight": xavier((fan_out, fan_in), generator), f"{name}.bias": torch.zeros(fan_out)}
 
 

@@ -1,13 +1,13 @@
-"""Any `torch.nn.Module` as a `Model`, with the layers that torch gets wrong rewritten or refused by name.
+"""Any `torch.nn.Module` as a `Model`; layers whose derivatives torch gets wrong are rewritten or refused.
 
-Rewritten: batch, instance and layer norm with a weight of their own, whose second-order gradients are silently wrong
-where a gradient is taken of a vmap; the norm without it, times the weight, is exact. Refused: what has no vmap rule or
-no second derivative, what draws random numbers from the global generator, what updates its own buffers. Norms that a
-module calls as functions cannot be seen here: they are right in `meta_grad` and `meta_step`, whose gradient stands
-inside the vmap, and not in a gradient of `meta_loss`.
+Rewritten: batch, instance and layer norm with a weight, whose second-order gradients are silently wrong when a gradient
+is taken of a vmap; the norm without its weight, multiplied by the weight, is exact. Refused: layers without a vmap rule
+or a second derivative, layers that draw from the global random generator, and layers that update their own buffers.
+Norms that a module calls as functions cannot be detected here: they are right in `meta_grad` and `meta_step`, whose
+gradient is taken inside the vmap, but not in a gradient of `meta_loss`.
 """
 
-# torch.nn groups its layers by private base classes alone, and leaves some of their methods without types:
+# only private base classes of torch.nn cover whole groups of layers, and some of their methods have no types:
 # pyright: reportPrivateUsage=false, reportUnknownMemberType=false
 
 import copy
@@ -33,7 +33,7 @@ Norm: TypeAlias = _NormBase | nn.LayerNorm
 OWN_FORWARD = {_BatchNorm.forward, _InstanceNorm.forward, nn.LayerNorm.forward}
 Refusal: TypeAlias = tuple[Any, Callable[[Any], bool], str]
 
-REFUSED: list[Refusal] = [  # (kind, when, why and what instead)
+REFUSED: list[Refusal] = [  # (layer type, condition, reason and alternative)
     ((nn.RNNBase, nn.RNNCellBase), lambda m: True, "has no vmap rule, nor a second derivative on cuDNN; use nn.Linear"),
     (nn.EmbeddingBag, lambda m: True, "has no second derivative; use nn.Embedding and a mean"),
     (nn.Hardsigmoid, lambda m: True, "has no second derivative; use nn.Sigmoid"),
@@ -46,28 +46,28 @@ REFUSED: list[Refusal] = [  # (kind, when, why and what instead)
     (nn.RReLU, lambda m: m.training, "draws from the global generator; use nn.LeakyReLU or .eval()"),
 ]
 RUNNING = (
-    "keeps running statistics; build it with track_running_stats=False, or pass running_stats='batch' (those of the "
-    "batch at hand, as MAML does) or running_stats='frozen' (the stored ones, never updated)"
+    "keeps running statistics; build it with track_running_stats=False, or pass running_stats='batch' (the statistics "
+    "of the current batch, as MAML does) or running_stats='frozen' (the stored ones, never updated)"
 )
 
 
 def from_module(module: nn.Module, *, running_stats: RunningStats = "refuse") -> Model:
-    """A model that computes what ``module`` computes, its parameters under their own dotted names.
+    """A model with the forward pass of ``module`` and its parameters under their dotted names.
 
-    The module is copied and stays as it is.
+    The module is copied and not changed.
 
     Args:
         module: any module that maps one tensor to one tensor.
         running_stats: what to do with norm layers that keep running statistics: "refuse" them, use the statistics of
-            the "batch" at hand as MAML does, or the stored ones, "frozen".
+            the current "batch" as MAML does, or the stored ones, "frozen".
 
     Returns:
-        A model whose ``init`` returns copies of the module's present values, pretrained and frozen ones included; it
-        draws nothing.
+        A model whose ``init`` returns copies of the module's current values, pretrained and frozen ones included; it
+        draws no random numbers.
 
     Raises:
-        ValueError: some layers cannot be used: it names every one, why, and what to use instead. ``apply`` raises it
-            for parameters that are not the module's.
+        ValueError: some layers cannot be used; the message names each, with the reason and an alternative. From
+            ``apply``: the parameters are not those of the module.
 
     >>> import torch, fmaml
     >>> module = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
@@ -107,7 +107,7 @@ def from_module(module: nn.Module, *, running_stats: RunningStats = "refuse") ->
 
 
 def refused(module: nn.Module, running_stats: RunningStats) -> Iterator[tuple[str, nn.Module, str]]:
-    """(name, layer, why) for each layer that cannot be used."""
+    """(name, layer, reason) for each layer that cannot be used."""
     for name, layer in cast(Iterator[tuple[str, nn.Module]], module.named_modules()):
         yield from ((name, layer, why) for kind, when, why in REFUSED if isinstance(layer, kind) and when(layer))
         if running_stats == "refuse" and getattr(layer, "track_running_stats", False):
@@ -115,7 +115,7 @@ def refused(module: nn.Module, running_stats: RunningStats) -> Iterator[tuple[st
 
 
 def rewrite(layer: Any, running_stats: RunningStats) -> None:
-    """Give the layer a forward whose derivatives are right; it stays the same object, wherever it is used."""
+    """Replace the layer's forward, in place, by one whose derivatives are right."""
     if isinstance(layer, Norm):
         if getattr(layer, "track_running_stats", False) and running_stats == "batch":
             for buffer in ("running_mean", "running_var", "num_batches_tracked"):
@@ -124,11 +124,11 @@ def rewrite(layer: Any, running_stats: RunningStats) -> None:
     if isinstance(layer, nn.MultiheadAttention) and not layer.training:
         layer.dropout = 0.0
     if isinstance(layer, (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)):
-        layer.training = True  # the path for training: the fused one for inference has no derivative
+        layer.training = True  # in training mode it does not take the fused path for inference, which has no derivative
 
 
 def norm_outside(layer: Any, x: Tensor) -> Tensor:
-    """What the norm layer computes, with its weight and bias applied outside the fused operation."""
+    """The norm layer's output, with its weight and bias applied outside the fused operation."""
     weight, bias = layer.weight, layer.bias
     if isinstance(layer, _BatchNorm) and layer.running_mean is None and weight is not None and bias is not None:
         layer._check_input_dim(x)
@@ -142,7 +142,7 @@ def norm_outside(layer: Any, x: Tensor) -> Tensor:
 
 
 def normalised_only(layer: Any, x: Tensor) -> Tensor:
-    """The norm without weight and bias; stored statistics, where the layer has any, are used and not updated."""
+    """The norm without weight and bias; stored statistics, if the layer has any, are used but not updated."""
     if isinstance(layer, nn.LayerNorm):
         return F.layer_norm(x, layer.normalized_shape, eps=layer.eps)
     layer._check_input_dim(x)
@@ -155,5 +155,5 @@ def normalised_only(layer: Any, x: Tensor) -> Tensor:
 
 
 def unbatched(layer: nn.Module, x: Tensor) -> bool:
-    """An instance norm also takes one example without a batch axis."""
+    """Whether x is a single example without a batch axis, which an instance norm accepts."""
     return isinstance(layer, _InstanceNorm) and x.ndim == cast(Any, layer)._get_no_batch_dim()

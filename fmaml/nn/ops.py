@@ -1,6 +1,6 @@
-"""The layers whose second-order gradients under vmap need care, as pure functions of tensors.
+"""Norms with correct second-order gradients under vmap, as pure functions of tensors.
 
-Layout is channels first: images are [n, channels, height, width].
+Channels come first: images are [n, channels, height, width].
 """
 
 from torch import Tensor
@@ -11,10 +11,10 @@ from .fast.layout import LARGE_FEATURES, is_large, is_vmapped
 
 
 def batch_norm(x: Tensor, scale: Tensor, shift: Tensor, eps: float = 1e-5) -> Tensor:
-    """Normalise each channel by the statistics of this very batch, then scale and shift; x [n, channels, ...].
+    """Normalise each channel by the statistics of this batch, then scale and shift; x [n, channels, ...].
 
-    There are no running statistics: MAML normalises the support set and the query set each by its own. The affine
-    part stands outside `F.batch_norm`, whose own weight and bias give wrong second-order gradients under vmap.
+    There are no running statistics: MAML normalises the support set and the query set separately. Scale and shift are
+    applied outside `F.batch_norm`, whose own weight and bias give wrong second-order gradients under vmap.
     """
     if is_vmapped(x) and is_large(x, LARGE_FEATURES) and x.dtype == scale.dtype and x.numel() > x.shape[1]:
         return batch_norm_of_tasks(x, scale, shift, eps)

@@ -1,4 +1,4 @@
-"""A small causal transformer over symbols as (init, apply): the network that the languages are learnt with.
+"""A small causal transformer over symbols, as (init, apply).
 
 Attention is written out as softmax(Q K' / sqrt(d)) V (Vaswani et al., arXiv 1706.03762, equation 1): the fused kernels
 of `F.scaled_dot_product_attention` have no second derivative, and MAML needs one.
@@ -30,19 +30,19 @@ def transformer(
 
     Args:
         inputs: (length of the longest passage,).
-        outputs: the number of symbols, read as well as predicted.
-        width: of the representation of a symbol; a multiple of ``heads``.
+        outputs: the number of symbols, which are both inputs and targets.
+        width: the size of a symbol's representation; a multiple of ``heads``.
         heads: attention heads.
-        layers: blocks of attention and a hidden layer.
+        layers: blocks, each of attention and a hidden layer.
         expand: the hidden layers have ``expand * width`` units.
-        tied: take the symbols' embeddings for the head's rows.
+        tied: use the symbols' embeddings as the head's weight.
 
     Returns:
         A model with parameters symbols.weight, positions.weight, block1.norm1.weight, .., head.weight, head.bias.
 
     Raises:
-        ValueError: ``inputs`` of more axes, or a ``width`` that is no multiple of ``heads``; from ``apply``: a passage
-            longer than ``inputs``.
+        ValueError: ``inputs`` has more than one axis, or ``width`` is not a multiple of ``heads``; from ``apply``: a
+            passage is longer than ``inputs``.
 
     Source: arXiv 1706.03762; norms before each layer as in arXiv 2002.04745.
 
@@ -88,7 +88,7 @@ def transformer(
 
 
 def attention(params: Params, block: str, h: Tensor, heads: int) -> Tensor:
-    """Each position's mixture of its own and the earlier ones; h [n, length, width] -> the same."""
+    """Causal self-attention: each position attends to itself and earlier ones; [n, length, width] -> the same shape."""
     qkv = linear(params, f"{block}.qkv", h)  # [n, length, 3 * width]
     q, k, v = rearrange(qkv, "n l (three heads d) -> three n heads l d", three=3, heads=heads)
     scores = q @ k.mT / math.sqrt(q.shape[-1])  # [n, heads, length, length]
@@ -98,18 +98,22 @@ def attention(params: Params, block: str, h: Tensor, heads: int) -> Tensor:
 
 
 def normalised(params: Params, name: str, h: Tensor) -> Tensor:
-    """Each position to mean 0 and variance 1 over the width, then scaled and shifted; h [n, length, width].
+    """Normalise each position over the width, then scale and shift; h [n, length, width].
 
-    The affine part stands outside `F.layer_norm`, whose own weight and bias give wrong second-order gradients
+    Scale and shift are applied outside `F.layer_norm`, whose own weight and bias give wrong second-order gradients
     under vmap.
     """
     return F.layer_norm(h, h.shape[-1:]) * params[f"{name}.weight"] + params[f"{name}.bias"]
 
 
 def linear(params: Params, name: str, h: Tensor) -> Tensor:
+    """Apply the linear layer ``name`` to the last axis of h."""
     return F.linear(h, params[f"{name}.weight"], params[f"{name}.bias"])
 
 
 def _normal(shape: tuple[int, int], generator: Generator) -> Tensor:
-    """Ten times the 0.02 of GPT-2: the first norm divides by it, and so it divides the embeddings' inner gradients."""
+    """Initial embeddings with a standard deviation of 0.2, ten times that of GPT-2.
+
+    The first norm divides by it, and with it the embeddings' inner gradients.
+    """
     return 0.2 * torch.randn(shape, generator=generator)

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from fmaml.config.registry import TABLE
-from fmaml.config.signature import REQUIRED, definition, parameters
+from fmaml.config.signature import REQUIRED, find_function, function_settings
 from fmaml.data.source import Source
-from fmaml.run.build import call
+from fmaml.run.build import call_by_name
 from fmaml.tree import leaves, map_leaves
 from fmaml.types import Batch, Task
 
@@ -39,12 +39,12 @@ def name(request) -> str:
 @pytest.fixture
 def make(name, photographs, tmp_path, monkeypatch) -> Callable[[int], Source]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    takes = parameters(definition(TABLE["data"][name].target))
+    takes = function_settings(find_function(TABLE["data"][name].target))
     if "root" in takes and takes["root"].default is None and "FMAML_DATA" not in os.environ:
         pytest.skip("no real data: set FMAML_DATA to the folder that holds it")
     given: dict[str, Any] = {key: value for key, value in SMALL.items() if key in takes}
     given |= {"root": str(photographs)} if "root" in takes and takes["root"].default is REQUIRED else {}
-    return lambda seed: call("data", {"name": name, **given}, seed=seed, device=torch.device("cpu"))
+    return lambda seed: call_by_name("data", {"name": name, **given}, seed=seed, device=torch.device("cpu"))
 
 
 def same(a: Task, b: Task) -> bool:

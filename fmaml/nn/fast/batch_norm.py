@@ -1,12 +1,13 @@
-"""Batch norm of many tasks at once, as one operator that is closed under differentiation.
+"""Batch norm of many tasks at once, as one operator that can be differentiated any number of times.
 
-torch's own batching rule applies scale and shift in passes of their own, and copies what is laid out channels last, in
-which a CPU's convolutions are fastest. Here the tasks become channels, [n, tasks * channels, ...], for one call of the
-kernel forward and one backward. With r = 1 / sqrt(var x + eps), h = r (x - mean x) and P t = t - mean t - h mean(t h),
+torch's own batching rule applies scale and shift in separate passes, and copies tensors in channels-last layout, in which
+a CPU's convolutions are fastest. Here the tasks become channels, [n, tasks * channels, ...], so that one kernel call
+does the forward pass and one the backward pass. With r = 1 / sqrt(var x + eps), h = r (x - mean x) and
+P t = t - mean t - h mean(t h),
 
-    y = scale h + shift;      of <g, y> the gradients are   gx = scale r P g,   gscale = sum g h,   gshift = sum g
+    y = scale h + shift;      the gradients of <g, y> are   gx = scale r P g,   gscale = sum g h,   gshift = sum g
 
-for each channel. The gradient of those three in turn is written out below in operations that torch differentiates.
+for each channel. The derivative of these three is written out below in operations that torch can differentiate again.
 """
 
 from typing import Any, TypeAlias, cast
@@ -17,18 +18,18 @@ from torch.autograd import Function
 
 from .layout import applied, channels_of_all, split_tasks, vectors_of_all
 
-Dims: TypeAlias = tuple[int | None, ...]  # where vmap has its axis, of each argument
+Dims: TypeAlias = tuple[int | None, ...]  # the axis that vmap maps over, for each argument; None: it is not mapped
 Three: TypeAlias = tuple[Tensor, Tensor, Tensor]
 
 
 def batch_norm_of_tasks(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
-    """Normalise each channel by the statistics of this very batch, then scale and shift; x [n, channels, ...]."""
+    """Normalise each channel by the statistics of this batch, then scale and shift; x [n, channels, ...]."""
     y, _, _ = applied(BatchNorm, x, scale, shift, eps)
     return y
 
 
 class BatchNorm(Function):
-    """(y, mean x, r)."""
+    """The operator (x, scale, shift) -> (y, mean x, r)."""
 
     @staticmethod
     def forward(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Three:
@@ -53,7 +54,7 @@ class BatchNorm(Function):
 
 
 class BatchNormGradient(Function):
-    """(gx, gscale, gshift)."""
+    """The operator (g, x, scale, mean x, r) -> (gx, gscale, gshift)."""
 
     @staticmethod
     def forward(g: Tensor, x: Tensor, scale: Tensor, mean: Tensor, r: Tensor, eps: float) -> Three:
@@ -67,7 +68,7 @@ class BatchNormGradient(Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        """Of <u, gx> + <v, gscale> + <w, gshift>, with h and r as functions of x."""
+        """The gradients of <u, gx> + <v, gscale> + <w, gshift>, with h and r as functions of x."""
         g, x, scale = cast(Three, ctx.saved_tensors)
         shape = (-1,) + (1,) * (x.ndim - 2)
         u, (v, w, scale) = grad_outputs[0], (t.view(shape) for t in (*grad_outputs[1:], scale))
@@ -93,11 +94,11 @@ class BatchNormGradient(Function):
 
 
 def _by_task(tasks: int, found: Three) -> Three:
-    """One tensor [n, tasks * channels, ...] and two [tasks * channels], each with an axis of tasks of its own."""
+    """Split tasks * channels into two axes, for one tensor [n, tasks * channels, ...] and two [tasks * channels]."""
     images, first, second = found
     return split_tasks(images, tasks, 1), split_tasks(first, tasks, 0), split_tasks(second, tasks, 0)
 
 
 def _mean(x: Tensor) -> Tensor:
-    """Of each channel, x [n, channels, ...]."""
+    """The mean of each channel; x [n, channels, ...]."""
     return x.mean((0, *range(2, x.ndim)), keepdim=True)

@@ -1,8 +1,8 @@
-"""How the images of many tasks lie in memory while they are vmapped on a CPU: tasks as channels, and channels last.
+"""The memory layout of the images of many tasks while they are vmapped on a CPU: tasks as channels, channels last.
 
-On [n, height, width, tasks * channels] batch norm takes a third of its time in torch's usual order there, the gradients
-of strided convolutions half to three quarters, and a meta-step of conv4 0.8 (benchmarks/conv_lowering.py has the last).
-A compiler chooses layouts by itself; a GPU has not been measured.
+On [n, height, width, tasks * channels] a CPU takes a third of the time of torch's usual layout for batch norm, half to
+three quarters for the gradients of strided convolutions, and 0.8 for a meta-step of conv4 (benchmarks/conv_lowering.py
+measures the last). Compiled code chooses its own layouts, and GPUs have not been measured, so both are left alone.
 """
 
 from collections.abc import Iterator
@@ -13,31 +13,31 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.func import debug_unwrap
 
-LARGE_IMAGES, LARGE_FEATURES = 2**17, 2**20  # numbers in those of all tasks, from where another layout saves time
+LARGE_IMAGES, LARGE_FEATURES = 2**17, 2**20  # numbers in all tasks together, above which the layout saves time
 
 
 def is_large(x: Tensor, least: int) -> bool:
-    """Whether another layout of x saves more time than its operators' own calls take: on a CPU, uncompiled, large."""
+    """Whether the layout saves more time on x than the calls of its operators take: on a CPU, uncompiled, if large."""
     return x.device.type == "cpu" and not torch.compiler.is_compiling() and _of_all_tasks(x).numel() > least
 
 
 def is_vmapped(x: Tensor) -> bool:
-    """Whether x is one of many tasks', all of which are done at once; of no use to a compiler, which gets False."""
+    """Whether x is one task's tensor under vmap; False in compiled code, which does without this layout."""
     return not torch.compiler.is_compiling() and _of_all_tasks(x).ndim > x.ndim
 
 
 def _of_all_tasks(x: Tensor) -> Tensor:
-    """The tensor of all tasks that x stands for under vmap. Only its shape is used."""
+    """The tensor of all tasks that x stands for under vmap; use only its shape."""
     return debug_unwrap(x)
 
 
 def channels_last(images: Tensor) -> Tensor:
-    """The same images, [n, channels, height, width], laid out as said above where that saves time."""
+    """The same images, [n, channels, height, width], laid out channels last if that saves time."""
     return applied(ChannelsLast, images) if is_large(images, LARGE_IMAGES) else images
 
 
 class ChannelsLast(Function):
-    """The identity. What is computed from its result is laid out like it, and so are the gradients."""
+    """The identity in another layout, which what is computed from it, and the gradients, inherit."""
 
     @staticmethod
     def forward(x: Tensor) -> Tensor:
@@ -69,10 +69,10 @@ def vectors_of_all(tasks: int, dims: tuple[int | None, ...], vectors: tuple[Tens
 
 
 def split_tasks(x: Tensor, tasks: int, dim: int) -> Tensor:
-    """An axis of tasks * channels as two."""
+    """Split the axis ``dim`` of tasks * channels in two."""
     return x.reshape(*x.shape[:dim], tasks, -1, *x.shape[dim + 1 :])
 
 
 def applied(function: type[Function], *args: Any) -> Any:
-    """``function.apply``, which torch leaves without a type."""
+    """``function.apply(*args)``; torch gives ``apply`` no type."""
     return cast(Any, function).apply(*args)
