@@ -1,6 +1,7 @@
-"""Losses that change while theta is learnt, each a map of algorithms: they combine with any, and with each other.
+"""Losses that change during training: each function here maps an algorithm to one whose loss depends on the step.
 
-What is judged and reported, `adapt` and `trajectory`, stays that of the algorithm; only its loss depends on the step.
+They combine with any algorithm and with each other. `adapt` and `trajectory`, which results are reported for, do not
+change with the step.
 """
 
 from torch import Tensor
@@ -10,11 +11,11 @@ from .types import Algorithm, LossFn, Metrics, Task, ThetaT
 
 
 def first_then(early: Algorithm[ThetaT], late: Algorithm[ThetaT], *, until: int) -> Algorithm[ThetaT]:
-    """The loss of one algorithm before a meta-step, of another from then on; both learn the same theta.
+    """The loss of one algorithm before a meta-step and of another from then on; both learn the same theta.
 
     Args:
-        early: whose loss it is before ``until``.
-        late: whose loss it is from ``until`` on, and whose ``adapt`` and ``trajectory`` are reported.
+        early: its loss is used before ``until``.
+        late: its loss is used from ``until`` on, and its ``adapt`` and ``trajectory`` always.
         until: a meta-step, 0 or more.
 
     Returns:
@@ -39,16 +40,16 @@ def first_then(early: Algorithm[ThetaT], late: Algorithm[ThetaT], *, until: int)
 
 
 def multi_step(algorithm: Algorithm[ThetaT], loss_fn: LossFn, *, until: int) -> Algorithm[ThetaT]:
-    """Before a meta-step the weighted losses after every inner step, sum_k w_k L(phi_k, D^ts), in place of the last.
+    """Before a meta-step, a weighted sum of the losses after every inner step, sum_k w_k L(phi_k, D^ts).
 
-    w_k = 1/K at first, and falls linearly to 0 for all k but the last, whose weight rises to 1. All phi_k are
-    differentiated through, whatever the algorithm itself does, so this is for those that unroll their inner steps;
-    their ``remat`` saves nothing while it is on.
+    The weights w_k are 1/K at first; that of the last step rises linearly to 1 and the others fall to 0. Every phi_k is
+    differentiated through, whatever the algorithm itself does, so this is for algorithms that unroll their inner steps,
+    and ``remat`` saves no memory until ``until``.
 
     Args:
-        algorithm: one with inner steps.
+        algorithm: an algorithm with inner steps.
         loss_fn: (params, batch) -> scalar.
-        until: the meta-step from which on the loss is the algorithm's own.
+        until: the meta-step from which on the algorithm's own loss is used.
 
     Returns:
         An algorithm whose loss depends on the meta-step.

@@ -1,9 +1,9 @@
 """The inner loop: from the meta-parameters theta to a task's parameters phi (arXiv 1703.03400, section 2.2).
 
-Every gradient-based algorithm is this one walk with another update. Wherever ``lr`` stands, it is a number, a scalar
-tensor, a dict with one of either (or a tensor of rates) for each parameter's name, or an `Optimizer`: any rule, with
-any state, that may hold tensors of theta, which are then learnt. ``only`` are patterns of parameter names, as in a
-shell ("head.*"): the parameters that the inner loop may change; the others stay as they are.
+Every gradient-based algorithm is this walk with a different update. ``lr`` may always be a number, a scalar tensor, a
+dict with one of either (or a tensor of rates) for each parameter's name, or an `Optimizer`: any rule, with any state.
+A rule may use tensors of theta, which are then learnt. ``only`` lists patterns of parameter names, as in a shell
+("head.*"): the parameters that the inner loop changes; the others stay as they are.
 """
 
 from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature
@@ -23,7 +23,7 @@ from .tree import detach, leaves
 from .types import Batch, InnerRate, LossFn, Optimizer, OptState, Params, Rates
 
 EVERYTHING = ("*",)
-FIRST: Any = object()  # in place of a state: the one that the rule begins with
+INITIAL_STATE: Any = object()  # stands for the state that the rule begins with
 
 
 @overload
@@ -39,22 +39,22 @@ def inner_update(
     params: Params,
     batch: Batch,
     lr: InnerRate,
-    state: OptState = FIRST,
+    state: OptState = INITIAL_STATE,
     *,
     first_order: bool = False,
 ) -> Params | tuple[Params, OptState]:
     """One inner step, phi = theta - alpha * grad L(theta, D^tr).
 
     Args:
-        loss_fn: (params, batch) -> scalar, L of the slides.
-        params: theta, or the phi of the step before; name -> tensor.
+        loss_fn: (params, batch) -> scalar, L in the formula.
+        params: theta, or the phi of the previous step; name -> tensor.
         batch: the support set D^tr, x [n, *shape] and y [n, *target].
-        lr: alpha; see the top of this file for all that it may be.
-        state: the state of an optimizer given for ``lr``, where this is not its first step.
-        first_order: take the gradient as a constant: nothing is differentiated twice (FOMAML), nor recorded for it.
+        lr: alpha; the top of this file lists what it may be.
+        state: if ``lr`` is an optimizer and this is not its first step, its state.
+        first_order: treat the gradient as a constant (FOMAML), so that no graph for a second derivative is recorded.
 
     Returns:
-        phi, of the names and shapes of ``params``; with a ``state``, phi and the optimizer's next state.
+        phi, with the names and shapes of ``params``; with a ``state``, phi and the optimizer's next state.
 
     Raises:
         ValueError: a dict of rates lacks one of the parameters.
@@ -70,7 +70,7 @@ def inner_update(
     """
     rule = as_rule(lr)
     grads = grad(loss_fn)(detach(params) if first_order else params, batch)
-    if state is FIRST:
+    if state is INITIAL_STATE:
         return rule.update(grads, rule.init(params), params)[0]
     return rule.update(grads, state, params)
 
@@ -84,8 +84,9 @@ def walk(
     first_order: bool = False,
     only: Sequence[str] = EVERYTHING,
 ) -> Iterator[Params]:
-    """phi_0 = theta, then phi after an inner step on each of the batches."""
-    rule, moved = as_rule(lr), select(params, only)
+    """Yield phi_0 = theta, then phi after an inner step on each of the batches."""
+    rule = as_rule(lr)
+    moved = select(params, only)
     part_loss = loss_of_part(loss_fn, detach(params) if first_order else params)
     state = rule.init(moved)
     yield params
@@ -95,7 +96,7 @@ def walk(
 
 
 def loss_of_part(loss_fn: LossFn, params: Params) -> LossFn:
-    """The loss as a function of some of the parameters, the others as they are in ``params``."""
+    """The loss as a function of some of the parameters; the others have their values in ``params``."""
     return lambda part, batch: loss_fn({**params, **part}, batch)
 
 
@@ -109,19 +110,19 @@ def trajectory(
     first_order: bool = False,
     only: Sequence[str] = EVERYTHING,
 ) -> list[Params]:
-    """All of the inner loop, [phi_0, phi_1, .., phi_steps] with phi_0 = theta.
+    """The parameters after every inner step, [phi_0, phi_1, .., phi_steps] with phi_0 = theta.
 
     Args:
         loss_fn: (params, batch) -> scalar.
         params: theta, name -> tensor.
-        support: D^tr, x [n, *shape] and y [n, *target]; every step sees all of it.
-        lr: the inner rate alpha, or what may stand for it (see the top of this file).
+        support: D^tr, x [n, *shape] and y [n, *target]; every step uses all of it.
+        lr: the inner rate alpha; the top of this file lists what it may be.
         steps: how many inner steps, 0 or more.
-        first_order: take each inner gradient as a constant (FOMAML).
-        only: patterns of the names that may change.
+        first_order: treat each inner gradient as a constant (FOMAML).
+        only: patterns of the names of the parameters that change.
 
     Returns:
-        A list of ``steps + 1`` dicts of the names and shapes of ``params``.
+        A list of ``steps + 1`` dicts with the names and shapes of ``params``.
 
     Raises:
         ValueError: ``steps`` is negative, there are no parameters, ``only`` matches none of them, or a dict of rates
@@ -150,12 +151,12 @@ def adapt(
     first_order: bool = False,
     only: Sequence[str] = EVERYTHING,
 ) -> Params:
-    """theta -> phi, the parameters after ``steps`` inner steps: the last of the `trajectory`; no other is kept.
+    """The parameters phi after ``steps`` inner steps: the last of the `trajectory`, without keeping the others.
 
     Arguments and errors are those of `trajectory`.
 
     Returns:
-        phi, of the names and shapes of ``params``.
+        phi, with the names and shapes of ``params``.
 
     >>> import torch, fmaml
     >>> def loss_fn(params, batch):
@@ -169,14 +170,14 @@ def adapt(
 
 
 def repeated(support: Batch, steps: int) -> Iterable[Batch]:
-    """The same batch for each inner step."""
+    """The same batch for each inner step; ValueError if ``steps`` is negative."""
     if steps < 0:
         raise ValueError(f"steps = {steps}: must be 0 or more")
     return repeat(support, steps)
 
 
 def as_rule(lr: InnerRate) -> Optimizer:
-    """The update that ``lr`` stands for: itself if it is an `Optimizer`, else params - lr * grads."""
+    """``lr`` itself if it is an `Optimizer`, else the rule params - lr * grads."""
     if isinstance(lr, Optimizer):
         return lr
 
@@ -188,14 +189,14 @@ def as_rule(lr: InnerRate) -> Optimizer:
 
 
 def descend(params: Params, grads: Params, rates: Rates) -> Params:
-    """params - rates * grads, name by name."""
+    """params - rates * grads for each name; ValueError if a rate is missing."""
     if missing := params.keys() - rates.keys():
         raise ValueError(f"inner_lr: no rate for {', '.join(sorted(missing))}; give one for each parameter that moves")
     return {name: p - rates[name] * grads[name] for name, p in params.items()}
 
 
 def descent_by_step(rates: Params) -> Optimizer:
-    """Descent with rates [steps] for each name, one an inner step; the last one stays in use after the end."""
+    """Gradient descent with one rate for each name and inner step, rates[name] [steps]; later steps use the last."""
 
     def update(grads: Params, step: Tensor, params: Params) -> tuple[Params, Tensor]:
         return descend(params, grads, {name: of_step(rate, step) for name, rate in rates.items()}), step + 1
@@ -204,21 +205,21 @@ def descent_by_step(rates: Params) -> Optimizer:
 
 
 def step_count(params: Params) -> Tensor:
-    """How many inner steps were taken, 0 so far: a tensor like the parameters, as every state of an optimizer."""
+    """The initial number of inner steps taken, 0, as a scalar tensor on the parameters' device."""
     return leaves(params)[0].new_zeros(())
 
 
 def of_step(values: Tensor, step: Tensor) -> Tensor:
-    """Of ``values`` [steps, *shape] the one of this step, and after the end the last.
+    """The entry of ``values`` [steps, *shape] for this step; after the end the last one.
 
-    A sum with zeros, since torch 2.13's inductor makes a wrong gradient of indexing by a tensor here.
+    It is a masked sum, since torch 2.13's inductor computes a wrong gradient of indexing by a tensor here.
     """
-    mine = torch.arange(len(values), device=values.device) == step.clamp(max=len(values) - 1)
-    return torch.where(mine.view(-1, *[1] * (values.ndim - 1)), values, 0).sum(0)
+    current = torch.arange(len(values), device=values.device) == step.clamp(max=len(values) - 1)
+    return torch.where(current.view(-1, *[1] * (values.ndim - 1)), values, 0).sum(0)
 
 
 def select(params: Params, only: Sequence[str], key: str = "only") -> Params:
-    """The parameters whose names match one of the patterns; messages call those ``key``.
+    """The parameters whose names match one of the patterns ``only``; messages name the setting ``key``.
 
     Raises:
         ValueError: there are no parameters or no pattern, or a pattern matches none of them.
@@ -238,5 +239,5 @@ def _matching(names: tuple[str, ...], only: tuple[str, ...], key: str) -> tuple[
     return tuple(name for name in names if any(fnmatchcase(name, pattern) for pattern in only))
 
 
-# names are known when a step is compiled, and the matching cannot be traced
+# torch.compile cannot trace the matching, whose result is constant while a step is compiled
 _names_of: Callable[..., tuple[str, ...]] = cast(Any, torch.compiler).assume_constant_result(_matching)

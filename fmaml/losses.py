@@ -1,4 +1,4 @@
-"""Losses and metrics: a criterion of (output, y), made into a function of (params, batch) or (params, task)."""
+"""Losses and metrics: criteria of (output, y), and functions of (params, batch) or (params, task) made from them."""
 
 import math
 from collections.abc import Callable
@@ -13,8 +13,8 @@ from .types import Batch, LossFn, MetricFn, Params, Task
 
 Apply: TypeAlias = Callable[[Params, Tensor], Tensor]
 Criterion: TypeAlias = Callable[[Tensor, Tensor], Tensor]  # (output [n, *output], y [n, *target]) -> scalar
-IGNORED = -1  # the label of a row that only fills up a batch
-INDUCTIVE_EXAMPLES = 256  # of a task that `inductive` has in memory at a time
+IGNORED = -1  # the label of a padding row
+INDUCTIVE_EXAMPLES = 256  # examples that `inductive` holds in memory at a time
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def bits(logits: Tensor, y: Tensor) -> Tensor:
-    """Mean cross entropy in bits: what a symbol costs under the best code for the model.
+    """Mean cross entropy in bits: the length of a symbol in the best code for the model's predictions.
 
     Args:
         logits: [n, *positions, symbols].
@@ -116,7 +116,7 @@ def supervised(apply: Apply, criterion: Criterion) -> LossFn:
 def transductive(apply: Apply, criterion: Criterion) -> MetricFn:
     """The criterion on the query set with all queries in one forward pass.
 
-    A network that normalises by batch statistics then sees the other queries too, as in the published MAML numbers.
+    A network that normalises by batch statistics then also uses the other queries, as in the published MAML results.
 
     Args:
         apply: a model's forward pass, (params, x [n, *shape]) -> [n, *output].
@@ -126,7 +126,7 @@ def transductive(apply: Apply, criterion: Criterion) -> MetricFn:
         (params, task) -> scalar, for `fmaml.evaluate`.
 
     >>> import torch, fmaml
-    >>> metric_fn = fmaml.transductive(lambda params, x: x - x.mean(), fmaml.mse)  # knows the mean of the queries
+    >>> metric_fn = fmaml.transductive(lambda params, x: x - x.mean(), fmaml.mse)  # uses the mean of the queries
     >>> queries = torch.tensor([[1.0], [3.0]])
     >>> metric_fn({}, fmaml.Task(fmaml.Batch(queries, queries), fmaml.Batch(queries, torch.tensor([[-1.0], [1.0]]))))
     tensor(0.)
@@ -139,9 +139,9 @@ def transductive(apply: Apply, criterion: Criterion) -> MetricFn:
 
 
 def inductive(apply: Apply, criterion: Criterion) -> MetricFn:
-    """The criterion on the query set with each query alone beside the support set in its own forward pass.
+    """The criterion on the query set with a forward pass for each query, alone with the support set.
 
-    What a prediction can use is then the support set and the one example, never the other queries.
+    A prediction can then use only the support set and its own example, never the other queries.
 
     Args:
         apply: a model's forward pass, (params, x [n, *shape]) -> [n, *output].
@@ -161,8 +161,8 @@ def inductive(apply: Apply, criterion: Criterion) -> MetricFn:
         return apply(params, torch.cat([support, x[None]]))[-1]
 
     def metric_fn(params: Params, task: Task) -> Tensor:
-        few = max(1, INDUCTIVE_EXAMPLES // (len(task.support.x) + 1))
-        outputs = vmap(predict, (None, None, 0), chunk_size=few)(params, task.support.x, task.query.x)
+        queries_at_once = max(1, INDUCTIVE_EXAMPLES // (len(task.support.x) + 1))
+        outputs = vmap(predict, (None, None, 0), chunk_size=queries_at_once)(params, task.support.x, task.query.x)
         return criterion(outputs, task.query.y)
 
     return metric_fn

@@ -1,7 +1,7 @@
 """Pure optimizers: ``init(theta) -> state`` and ``update(grads, state, theta) -> (theta, state)``.
 
-Only `sgd` ever takes a step. Everything else maps gradients (a `Transform`) and stands before it in a `chain`: Adam is
-``chain(scale_by_adam(), sgd(lr))``. All of it is differentiable, so the same optimizers serve the inner loop.
+Only `sgd` takes a step. All others map gradients (a `Transform`) and come before it in a `chain`: Adam is
+``chain(scale_by_adam(..), sgd(lr))``. All are differentiable, so the same optimizers serve the inner loop.
 A learning rate is a number, a tensor, or a schedule: a function of the number of steps taken so far (a scalar tensor).
 """
 
@@ -48,7 +48,7 @@ def momentum(lr: Rate | Schedule, *, decay: Decay = 0.9, nesterov: bool = False)
 
     Args:
         lr: the learning rate, a number above 0 or a schedule.
-        decay: what is kept of the velocity at each step, from 0 to below 1.
+        decay: the fraction of the velocity that is kept at each step, from 0 to below 1.
         nesterov: step along grads + decay * velocity instead of along the velocity.
 
     Returns:
@@ -119,7 +119,7 @@ def chain(*parts: *tuple[*tuple[Transform, ...], Optimizer]) -> Optimizer: ...
 @overload
 def chain(*parts: Transform) -> Transform: ...
 def chain(*parts: Transform | Optimizer) -> Transform | Optimizer:
-    """Transforms one after the other, and last an optimizer: each part's gradients go to the next.
+    """Apply transforms one after the other, then an optimizer: each part's gradients go to the next.
 
     Args:
         parts: any number of transforms, then an optimizer; without one the chain is itself a transform.
@@ -155,10 +155,10 @@ def chain(*parts: Transform | Optimizer) -> Transform | Optimizer:
 
 
 def clip_by_global_norm(max_norm: Rate) -> Transform:
-    """Scale the gradients down to ``max_norm`` where their Euclidean norm, all leaves together, exceeds it.
+    """Scale the gradients down to ``max_norm`` if their Euclidean norm, over all leaves, exceeds it.
 
     Args:
-        max_norm: the largest norm that passes unchanged, above 0.
+        max_norm: the largest norm that is left unchanged, above 0.
 
     Returns:
         A transform without state, for `chain`.
@@ -177,7 +177,7 @@ def clip_by_global_norm(max_norm: Rate) -> Transform:
 
 
 def add_decayed(weight_decay: NonNegative) -> Transform:
-    """grads + weight_decay * theta."""
+    """The transform grads + weight_decay * theta."""
 
     def update(grads: Theta, state: tuple[()], theta: Theta) -> tuple[Theta, tuple[()]]:
         return map_leaves(lambda g, p: g + weight_decay * p, grads, theta), state
@@ -186,7 +186,7 @@ def add_decayed(weight_decay: NonNegative) -> Transform:
 
 
 def trace(decay: Decay, *, nesterov: bool = False) -> Transform:
-    """The running sum v' = decay * v + g; Nesterov gives g + decay * v'."""
+    """The transform to the velocity, v' = decay * v + g; with Nesterov to g + decay * v'."""
 
     def update(grads: Theta, velocity: Theta, theta: Theta) -> tuple[Theta, Theta]:
         velocity = map_leaves(lambda v, g: decay * v + g, velocity, grads)
@@ -205,7 +205,7 @@ class AdamState(TypedDict):
 
 
 def scale_by_adam(betas: tuple[Decay, Decay], eps: Rate) -> Transform:
-    """m_hat / (sqrt(v_hat) + eps), with the bias-corrected running means of the gradient and of its square."""
+    """The transform to m_hat / (sqrt(v_hat) + eps), the bias-corrected means of the gradient and of its square."""
     b1, b2 = betas
 
     def init(theta: Theta) -> AdamState:
@@ -223,7 +223,10 @@ def scale_by_adam(betas: tuple[Decay, Decay], eps: Rate) -> Transform:
 
 
 def rule_named(name: Rule) -> tuple[Transform, ...]:
-    """What stands before the step in a chain, by its name; RMSprop is Adam without a mean, as Reptile uses it."""
+    """The transforms of a rule, to be followed by a step in a chain; ValueError if there is no such rule.
+
+    "rmsprop" is Adam without the mean of the gradient, as in Reptile.
+    """
     rules: dict[str, tuple[Transform, ...]] = {
         "sgd": (),
         "momentum": (trace(0.9),),
@@ -269,12 +272,12 @@ def cosine(lr: Rate, steps: Count, *, warmup: Natural = 0, final: NonNegative = 
 
 
 def _count(theta: Theta) -> Tensor:
-    """Steps taken so far; float64 because the bias corrections of Adam lose digits in float32."""
+    """The initial number of steps taken, 0; float64, since Adam's bias corrections lose digits in float32."""
     if not (tensors := leaves(theta)):
         raise ValueError("theta has no tensors: nothing could be learnt; give the parameters of a model")
     return torch.zeros((), dtype=torch.float64, device=tensors[0].device)
 
 
 def no_state(theta: Theta) -> tuple[()]:
-    """The ``init`` of what has no state."""
+    """The ``init`` of a transform or an optimizer without state."""
     return ()

@@ -1,7 +1,7 @@
 """The outer loop: the mean query loss over a meta-batch of tasks, its gradient, one step (arXiv 1703.03400, eq. 1).
 
-`meta_step` knows no algorithm: it is handed one, and takes gradient, mean and vmap of ``algorithm.loss``. The gradient
-stands inside the vmap, so that each chunk of tasks frees its graph before the next begins.
+`meta_step` works with any algorithm: it applies gradient, vmap and mean to ``algorithm.loss``. The gradient is taken
+inside the vmap, so that each chunk of tasks frees its graph before the next begins.
 """
 
 import math
@@ -18,7 +18,7 @@ from .types import Algorithm, Batch, LossFn, MetaState, MetricFn, Metrics, Optim
 
 Batching: TypeAlias = Literal["vmap", "loop", "auto"]
 GradsAndMetrics: TypeAlias = tuple[Theta, Metrics]
-LARGE_TASK = 1_000_000  # numbers: 5-way 1-shot with 15 queries has 1,693,440 at 84x84x3, 62,720 at 28x28
+LARGE_TASK = 1_000_000  # numbers in its inputs: 5-way 1-shot with 15 queries has 1,693,440 at 84x84x3, 62,720 at 28x28
 
 
 def query_loss(
@@ -60,9 +60,8 @@ def meta_loss(
     """The mean over tasks of ``algorithm.loss``: the meta-objective.
 
     Args:
-        algorithm: what `fmaml.maml` and the others return; of one whose loss changes with the meta-step, hand over
-            ``algorithm.at(step)``.
-        theta: the meta-parameters, as ``algorithm.init`` makes them.
+        algorithm: such as `fmaml.maml` returns; if its loss changes with the meta-step, pass ``algorithm.at(step)``.
+        theta: the meta-parameters, as ``algorithm.init`` returns them.
         tasks: stacked tasks, every tensor [tasks, ...].
         batching: see `meta_grad`.
         chunk_size: see `meta_grad`.
@@ -72,7 +71,8 @@ def meta_loss(
         true mean query loss.
 
     Raises:
-        ValueError: an unknown ``batching``, a ``chunk_size`` below 1, no tasks, or tensors that disagree on how many.
+        ValueError: an unknown ``batching``, a ``chunk_size`` below 1, no tasks, or tensors with different numbers of
+            tasks.
 
     Source: arXiv 1703.03400, equation 1, as a mean.
 
@@ -99,15 +99,15 @@ def meta_grad(
     """The gradient of `meta_loss` with respect to theta: the outer gradient.
 
     Args:
-        algorithm: what `fmaml.maml` and the others return.
+        algorithm: such as `fmaml.maml` returns.
         theta: the meta-parameters.
         tasks: stacked tasks, every tensor [tasks, ...].
-        batching: "vmap" (all tasks of a chunk in one call), "loop" (one after the other) or "auto" (the fastest known
-            for the device).
+        batching: "vmap" (all tasks of a chunk in one call), "loop" (one task after the other) or "auto" (whichever is
+            known to be faster on the device).
         chunk_size: how many tasks are held in memory at a time; None: all of them.
 
     Returns:
-        The gradient, of theta's tree and shapes, and the means of the metrics.
+        The gradient, with theta's tree and shapes, and the means of the metrics.
 
     Raises:
         ValueError: as `meta_loss`.
@@ -127,7 +127,7 @@ def meta_grad(
     return _mean(partial(task_grad, theta), tasks, batching, chunk_size)
 
 
-def _itself(grads_and_metrics: GradsAndMetrics) -> GradsAndMetrics:
+def _identity(grads_and_metrics: GradsAndMetrics) -> GradsAndMetrics:
     return grads_and_metrics
 
 
@@ -139,18 +139,18 @@ def meta_step(
     *,
     batching: Batching = "vmap",
     chunk_size: int | None = None,
-    reduce: Callable[[GradsAndMetrics], GradsAndMetrics] = _itself,
+    reduce: Callable[[GradsAndMetrics], GradsAndMetrics] = _identity,
 ) -> tuple[MetaState, Metrics]:
     """One outer step: theta' = theta - beta * mean_i grad L_i, by ``optimizer``.
 
     Args:
-        algorithm: what `fmaml.maml` and the others return.
-        optimizer: what `fmaml.adam` and the others return; it has beta.
-        state: from `init_state`, or from the step before.
+        algorithm: such as `fmaml.maml` returns.
+        optimizer: such as `fmaml.adam` returns; it holds beta.
+        state: from `init_state`, or from the previous step.
         tasks: stacked tasks, every tensor [tasks, ...].
         batching: see `meta_grad`.
         chunk_size: see `meta_grad`.
-        reduce: maps (grads, metrics) to their means over all processes; alone, it is the identity.
+        reduce: maps (grads, metrics) to their means over all processes; the default, for one process, is the identity.
 
     Returns:
         The next state, and the means of the metrics before the step.
@@ -178,7 +178,7 @@ def meta_step(
 
 
 def at_step(algorithm: Algorithm[ThetaT], step: int) -> Algorithm[ThetaT]:
-    """The algorithm as it is at a meta-step."""
+    """The algorithm with its loss at a meta-step; the same algorithm if its loss does not change."""
     return algorithm if algorithm.at is None else algorithm.at(step)
 
 
@@ -186,15 +186,15 @@ def init_state(algorithm: Algorithm[Any], optimizer: Optimizer, params: Params) 
     """The state before the first meta-step.
 
     Args:
-        algorithm: what `fmaml.maml` and the others return.
+        algorithm: such as `fmaml.maml` returns.
         optimizer: the outer optimizer.
         params: a model's initial parameters, name -> tensor.
 
     Returns:
-        theta and the optimizer's state, detached from whatever made ``params``, and step 0.
+        theta, detached from the graph of ``params``, the optimizer's state, and step 0.
 
     Raises:
-        ValueError: there are no parameters, or none that the algorithm needs.
+        ValueError: there are no parameters, or one that the algorithm needs is missing.
 
     >>> import torch, fmaml
     >>> model = fmaml.mlp(inputs=(1,), outputs=1, hidden=[8])
@@ -207,7 +207,7 @@ def init_state(algorithm: Algorithm[Any], optimizer: Optimizer, params: Params) 
     return MetaState(theta, optimizer.init(theta), 0)
 
 
-@torch.no_grad()  # torch.func.grad still sees inside; what this saves is the graph of a meta-gradient nobody asks for
+@torch.no_grad()  # torch.func.grad works inside all the same; this saves the graph for a meta-gradient
 def evaluate(
     algorithm: Algorithm[ThetaT],
     metric_fn: MetricFn,
@@ -218,20 +218,20 @@ def evaluate(
     batching: Batching = "vmap",
     chunk_size: int | None = None,
 ) -> Any:
-    """``metric_fn(phi_k, task)`` for every task and inner step k: meta-testing.
+    """Meta-testing: ``metric_fn(phi_k, task)`` for every task and inner step k.
 
     Args:
-        algorithm: what `fmaml.maml` and the others return.
-        metric_fn: (params, task) -> scalar, or a dict of scalars, such as `fmaml.transductive` makes.
+        algorithm: such as `fmaml.maml` returns.
+        metric_fn: (params, task) -> scalar, or a dict of scalars; such as `fmaml.transductive` returns.
         theta: the meta-parameters.
         tasks: stacked tasks, every tensor [tasks, ...].
-        steps: how many inner steps, which may differ from the number trained with; None: that number.
+        steps: how many inner steps; None: as many as in training.
         batching: see `meta_grad`.
         chunk_size: see `meta_grad`.
 
     Returns:
-        [tasks, steps + 1], or a dict of such. An algorithm without a trajectory gives one column: the adapted
-        parameters.
+        [tasks, steps + 1], or a dict of such tensors. An algorithm without a trajectory gives one column, for the
+        adapted parameters.
 
     Raises:
         ValueError: as `meta_loss`.
@@ -247,23 +247,23 @@ def evaluate(
             [2.0000, 0.5000, 0.1250]])
     """
 
-    def rows(task: Task) -> Any:
+    def metric_by_step(task: Task) -> Any:
         return stack([metric_fn(phi, task) for phi in trajectory_of(algorithm, theta, task.support, steps)])
 
-    return concat(list(_per_chunk(rows, tasks, batching, chunk_size)))
+    return concat(list(_per_chunk(metric_by_step, tasks, batching, chunk_size)))
 
 
 def trajectory_of(
     algorithm: Algorithm[ThetaT], theta: ThetaT, support: Batch, steps: int | None = None
 ) -> list[Params]:
-    """[phi_0, .., phi_steps]; of an algorithm without a trajectory the adapted parameters alone."""
+    """[phi_0, .., phi_steps], or only the adapted parameters if the algorithm has no trajectory."""
     if algorithm.trajectory is None:
         return [algorithm.adapt(theta, support)]
     return algorithm.trajectory(theta, support) if steps is None else algorithm.trajectory(theta, support, steps)
 
 
 def _mean(fn: Callable[[Task], T], tasks: Task, batching: Batching, chunk_size: int | None) -> T:
-    """The mean over the tasks of a function of one task: a running sum, so that chunks leave nothing behind."""
+    """The mean over the tasks of a function of one task; a running sum, so that no chunk's values are kept."""
     count = leading(tasks)
     chunks = _per_chunk(fn, tasks, batching, chunk_size)
     total = _sum(next(chunks))
@@ -277,22 +277,22 @@ def _sum(stacked: T) -> T:
 
 
 def loops(batching: Batching, tasks: Task) -> bool:
-    """Whether it is one task after the other."""
+    """Whether ``batching`` means one task after the other for these tasks."""
     return batching == "loop" or (batching == "auto" and loop_wins(tasks))
 
 
 def loop_wins(tasks: Task) -> bool:
-    """Whether one task after the other is known to be faster (benchmarks/vmap_vs_loop.py).
+    """Whether looping over the tasks is known to be faster than vmap (benchmarks/vmap_vs_loop.py).
 
-    On a CPU it is for one task, and for large ones: at 84x84x3 it wins, 32x32x3 is near even, 28x28x1 is not for it.
+    On a CPU it is for a single task, and for large tasks: faster at 84x84x3, about equal at 32x32x3, slower at 28x28x1.
     """
     shape, device = tasks.support.x.shape, tasks.support.x.device
-    images = shape[1] + tasks.query.x.shape[1]
-    return device.type == "cpu" and (shape[0] == 1 or images * math.prod(shape[2:]) > LARGE_TASK)
+    examples = shape[1] + tasks.query.x.shape[1]
+    return device.type == "cpu" and (shape[0] == 1 or examples * math.prod(shape[2:]) > LARGE_TASK)
 
 
 def _per_chunk(fn: Callable[[Task], T], tasks: Task, batching: Batching, chunk_size: int | None) -> Iterator[T]:
-    """``fn`` of each task, stacked along a leading axis, one chunk of tasks after the other."""
+    """Yield ``fn`` of the tasks of each chunk, stacked along a leading axis; when looping a chunk is one task."""
     if batching not in ("vmap", "loop", "auto"):
         raise ValueError(f"batching = {batching!r}: must be 'vmap', 'loop' or 'auto'")
     if chunk_size is not None and chunk_size < 1:

@@ -1,9 +1,9 @@
-"""The meta-gradient without keeping the inner loop's graph: each inner step is run again when its derivative is needed.
+"""The meta-gradient without keeping the inner loop's graph: each inner step is run again for its derivative.
 
 With phi_k+1 = u(theta, phi_k) the adjoint is lambda_K = grad L(phi_K, D^ts), lambda_k = (du/dphi_k)' lambda_k+1, and
-the meta-gradient is the sum of (du/dtheta)' lambda_k+1 over the steps and of (dphi_0/dtheta)' lambda_0. Walking forward
-keeps phi_0 .. phi_K alone; walking back takes one `vjp` of u a step. torch's own checkpointing does not work under
-torch.func; this does, under vmap too.
+the meta-gradient is the sum of (du/dtheta)' lambda_k+1 over the steps and of (dphi_0/dtheta)' lambda_0. The
+forward pass keeps only phi_0 .. phi_K; the backward pass takes one `vjp` of u a step. torch's own checkpointing does
+not work under torch.func; this works there, also under vmap.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,11 +29,11 @@ def recomputed_query_loss(
     steps: int,
     only: Sequence[str] = EVERYTHING,
 ) -> tuple[Tensor, Metrics]:
-    """The query loss, among the metrics too; its gradient with respect to theta, and to nothing else, is the true one.
+    """The query loss and the metrics; the loss has the right gradient with respect to theta, and to nothing else.
 
-    For that it is stop(L) + <stop(meta-gradient), theta - stop(theta)>.
+    Its value is stop(L) + <stop(meta-gradient), theta - stop(theta)>.
 
-    The walk begins at ``start(theta, D^tr)`` and is taken by ``rule(theta)``, learnt as far as it depends on theta.
+    The walk begins at ``start(theta, D^tr)`` and its steps are those of ``rule(theta)``.
     """
 
     def begin(theta: ThetaT) -> Carry:
@@ -48,15 +48,15 @@ def recomputed_query_loss(
     def end(carry: Carry) -> Tensor:
         return loss_fn(carry[0], task.query)
 
-    at = detach(theta)
-    carries = [detach(begin(at))]
+    fixed = detach(theta)
+    carries = [detach(begin(fixed))]
     for _ in repeated(task.support, steps):
-        carries.append(detach(step(at, carries[-1])))
+        carries.append(detach(step(fixed, carries[-1])))
 
     adjoint, query = grad_and_value(end)(carries[-1])
-    total = zeros_like(at)
+    total = zeros_like(fixed)
     for carry in reversed(carries[:-1]):
-        direct, adjoint = vjp(step, at, carry)[1](adjoint)
+        direct, adjoint = vjp(step, fixed, carry)[1](adjoint)
         total = add(total, direct)
-    total = detach(add(total, vjp(begin, at)[1](adjoint)[0]))
-    return detach(query) + dot(total, map_leaves(lambda p, q: p - q, theta, at)), {"query_loss": query}
+    total = detach(add(total, vjp(begin, fixed)[1](adjoint)[0]))
+    return detach(query) + dot(total, map_leaves(lambda p, q: p - q, theta, fixed)), {"query_loss": query}

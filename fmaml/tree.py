@@ -1,6 +1,6 @@
-"""The few operations on trees (dicts, lists, tuples, NamedTuples of tensors) that the rest needs.
+"""Operations on trees of tensors: dicts, lists, tuples and NamedTuples.
 
-They follow `torch.func`'s own idea of a tree, so that whatever passes here passes through `grad` and `vmap` as well.
+These are the trees that `torch.func` accepts, so that `grad` and `vmap` take them as well.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def map_leaves(fn: Callable[..., Tensor], tree: T, /, *others: Any) -> T:
 
 
 def detach(tree: T) -> T:
-    """The same values, cut off from differentiation."""
+    """The same values, detached from the graph."""
     return map_leaves(Tensor.detach, tree)
 
 
@@ -70,12 +70,12 @@ def take(tree: T, index: int | slice) -> T:
 
 
 def stack(trees: list[T]) -> T:
-    """A list of equal trees as one tree with a new leading axis."""
+    """Stack trees of the same structure along a new leading axis."""
     return _joined(torch.stack, trees)
 
 
 def concat(trees: list[T]) -> T:
-    """A list of equal trees joined along the leading axis."""
+    """Concatenate trees of the same structure along the leading axis."""
     return _joined(torch.cat, trees)
 
 

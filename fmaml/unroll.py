@@ -1,7 +1,7 @@
-"""Algorithms that differentiate through their inner steps: MAML and all that differ from it in one function.
+"""Algorithms that differentiate through their inner steps: MAML, and those that differ from it in one function.
 
-What they share is the walk phi_0 .. phi_K and the query loss at its end. What tells them apart: what theta holds
-(``init``), where the walk begins (``start``), which rule takes its steps (``rule``), what it may change (``only``).
+They share the walk phi_0 .. phi_K and the query loss at its end. They differ in what theta holds (``init``), where the
+walk begins (``start``), which rule takes its steps (``rule``) and which parameters it changes (``only``).
 """
 
 from collections.abc import Callable, Sequence
@@ -17,23 +17,23 @@ from .types import Algorithm, Batch, InnerRate, LossFn, Optimizer, Params, Theta
 
 
 def theta_itself(theta: Params, support: Batch) -> Params:
-    """The start where theta is the parameters."""
+    """The start of an algorithm whose theta is the parameters: phi_0 = theta."""
     return theta
 
 
 class WithParams(TypedDict):
-    """A theta that holds more than parameters."""
+    """A theta that holds other tensors beside the parameters."""
 
     params: Params
 
 
 def its_params(theta: WithParams, support: Batch) -> Params:
-    """The start where theta holds more than parameters."""
+    """The start of an algorithm whose theta holds more: phi_0 = theta["params"]."""
     return theta["params"]
 
 
 def stepping(inner: Rule, lr: InnerRate) -> Optimizer:
-    """The rule of an inner step: the gradient goes through what is called ``inner``, then descent by ``lr``."""
+    """The rule of an inner step: transform the gradient by the rule named ``inner``, then descend by ``lr``."""
     return chain(*rule_named(inner), as_rule(lr))
 
 
@@ -48,11 +48,11 @@ def unrolled(
     only: Sequence[str] = EVERYTHING,
     remat: bool = False,
 ) -> Algorithm[ThetaT]:
-    """phi_0 = start(theta, D^tr), phi_K after ``steps`` inner steps by rule(theta), and the loss L(phi_K, D^ts).
+    """The algorithm with phi_0 = start(theta, D^tr), ``steps`` inner steps by rule(theta), and the loss L(phi_K, D^ts).
 
-    ``rule(theta)`` is whatever may stand for ``lr`` in `fmaml.inner`. ``remat`` runs each inner step again for its
-    derivative, instead of keeping its graph; in first order there is none to keep. With it the loss can be
-    differentiated with respect to theta alone, and once.
+    ``rule(theta)`` is anything that ``lr`` may be in `fmaml.inner`. ``remat`` runs each inner step again for its
+    derivative instead of keeping its graph, which first order does not have. The loss can then be differentiated only
+    once, and only with respect to theta.
     """
 
     def phis(theta: ThetaT, support: Batch, steps: int = steps) -> list[Params]:

@@ -35,7 +35,7 @@ def mlp(
         activation: the activation function after each hidden layer, "relu" or "tanh".
 
     Returns:
-        A model with parameters layer1.weight, layer1.bias, ..; weights are drawn uniformly as in Glorot and Bengio (2010).
+        A model with parameters layer1.weight, layer1.bias, ..; weights are uniform as in Glorot and Bengio (2010).
 
     Raises:
         ValueError: an unknown ``activation``.

@@ -159,7 +159,7 @@ def test_a_skipped_step_leaves_theta_and_counts():
 class Late(NanGuard):
     """As on a GPU, where a verdict is read one step later."""
 
-    def must_wait_for(self, verdict):
+    def can_defer(self, finite):
         return True
 
 

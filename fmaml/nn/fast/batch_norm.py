@@ -1,8 +1,8 @@
 """Batch norm of many tasks at once, as one operator that can be differentiated any number of times.
 
-torch's own batching rule applies scale and shift in separate passes, and copies tensors in channels-last layout, in which
-a CPU's convolutions are fastest. Here the tasks become channels, [n, tasks * channels, ...], so that one kernel call
-does the forward pass and one the backward pass. With r = 1 / sqrt(var x + eps), h = r (x - mean x) and
+torch's own batching rule applies scale and shift in separate passes, and copies tensors in channels-last layout, in
+which a CPU's convolutions are fastest. Here the tasks become channels, [n, tasks * channels, ...], so that one kernel
+call does the forward pass and one the backward pass. With r = 1 / sqrt(var x + eps), h = r (x - mean x) and
 P t = t - mean t - h mean(t h),
 
     y = scale h + shift;      the gradients of <g, y> are   gx = scale r P g,   gscale = sum g h,   gshift = sum g
