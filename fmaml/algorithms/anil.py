@@ -1,4 +1,4 @@
-"""ANIL (Raghu, Raghu, Bengio and Vinyals, arXiv 1909.09157): almost no inner loop.
+"""ANIL (Raghu, Raghu, Bengio and Vinyals, arXiv 1909.09157): an inner loop of the head only.
 
 Inner step:    phi_head = head - alpha * grad_head L(theta, D_i^tr), ``steps`` times; phi_body = body
 """
@@ -21,7 +21,7 @@ def anil(
     """Adapt the head alone; the body is shared by all tasks and learnt in the outer loop.
 
     Args:
-        only: patterns of the head's names: ("layer3.*",) for an `fmaml.mlp` of two hidden layers.
+        only: patterns of the head's parameter names, such as ("layer3.*",) for an `fmaml.mlp` of two hidden layers.
         loss_fn, inner_lr, steps, first_order, inner, remat: as in `fmaml.maml`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""BOIL (Oh, Yoo, Kim and Yun, arXiv 2008.08882): the body only, in the inner loop.
+"""BOIL (Oh, Yoo, Kim and Yun, arXiv 2008.08882): an inner loop of the body only.
 
 Inner step:    phi_body = body - alpha * grad_body L(theta, D_i^tr), ``steps`` times; phi_head = head
 """
@@ -18,10 +18,10 @@ def boil(
     inner: Rule = "sgd",
     remat: bool = False,
 ) -> Algorithm[Params]:
-    """Adapt all but the head, so that the representation itself must change from task to task.
+    """Adapt all but the head, so that the representation must change from task to task.
 
     Args:
-        only: patterns of the body's names.
+        only: patterns of the body's parameter names.
         loss_fn, inner_lr, steps, first_order, inner, remat: as in `fmaml.maml`.
 
     Returns:

@@ -3,8 +3,8 @@
 Inner loop:    c_i = 0 - alpha * grad_c L(theta, c, D_i^tr), ``steps`` times
 Outer loop:    min over theta of sum_i L(theta, c_i, D_i^ts)
 
-The context enters one layer: beside the inputs of a linear layer, W x + b + M c; or after a norm (FiLM),
-with a scale and a shift for each channel. Both are other values of that layer's own weight and bias.
+The context enters one layer: added to the output of a linear layer, W x + b + M c; or after a norm (FiLM), as a scale
+and a shift for each channel. Both amount to other values of that layer's weight and bias.
 """
 
 import torch
@@ -33,16 +33,16 @@ def cavia(
     """Adapt only ``context`` numbers that modulate one ``layer``; they are 0 before each task.
 
     Args:
-        context: how many numbers.
+        context: the number of context parameters.
         layer: a norm, or a linear layer such as "layer1" of `fmaml.mlp`.
         loss_fn, inner_lr, steps, first_order, inner, remat: as in `fmaml.maml`.
 
     Returns:
-        The algorithm; its theta is the parameters, and beside them the learnt maps of the context, "context.shift"
-        and for a norm "context.scale", both [channels, context].
+        The algorithm; its theta is the parameters and the learnt maps of the context, "context.shift" and for a norm
+        "context.scale", both [channels, context].
 
     Raises:
-        ValueError: from ``init``: there is no such layer.
+        ValueError: from ``init``: the model has no such layer.
 
     Source: arXiv 1810.03642.
 
@@ -59,10 +59,12 @@ def cavia(
         if bias is None:
             raise ValueError(f"cavia: layer = {layer!r}: there is no parameter {layer}.bias; there are {list(params)}")
         maps = {SHIFT: cosines(len(bias), context, bias)}
-        return {**params, **maps, **({SCALE: maps[SHIFT].clone()} if params[f"{layer}.weight"].ndim == 1 else {})}
+        if params[f"{layer}.weight"].ndim == 1:
+            maps[SCALE] = maps[SHIFT].clone()
+        return {**params, **maps}
 
     def conditioned(theta: Params) -> Params:
-        """The plain parameters of the network that sees this context."""
+        """The network's parameters with the context applied to the layer's weight and bias."""
         params = {name: p for name, p in theta.items() if name not in (CONTEXT, SHIFT, SCALE)}
         c, weight, bias = theta[CONTEXT], params[f"{layer}.weight"], params[f"{layer}.bias"]
         scale = 1 + theta[SCALE] @ c if SCALE in theta else torch.ones_like(bias)
@@ -76,7 +78,7 @@ def cavia(
     def start(theta: Params, support: Batch) -> Params:
         return {**theta, CONTEXT: theta[SHIFT].new_zeros(context)}
 
-    step, only = stepping(inner, inner_lr), (CONTEXT,)
+    step = stepping(inner, inner_lr)
     walk = unrolled(
         modulated,
         lambda theta: step,
@@ -84,7 +86,7 @@ def cavia(
         init=init,
         start=start,
         first_order=first_order,
-        only=only,
+        only=(CONTEXT,),
         remat=remat,
     )
 

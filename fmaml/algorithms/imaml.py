@@ -4,7 +4,7 @@ The inner problem:     phi_i = argmin over phi of L(phi, D_i^tr) + lambda/2 |phi
 Its derivative:        d phi_i / d theta = (I + H / lambda)^-1, H the Hessian of L(phi_i, D_i^tr)
 The meta-gradient:     (I + H / lambda) v_i = grad L(phi_i, D_i^ts), by conjugate gradients
 
-The loss <stop(v_i), theta> has the gradient v_i: no inner step is differentiated, nor remembered.
+The loss <stop(v_i), theta> has the gradient v_i: no inner step is differentiated, and none is kept in memory.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, grad_and_value, vjp
 
-from ..inner import adapt as descend_to
+from ..inner import adapt as adapt_by_steps
 from ..inner import trajectory
 from ..ranges import Count, Rate, Rule, Steps
 from ..tree import detach, dot, map_leaves, squared_norm, zeros_like
@@ -31,16 +31,17 @@ def imaml(
     cg_steps: Count = 5,
     inner: Rule = "sgd",
 ) -> Algorithm[Params]:
-    """The meta-gradient at the end of the inner loop alone: memory does not grow with its steps.
+    """The implicit meta-gradient at the end of the inner loop; memory does not grow with its steps.
 
     Args:
-        steps: inner steps; enough to come near the minimum of the inner problem.
+        steps: inner steps, enough to come close to the minimum of the inner problem.
         regularization: lambda, above 0.
-        cg_steps: steps of conjugate gradients, 1 or more.
+        cg_steps: conjugate gradient steps, 1 or more.
         loss_fn, inner_lr, inner: as in `fmaml.maml`.
 
     Returns:
-        The algorithm; its theta is the parameters. The loss is a surrogate: only its gradient means something.
+        The algorithm; its theta is the parameters. The loss is a surrogate with the right gradient and no meaning
+        of its own.
 
     Source: arXiv 1909.04630.
 
@@ -54,17 +55,17 @@ def imaml(
     """
     step = stepping(inner, inner_lr)
 
-    def near(theta: Params) -> LossFn:
-        def proximal(phi: Params, batch: Batch) -> Tensor:
+    def regularized(theta: Params) -> LossFn:
+        def inner_loss(phi: Params, batch: Batch) -> Tensor:
             return loss_fn(phi, batch) + regularization / 2 * squared_norm(map_leaves(torch.sub, phi, theta))
 
-        return proximal
+        return inner_loss
 
     def phis(theta: Params, support: Batch, steps: int = steps) -> list[Params]:
-        return trajectory(near(theta), theta, support, step, steps=steps)
+        return trajectory(regularized(theta), theta, support, step, steps=steps)
 
     def adapt(theta: Params, support: Batch) -> Params:
-        return descend_to(near(theta), theta, support, step, steps=steps)
+        return adapt_by_steps(regularized(theta), theta, support, step, steps=steps)
 
     def support_grad(support: Batch, phi: Params) -> Params:
         return grad(loss_fn)(phi, support)
@@ -84,24 +85,26 @@ def imaml(
 
 
 def conjugate_gradients(matrix: Callable[[Params], Params], b: Params, steps: int) -> Params:
-    """x with matrix(x) = b, after ``steps`` steps from 0; it stays as it is from a direction without curvature on.
+    """Solve matrix(x) = b approximately by ``steps`` steps from 0, stopping at a direction without positive curvature.
 
-    Where that is the first direction, phi is at no minimum and has no derivative: such a task says nothing.
+    If the first direction has none, phi is not at a minimum and has no derivative; the result is then 0, so that the
+    task does not contribute.
     """
     x, residual, direction = zeros_like(b), b, b
     size = dot(b, b)
-    going = size > 0
+    active = size > 0
     for _ in range(steps):
         image = matrix(direction)
         curvature = dot(direction, image)
-        going = going & (curvature > 0)
-        rate = torch.where(going, size / torch.where(going, curvature, 1), 0)
-        x, residual = along(x, rate, direction), along(residual, -rate, image)
-        before, size = size, dot(residual, residual)
-        direction = along(residual, size / torch.where(before > 0, before, 1), direction)
+        active = active & (curvature > 0)
+        rate = torch.where(active, size / torch.where(active, curvature, 1), 0)
+        x = move(x, rate, direction)
+        residual = move(residual, -rate, image)
+        previous_size, size = size, dot(residual, residual)
+        direction = move(residual, size / torch.where(previous_size > 0, previous_size, 1), direction)
     return x
 
 
-def along(a: Params, rate: Tensor, b: Params) -> Params:
+def move(a: Params, rate: Tensor, b: Params) -> Params:
     """a + rate * b."""
     return map_leaves(lambda x, y: x + rate * y, a, b)

@@ -1,6 +1,6 @@
-"""Joint training: one network for all tasks at once, then fine-tuned on each. What meta-learning is compared with.
+"""Joint training: one network trained on all tasks together, then fine-tuned on each; a baseline.
 
-In training:    min over theta of sum_i L(theta, D_i^tr and D_i^ts)        no task is adapted to
+In training:    min over theta of sum_i L(theta, D_i^tr and D_i^ts)        without adaptation
 In testing:     phi_i as in MAML, from that theta                          (the baseline of arXiv 1703.03400, 5.1)
 """
 

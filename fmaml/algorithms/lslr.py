@@ -1,4 +1,4 @@
-"""LSLR, rates by layer and step (Antoniou, Edwards and Storkey, arXiv 1810.09502, LSLR).
+"""LSLR, learnt rates by layer and step (Antoniou, Edwards and Storkey, arXiv 1810.09502, LSLR).
 
 Inner step k, layer l:    phi_l = phi_l - alpha_lk * grad_l L(phi, D_i^tr), every alpha_lk learnt with theta
 """
@@ -13,8 +13,10 @@ from ..unroll import its_params, stepping, unrolled
 
 
 class LslrTheta(TypedDict):
+    """The parameters and their rates for each inner step."""
+
     params: Params
-    rates: Params  # [steps], of the same names
+    rates: Params  # [steps], with the same names
 
 
 def lslr(
@@ -30,8 +32,8 @@ def lslr(
     """MAML with a learnt rate for each parameter tensor and inner step, all of them ``inner_lr`` at first.
 
     Args:
-        inner_lr: where the rates begin, a number above 0.
-        steps: inner steps, 1 or more; the rate of the last one serves every step beyond them.
+        inner_lr: the initial value of the rates, above 0.
+        steps: inner steps, 1 or more; further steps use the rate of the last one.
         loss_fn, first_order, only, inner, remat: as in `fmaml.maml`.
 
     Returns:

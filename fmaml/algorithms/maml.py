@@ -1,4 +1,4 @@
-"""MAML (Finn, Abbeel and Levine, arXiv 1703.03400), and FOMAML by ``first_order``.
+"""MAML (Finn, Abbeel and Levine, arXiv 1703.03400), and FOMAML with ``first_order``.
 
 Section 2.2, ``steps`` times:    phi_i = theta - alpha * grad L(theta, D_i^tr)
 the meta-objective:              min over theta of sum_i L(phi_i, D_i^ts)
@@ -24,19 +24,19 @@ def maml(
     Args:
         loss_fn: (params, batch) -> scalar, L of the equations.
         inner_lr: alpha: a number; a scalar tensor; a dict with one of either, or a tensor of rates, for each name; or
-            an optimizer, such as ``fmaml.momentum(0.1)``, which takes the inner steps in its own way.
-        steps: inner steps, 0 or more; their memory grows with them unless ``first_order`` or ``remat``.
-        first_order: take inner gradients as constants (FOMAML): no second derivatives.
+            an optimizer for the inner steps, such as ``fmaml.momentum(0.1)``.
+        steps: inner steps, 0 or more; memory grows with them unless ``first_order`` or ``remat``.
+        first_order: treat inner gradients as constants (FOMAML), without second derivatives.
         only: patterns of the names of the parameters that are adapted, as in a shell.
-        inner: what an inner gradient goes through before the step: "sgd", "momentum", "adam" or "rmsprop".
-        remat: run each inner step again for its derivative, instead of keeping its graph; then theta alone can be
-            differentiated, and once.
+        inner: the rule of the inner steps: "sgd", "momentum", "adam" or "rmsprop".
+        remat: run each inner step again for its derivative instead of keeping its graph; the loss can then be
+            differentiated only once, and only with respect to theta.
 
     Returns:
         The algorithm; its theta is the parameters.
 
     Raises:
-        ValueError: an unknown ``inner``; when it is used also a pattern that matches nothing, or a missing rate.
+        ValueError: an unknown ``inner``; on use: a pattern of ``only`` matches no name, or a rate is missing.
 
     Source: arXiv 1703.03400.
 

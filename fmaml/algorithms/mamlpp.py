@@ -1,11 +1,11 @@
-"""MAML++ (Antoniou, Edwards and Storkey, arXiv 1810.09502), each of its parts a switch of its own.
+"""MAML++ (Antoniou, Edwards and Storkey, arXiv 1810.09502), each part of which can be switched on or off.
 
 Inner step k:       phi_l = phi_l - alpha_lk * grad_l L(phi, D_i^tr)              ``learn_rates`` (LSLR)
-                    the norms' scales and shifts are theta's own for each k       ``norms_by_step`` (BNWB)
+                    each k has its own scales and shifts of the norms             ``norms_by_step`` (BNWB)
 Outer loop:         min over theta of sum_i sum_k w_k L(phi_ik, D_i^ts)           ``multi_step_until`` (MSL)
                     with first-order gradients before a meta-step                 ``first_order_until`` (DA)
 
-The cosine outer rate is ``train.schedule``. Norms use the statistics of the batch at hand, so each step has its own.
+The cosine outer rate is ``train.schedule``. Norms use the statistics of the current batch, so each step has its own.
 """
 
 from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature
@@ -23,6 +23,8 @@ from ..unroll import its_params, stepping, unrolled
 
 
 class MamlppTheta(TypedDict):
+    """The parameters and what is learnt for each inner step."""
+
     params: Params
     rates: NotRequired[Params]  # name -> [steps]; with learn_rates
     norms: NotRequired[Params]  # name -> [steps, *shape]; with norms_by_step
@@ -45,21 +47,22 @@ def mamlpp(
     """MAML made stable: learnt rates, norms by step, multi-step loss, first order at first; each can be switched off.
 
     Args:
-        inner_lr: the rate, or where the rates begin, a number above 0.
-        steps: inner steps, 1 or more; rates and norms of the last one serve every step beyond them.
+        inner_lr: the rate, or the initial value of the learnt rates, above 0.
+        steps: inner steps, 1 or more; further steps use the rates and norms of the last one.
         learn_rates: learn a rate for each parameter tensor and step.
-        norms_by_step: learn the norms' scales and shifts for each step, in place of adapting them.
-        multi_step_until: the meta-step until which the loss is weighed over all inner steps; ``remat`` saves nothing
-            before it.
-        first_order_until: the meta-step until which inner gradients are constants.
-        norms: patterns of the names that ``norms_by_step`` concerns, as far as ``only`` lets them change.
+        norms_by_step: learn the norms' scales and shifts for each step instead of adapting them.
+        multi_step_until: the meta-step until which the loss is a weighted sum over all inner steps; before it ``remat``
+            saves no memory.
+        first_order_until: the meta-step until which inner gradients are treated as constants.
+        norms: patterns of the names of the norms' parameters, for ``norms_by_step``; only those that also match
+            ``only`` change by step.
         loss_fn, only, inner, remat: as in `fmaml.maml`.
 
     Returns:
         The algorithm; its theta is {"params": .., "rates": name -> [steps], "norms": name -> [steps, *shape]}.
 
     Raises:
-        ValueError: no name matches ``norms``, or no other is left to adapt.
+        ValueError: no name matches ``norms``, or no other parameter is left to adapt.
 
     Source: arXiv 1810.09502.
 
@@ -94,7 +97,10 @@ def mamlpp(
 
 
 def replaced_by_step(optimizer: Optimizer, values: Params) -> Optimizer:
-    """``optimizer`` on all other names; after step k those of ``values`` [steps, *shape] have their k-th value."""
+    """``optimizer``, but parameters in ``values`` [steps, *shape] take their k-th value after step k.
+
+    Using it raises ValueError if no other parameter is left.
+    """
 
     def others(params: Params) -> Params:
         found = {name: p for name, p in params.items() if name not in values}
@@ -103,9 +109,10 @@ def replaced_by_step(optimizer: Optimizer, values: Params) -> Optimizer:
         return found
 
     def update(grads: Params, state: tuple[Tensor, OptState], params: Params) -> tuple[Params, tuple[Tensor, OptState]]:
-        step, own = state
-        moved, own = optimizer.update(others(grads), own, others(params))
-        return {**moved, **{name: of_step(v, step) for name, v in values.items() if name in params}}, (step + 1, own)
+        step, inner_state = state
+        moved, inner_state = optimizer.update(others(grads), inner_state, others(params))
+        replaced = {name: of_step(value, step) for name, value in values.items() if name in params}
+        return {**moved, **replaced}, (step + 1, inner_state)
 
     def init(params: Params) -> tuple[Tensor, OptState]:
         return step_count(params), optimizer.init(others(params))

@@ -18,8 +18,10 @@ from ..unroll import its_params, stepping, unrolled
 
 
 class MetaCurvatureTheta(TypedDict):
+    """The parameters and the maps of their gradients."""
+
     params: Params
-    maps: dict[str, list[Tensor]]  # the matrices of each axis, in order
+    maps: dict[str, list[Tensor]]  # name -> one matrix for each axis
 
 
 def meta_curvature(
@@ -63,20 +65,20 @@ def meta_curvature(
 
 
 def axes(p: Tensor) -> tuple[int, ...]:
-    """[outputs, inputs, positions]: the axes behind the second are taken as one."""
+    """The lengths [outputs, inputs, positions] of a tensor's axes; the axes after the second are counted as one."""
     return tuple(p.shape) if p.ndim <= 2 else tuple(p.flatten(2).shape)
 
 
 def mapped(maps: dict[str, list[Tensor]]) -> Transform:
-    """Each axis of each gradient times its matrix."""
+    """The transform that multiplies each axis of each gradient by its matrix."""
 
-    def along(name: str, g: Tensor) -> Tensor:
+    def transformed(name: str, g: Tensor) -> Tensor:
         h = g.reshape(axes(g))
         for axis, matrix in enumerate(maps[name]):
             h = (matrix @ h.movedim(axis, -2)).movedim(-2, axis) if h.ndim > 1 else matrix @ h
         return h.reshape(g.shape)
 
     def update(grads: Params, state: tuple[()], params: Params) -> tuple[Params, tuple[()]]:
-        return {name: along(name, g) for name, g in grads.items()}, state
+        return {name: transformed(name, g) for name, g in grads.items()}, state
 
     return Transform(no_state, update)

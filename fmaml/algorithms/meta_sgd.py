@@ -1,4 +1,4 @@
-"""Meta-SGD (Li, Zhou, Chen and Li, arXiv 1707.09835): a learnt rate for each single parameter.
+"""Meta-SGD (Li, Zhou, Chen and Li, arXiv 1707.09835): a learnt rate for each number in theta.
 
 Inner step:    phi_i = theta - alpha o grad L(theta, D_i^tr), with alpha of the shape of theta
 Outer loop:    min over theta and alpha of sum_i L(phi_i, D_i^ts)
@@ -15,8 +15,10 @@ from ..unroll import its_params, stepping, unrolled
 
 
 class MetaSgdTheta(TypedDict):
+    """The parameters and their rates."""
+
     params: Params
-    rates: Params  # of the same names and shapes
+    rates: Params  # with the same names and shapes
 
 
 def meta_sgd(
@@ -32,11 +34,11 @@ def meta_sgd(
     """MAML with a learnt inner rate for each parameter, all of them ``inner_lr`` at first.
 
     Args:
-        inner_lr: where the rates begin, a number above 0.
+        inner_lr: the initial value of the rates, above 0.
         loss_fn, steps, first_order, only, inner, remat: as in `fmaml.maml`.
 
     Returns:
-        The algorithm; its theta is {"params": .., "rates": ..}, both of the parameters' names and shapes.
+        The algorithm; its theta is {"params": .., "rates": ..}, both with the parameters' names and shapes.
 
     Source: arXiv 1707.09835.
 

@@ -1,4 +1,4 @@
-"""Proto-MAML (Triantafillou et al., arXiv 1903.03096): MAML whose head begins at the prototypes.
+"""Proto-MAML (Triantafillou et al., arXiv 1903.03096): MAML whose head starts as the prototypes.
 
 W_k = 2 c_k, b_k = -|c_k|^2, c_k the mean feature of class k;    then phi_i by ``steps`` inner steps, as in MAML
 
@@ -24,18 +24,19 @@ def proto_maml(
     inner: Rule = "sgd",
     remat: bool = False,
 ) -> Algorithm[Params]:
-    """MAML from a head that is already the nearest-prototype classifier of the task; classification only.
+    """MAML whose head starts as the nearest-prototype classifier of the task; classification only.
 
     Args:
-        apply: the model's forward pass, which ``loss_fn`` calls too.
-        head: the network's last layer, linear, replaced for each task; its own values in theta are not used.
+        apply: the model's forward pass, the one in ``loss_fn``.
+        head: the name of the network's last, linear layer, which is replaced for each task; its values in theta are
+            not used.
         loss_fn, inner_lr, steps, first_order, only, inner, remat: as in `fmaml.maml`.
 
     Returns:
         The algorithm; its theta is the parameters.
 
     Raises:
-        ValueError: from ``init``: there is no such layer; when it is used: the targets are no labels.
+        ValueError: from ``init``: the model has no such layer; on use: the targets are not class labels.
 
     Source: arXiv 1903.03096.
 

@@ -2,7 +2,7 @@
 
 Start (arXiv 1903.03096):    W_k = 2 s c_k, b_k = -s |c_k|^2, c_k the mean feature of class k and s a learnt scale
 Inner step k, layer l:       phi_l = phi_l - alpha_lk * grad_l L(phi, D_i^tr), alpha learnt        (arXiv 1810.09502)
-Outer loop:                  sum_k w_k L(phi_ik, D_i^ts), whose weight moves to the last step      (arXiv 1810.09502)
+Outer loop:                  sum_k w_k L(phi_ik, D_i^ts), whose weights move to the last step     (arXiv 1810.09502)
 """
 
 from typing import TypedDict
@@ -20,8 +20,10 @@ from ..unroll import stepping, unrolled
 
 
 class ProtoMamlppTheta(TypedDict):
+    """The parameters and their rates for each inner step and the head's scale."""
+
     params: Params
-    rates: Params  # [steps], of the same names
+    rates: Params  # [steps], with the same names
     scale: Tensor  # scalar
 
 
@@ -39,23 +41,24 @@ def proto_mamlpp(
     inner: Rule = "sgd",
     remat: bool = False,
 ) -> Algorithm[ProtoMamlppTheta]:
-    """Inner steps with learnt rates from a head made of prototypes, judged after each of them; classification only.
+    """Proto-MAML with learnt rates and a loss after every inner step, as in MAML++; classification only.
 
     Args:
-        apply: the model's forward pass, which ``loss_fn`` calls too.
-        inner_lr: where the rates begin, a number above 0.
-        steps: inner steps, 1 or more; the rate of the last one serves every step beyond them.
-        multi_step_until: the meta-step until which the loss is weighed over all inner steps; ``remat`` saves nothing
-            before it.
-        scale: where the scale of the first head begins, above 0.
-        head: the network's last layer, linear, replaced for each task; its own values in theta are not used.
+        apply: the model's forward pass, the one in ``loss_fn``.
+        inner_lr: the initial value of the rates, above 0.
+        steps: inner steps, 1 or more; further steps use the rate of the last one.
+        multi_step_until: the meta-step until which the loss is a weighted sum over all inner steps; before it ``remat``
+            saves no memory.
+        scale: the initial value of the learnt scale of the head, above 0.
+        head: the name of the network's last, linear layer, which is replaced for each task; its values in theta are
+            not used.
         loss_fn, first_order, only, inner, remat: as in `fmaml.maml`.
 
     Returns:
         The algorithm; its theta is {"params": .., "rates": name -> [steps], "scale": a scalar}.
 
     Raises:
-        ValueError: from ``init``: there is no such layer; when it is used: the targets are no labels.
+        ValueError: from ``init``: the model has no such layer; on use: the targets are not class labels.
 
     Source: after arXiv 1903.03096 and 1810.09502.
 

@@ -2,7 +2,7 @@
 
 Equation 1:    c_k = the mean of f(x) over the support examples of class k
 Equation 2:    log p(y = k | x) = -|f(x) - c_k|^2, up to a constant of x
-Equation 8:    -|f(x) - c_k|^2 = 2 c_k' f(x) - |c_k|^2 + what is the same for all k: a linear layer
+Equation 8:    -|f(x) - c_k|^2 = 2 c_k' f(x) - |c_k|^2 + a term that is the same for all k: a linear layer
 """
 
 from functools import partial
@@ -14,18 +14,19 @@ from ..types import Algorithm, Batch, LossFn, Params
 
 
 def protonet(loss_fn: LossFn, apply: Apply, *, head: str = "head") -> Algorithm[Params]:
-    """The class whose mean feature is nearest, no gradient step; classification only.
+    """Predict the class whose mean feature is nearest, without a gradient step; classification only.
 
     Args:
         loss_fn: (params, batch) -> scalar.
-        apply: the model's forward pass, which ``loss_fn`` calls too.
-        head: the network's last layer, linear, replaced for each task; its own values in theta are not used.
+        apply: the model's forward pass, the one in ``loss_fn``.
+        head: the name of the network's last, linear layer, which is replaced for each task; its values in theta are
+            not used.
 
     Returns:
         The algorithm; its theta is the parameters. It has no trajectory.
 
     Raises:
-        ValueError: from ``init``: there is no such layer; when it is used: the targets are no labels.
+        ValueError: from ``init``: the model has no such layer; on use: the targets are not class labels.
 
     Source: arXiv 1703.05175, equations 1, 2 and 8.
 

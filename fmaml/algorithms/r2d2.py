@@ -1,10 +1,10 @@
 """R2-D2 (Bertinetto, Henriques, Torr and Vedaldi, arXiv 1805.08136): a head in closed form.
 
 Ridge regression:                W = argmin |X W - Y|^2 + lambda |W|^2, X the support features, Y the targets
-the same by Woodbury, n x n:     W = X' (X X' + lambda I)^-1 Y
+by Woodbury, n x n:              W = X' (X X' + lambda I)^-1 Y
 a query's scores, for labels:    a x' W + b, with a, b and lambda learnt
 
-For labels Y has a column for each class, 1 where the example is of it. For regression a = 1 and b = 0.
+For labels Y is one-hot, with one column a class. For regression a = 1 and b = 0.
 """
 
 from functools import partial
@@ -21,6 +21,8 @@ from ..types import Algorithm, Batch, LossFn, Params
 
 
 class R2D2Theta(TypedDict):
+    """The parameters and the numbers of the ridge regression."""
+
     params: Params
     log_ridge: Tensor  # log lambda, a scalar
     scale: Tensor  # a, a scalar
@@ -34,16 +36,17 @@ def r2d2(
 
     Args:
         loss_fn: (params, batch) -> scalar.
-        apply: the model's forward pass, which ``loss_fn`` calls too.
-        ridge: where lambda begins, above 0.
-        scale: where a begins, above 0.
-        head: the network's last layer, linear, replaced for each task; its own values in theta are not used.
+        apply: the model's forward pass, the one in ``loss_fn``.
+        ridge: the initial value of lambda, above 0.
+        scale: the initial value of a, above 0.
+        head: the name of the network's last, linear layer, which is replaced for each task; its values in theta are
+            not used.
 
     Returns:
         The algorithm; its theta is {"params": .., "log_ridge": .., "scale": .., "shift": ..}. It has no trajectory.
 
     Raises:
-        ValueError: from ``init``: there is no such layer; when it is used: more than one target an example.
+        ValueError: from ``init``: the model has no such layer; on use: an example has more than one target.
 
     Source: arXiv 1805.08136.
 
@@ -80,6 +83,6 @@ def r2d2(
 
 
 def ridge_regression(x: Tensor, y: Tensor, ridge: Tensor) -> Tensor:
-    """W [features, outputs], by Woodbury; x [n, features], y [n, outputs]."""
+    """The solution W [features, outputs] by Woodbury; x [n, features], y [n, outputs]."""
     ridged = ridge * torch.eye(len(x), dtype=x.dtype, device=x.device)
     return x.T @ cast(Any, torch.linalg).solve(x @ x.T + ridged, y)

@@ -2,7 +2,7 @@
 
 phi_i = ``steps`` updates of theta on D_i^tr;    theta' = theta + epsilon * mean_i (phi_i - theta)
 
-The loss 1/2 |theta - stop(phi_i)|^2 has the gradient theta - phi_i: with `fmaml.sgd` its rate is epsilon.
+The loss 1/2 |theta - stop(phi_i)|^2 has the gradient theta - phi_i, so epsilon is the rate of `fmaml.sgd`.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from ..tree import detach, map_leaves, squared_norm
 from ..types import Algorithm, Batch, InnerRate, LossFn, Metrics, Params, Task
 from ..unroll import stepping
 
-GOLDEN = 0.618  # of the way around: numbers of turns by it fall far from each other
+GOLDEN_RATIO = 0.618  # strides of about this fraction of n spread consecutive indices evenly over range(n)
 
 
 def reptile(
@@ -28,19 +28,20 @@ def reptile(
     minibatch: Count | None = None,
     inner: Rule = "sgd",
 ) -> Algorithm[Params]:
-    """Pull theta towards what each task makes of it; no second derivative, and no query set in training.
+    """Move theta towards the parameters adapted to each task; no second derivative, and no query set in training.
 
     Args:
         steps: inner steps, 1 or more.
-        minibatch: how many examples of the support set an inner step sees; None: all of them. Tasks must be of one
-            size for it, without padding.
+        minibatch: how many examples of the support set an inner step uses; None: all of them. With a number, tasks
+            must all be of one size, without padding.
         loss_fn, inner_lr, inner: as in `fmaml.maml`.
 
     Returns:
-        The algorithm; its theta is the parameters. The loss is a surrogate: only its gradient means something.
+        The algorithm; its theta is the parameters. The loss is a surrogate with the right gradient and no meaning
+        of its own.
 
     Raises:
-        ValueError: when it is used: ``minibatch`` is larger than the support set.
+        ValueError: on use: ``minibatch`` is larger than the support set.
 
     Source: arXiv 1803.02999.
 
@@ -71,11 +72,15 @@ def reptile(
 
 
 def minibatches(batch: Batch, size: int | None) -> Iterator[Batch]:
-    """Without end, ``size`` examples at a time; each comes once before any comes again, neighbours far apart."""
+    """Yield batches of ``size`` examples endlessly; every example is used once before any is used again.
+
+    Each batch is spread over all of ``batch``, in which neighbours are often of the same class. Raises ValueError if
+    ``size`` is below 1 or above the number of examples.
+    """
     n = len(batch.y)
     if size is not None and not 0 < size <= n:
         raise ValueError(f"minibatch = {size}: the support set has {n} examples; give 1 to {n}, or None for all")
-    stride = next(s for s in count(max(1, round(GOLDEN * n))) if gcd(s, n) == 1)
+    stride = next(s for s in count(max(1, round(GOLDEN_RATIO * n))) if gcd(s, n) == 1)
     for first in count(0, size or n):
-        rows = [(first + i) * stride % n for i in range(size or n)]
-        yield batch if size is None else Batch(batch.x[rows], batch.y[rows])
+        indices = [(first + i) * stride % n for i in range(size or n)]
+        yield batch if size is None else Batch(batch.x[indices], batch.y[indices])

@@ -1,6 +1,6 @@
-"""From scratch: the baseline that learns nothing from other tasks.
+"""Training from scratch: the baseline that learns nothing from other tasks.
 
-phi_i = ``steps`` inner steps from the network's first, random parameters, which stay as they are (with no weight decay)
+phi_i = ``steps`` inner steps from the network's initial, random parameters, which do not change (without weight decay)
 """
 
 import torch
@@ -41,7 +41,7 @@ def scratch(
 
     def loss(theta: Params, task: Task) -> tuple[Tensor, Metrics]:
         query = loss_fn(detach(walk.adapt(detach(theta), task.support)), task.query)
-        zero = torch.stack([p.sum() for p in theta.values()]).sum() * 0  # whose gradient is 0
+        zero = torch.stack([p.sum() for p in theta.values()]).sum() * 0  # its gradient is 0
         return zero, {"query_loss": query}
 
     return walk._replace(loss=loss)

@@ -1,10 +1,10 @@
-"""A preconditioner in the manner of WarpGrad (Flennerhag et al., arXiv 1909.00025).
+"""A learnt preconditioner in the manner of WarpGrad (Flennerhag et al., arXiv 1909.00025).
 
 The inner step:       phi' = phi - alpha * P grad L(phi, D_i^tr), P = W W' on the outputs of each layer
 The loss for W:       mean over k of L(stop(phi_k) - alpha * P stop(grad L(phi_k, D_i^tr)), D_i^ts)
 The loss for theta:   1/2 |theta - stop(phi_K)|^2, as in Reptile
 
-W is learnt from every point of the walk, each time through that one step alone.
+W is learnt at every point of the walk, each time through that one step only.
 """
 
 from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature
@@ -22,6 +22,8 @@ from ..types import Algorithm, Batch, LossFn, Metrics, Params, Task, Transform
 
 
 class WarpGradTheta(TypedDict):
+    """The parameters and the preconditioners."""
+
     params: Params
     warps: Params  # name -> [outputs, outputs]
 
@@ -29,7 +31,7 @@ class WarpGradTheta(TypedDict):
 def warpgrad(
     loss_fn: LossFn, *, inner_lr: Rate, steps: PositiveSteps, only: tuple[str, ...] = ("*",)
 ) -> Algorithm[WarpGradTheta]:
-    """Learn the geometry in which plain gradient descent fits new tasks, the identity at first.
+    """Learn a preconditioner with which gradient descent fits new tasks, the identity at first.
 
     Args:
         inner_lr: alpha, a number above 0.
@@ -73,12 +75,12 @@ def warpgrad(
 
 
 def warped(warps: dict[str, Tensor]) -> Transform:
-    """W W' on the first axis of each gradient."""
+    """The transform that multiplies the first axis of each gradient by W W'."""
 
-    def along(w: Tensor, g: Tensor) -> Tensor:
+    def preconditioned(w: Tensor, g: Tensor) -> Tensor:
         return (w @ (w.T @ g.reshape(len(w), -1))).reshape(g.shape)
 
     def update(grads: Params, state: tuple[()], params: Params) -> tuple[Params, tuple[()]]:
-        return {name: along(warps[name], g) for name, g in grads.items()}, state
+        return {name: preconditioned(warps[name], g) for name, g in grads.items()}, state
 
     return Transform(no_state, update)
