@@ -163,7 +163,10 @@ def test_every_experiment_trains(path, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (["algorithm.name=protonet"], '"protonet": it compares classes, and data.name = sinusoid has none; give maml'),
+        (
+            ["algorithm.name=protonet"],
+            '"protonet": it needs class numbers as targets, which data.name = sinusoid does not give; give maml',
+        ),
         (["algorithm.name=anil"], "anil: only = ['head.*']: no parameter is named like 'head.*'; there are ['layer1.w"),
     ],
 )
