@@ -165,7 +165,7 @@ def test_every_experiment_trains(path, tmp_path):
     [
         (
             ["algorithm.name=protonet"],
-            '"protonet": it needs class numbers as targets, which data.name = sinusoid does not',
+            '"protonet": it needs class numbers as targets, which data.name = sinusoid does not have; give maml',
         ),
         (["algorithm.name=anil"], "anil: only = ['head.*']: no parameter is named like 'head.*'; there are ['layer1.w"),
     ],
