@@ -20,6 +20,7 @@ from .algorithms.scratch import scratch as scratch
 from .algorithms.warpgrad import warpgrad as warpgrad
 from .anneal import first_then as first_then
 from .anneal import multi_step as multi_step
+from .evaluation import evaluate as evaluate
 from .inner import adapt as adapt
 from .inner import inner_update as inner_update
 from .inner import trajectory as trajectory
@@ -36,17 +37,16 @@ from .nn.module import from_module as from_module
 from .nn.transformer import transformer as transformer
 from .optim import adam as adam
 from .optim import adamw as adamw
-from .optim import chain as chain
-from .optim import clip_by_global_norm as clip_by_global_norm
 from .optim import cosine as cosine
 from .optim import momentum as momentum
 from .optim import sgd as sgd
-from .outer import evaluate as evaluate
 from .outer import init_state as init_state
 from .outer import meta_grad as meta_grad
 from .outer import meta_loss as meta_loss
 from .outer import meta_step as meta_step
 from .outer import query_loss as query_loss
+from .transforms import chain as chain
+from .transforms import clip_by_global_norm as clip_by_global_norm
 from .types import Algorithm as Algorithm
 from .types import Batch as Batch
 from .types import MetaState as MetaState

@@ -9,18 +9,17 @@ A rule may use tensors of theta, which are then learnt. ``only`` lists patterns 
 from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from itertools import repeat
 from typing import Any, cast, overload
 
 import torch
-from torch import Tensor
 from torch.func import grad
 
-from .optim import no_state
-from .tree import detach, leaves
-from .types import Batch, InnerRate, LossFn, Optimizer, OptState, Params, Rates
+from .inner_rules import as_rule
+from .tree import detach
+from .types import Batch, InnerRate, LossFn, OptState, Params
 
 EVERYTHING = ("*",)
 INITIAL_STATE: Any = object()  # stands for the state that the rule begins with
@@ -174,48 +173,6 @@ def repeated(support: Batch, steps: int) -> Iterable[Batch]:
     if steps < 0:
         raise ValueError(f"steps = {steps}: must be 0 or more")
     return repeat(support, steps)
-
-
-def as_rule(lr: InnerRate) -> Optimizer:
-    """``lr`` itself if it is an `Optimizer`, else the rule params - lr * grads."""
-    if isinstance(lr, Optimizer):
-        return lr
-
-    def update(grads: Params, state: tuple[()], params: Params) -> tuple[Params, tuple[()]]:
-        rates = lr if isinstance(lr, Mapping) else dict.fromkeys(params, lr)
-        return descend(params, grads, rates), state
-
-    return Optimizer(no_state, update)
-
-
-def descend(params: Params, grads: Params, rates: Rates) -> Params:
-    """params - rates * grads for each name; ValueError if a rate is missing."""
-    if missing := params.keys() - rates.keys():
-        raise ValueError(f"inner_lr: no rate for {', '.join(sorted(missing))}; give one for each parameter that moves")
-    return {name: p - rates[name] * grads[name] for name, p in params.items()}
-
-
-def descent_by_step(rates: Params) -> Optimizer:
-    """Gradient descent with one rate for each name and inner step, rates[name] [steps]; later steps use the last."""
-
-    def update(grads: Params, step: Tensor, params: Params) -> tuple[Params, Tensor]:
-        return descend(params, grads, {name: of_step(rate, step) for name, rate in rates.items()}), step + 1
-
-    return Optimizer(step_count, update)
-
-
-def step_count(params: Params) -> Tensor:
-    """The initial number of inner steps taken, 0, as a scalar tensor on the parameters' device."""
-    return leaves(params)[0].new_zeros(())
-
-
-def of_step(values: Tensor, step: Tensor) -> Tensor:
-    """The entry of ``values`` [steps, *shape] for this step; after the end the last one.
-
-    It is a masked sum, since torch 2.13's inductor computes a wrong gradient of indexing by a tensor here.
-    """
-    current = torch.arange(len(values), device=values.device) == step.clamp(max=len(values) - 1)
-    return torch.where(current.view(-1, *[1] * (values.ndim - 1)), values, 0).sum(0)
 
 
 def select(params: Params, only: Sequence[str], key: str = "only") -> Params:

@@ -4,21 +4,18 @@
 inside the vmap, so that each chunk of tasks frees its graph before the next begins.
 """
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
-import torch
 from torch import Tensor
-from torch.func import grad, vmap
+from torch.func import grad
 
-from .tree import T, add, concat, detach, leading, map_leaves, stack, take
-from .types import Algorithm, Batch, LossFn, MetaState, MetricFn, Metrics, Optimizer, Params, Task, Theta, ThetaT
+from .batching import Batching, mean_over_tasks
+from .tree import detach
+from .types import Algorithm, Batch, LossFn, MetaState, Metrics, Optimizer, Params, Task, Theta, ThetaT
 
-Batching: TypeAlias = Literal["vmap", "loop", "auto"]
 GradsAndMetrics: TypeAlias = tuple[Theta, Metrics]
-LARGE_TASK = 1_000_000  # numbers in its inputs: 5-way 1-shot with 15 queries has 1,693,440 at 84x84x3, 62,720 at 28x28
 
 
 def query_loss(
@@ -85,7 +82,7 @@ def meta_loss(
     >>> float(fmaml.meta_loss(algorithm, {"p": torch.tensor(0.0)}, tasks)[0])
     0.625
     """
-    return _mean(partial(algorithm.loss, theta), tasks, batching, chunk_size)
+    return mean_over_tasks(partial(algorithm.loss, theta), tasks, batching, chunk_size)
 
 
 def meta_grad(
@@ -124,7 +121,7 @@ def meta_grad(
     {'p': tensor(-0.5000)}
     """
     task_grad = grad(algorithm.loss, has_aux=True)
-    return _mean(partial(task_grad, theta), tasks, batching, chunk_size)
+    return mean_over_tasks(partial(task_grad, theta), tasks, batching, chunk_size)
 
 
 def _identity(grads_and_metrics: GradsAndMetrics) -> GradsAndMetrics:
@@ -205,103 +202,3 @@ def init_state(algorithm: Algorithm[Any], optimizer: Optimizer, params: Params) 
     """
     theta = detach(algorithm.init(params))
     return MetaState(theta, optimizer.init(theta), 0)
-
-
-@torch.no_grad()  # torch.func.grad works inside all the same; this saves the graph for a meta-gradient
-def evaluate(
-    algorithm: Algorithm[ThetaT],
-    metric_fn: MetricFn,
-    theta: ThetaT,
-    tasks: Task,
-    *,
-    steps: int | None = None,
-    batching: Batching = "vmap",
-    chunk_size: int | None = None,
-) -> Any:
-    """Meta-testing: ``metric_fn(phi_k, task)`` for every task and inner step k.
-
-    Args:
-        algorithm: such as `fmaml.maml` returns.
-        metric_fn: (params, task) -> scalar, or a dict of scalars; such as `fmaml.transductive` returns.
-        theta: the meta-parameters.
-        tasks: stacked tasks, every tensor [tasks, ...].
-        steps: how many inner steps; None: as many as in training.
-        batching: see `meta_grad`.
-        chunk_size: see `meta_grad`.
-
-    Returns:
-        [tasks, steps + 1], or a dict of such tensors. An algorithm without a trajectory gives one column, for the
-        adapted parameters.
-
-    Raises:
-        ValueError: as `meta_loss`.
-
-    >>> import torch, fmaml
-    >>> def loss_fn(params, batch):
-    ...     return 0.5 * (params["p"] - batch.y).square().mean()
-    >>> y = torch.tensor([[1.0], [3.0]])
-    >>> tasks = fmaml.Task(fmaml.Batch(y, y), fmaml.Batch(y, y))
-    >>> algorithm = fmaml.maml(loss_fn, inner_lr=0.5, steps=1)
-    >>> fmaml.evaluate(algorithm, lambda phi, task: loss_fn(phi, task.query), {"p": torch.tensor(1.0)}, tasks, steps=2)
-    tensor([[0.0000, 0.0000, 0.0000],
-            [2.0000, 0.5000, 0.1250]])
-    """
-
-    def metric_by_step(task: Task) -> Any:
-        return stack([metric_fn(phi, task) for phi in trajectory_of(algorithm, theta, task.support, steps)])
-
-    return concat(list(_per_chunk(metric_by_step, tasks, batching, chunk_size)))
-
-
-def trajectory_of(
-    algorithm: Algorithm[ThetaT], theta: ThetaT, support: Batch, steps: int | None = None
-) -> list[Params]:
-    """[phi_0, .., phi_steps], or only the adapted parameters if the algorithm has no trajectory."""
-    if algorithm.trajectory is None:
-        return [algorithm.adapt(theta, support)]
-    return algorithm.trajectory(theta, support) if steps is None else algorithm.trajectory(theta, support, steps)
-
-
-def _mean(fn: Callable[[Task], T], tasks: Task, batching: Batching, chunk_size: int | None) -> T:
-    """The mean over the tasks of a function of one task; a running sum, so that no chunk's values are kept."""
-    count = leading(tasks)
-    chunks = _per_chunk(fn, tasks, batching, chunk_size)
-    total = _sum(next(chunks))
-    for chunk in chunks:
-        total = add(total, _sum(chunk))
-    return map_leaves(lambda leaf: leaf / count, total)
-
-
-def _sum(stacked: T) -> T:
-    return map_leaves(lambda leaf: leaf.sum(0), stacked)
-
-
-def loops(batching: Batching, tasks: Task) -> bool:
-    """Whether ``batching`` means one task after the other for these tasks."""
-    return batching == "loop" or (batching == "auto" and loop_wins(tasks))
-
-
-def loop_wins(tasks: Task) -> bool:
-    """Whether looping over the tasks is known to be faster than vmap (benchmarks/vmap_vs_loop.py).
-
-    On a CPU it is for a single task, and for large tasks: faster at 84x84x3, about equal at 32x32x3, slower at 28x28x1.
-    """
-    shape, device = tasks.support.x.shape, tasks.support.x.device
-    examples = shape[1] + tasks.query.x.shape[1]
-    return device.type == "cpu" and (shape[0] == 1 or examples * math.prod(shape[2:]) > LARGE_TASK)
-
-
-def _per_chunk(fn: Callable[[Task], T], tasks: Task, batching: Batching, chunk_size: int | None) -> Iterator[T]:
-    """Yield ``fn`` of the tasks of each chunk, stacked along a leading axis; when looping a chunk is one task."""
-    if batching not in ("vmap", "loop", "auto"):
-        raise ValueError(f"batching = {batching!r}: must be 'vmap', 'loop' or 'auto'")
-    if chunk_size is not None and chunk_size < 1:
-        raise ValueError(f"chunk_size = {chunk_size}: must be at least 1, or None for all tasks at once")
-    count = leading(tasks)
-    if count == 0:
-        raise ValueError("no tasks: the leading axis of every tensor has length 0")
-    if loops(batching, tasks):
-        yield from (map_leaves(lambda leaf: leaf[None], fn(take(tasks, i))) for i in range(count))
-        return
-    size = chunk_size or count
-    yield from (vmap(fn)(take(tasks, slice(first, first + size))) for first in range(0, count, size))

@@ -12,7 +12,8 @@ from typing import TypeAlias
 from torch import Tensor
 from torch.func import grad_and_value, vjp
 
-from .inner import EVERYTHING, as_rule, inner_update, loss_of_part, repeated, select
+from .inner import EVERYTHING, inner_update, loss_of_part, repeated, select
+from .inner_rules import as_rule
 from .tree import add, detach, dot, map_leaves, zeros_like
 from .types import Batch, InnerRate, LossFn, Metrics, OptState, Params, Task, ThetaT
 

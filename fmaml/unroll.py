@@ -8,11 +8,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypedDict
 
-from .inner import EVERYTHING, adapt, as_rule, trajectory
-from .optim import chain, rule_named
+from .inner import EVERYTHING, adapt, trajectory
+from .inner_rules import as_rule
+from .optim import rule_named
 from .outer import query_loss
 from .ranges import Rule
 from .remat import recomputed_query_loss
+from .transforms import chain
 from .types import Algorithm, Batch, InnerRate, LossFn, Optimizer, Params, ThetaT
 
 

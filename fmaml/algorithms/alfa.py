@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ..head import cosines
 from ..inner import select
-from ..optim import no_state
 from ..ranges import Rate, Steps
+from ..transforms import no_state
 from ..tree import leaves
 from ..types import Algorithm, LossFn, Optimizer, Params
 from ..unroll import its_params, unrolled

@@ -10,8 +10,8 @@ and a shift for each channel. Both amount to other values of that layer's weight
 import torch
 from torch import Tensor
 
+from ..evaluation import trajectory_of
 from ..head import cosines
-from ..outer import trajectory_of
 from ..ranges import Rate, Rule, Size, Steps
 from ..types import Algorithm, Batch, InnerRate, LossFn, Params
 from ..unroll import stepping, unrolled

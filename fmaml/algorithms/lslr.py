@@ -5,7 +5,7 @@ Inner step k, layer l:    phi_l = phi_l - alpha_lk * grad_l L(phi, D_i^tr), ever
 
 from typing import TypedDict
 
-from ..inner import descent_by_step
+from ..inner_rules import descent_by_step
 from ..ranges import PositiveSteps, Rate, Rule
 from ..tree import map_leaves
 from ..types import Algorithm, LossFn, Optimizer, Params

@@ -15,7 +15,8 @@ from typing import NotRequired, TypedDict
 from torch import Tensor
 
 from ..anneal import first_then, multi_step
-from ..inner import descent_by_step, of_step, select, step_count
+from ..inner import select
+from ..inner_rules import descent_by_step, of_step, step_count
 from ..ranges import Natural, PositiveSteps, Rate, Rule
 from ..tree import map_leaves
 from ..types import Algorithm, LossFn, Optimizer, OptState, Params

@@ -11,8 +11,8 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
-from ..optim import chain, no_state
 from ..ranges import Rate, Rule, Steps
+from ..transforms import chain, no_state
 from ..types import Algorithm, InnerRate, LossFn, Optimizer, Params, Transform
 from ..unroll import its_params, stepping, unrolled
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..anneal import multi_step
 from ..head import outputs_of, prototypes
-from ..inner import descent_by_step
+from ..inner_rules import descent_by_step
 from ..losses import Apply
 from ..ranges import Natural, PositiveSteps, Rate, Rule
 from ..tree import map_leaves

@@ -14,9 +14,10 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
-from ..inner import as_rule, trajectory
-from ..optim import chain, no_state
+from ..inner import trajectory
+from ..inner_rules import as_rule
 from ..ranges import PositiveSteps, Rate
+from ..transforms import chain, no_state
 from ..tree import detach, map_leaves, squared_norm
 from ..types import Algorithm, Batch, LossFn, Metrics, Params, Task, Transform
 

@@ -10,7 +10,8 @@ from ..config.registry import TABLE
 from ..config.settings import Config, TrainSettings
 from ..data.source import Source
 from ..losses import supervised
-from ..optim import chain, clip_by_global_norm, cosine
+from ..optim import cosine
+from ..transforms import chain, clip_by_global_norm
 from ..types import Algorithm, LossFn, Model, Optimizer
 from .precision import set_precision, with_precision
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..config.settings import EvalSettings
 from ..data.source import QuerySetting, Source
-from ..outer import evaluate
+from ..evaluation import evaluate
 from ..types import Task, Theta
 from .build import Experiment
 from .signals import raise_if_stopped

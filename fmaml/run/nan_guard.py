@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ..config.settings import TrainSettings
 from ..errors import RunFailed
-from ..outer import at_step, trajectory_of
+from ..evaluation import trajectory_of
+from ..outer import at_step
 from ..tree import leaves, take
 from ..types import Algorithm, MetaState, Metrics, Task, Theta
 from .step import StepFn

@@ -9,7 +9,7 @@ from rich.table import Table
 from ..config.settings import Config
 from ..data.pictures import save_figure
 from ..data.source import About, Metric
-from ..outer import trajectory_of
+from ..evaluation import trajectory_of
 from ..tree import take
 from ..types import Theta
 from .build import Experiment

@@ -12,9 +12,10 @@ from typing import Any, TypeAlias
 
 import torch
 
+from ..batching import loops
 from ..config.settings import TrainSettings
 from ..errors import Notify, RunFailed
-from ..outer import loops, meta_step
+from ..outer import meta_step
 from ..tree import T, leading, leaves
 from ..types import Algorithm, MetaState, Metrics, OptState, Task, Theta
 from .build import Experiment

@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 from ..config.settings import TrainSettings
 from ..errors import Stopped
+from ..evaluation import evaluate
 from ..losses import transductive
-from ..outer import evaluate, init_state
+from ..outer import init_state
 from ..types import Metrics, Params, Task, Theta
 from .build import Experiment
 from .meta_test import interval, task_scores

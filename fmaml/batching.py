@@ -1,0 +1,58 @@
+"""A function of one task over stacked tasks: all of them in one vectorised call, in chunks, or one after the other."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Literal, TypeAlias
+
+from torch.func import vmap
+
+from .tree import T, add, leading, map_leaves, take
+from .types import Task
+
+Batching: TypeAlias = Literal["vmap", "loop", "auto"]
+LARGE_TASK = 1_000_000  # numbers in its inputs: 5-way 1-shot with 15 queries has 1,693,440 at 84x84x3, 62,720 at 28x28
+
+
+def mean_over_tasks(fn: Callable[[Task], T], tasks: Task, batching: Batching, chunk_size: int | None) -> T:
+    """The mean over the tasks of a function of one task; a running sum, so that no chunk's values are kept."""
+    count = leading(tasks)
+    chunks = per_chunk(fn, tasks, batching, chunk_size)
+    total = _sum(next(chunks))
+    for chunk in chunks:
+        total = add(total, _sum(chunk))
+    return map_leaves(lambda leaf: leaf / count, total)
+
+
+def _sum(stacked: T) -> T:
+    return map_leaves(lambda leaf: leaf.sum(0), stacked)
+
+
+def per_chunk(fn: Callable[[Task], T], tasks: Task, batching: Batching, chunk_size: int | None) -> Iterator[T]:
+    """Yield ``fn`` of the tasks of each chunk, stacked along a leading axis; when looping a chunk is one task."""
+    if batching not in ("vmap", "loop", "auto"):
+        raise ValueError(f"batching = {batching!r}: must be 'vmap', 'loop' or 'auto'")
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"chunk_size = {chunk_size}: must be at least 1, or None for all tasks at once")
+    count = leading(tasks)
+    if count == 0:
+        raise ValueError("no tasks: the leading axis of every tensor has length 0")
+    if loops(batching, tasks):
+        yield from (map_leaves(lambda leaf: leaf[None], fn(take(tasks, i))) for i in range(count))
+        return
+    size = chunk_size or count
+    yield from (vmap(fn)(take(tasks, slice(first, first + size))) for first in range(0, count, size))
+
+
+def loops(batching: Batching, tasks: Task) -> bool:
+    """Whether ``batching`` means one task after the other for these tasks."""
+    return batching == "loop" or (batching == "auto" and loop_wins(tasks))
+
+
+def loop_wins(tasks: Task) -> bool:
+    """Whether looping over the tasks is known to be faster than vmap (benchmarks/vmap_vs_loop.py).
+
+    On a CPU it is for a single task, and for large tasks: faster at 84x84x3, about equal at 32x32x3, slower at 28x28x1.
+    """
+    shape, device = tasks.support.x.shape, tasks.support.x.device
+    examples = shape[1] + tasks.query.x.shape[1]
+    return device.type == "cpu" and (shape[0] == 1 or examples * math.prod(shape[2:]) > LARGE_TASK)

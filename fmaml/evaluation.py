@@ -1,0 +1,64 @@
+"""Meta-testing: a metric of every task after every inner step."""
+
+from typing import Any
+
+import torch
+
+from .batching import Batching, per_chunk
+from .tree import concat, stack
+from .types import Algorithm, Batch, MetricFn, Params, Task, ThetaT
+
+
+@torch.no_grad()  # torch.func.grad works inside all the same; this saves the graph for a meta-gradient
+def evaluate(
+    algorithm: Algorithm[ThetaT],
+    metric_fn: MetricFn,
+    theta: ThetaT,
+    tasks: Task,
+    *,
+    steps: int | None = None,
+    batching: Batching = "vmap",
+    chunk_size: int | None = None,
+) -> Any:
+    """Meta-testing: ``metric_fn(phi_k, task)`` for every task and inner step k.
+
+    Args:
+        algorithm: such as `fmaml.maml` returns.
+        metric_fn: (params, task) -> scalar, or a dict of scalars; such as `fmaml.transductive` returns.
+        theta: the meta-parameters.
+        tasks: stacked tasks, every tensor [tasks, ...].
+        steps: how many inner steps; None: as many as in training.
+        batching: see `meta_grad`.
+        chunk_size: see `meta_grad`.
+
+    Returns:
+        [tasks, steps + 1], or a dict of such tensors. An algorithm without a trajectory gives one column, for the
+        adapted parameters.
+
+    Raises:
+        ValueError: as `meta_loss`.
+
+    >>> import torch, fmaml
+    >>> def loss_fn(params, batch):
+    ...     return 0.5 * (params["p"] - batch.y).square().mean()
+    >>> y = torch.tensor([[1.0], [3.0]])
+    >>> tasks = fmaml.Task(fmaml.Batch(y, y), fmaml.Batch(y, y))
+    >>> algorithm = fmaml.maml(loss_fn, inner_lr=0.5, steps=1)
+    >>> fmaml.evaluate(algorithm, lambda phi, task: loss_fn(phi, task.query), {"p": torch.tensor(1.0)}, tasks, steps=2)
+    tensor([[0.0000, 0.0000, 0.0000],
+            [2.0000, 0.5000, 0.1250]])
+    """
+
+    def metric_by_step(task: Task) -> Any:
+        return stack([metric_fn(phi, task) for phi in trajectory_of(algorithm, theta, task.support, steps)])
+
+    return concat(list(per_chunk(metric_by_step, tasks, batching, chunk_size)))
+
+
+def trajectory_of(
+    algorithm: Algorithm[ThetaT], theta: ThetaT, support: Batch, steps: int | None = None
+) -> list[Params]:
+    """[phi_0, .., phi_steps], or only the adapted parameters if the algorithm has no trajectory."""
+    if algorithm.trajectory is None:
+        return [algorithm.adapt(theta, support)]
+    return algorithm.trajectory(theta, support) if steps is None else algorithm.trajectory(theta, support, steps)
