@@ -14,7 +14,7 @@ from ..ranges import CostsMemory, Count, Size
 from ..types import Model, Params
 from .constants import NORM_GROUPS
 from .fast.layout import channels_last, is_vmapped
-from .ops import batch_norm, group_norm, layer_norm
+from .norms import batch_norm, group_norm, layer_norm
 
 LAYERS = 4
 

@@ -17,7 +17,6 @@ from typing import Any, Literal, TypeAlias, cast
 
 from torch import Generator, Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.dropout import _DropoutNd
@@ -26,7 +25,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils.parametrizations import _SpectralNorm, _WeightNorm
 
 from ..types import Model, Params
-from .ops import batch_norm
+from .norms import batch_norm, channelwise, standardise_batch, standardise_instances, standardise_last
 
 RunningStats: TypeAlias = Literal["refuse", "batch", "frozen"]
 Norm: TypeAlias = _NormBase | nn.LayerNorm
@@ -144,14 +143,23 @@ def norm_outside(layer: Any, x: Tensor) -> Tensor:
 def normalised_only(layer: Any, x: Tensor) -> Tensor:
     """The norm without weight and bias; stored statistics, if the layer has any, are used but not updated."""
     if isinstance(layer, nn.LayerNorm):
-        return F.layer_norm(x, layer.normalized_shape, eps=layer.eps)
+        return standardise_last(x, tuple(layer.normalized_shape), layer.eps)
     layer._check_input_dim(x)
-    mean, var = layer.running_mean, layer.running_var
-    if isinstance(layer, _BatchNorm):
-        return F.batch_norm(x, mean, var, training=mean is None, eps=layer.eps)
     batch = x[None] if unbatched(layer, x) else x
-    y = F.instance_norm(batch, mean, var, use_input_stats=mean is None, eps=layer.eps)
+    y = by_own_statistics(layer, batch) if layer.running_mean is None else by_stored_statistics(layer, batch)
     return y[0] if unbatched(layer, x) else y
+
+
+def by_own_statistics(layer: nn.Module, x: Tensor) -> Tensor:
+    """Batch or instance norm by the statistics of x itself."""
+    eps = cast(Any, layer).eps
+    return standardise_batch(x, eps) if isinstance(layer, _BatchNorm) else standardise_instances(x, eps)
+
+
+def by_stored_statistics(layer: Any, x: Tensor) -> Tensor:
+    """Batch or instance norm by the layer's running statistics: an affine map with constant coefficients."""
+    scale = (layer.running_var + layer.eps).rsqrt()
+    return channelwise(x, scale, -layer.running_mean * scale)
 
 
 def unbatched(layer: nn.Module, x: Tensor) -> bool:

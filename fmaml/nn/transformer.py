@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from ..ranges import Size
 from ..types import Model, Params
 from .models import linear_init, norm_init
+from .norms import standardise_last
 
 
 def transformer(
@@ -98,12 +99,8 @@ def attention(params: Params, block: str, h: Tensor, heads: int) -> Tensor:
 
 
 def normalised(params: Params, name: str, h: Tensor) -> Tensor:
-    """Normalise each position over the width, then scale and shift; h [n, length, width].
-
-    Scale and shift are applied outside `F.layer_norm`, whose own weight and bias give wrong second-order gradients
-    under vmap.
-    """
-    return F.layer_norm(h, h.shape[-1:]) * params[f"{name}.weight"] + params[f"{name}.bias"]
+    """Normalise each position over the width, then scale and shift; h [n, length, width]."""
+    return standardise_last(h, h.shape[-1:]) * params[f"{name}.weight"] + params[f"{name}.bias"]
 
 
 def linear(params: Params, name: str, h: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import fmaml
-from fmaml.nn.ops import batch_norm, group_norm, layer_norm
+from fmaml.nn.norms import batch_norm, group_norm, layer_norm
 from fmaml.tree import leaves
 
 

@@ -9,7 +9,7 @@ from torch.func import debug_unwrap, grad, vmap
 from torch.nn import functional as F
 
 import fmaml
-from fmaml.nn import ops
+from fmaml.nn import norms
 from fmaml.nn.fast import batch_norm, layout
 
 EPS = 1e-5
@@ -19,7 +19,7 @@ SHAPES = {"images": (3, 2, 4, 5), "vectors": (5, 2), "one pixel": (3, 2, 1, 1), 
 @pytest.fixture(autouse=True)
 def every_size_is_large(monkeypatch):
     monkeypatch.setattr(layout, "LARGE_IMAGES", 0)
-    monkeypatch.setattr(ops, "LARGE_FEATURES", 0)
+    monkeypatch.setattr(norms, "LARGE_FEATURES", 0)
 
 
 def plain(x, scale, shift):
@@ -117,7 +117,7 @@ def test_networks_are_the_same_as_in_the_usual_layout(name, options, monkeypatch
 
     ours = found(**options)
     monkeypatch.setattr(layout, "LARGE_IMAGES", 10**9)
-    monkeypatch.setattr(ops, "LARGE_FEATURES", 10**9)
+    monkeypatch.setattr(norms, "LARGE_FEATURES", 10**9)
     assert relative(ours, found(batching="loop")) < 1e-11
 
 
@@ -138,18 +138,20 @@ def test_images_lie_channels_last_tasks_and_channels_together():
 def test_only_large_uncompiled_tasks_at_once_take_the_operator(tasks, monkeypatch):
     calls = []
     monkeypatch.setattr(
-        ops, "batch_norm_of_tasks", lambda x, *rest: calls.append(x.shape) or F.batch_norm(x, None, None, training=True)
+        norms,
+        "batch_norm_of_tasks",
+        lambda x, *rest: calls.append(x.shape) or F.batch_norm(x, None, None, training=True),
     )
-    monkeypatch.setattr(ops, "LARGE_FEATURES", 2 * 4 * 3 * 5 * 5 - 1)
+    monkeypatch.setattr(norms, "LARGE_FEATURES", 2 * 4 * 3 * 5 * 5 - 1)
     scale, shift = torch.ones(3), torch.zeros(3)
-    vmap(lambda x: ops.batch_norm(x, scale, shift))(torch.rand(tasks, 4, 3, 5, 5))
-    ops.batch_norm(torch.rand(8, 3, 5, 5), scale, shift)
+    vmap(lambda x: norms.batch_norm(x, scale, shift))(torch.rand(tasks, 4, 3, 5, 5))
+    norms.batch_norm(torch.rand(8, 3, 5, 5), scale, shift)
     assert calls == [(4, 3, 5, 5)] * (tasks == 2)
 
 
 def test_one_number_a_channel_is_refused_as_by_torch():
     with pytest.raises(ValueError, match="more than 1 value per channel"):
-        vmap(lambda x: ops.batch_norm(x, torch.ones(3), torch.zeros(3)))(torch.rand(5, 1, 3, 1, 1))
+        vmap(lambda x: norms.batch_norm(x, torch.ones(3), torch.zeros(3)))(torch.rand(5, 1, 3, 1, 1))
 
 
 def test_a_compiler_lays_out_by_itself():
@@ -166,7 +168,7 @@ def test_gradients_keep_the_layout():
     seen = []
 
     def loss(x):
-        (gx,) = torch.func.vjp(lambda x: ops.batch_norm(x, torch.ones(3), torch.zeros(3)), x)[1](x.square())
+        (gx,) = torch.func.vjp(lambda x: norms.batch_norm(x, torch.ones(3), torch.zeros(3)), x)[1](x.square())
         seen.append(debug_unwrap(gx))
         return gx.sum()
 
