@@ -5,6 +5,8 @@ wrong second one (pytorch issues 186256, 175754, 196699). A meta-gradient takes 
 what takes more, such as a Hessian of the meta-loss or a hyper-gradient through meta-steps, needs plain operations.
 """
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -31,4 +33,5 @@ def kernels_are_exact(x: Tensor) -> bool:
 
 def in_forward_mode() -> bool:
     """Whether `torch.func.jvp` or a dual level is active."""
-    return forward_ad._current_level >= 0  # pyright: ignore[reportPrivateUsage]
+    level: int = cast(Any, forward_ad)._current_level  # -1 outside of any
+    return level >= 0

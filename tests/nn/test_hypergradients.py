@@ -40,7 +40,7 @@ NETWORKS = {
     "transformer": (fmaml.transformer(inputs=(8,), outputs=5, width=8, heads=2, layers=1), passages),
     "module-batch": module(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.Softplus()),
     "module-instance": module(nn.Conv2d(2, 4, 3), nn.InstanceNorm2d(4, affine=True), nn.Softplus()),
-    "module-layer": module(nn.Conv2d(2, 4, 3), nn.LayerNorm((4, 4, 4)), nn.Softplus()),
+    "module-layer": module(nn.Conv2d(2, 4, 3), nn.LayerNorm([4, 4, 4]), nn.Softplus()),
 }
 
 
