@@ -1,10 +1,8 @@
-"""Any `torch.nn.Module` as a `Model`; layers whose derivatives torch gets wrong are rewritten or refused.
+"""Any `torch.nn.Module` as a `Model`; what torch gets wrong in it is replaced or refused.
 
-Rewritten: batch, instance and layer norm with a weight, whose second-order gradients are silently wrong when a gradient
-is taken of a vmap; the norm without its weight, multiplied by the weight, is exact. Refused: layers without a vmap rule
-or a second derivative, layers that draw from the global random generator, and layers that update their own buffers.
-Norms that a module calls as functions cannot be detected here: they are right in `meta_grad` and `meta_step`, whose
-gradient is taken inside the vmap, but not in a gradient of `meta_loss`.
+Replaced, or refused when called: the functions of `fmaml.nn.exact_functions`, whatever layer calls them. Refused by the
+layer's name, before anything is trained: layers without a second derivative, layers that draw from the global random
+generator, and layers that update their own buffers or parameters.
 """
 
 # only private base classes of torch.nn cover whole groups of layers, and some of their methods have no types:
@@ -12,36 +10,44 @@ gradient is taken inside the vmap, but not in a gradient of `meta_loss`.
 
 import copy
 from collections.abc import Callable, Iterator
-from types import MethodType
 from typing import Any, Literal, TypeAlias, cast
 
 from torch import Generator, Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
-from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.modules.lazy import LazyModuleMixin
-from torch.nn.utils.parametrizations import _SpectralNorm, _WeightNorm
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from ..types import Model, Params
-from .norms import batch_norm, channelwise, standardise_batch, standardise_instances, standardise_last
+from .exact_functions import ExactFunctions
 
 RunningStats: TypeAlias = Literal["refuse", "batch", "frozen"]
-Norm: TypeAlias = _NormBase | nn.LayerNorm
-OWN_FORWARD = {_BatchNorm.forward, _InstanceNorm.forward, nn.LayerNorm.forward}
 Refusal: TypeAlias = tuple[Any, Callable[[Any], bool], str]
 
 REFUSED: list[Refusal] = [  # (layer type, condition, reason and alternative)
-    ((nn.RNNBase, nn.RNNCellBase), lambda m: True, "has no vmap rule, nor a second derivative on cuDNN; use nn.Linear"),
     (nn.EmbeddingBag, lambda m: True, "has no second derivative; use nn.Embedding and a mean"),
     (nn.Hardsigmoid, lambda m: True, "has no second derivative; use nn.Sigmoid"),
-    (_WeightNorm, lambda m: True, "has a wrong second derivative; remove the parametrization"),
     (_SpectralNorm, lambda m: True, "updates its buffers in place; remove the parametrization"),
+    (
+        nn.Module,
+        lambda m: has_hook(m, SpectralNorm),
+        "has spectral_norm, which updates its buffers in place; remove it",
+    ),
+    (
+        nn.Module,
+        lambda m: has_hook(m, WeightNorm),
+        "has the old weight_norm, which sets attributes; use parametrizations",
+    ),
+    (nn.Embedding, lambda m: m.max_norm is not None, "changes its weight in place; build it with max_norm=None"),
+    (nn.Embedding, lambda m: m.scale_grad_by_freq, "has a wrong derivative under vmap; use scale_grad_by_freq=False"),
     (LazyModuleMixin, lambda m: m.has_uninitialized_params(), "has no parameters yet; call the module once"),
     (_DropoutNd, lambda m: m.training and m.p > 0, "draws from the global generator; use p=0 or .eval()"),
     (nn.MultiheadAttention, lambda m: m.training and m.dropout > 0, "has dropout; use dropout=0 or .eval()"),
-    (Norm, lambda m: type(m).forward not in OWN_FORWARD, "has a forward of its own; use the norm of torch.nn itself"),
+    (nn.RNNBase, lambda m: m.training and m.dropout > 0, "has dropout; use dropout=0 or .eval()"),
     (nn.RReLU, lambda m: m.training, "draws from the global generator; use nn.LeakyReLU or .eval()"),
 ]
 RUNNING = (
@@ -85,7 +91,7 @@ def from_module(module: nn.Module, *, running_stats: RunningStats = "refuse") ->
         raise ValueError(f"from_module({type(module).__name__}): cannot be meta-trained\n" + "\n".join(problems))
     skeleton = copy.deepcopy(module).requires_grad_(False)
     for layer in skeleton.modules():
-        rewrite(layer, running_stats)
+        prepare(layer, running_stats)
     named = dict(skeleton.named_parameters())
     values = {name: value for name, value in named.items() if value.is_floating_point()}
     constants = {**dict(skeleton.named_buffers()), **{name: named[name] for name in named.keys() - values.keys()}}
@@ -99,7 +105,7 @@ def from_module(module: nn.Module, *, running_stats: RunningStats = "refuse") ->
                 f"params {sorted(params.keys() ^ values.keys())}: missing, or not parameters of the module"
             )
         state = {name: value.to(x.device) for name, value in constants.items()}
-        with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
+        with sdpa_kernel(SDPBackend.MATH), ExactFunctions():  # fused attention has no second derivative
             return functional_call(skeleton, {**state, **params}, (x,))
 
     return Model(init, apply)
@@ -113,55 +119,19 @@ def refused(module: nn.Module, running_stats: RunningStats) -> Iterator[tuple[st
             yield name, layer, RUNNING
 
 
-def rewrite(layer: Any, running_stats: RunningStats) -> None:
-    """Replace the layer's forward, in place, by one whose derivatives are right."""
-    if isinstance(layer, Norm):
-        if getattr(layer, "track_running_stats", False) and running_stats == "batch":
+def has_hook(module: nn.Module, kind: type) -> bool:
+    """Whether an old reparametrization of this kind runs before the module's forward."""
+    return any(isinstance(hook, kind) for hook in module._forward_pre_hooks.values())
+
+
+def prepare(layer: Any, running_stats: RunningStats) -> None:
+    """Set the layer up to run as asked; it stays the same object, also where it is shared."""
+    if isinstance(layer, _NormBase) and layer.track_running_stats:
+        layer.training = False  # in training mode it would update its statistics
+        if running_stats == "batch":
             for buffer in ("running_mean", "running_var", "num_batches_tracked"):
                 setattr(layer, buffer, None)
-        layer.forward = MethodType(norm_outside, layer)
     if isinstance(layer, nn.MultiheadAttention) and not layer.training:
         layer.dropout = 0.0
     if isinstance(layer, (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)):
         layer.training = True  # in training mode it does not take the fused path for inference, which has no derivative
-
-
-def norm_outside(layer: Any, x: Tensor) -> Tensor:
-    """The norm layer's output, with its weight and bias applied outside the fused operation."""
-    weight, bias = layer.weight, layer.bias
-    if isinstance(layer, _BatchNorm) and layer.running_mean is None and weight is not None and bias is not None:
-        layer._check_input_dim(x)
-        return batch_norm(x, weight, bias, layer.eps)
-    y = normalised_only(layer, x)
-    if weight is None:
-        return y
-    positions = 0 if isinstance(layer, nn.LayerNorm) else x.ndim - (1 if unbatched(layer, x) else 2)
-    shape = weight.shape + (1,) * positions
-    return y * weight.view(shape) + (0 if bias is None else bias.view(shape))
-
-
-def normalised_only(layer: Any, x: Tensor) -> Tensor:
-    """The norm without weight and bias; stored statistics, if the layer has any, are used but not updated."""
-    if isinstance(layer, nn.LayerNorm):
-        return standardise_last(x, tuple(layer.normalized_shape), layer.eps)
-    layer._check_input_dim(x)
-    batch = x[None] if unbatched(layer, x) else x
-    y = by_own_statistics(layer, batch) if layer.running_mean is None else by_stored_statistics(layer, batch)
-    return y[0] if unbatched(layer, x) else y
-
-
-def by_own_statistics(layer: nn.Module, x: Tensor) -> Tensor:
-    """Batch or instance norm by the statistics of x itself."""
-    eps = cast(Any, layer).eps
-    return standardise_batch(x, eps) if isinstance(layer, _BatchNorm) else standardise_instances(x, eps)
-
-
-def by_stored_statistics(layer: Any, x: Tensor) -> Tensor:
-    """Batch or instance norm by the layer's running statistics: an affine map with constant coefficients."""
-    scale = (layer.running_var + layer.eps).rsqrt()
-    return channelwise(x, scale, -layer.running_mean * scale)
-
-
-def unbatched(layer: nn.Module, x: Tensor) -> bool:
-    """Whether x is a single example without a batch axis, which an instance norm accepts."""
-    return isinstance(layer, _InstanceNorm) and x.ndim == cast(Any, layer)._get_no_batch_dim()

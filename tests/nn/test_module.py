@@ -1,6 +1,7 @@
 """`from_module`: every layer it lets through is right to second order under vmap; the others are refused by name."""
 
 import copy
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
@@ -10,10 +11,12 @@ import torch
 from problems import F64, relative
 from torch import Tensor, nn
 from torch.func import grad
-from torch.nn.utils import parametrizations
+from torch.nn import functional as F
+from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 
 import fmaml
 from fmaml import Batch, Model, Params, Task
+from fmaml.tree import map_leaves, take
 
 IMAGE, VECTOR, SEQUENCE = (3, 4, 6, 6), (3, 4), (3, 5, 4)
 
@@ -34,6 +37,43 @@ class Lookup(nn.Module):
 
     def forward(self, x):
         return self.layer((x * 10).long().abs() % 7)
+
+
+class Doubled(nn.LayerNorm):
+    def forward(self, input: Tensor) -> Tensor:
+        return 2 * super().forward(input)
+
+
+class ChannelNorm(nn.Module):
+    """ConvNeXt's: layer norm over the channels of an image, called as a function."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.shift = (nn.Parameter(torch.rand(4)) for _ in "ab")
+
+    def forward(self, x):
+        return F.layer_norm(x.permute(0, 2, 3, 1), (4,), self.scale, self.shift).permute(0, 3, 1, 2)
+
+
+class FunctionalNorm(ChannelNorm):
+    def forward(self, x):
+        return F.batch_norm(x, None, None, self.scale, self.shift, training=True)
+
+
+class Recurrent(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.layer = kind(4, 4, batch_first=True)
+
+    def forward(self, x):
+        return self.layer(x)[0]
+
+
+class Dropping(nn.Linear):
+    """Draws within forward, where no layer says so."""
+
+    def forward(self, input):
+        return F.dropout(super().forward(input), 0.5, self.training)
 
 
 encoder = partial(nn.TransformerEncoderLayer, 4, 2, 8, batch_first=True)
@@ -66,24 +106,40 @@ GOOD = {
     "softmax": (nn.Softmax(-1), VECTOR),
     "dropout off": (nn.Dropout(0.5).eval(), VECTOR),
     "embedding": (Lookup(nn.Embedding(7, 4)), (3, 5)),
+    "embedding with padding": (Lookup(nn.Embedding(7, 4, padding_idx=2)), (3, 5)),
+    "weight norm": (parametrizations.weight_norm(nn.Linear(4, 4)), VECTOR),
+    "weight norm of a convolution": (parametrizations.weight_norm(nn.Conv1d(4, 4, 3), dim=2), (3, 4, 6)),
+    "weight norm over all": (parametrizations.weight_norm(nn.Linear(4, 4), dim=None), VECTOR),
+    "layer norm over channels": (ChannelNorm(), IMAGE),
+    "norm with a forward of its own": (Doubled(4), SEQUENCE),
+    "batch norm as a function": (FunctionalNorm(), IMAGE),
     "attention": (SelfAttention(), SEQUENCE),
     "attention in eval mode": (SelfAttention(dropout=0.5).eval(), SEQUENCE),
     "transformer layer": (encoder(dropout=0.0), SEQUENCE),
     "transformer layer in eval mode": (encoder(dropout=0.5).eval(), SEQUENCE),
 }
+
+
+def old_weight_norm() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is deprecated, and still in use
+        return weight_norm(nn.Linear(4, 4))
+
+
 BAD = {
     "running statistics": (nn.BatchNorm2d(4), "BatchNorm2d.*keeps running statistics.*track_running_stats=False"),
     "in eval mode too": (nn.BatchNorm2d(4).eval(), "keeps running statistics"),
     "instance norm's": (nn.InstanceNorm1d(4, track_running_stats=True), "keeps running statistics"),
-    "lstm": (nn.LSTM(4, 4), "LSTM.*no vmap rule"),
-    "gru": (nn.GRU(4, 4), "GRU.*no vmap rule"),
-    "rnn cell": (nn.RNNCell(4, 4), "RNNCell.*no vmap rule"),
+    "lstm with dropout": (nn.LSTM(4, 4, 2, dropout=0.5), "LSTM.*dropout=0"),
     "dropout": (nn.Dropout(0.5), "Dropout.*global generator"),
     "attention with dropout": (SelfAttention(dropout=0.5), "MultiheadAttention.*dropout=0"),
     "embedding bag": (nn.EmbeddingBag(7, 4), "EmbeddingBag.*no second derivative"),
     "hardsigmoid": (nn.Hardsigmoid(), "Hardsigmoid.*no second derivative"),
-    "weight norm": (parametrizations.weight_norm(nn.Linear(4, 4)), "_WeightNorm.*wrong second derivative"),
+    "old weight norm": (old_weight_norm(), "Linear.*old weight_norm.*use parametrizations"),
     "spectral norm": (parametrizations.spectral_norm(nn.Linear(4, 4)), "_SpectralNorm.*in place"),
+    "old spectral norm": (spectral_norm(nn.Linear(4, 4)), "Linear.*spectral_norm.*in place"),
+    "embedding of bounded norm": (nn.Embedding(7, 4, max_norm=1.0), "Embedding.*in place.*max_norm=None"),
+    "embedding scaled by frequency": (nn.Embedding(7, 4, scale_grad_by_freq=True), "Embedding.*wrong derivative"),
     "lazy": (nn.LazyLinear(4), "LazyLinear.*call the module once"),
 }
 
@@ -151,6 +207,34 @@ def test_the_rewriting_is_needed(name):
     outside = grad(lambda t: fmaml.meta_loss(algorithm, t, tasks)[0])(theta)
     assert relative(outside, expected) > 1e-5
     assert relative(fmaml.meta_grad(algorithm, theta, tasks)[0], expected) < 1e-12  # fmaml's own order is safe
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_layers_are_right_looped_and_refused_vmapped(kind):
+    module = Recurrent(kind).to(F64)
+    model, tasks = fmaml.from_module(module), tasks_of(SEQUENCE)
+    algorithm = fmaml.maml(loss_of(model), inner_lr=0.1, steps=1)
+    found, _ = fmaml.meta_grad(algorithm, model.init(torch.Generator()), tasks, batching="loop")
+    total = torch.zeros((), dtype=F64)
+    for i in range(3):  # by plain autograd
+        task, phi = take(tasks, i), dict(module.named_parameters())
+        inner = torch.autograd.grad(loss_of(model)(phi, task.support), list(phi.values()), create_graph=True)
+        phi = {name: p - 0.1 * g for (name, p), g in zip(phi.items(), inner, strict=True)}
+        total = total + loss_of(model)(phi, task.query) / 3
+    assert relative(found, dict(zip(found, torch.autograd.grad(total, list(module.parameters())), strict=True))) < 1e-12
+    with pytest.raises(ValueError, match=r'has no vmap rule; use batching="loop"'):
+        fmaml.meta_grad(algorithm, model.init(torch.Generator()), tasks)
+
+
+@pytest.mark.parametrize("batching", ["vmap", "loop"])
+def test_dropout_within_forward_is_refused_by_name_vmapped_and_looped(batching):
+    model = fmaml.from_module(Dropping(4, 4))
+    algorithm = fmaml.maml(loss_of(model), inner_lr=0.1, steps=1)
+    theta = model.init(torch.Generator())
+    with pytest.raises(ValueError, match=r"F.dropout\(training=True\), which draws from the global generator"):
+        fmaml.meta_grad(algorithm, theta, map_leaves(Tensor.float, tasks_of(VECTOR)), batching=batching)
+    kept = fmaml.from_module(Dropping(4, 4).eval())
+    assert torch.equal(kept.apply(theta, torch.ones(2, 4)), F.linear(torch.ones(2, 4), *theta.values()))
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -233,16 +317,6 @@ def test_a_shared_norm_stays_itself(norm):
     algorithm = fmaml.maml(loss_of(model), inner_lr=0.1, steps=2)
     expected, _ = fmaml.meta_grad(algorithm, theta, tasks, batching="loop")
     assert relative(grad(lambda t: fmaml.meta_loss(algorithm, t, tasks)[0])(theta), expected) < 1e-12
-
-
-class Doubled(nn.LayerNorm):
-    def forward(self, input: Tensor) -> Tensor:
-        return 2 * super().forward(input)
-
-
-def test_a_norm_with_a_forward_of_its_own_is_refused():
-    with pytest.raises(ValueError, match=r"0 .Doubled.*forward of its own"):
-        fmaml.from_module(nn.Sequential(Doubled(4)))
 
 
 def test_names_that_are_not_the_modules_are_refused():
