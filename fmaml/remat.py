@@ -12,9 +12,10 @@ from typing import TypeAlias
 from torch import Tensor
 from torch.func import grad_and_value, vjp
 
+from .derivative_order import detach_result, detach_theta, with_gradient
 from .inner import EVERYTHING, inner_update, loss_of_part, repeated, select
 from .inner_rules import as_rule
-from .tree import add, detach, dot, map_leaves, zeros_like
+from .tree import add, zeros_like
 from .types import Batch, InnerRate, LossFn, Metrics, OptState, Params, Task, ThetaT
 
 Carry: TypeAlias = tuple[Params, OptState]  # phi_k, and the state of the rule
@@ -49,15 +50,15 @@ def recomputed_query_loss(
     def end(carry: Carry) -> Tensor:
         return loss_fn(carry[0], task.query)
 
-    fixed = detach(theta)
-    carries = [detach(begin(fixed))]
+    fixed = detach_theta(theta, "remat")
+    carries = [detach_result(begin(fixed), "remat")]
     for _ in repeated(task.support, steps):
-        carries.append(detach(step(fixed, carries[-1])))
+        carries.append(detach_result(step(fixed, carries[-1]), "remat"))
 
     adjoint, query = grad_and_value(end)(carries[-1])
     total = zeros_like(fixed)
     for carry in reversed(carries[:-1]):
         direct, adjoint = vjp(step, fixed, carry)[1](adjoint)
         total = add(total, direct)
-    total = detach(add(total, vjp(begin, fixed)[1](adjoint)[0]))
-    return detach(query) + dot(total, map_leaves(lambda p, q: p - q, theta, fixed)), {"query_loss": query}
+    total = add(total, vjp(begin, fixed)[1](adjoint)[0])
+    return with_gradient(query, total, theta), {"query_loss": query}

@@ -28,17 +28,18 @@ CORE = {  # pure: each of these may import those
     "inner_rules": {"types", "tree", "transforms"},
     "inner": {"types", "tree", "inner_rules"},
     "batching": {"types", "tree"},
+    "derivative_order": {"tree"},
     "outer": {"types", "tree", "batching"},
     "evaluation": {"types", "tree", "batching"},
     "losses": {"types", "tree"},
-    "nn": {"types", "tree", "ranges", "nn"},
+    "nn": {"types", "tree", "ranges", "derivative_order", "nn"},
     "head": {"types", "tree", "losses"},
     "anneal": {"types", "outer"},
-    "remat": {"types", "tree", "inner", "inner_rules"},
+    "remat": {"types", "tree", "inner", "inner_rules", "derivative_order"},
     "unroll": {"types", "inner", "inner_rules", "outer", "remat", "optim", "transforms", "ranges"},
     "algorithms": {
         *("types", "tree", "ranges", "inner", "inner_rules", "outer", "evaluation", "optim", "transforms", "losses"),
-        *("head", "anneal", "unroll"),
+        *("head", "anneal", "unroll", "derivative_order"),
     },
 }
 EDGE = {  # has state: each of these rooms may import itself and those

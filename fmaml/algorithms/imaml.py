@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 from torch.func import grad, grad_and_value, vjp
 
+from ..derivative_order import detach_result, detach_theta, with_gradient
 from ..inner import adapt as adapt_by_steps
 from ..inner import trajectory
 from ..ranges import Count, Rate, Rule, Steps
-from ..tree import detach, dot, map_leaves, squared_norm, zeros_like
+from ..tree import dot, map_leaves, squared_norm, zeros_like
 from ..types import Algorithm, Batch, InnerRate, LossFn, Metrics, Params, Task
 from ..unroll import stepping
 
@@ -71,15 +72,15 @@ def imaml(
         return grad(loss_fn)(phi, support)
 
     def loss(theta: Params, task: Task) -> tuple[Tensor, Metrics]:
-        phi = detach(adapt(detach(theta), task.support))
+        phi = detach_result(adapt(detach_theta(theta, "imaml"), task.support), "imaml")
         target, query = grad_and_value(loss_fn)(phi, task.query)
         hessian = vjp(partial(support_grad, task.support), phi)[1]
 
         def matrix(v: Params) -> Params:
             return map_leaves(lambda a, h: a + h / regularization, v, hessian(v)[0])
 
-        v = detach(conjugate_gradients(matrix, target, cg_steps))
-        return dot(v, theta), {"query_loss": query}
+        v = conjugate_gradients(matrix, target, cg_steps)
+        return with_gradient(query, v, theta), {"query_loss": query}
 
     return Algorithm(dict, adapt, loss, phis)
 

@@ -11,9 +11,10 @@ from math import gcd
 
 from torch import Tensor
 
+from ..derivative_order import detach_result, detach_theta, with_gradient
 from ..inner import walk
 from ..ranges import Count, PositiveSteps, Rate, Rule
-from ..tree import detach, map_leaves, squared_norm
+from ..tree import map_leaves, squared_norm
 from ..types import Algorithm, Batch, InnerRate, LossFn, Metrics, Params, Task
 from ..unroll import stepping
 
@@ -64,9 +65,9 @@ def reptile(
         return phis(theta, support)[-1]
 
     def loss(theta: Params, task: Task) -> tuple[Tensor, Metrics]:
-        phi = detach(adapt(detach(theta), task.support))
+        phi = detach_result(adapt(detach_theta(theta, "reptile"), task.support), "reptile")
         gap = map_leaves(lambda p, q: p - q, theta, phi)
-        return squared_norm(gap) / 2, {"query_loss": loss_fn(phi, task.query)}
+        return with_gradient(squared_norm(gap) / 2, gap, theta), {"query_loss": loss_fn(phi, task.query)}
 
     return Algorithm(dict, adapt, loss, phis)
 

@@ -14,11 +14,12 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
+from ..derivative_order import detach_result, detach_theta, with_gradient
 from ..inner import trajectory
 from ..inner_rules import as_rule
 from ..ranges import PositiveSteps, Rate
 from ..transforms import chain, no_state
-from ..tree import detach, map_leaves, squared_norm
+from ..tree import map_leaves, squared_norm
 from ..types import Algorithm, Batch, LossFn, Metrics, Params, Task, Transform
 
 
@@ -67,10 +68,12 @@ def warpgrad(
         return phis(theta, support)[-1]
 
     def loss(theta: WarpGradTheta, task: Task) -> tuple[Tensor, Metrics]:
-        *before, last = detach(phis(detach(theta), task.support))
+        fixed = detach_theta(theta, "warpgrad")
+        *before, last = detach_result(phis(fixed, task.support), "warpgrad")
         each = [loss_fn(walked(theta, phi, task.support, 1)[-1], task.query) for phi in before]
         gap = map_leaves(lambda p, q: p - q, theta["params"], last)
-        return torch.stack(each).mean() + squared_norm(gap) / 2, {"query_loss": loss_fn(last, task.query)}
+        pull = with_gradient(squared_norm(gap) / 2, gap, theta["params"])
+        return torch.stack(each).mean() + pull, {"query_loss": loss_fn(last, task.query)}
 
     return Algorithm(init, adapt, loss, phis)
 

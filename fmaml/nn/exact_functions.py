@@ -44,12 +44,12 @@ def exact_batch_norm(
 ) -> Tensor:
     """`F.batch_norm`: by the statistics of the batch, or by stored ones, which are not updated."""
     if not training:
-        return affine(by_stored_statistics(input, running_mean, running_var, eps), weight, bias)
+        return scale_and_shift(by_stored_statistics(input, running_mean, running_var, eps), weight, bias)
     if running_mean is not None:
         refuse("F.batch_norm(training=True)", "updates running statistics; give None for them, or call .eval() first")
     if weight is not None and bias is not None:
         return batch_norm(input, weight, bias, eps)
-    return affine(standardise_batch(input, eps), weight, bias)
+    return scale_and_shift(standardise_batch(input, eps), weight, bias)
 
 
 def exact_instance_norm(
@@ -64,10 +64,10 @@ def exact_instance_norm(
 ) -> Tensor:
     """`F.instance_norm`: by the statistics of each example, or by stored ones, which are not updated."""
     if not use_input_stats:
-        return affine(by_stored_statistics(input, running_mean, running_var, eps), weight, bias)
+        return scale_and_shift(by_stored_statistics(input, running_mean, running_var, eps), weight, bias)
     if running_mean is not None:
         refuse("F.instance_norm", "updates running statistics; give None for them, or call .eval() first")
-    return affine(standardise_instances(input, eps), weight, bias)
+    return scale_and_shift(standardise_instances(input, eps), weight, bias)
 
 
 def by_stored_statistics(x: Tensor, mean: Tensor | None, var: Tensor | None, eps: float) -> Tensor:
@@ -78,7 +78,7 @@ def by_stored_statistics(x: Tensor, mean: Tensor | None, var: Tensor | None, eps
     return channelwise(x, scale, -mean * scale)
 
 
-def affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+def scale_and_shift(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     """weight * x + bias, one number a channel, where they are given; x [n, channels, ...]."""
     shape = (-1,) + (1,) * (x.ndim - 2)
     scaled = x if weight is None else x * weight.view(shape)

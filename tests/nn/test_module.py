@@ -109,7 +109,7 @@ GOOD = {
     "embedding with padding": (Lookup(nn.Embedding(7, 4, padding_idx=2)), (3, 5)),
     "weight norm": (parametrizations.weight_norm(nn.Linear(4, 4)), VECTOR),
     "weight norm of a convolution": (parametrizations.weight_norm(nn.Conv1d(4, 4, 3), dim=2), (3, 4, 6)),
-    "weight norm over all": (parametrizations.weight_norm(nn.Linear(4, 4), dim=None), VECTOR),
+    "weight norm over all": (parametrizations.weight_norm(nn.Linear(4, 4), dim=cast(Any, None)), VECTOR),
     "layer norm over channels": (ChannelNorm(), IMAGE),
     "norm with a forward of its own": (Doubled(4), SEQUENCE),
     "batch norm as a function": (FunctionalNorm(), IMAGE),
