@@ -22,16 +22,21 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 
     Args:
         logits: [n, *positions, classes].
-        y: int64 [n, *positions]; entries with label -1 do not count.
+        y: int64 [n, *positions]; negative labels, such as -1 or -100, do not count.
 
     Returns:
-        A scalar.
+        A scalar; NaN if no label counts.
+
+    Raises:
+        ValueError: ``y`` is of another type, or not of the logits' shape without the last axis.
 
     >>> import torch, fmaml
     >>> fmaml.cross_entropy(torch.zeros(3, 4), torch.tensor([0, 1, -1]))  # log 4
     tensor(1.3863)
     """
-    return F.cross_entropy(logits.flatten(0, -2), y.flatten(), ignore_index=IGNORED)
+    check_labels("cross_entropy", logits, y)
+    labels = y.clamp(min=IGNORED).flatten()
+    return F.cross_entropy(logits.flatten(0, -2), labels, ignore_index=IGNORED)
 
 
 def bits(logits: Tensor, y: Tensor) -> Tensor:
@@ -39,10 +44,13 @@ def bits(logits: Tensor, y: Tensor) -> Tensor:
 
     Args:
         logits: [n, *positions, symbols].
-        y: int64 [n, *positions]; entries with label -1 do not count.
+        y: int64 [n, *positions]; negative labels do not count.
 
     Returns:
-        A scalar.
+        A scalar; NaN if no label counts.
+
+    Raises:
+        ValueError: as `cross_entropy`.
 
     >>> import torch, fmaml
     >>> fmaml.bits(torch.zeros(3, 4), torch.tensor([0, 1, 2]))
@@ -78,17 +86,33 @@ def accuracy(logits: Tensor, y: Tensor) -> Tensor:
 
     Args:
         logits: [n, classes].
-        y: int64 [n]; rows with label -1 do not count.
+        y: int64 [n]; rows with a negative label do not count.
 
     Returns:
-        A scalar from 0 to 1, of the logits' type.
+        A scalar from 0 to 1, of the logits' type; NaN if no label counts, or the largest logit of a row that counts
+        is not finite: a network that has diverged has no accuracy.
+
+    Raises:
+        ValueError: ``y`` is of another type, or not of the logits' shape without the last axis.
 
     >>> import torch, fmaml
     >>> fmaml.accuracy(torch.tensor([[2.0, 1.0], [0.0, 3.0], [5.0, 0.0]]), torch.tensor([0, 0, -1]))
     tensor(0.5000)
     """
-    right = (logits.argmax(-1) == y).to(logits.dtype).sum()
-    return right / (y != IGNORED).sum()
+    check_labels("accuracy", logits, y)
+    largest, predicted = logits.max(-1)
+    right = torch.where(largest.isfinite(), (predicted == y).to(logits.dtype), torch.nan)
+    counts = y >= 0
+    return torch.where(counts, right, 0).sum() / counts.sum()
+
+
+def check_labels(name: str, logits: Tensor, y: Tensor) -> None:
+    """ValueError unless there is one int64 label for each row of logits."""
+    if y.dtype != torch.int64 or y.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"{name}: labels y must be int64 {list(logits.shape[:-1])}, one for each row of the logits "
+            f"{list(logits.shape)}; these are {str(y.dtype).removeprefix('torch.')} {list(y.shape)}"
+        )
 
 
 def supervised(apply: Apply, criterion: Criterion) -> LossFn:

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from torch.func import vmap
 
 import fmaml
 from fmaml import Batch
@@ -33,3 +34,28 @@ def test_supervised_composes():
 def test_mse_does_not_broadcast():
     with pytest.raises(ValueError, match=r"output \[3, 1\] and y \[3\]"):
         fmaml.mse(torch.zeros(3, 1), torch.zeros(3))
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_diverged_network_has_no_accuracy(bad):
+    """The largest of NaN is the first: it would score as chance."""
+    logits, y = torch.tensor([[2.0, 1.0], [bad, 1.0]]), torch.tensor([0, 0])
+    assert fmaml.accuracy(logits, y).isnan()
+    assert vmap(fmaml.accuracy)(logits[None], y[None]).isnan().all()
+    assert float(fmaml.accuracy(logits, torch.tensor([0, -1]))) == 1  # a row that does not count may be anything
+    assert fmaml.cross_entropy(logits, y).isnan() or bad == torch.inf
+    absent = torch.tensor([[2.0, -torch.inf], [0.5, -torch.inf]])  # a class that the task does not have
+    assert float(fmaml.accuracy(absent, y)) == 1
+
+
+@pytest.mark.parametrize("criterion", [fmaml.cross_entropy, fmaml.bits, fmaml.accuracy])
+def test_labels_are_one_int64_a_row_and_negative_ones_do_not_count(criterion):
+    logits, y = torch.randn(3, 4), torch.tensor([0, 3, 1])
+    for wrong in (y[:, None], y.int(), y > 1, y.float(), y[:2]):
+        with pytest.raises(ValueError, match=r"labels y must be int64 \[3\], one for each row of the logits \[3, 4\]"):
+            criterion(logits, wrong)
+        with pytest.raises(ValueError, match="labels y must be int64"):
+            vmap(criterion)(logits[None], wrong[None])
+    for ignored in (-1, -100):
+        assert criterion(logits, torch.tensor([0, ignored, ignored])) == criterion(logits[:1], y[:1])
+    assert criterion(logits, torch.tensor([-1, -1, -1])).isnan()

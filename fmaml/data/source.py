@@ -1,5 +1,6 @@
 """The interface of a data source: how to draw tasks, and how to measure and show what was learnt."""
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,8 @@ class Metric(NamedTuple):
 
     def write(self, value: float, ci95: float | None = None) -> str:
         """The value as text, such as ``98.70%``; with the half-width of its confidence interval ``98.70% ± 0.40%``."""
+        if math.isnan(value):
+            return "not finite"
         interval = "" if ci95 is None else f" ± {ci95:{self.style}}"
         return f"{value:{self.style}}{interval}"
 

@@ -8,7 +8,7 @@ statistic in place, and recurrent layers under vmap, for which torch has no rule
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import torch
 from torch import Tensor
@@ -166,7 +166,7 @@ EXACT: dict[Callable[..., Any], Callable[..., Any]] = {
     F.instance_norm: exact_instance_norm,
     F.layer_norm: exact_layer_norm,
     torch.layer_norm: exact_layer_norm,
-    torch._weight_norm: exact_weight_norm,
+    cast(Any, torch)._weight_norm: exact_weight_norm,
     F.embedding: exact_embedding,
     F.scaled_dot_product_attention: exact_attention,
     **{function: no_dropout(function) for function in DROPOUTS},

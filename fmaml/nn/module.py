@@ -121,7 +121,8 @@ def refused(module: nn.Module, running_stats: RunningStats) -> Iterator[tuple[st
 
 def has_hook(module: nn.Module, kind: type) -> bool:
     """Whether an old reparametrization of this kind runs before the module's forward."""
-    return any(isinstance(hook, kind) for hook in module._forward_pre_hooks.values())
+    hooks = cast(dict[int, Any], module._forward_pre_hooks)
+    return any(isinstance(hook, kind) for hook in hooks.values())
 
 
 def prepare(layer: Any, running_stats: RunningStats) -> None:

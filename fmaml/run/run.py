@@ -1,6 +1,7 @@
 """Runs one experiment, from its config to its report."""
 
 import json
+import math
 from pathlib import Path
 
 import torch
@@ -9,6 +10,8 @@ from rich.console import Console
 from ..atomic_files import write_durably
 from ..config.settings import Config, EvalSettings, TrainSettings
 from ..config.strict_yaml import dump_yaml
+from ..data.rng import SPLITS
+from ..data.task_check import check_tasks
 from ..errors import RunFailed, Stopped, UserError, note
 from ..tree import leaves, map_leaves, take
 from ..types import Params, Theta
@@ -17,6 +20,7 @@ from .environment import environment, pick_device
 from .log import RunLog, minutes_and_seconds, truncate_metrics
 from .memory import check_model_fits, explain_out_of_memory, keep_freed_memory
 from .meta_test import Interval, meta_test, references
+from .nan_guard import CURE
 from .signals import deferred_signals
 from .store.checkpoint_store import CheckpointStore, Progress
 from .store.resume_compatibility import collect_facts
@@ -129,9 +133,11 @@ def initial_params(experiment: Experiment, seed: int, device: torch.device) -> P
 
 @torch.no_grad()
 def check_algorithm(config: Config, experiment: Experiment, params: Params) -> None:
-    """Compute the loss of one task; UserError if the algorithm does not work with this model and data."""
-    algorithm = experiment.algorithm
-    tasks = experiment.source.sample("train", 0, range(1))
+    """Compute the loss of one task; UserError if the tasks are malformed, or the algorithm does not work with them."""
+    algorithm, source = experiment.algorithm, experiment.source
+    for split in SPLITS:
+        check_tasks(split, source.sample(split, 0, range(1)), source)
+    tasks = source.sample("train", 0, range(1))
     try:
         algorithm.loss(algorithm.init(params), take(tasks, 0))
     except ValueError as error:
@@ -162,6 +168,8 @@ def report_results(console: Console, folder: Path, config: Config, trained: Trai
     protocol = report.describe_protocol(config, source.about, minutes_and_seconds(training_seconds))
     title = f"{config['name']}: {source.metric.name} on unseen tasks"
     console.print(report.results_table(results, source.metric, title, protocol))
+    if any(math.isnan(score.mean) for column in results.values() for score in column):
+        console.print(f"not finite: the network diverges on test tasks; {CURE}", highlight=False, soft_wrap=True)
     evaluated = {"seed": config["seed"], **config["eval"], "training_seconds": round(training_seconds, 1)}
     about = {**source.about, **evaluated, "protocol": protocol}
     report.write_results(folder / "results.json", results, source.metric, about)

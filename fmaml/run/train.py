@@ -140,6 +140,8 @@ def validate_progress(
     scores = task_scores(experiment, transductive, theta, "val", tasks, test_steps, chunk)
     score = interval(scores[:, -1])
     log.record("val", step, score=score.mean, ci95=score.ci95)
+    if math.isnan(score.mean):
+        log.notify(f"step {step}: the network diverges on validation tasks; this theta is not taken for the best")
     progress = progress._replace(validated=step)
     higher_is_better = score.mean if experiment.source.metric.more_is_better else -score.mean
     if higher_is_better > progress.best:

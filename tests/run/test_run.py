@@ -11,7 +11,9 @@ from PIL import Image
 
 import fmaml
 from fmaml.cli import main
+from fmaml.config.load import load
 from fmaml.run.store.checkpoint_format import load_params
+from fmaml.tree import map_leaves
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 CHARACTERS = ["data.name=glyphs", "model.width=8"]
@@ -339,3 +341,27 @@ def test_out_is_looked_at_before_data_are_read(tmp_path, capsys, monkeypatch, pl
     with locked(tmp_path / "held"):
         assert said in refusal(capsys, "--out", str(out))
     assert {path.name for path in tmp_path.rglob("*")} == {path.name for path in before} | {".lock"}
+
+
+def test_a_diverged_network_is_told_and_is_not_the_best(tmp_path, monkeypatch, capsys):
+    """A theta that gives NaN on unseen tasks once scored as chance, and could be chosen as the best."""
+    from fmaml.run import run
+
+    def diverged(experiment):
+        def trajectory(theta, support, steps=1):
+            return [theta, *[map_leaves(lambda leaf: leaf * torch.nan, theta)] * steps]
+
+        return experiment._replace(algorithm=experiment.algorithm._replace(trajectory=trajectory))
+
+    real = run.build
+    monkeypatch.setattr(run, "build", lambda *arguments: diverged(real(*arguments)))
+    out = tmp_path / "out"
+    small = ["data.name=glyphs", "model.width=8", "train.meta_steps=2", "train.meta_batch=2", "train.validate_every=1"]
+    assert main(["run", "omniglot", *small, "train.validate_tasks=2", "eval.tasks=2", "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "this theta is not taken for the best" in said
+    assert "not finite: the network diverges on test tasks; lower optimizer.lr" in said
+    results = json.loads((out / "results.json").read_text())["results"]
+    assert all(column[0]["mean"] is not None and column[1]["mean"] is None for column in results.values())
+    first = run.initial_params(real(load("omniglot", small), torch.device("cpu")), 0, torch.device("cpu"))
+    assert all(torch.equal(value, first[name]) for name, value in load_params(out / "best.safetensors").items())
