@@ -24,6 +24,11 @@ def write_durably(path: Path, *parts: bytes | memoryview) -> None:
     sync_folder(path.parent)
 
 
+def write_text_durably(path: Path, text: str) -> None:
+    """`write_durably` of a text in UTF-8; a file's name that is no UTF-8 is written with escapes, and stops nothing."""
+    write_durably(path, text.encode("utf-8", "backslashreplace"))
+
+
 def _write_synced(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:

@@ -1,5 +1,6 @@
 """Figures of test tasks, one function for each kind of task."""
 
+import io
 from pathlib import Path
 
 import matplotlib
@@ -11,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ..atomic_files import write_durably
 from ..losses import Apply
 from ..types import Params, Task
 
@@ -83,6 +85,8 @@ def regression_figure(
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write the figure as an image file and release its memory."""
-    figure.savefig(path, dpi=130)
+    """Write the figure as an image file, whole or not at all, and release its memory."""
+    image = io.BytesIO()
+    figure.savefig(image, dpi=130, format=path.suffix.removeprefix("."))
     plt.close(figure)
+    write_durably(path, image.getvalue())

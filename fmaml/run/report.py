@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from rich.table import Table
 
+from ..atomic_files import write_text_durably
 from ..config.settings import Config
 from ..data.pictures import save_figure
 from ..data.source import About, Metric
@@ -50,7 +51,7 @@ def write_results(path: Path, results: Results, metric: Metric, about: About) ->
     columns = {label: [score._asdict() for score in column] for label, column in results.items()}
     content = {**about, "metric": metric.name, "results": columns}
     text = json.dumps(nan_to_null(content), indent=2, ensure_ascii=False, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    write_text_durably(path, text + "\n")
 
 
 def write_pictures(folder: Path, experiment: Experiment, theta: Theta, results: Results, steps: int) -> None:

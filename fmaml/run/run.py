@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from ..atomic_files import write_durably
+from ..atomic_files import write_text_durably
 from ..config.settings import Config, EvalSettings, TrainSettings
 from ..config.strict_yaml import dump_yaml
 from ..data.rng import SPLITS
@@ -86,10 +86,10 @@ def train_and_report(
     run_facts = collect_facts(config, experiment.source, device)
     store = CheckpointStore(folder, run_facts)
     if not (folder / "config.yaml").exists():
-        write_text(folder / "config.yaml", dump_yaml(config))
+        write_text_durably(folder / "config.yaml", dump_yaml(config))
     progress = store.restore(first_progress(experiment, params), note)
-    write_text(folder / "config.yaml", dump_yaml(config))  # a resumed run may have changed some settings
-    write_text(folder / "environment.json", json.dumps(environment(device), indent=2) + "\n")
+    write_text_durably(folder / "config.yaml", dump_yaml(config))  # a resumed run may have changed some settings
+    write_text_durably(folder / "environment.json", json.dumps(environment(device), indent=2) + "\n")
     best_theta = fit(console, store, config, experiment, progress)
     training_seconds = store.seconds()
     trained: Trained = {config["algorithm"]["name"]: (experiment, best_theta)}
@@ -196,8 +196,3 @@ def column_heading(name: str, protocol: str, algorithms: int, protocols: int) ->
     if protocols == 1:
         return name
     return PROTOCOL_HEADINGS[protocol] if algorithms == 1 else f"{name}, {PROTOCOL_HEADINGS[protocol]}"
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace the file's content, durably."""
-    write_durably(path, text.encode())

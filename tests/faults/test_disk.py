@@ -1,6 +1,7 @@
 """A disk that fails at any write leaves the checkpoint before it, no litter, and one line that says so."""
 
 import errno
+import json
 import os
 import random
 import resource
@@ -14,6 +15,7 @@ import pytest
 from harness import SHORT, fingerprint, finish, fork, litter, run, shimmed, steps, uninterrupted, wait
 
 from fmaml import atomic_files
+from fmaml.data.source import ACCURACY
 from fmaml.run.store.checkpoint_format import decode_checkpoint
 from fmaml.run.store.checkpoint_store import checkpoint_files
 from fmaml.run.store.run_folder import run_folder
@@ -226,3 +228,35 @@ def test_a_folder_removed_under_the_run_is_said(tmp_path):
 
     assert wait(fork(work, None, said)) == 1
     assert "cannot save a checkpoint" in said.read_text()
+
+
+def test_a_result_that_cannot_be_written_leaves_the_one_before_it(tmp_path, monkeypatch):
+    """results.json and the pictures come whole or not at all."""
+    from matplotlib import pyplot as plt
+
+    from fmaml.data.pictures import save_figure
+    from fmaml.run.report import write_results
+
+    for name in ("results.json", "task.png"):
+        (tmp_path / name).write_text("before")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(atomic_files.os, "fsync", full)
+    for write in (
+        lambda: write_results(tmp_path / "results.json", {}, ACCURACY, {}),
+        lambda: save_figure(plt.figure(), tmp_path / "task.png"),
+    ):
+        with pytest.raises(OSError, match="no space"):
+            write()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.json", "task.png"]
+    assert all((tmp_path / name).read_text() == "before" for name in ("results.json", "task.png"))
+
+
+def test_a_name_that_is_no_utf8_does_not_stop_a_run_after_training(tmp_path):
+    from fmaml.run.report import write_results
+
+    name = os.fsdecode(b"caf\xe9")
+    write_results(tmp_path / "results.json", {}, ACCURACY, {"files": [name]})
+    assert json.loads((tmp_path / "results.json").read_text())["files"] == [name]

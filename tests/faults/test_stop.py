@@ -1,5 +1,6 @@
 """A signal ends a run after the step at hand, with nothing lost; one folder has one run."""
 
+import contextlib
 import os
 import random
 import signal
@@ -214,6 +215,13 @@ def test_a_run_that_has_written_files_already_is_named_all_the_same(tmp_path):
         (tmp_path / "config.yaml").touch()
         with pytest.raises(UserError, match=f"in use by process {os.getpid()}"), run_folder(str(tmp_path), "x", False):
             pytest.fail("it ran")
+
+
+def test_runs_that_start_in_one_second_have_a_folder_each(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with contextlib.ExitStack() as stack:
+        folders = {stack.enter_context(run_folder(None, "sweep", False)) for _ in range(5)}
+    assert len(folders) == 5
 
 
 def test_the_lock_is_asked_for_before_torch_is_imported(tmp_path, monkeypatch, capsys):

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ...atomic_files import write_text_durably
 from ...losses import Apply, bits
 from ...types import Batch, Params, Task
 from ..rng import fold, uniform
@@ -47,7 +48,7 @@ def write_samples(
         }
         rows = (f"  {label:24}{one_line(to_text(symbols))}\n" for label, symbols in lines.items())
         parts.append(f"language {number}\n" + "".join(rows))
-    path.write_text("\n".join(parts), encoding="utf-8")
+    write_text_durably(path, "\n".join(parts))
 
 
 @torch.no_grad()

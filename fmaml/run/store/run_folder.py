@@ -23,9 +23,10 @@ def run_folder(out: str | None, name: str, resume: bool) -> Iterator[Path]:
 
     Raises UserError if it cannot be written, is in use, or holds something else than the run to resume.
     """
-    folder = Path(out) if out else Path("runs") / name / datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder = Path(out or "runs")
     with contextlib.ExitStack() as stack:
         try:
+            folder = folder if out else new_folder(folder / name)
             folder.mkdir(parents=True, exist_ok=True)
             _check_usable(folder, resume)  # before the lock file is created there
             stack.enter_context(run_lock.locked(folder))
@@ -34,6 +35,19 @@ def run_folder(out: str | None, name: str, resume: bool) -> Iterator[Path]:
         except OSError as error:
             raise UserError(f"--out {folder}: {error.strerror}; {NOT_WRITABLE_CURE}") from error
         yield folder
+
+
+def new_folder(parent: Path) -> Path:
+    """A folder named after the time, created here, so that of two runs that start in one second each has its own."""
+    time = datetime.now().strftime("%Y%m%d-%H%M%S")
+    number = 1
+    while True:
+        folder = parent / (time if number == 1 else f"{time}-{number}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            number += 1
 
 
 def check_out_folder(out: str | None, resume: bool) -> None:
