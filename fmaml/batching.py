@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Literal, TypeAlias
 
 from torch.func import vmap
 
+from .ranges import Batching
 from .tree import T, add, leading, map_leaves, take
 from .types import Task
 
-Batching: TypeAlias = Literal["vmap", "loop", "auto"]
 LARGE_TASK = 1_000_000  # numbers in its inputs: 5-way 1-shot with 15 queries has 1,693,440 at 84x84x3, 62,720 at 28x28
 
 
@@ -36,14 +35,14 @@ def per_chunk(fn: Callable[[Task], T], tasks: Task, batching: Batching, chunk_si
     count = leading(tasks)
     if count == 0:
         raise ValueError("no tasks: the leading axis of every tensor has length 0")
-    if loops(batching, tasks):
+    if loops_over_tasks(batching, tasks):
         yield from (map_leaves(lambda leaf: leaf[None], fn(take(tasks, i))) for i in range(count))
         return
     size = chunk_size or count
     yield from (vmap(fn)(take(tasks, slice(first, first + size))) for first in range(0, count, size))
 
 
-def loops(batching: Batching, tasks: Task) -> bool:
+def loops_over_tasks(batching: Batching, tasks: Task) -> bool:
     """Whether ``batching`` means one task after the other for these tasks."""
     return batching == "loop" or (batching == "auto" and loop_wins(tasks))
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 
-from .batching import Batching, per_chunk
+from .batching import per_chunk
+from .ranges import Batching
 from .tree import concat, stack
 from .types import Algorithm, Batch, MetricFn, Params, Task, ThetaT
 

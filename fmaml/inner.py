@@ -164,7 +164,11 @@ def adapt(
     >>> fmaml.adapt(loss_fn, {"p": torch.tensor(4.0)}, support, 0.5, steps=2)
     {'p': tensor(2.5000)}
     """
-    phis = walk(loss_fn, params, repeated(support, steps), lr, first_order=first_order, only=only)
+    return last(walk(loss_fn, params, repeated(support, steps), lr, first_order=first_order, only=only))
+
+
+def last(phis: Iterator[Params]) -> Params:
+    """The last of an inner loop's parameters; no other is kept."""
     return deque(phis, maxlen=1).pop()
 
 

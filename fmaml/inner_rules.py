@@ -3,6 +3,7 @@
 from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,12 @@ def as_rule(lr: InnerRate) -> Optimizer:
     """``lr`` itself if it is an `Optimizer`, else the rule params - lr * grads."""
     if isinstance(lr, Optimizer):
         return lr
+    given: Any = lr  # at run time it may be anything
+    if not isinstance(given, int | float | Tensor | Mapping):
+        raise ValueError(
+            f"inner_lr = {lr!r}: must be a number, a tensor, a dict of either by name, or an optimizer; a transform "
+            f"takes no step by itself: chain(transform, sgd(0.1))"
+        )
 
     def update(grads: Params, state: tuple[()], params: Params) -> tuple[Params, tuple[()]]:
         rates = lr if isinstance(lr, Mapping) else dict.fromkeys(params, lr)

@@ -11,7 +11,8 @@ from typing import Any, TypeAlias
 from torch import Tensor
 from torch.func import grad
 
-from .batching import Batching, mean_over_tasks
+from .batching import mean_over_tasks
+from .ranges import Batching
 from .tree import detach
 from .types import Algorithm, Batch, LossFn, MetaState, Metrics, Optimizer, Params, Task, Theta, ThetaT
 

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,10 +28,10 @@ CORE = {  # pure: each of these may import those
     "optim": {"types", "tree", "ranges", "transforms"},
     "inner_rules": {"types", "tree", "transforms"},
     "inner": {"types", "tree", "inner_rules"},
-    "batching": {"types", "tree"},
+    "batching": {"types", "tree", "ranges"},
     "derivative_order": {"tree"},
-    "outer": {"types", "tree", "batching"},
-    "evaluation": {"types", "tree", "batching"},
+    "outer": {"types", "tree", "ranges", "batching"},
+    "evaluation": {"types", "tree", "ranges", "batching"},
     "losses": {"types", "tree"},
     "nn": {"types", "tree", "ranges", "derivative_order", "nn"},
     "head": {"types", "tree", "losses"},
@@ -148,15 +149,18 @@ def defined(module: ast.Module) -> set[str]:
     return {name for name in names if not name.startswith("_")}
 
 
-def test_the_map_in_contributing_names_every_file():
-    """And no file that there is not."""
+def test_the_map_in_contributing_names_every_file_and_no_other():
+    """But for the algorithms and the sources, whose rooms say that each is a file."""
     text = (ROOT.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    drawn = re.findall(r"[a-z_0-9]+/?", text.partition("```\nfmaml/\n")[2].partition("```")[0])
-    files = {path.stem for path in ROOT.rglob("*.py") if not path.stem.startswith("__")}
-    algorithms = {path.stem for path in (ROOT / "algorithms").glob("*.py")}  # "one file an algorithm"
-    assert files - algorithms <= set(drawn)
-    rooms = {word.removesuffix("/") for word in drawn if word.endswith("/")}
-    assert rooms == {path.parent.name for path in ROOT.rglob("*.py")} - {"fmaml"}
+    drawn, rooms = set(), {0: ROOT}
+    for line in text.partition("```\nfmaml/\n")[2].partition("```")[0].splitlines():
+        name, depth = line.split()[0], (len(line) - len(line.lstrip())) // 2
+        path = rooms[depth - 1] / name.rstrip("/")
+        rooms |= {depth: path} if name.endswith("/") else {}
+        drawn |= {path} if name.endswith("/") else {path.with_suffix(".py")}
+    files = {path for path in ROOT.rglob("*.py") if not path.stem.startswith("__")}
+    files = {path for path in files if path.parent not in (ROOT / "algorithms", ROOT / "data/sources")}
+    assert drawn == files | {path.parent for path in ROOT.rglob("*.py")} - {ROOT}
 
 
 def test_every_file_that_the_documents_name_is_there():
@@ -166,3 +170,9 @@ def test_every_file_that_the_documents_name_is_there():
         for name in re.findall(r"`((?:fmaml|tests|benchmarks|experiments|docs)/[\w/]+(?:\.\w+|/))`", text):
             own = name in ("fmaml/algorithms/alpha_maml.py", "fmaml/data/sources/lines.py")  # the README's examples
             assert own or (ROOT.parent / name).exists(), f"{document.name} names {name}"
+
+
+def test_the_core_is_what_is_typed_strictly():
+    with (ROOT.parent / "pyproject.toml").open("rb") as file:
+        strict = tomllib.load(file)["tool"]["pyright"]["strict"]
+    assert {Path(name).stem for name in strict} == set(CORE)

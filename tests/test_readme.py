@@ -39,7 +39,7 @@ def own_copy(tmp_path: Path, heading: str, section: str, file: str) -> Callable[
     top = Path(__file__).parent.parent
     for folder in ("fmaml", "experiments", "tests"):
         shutil.copytree(top / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for copied in ("README.md", "pyproject.toml", "setup.cfg"):
+    for copied in ("README.md", "CONTRIBUTING.md", "pyproject.toml", "setup.cfg"):
         shutil.copy(top / copied, tmp_path)
     (tmp_path / "fmaml" / file).write_text(example, encoding="utf-8")
     registry = tmp_path / "fmaml/config/registry.py"
@@ -57,6 +57,7 @@ def own_copy(tmp_path: Path, heading: str, section: str, file: str) -> Callable[
     return python
 
 
+NOTICES_A_NEW_FILE = ["tests/test_api.py", "tests/config/test_cross_checks.py", "-k", "not documents"]
 SMALL = ["train.meta_steps=3", "train.meta_batch=2", "train.validate_tasks=2", "eval.tasks=2"]
 
 
@@ -71,6 +72,7 @@ def test_an_algorithm_of_ones_own_is_one_file_and_one_entry(tmp_path):
     files = ["tests/algorithms", "tests/config/test_experiments.py", "tests/test_readme.py"]
     names = "(alpha_maml or experiment_of_its_own or table_of_algorithms) and not compiles"
     assert " passed" in python("pytest", "-p", "no:cacheprovider", *files, "-k", names)
+    assert " passed" in python("pytest", "-p", "no:cacheprovider", *NOTICES_A_NEW_FILE)
 
 
 def test_data_of_ones_own_are_one_file_and_one_entry(tmp_path):
@@ -83,6 +85,7 @@ def test_data_of_ones_own_are_one_file_and_one_entry(tmp_path):
         python("fmaml", "run", "sinusoid", "data.name=lines", "algorithm={name: protonet}", "--dry-run")
     tests = ["tests/data/test_all_sources.py", "tests/config/test_signature.py", "-k", "lines"]
     assert " passed" in python("pytest", "-p", "no:cacheprovider", *tests)
+    assert " passed" in python("pytest", "-p", "no:cacheprovider", *NOTICES_A_NEW_FILE)
 
 
 def test_the_table_of_algorithms_names_all_of_the_public_api():

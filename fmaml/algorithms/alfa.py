@@ -9,6 +9,7 @@ outputs are 0 at first, which is MAML without weight decay. Unlike in the paper,
 
 from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature
 
+from collections.abc import Sequence
 from typing import TypeAlias, TypedDict
 
 import torch
@@ -40,7 +41,7 @@ def alfa(
     inner_lr: Rate,
     steps: Steps,
     first_order: bool = False,
-    only: tuple[str, ...] = ("*",),
+    only: Sequence[str] = ("*",),
     remat: bool = False,
 ) -> Algorithm[AlfaTheta]:
     """MAML whose rates and weight decay a small network computes in each inner step; plain MAML at first.

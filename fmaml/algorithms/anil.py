@@ -3,6 +3,8 @@
 Inner step:    phi_head = head - alpha * grad_head L(theta, D_i^tr), ``steps`` times; phi_body = body
 """
 
+from collections.abc import Sequence
+
 from ..ranges import Rate, Rule, Steps
 from ..types import Algorithm, InnerRate, LossFn, Params
 from ..unroll import stepping, unrolled
@@ -14,7 +16,7 @@ def anil(
     inner_lr: Rate | InnerRate,
     steps: Steps,
     first_order: bool = False,
-    only: tuple[str, ...] = ("head.*",),
+    only: Sequence[str] = ("head.*",),
     inner: Rule = "sgd",
     remat: bool = False,
 ) -> Algorithm[Params]:

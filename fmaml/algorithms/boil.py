@@ -3,6 +3,8 @@
 Inner step:    phi_body = body - alpha * grad_body L(theta, D_i^tr), ``steps`` times; phi_head = head
 """
 
+from collections.abc import Sequence
+
 from ..ranges import Rate, Rule, Steps
 from ..types import Algorithm, InnerRate, LossFn, Params
 from ..unroll import stepping, unrolled
@@ -14,7 +16,7 @@ def boil(
     inner_lr: Rate | InnerRate,
     steps: Steps,
     first_order: bool = False,
-    only: tuple[str, ...] = ("conv*", "norm*"),
+    only: Sequence[str] = ("conv*", "norm*"),
     inner: Rule = "sgd",
     remat: bool = False,
 ) -> Algorithm[Params]:

@@ -4,6 +4,8 @@ In training:    min over theta of sum_i L(theta, D_i^tr and D_i^ts)        witho
 In testing:     phi_i as in MAML, from that theta                          (the baseline of arXiv 1703.03400, 5.1)
 """
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from ..ranges import Rate, Rule, Steps
@@ -16,7 +18,7 @@ def joint(
     *,
     inner_lr: Rate | InnerRate,
     steps: Steps,
-    only: tuple[str, ...] = ("*",),
+    only: Sequence[str] = ("*",),
     inner: Rule = "sgd",
 ) -> Algorithm[Params]:
     """The baseline: train one network on all tasks together, fine-tune it on each at test time.

@@ -3,6 +3,7 @@
 Inner step k, layer l:    phi_l = phi_l - alpha_lk * grad_l L(phi, D_i^tr), every alpha_lk learnt with theta
 """
 
+from collections.abc import Sequence
 from typing import TypedDict
 
 from ..inner_rules import descent_by_step
@@ -25,7 +26,7 @@ def lslr(
     inner_lr: Rate,
     steps: PositiveSteps,
     first_order: bool = False,
-    only: tuple[str, ...] = ("*",),
+    only: Sequence[str] = ("*",),
     inner: Rule = "sgd",
     remat: bool = False,
 ) -> Algorithm[LslrTheta]:

@@ -4,6 +4,8 @@ Section 2.2, ``steps`` times:    phi_i = theta - alpha * grad L(theta, D_i^tr)
 the meta-objective:              min over theta of sum_i L(phi_i, D_i^ts)
 """
 
+from collections.abc import Sequence
+
 from ..ranges import Rate, Rule, Steps
 from ..types import Algorithm, InnerRate, LossFn, Params
 from ..unroll import stepping, unrolled
@@ -15,7 +17,7 @@ def maml(
     inner_lr: Rate | InnerRate,
     steps: Steps,
     first_order: bool = False,
-    only: tuple[str, ...] = ("*",),
+    only: Sequence[str] = ("*",),
     inner: Rule = "sgd",
     remat: bool = False,
 ) -> Algorithm[Params]:

@@ -10,6 +10,7 @@ The cosine outer rate is ``train.schedule``. Norms use the statistics of the cur
 
 from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature
 
+from collections.abc import Sequence
 from typing import NotRequired, TypedDict
 
 from torch import Tensor
@@ -40,9 +41,9 @@ def mamlpp(
     norms_by_step: bool = True,
     multi_step_until: Natural = 0,
     first_order_until: Natural = 0,
-    only: tuple[str, ...] = ("*",),
+    only: Sequence[str] = ("*",),
     inner: Rule = "sgd",
-    norms: tuple[str, ...] = ("*norm*",),
+    norms: Sequence[str] = ("*norm*",),
     remat: bool = False,
 ) -> Algorithm[MamlppTheta]:
     """MAML made stable: learnt rates, norms by step, multi-step loss, first order at first; each can be switched off.

@@ -6,6 +6,7 @@ Inner step:   phi_i = theta - alpha * MC(grad L(theta, D_i^tr)), ``steps`` times
 
 from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature
 
+from collections.abc import Sequence
 from typing import TypedDict
 
 import torch
@@ -30,7 +31,7 @@ def meta_curvature(
     inner_lr: Rate | InnerRate,
     steps: Steps,
     first_order: bool = False,
-    only: tuple[str, ...] = ("*",),
+    only: Sequence[str] = ("*",),
     inner: Rule = "sgd",
     remat: bool = False,
 ) -> Algorithm[MetaCurvatureTheta]:

@@ -4,6 +4,7 @@ Inner step:    phi_i = theta - alpha o grad L(theta, D_i^tr), with alpha of the 
 Outer loop:    min over theta and alpha of sum_i L(phi_i, D_i^ts)
 """
 
+from collections.abc import Sequence
 from typing import TypedDict
 
 import torch
@@ -27,7 +28,7 @@ def meta_sgd(
     inner_lr: Rate,
     steps: Steps,
     first_order: bool = False,
-    only: tuple[str, ...] = ("*",),
+    only: Sequence[str] = ("*",),
     inner: Rule = "sgd",
     remat: bool = False,
 ) -> Algorithm[MetaSgdTheta]:

@@ -5,6 +5,8 @@ W_k = 2 c_k, b_k = -|c_k|^2, c_k the mean feature of class k;    then phi_i by `
 The meta-gradient passes through the prototypes as well.
 """
 
+from collections.abc import Sequence
+
 from ..head import outputs_of, prototypes
 from ..losses import Apply
 from ..ranges import Rate, Rule, Steps
@@ -19,7 +21,7 @@ def proto_maml(
     inner_lr: Rate | InnerRate,
     steps: Steps,
     first_order: bool = False,
-    only: tuple[str, ...] = ("*",),
+    only: Sequence[str] = ("*",),
     head: str = "head",
     inner: Rule = "sgd",
     remat: bool = False,

@@ -5,6 +5,7 @@ Inner step k, layer l:       phi_l = phi_l - alpha_lk * grad_l L(phi, D_i^tr), a
 Outer loop:                  sum_k w_k L(phi_ik, D_i^ts), whose weights move to the last step     (arXiv 1810.09502)
 """
 
+from collections.abc import Sequence
 from typing import TypedDict
 
 from torch import Tensor
@@ -36,7 +37,7 @@ def proto_mamlpp(
     multi_step_until: Natural = 0,
     scale: Rate = 1.0,
     first_order: bool = False,
-    only: tuple[str, ...] = ("*",),
+    only: Sequence[str] = ("*",),
     head: str = "head",
     inner: Rule = "sgd",
     remat: bool = False,

@@ -12,7 +12,7 @@ from math import gcd
 from torch import Tensor
 
 from ..derivative_order import detach_result, detach_theta, with_gradient
-from ..inner import walk
+from ..inner import last, walk
 from ..ranges import Count, PositiveSteps, Rate, Rule
 from ..tree import map_leaves, squared_norm
 from ..types import Algorithm, Batch, InnerRate, LossFn, Metrics, Params, Task
@@ -58,11 +58,16 @@ def reptile(
     """
     step = stepping(inner, inner_lr)
 
+    def inner_loop(theta: Params, support: Batch, steps: int) -> Iterator[Params]:
+        if steps < 0:
+            raise ValueError(f"steps = {steps}: must be 0 or more")
+        return walk(loss_fn, theta, islice(minibatches(support, minibatch), steps), step, first_order=True)
+
     def phis(theta: Params, support: Batch, steps: int = steps) -> list[Params]:
-        return list(walk(loss_fn, theta, islice(minibatches(support, minibatch), steps), step, first_order=True))
+        return list(inner_loop(theta, support, steps))
 
     def adapt(theta: Params, support: Batch) -> Params:
-        return phis(theta, support)[-1]
+        return last(inner_loop(theta, support, steps))
 
     def loss(theta: Params, task: Task) -> tuple[Tensor, Metrics]:
         phi = detach_result(adapt(detach_theta(theta, "reptile"), task.support), "reptile")

@@ -3,6 +3,8 @@
 phi_i = ``steps`` inner steps from the network's initial, random parameters, which do not change (without weight decay)
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -17,7 +19,7 @@ def scratch(
     *,
     inner_lr: Rate | InnerRate,
     steps: Steps,
-    only: tuple[str, ...] = ("*",),
+    only: Sequence[str] = ("*",),
     inner: Rule = "sgd",
 ) -> Algorithm[Params]:
     """The baseline: train the random network on each task alone.

@@ -9,18 +9,20 @@ W is learnt at every point of the walk, each time through that one step only.
 
 from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature
 
+from collections.abc import Sequence
 from typing import TypedDict
 
 import torch
 from torch import Tensor
 
 from ..derivative_order import detach_result, detach_theta, with_gradient
+from ..inner import adapt as adapt_by
 from ..inner import trajectory
 from ..inner_rules import as_rule
 from ..ranges import PositiveSteps, Rate
 from ..transforms import chain, no_state
 from ..tree import map_leaves, squared_norm
-from ..types import Algorithm, Batch, LossFn, Metrics, Params, Task, Transform
+from ..types import Algorithm, Batch, LossFn, Metrics, Optimizer, Params, Task, Transform
 
 
 class WarpGradTheta(TypedDict):
@@ -31,7 +33,7 @@ class WarpGradTheta(TypedDict):
 
 
 def warpgrad(
-    loss_fn: LossFn, *, inner_lr: Rate, steps: PositiveSteps, only: tuple[str, ...] = ("*",)
+    loss_fn: LossFn, *, inner_lr: Rate, steps: PositiveSteps, only: Sequence[str] = ("*",)
 ) -> Algorithm[WarpGradTheta]:
     """Learn a preconditioner with which gradient descent fits new tasks, the identity at first.
 
@@ -57,20 +59,23 @@ def warpgrad(
         warps = {name: torch.eye(len(p) if p.ndim else 1, dtype=p.dtype, device=p.device) for name, p in params.items()}
         return {"params": dict(params), "warps": warps}
 
-    def walked(theta: WarpGradTheta, params: Params, support: Batch, steps: int) -> list[Params]:
-        update = chain(warped(theta["warps"]), as_rule(inner_lr))
-        return trajectory(loss_fn, params, support, update, steps=steps, first_order=True, only=only)
+    def rule_of(theta: WarpGradTheta) -> Optimizer:
+        return chain(warped(theta["warps"]), as_rule(inner_lr))
 
     def phis(theta: WarpGradTheta, support: Batch, steps: int = steps) -> list[Params]:
-        return walked(theta, theta["params"], support, steps)
+        params, rule = theta["params"], rule_of(theta)
+        return trajectory(loss_fn, params, support, rule, steps=steps, first_order=True, only=only)
+
+    def stepped(theta: WarpGradTheta, params: Params, support: Batch, steps: int) -> Params:
+        return adapt_by(loss_fn, params, support, rule_of(theta), steps=steps, first_order=True, only=only)
 
     def adapt(theta: WarpGradTheta, support: Batch) -> Params:
-        return phis(theta, support)[-1]
+        return stepped(theta, theta["params"], support, steps)
 
     def loss(theta: WarpGradTheta, task: Task) -> tuple[Tensor, Metrics]:
         fixed = detach_theta(theta, "warpgrad")
         *before, last = detach_result(phis(fixed, task.support), "warpgrad")
-        each = [loss_fn(walked(theta, phi, task.support, 1)[-1], task.query) for phi in before]
+        each = [loss_fn(stepped(theta, phi, task.support, 1), task.query) for phi in before]
         gap = map_leaves(lambda p, q: p - q, theta["params"], last)
         pull = with_gradient(squared_norm(gap) / 2, gap, theta["params"])
         return torch.stack(each).mean() + pull, {"query_loss": loss_fn(last, task.query)}

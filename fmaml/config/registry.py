@@ -8,6 +8,7 @@ keys, and add one entry here. Data lists the traits of its tasks, a model or an 
 from typing import NamedTuple
 
 from ..data.published import DRAWINGS_PER_CLASS, HUNDRED_CLASSES, IMAGES_PER_CLASS, OMNIGLOT_CLASSES
+from ..errors import UserError
 from .settings import EvalSettings, TrainSettings
 
 TRAITS = {  # a trait of the tasks -> its name in messages
@@ -91,3 +92,20 @@ TABLE: dict[str, dict[str, Entry]] = {
     },
 }
 SETTINGS = {"train": TrainSettings, "eval": EvalSettings}  # sections without a name -> their dataclass
+
+
+def check_table(table: dict[str, dict[str, Entry]]) -> None:
+    """UserError that names an entry whose traits are none, or of data that gives none."""
+    for section, names in table.items():
+        for name, entry in names.items():
+            for field, traits in (("gives", entry.gives), ("needs", entry.needs)):
+                if not isinstance(traits, frozenset) or not traits <= TRAITS.keys():
+                    raise UserError(
+                        f"registry: {section}.{name}: {field} = {traits!r}: must be a frozenset of the traits "
+                        f"{', '.join(TRAITS)}, such as NUMBERS, IMAGES or SYMBOLS"
+                    )
+            if section == "data" and not entry.gives:
+                raise UserError(f"registry: data.{name}: says nothing of its tasks; add gives=NUMBERS or the like")
+
+
+check_table(TABLE)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
-from ..ranges import Count, FreeOnResume, Natural, Rate, Size
+from ..ranges import Batching, Count, FreeOnResume, Natural, Precision, Rate, Size
 
 Config: TypeAlias = dict[str, Any]  # section -> key -> value, plain data that YAML and JSON can hold
 
@@ -16,10 +16,10 @@ class TrainSettings:
     meta_batch: Size  # tasks a meta-step
     schedule: Literal["constant", "cosine"] = "constant"  # of the outer learning rate
     clip: Rate | None = None  # the largest norm of a meta-gradient
-    batching: Literal["vmap", "loop", "auto"] = "auto"
+    batching: Batching = "auto"
     chunk_size: Count | None = None  # tasks in memory at a time
     compile: bool | Literal["auto"] = "auto"
-    precision: Literal["float32", "tf32", "bf16"] = "float32"
+    precision: Precision = "float32"
     validate_every: Annotated[Count, FreeOnResume] = 500
     validate_tasks: Count = 200
     log_every: Annotated[Count, FreeOnResume] = 20

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, Union, get_ar
 from annotated_types import Ge, Gt, Le, Lt
 
 from .. import ranges
+from ..errors import UserError
 from ..ranges import Mark
 
 TypeForm: TypeAlias = Any  # whatever an annotation may spell: a class, a union, a Literal, an Annotated
@@ -35,7 +36,7 @@ ANNOTATION_NAMES: dict[str, TypeForm] = {  # the names that the annotation of a 
     "Annotated": Annotated,
     "Sequence": Sequence,
 }
-SUPPLIED_BY_RUN = {"seed", "device", "inputs", "outputs"}  # parameters that are never settings
+SUPPLIED_BY_RUN = {"seed", "device", "inputs", "outputs", "loss_fn", "apply"}  # whatever their annotations
 REQUIRED = object()  # the default of a setting that has none
 ONLY_IN_CODE = object()  # the type of a parameter that no setting can supply
 SIMPLE_TYPES = {
@@ -69,16 +70,22 @@ def parse_file(path: Path) -> ast.Module:
 
 
 def source_file(target: str, package: Path = PACKAGE) -> Path:
-    """The file of the module that ``target``, such as "fmaml.nn.models:conv4", names."""
+    """The file of the module that ``target``, such as "fmaml.nn.models:conv4", names; UserError if there is none."""
     module = target.partition(":")[0]
-    return package.joinpath(*module.split(".")[1:]).with_suffix(".py")
+    path = package.joinpath(*module.split(".")[1:]).with_suffix(".py")
+    if not path.is_file():
+        raise UserError(f"registry: {target}: there is no file {path}; correct the entry, or write the file")
+    return path
 
 
 def find_function(target: str, package: Path = PACKAGE) -> ast.FunctionDef:
     """The syntax tree of the function that ``target`` names."""
     nodes = parse_file(source_file(target, package)).body
     functions = {node.name: node for node in nodes if isinstance(node, ast.FunctionDef)}
-    return functions[target.partition(":")[2]]
+    name = target.partition(":")[2]
+    if name not in functions:
+        raise UserError(f"registry: {target}: {source_file(target, package)} has no function {name}; correct the entry")
+    return functions[name]
 
 
 def module_docstring(target: str) -> str:
@@ -99,10 +106,27 @@ def function_settings(function: ast.FunctionDef) -> dict[str, Setting]:
     defaults = [*[None] * without_default, *arguments.defaults, *arguments.kw_defaults]
     found: dict[str, Setting] = {}
     for argument, default in zip([*arguments.args, *arguments.kwonlyargs], defaults, strict=True):
+        if argument.arg in SUPPLIED_BY_RUN:
+            continue
         kind = _annotated_type(argument.annotation)
-        if kind is not ONLY_IN_CODE and argument.arg not in SUPPLIED_BY_RUN:
-            found[argument.arg] = _setting(kind, REQUIRED if default is None else ast.literal_eval(default))
+        if kind is not ONLY_IN_CODE:
+            found[argument.arg] = _setting(kind, REQUIRED if default is None else _literal(function, argument, default))
+        elif default is None:
+            words = "the words of fmaml/ranges.py, without quotes"
+            raise UserError(f"{_place(function, argument)}: its annotation spells no setting; write it in {words}")
     return found
+
+
+def _literal(function: ast.FunctionDef, argument: ast.arg, default: ast.expr) -> Any:
+    try:
+        return ast.literal_eval(default)
+    except ValueError:
+        said = f"its default {ast.unparse(default)} is computed, and signatures are read without running them"
+        raise UserError(f"{_place(function, argument)}: {said}; write a literal, such as 5 or None") from None
+
+
+def _place(function: ast.FunctionDef, argument: ast.arg) -> str:
+    return f"{function.name}(), line {argument.lineno}, parameter {argument.arg}"
 
 
 def dataclass_settings(settings: type) -> dict[str, Setting]:
@@ -129,7 +153,7 @@ def split_marks(kind: TypeForm) -> tuple[TypeForm, frozenset[Mark]]:
 
 def _annotated_type(node: ast.expr | None) -> TypeForm:
     """The type that an annotation spells, without those members of a union that only code can supply."""
-    if node is None:
+    if node is None or (isinstance(node, ast.Constant) and isinstance(node.value, str)):
         return ONLY_IN_CODE
     if isinstance(node, ast.BinOp):
         sides = [_annotated_type(node.left), _annotated_type(node.right)]

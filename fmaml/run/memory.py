@@ -10,7 +10,7 @@ import torch
 
 from ..config.settings import Config
 from ..config.validate import marked_settings
-from ..errors import UserError
+from ..errors import RunFailed, UserError
 from ..ranges import CostsMemory
 from ..tree import leaves
 from ..types import Model
@@ -37,15 +37,29 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(text in str(error).lower() for text in OUT_OF_MEMORY_TEXTS)
 
 
+class TaskTooLarge(MemoryError):
+    """Not even one task fits in memory during training."""
+
+
 @contextlib.contextmanager
 def explain_out_of_memory(config: Config) -> Iterator[None]:
-    """Raise UserError, naming the settings to lower, where the block runs out of memory."""
+    """Raise UserError, naming the settings to change, where the block runs out of memory; in training RunFailed."""
     try:
         yield
+    except TaskTooLarge as error:
+        raise RunFailed(f"out of memory with one task at a time; {less_memory(config)}") from error
     except MEMORY_ERRORS as error:
         if is_out_of_memory(error):
-            raise UserError(f"out of memory; lower the largest of {', '.join(largest_settings(config))}") from error
+            raise UserError(f"out of memory; {less_memory(config)}") from error
         raise
+
+
+def less_memory(config: Config) -> str:
+    """What to change to need less memory: the largest settings, and switches that the algorithm has."""
+    algorithm = config["algorithm"]
+    switches = [f"algorithm.{key}=true" for key in ("remat", "first_order") if algorithm.get(key) is False]
+    lower = f"lower the largest of {', '.join(largest_settings(config))}"
+    return " or ".join([f"{lower}, or set {switches[0]}", *switches[1:]]) if switches else lower
 
 
 def check_model_fits(config: Config, model: Model, device: torch.device) -> None:
@@ -57,7 +71,7 @@ def check_model_fits(config: Config, model: Model, device: torch.device) -> None
     if needed > total:
         raise UserError(
             f"the network takes {needed / 1e9:,.0f} GB in training, and {device} has {total / 1e9:,.0f}; "
-            f"lower the largest of {', '.join(largest_settings(config))}"
+            f"{less_memory(config)}"
         )
 
 

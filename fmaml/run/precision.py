@@ -10,14 +10,11 @@ that in float32 by 72 % of its norm, at a cosine of 0.76. The accuracy did not d
 90.09 +- 0.64 % in float32 (one thread of an Intel Xeon). The effect of tf32 has not been measured.
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
+from ..ranges import Precision
 from ..types import Model, Params
-
-Precision = Literal["float32", "tf32", "bf16"]
 
 
 def set_precision(precision: Precision) -> None:

@@ -12,23 +12,20 @@ from typing import Any, TypeAlias
 
 import torch
 
-from ..batching import loops
+from ..batching import loops_over_tasks
 from ..config.settings import TrainSettings
-from ..errors import Notify, RunFailed
+from ..errors import Notify
 from ..outer import meta_step
 from ..tree import T, leading, leaves
 from ..types import Algorithm, MetaState, Metrics, OptState, Task, Theta
 from .build import Experiment
-from .memory import MEMORY_ERRORS, is_out_of_memory
+from .memory import MEMORY_ERRORS, TaskTooLarge, is_out_of_memory
 
 StepFn: TypeAlias = Callable[[MetaState, Task], tuple[MetaState, Metrics]]
 ChunkedStepFn: TypeAlias = Callable[..., tuple[MetaState, Metrics]]  # state, tasks, chunk_size=
 SMALL_NETWORK = 10_000  # parameters
 LONG_RUN = 10_000  # meta-steps
 NOT_COMPILED = "the steps run uncompiled"
-LESS_MEMORY = (
-    "lower algorithm.steps, data.queries or model.width, or set algorithm.remat=true or algorithm.first_order=true"
-)
 
 
 def training_step(experiment: Experiment, theta: Theta, settings: TrainSettings, notify: Notify) -> StepFn:
@@ -43,7 +40,7 @@ def training_step(experiment: Experiment, theta: Theta, settings: TrainSettings,
     chunks = Chunks(settings.chunk_size, notify)
 
     def step(state: MetaState, tasks: Task) -> tuple[MetaState, Metrics]:
-        at_once = 1 if loops(batching, tasks) else leading(tasks)
+        at_once = 1 if loops_over_tasks(batching, tasks) else leading(tasks)
         return chunks(lambda size: step_fn(state, tasks, chunk_size=size), at_once)
 
     return step
@@ -104,7 +101,7 @@ class Chunks:
     def __call__(self, fn: Callable[[int | None], T], tasks: int) -> T:
         """``fn(chunk_size)`` with the largest chunk size that fits in memory; ``fn`` processes ``tasks`` tasks.
 
-        Raises RunFailed if even one task at a time does not fit.
+        Raises TaskTooLarge if even one task at a time does not fit.
         """
         while True:
             try:
@@ -114,7 +111,7 @@ class Chunks:
                     raise
                 size = min(self.size or tasks, tasks)
                 if size == 1:
-                    raise RunFailed(f"out of memory with one task at a time; {LESS_MEMORY}") from error
+                    raise TaskTooLarge("one task at a time does not fit in memory") from error
             # outside the handler, whose traceback keeps the failed attempt's tensors alive
             self.size = (size + 1) // 2
             self.notify(f"out of memory with {size} tasks at a time; continuing with {self.size} (train.chunk_size)")

@@ -29,7 +29,7 @@ REPTILE = ["algorithm.name=reptile", "algorithm.minibatch=2"]
         (
             ["algorithm.name=protonet", *SINUSOID],
             "algorithm.name",
-            "needs class numbers as targets, which data.name = sinusoid does not have; give maml, anil, boil, ...",
+            "needs class numbers as targets, which data.name = sinusoid does not have; give ",
         ),
         (
             ["algorithm.name=r2d2", *MARKOV],

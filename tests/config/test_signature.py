@@ -4,11 +4,11 @@ import ast
 import inspect
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, cast
 
 import pytest
 
-from fmaml.config.registry import SETTINGS, TABLE
+from fmaml.config.registry import SETTINGS, TABLE, Entry, check_table
 from fmaml.config.signature import (
     REQUIRED,
     SUPPLIED_BY_RUN,
@@ -20,11 +20,11 @@ from fmaml.config.signature import (
     summary,
 )
 from fmaml.config.validate import validate_value
+from fmaml.errors import UserError
 from fmaml.ranges import CostsMemory, Count, Decay, FreeOnResume, Natural, Rate, Unit, Ways
 
 TARGETS = [entry.target for names in TABLE.values() for entry in names.values()]
 SOURCES = TARGETS + list(SETTINGS.values())  # of settings
-IN_CODE = {"loss_fn", "apply"}  # parameters that no setting supplies, besides SUPPLIED_BY_RUN
 
 
 def settings_of(source: str | type) -> dict[str, Setting]:
@@ -59,9 +59,52 @@ def test_an_annotation_means_what_python_makes_of_it(annotation, kind):
     assert read(f"*, x: {annotation}") == {"x": Setting(kind)}
 
 
-@pytest.mark.parametrize("annotation", ["LossFn", "torch.device", "Metric | None", "Callable[[int], int]", ""])
+IN_CODE_ONLY = ["LossFn", "torch.device", "Metric | None", "Callable[[int], int]", "'Count'"]
+
+
+@pytest.mark.parametrize("annotation", IN_CODE_ONLY)
 def test_what_no_setting_can_spell_is_left_to_code(annotation):
-    assert read(f"x: {annotation}, y: int" if annotation else "x, y: int") == {"y": Setting(int)}
+    assert read(f"x: {annotation} = None, y: int = 1") == {"y": Setting(int, 1)}
+
+
+@pytest.mark.parametrize("annotation", IN_CODE_ONLY)
+def test_what_neither_a_setting_nor_the_run_supplies_is_an_error(annotation):
+    with pytest.raises(UserError, match=r"f\(\), line 1, parameter x: its annotation spells no setting"):
+        read(f"y: int, x: {annotation}")
+
+
+def test_a_default_that_is_computed_is_an_error():
+    with pytest.raises(UserError, match=r"parameter steps: its default int\(2\) is computed.*write a literal"):
+        read("steps: Count = int(2)")
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("fmaml.optim:sdg", "optim.py has no function sdg; correct the entry"),
+        ("fmaml.optimm:sgd", "there is no file .*optimm.py"),
+    ],
+)
+def test_an_entry_that_names_nothing_is_told(target, said):
+    with pytest.raises(UserError, match=f"registry: {target}: .*{said}"):
+        find_function(target)
+
+
+@pytest.mark.parametrize(
+    ("section", "entry", "said"),
+    [
+        ("data", Entry("a:b"), "data.mine: says nothing of its tasks; add gives=NUMBERS"),
+        (
+            "data",
+            Entry("a:b", gives=cast(Any, "numbers")),
+            "gives = 'numbers': must be a frozenset of the traits numbers",
+        ),
+        ("model", Entry("a:b", needs=frozenset({"clases"})), r"needs = frozenset\(\{'clases'\}\): must be"),
+    ],
+)
+def test_an_entry_with_other_traits_is_told(section, entry, said):
+    with pytest.raises(UserError, match=f"registry: .*{said}"):
+        check_table({section: {"mine": entry}})
 
 
 def test_given_parameters_are_left_to_code_although_they_could_be_spelt():
@@ -109,7 +152,7 @@ def test_settings_agree_with_the_imported_function(target):
     module, _, name = target.partition(":")
     real = inspect.signature(getattr(import_module(module), name)).parameters
     found = settings_of(target)
-    assert [k for k in real if k not in SUPPLIED_BY_RUN | IN_CODE] == list(found)  # none vanished by its annotation
+    assert [k for k in real if k not in SUPPLIED_BY_RUN] == list(found)  # none vanished by its annotation
     for key, setting in found.items():
         default = REQUIRED if real[key].default is inspect.Parameter.empty else real[key].default
         assert setting.default == default

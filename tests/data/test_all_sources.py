@@ -71,19 +71,18 @@ def test_the_tasks_have_what_the_entry_says(make, name):
 
 
 def assert_traits(batch: Batch, gives: frozenset[str], source: Source) -> None:
+    """Each trait is given exactly where the tasks have it."""
     x, y = batch
-    tasks, n = x.shape[:2]
     assert tuple(x.shape[2:]) == source.inputs
     assert ("numbers" in gives) == x.is_floating_point()
+    assert ("images" in gives) == (x.is_floating_point() and x.ndim == 5)
+    assert ("symbols" in gives) == (x.dtype == torch.int64 and x.shape == y.shape)
+    assert ("classes" in gives) == (y.dtype == torch.int64 and y.ndim == 2)
+    assert ("single_targets" in gives) == (y.ndim == 2 or (y.is_floating_point() and y.ndim == 3))
     if "images" in gives:
-        assert x.ndim == 5
         assert 0 <= x.min() < x.max() <= 1
     if "symbols" in gives:
-        assert x.dtype == y.dtype == torch.int64
         assert 0 <= x.min() < x.max() < source.outputs
-    if "single_targets" in gives:
-        assert y.shape[:2] == (tasks, n)
     if "classes" in gives:
-        assert y.dtype == torch.int64
-        assert y.shape == (tasks, n)
+        assert y.shape == x.shape[:2]
         assert 0 <= y.min() < y.max() < source.outputs

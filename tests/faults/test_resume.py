@@ -95,19 +95,19 @@ def test_the_baseline_goes_on_as_well(tmp_path):
 
 
 REFUSED = {
-    "seed=1": "config.seed: saved with 0, given 1",
-    "model.hidden=[9]": "config.model.hidden: saved with [8], given [9]",
-    "algorithm.inner_lr=0.02": "config.algorithm.inner_lr: saved with 0.01, given 0.02",
-    "optimizer.lr=0.02": "config.optimizer.lr: saved with 0.01, given 0.02",
-    "optimizer={name: sgd, lr: 0.01}": "config.optimizer.name: saved with adam, given sgd",
-    "data.shots=4": "config.data.shots: saved with 3, given 4",
-    "train.meta_batch=4": "config.train.meta_batch: saved with 3, given 4",
-    "train.clip=1": "config.train.clip: saved with None, given 1",
-    "train.schedule=constant": "config.train.schedule: saved with cosine, given constant",
-    "train.meta_steps=50": "config.train.meta_steps: saved with 40, given 50",
-    "train.validate_tasks=7": "config.train.validate_tasks: saved with 6, given 7",
-    "train.batching=loop": "config.train.batching: saved with auto, given loop",
-    "train.chunk_size=2": "config.train.chunk_size: saved with None, given 2",
+    "seed=1": "seed: saved with 0, given 1",
+    "model.hidden=[9]": "model.hidden: saved with [8], given [9]",
+    "algorithm.inner_lr=0.02": "algorithm.inner_lr: saved with 0.01, given 0.02",
+    "optimizer.lr=0.02": "optimizer.lr: saved with 0.01, given 0.02",
+    "optimizer={name: sgd, lr: 0.01}": "optimizer.name: saved with adam, given sgd",
+    "data.shots=4": "data.shots: saved with 3, given 4",
+    "train.meta_batch=4": "train.meta_batch: saved with 3, given 4",
+    "train.clip=1": "train.clip: saved with None, given 1",
+    "train.schedule=constant": "train.schedule: saved with cosine, given constant",
+    "train.meta_steps=50": "train.meta_steps: saved with 40, given 50",
+    "train.validate_tasks=7": "train.validate_tasks: saved with 6, given 7",
+    "train.batching=loop": "train.batching: saved with auto, given loop",
+    "train.chunk_size=2": "train.chunk_size: saved with None, given 2",
 }
 
 

@@ -13,7 +13,7 @@ from fmaml.config.settings import TrainSettings
 from fmaml.errors import RunFailed
 from fmaml.outer import init_state
 from fmaml.run.build import build
-from fmaml.run.memory import is_out_of_memory
+from fmaml.run.memory import TaskTooLarge, explain_out_of_memory, is_out_of_memory
 from fmaml.run.step import Chunks, training_step
 
 REAL = """
@@ -74,8 +74,25 @@ def test_one_task_that_does_not_fit_ends_the_run_with_a_cure():
     def never(size: int | None) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    with pytest.raises(RunFailed, match=r"one task at a time; lower .*remat=true"):
+    with pytest.raises(TaskTooLarge):
         Chunks(None, print)(never, 4)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "cure"),
+    [
+        ("maml", "lower the largest of .*, or set algorithm.remat=true or algorithm.first_order=true"),
+        ("joint", r"lower the largest of model.hidden = \[40, 40\], train.meta_batch = 25, data.shots = 10$"),
+        ("reptile", r"lower the largest of model.hidden = \[40, 40\], train.meta_batch = 25, data.shots = 10$"),
+    ],
+)
+def test_the_cure_names_only_what_there_is(algorithm, cure):
+    config = load("sinusoid", [f"algorithm.name={algorithm}", "train.baseline=false"])
+    with (
+        pytest.raises(RunFailed, match=f"out of memory with one task at a time; {cure}"),
+        explain_out_of_memory(config),
+    ):
+        raise TaskTooLarge
 
 
 def test_a_loop_has_nothing_to_halve(monkeypatch):
@@ -91,7 +108,7 @@ def test_a_loop_has_nothing_to_halve(monkeypatch):
     settings = TrainSettings(meta_steps=1, meta_batch=4, batching="loop", compile=False)
     step = training_step(experiment, theta, settings, said.append)
     state = init_state(experiment.algorithm, experiment.optimizer, theta)
-    with pytest.raises(RunFailed, match="one task at a time"):
+    with pytest.raises(TaskTooLarge):
         step(state, experiment.source.sample("train", 1, range(4)))
     assert sizes == [None]
     assert said == []

@@ -32,5 +32,5 @@ def test_batches_are_all_tasks_of_a_split_in_order(experiment):
 
 
 @pytest.mark.parametrize(("inputs", "count"), [((1,), 16), ((1, 28, 28), 16), ((3, 32, 32), 4), ((3, 84, 84), 1)])
-def test_fewer_large_images_are_tested_tasks_at_once(experiment, inputs, count):
+def test_fewer_large_images_are_tested_at_once(experiment, inputs, count):
     assert tasks_at_once(experiment.source._replace(inputs=inputs)) == count

@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ...atomic_files import delete_temporary_files, write_durably
-from ...errors import UserError
+from ...errors import UserError, note
 from .folder_lock import folder_lock
 
 Tensors = dict[str, Tensor]
@@ -73,7 +72,7 @@ def _make_and_write(path: Path, make: Callable[[], Tensors]) -> Tensors:
     try:
         write_durably(path, *_safetensors_parts(tensors))
     except OSError as error:
-        print(f"fmaml: cannot write {path} ({error}); it will be made again next time", file=sys.stderr)
+        note(f"cannot write {path} ({error}); it will be made again next time")
     return tensors
 
 

@@ -3,7 +3,6 @@
 import hashlib
 import http.client
 import os
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ...atomic_files import sync_folder
-from ...errors import UserError
+from ...errors import UserError, note
 from .folder_lock import folder_lock
 
 _CHUNK = 1 << 16  # bytes read at a time
@@ -40,7 +39,7 @@ def download(url: str, path: Path, md5: str, *, cure: str, progress: ProgressCal
         path.parent.mkdir(parents=True, exist_ok=True)
         with folder_lock(path.parent):
             if not path.exists():
-                print(f"fmaml: downloading {url} to {path}", file=sys.stderr)
+                note(f"downloading {url} to {path}")
                 _fetch(url, path, md5, progress)
     except _DownloadRefused as error:
         raise UserError(f"{url}: {error}; {cure}") from None

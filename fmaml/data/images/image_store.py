@@ -1,6 +1,5 @@
 """The images of a data set, class by class in one tensor that is decoded once and then cached."""
 
-import sys
 from collections.abc import Callable, Set
 from itertools import accumulate, pairwise
 from typing import NamedTuple
@@ -8,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...errors import UserError
+from ...errors import UserError, note
 from ..episodes import Split
 from ..files.cache import cached_all, file_stamp, fingerprint
 from ..files.find import cache_folder
@@ -33,7 +32,7 @@ def cached_store(name: str, facts: object, make: Callable[[], ImageStore]) -> Im
     """
 
     def make_tensors() -> dict[str, Tensor]:
-        print(f"fmaml: reading images once, to be cached as {path}", file=sys.stderr)
+        note(f"reading images once, to be cached as {path}")
         store = make()
         return {"images": store.images, "count": store.counts}
 
@@ -58,7 +57,7 @@ def _decode_classes(files: list[str], counts: list[int], form: Form, strict: boo
         summary = _summarize([f"{files[i]} ({message})" for i, message in sorted(errors.items())])
         if strict:
             raise UserError(f"{summary}; every image must be readable: copy or download them again")
-        print(f"fmaml: {summary}; left out of {len(files)} images", file=sys.stderr)
+        note(f"{summary}; left out of {len(files)} images")
         images = _remove_rows(images, errors.keys())
     ends = pairwise(accumulate(counts, initial=0))
     readable = [sum(i not in errors for i in range(first, end)) for first, end in ends]

@@ -2,14 +2,13 @@
 
 import json
 import random
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
 
 from ...atomic_files import write_durably
-from ...errors import UserError
+from ...errors import UserError, note
 from ...ranges import FreeOnResume, Natural, Size, SizeOrRange, Unit, WaysOrRange
 from ..episodes import episodes
 from ..files.cache import fingerprint
@@ -130,6 +129,6 @@ def _write_split(path: Path, folder: Path, split: dict[str, list[str]]) -> None:
     text = json.dumps({"root": str(folder), "classes": split}, indent=1, ensure_ascii=False)
     try:
         write_durably(path, text.encode("utf-8"))
-        print(f"fmaml: the classes of {folder} were split at random; the split is stored in {path}", file=sys.stderr)
+        note(f"the classes of {folder} were split at random; the split is stored in {path}")
     except OSError as error:
-        print(f"fmaml: cannot write the split {path} ({error}); it is drawn again next time", file=sys.stderr)
+        note(f"cannot write the split {path} ({error}); it is drawn again next time")

@@ -70,11 +70,13 @@ def check_compatible(folder: Path, saved: Facts, current: Facts, notify: Notify)
     differences = _differences(saved, current)
     forbidden = [difference for difference in differences if not _may_change(difference, saved, current)]
     if forbidden:
-        lines = [f"{folder}: {key}: saved with {was}, given {now}" for key, was, now in forbidden]
+        lines = [
+            f"{folder}: {key.removeprefix('config.')}: saved with {was}, given {now}" for key, was, now in forbidden
+        ]
         free = ", ".join(sorted(marked_settings(current["config"], FreeOnResume)))
         may_change = f"what may change: train.meta_steps (if train.schedule is constant), the device, {free}"
         cure = f"{folder}: resume with the saved settings, or start in a new --out; {may_change}"
-        raise UserError("\n".join([*lines, cure]))
+        raise UserError("\n".join([*dict.fromkeys(lines), cure]))  # the seed is a fact of its own too
     for key, was, now in differences:
         if key.startswith(MACHINE):
             notify(f"{key} was {was} and is {now}: results may now differ in the last bits from an uninterrupted run")
