@@ -23,7 +23,7 @@ Samples = dict[str, list[float]]  # name of a run -> seconds, one a round
 
 
 class Bench:
-    """A script's arguments, device, time left and rows; the JSON is written anew after every row."""
+    """A script's arguments, device, time left and rows; the JSON is rewritten after every row."""
 
     def __init__(self, question: str | None, *, seconds: float, keep: bool = True, **flags: dict[str, Any]) -> None:
         formatter = argparse.RawDescriptionHelpFormatter

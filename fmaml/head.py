@@ -17,7 +17,7 @@ EMPTY_CLASS_SCORE = -1e9  # low enough that a class without an example is never 
 
 def features(apply: Apply, params: Params, x: Tensor, head: str) -> Tensor:
     """The inputs of the layer ``head``, [n, features]."""
-    weight = outputs_of(params, head)
+    weight = head_weight(params, head)
     size = weight.shape[1]
     identity = torch.eye(size, dtype=weight.dtype, device=weight.device)
     return apply(with_head(params, identity, weight.new_zeros(size), head), x)
@@ -28,7 +28,7 @@ def with_head(params: Params, weight: Tensor, bias: Tensor, head: str) -> Params
     return {**params, f"{head}.weight": weight, f"{head}.bias": bias}
 
 
-def outputs_of(params: Params, head: str) -> Tensor:
+def head_weight(params: Params, head: str) -> Tensor:
     """``head.weight`` [outputs, features]; ValueError if the network has no such layer."""
     weight = params.get(f"{head}.weight")
     if weight is None or weight.ndim != 2 or f"{head}.bias" not in params:
@@ -45,7 +45,7 @@ def labels(batch: Batch, params: Params, head: str, algorithm: str) -> Tensor:
     """
     if batch.y.is_floating_point() or batch.y.ndim != 1:
         raise ValueError(f"{algorithm}: it compares classes, but here is not one label for each example; use maml")
-    weight = outputs_of(params, head)
+    weight = head_weight(params, head)
     return (batch.y[:, None] == torch.arange(len(weight), device=batch.y.device)).to(weight.dtype)
 
 
@@ -58,10 +58,10 @@ def prototypes(apply: Apply, params: Params, support: Batch, head: str, algorith
     return with_head(params, 2 * c, torch.where(count > 0, -c.square().sum(1), EMPTY_CLASS_SCORE), head)
 
 
-def cosines(rows: int, columns: int, like: Tensor) -> Tensor:
+def cosine_basis(rows: int, columns: int, like: Tensor) -> Tensor:
     """A matrix [rows, columns] of full rank from a cosine transform: initial values that need no random numbers."""
     if columns > rows:  # the columns of the transform repeat after ``rows`` of them
-        return cosines(columns, rows, like).T.contiguous()
+        return cosine_basis(columns, rows, like).T.contiguous()
     row = torch.arange(rows, dtype=like.dtype, device=like.device)[:, None] + 0.5
     column = torch.arange(columns, dtype=like.dtype, device=like.device)
     return torch.cos(math.pi / rows * row * column) * math.sqrt(2 / rows)

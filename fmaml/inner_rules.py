@@ -1,4 +1,4 @@
-"""The rules of an inner step: whatever may stand for an inner learning rate, as an optimizer."""
+"""The rules of an inner step: an inner learning rate of any kind, as an optimizer."""
 
 from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature
 

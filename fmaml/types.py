@@ -144,4 +144,6 @@ class MetaState(NamedTuple):
 
 
 Rates: TypeAlias = Mapping[str, float | Tensor]  # one for each parameter's name: a number, or a tensor of its shape
-InnerRate: TypeAlias = float | Tensor | Rates | Optimizer  # whatever may stand for an inner learning rate
+InnerRate: TypeAlias = (
+    float | Tensor | Rates | Optimizer
+)  # of an inner step: a number, a tensor, rates by name, or a rule

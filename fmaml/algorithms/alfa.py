@@ -15,7 +15,7 @@ from typing import TypeAlias, TypedDict
 import torch
 from torch import Tensor
 
-from ..head import cosines
+from ..head import cosine_basis
 from ..inner import select
 from ..ranges import Rate, Steps
 from ..transforms import no_state
@@ -72,7 +72,7 @@ def alfa(
         def zero() -> Affine:
             return like.new_zeros(layers, size), like.new_zeros(layers)
 
-        hidden = cosines(size, size, like), like.new_zeros(size)
+        hidden = cosine_basis(size, size, like), like.new_zeros(size)
         return {"params": dict(params), "hidden": hidden, "rates": zero(), "decays": zero()}
 
     def rule_of(theta: AlfaTheta) -> Optimizer:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..evaluation import trajectory_of
-from ..head import cosines
+from ..head import cosine_basis
 from ..ranges import Rate, Rule, Size, Steps
 from ..types import Algorithm, Batch, InnerRate, LossFn, Params
 from ..unroll import stepping, unrolled
@@ -58,7 +58,7 @@ def cavia(
         bias = params.get(f"{layer}.bias")
         if bias is None:
             raise ValueError(f"cavia: layer = {layer!r}: there is no parameter {layer}.bias; there are {list(params)}")
-        maps = {SHIFT: cosines(len(bias), context, bias)}
+        maps = {SHIFT: cosine_basis(len(bias), context, bias)}
         if params[f"{layer}.weight"].ndim == 1:
             maps[SCALE] = maps[SHIFT].clone()
         return {**params, **maps}

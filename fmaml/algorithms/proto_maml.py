@@ -7,7 +7,7 @@ The meta-gradient passes through the prototypes as well.
 
 from collections.abc import Sequence
 
-from ..head import outputs_of, prototypes
+from ..head import head_weight, prototypes
 from ..losses import Apply
 from ..ranges import Rate, Rule, Steps
 from ..types import Algorithm, Batch, InnerRate, LossFn, Params
@@ -53,7 +53,7 @@ def proto_maml(
     """
 
     def init(params: Params) -> Params:
-        outputs_of(params, head)
+        head_weight(params, head)
         return dict(params)
 
     def start(theta: Params, support: Batch) -> Params:

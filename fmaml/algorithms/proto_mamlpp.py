@@ -11,7 +11,7 @@ from typing import TypedDict
 from torch import Tensor
 
 from ..anneal import multi_step
-from ..head import outputs_of, prototypes
+from ..head import head_weight, prototypes
 from ..inner_rules import descent_by_step
 from ..losses import Apply
 from ..ranges import Natural, PositiveSteps, Rate, Rule
@@ -72,7 +72,7 @@ def proto_mamlpp(
     """
 
     def init(params: Params) -> ProtoMamlppTheta:
-        weight = outputs_of(params, head)
+        weight = head_weight(params, head)
         rates = map_leaves(lambda p: p.new_full((steps,), inner_lr), params)
         return {"params": dict(params), "rates": rates, "scale": weight.new_tensor(scale)}
 

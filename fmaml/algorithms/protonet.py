@@ -7,7 +7,7 @@ Equation 8:    -|f(x) - c_k|^2 = 2 c_k' f(x) - |c_k|^2 + a term that is the same
 
 from functools import partial
 
-from ..head import outputs_of, prototypes
+from ..head import head_weight, prototypes
 from ..losses import Apply
 from ..outer import query_loss
 from ..types import Algorithm, Batch, LossFn, Params
@@ -41,7 +41,7 @@ def protonet(loss_fn: LossFn, apply: Apply, *, head: str = "head") -> Algorithm[
     """
 
     def init(params: Params) -> Params:
-        outputs_of(params, head)
+        head_weight(params, head)
         return dict(params)
 
     def adapt(theta: Params, support: Batch) -> Params:

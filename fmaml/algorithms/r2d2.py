@@ -13,7 +13,7 @@ from typing import Any, TypedDict, cast
 import torch
 from torch import Tensor
 
-from ..head import features, labels, outputs_of, with_head
+from ..head import features, head_weight, labels, with_head
 from ..losses import Apply
 from ..outer import query_loss
 from ..ranges import Rate
@@ -61,7 +61,7 @@ def r2d2(
     """
 
     def init(params: Params) -> R2D2Theta:
-        weight = outputs_of(params, head)
+        weight = head_weight(params, head)
         return {
             "params": dict(params),
             "log_ridge": torch.log(weight.new_tensor(ridge)),

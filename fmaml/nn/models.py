@@ -105,10 +105,12 @@ def conv4(
     one_of("norm", norm, ("batch", "group", "layer", "none"))
     if len(inputs) != 3:
         raise ValueError(f"conv4: inputs = {inputs}: needs images, (channels, height, width); use mlp")
-    channels, height, wide = inputs
-    features = width if pool == "stride" else width * (height >> LAYERS) * (wide >> LAYERS)
+    channels, height, image_width = inputs
+    features = width if pool == "stride" else width * (height >> LAYERS) * (image_width >> LAYERS)
     if features == 0:
-        raise ValueError(f"conv4: images of {height}x{wide} vanish in {LAYERS} poolings; at least 16x16 is needed")
+        raise ValueError(
+            f"conv4: images of {height}x{image_width} vanish in {LAYERS} poolings; at least 16x16 is needed"
+        )
     if norm == "group" and width % NORM_GROUPS:
         raise ValueError(f"conv4: width = {width} must be a multiple of {NORM_GROUPS} for norm = 'group'")
     stride = 2 if pool == "stride" else 1
@@ -121,9 +123,8 @@ def conv4(
         return params | linear_init("head", features, outputs, generator)
 
     def apply(params: Params, x: Tensor) -> Tensor:
-        if norm == "batch" and not (
-            pool == "max" and is_vmapped(x)
-        ):  # torch's batching rule of max-pooling would undo it
+        undone = pool == "max" and is_vmapped(x)  # the layout, by torch's batching rule of max-pooling
+        if norm == "batch" and not undone:
             x = channels_last(x)
         for i in range(1, LAYERS + 1):  # x: [n, channels or width, h, w]
             x = F.conv2d(x, params[f"conv{i}.weight"], params.get(f"conv{i}.bias"), stride=stride, padding=1)

@@ -10,7 +10,7 @@ from problems import F64, doubled, image_tasks, peak, regression_tasks, relative
 import fmaml
 from fmaml import Algorithm, Batch, Task
 from fmaml.algorithms.reptile import minibatches
-from fmaml.head import cosines
+from fmaml.head import cosine_basis
 from fmaml.tree import map_leaves, take
 
 
@@ -50,7 +50,7 @@ def test_what_never_changes_needs_no_step():
 
 @pytest.mark.parametrize(("rows", "columns"), [(8, 4), (10, 10), (4, 9), (32, 64)])
 def test_learnt_maps_begin_at_full_rank(rows, columns):
-    assert torch.linalg.cond(cosines(rows, columns, torch.zeros((), dtype=F64))) < 1.5
+    assert torch.linalg.cond(cosine_basis(rows, columns, torch.zeros((), dtype=F64))) < 1.5
 
 
 @pytest.mark.parametrize("name", sorted(CLASSES_ONLY))

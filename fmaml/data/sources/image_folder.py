@@ -104,7 +104,7 @@ def _stored_split(
     if changed:
         raise UserError(
             f"{folder}: class {', '.join(changed[:3])} was added or removed since the split in {path} was made; a "
-            f"split is fixed: put the folders back, or remove that file to have a new split made, and train anew"
+            f"split is fixed: put the folders back, or remove that file to have a new split made, and train again"
         )
     return split, path
 
