@@ -2,8 +2,8 @@
 
 The inner loop walks from theta = phi_0 to phi = phi_K; gradient-based algorithms differ in the step. ``lr`` may always
 be a number, a scalar tensor, a dict with one of either (or a tensor of rates) for each parameter's name, or an
-`Optimizer`: any rule, with any state. A rule may use tensors of theta, which are then learnt. ``only`` lists patterns of
-parameter names, as in a shell ("head.*"): the parameters that the inner loop changes; the others stay as they are.
+`Optimizer`: any rule, with any state. A rule may use tensors of theta, which are then learnt. ``only`` lists patterns
+of parameter names, as in a shell ("head.*"): the parameters that the inner loop changes; the others stay as they are.
 """
 
 from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature
