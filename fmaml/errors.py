@@ -1,5 +1,6 @@
 """Exceptions that end the command line, each with its exit code, and notes on standard error."""
 
+import contextlib
 import sys
 from collections.abc import Callable
 from typing import TypeAlias
@@ -29,4 +30,5 @@ class Stopped(Exception):
 
 def note(line: str) -> None:
     """Print one line, which is not an error, on standard error."""
-    print(f"fmaml: {line}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # nobody reads it
+        print(f"fmaml: {line}", file=sys.stderr)

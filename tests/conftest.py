@@ -8,6 +8,13 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
 
+LONGEST = ("test_algorithms_benchmark.py", "test_benchmarks.py", "test_readme.py", "test_run.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests first, so that no process ends with one of them while the others have nothing left to do."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:

@@ -113,6 +113,11 @@ def conv4(
         )
     if norm == "group" and width % NORM_GROUPS:
         raise ValueError(f"conv4: width = {width} must be a multiple of {NORM_GROUPS} for norm = 'group'")
+    if norm == "group" and pool == "stride" and width == NORM_GROUPS and max(height, image_width) <= 1 << LAYERS:
+        raise ValueError(
+            f"conv4: norm = 'group' with width = {width} normalises single numbers of images of "
+            f"{height}x{image_width}, and the output does not depend on them; give a larger width or larger images, or norm = 'layer'"
+        )
     stride = 2 if pool == "stride" else 1
 
     def init(generator: Generator) -> Params:

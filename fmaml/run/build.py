@@ -9,6 +9,7 @@ import torch
 from ..config.registry import TABLE
 from ..config.settings import Config, TrainSettings
 from ..data.source import Source
+from ..errors import UserError
 from ..losses import supervised
 from ..optim import cosine
 from ..transforms import chain, clip_by_global_norm
@@ -59,11 +60,15 @@ def outer_optimizer(section: Config, settings: TrainSettings) -> Optimizer:
 def call_by_name(section: str, settings: Config, **supplied: Any) -> Any:
     """The result of the function that ``settings["name"]`` picks from the table, called with the other settings.
 
-    It also gets those of the ``supplied`` arguments that are among its parameters.
+    It also gets those of the ``supplied`` arguments that are among its parameters. Raises UserError where the function
+    refuses its arguments by a ValueError.
     """
     module, _, name = TABLE[section][settings["name"]].target.partition(":")
     function = getattr(import_module(module), name)
     parameters = signature(function).parameters
     from_config = {key: value for key, value in settings.items() if key != "name"}
     from_run = {key: value for key, value in supplied.items() if key in parameters}
-    return function(**from_config, **from_run)
+    try:
+        return function(**from_config, **from_run)
+    except ValueError as error:
+        raise UserError(f"{section}.name = {settings['name']}: {error}") from error

@@ -21,6 +21,7 @@ from .log import RunLog, minutes_and_seconds, truncate_metrics
 from .memory import check_model_fits, explain_out_of_memory, keep_freed_memory
 from .meta_test import Interval, meta_test, references
 from .nan_guard import CURE
+from .output import lasting_stdout
 from .signals import deferred_signals
 from .store.checkpoint_store import CheckpointStore, Progress
 from .store.resume_compatibility import collect_facts
@@ -46,7 +47,7 @@ def run(
 
     Raises UserError if the config, the device or the folder cannot be used, RunFailed if the run cannot continue.
     """
-    console = Console()
+    console = Console(file=lasting_stdout())
     torch_device = pick_device(device)
     if torch_device.type == "cpu":
         keep_freed_memory()
@@ -67,8 +68,6 @@ def run(
             message = f"stopped; `fmaml resume {folder}` continues"
             console.print(message, highlight=False, markup=False, soft_wrap=True)
             return stop.code
-        except BrokenPipeError:  # standard output was closed; the command line handles that
-            raise
         except OSError as error:
             raise RunFailed(f"{error.filename or folder}: {describe_os_error(error, folder)}") from error
     return 0

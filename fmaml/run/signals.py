@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGUSR1 stop a run after the current step.
+"""SIGINT, SIGTERM, SIGUSR1 and SIGHUP, of a closed terminal, stop a run after the current step.
 
 The handlers only record the signal, so that a second one does no harm. `raise_if_stopped` is called where a run can
 stop: after each step, and between the chunks of an evaluation.
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from ..errors import Stopped
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 _received: list[int] = []
 
 
@@ -25,7 +25,8 @@ def deferred_signals() -> Iterator[None]:
         yield
         return
     _received.clear()
-    handlers = {number: signal.signal(number, _record) for number in STOP_SIGNALS}
+    kept = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else set[int]()  # by nohup
+    handlers = {number: signal.signal(number, _record) for number in STOP_SIGNALS if number not in kept}
     try:
         yield
     finally:

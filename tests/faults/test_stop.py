@@ -5,6 +5,8 @@ import os
 import random
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 from harness import SAVES, SAVING, SHORT, STEP, Page, fingerprint, finish, fork, litter, run, steps, uninterrupted, wait
 
+import fmaml
 import fmaml.run.run
 from fmaml.errors import Stopped, UserError
 from fmaml.run import nan_guard, signals
@@ -20,7 +23,7 @@ from fmaml.run.store.run_lock import locked, refuse_if_held
 
 FINISH = fmaml.run.run.report_results  # the real one: children of this folder have none
 LONG = 10  # a cell of the shared page: 1 in a long step, 2 after it
-CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 128 + signal.SIGUSR1}
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 128 + signal.SIGUSR1, signal.SIGHUP: 129}
 
 
 def begun(out: Path, page: Page, until: int, said: Path) -> int:
@@ -180,6 +183,33 @@ def test_outside_the_main_thread_signals_are_left_alone():
     thread.start()
     thread.join()
     assert seen == [before]
+
+
+def test_a_run_under_nohup_goes_on(monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with signals.deferred_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+            signals.raise_if_stopped()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("errors_too", [False, True])
+def test_a_run_without_a_reader_goes_on_to_its_report(tmp_path, errors_too):
+    """As `fmaml run ... | head -1`, and as in a terminal that is gone."""
+    small = ["train.meta_steps=40", "train.meta_batch=2", "train.validate_tasks=2", "train.baseline=false"]
+    command = [sys.executable, "-m", "fmaml", "run", "sinusoid", *small, "eval.tasks=2", "--out", str(tmp_path / "out")]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(Path(fmaml.__file__).parent.parent)}
+    stderr = subprocess.STDOUT if errors_too else subprocess.DEVNULL
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(120) == 0
+    assert {"results.json", "best.safetensors", "by_inner_step.png"} <= {
+        path.name for path in (tmp_path / "out").iterdir()
+    }
 
 
 # The folder's lock

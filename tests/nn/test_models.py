@@ -1,5 +1,7 @@
 """Shapes, names, sizes and refusals of the networks."""
 
+from typing import Any
+
 import pytest
 import torch
 from problems import F64, relative
@@ -88,3 +90,16 @@ def test_norms_equal_torch():
     assert relative(layer_norm(x, w, b), F.group_norm(x, 1, w, b)) < 1e-14
     vector = torch.randn(6, 8, dtype=F64)
     assert relative(batch_norm(vector, w, b), F.batch_norm(vector, None, None, w, b, training=True)) < 1e-14
+
+
+def test_a_network_that_ignores_its_input_is_refused():
+    """Group norm of one channel at one position gives 0, whatever the image."""
+    with pytest.raises(
+        ValueError, match="normalises single numbers of images of 16x16, and the output does not depend"
+    ):
+        fmaml.conv4(inputs=(1, 16, 16), outputs=3, width=8, norm="group")
+    for options in ({"width": 16}, {"norm": "layer"}, {"inputs": (1, 20, 16)}, {"pool": "max"}):
+        settings: dict[str, Any] = {"inputs": (1, 16, 16), "outputs": 3, "width": 8, "norm": "group", **options}
+        model = fmaml.conv4(**settings)
+        first, second = model.apply(model.init(torch.Generator()), torch.rand(2, *settings["inputs"]))
+        assert not torch.allclose(first, second)

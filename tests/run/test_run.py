@@ -365,3 +365,14 @@ def test_a_diverged_network_is_told_and_is_not_the_best(tmp_path, monkeypatch, c
     assert all(column[0]["mean"] is not None and column[1]["mean"] is None for column in results.values())
     first = run.initial_params(real(load("omniglot", small), torch.device("cpu")), 0, torch.device("cpu"))
     assert all(torch.equal(value, first[name]) for name, value in load_params(out / "best.safetensors").items())
+
+
+def test_what_a_network_refuses_is_told_in_one_line(capsys, tmp_path):
+    for i in range(30):
+        (tmp_path / f"images/{i}").mkdir(parents=True)
+        for j in range(20):
+            Image.new("RGB", (8, 8), (i * 8, j, 0)).save(tmp_path / f"images/{i}/{j}.png")
+    data = f"data={{name: folder, root: {tmp_path / 'images'}, size: 8}}"
+    assert main(["run", "omniglot", data, "model.pool=max", "--dry-run"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == "fmaml: model.name = conv4: conv4: images of 8x8 vanish in 4 poolings; at least 16x16 is needed"
