@@ -116,7 +116,8 @@ def conv4(
     if norm == "group" and pool == "stride" and width == NORM_GROUPS and max(height, image_width) <= 1 << LAYERS:
         raise ValueError(
             f"conv4: norm = 'group' with width = {width} normalises single numbers of images of "
-            f"{height}x{image_width}, and the output does not depend on them; give a larger width or larger images, or norm = 'layer'"
+            f"{height}x{image_width}, and the output does not depend on them; "
+            "give a larger width or larger images, or norm = 'layer'"
         )
     stride = 2 if pool == "stride" else 1
 
