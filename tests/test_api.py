@@ -33,7 +33,7 @@ CORE = {  # pure: each of these may import those
     "outer": {"types", "tree", "ranges", "batching"},
     "evaluation": {"types", "tree", "ranges", "batching"},
     "losses": {"types", "tree"},
-    "nn": {"types", "tree", "ranges", "derivative_order", "nn"},
+    "nn": {"types", "tree", "ranges", "losses", "derivative_order", "nn"},
     "head": {"types", "tree", "losses"},
     "anneal": {"types", "outer"},
     "remat": {"types", "tree", "inner", "inner_rules", "derivative_order"},

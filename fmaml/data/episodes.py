@@ -91,9 +91,9 @@ def episodes(
 
     ``queries`` is per class. A range (least, most) as ``ways``, ``shots`` or ``queries`` makes tasks of different
     sizes, see `fmaml.data.ragged`. ``about`` becomes part of ``Source.about``; its key "split" is the split's name in
-    reports. ``names`` holds the class names of each split, for messages. ``train_ways`` are the ways of training
-    tasks, where they differ. Raises UserError, naming split and class, if a split has too few classes or a class too
-    few images.
+    reports, and "shared_classes" the classes that are in more than one split. ``names`` holds the class names of each
+    split, for messages. ``train_ways`` are the ways of training tasks, where they differ. Raises UserError, naming
+    split and class, if a split has too few classes or a class too few images.
     """
     sizes = {"ways": ways, "shots": shots, "queries": queries}
     most = {name: bounds(size)[1] for name, size in sizes.items()}
@@ -131,7 +131,8 @@ def _describe(splits: dict[str, Split], sizes: dict[str, SizeRange], about: Abou
     ways, shots, queries = (describe_size(size) for size in sizes.values())
     task = f"{ways}-way {shots}-shot"
     split_name = f" ({about['split']})" if "split" in about else ""
-    protocol = f"{task}, {queries} queries a class, from {classes['test']} unseen classes{split_name}"
+    kind = "classes, some seen in training" if about.get("shared_classes") else "unseen classes"
+    protocol = f"{task}, {queries} queries a class, from {classes['test']} {kind}{split_name}"
     given = about if train_ways is None else {**about, "train_ways": train_ways}
     return {**given, "task": task, "protocol": protocol, **sizes, "classes": classes}
 

@@ -1,7 +1,7 @@
 """Networks as (init, apply): parameters are a flat dict of dotted names, the forward pass a pure function of it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Set
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -10,6 +10,7 @@ from einops import reduce  # pyright: ignore[reportUnknownVariableType]
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from ..losses import Apply
 from ..ranges import CostsMemory, Count, Size
 from ..types import Model, Params
 from .constants import NORM_GROUPS
@@ -64,7 +65,7 @@ def mlp(
             h = act(h) if i < len(sizes) - 1 else h
         return h
 
-    return Model(init, apply)
+    return named_model(init, apply)
 
 
 def conv4(
@@ -139,7 +140,25 @@ def conv4(
         x = reduce(x, "n c h w -> n c", "mean") if pool == "stride" else x.flatten(1)  # [n, features]
         return F.linear(x, params["head.weight"], params["head.bias"])
 
-    return Model(init, apply)
+    return named_model(init, apply)
+
+
+def named_model(init: Callable[[Generator], Params], apply: Apply) -> Model:
+    """A model that takes its own parameters alone: those of another network might run, and compute something else."""
+    with torch.device("meta"):  # names without numbers
+        names = init(Generator()).keys()
+
+    def checked_apply(params: Params, x: Tensor) -> Tensor:
+        check_names(params, names)
+        return apply(params, x)
+
+    return Model(init, checked_apply)
+
+
+def check_names(params: Params, names: Set[str]) -> None:
+    """ValueError unless the parameters have exactly these names."""
+    if params.keys() != names:
+        raise ValueError(f"params {sorted(params.keys() ^ names)}: missing, or not parameters of the network")
 
 
 def normalise(norm: str, params: Params, name: str, x: Tensor) -> Tensor:

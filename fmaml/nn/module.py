@@ -24,6 +24,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from ..types import Model, Params
 from .exact_functions import ExactFunctions
+from .models import check_names
 
 RunningStats: TypeAlias = Literal["refuse", "batch", "frozen"]
 Refusal: TypeAlias = tuple[Any, Callable[[Any], bool], str]
@@ -100,10 +101,7 @@ def from_module(module: nn.Module, *, running_stats: RunningStats = "refuse") ->
         return {name: value.detach().clone() for name, value in values.items()}
 
     def apply(params: Params, x: Tensor) -> Tensor:
-        if params.keys() != values.keys():
-            raise ValueError(
-                f"params {sorted(params.keys() ^ values.keys())}: missing, or not parameters of the module"
-            )
+        check_names(params, values.keys())
         state = {name: value.to(x.device) for name, value in constants.items()}
         with sdpa_kernel(SDPBackend.MATH), ExactFunctions():  # fused attention has no second derivative
             return functional_call(skeleton, {**state, **params}, (x,))

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ..ranges import Size
 from ..types import Model, Params
-from .models import linear_init, norm_init
+from .models import linear_init, named_model, norm_init
 from .norms import standardise_last
 
 
@@ -85,7 +85,7 @@ def transformer(
         h = normalised(params, "norm", h)
         return F.linear(h, symbols) if tied else linear(params, "head", h)  # [n, length, outputs]
 
-    return Model(init, apply)
+    return named_model(init, apply)
 
 
 def attention(params: Params, block: str, h: Tensor, heads: int) -> Tensor:

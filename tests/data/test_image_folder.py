@@ -232,3 +232,19 @@ def test_tasks_of_different_sizes(root):
     y = source.sample("train", 0, range(50)).support.y
     assert np.isin(y, (-1, 0, 1)).all()
     assert source.about["task"] == "2-way 1 to 2-shot"
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_class_in_two_splits_is_refused_or_said(root, tmp_path, split):
+    """Results on classes that were trained on once passed for results on unseen ones."""
+    mine = tmp_path / "split"
+    for part, classes in {"train": [0, 1, 2], "val": [3, 4], "test": [5, 6]}.items():
+        put(mine / part, {f"class {i}": 5 for i in classes})
+    assert "from 2 unseen classes" in load(mine).about["protocol"]
+    put(mine / split, {"class 1": 5})
+    with pytest.raises(UserError, match=r"class class 1 is in more than one split.*data.shared_classes=true"):
+        load(mine)
+    about = load(mine, shared_classes=True).about
+    assert "classes, some seen in training" in about["protocol"]
+    assert "unseen" not in about["protocol"]
+    assert about["shared_classes"] == ["class 1"]

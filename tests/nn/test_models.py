@@ -103,3 +103,17 @@ def test_a_network_that_ignores_its_input_is_refused():
         model = fmaml.conv4(**settings)
         first, second = model.apply(model.init(torch.Generator()), torch.rand(2, *settings["inputs"]))
         assert not torch.allclose(first, second)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_parameters_of_another_network_are_refused(compiled):
+    """A batch norm's scales in a network without norm were ignored without a word."""
+    plain, normed = (fmaml.conv4(inputs=(1, 16, 16), outputs=3, width=8, norm=norm) for norm in ("none", "batch"))
+    x = torch.rand(4, 1, 16, 16)
+    apply = torch.compile(plain.apply, backend="eager", fullgraph=True) if compiled else plain.apply
+    assert apply(plain.init(torch.Generator()), x).shape == (4, 3)
+    with pytest.raises(ValueError, match=r"params \['conv1.bias', .*'norm4.weight'\]: missing, or not parameters"):
+        plain.apply(normed.init(torch.Generator()), x)
+    for model in (fmaml.mlp(inputs=(4,), outputs=2), fmaml.transformer(inputs=(8,), outputs=5, width=8)):
+        with pytest.raises(ValueError, match=r"params \['more'\]: missing, or not"):
+            model.apply({**model.init(torch.Generator()), "more": x}, torch.zeros(1, 4, dtype=torch.int64))

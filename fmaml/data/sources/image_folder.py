@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -39,6 +40,7 @@ def folder(
     queries: SizeOrRange = 15,
     fractions: tuple[Unit, Unit, Unit] = (0.64, 0.16, 0.2),
     split_seed: Natural = 0,
+    shared_classes: bool = False,
     strict: bool = False,
 ) -> Source:
     """Your own images: root/train/CLASS/*, root/val/.., root/test/.., or root/CLASS/*, which is split at random.
@@ -50,17 +52,32 @@ def folder(
 
     Without folders train, val and test, the classes are split by ``fractions`` (train, val, test) and ``split_seed``;
     the split is stored in the user's cache folder and used from then on. Unreadable images are named and left out, or
-    an error if ``strict``. Raises UserError if the folder is not laid out like that or a class is too small.
+    an error if ``strict``. A class that is in two splits is an error, since test classes would not be unseen, unless
+    ``shared_classes``; reports then say so. Raises UserError if the folder is not laid out like that or a class is too
+    small.
     """
     path = Path(root).expanduser().resolve()
     listing, split_name = _list_images(path, root, fractions, split_seed)
     store = store_from_listing("folder", listing, Form(size, channels, crop=True), strict=strict)
     names = {split: list(classes) for split, classes in listing.items()}
+    shared = _shared_classes(names)
+    if shared and not shared_classes:
+        raise UserError(
+            f"{path}: class {', '.join(shared[:3])} is in more than one split, so test classes would not be unseen; "
+            f"put each class into one split, or give data.shared_classes=true to test on classes seen in training"
+        )
     splits = store_splits(store, names, device)
     files = sum(len(files) for classes in listing.values() for files in classes.values())
     unreadable = files - int(store.counts.sum())
     about = {"data": "folder", "files": [str(path)], "split": split_name, "unreadable": unreadable}
+    about |= {"shared_classes": shared} if shared else {}
     return episodes(splits, seed=seed, ways=ways, shots=shots, queries=queries, about=about, names=names)
+
+
+def _shared_classes(names: dict[str, list[str]]) -> list[str]:
+    """The classes that are in more than one split."""
+    counts = Counter(name for classes in names.values() for name in classes)
+    return sorted(name for name, count in counts.items() if count > 1)
 
 
 def _list_images(path: Path, root: str, fractions: tuple[float, ...], split_seed: int) -> tuple[Listing, str]:
