@@ -1,11 +1,14 @@
 """Figures of test tasks, one function for each kind of task."""
 
 import io
+import os
 from pathlib import Path
+
+os.environ["MPLBACKEND"] = "Agg"  # writes files, needs no display; matplotlib fails to import with an unknown one
 
 import matplotlib
 
-matplotlib.use("Agg")  # writes files, needs no display
+matplotlib.use("Agg")  # where it was imported before
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -15,6 +18,8 @@ from torch import Tensor
 from ..atomic_files import write_durably
 from ..losses import Apply
 from ..types import Params, Task
+
+matplotlib.rcdefaults()  # pictures do not depend on the user's matplotlibrc, which may ask for LaTeX
 
 _RIGHT_COLOR, _WRONG_COLOR = "#1a7f37", "#cf222e"
 

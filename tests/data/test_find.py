@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from fmaml.data.files.find import DataFiles, cache_folder, find_data, missing, search_folders
+from fmaml.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -74,3 +75,10 @@ def test_the_error_names_the_places_what_was_expected_and_three_cures(home, monk
     given = str(missing(DataFiles("Things", (), "a file called data"), "there"))
     assert "data.root = there: no Things in there; expected" in given
     assert str(Path("cache") / "fmaml") not in given
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as it is where nobody knows the user
+    with pytest.raises(UserError, match="no home folder to cache data in; set XDG_CACHE_HOME"):
+        cache_folder()

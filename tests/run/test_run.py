@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -376,3 +378,15 @@ def test_what_a_network_refuses_is_told_in_one_line(capsys, tmp_path):
     assert main(["run", "omniglot", data, "model.pool=max", "--dry-run"]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert said == "fmaml: model.name = conv4: conv4: images of 8x8 vanish in 4 poolings; at least 16x16 is needed"
+
+
+def test_the_users_matplotlib_does_not_stop_a_run(tmp_path):
+    """A nonsense backend, and a matplotlibrc that asks for LaTeX: both once failed after the training."""
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\n")
+    environment = {**os.environ, "MPLBACKEND": "nonsense", "MATPLOTLIBRC": str(tmp_path / "matplotlibrc")}
+    code = "from fmaml.data.pictures import plt, save_figure; from pathlib import Path; figure, axes = plt.subplots(); "
+    code += "axes.set_title('50 %_$'); save_figure(figure, Path('out.png'))"
+    environment["PYTHONPATH"] = str(Path(fmaml.__file__).parent.parent)
+    ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "out.png").stat().st_size > 1000

@@ -38,8 +38,11 @@ class DataFiles(NamedTuple):
 
 
 def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/fmaml``, or ``~/.cache/fmaml``. It need not exist."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fmaml"
+    """``$XDG_CACHE_HOME/fmaml``, or ``~/.cache/fmaml``. It need not exist. UserError if there is no home folder."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fmaml"
+    except RuntimeError:
+        raise UserError("this user has no home folder to cache data in; set XDG_CACHE_HOME to a folder") from None
 
 
 def search_folders(root: str | None, names: Iterable[str]) -> list[Path]:
