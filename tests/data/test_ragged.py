@@ -127,7 +127,7 @@ def alone(task):
 
 
 def learner(norm, ways):
-    model = conv4(inputs=(1, 16, 16), outputs=ways, width=8, norm=norm)
+    model = conv4(inputs=(1, 16, 16), outputs=ways, width=16, norm=norm)
     return model, model.init(torch.Generator().manual_seed(0))
 
 
