@@ -96,7 +96,7 @@ NETWORKS = {
     "strided": (fmaml.conv4(inputs=(1, 28, 28), outputs=3, width=4), (1, 28, 28)),
     "odd, three colours": (fmaml.conv4(inputs=(3, 17, 19), outputs=3, width=5), (3, 17, 19)),
     "max-pooled": (fmaml.conv4(inputs=(1, 16, 16), outputs=3, width=4, pool="max"), (1, 16, 16)),
-    "group norm": (fmaml.conv4(inputs=(1, 16, 16), outputs=3, width=16, norm="group"), (1, 16, 16)),
+    "group norm": (fmaml.conv4(inputs=(1, 32, 32), outputs=3, width=8, norm="group"), (1, 32, 32)),
     "without norm": (fmaml.conv4(inputs=(1, 16, 16), outputs=3, width=4, norm="none"), (1, 16, 16)),
     "a module": (fmaml.from_module(MODULE), (1, 16, 16)),
 }
