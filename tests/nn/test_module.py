@@ -193,7 +193,7 @@ def test_second_order_is_right_under_vmap(name):
 
 @pytest.mark.parametrize("name", ["batch norm 2d", "instance norm", "layer norm"])
 def test_the_rewriting_is_needed(name):
-    """The day torch gets these right, this test says that `Affine` can go."""
+    """The day torch gets these right, this test says that the norms of `exact_functions` can go."""
     layer, shape = GOOD[name]
     module = Around(copy.deepcopy(layer), shape).to(F64)
 
