@@ -10,7 +10,7 @@ import torch
 
 from ...atomic_files import write_durably
 from ...errors import UserError, note
-from ...ranges import FreeOnResume, Natural, Size, SizeOrRange, Unit, WaysOrRange
+from ...ranges import CostsMemory, FreeOnResume, Natural, Size, SizeOrRange, Unit, Ways, WaysOrRange
 from ..episodes import episodes
 from ..files.cache import fingerprint
 from ..files.find import cache_folder
@@ -38,6 +38,7 @@ def folder(
     ways: WaysOrRange = 5,
     shots: SizeOrRange = 1,
     queries: SizeOrRange = 15,
+    train_ways: Annotated[Ways | None, CostsMemory] = None,
     fractions: tuple[Unit, Unit, Unit] = (0.64, 0.16, 0.2),
     split_seed: Natural = 0,
     shared_classes: bool = False,
@@ -47,8 +48,9 @@ def folder(
 
     Returns a source of N-way K-shot tasks: support x float32 [tasks, ways * shots, channels, size, size] in [0, 1] and
     y int64 [tasks, ways * shots], the query set the same with ``queries``, which is per class. A range, such as
-    ``ways: [3, 8]``, makes tasks of different sizes. Images are cropped to their central square and resized to ``size``
-    pixels, with 1 channel (grey) or 3 (RGB), and go to ``device``. Tasks are a function of ``seed``.
+    ``ways: [3, 8]``, makes tasks of different sizes. ``train_ways`` are the ways of training tasks, by default
+    ``ways``. Images are cropped to their central square and resized to ``size`` pixels, with 1 channel (grey) or 3
+    (RGB), and go to ``device``. Tasks are a function of ``seed``.
 
     Without folders train, val and test, the classes are split by ``fractions`` (train, val, test) and ``split_seed``;
     the split is stored in the user's cache folder and used from then on. Unreadable images are named and left out, or
@@ -71,7 +73,9 @@ def folder(
     unreadable = files - int(store.counts.sum())
     about = {"data": "folder", "files": [str(path)], "split": split_name, "unreadable": unreadable}
     about |= {"shared_classes": shared} if shared else {}
-    return episodes(splits, seed=seed, ways=ways, shots=shots, queries=queries, about=about, names=names)
+    return episodes(
+        splits, seed=seed, ways=ways, shots=shots, queries=queries, about=about, names=names, train_ways=train_ways
+    )
 
 
 def _shared_classes(names: dict[str, list[str]]) -> list[str]:
