@@ -15,7 +15,8 @@ from torch import Tensor
 from ...errors import UserError
 from ..files.cache import FileStamp, file_stamp
 from ..files.zips import open_zip, read_member, zip_or_folder
-from ..published import CHARACTER_SIZE, DRAWINGS_PER_CLASS
+from ..published import DRAWINGS_PER_CLASS
+from .decode import CHARACTERS, to_form
 
 OMNIGLOT_PARTS = ("images_background", "images_evaluation")
 _ORIGINAL_SIZE = (105, 105)  # pixels
@@ -85,11 +86,9 @@ def _decode_drawing(name: str, content: bytes) -> np.ndarray:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             if image.size != _ORIGINAL_SIZE:
                 raise ValueError(f"{image.width}x{image.height} pixels; Omniglot has 105x105")
-            # Pillow resizes a 1-bit image with the nearest neighbour, ignoring the filter; as "L" it averages.
-            small = image.convert("L").resize((CHARACTER_SIZE, CHARACTER_SIZE), Image.Resampling.LANCZOS)
+            return to_form(image, CHARACTERS)[0]
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{name}: not one of Omniglot's drawings ({error}); copy or download it again") from error
-    return 255 - np.asarray(small)
 
 
 def _check_counts(counts: Counter[str], characters: list[str]) -> None:

@@ -33,6 +33,9 @@ _FILES = DataFiles(
 )
 
 
+_FORM = Form(32, 3, "squeeze")
+
+
 def cifar_fs(
     *,
     seed: int,
@@ -64,8 +67,17 @@ def cifar_fs(
     splits = store_splits(store, names, device)
     split_name = f"Bertinetto et al.'s 64/16/20{describe_sample(store.counts.tolist())}"
     about = {"data": "cifar_fs", "files": [str(path)], "split": split_name}
+    about |= {"license": "none stated; cite Krizhevsky 2009 and Bertinetto et al. 2019"}
     return episodes(
-        splits, seed=seed, ways=ways, shots=shots, queries=queries, about=about, names=names, train_ways=train_ways
+        splits,
+        seed=seed,
+        ways=ways,
+        shots=shots,
+        queries=queries,
+        about=about,
+        names=names,
+        train_ways=train_ways,
+        form=_FORM,
     )
 
 
@@ -81,4 +93,4 @@ def _read_image_files(folder: Path, names: dict[str, list[str]]) -> ImageStore:
         listing = list_classes(names, folder / "data")
     else:
         listing = order_classes(list_split_folders(folders), names, _FILES.name, folder)
-    return store_from_listing("cifar-fs", listing, Form(32, 3, crop=False), strict=True)
+    return store_from_listing("cifar-fs", listing, _FORM, strict=True)

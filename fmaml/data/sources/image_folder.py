@@ -60,7 +60,8 @@ def folder(
     """
     path = Path(root).expanduser().resolve()
     listing, split_name = _list_images(path, root, fractions, split_seed)
-    store = store_from_listing("folder", listing, Form(size, channels, crop=True), strict=strict)
+    form = Form(size, channels)
+    store = store_from_listing("folder", listing, form, strict=strict)
     names = {split: list(classes) for split, classes in listing.items()}
     shared = _shared_classes(names)
     if shared and not shared_classes:
@@ -71,10 +72,24 @@ def folder(
     splits = store_splits(store, names, device)
     files = sum(len(files) for classes in listing.values() for files in classes.values())
     unreadable = files - int(store.counts.sum())
-    about = {"data": "folder", "files": [str(path)], "split": split_name, "unreadable": unreadable}
+    about = {
+        "data": "folder",
+        "files": [str(path)],
+        "split": split_name,
+        "unreadable": unreadable,
+        "license": "that of your images",
+    }
     about |= {"shared_classes": shared} if shared else {}
     return episodes(
-        splits, seed=seed, ways=ways, shots=shots, queries=queries, about=about, names=names, train_ways=train_ways
+        splits,
+        seed=seed,
+        ways=ways,
+        shots=shots,
+        queries=queries,
+        about=about,
+        names=names,
+        train_ways=train_ways,
+        form=form,
     )
 
 

@@ -27,6 +27,7 @@ _FILES = DataFiles(
     "class, or mini-imagenet-cache-train.pkl, -val.pkl and -test.pkl",
 )
 _SIZE = 84  # pixels
+_FORM = Form(_SIZE, 3, "squeeze")  # as in the original MAML code
 
 
 def mini_imagenet(
@@ -58,8 +59,17 @@ def mini_imagenet(
     splits = store_splits(store, names, device)
     split_name = f"Ravi and Larochelle's 64/16/20{describe_sample(store.counts.tolist())}"
     about = {"data": "mini_imagenet", "files": [str(folder)], "split": split_name}
+    about |= {"license": "ImageNet's: research only, not to be passed on"}
     return episodes(
-        splits, seed=seed, ways=ways, shots=shots, queries=queries, about=about, names=names, train_ways=train_ways
+        splits,
+        seed=seed,
+        ways=ways,
+        shots=shots,
+        queries=queries,
+        about=about,
+        names=names,
+        train_ways=train_ways,
+        form=_FORM,
     )
 
 
@@ -87,8 +97,7 @@ def _read_image_files(folder: Path, names: dict[str, list[str]]) -> ImageStore:
         assert folders is not None  # otherwise `_find_images` would not have accepted the folder
         listing = list_split_folders(folders)
     listing = order_classes(listing, names, _FILES.name, folder)
-    form = Form(_SIZE, 3, crop=False)  # squeezed into a square, as in the original MAML code
-    return store_from_listing("mini-imagenet", listing, form, strict=True)
+    return store_from_listing("mini-imagenet", listing, _FORM, strict=True)
 
 
 def _read_pickles(folder: Path, names: dict[str, list[str]]) -> ImageStore | None:

@@ -56,6 +56,7 @@ def udhr(
 
     sizes = {split: len(class_names("udhr", split)) for split in SPLITS}
     about = {
+        "license": "public domain",
         "data": "udhr",
         "file": str(path),
         "task": f"languages, {shots} passages",
