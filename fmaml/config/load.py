@@ -31,6 +31,14 @@ def load(experiment: str, overrides: Iterable[str] = (), notify: Notify = lambda
     tree = read_config(path)
     if "name" not in tree:
         tree = {"name": name_from_file(path, notify), **tree}
+    return complete(tree, path, overrides, notify)
+
+
+def complete(tree: Config, path: Path, overrides: Iterable[str], notify: Notify) -> Config:
+    """The config of the sections in ``tree``, which is changed, with the overrides applied and every default filled in.
+
+    ``path`` is where it is from, for messages. Raises UserError, with one line for each problem.
+    """
     override_values = dict(map(parse_override, overrides))
     apply_overrides(tree, override_values, notify)
     config, problems = validate_config(tree)

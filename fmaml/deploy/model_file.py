@@ -27,8 +27,14 @@ MAX_FILE_BYTES = 4_000_000_000
 DAMAGED = "damaged or not a model; copy it again, or train it again"
 
 
-def write_model(path: Path, tensors: dict[str, Tensor], metadata: Metadata) -> None:
-    """Write a model file, whole or not at all; the format and the digest are added to the metadata."""
+def write_model(path: Path, tensors: dict[str, Tensor], metadata: Metadata | None) -> None:
+    """Write a model file, whole or not at all; the format and the digest are added to the metadata.
+
+    Without metadata it holds the parameters alone.
+    """
+    if metadata is None:
+        write_durably(path, save(tensors))
+        return
     text = json.dumps({"format": FORMAT, **metadata, "digest": digest_of(tensors)}, allow_nan=False)
     write_durably(path, save(tensors, {KEY: text}))
 

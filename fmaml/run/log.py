@@ -116,3 +116,16 @@ def nan_to_null(tree: Any) -> Any:
 def minutes_and_seconds(seconds: float) -> str:
     """A duration as text, such as 2:05."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def progress_bar(console: Console) -> Progress:
+    """A bar with a name, the number done and the time left; nothing where the output is not a terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        BarColumn(bar_width=None, table_column=Column(ratio=1)),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )

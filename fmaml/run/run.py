@@ -12,17 +12,21 @@ from ..config.settings import Config, EvalSettings, TrainSettings
 from ..config.strict_yaml import dump_yaml
 from ..data.rng import SPLITS
 from ..data.task_check import check_tasks
+from ..deploy.describe import describe, with_results
+from ..deploy.model_file import write_model
 from ..errors import RunFailed, Stopped, UserError, note
 from ..tree import leaves, map_leaves, take
 from ..types import Params, Theta
-from .build import Experiment, build, joint_baseline
+from .build import Experiment, build, joint_baseline, joint_settings
 from .environment import environment, pick_device
-from .log import RunLog, minutes_and_seconds, truncate_metrics
+from .log import RunLog, minutes_and_seconds, progress_bar, truncate_metrics
 from .memory import check_model_fits, explain_out_of_memory, keep_freed_memory
 from .meta_test import Interval, meta_test, references
 from .nan_guard import CURE
 from .output import lasting_stdout
+from .saved_scores import SavedScores, digest_of_theta
 from .signals import deferred_signals
+from .store.checkpoint_format import Facts, flatten
 from .store.checkpoint_store import CheckpointStore, Progress
 from .store.resume_compatibility import collect_facts
 from .store.run_folder import describe_os_error, run_folder
@@ -83,7 +87,8 @@ def train_and_report(
 ) -> None:
     """Restore or start the run in its folder, train, and report; with ``train.baseline`` also train jointly."""
     run_facts = collect_facts(config, experiment.source, device)
-    store = CheckpointStore(folder, run_facts)
+    metadata = describe(config, experiment.source, run_facts["data"], device)
+    store = CheckpointStore(folder, run_facts, metadata)
     if not (folder / "config.yaml").exists():
         write_text_durably(folder / "config.yaml", dump_yaml(config))
     progress = store.restore(first_progress(experiment, params), note)
@@ -96,7 +101,8 @@ def train_and_report(
         console.print("the baseline: the same network trained jointly, then fine-tuned")
         (folder / "joint").mkdir(exist_ok=True)
         joint = joint_baseline(config, experiment)
-        joint_store = CheckpointStore(folder / "joint", run_facts | {"algorithm": "joint"})
+        about = {**metadata, "config": metadata["config"] | {"algorithm": joint_settings(config)}}
+        joint_store = CheckpointStore(folder / "joint", run_facts | {"algorithm": "joint"}, about)
         joint_progress = joint_store.restore(first_progress(joint, params), note)
         joint_theta = fit(console, joint_store, config, joint, joint_progress)
         trained["joint training, fine-tuned"] = joint, joint_theta
@@ -104,7 +110,10 @@ def train_and_report(
         f"trained in {minutes_and_seconds(training_seconds)}; meta-testing on {config['eval']['tasks']} tasks ...",
         highlight=False,
     )
-    report_results(console, folder, config, trained, training_seconds)
+    results = report_results(console, folder, config, trained, training_seconds, run_facts["data"])
+    about = with_results(metadata, results, config["eval"]["tasks"], training_seconds)
+    write_model(folder / "model.safetensors", flatten(best_theta), about)
+    console.print(f"everything is in {folder}", highlight=False, markup=False, soft_wrap=True)
 
 
 def fit(console: Console, store: CheckpointStore, config: Config, experiment: Experiment, progress: Progress) -> Theta:
@@ -156,14 +165,26 @@ def print_description(
     )
 
 
-def report_results(console: Console, folder: Path, config: Config, trained: Trained, training_seconds: float) -> None:
-    """Meta-test, print the table, and write results.json and the pictures."""
+def report_results(
+    console: Console,
+    folder: Path,
+    config: Config,
+    trained: Trained,
+    training_seconds: float,
+    data: dict[str, str],
+) -> dict[str, list[Interval]]:
+    """Meta-test, print the table, and write results.json and the pictures; returns what was measured.
+
+    ``data`` holds the digest of each split.
+    """
     from . import report  # imports matplotlib, half a second that the first training step need not wait for
 
     settings = EvalSettings(**config["eval"])
     experiment, theta = next(iter(trained.values()))
     source = experiment.source
-    results = score_all(trained, settings) | references(source, settings)
+    facts = {"data": data, "config": config["data"], "seed": config["seed"], "steps": settings.steps}
+    scored = score_all(console, folder / "scores.jsonl", trained, settings, facts)
+    results = scored | references(source, settings)
     protocol = report.describe_protocol(config, source.about, minutes_and_seconds(training_seconds))
     title = f"{config['name']}: {source.metric.name} on unseen tasks"
     console.print(report.results_table(results, source.metric, title, protocol))
@@ -173,16 +194,28 @@ def report_results(console: Console, folder: Path, config: Config, trained: Trai
     about = {**source.about, **evaluated, "protocol": protocol}
     report.write_results(folder / "results.json", results, source.metric, about)
     report.write_pictures(folder, experiment, theta, results, settings.steps)
-    console.print(f"everything is in {folder}", highlight=False, markup=False, soft_wrap=True)
+    return scored
 
 
-def score_all(trained: Trained, settings: EvalSettings) -> dict[str, list[Interval]]:
-    """Column heading -> the metric after 0, 1, .. inner steps, for each algorithm and evaluation protocol."""
-    columns = {
-        (name, protocol): column
-        for name, (experiment, theta) in trained.items()
-        for protocol, column in meta_test(experiment, theta, settings).items()
-    }
+def score_all(
+    console: Console, path: Path, trained: Trained, settings: EvalSettings, facts: Facts
+) -> dict[str, list[Interval]]:
+    """Column heading -> the metric after 0, 1, .. inner steps, for each algorithm and evaluation protocol.
+
+    Scores are kept in the file ``path``, so that an interrupted test goes on; ``facts`` are what they depend on beside theta.
+    """
+    digests = {name: digest_of_theta(theta) for name, (_, theta) in trained.items()}
+    saved = SavedScores(path, {**facts, "theta": digests})
+    total = settings.tasks * sum(len(experiment.source.settings) for experiment, _ in trained.values())
+    with progress_bar(console) as bar:
+        task = bar.add_task("meta-testing", total=total)
+        columns = {
+            (name, protocol): column
+            for name, (experiment, theta) in trained.items()
+            for protocol, column in meta_test(
+                experiment, theta, settings, saved=saved, advance=lambda tasks: bar.advance(task, tasks), name=name
+            ).items()
+        }
     protocols = {protocol for _, protocol in columns}
     return {
         column_heading(name, protocol, len(trained), len(protocols)): column

@@ -37,7 +37,7 @@ def list_class_folders(folder: Path) -> Classes:
 
     UserError unless there is at least one class, and at least one image in each class.
     """
-    found = {name: _image_files(folder / name) for name in _visible_names(folder) if (folder / name).is_dir()}
+    found = {name: image_files(folder / name) for name in _visible_names(folder) if (folder / name).is_dir()}
     if not found:
         raise UserError(f"{folder}: no class in it; expected a folder a class, with its images: {folder}/CLASS/*.png")
     for name, files in found.items():
@@ -50,7 +50,19 @@ def list_class_folders(folder: Path) -> Classes:
     return found
 
 
-def _image_files(folder: Path) -> list[str]:
+def list_pictures(path: Path) -> list[str]:
+    """The image files of a folder, sorted by name, or the file itself; UserError if there are none."""
+    if not path.is_dir():
+        if not path.is_file():
+            raise UserError(f"{path}: {'not a file or a folder' if path.exists() else 'no such file or folder'}")
+        return [str(path)]
+    found = image_files(path)
+    if not found:
+        raise UserError(f"{path}: no image in it; name a folder with images, or the images themselves")
+    return found
+
+
+def image_files(folder: Path) -> list[str]:
     """The image files of one folder, sorted by name."""
     return [
         f"{folder}/{name}" for name in _visible_names(folder) if os.path.splitext(name)[1].lower() in _IMAGE_SUFFIXES
@@ -109,7 +121,7 @@ def list_classes(names: dict[str, list[str]], folder: Path) -> Listing:
 
 
 def _list_class(folder: Path, name: str) -> list[str]:
-    found = _image_files(folder / name) if (folder / name).is_dir() else []
+    found = image_files(folder / name) if (folder / name).is_dir() else []
     if not found:
         raise UserError(f"{folder / name}: no image of class {name}; the folder must hold them: unpack the data again")
     return found

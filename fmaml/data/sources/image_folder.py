@@ -35,6 +35,8 @@ def folder(
     root: Annotated[str, FreeOnResume],
     size: Size = 84,
     channels: Literal[1, 3] = 3,
+    fit: Literal["crop", "squeeze", "pad"] = "crop",
+    invert: bool = False,
     ways: WaysOrRange = 5,
     shots: SizeOrRange = 1,
     queries: SizeOrRange = 15,
@@ -49,8 +51,9 @@ def folder(
     Returns a source of N-way K-shot tasks: support x float32 [tasks, ways * shots, channels, size, size] in [0, 1] and
     y int64 [tasks, ways * shots], the query set the same with ``queries``, which is per class. A range, such as
     ``ways: [3, 8]``, makes tasks of different sizes. ``train_ways`` are the ways of training tasks, by default
-    ``ways``. Images are cropped to their central square and resized to ``size`` pixels, with 1 channel (grey) or 3
-    (RGB), and go to ``device``. Tasks are a function of ``seed``.
+    ``ways``. Images are made square by ``fit``, cropped to their central square, squeezed, or padded with white; they
+    are resized to ``size`` pixels, with 1 channel (grey) or 3 (RGB), light and dark exchanged if ``invert``, and go to
+    ``device``. Tasks are a function of ``seed``.
 
     Without folders train, val and test, the classes are split by ``fractions`` (train, val, test) and ``split_seed``;
     the split is stored in the user's cache folder and used from then on. Unreadable images are named and left out, or
@@ -60,7 +63,7 @@ def folder(
     """
     path = Path(root).expanduser().resolve()
     listing, split_name = _list_images(path, root, fractions, split_seed)
-    form = Form(size, channels)
+    form = Form(size, channels, fit, invert)
     store = store_from_listing("folder", listing, form, strict=strict)
     names = {split: list(classes) for split, classes in listing.items()}
     shared = _shared_classes(names)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...atomic_files import delete_temporary_files, write_durably
+from ...deploy.model_file import Metadata, write_model
 from ...errors import Notify, RunFailed
 from ...types import MetaState, Theta
 from ..nan_guard import is_finite
@@ -17,7 +18,6 @@ from .checkpoint_format import (
     encode_checkpoint,
     fill,
     flatten,
-    save_params,
 )
 from .resume_compatibility import check_compatible
 from .run_folder import free_space, megabytes
@@ -39,12 +39,14 @@ class Progress(NamedTuple):
 class CheckpointStore:
     """Reads and writes the checkpoints of one folder, and its best and last parameters.
 
-    ``facts`` are what must agree when a run is resumed: config, data, versions.
+    ``facts`` are what must agree when a run is resumed: config, data, versions. ``metadata`` make the files of the
+    parameters models, see `fmaml.deploy.model_file`.
     """
 
-    def __init__(self, folder: Path, facts: Facts) -> None:
+    def __init__(self, folder: Path, facts: Facts, metadata: Metadata | None = None) -> None:
         self.folder = folder
         self.facts = facts
+        self.metadata = metadata
         self.checkpoints = folder / "checkpoints"
         self.saved_step = -1  # of the newest checkpoint
         self.saved_progress: Progress | None = None  # in the newest checkpoint
@@ -133,11 +135,11 @@ class CheckpointStore:
         """Write the last checkpoint, best.safetensors and last.safetensors; RunFailed as for `save`."""
         self.save(progress)
         self._write_best(progress.best_theta)
-        save_params(self.folder / "last.safetensors", progress.state.theta)
+        write_model(self.folder / "last.safetensors", flatten(progress.state.theta), self.metadata)
 
     def _write_best(self, theta: Theta) -> None:
         if theta is not self.saved_best_theta:
-            save_params(self.folder / "best.safetensors", theta)
+            write_model(self.folder / "best.safetensors", flatten(theta), self.metadata)
             self.saved_best_theta = theta
 
     def _write(self, path: Path, content: bytes) -> None:

@@ -1,0 +1,120 @@
+"""`fmaml predict`, `adapt` and `test`: the command line of trained models. Imports torch only when a command runs."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..arguments import MODEL, Parser, add_device_option, new_parser, parse_arguments
+from ..errors import UserError, note
+
+if TYPE_CHECKING:
+    from .learner import Adapted
+
+SUPPORT = "a folder with a folder of images for each class, or with one image for each class, named after it"
+
+
+def predict_command(argv: list[str]) -> None:
+    """`fmaml predict`: name photographs."""
+    parser = new_parser("predict", "Name photographs by a trained model and a few examples of each class.")
+    parser.add_argument("model", metavar="MODEL", help=f"{MODEL}; or what `fmaml adapt` wrote")
+    parser.add_argument("photos", nargs="+", metavar="PHOTO_OR_DIR", help="images, or folders of images")
+    add_support_options(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
+    parser.add_argument("--csv", action="store_true", help="print CSV in place of a table")
+    parser.add_argument("--html", metavar="FILE", help="write a page with thumbnails as well")
+    args = parse_arguments(parser, argv)
+    if args.json and args.csv:
+        raise UserError("--json and --csv: give one of them")
+    photos = list_photos(args.photos)
+
+    adapted = adapted_by(args.model, args.support, args.steps)
+
+    from . import present
+
+    prediction = adapted.predict(photos)
+    rows = present.rows_of(photos, prediction, adapted.classes)
+    if args.html:
+        present.write_page(Path(args.html), rows, adapted)
+        note(f"the page is {args.html}")
+    if args.json:
+        print(present.as_json(rows))
+    elif args.csv:
+        print(present.as_csv(rows), end="")
+    else:
+        present.print_table(rows)
+
+
+def list_photos(paths: list[str]) -> list[str]:
+    """The image files that the arguments name, without importing torch; UserError for one that does not exist."""
+    from ..data.images.listing import list_pictures
+
+    return [file for path in paths for file in list_pictures(Path(path))]
+
+
+def adapt_command(argv: list[str]) -> None:
+    """`fmaml adapt`: write an adapted model."""
+    parser = new_parser("adapt", "Keep a model that has learnt your classes as one file, for `fmaml predict`.")
+    parser.add_argument("model", metavar="MODEL", help=MODEL)
+    add_support_options(parser)
+    parser.add_argument("--out", required=True, metavar="FILE", help="the file to write, such as mine.safetensors")
+    args = parse_arguments(parser, argv)
+    if args.support is None:
+        raise UserError(f"--support: missing; give {SUPPORT}")
+    if Path(args.out).exists():
+        raise UserError(f"--out {args.out}: there is such a file, and it is not overwritten; give another name")
+
+    adapted = adapted_by(args.model, args.support, args.steps)
+    try:
+        adapted.save(args.out)
+    except OSError as error:
+        raise UserError(f"--out {args.out}: {error.strerror}; name a file that can be written") from None
+    print(f"{args.out} tells {', '.join(adapted.classes)} apart; `fmaml predict {args.out} PHOTO` names photographs")
+
+
+def test_command(argv: list[str]) -> int:
+    """`fmaml test`: meta-test a model; returns the exit code."""
+    parser = new_parser(
+        "test",
+        "Meta-test a trained model on unseen tasks: with other ways, shots, steps or more tasks, or on other data.",
+    )
+    parser.add_argument("model", metavar="MODEL", help=MODEL)
+    what = "settings other than the model's own, such as data.ways=20, data.name=glyphs or eval.tasks=2000"
+    parser.add_argument("overrides", nargs="*", default=[], metavar="section.key=value", help=what)
+    add_device_option(parser, "auto", "auto")
+    parser.add_argument(
+        "--out", metavar="DIR", help="the folder for results and scores; with it an interrupted test goes on"
+    )
+    args = parse_arguments(parser, argv)
+
+    from .test import test
+
+    return test(args.model, args.overrides, device=args.device, out=args.out)
+
+
+def add_support_options(parser: Parser) -> None:
+    """Add --support and --steps."""
+    parser.add_argument("--support", metavar="DIR", help=SUPPORT)
+    parser.add_argument("--steps", type=steps, metavar="N", help="inner steps (default: the model's own)")
+
+
+def steps(word: str) -> int:
+    """``word`` as a number of inner steps; else argparse's error, which the parser reports."""
+    if not word.isdecimal() or int(word) > 10_000:
+        raise argparse.ArgumentTypeError(f"{word}: must be a whole number from 0 to 10000")
+    return int(word)
+
+
+def adapted_by(model: str, support: str | None, inner_steps: int | None) -> "Adapted":
+    """The adapted network of a file, or that of a model and a support set; UserError if they do not fit."""
+    from .load import is_adapted, load, load_adapted
+
+    if is_adapted(model):
+        if support is not None:
+            raise UserError(f"{model}: has learnt its classes already; leave out --support, or name the model itself")
+        return load_adapted(model)
+    if support is None:
+        raise UserError(f"--support: missing; {model} needs examples of your classes: give {SUPPORT}")
+    try:
+        return load(model).adapt(support, steps=inner_steps)
+    except ValueError as error:
+        raise UserError(f"{model}: {error}") from None
