@@ -86,9 +86,9 @@ def test_command(argv: list[str]) -> int:
     )
     args = parse_arguments(parser, argv)
 
-    from .test import test
+    from .test_model import run_test
 
-    return test(args.model, args.overrides, device=args.device, out=args.out)
+    return run_test(args.model, args.overrides, device=args.device, out=args.out)
 
 
 def add_support_options(parser: Parser) -> None:

@@ -18,7 +18,7 @@ from ..evaluation import trajectory_of
 from ..nn.support_statistics import Statistics, statistics_of, with_statistics
 from ..run.store.checkpoint_format import flatten
 from ..types import Batch, Params, Theta
-from .heads import with_ways
+from .heads import head_of, starting_from_prototypes, with_outputs
 from .images import Images, Shape, Support, read_support, to_inputs
 from .model_file import Metadata, write_model
 from .network import Blueprint, Network
@@ -138,15 +138,21 @@ class Learner:
 
     def for_outputs(self, outputs: int) -> tuple[Network, Theta]:
         """The network with this number of outputs, and theta with a head of that width."""
+        network = self.blueprint.build(outputs)
         if outputs == self.blueprint.outputs:
-            return self.blueprint.build(outputs), self.theta
+            return network, self.theta
         try:
-            return self.blueprint.build(outputs), with_ways(self.theta, self.blueprint.template(outputs))
+            theta = with_outputs(self.theta, self.blueprint.template(outputs))
         except ValueError as error:
             raise UserError(
                 f"{outputs} classes: {self.blueprint.algorithm['name']} was trained for {self.blueprint.outputs}, and "
                 f"what it learnt has no other width ({error}); take a model of protonet, r2d2, proto_maml or maml"
             ) from None
+        if outputs < self.blueprint.outputs or "head" in self.blueprint.algorithm:  # which is made for each task
+            return network, theta
+        head = head_of(self.blueprint.params(self.blueprint.outputs), self.blueprint.params(outputs))
+        algorithm = starting_from_prototypes(network.algorithm, network.model.apply, head)
+        return network._replace(algorithm=algorithm), theta
 
     def save(self, path: str | Path) -> None:
         """Write the model as one file, which `fmaml.load` reads."""

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from ..errors import UserError
@@ -32,7 +31,7 @@ def load(model: str | Path) -> Learner:
     Raises:
         UserError: there is no such model, or it is damaged, of a newer version, or an adapted network.
 
-    >>> import fmaml
+    >>> import torch, fmaml
     >>> learner = fmaml.load("sinusoid")
     >>> x = torch.linspace(-5, 5, 10)[:, None]
     >>> adapted = learner.adapt(x, 2 * torch.sin(x - 1))
@@ -60,8 +59,7 @@ def load_adapted(path: str | Path) -> Adapted:
     classes = metadata.get("classes")
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise UserError(f"{path}: its metadata are not those of an adapted network (classes)")
-    with torch.device("meta"):
-        params = blueprint.build(len(classes) or blueprint.outputs).model.init(torch.Generator())
+    params = blueprint.params(len(classes) or blueprint.outputs)
     template = {"params": params, "statistics": list(statistics_in(tensors))}
     filled = fill_theta(template, tensors, str(path))
     return Adapted(metadata, blueprint, classes, filled["params"], filled["statistics"])

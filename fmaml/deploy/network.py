@@ -19,7 +19,7 @@ from ..errors import UserError
 from ..losses import Criterion, cross_entropy, mse, supervised
 from ..run.build import call_by_name
 from ..run.store.checkpoint_format import named_leaves
-from ..types import Algorithm, Model, Theta
+from ..types import Algorithm, Model, Params, Theta
 from .model_file import Metadata
 
 Targets: TypeAlias = Literal["classes", "values", "symbols"]
@@ -55,11 +55,15 @@ class Blueprint:
         algorithm = call_by_name("algorithm", self.algorithm, loss_fn=loss_fn, apply=model.apply)
         return Network(model, algorithm)
 
+    def params(self, outputs: int) -> Params:
+        """The network's parameters, as shapes without numbers."""
+        with torch.device("meta"):
+            return self.build(outputs).model.init(Generator())
+
     def template(self, outputs: int) -> Theta:
         """theta as it is before training, as shapes without numbers."""
-        network = self.build(outputs)
         with torch.device("meta"):
-            return network.algorithm.init(network.model.init(Generator()))
+            return self.build(outputs).algorithm.init(self.params(outputs))
 
 
 def read_blueprint(metadata: Metadata, name: str) -> Blueprint:

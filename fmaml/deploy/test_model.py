@@ -1,5 +1,6 @@
 """`fmaml test`: meta-test a trained model, with its own settings or others, on its own data or on other data."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from .network import CRITERIA
 OPEN_SECTIONS = ("data", "eval", "seed")  # of the config: what a trained model may be tested with
 
 
-def test(model: str, overrides: list[str], *, device: str = "auto", out: str | None = None) -> int:
+def run_test(model: str, overrides: list[str], *, device: str = "auto", out: str | None = None) -> int:
     """Meta-test a model and print the table; returns the exit code.
 
     Scores are kept in the user's cache folder until the test is complete, so that the same command goes on after an
@@ -38,7 +39,7 @@ def test(model: str, overrides: list[str], *, device: str = "auto", out: str | N
     """
     console = Console(file=lasting_stdout())
     learner = load(model)
-    config = test_config(learner, model, overrides)
+    config = config_of_test(learner, model, overrides)
     torch_device = pick_device(device)
     source: Source = call_by_name("data", config["data"], seed=config["seed"], device=torch_device)
     check_fits(learner, source, config)
@@ -67,32 +68,28 @@ def test(model: str, overrides: list[str], *, device: str = "auto", out: str | N
     return 0
 
 
-def test_config(learner: Learner, model: str, overrides: list[str]) -> Config:
+def config_of_test(learner: Learner, model: str, overrides: list[str]) -> Config:
     """The model's config with other settings of its data and of the test; UserError for what a model cannot change."""
     for text in overrides:
         key = text.partition("=")[0]
         if key.partition(".")[0] not in OPEN_SECTIONS:
-            raise UserError(
-                f"command line: {key}: fixed in a trained model; `fmaml test` takes data.*, eval.* and seed"
-            )
-    return complete(adapted_to_form(learner, overrides), Path(model), overrides, note)
+            raise UserError(f"command line: {key}: fixed in a trained model; test takes data.*, eval.* and seed")
+    config = copy.deepcopy(learner.metadata["config"])
+    return complete(config, Path(model), [*overrides, *form_overrides(learner, overrides)], note)
 
 
-def adapted_to_form(learner: Learner, overrides: list[str]) -> Config:
-    """The model's config, where the data take any size of images with that of the model's own."""
-    config = {
-        key: dict(value) if isinstance(value, dict) else value for key, value in learner.metadata["config"].items()
-    }
-    given = dict(text.partition("=")[::2] for text in overrides)
-    taken = section_settings("data", {"name": given.get("data.name", config["data"]["name"])}) or {}
+def form_overrides(learner: Learner, overrides: list[str]) -> list[str]:
+    """Settings that make other data's images those that the model takes, as far as the data have such settings."""
+    given = {key: value for key, _, value in (text.partition("=") for text in overrides)}
     form = learner.blueprint.form
-    if form is not None and "data.name" in given:
-        overrides += [
-            f"data.{key}={str(value).lower()}"
-            for key, value in form._asdict().items()
-            if key in taken and f"data.{key}" not in given
-        ]
-    return config
+    if form is None or "data.name" not in given:
+        return []
+    taken = section_settings("data", {"name": given["data.name"]}) or {}
+    return [
+        f"data.{key}={str(value).lower()}"
+        for key, value in form._asdict().items()
+        if key in taken and f"data.{key}" not in given
+    ]
 
 
 def check_fits(learner: Learner, source: Source, config: Config) -> None:

@@ -202,7 +202,8 @@ def score_all(
 ) -> dict[str, list[Interval]]:
     """Column heading -> the metric after 0, 1, .. inner steps, for each algorithm and evaluation protocol.
 
-    Scores are kept in the file ``path``, so that an interrupted test goes on; ``facts`` are what they depend on beside theta.
+    Scores are kept in the file ``path``, so that an interrupted test goes on; ``facts`` are what they depend on
+    beside theta.
     """
     digests = {name: digest_of_theta(theta) for name, (_, theta) in trained.items()}
     saved = SavedScores(path, {**facts, "theta": digests})
