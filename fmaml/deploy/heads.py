@@ -18,7 +18,7 @@ from ..types import Algorithm, Batch, Params, Theta
 
 
 def with_outputs(theta: Theta, template: Theta) -> Theta:
-    """theta with what depends on the number of outputs as wide as in ``template``: the first rows, or more of their mean.
+    """theta with what depends on the number of outputs as wide as in ``template``: its first rows, or also their mean.
 
     ``template`` is the initial theta of the same network with other outputs. Raises ValueError where a tensor is more
     than a row for each output.
