@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 from PIL import Image, ImageOps
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ..atomic_files import write_text_durably
 from .learner import Adapted, Prediction
 
-MOST_COLUMNS = 6  # classes with a column of their own in the table
 THUMBNAIL = 160  # pixels
 
 
@@ -64,17 +64,15 @@ def as_csv(rows: list[Row]) -> str:
 
 
 def print_table(rows: list[Row]) -> None:
-    """Print a table of the images, what each is, and how likely each class is."""
-    console = Console()
-    classes = list(rows[0].probabilities)
-    shown = classes if len(classes) <= MOST_COLUMNS else []
+    """Print a table of the images, what each is, how likely that is, and what else it could be."""
     table = Table("image", "label", highlight=False)
-    for name in shown or ["probability", "next"]:
-        table.add_column(name, justify="right")
+    for heading in ("probability", "else"):
+        table.add_column(heading, justify="right")
+    for column in table.columns:
+        column.overflow = "fold"  # names are shown whole
     for row in rows:
-        values = [f"{row.probabilities[name]:.1%}" for name in shown] or [f"{row.probability:.1%}", second(row)]
-        table.add_row(row.image, row.label, *values)
-    console.print(table, markup=False)
+        table.add_row(*map(escape, (row.image, row.label, f"{row.probability:.1%}", second(row))))
+    Console().print(table)
 
 
 def second(row: Row) -> str:
