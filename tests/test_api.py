@@ -50,12 +50,23 @@ EDGE = {  # has state: each of these rooms may import itself and those
     "data": {"types", "tree", "ranges", "losses", "errors", "atomic_files"},
     "config": {"ranges", "errors", "data/published", "nn/constants"},
     "run": {*CORE, "__init__", "errors", "atomic_files", "data", "config"} - {"algorithms", "nn"},
-    "cli": {"__init__", "errors", "config", "run"},
+    "deploy": {*CORE, "errors", "atomic_files", "arguments", "data", "config", "run"}
+    - {"algorithms", "remat", "unroll"},
+    "arguments": {"errors"},
+    "cli": {"__init__", "errors", "arguments", "config", "run", "deploy"},
     "__main__": {"cli"},
 }
 ALLOWED = CORE | EDGE
 TORCHLESS = ["__init__", "cli", "errors", "ranges", "atomic_files", "data.published", "config.catalogue", "config.load"]
-TORCHLESS += ["run.signals", "run.store.run_folder", "run.store.run_lock"]
+TORCHLESS += [
+    "arguments",
+    "deploy.commands",
+    "deploy.shelf",
+    "data.images.listing",
+    "run.signals",
+    "run.store.run_folder",
+    "run.store.run_lock",
+]
 
 
 def imports(path: Path) -> set[str]:

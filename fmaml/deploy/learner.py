@@ -17,10 +17,10 @@ from ..errors import UserError
 from ..evaluation import trajectory_of
 from ..nn.support_statistics import Statistics, statistics_of, with_statistics
 from ..run.store.checkpoint_format import flatten
+from ..run.store.model_file import Metadata, write_model
 from ..types import Batch, Params, Theta
 from .heads import head_of, starting_from_prototypes, with_outputs
 from .images import Images, Shape, Support, read_support, to_inputs
-from .model_file import Metadata, write_model
 from .network import Blueprint, Network
 
 EXAMPLES_AT_ONCE = 256

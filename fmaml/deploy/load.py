@@ -1,6 +1,5 @@
 """`fmaml.load`: a learner from a model file, from a run's folder, or by the name of a model that comes with fmaml."""
 
-import difflib
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -9,13 +8,11 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..nn.support_statistics import Statistics
-from . import shelf
+from ..run.store.model_file import Metadata, read_model
+from ..run.store.model_shelf import find_model
 from .learner import Adapted, Learner
-from .model_file import Metadata, read_model
 from .network import Blueprint, fill_theta, read_blueprint
 from .old_runs import metadata_of_old_run
-
-IN_A_RUN = ("model.safetensors", "best.safetensors")  # the first is written with the results of meta-testing
 
 
 def load(model: str | Path) -> Learner:
@@ -78,23 +75,6 @@ def is_adapted(path: str | Path) -> bool:
     """Whether the model file is an adapted network."""
     _, metadata = read_model(find_model(path))
     return metadata is not None and metadata.get("kind") == "adapted"
-
-
-def find_model(model: str | Path) -> Path:
-    """The file of a model; UserError if there is none."""
-    path = Path(model)
-    if path.is_dir():
-        found = next((path / name for name in IN_A_RUN if (path / name).is_file()), None)
-        if found is None:
-            raise UserError(f"{path}: no model in it; name the folder of a run that has validated once, or a file")
-        return found
-    if path.exists():
-        return path
-    if str(model) in shelf.names():
-        return shelf.path_of(str(model))
-    closest = difflib.get_close_matches(str(model), shelf.names(), 1)
-    cure = f"did you mean {closest[0]}? " if closest else ""
-    raise UserError(f"{model}: no such file, and no model of that name; {cure}`fmaml ls models` lists them")
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], Metadata, Blueprint]:

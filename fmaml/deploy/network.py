@@ -5,7 +5,7 @@ anything of the claimed size is allocated.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -19,10 +19,10 @@ from ..errors import UserError
 from ..losses import Criterion, cross_entropy, mse, supervised
 from ..run.build import call_by_name
 from ..run.store.checkpoint_format import named_leaves
+from ..run.store.model_file import Metadata
+from ..run.store.model_metadata import Targets
 from ..types import Algorithm, Model, Params, Theta
-from .model_file import Metadata
 
-Targets: TypeAlias = Literal["classes", "values", "symbols"]
 CRITERIA: dict[Targets, Criterion] = {
     "classes": mask_absent_classes(cross_entropy),
     "values": mse,

@@ -8,8 +8,8 @@ from ..config.load import load as load_config
 from ..data.source import Source
 from ..errors import UserError
 from ..run.build import call_by_name
-from .describe import describe
-from .model_file import Metadata
+from ..run.store.model_file import Metadata
+from ..run.store.model_metadata import describe
 
 
 def metadata_of_old_run(path: Path) -> Metadata:

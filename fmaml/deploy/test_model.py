@@ -21,9 +21,9 @@ from ..run.environment import pick_device
 from ..run.output import lasting_stdout
 from ..run.run import score_all
 from ..run.signals import deferred_signals
+from ..run.store.model_metadata import targets_of
 from ..run.store.resume_compatibility import digest_of_split
 from ..tree import map_leaves
-from .describe import targets_of
 from .learner import Learner
 from .load import load
 from .network import CRITERIA

@@ -12,8 +12,6 @@ from ..config.settings import Config, EvalSettings, TrainSettings
 from ..config.strict_yaml import dump_yaml
 from ..data.rng import SPLITS
 from ..data.task_check import check_tasks
-from ..deploy.describe import describe, with_results
-from ..deploy.model_file import write_model
 from ..errors import RunFailed, Stopped, UserError, note
 from ..tree import leaves, map_leaves, take
 from ..types import Params, Theta
@@ -28,6 +26,8 @@ from .saved_scores import SavedScores, digest_of_theta
 from .signals import deferred_signals
 from .store.checkpoint_format import Facts, flatten
 from .store.checkpoint_store import CheckpointStore, Progress
+from .store.model_file import write_model
+from .store.model_metadata import describe, with_results
 from .store.resume_compatibility import collect_facts
 from .store.run_folder import describe_os_error, run_folder
 from .train import first_progress, train
@@ -60,6 +60,7 @@ def run(
         check_model_fits(config, experiment.model, torch_device)
         params = initial_params(experiment, config["seed"], torch_device)
         check_algorithm(config, experiment, params)
+        first = first_progress(experiment, params, config["train"]["start"])
     print_description(console, config, experiment, params, torch_device)
     if dry_run:
         console.print("dry run: everything is in order; nothing was trained")
@@ -67,7 +68,7 @@ def run(
 
     with run_folder(out, config["name"], resume) as folder, deferred_signals(), explain_out_of_memory(config):
         try:
-            train_and_report(console, folder, config, experiment, params, torch_device)
+            train_and_report(console, folder, config, experiment, params, first, torch_device)
         except Stopped as stop:
             message = f"stopped; `fmaml resume {folder}` continues"
             console.print(message, highlight=False, markup=False, soft_wrap=True)
@@ -83,6 +84,7 @@ def train_and_report(
     config: Config,
     experiment: Experiment,
     params: Params,
+    first: Progress,
     device: torch.device,
 ) -> None:
     """Restore or start the run in its folder, train, and report; with ``train.baseline`` also train jointly."""
@@ -91,7 +93,7 @@ def train_and_report(
     store = CheckpointStore(folder, run_facts, metadata)
     if not (folder / "config.yaml").exists():
         write_text_durably(folder / "config.yaml", dump_yaml(config))
-    progress = store.restore(first_progress(experiment, params), note)
+    progress = store.restore(first, note)
     write_text_durably(folder / "config.yaml", dump_yaml(config))  # a resumed run may have changed some settings
     write_text_durably(folder / "environment.json", json.dumps(environment(device), indent=2) + "\n")
     best_theta = fit(console, store, config, experiment, progress)

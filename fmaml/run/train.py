@@ -18,6 +18,7 @@ from .nan_guard import NanGuard
 from .signals import raise_if_stopped
 from .step import training_step
 from .store.checkpoint_store import Progress
+from .store.start_from import start_from
 
 
 class Log(Protocol):
@@ -32,9 +33,15 @@ class Log(Protocol):
         ...
 
 
-def first_progress(experiment: Experiment, params: Params) -> Progress:
-    """The progress before the first meta-step, from the model's initial parameters."""
+def first_progress(experiment: Experiment, params: Params, start: str | None = None) -> Progress:
+    """The progress before the first meta-step, from the network's initial parameters, or from the model ``start``.
+
+    UserError if that model is of another network.
+    """
     state = init_state(experiment.algorithm, experiment.optimizer, params)
+    if start is not None:
+        theta = start_from(start, state.theta, params)
+        state = state._replace(theta=theta, opt_state=experiment.optimizer.init(theta))
     return Progress(state, -math.inf, state.theta)
 
 

@@ -31,7 +31,7 @@ class Form(NamedTuple):
     invert: bool = False  # for drawings: ink 255 on 0
 
 
-CHARACTERS = Form(CHARACTER_SIZE, 1, "pad", invert=True)  # drawn in dark ink on light paper
+CHARACTER_FORM = Form(CHARACTER_SIZE, 1, "pad", invert=True)  # drawn in dark ink on light paper
 
 
 def decode_images(files: list[str], form: Form) -> tuple[Tensor, dict[int, str]]:

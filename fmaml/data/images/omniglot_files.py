@@ -16,7 +16,7 @@ from ...errors import UserError
 from ..files.cache import FileStamp, file_stamp
 from ..files.zips import open_zip, read_member, zip_or_folder
 from ..published import DRAWINGS_PER_CLASS
-from .decode import CHARACTERS, to_form
+from .decode import CHARACTER_FORM, to_form
 
 OMNIGLOT_PARTS = ("images_background", "images_evaluation")
 _ORIGINAL_SIZE = (105, 105)  # pixels
@@ -86,7 +86,7 @@ def _decode_drawing(name: str, content: bytes) -> np.ndarray:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             if image.size != _ORIGINAL_SIZE:
                 raise ValueError(f"{image.width}x{image.height} pixels; Omniglot has 105x105")
-            return to_form(image, CHARACTERS)[0]
+            return to_form(image, CHARACTER_FORM)[0]
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{name}: not one of Omniglot's drawings ({error}); copy or download it again") from error
 

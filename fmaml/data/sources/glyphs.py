@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...ranges import CostsMemory, SizeOrRange, Ways, WaysOrRange
 from ..episodes import consecutive_splits, episodes
-from ..images.decode import CHARACTERS
+from ..images.decode import CHARACTER_FORM
 from ..published import CHARACTER_SIZE, DRAWINGS_PER_CLASS, OMNIGLOT_CLASSES
 from ..rng import fold, uniform
 from ..source import Source
@@ -66,7 +66,7 @@ def glyphs(
         queries=queries,
         about=about,
         train_ways=train_ways,
-        form=CHARACTERS,
+        form=CHARACTER_FORM,
     )
 
 

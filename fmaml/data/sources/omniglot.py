@@ -9,7 +9,7 @@ from ...ranges import CostsMemory, FreeOnResume, SizeOrRange, Ways, WaysOrRange
 from ..episodes import consecutive_splits, episodes
 from ..files.cache import cached, fingerprint
 from ..files.find import DataFiles, Download, cache_folder, find_or_download
-from ..images.decode import CHARACTERS
+from ..images.decode import CHARACTER_FORM
 from ..images.omniglot_files import OMNIGLOT_PARTS, find_omniglot, read_drawings, stamp_parts
 from ..published import CHARACTER_SIZE, OMNIGLOT_CLASSES, class_names
 from ..source import Source
@@ -68,7 +68,7 @@ def omniglot(
         queries=queries,
         about=about,
         train_ways=train_ways,
-        form=CHARACTERS,
+        form=CHARACTER_FORM,
     )
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...atomic_files import delete_temporary_files, write_durably
-from ...deploy.model_file import Metadata, write_model
 from ...errors import Notify, RunFailed
 from ...types import MetaState, Theta
 from ..nan_guard import is_finite
@@ -19,6 +18,7 @@ from .checkpoint_format import (
     fill,
     flatten,
 )
+from .model_file import Metadata, write_model
 from .resume_compatibility import check_compatible
 from .run_folder import free_space, megabytes
 

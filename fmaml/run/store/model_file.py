@@ -1,7 +1,7 @@
 """A model as one file: safetensors whose metadata make it whole, JSON with a version and a digest of the tensors.
 
 Any reader of safetensors can open it. Nothing is ever pickled, and what the metadata claim is checked: the digest
-against the tensors here, names and shapes against the network in `fmaml.deploy.learner`.
+against the tensors here, names and shapes against the network in `fmaml.deploy.network`.
 """
 
 import hashlib
@@ -15,15 +15,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ..atomic_files import write_durably
-from ..errors import UserError
+from ...atomic_files import write_durably
+from ...errors import UserError
 
 Metadata: TypeAlias = dict[str, Any]  # whatever JSON can hold
 
 FORMAT = 1
 KEY = "fmaml"  # of the safetensors metadata: the JSON
 MAX_HEADER_BYTES = 4_000_000
-MAX_FILE_BYTES = 4_000_000_000
+MAX_MODEL_BYTES = 4_000_000_000
 DAMAGED = "damaged or not a model; copy it again, or train it again"
 
 
@@ -83,8 +83,10 @@ def read_regular_file(path: Path) -> bytes:
         about = path.stat()
         if not stat.S_ISREG(about.st_mode):
             raise UserError(f"{path}: not a file; name a model file, a run's folder, or a model of `fmaml ls models`")
-        if about.st_size > MAX_FILE_BYTES:
-            raise UserError(f"{path}: {about.st_size / 1e9:,.1f} GB; a model has at most {MAX_FILE_BYTES / 1e9:.0f} GB")
+        if about.st_size > MAX_MODEL_BYTES:
+            raise UserError(
+                f"{path}: {about.st_size / 1e9:,.1f} GB; a model has at most {MAX_MODEL_BYTES / 1e9:.0f} GB"
+            )
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None

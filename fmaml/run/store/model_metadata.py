@@ -1,17 +1,17 @@
 """What a model file says of its model, from the run that trained it."""
 
 import math
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 
-from ..config.registry import TABLE
-from ..config.settings import Config
-from ..data.source import Source
-from ..run.environment import environment
+from ...config.registry import TABLE
+from ...config.settings import Config
+from ...data.source import Source
+from ..environment import environment
 from .model_file import Metadata
-from .network import Targets
 
+Targets: TypeAlias = Literal["classes", "values", "symbols"]
 PRIVATE_SETTINGS = ("root", "start")  # paths of the machine that trained the model
 
 
