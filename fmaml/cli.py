@@ -159,8 +159,15 @@ def ls_command(argv: list[str]) -> None:
     parser = new_parser(
         "ls", "List the experiments that are packaged with fmaml, and the names that a section can take."
     )
-    parser.add_argument("section", nargs="?", help="list the settings of this section, such as model, for each name")
+    what = "list the settings of this section, such as model, for each name; or models: the trained models"
+    parser.add_argument("section", nargs="?", help=what)
     args = parse_arguments(parser, argv)
+
+    if args.section == "models":
+        from .deploy.card import overview_of_models
+
+        print(overview_of_models())
+        return
 
     from .config.catalogue import describe_section, overview
 

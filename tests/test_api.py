@@ -57,16 +57,9 @@ EDGE = {  # has state: each of these rooms may import itself and those
     "__main__": {"cli"},
 }
 ALLOWED = CORE | EDGE
-TORCHLESS = ["__init__", "cli", "errors", "ranges", "atomic_files", "data.published", "config.catalogue", "config.load"]
-TORCHLESS += [
-    "arguments",
-    "deploy.commands",
-    "deploy.shelf",
-    "data.images.listing",
-    "run.signals",
-    "run.store.run_folder",
-    "run.store.run_lock",
-]
+TORCHLESS = ["__init__", "arguments", "cli", "errors", "ranges", "atomic_files", "config.catalogue", "config.load"]
+TORCHLESS += ["data.published", "data.images.listing", "deploy.commands", "deploy.card", "run.signals"]
+TORCHLESS += ["run.store.run_folder", "run.store.run_lock", "run.store.model_shelf"]
 
 
 def imports(path: Path) -> set[str]:

@@ -89,7 +89,7 @@ def train_and_report(
 ) -> None:
     """Restore or start the run in its folder, train, and report; with ``train.baseline`` also train jointly."""
     run_facts = collect_facts(config, experiment.source, device)
-    metadata = describe(config, experiment.source, run_facts["data"], device)
+    metadata = describe(config, experiment.source, run_facts["data"], environment(device))
     store = CheckpointStore(folder, run_facts, metadata)
     if not (folder / "config.yaml").exists():
         write_text_durably(folder / "config.yaml", dump_yaml(config))

@@ -84,9 +84,7 @@ def read_regular_file(path: Path) -> bytes:
         if not stat.S_ISREG(about.st_mode):
             raise UserError(f"{path}: not a file; name a model file, a run's folder, or a model of `fmaml ls models`")
         if about.st_size > MAX_MODEL_BYTES:
-            raise UserError(
-                f"{path}: {about.st_size / 1e9:,.1f} GB; a model has at most {MAX_MODEL_BYTES / 1e9:.0f} GB"
-            )
+            raise UserError(f"{path}: {about.st_size / 1e9:,.1f} GB; at most {MAX_MODEL_BYTES / 1e9:.0f} GB are read")
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None

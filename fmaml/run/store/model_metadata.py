@@ -3,25 +3,22 @@
 import math
 from typing import Any, Literal, TypeAlias
 
-import torch
-
 from ...config.registry import TABLE
 from ...config.settings import Config
 from ...data.source import Source
-from ..environment import environment
 from .model_file import Metadata
 
 Targets: TypeAlias = Literal["classes", "values", "symbols"]
+ENVIRONMENT = ("hardware", "python", "fmaml", "commit", "versions")
 PRIVATE_SETTINGS = ("root", "start")  # paths of the machine that trained the model
 
 
-def describe(config: Config, source: Source, data: dict[str, str], device: torch.device) -> Metadata:
+def describe(config: Config, source: Source, data: dict[str, str], measured: dict[str, Any]) -> Metadata:
     """The metadata of a model that a run trains, as far as they are known before meta-testing.
 
-    ``data`` holds the digest of each split. What stands here beside the tensors makes the file whole: the network, the
+    ``data`` holds the digest of each split, ``measured`` is the `environment` of the run. What stands here beside the tensors makes the file whole: the network, the
     algorithm, how images become inputs, and what the model was trained for.
     """
-    measured = environment(device)
     return {
         "kind": "learner",
         "name": config["name"],
@@ -36,7 +33,7 @@ def describe(config: Config, source: Source, data: dict[str, str], device: torch
         "metric": source.metric.name,
         "results": None,
         "data": {"digest": data, "license": source.about.get("license", "none: made by fmaml")},
-        "environment": {key: measured[key] for key in ("hardware", "python", "fmaml", "commit", "versions")},
+        "environment": {key: measured.get(key) for key in ENVIRONMENT},
     }
 
 
