@@ -16,8 +16,9 @@ PRIVATE_SETTINGS = ("root", "start")  # paths of the machine that trained the mo
 def describe(config: Config, source: Source, data: dict[str, str], measured: dict[str, Any]) -> Metadata:
     """The metadata of a model that a run trains, as far as they are known before meta-testing.
 
-    ``data`` holds the digest of each split, ``measured`` is the `environment` of the run. What stands here beside the tensors makes the file whole: the network, the
-    algorithm, how images become inputs, and what the model was trained for.
+    ``data`` holds the digest of each split, ``measured`` is the `environment` of the run. What stands here beside the
+    tensors makes the file whole: the network, the algorithm, how images become inputs, and what the model was trained
+    for.
     """
     return {
         "kind": "learner",
