@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Notify, UserError
+from ..regular_files import UnsuitableFile, check_regular
 from . import packaged
 from .cross_checks import RULES
 from .registry import TABLE
@@ -66,9 +67,13 @@ def name_from_file(path: Path, notify: Notify) -> str:
 def read_config(path: Path) -> Config:
     """The sections that the file spells out, not yet validated; UserError if it is not such a file."""
     try:
+        if not path.is_relative_to("/dev"):  # standard input, and pipes such as that of <(...), which have a writer
+            check_regular(path)
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
         text = data.decode("utf-8")
+    except UnsuitableFile as error:
+        raise UserError(f"{path}: {error}; give a YAML file, or - to read standard input") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:

@@ -155,7 +155,7 @@ def test_metadata_that_are_not_an_object_are_refused(learner, tmp_path, text):
 
 def test_a_pipe_and_a_missing_file_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UserError, match="not a file"):
+    with pytest.raises(UserError, match="not a regular file"):
         fmaml.load(tmp_path / "pipe")
     with pytest.raises(UserError, match="no such file, and no model of that name; `fmaml ls models`"):
         fmaml.load(tmp_path / "nothing")
