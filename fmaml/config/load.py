@@ -20,6 +20,7 @@ from .strict_yaml import parse_yaml
 from .validate import SECTIONS, Problem, section_settings, validate_config
 
 MAX_FILE_BYTES = 64 * 1024
+STANDARD_INPUT = Path("/dev/stdin")  # its name in messages; Windows has no such file
 
 
 def load(experiment: str, overrides: Iterable[str] = (), notify: Notify = lambda line: None) -> Config:
@@ -28,7 +29,7 @@ def load(experiment: str, overrides: Iterable[str] = (), notify: Notify = lambda
     Every default is filled in. ``notify`` receives what the user may not expect, such as a key that is dropped.
     Raises UserError, with one line for each problem, if the file or an override is wrong.
     """
-    path = Path("/dev/stdin") if experiment == "-" else packaged.find_experiment(experiment, notify)
+    path = STANDARD_INPUT if experiment == "-" else packaged.find_experiment(experiment, notify)
     tree = read_config(path)
     if "name" not in tree:
         tree = {"name": name_from_file(path, notify), **tree}
@@ -67,9 +68,9 @@ def name_from_file(path: Path, notify: Notify) -> str:
 def read_config(path: Path) -> Config:
     """The sections that the file spells out, not yet validated; UserError if it is not such a file."""
     try:
-        if not path.is_relative_to("/dev"):  # standard input, and pipes such as that of <(...), which have a writer
+        if not path.is_relative_to("/dev") and path is not STANDARD_INPUT:  # those of <(...) have a writer
             check_regular(path)
-        with path.open("rb") as file:
+        with open(0, "rb", closefd=False) if path is STANDARD_INPUT else path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
         text = data.decode("utf-8")
     except UnsuitableFile as error:

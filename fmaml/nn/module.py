@@ -8,10 +8,13 @@ generator, and layers that update their own buffers or parameters.
 # only private base classes of torch.nn cover whole groups of layers, and some of their methods have no types:
 # pyright: reportPrivateUsage=false, reportUnknownMemberType=false
 
+import contextlib
 import copy
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, TypeAlias, cast
 
+import torch
 from torch import Generator, Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -51,6 +54,7 @@ REFUSED: list[Refusal] = [  # (layer type, condition, reason and alternative)
     (nn.RNNBase, lambda m: m.training and m.dropout > 0, "has dropout; use dropout=0 or .eval()"),
     (nn.RReLU, lambda m: m.training, "draws from the global generator; use nn.LeakyReLU or .eval()"),
 ]
+_LOCK = threading.RLock()  # one for all modules; the same thread may call one module within another
 RUNNING = (
     "keeps running statistics; build it with track_running_stats=False, or pass running_stats='batch' (the statistics "
     "of the current batch, as MAML does) or running_stats='frozen' (the stored ones, never updated)"
@@ -60,7 +64,7 @@ RUNNING = (
 def from_module(module: nn.Module, *, running_stats: RunningStats = "refuse") -> Model:
     """A model with the forward pass of ``module`` and its parameters under their dotted names.
 
-    The module is copied and not changed.
+    The module is copied and not changed. Threads may call the model at once, and then take turns.
 
     Args:
         module: any module that maps one tensor to one tensor.
@@ -103,10 +107,19 @@ def from_module(module: nn.Module, *, running_stats: RunningStats = "refuse") ->
     def apply(params: Params, x: Tensor) -> Tensor:
         check_names(params, values.keys())
         state = {name: value.to(x.device) for name, value in constants.items()}
-        with sdpa_kernel(SDPBackend.MATH), ExactFunctions():  # fused attention has no second derivative
+        with turn(), sdpa_kernel(SDPBackend.MATH), ExactFunctions():  # fused attention has no second derivative
             return functional_call(skeleton, {**state, **params}, (x,))
 
     return Model(init, apply)
+
+
+def turn() -> contextlib.AbstractContextManager[Any]:
+    """The calls of two threads one after the other.
+
+    `functional_call` puts the parameters into the module for the time of the call, and `sdpa_kernel` sets flags of the
+    whole process. A call that torch.compile traces does neither, and could not be traced with a lock.
+    """
+    return contextlib.nullcontext() if torch.compiler.is_compiling() else _LOCK
 
 
 def refused(module: nn.Module, running_stats: RunningStats) -> Iterator[tuple[str, nn.Module, str]]:
