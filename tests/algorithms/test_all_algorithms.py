@@ -89,6 +89,36 @@ def test_learns_and_is_evaluated_by_inner_step(name):
     assert rows.shape == (3, 5 if algorithm.trajectory else 1)
 
 
+def reversed_dicts(tree):
+    """The same tree with every dict in the opposite order."""
+    if isinstance(tree, dict):
+        return {key: reversed_dicts(value) for key, value in reversed(tree.items())}
+    return type(tree)(map(reversed_dicts, tree)) if isinstance(tree, list | tuple) else tree
+
+
+def in_the_order_of(tree, other):
+    return map_leaves(lambda _, leaf: leaf, tree, other)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_the_order_of_the_parameters_has_no_say(name):
+    model, loss_fn, params, tasks = images()
+    algorithm = family(model, loss_fn)[name]
+    first = algorithm.init(params)
+    assert relative(in_the_order_of(first, algorithm.init(reversed_dicts(params))), first) < 1e-12
+    theta = map_leaves(lambda p: p + 0.01 * torch.rand_like(p), first)
+    expected, metrics = fmaml.meta_grad(algorithm, theta, tasks)
+    grads, also = fmaml.meta_grad(algorithm, reversed_dicts(theta), tasks)
+    assert relative(also, metrics) < 1e-12
+    assert (
+        max(
+            float((a - b).abs().max())
+            for a, b in zip(leaves(in_the_order_of(expected, grads)), leaves(expected), strict=True)
+        )
+        < 1e-12
+    )
+
+
 CONV_ONLY = {"boil": {"only": ("layer1.*",)}, "anil": {"only": ("layer3.*",)}, "mamlpp": {"norms_by_step": False}}
 
 
