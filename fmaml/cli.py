@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .arguments import OVERRIDES, add_device_option, add_experiment_arguments, new_parser, parse_arguments
-from .deploy.commands import adapt_command, predict_command, test_command
+from .deploy.commands import adapt_command, export_command, predict_command, test_command
 from .errors import UserError, note
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ commands:
   resume   continue a run that was interrupted
   predict  name photographs by a trained model and a few examples of each class
   adapt    keep a model that has learnt your classes as a file
+  export   write such a model as ONNX, or as a file for torch, that runs without fmaml
   test     meta-test a trained model: other ways, shots, steps, other data
 
 examples:
@@ -181,6 +182,7 @@ COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "ls": ls_command,
     "predict": predict_command,
     "adapt": adapt_command,
+    "export": export_command,
     "test": test_command,
 }
 
