@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from .arguments import OVERRIDES, add_device_option, add_experiment_arguments, new_parser, parse_arguments
 from .deploy.commands import adapt_command, predict_command, test_command
+from .deploy.demo.command import demo_command
 from .errors import UserError, note
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ commands:
   predict  name photographs by a trained model and a few examples of each class
   adapt    keep a model that has learnt your classes as a file
   test     meta-test a trained model: other ways, shots, steps, other data
+  demo     open a page where a trained model learns what you draw, or photographs
 
 examples:
   fmaml predict omniglot --support letters/ scan.png    which letter is it? letters/ has an example of each
@@ -182,6 +184,7 @@ COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "predict": predict_command,
     "adapt": adapt_command,
     "test": test_command,
+    "demo": demo_command,
 }
 
 
