@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from .arguments import OVERRIDES, add_device_option, add_experiment_arguments, new_parser, parse_arguments
 from .deploy.commands import adapt_command, export_command, predict_command, test_command
+from .deploy.demo.command import demo_command
 from .errors import UserError, note
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ commands:
   adapt    keep a model that has learnt your classes as a file
   export   write such a model as ONNX, or as a file for torch, that runs without fmaml
   test     meta-test a trained model: other ways, shots, steps, other data
+  demo     open a page where a trained model learns what you draw, or photographs
 
 examples:
   fmaml predict omniglot --support letters/ scan.png    which letter is it? letters/ has an example of each
@@ -184,6 +186,7 @@ COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "adapt": adapt_command,
     "export": export_command,
     "test": test_command,
+    "demo": demo_command,
 }
 
 

@@ -45,7 +45,12 @@ def to_inputs(images: Images, shape: Shape) -> Tensor:
     pictures = [image_to_array(picture, shape.form) for picture in each_picture(images)]
     if not pictures:
         raise UserError("no images were given; give one at least")
-    return torch.from_numpy(np.stack(pictures)).float() * (1 / 255)  # as `fmaml.data.episodes` scales them
+    return scaled(np.stack(pictures))
+
+
+def scaled(pixels: np.ndarray[Any, Any]) -> Tensor:
+    """Pixels from 0 to 255 as values from 0 to 1, by the same operations as in `fmaml.data.episodes`."""
+    return torch.from_numpy(pixels).float() * (1 / 255)
 
 
 def each_picture(images: Picture | Sequence[Picture]) -> Iterator[Picture]:
@@ -69,12 +74,17 @@ def image_to_array(picture: Picture, form: Form) -> np.ndarray[Any, Any]:
             return to_form(picture, form)
         name = os.fspath(picture)
         return decode_image(name, form)
-    except Image.DecompressionBombError:
-        raise UserError(f"{name}: has too many pixels to be opened safely; save it smaller") from None
     except Exception as error:  # on damaged files Pillow's decoders raise errors of any kind
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        reason = "not an image that can be read" if "cannot identify image file" in reason else reason
-        raise UserError(f"{name}: {reason}; give a PNG, a JPEG or another common format") from None
+        raise UserError(f"{name}: {why_unreadable(error)}") from None
+
+
+def why_unreadable(error: Exception) -> str:
+    """Why an image cannot be read, and the cure, from the error that decoding it raised."""
+    if isinstance(error, Image.DecompressionBombError):
+        return "has too many pixels to be opened safely; save it smaller"
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    reason = "not an image that can be read" if "cannot identify image file" in reason else reason
+    return f"{reason}; give a PNG, a JPEG or another common format"
 
 
 def read_support(support: Support, shape: Shape) -> tuple[dict[str, Tensor], int]:

@@ -14,9 +14,9 @@ from ..errors import UserError
 from ..head import features
 from ..losses import Apply
 from ..nn.support_statistics import statistics_of, with_statistics
+from ..run.store.model_file import Metadata
 from ..types import Params
 from .learner import Adapted, Learner
-from .model_file import Metadata
 from .network import Blueprint
 
 Outputs: TypeAlias = dict[str, Tensor]

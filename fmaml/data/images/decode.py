@@ -3,7 +3,7 @@
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -62,14 +62,15 @@ def decode_images(files: list[str], form: Form) -> tuple[Tensor, dict[int, str]]
         return images, {i: message for chunk in bar for i, message in chunk.items()}
 
 
-def decode_image(file: str, form: Form) -> np.ndarray:
-    """One image, uint8 [channels, size, size], rotated as its EXIF tag says, transparency replaced by white.
+def decode_image(file: str | BinaryIO, form: Form) -> np.ndarray:
+    """An image file, by its name or opened, as uint8 [channels, size, size].
 
-    Resized with the Lanczos filter, which averages over all source pixels. Of an animation, the first frame. Raises
-    whatever Pillow raises for a damaged file, UnsuitableFile for one that may never end, and ValueError for
-    floating-point pixels.
+    Rotated as its EXIF tag says, transparency replaced by white. Resized with the Lanczos filter, which averages over
+    all source pixels. Of an animation, the first frame. Raises whatever Pillow raises for a damaged file, UnsuitableFile
+    for one that may never end, and ValueError for floating-point pixels.
     """
-    check_regular(file, _MAX_IMAGE_BYTES)
+    if isinstance(file, str):
+        check_regular(file, _MAX_IMAGE_BYTES)
     with Image.open(file) as image:
         image.draft(image.mode, (2 * form.size, 2 * form.size))  # decodes a large JPEG at a fraction of its size
         return to_form(image, form)
