@@ -23,7 +23,7 @@ MAX_FILE_BYTES = 64 * 1024
 STANDARD_INPUT = Path("/dev/stdin")  # its name in messages; Windows has no such file
 
 
-def load(experiment: str, overrides: Iterable[str] = (), notify: Notify = lambda line: None) -> Config:
+def load_config(experiment: str, overrides: Iterable[str] = (), notify: Notify = lambda line: None) -> Config:
     """The config of ``experiment`` (a path, a packaged name, or - for standard input) with the overrides applied.
 
     Every default is filled in. ``notify`` receives what the user may not expect, such as a key that is dropped.

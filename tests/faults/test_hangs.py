@@ -13,7 +13,7 @@ from harness import bare, fingerprint, finish, fork, run, uninterrupted, wait
 from PIL import Image
 
 from fmaml.cli import main
-from fmaml.config.load import load
+from fmaml.config.load import load_config
 from fmaml.data.files.cache import cached
 from fmaml.data.files.pickles import read_pickle
 from fmaml.data.images.cifar100_files import CIFAR100_ARCHIVE, read_cifar100_files
@@ -139,7 +139,7 @@ def told(work: Callable[[], object], said: Path) -> str:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_an_experiment_that_never_ends_is_named(tmp_path, fault):
     FAULTS[fault](path := tmp_path / "mine.yaml")
-    line = told(lambda: load(str(path)), tmp_path / "said")
+    line = told(lambda: load_config(str(path)), tmp_path / "said")
     assert line.startswith(f"{path}: ")
     assert "give a YAML file" in line or "an experiment is a short YAML file" in line
 
@@ -150,7 +150,7 @@ def test_an_experiment_is_still_read_from_a_pipe_that_is_open(tmp_path):
     os.write(write, b"data: {name: sinusoid}\n")
     os.close(write)
     with pytest.raises(UserError, match=r"model\.name: missing"):
-        load(f"/dev/fd/{read}")
+        load_config(f"/dev/fd/{read}")
     os.close(read)
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from fmaml.config.load import load
+from fmaml.config.load import load_config
 from fmaml.config.settings import EvalSettings
 from fmaml.run import meta_test as module
 from fmaml.run.build import build
@@ -16,7 +16,7 @@ SETTINGS = EvalSettings(tasks=40, steps=1)
 
 @pytest.fixture
 def experiment():
-    return build(load("sinusoid", []), torch.device("cpu"))
+    return build(load_config("sinusoid", []), torch.device("cpu"))
 
 
 def scored(experiment, path, facts, monkeypatch, calls: int = 1000):

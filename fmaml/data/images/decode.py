@@ -66,7 +66,7 @@ def decode_image(file: str | BinaryIO, form: Form) -> np.ndarray:
     """An image file, by its name or opened, as uint8 [channels, size, size].
 
     Rotated as its EXIF tag says, transparency replaced by white. Resized with the Lanczos filter, which averages over
-    all source pixels. Of an animation, the first frame. Raises whatever Pillow raises for a damaged file, UnsuitableFile
+    all source pixels. Of an animation, the first frame. Raises whatever Pillow does for a damaged file, UnsuitableFile
     for one that may never end, and ValueError for floating-point pixels.
     """
     if isinstance(file, str):
