@@ -49,9 +49,8 @@ class Classifier:
         metadata = self.learner.metadata
         algorithm = self.learner.blueprint.algorithm["name"]
         return {
-            "name": metadata["name"],
+            "title": f"{metadata.get('name')}: {algorithm}, trained for {metadata.get('task', 'other')} tasks",
             "algorithm": algorithm,
-            "task": metadata["task"],
             "size": self.form.size,
             "channels": self.form.channels,
             "max_classes": MAX_CLASSES,
@@ -88,7 +87,7 @@ class Classifier:
         return self.learner.adapt(support, steps=steps)
 
     def _tensor(self, images: tuple[Pixels, ...]) -> Tensor:
-        pixels = np.frombuffer(b"".join(images), np.uint8)
+        pixels = np.frombuffer(bytearray().join(images), np.uint8)
         return scaled(pixels.reshape(len(images), *self.learner.shape.inputs))
 
     def _check(self, classes: Classes, query: Pixels) -> None:

@@ -6,6 +6,7 @@ another name could resolve to it (DNS rebinding), and one that comes from a page
 
 import base64
 import json
+import sys
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
@@ -60,6 +61,11 @@ class DemoServer(ThreadingTCPServer):
         self.hosts = [f"{name}:{self.server_address[1]}" for name in (ADDRESS, "localhost")]
         self.origins = [f"http://{host}" for host in self.hosts]
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A page that was left before its answer is no error; what else goes wrong is printed."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
     @property
     def url(self) -> str:
         """The address of the page."""
@@ -69,7 +75,7 @@ class DemoServer(ThreadingTCPServer):
 class Handler(BaseHTTPRequestHandler):
     """One request: a file of the page, the models, or a question to one of them."""
 
-    server: DemoServer
+    server: DemoServer  # pyright: ignore[reportIncompatibleVariableOverride]
     timeout = 30  # seconds without a byte
 
     def do_GET(self) -> None:

@@ -10,7 +10,7 @@ export function drawTab(section, model) {
   const pads = [];
   const result = new Result(model);
   const update = oneAtATime(() => result.attempt(answer));
-  const query = new Pad("One of them again", update);
+  const query = new Pad("Drawing to name", update);
   const add = section.querySelector(".add");
 
   async function answer() {

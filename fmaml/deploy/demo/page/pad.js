@@ -1,7 +1,7 @@
 // Paper to draw on, by mouse, pen, finger or keys.
 
-const INK = "#111";
-const WIDTH = 6; // of 210: as Omniglot's strokes, 3 of 105
+const INK = "black";
+const WIDTH = 10; // of 210: what the network sees is then as bright as an Omniglot drawing
 const KEY_STEP = 7;
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
@@ -22,6 +22,7 @@ export class Pad {
 
   name(label) {
     this.element.querySelector(".label").textContent = label;
+    this.element.querySelector(".remove")?.setAttribute("aria-label", `Remove ${label}`);
     this.canvas.setAttribute("aria-label", `${label}: arrow keys move the pen, with Shift they draw`);
   }
 

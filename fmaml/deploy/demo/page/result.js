@@ -9,7 +9,7 @@ export class Result {
     this.model = model;
     this.element = document.getElementById("result").content.cloneNode(true).firstElementChild;
     this.find = (name) => this.element.querySelector(name);
-    this.find(".model").textContent = `${model.name}: ${model.algorithm}, trained for ${model.task} tasks`;
+    this.find(".model").textContent = model.title;
     this.wait("");
   }
 
