@@ -16,7 +16,7 @@ from ..learner import Adapted
 from ..load import load
 
 Pixels: TypeAlias = bytes  # of an image in the model's form: uint8 [channels, size, size]
-Classes: TypeAlias = tuple[tuple[Pixels, ...], ...]  # the images of each class
+Shown: TypeAlias = tuple[tuple[Pixels, ...], ...]  # the images of each class
 
 MAX_CLASSES = 10
 MAX_IMAGES = 20  # of a class
@@ -64,7 +64,7 @@ class Classifier:
         except Exception as error:  # on damaged files Pillow's decoders raise errors of any kind
             raise UserError(why_unreadable(error)) from None
 
-    def answer(self, classes: Classes, query: Pixels) -> Answer:
+    def answer(self, classes: Shown, query: Pixels) -> Answer:
         """Which class the query is; UserError or ValueError if the classes cannot be learnt."""
         self._check(classes, query)
         x = self._tensor((query,))
@@ -82,7 +82,7 @@ class Classifier:
         gradient_steps = blueprint.build(blueprint.outputs).algorithm.trajectory is not None
         return gradient_steps and "head" not in blueprint.algorithm and classes <= blueprint.outputs
 
-    def _adapt(self, classes: Classes, steps: int | None) -> Adapted:
+    def _adapt(self, classes: Shown, steps: int | None) -> Adapted:
         support = {f"{i:02}": self._tensor(images) for i, images in enumerate(classes)}  # in this order when sorted
         return self.learner.adapt(support, steps=steps)
 
@@ -90,7 +90,7 @@ class Classifier:
         pixels = np.frombuffer(bytearray().join(images), np.uint8)
         return scaled(pixels.reshape(len(images), *self.learner.shape.inputs))
 
-    def _check(self, classes: Classes, query: Pixels) -> None:
+    def _check(self, classes: Shown, query: Pixels) -> None:
         if not 2 <= len(classes) <= MAX_CLASSES:
             raise UserError(f"{len(classes)} classes: must be 2 to {MAX_CLASSES}")
         if not all(1 <= len(images) <= MAX_IMAGES for images in classes):

@@ -15,7 +15,7 @@ from socketserver import ThreadingTCPServer
 from typing import Any, NamedTuple, TypeAlias
 
 from ...errors import UserError
-from .classifier import Classes, Classifier, Pixels
+from .classifier import Classifier, Pixels, Shown
 
 ADDRESS = "127.0.0.1"
 FILES = {f"/{file.name}": file for file in (Path(__file__).parent / "page").iterdir() if file.is_file()}
@@ -38,7 +38,7 @@ class Response(NamedTuple):
     content: bytes
 
 
-class Refusal(Exception):
+class Refused(Exception):
     """A request that is not answered: the status and a line that says why."""
 
     def __init__(self, status: HTTPStatus, line: str) -> None:
@@ -90,10 +90,10 @@ class Handler(BaseHTTPRequestHandler):
         try:
             self._check_sender()
             response = make()
-        except Refusal as refusal:
-            response = as_json({"error": str(refusal)}, refusal.status)
+        except Refused as refusal:
+            response = to_json({"error": str(refusal)}, refusal.status)
         except (UserError, ValueError) as error:
-            response = as_json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
+            response = to_json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
         self.send_response(response.status)
         self.send_header("Content-Type", response.kind)
         self.send_header("Content-Length", str(len(response.content)))
@@ -102,31 +102,31 @@ class Handler(BaseHTTPRequestHandler):
 
     def _check_sender(self) -> None:
         if self.headers["Host"] not in self.server.hosts:
-            raise Refusal(HTTPStatus.FORBIDDEN, f"Host: must be {self.server.hosts[0]}")
+            raise Refused(HTTPStatus.FORBIDDEN, f"Host: must be {self.server.hosts[0]}")
         if self.headers.get("Origin", self.server.url) not in self.server.origins:
-            raise Refusal(HTTPStatus.FORBIDDEN, f"Origin: must be {self.server.url}")
+            raise Refused(HTTPStatus.FORBIDDEN, f"Origin: must be {self.server.url}")
 
     def _get(self) -> Response:
         if self.path == "/models":
-            return as_json({"max_bytes": MAX_BYTES} | {tab: it.about() for tab, it in self.server.classifiers.items()})
+            return to_json({"max_bytes": MAX_BYTES} | {tab: it.about() for tab, it in self.server.classifiers.items()})
         file = FILES.get("/index.html" if self.path == "/" else self.path)
         if file is None:
-            raise Refusal(HTTPStatus.NOT_FOUND, f"{self.path}: not found")
+            raise Refused(HTTPStatus.NOT_FOUND, f"{self.path}: not found")
         return Response(HTTPStatus.OK, f"{KINDS[file.suffix]}; charset=utf-8", file.read_bytes())
 
     def _post(self) -> Response:
         tab, _, question = self.path.removeprefix("/").partition("/")
         classifier = self.server.classifiers.get(tab)
         if classifier is None or question not in QUESTIONS:
-            raise Refusal(HTTPStatus.NOT_FOUND, f"{self.path}: not found")
-        return as_json(QUESTIONS[question](classifier, self._body()))
+            raise Refused(HTTPStatus.NOT_FOUND, f"{self.path}: not found")
+        return to_json(QUESTIONS[question](classifier, self._body()))
 
     def _body(self) -> bytes:
         length = self.headers.get("Content-Length", "")
         if not (length.isascii() and length.isdecimal()):
-            raise Refusal(HTTPStatus.LENGTH_REQUIRED, "Content-Length: missing")
+            raise Refused(HTTPStatus.LENGTH_REQUIRED, "Content-Length: missing")
         if int(length) > MAX_BYTES:
-            raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"too large: at most {MAX_BYTES / 1e6:.0f} MB")
+            raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"too large: at most {MAX_BYTES / 1e6:.0f} MB")
         return self.rfile.read(int(length))
 
     def end_headers(self) -> None:
@@ -139,7 +139,7 @@ class Handler(BaseHTTPRequestHandler):
         """Nothing is logged."""
 
 
-def as_json(answer: Any, status: HTTPStatus = HTTPStatus.OK) -> Response:
+def to_json(answer: Any, status: HTTPStatus = HTTPStatus.OK) -> Response:
     """A response in JSON; ValueError for a number that is not finite."""
     return Response(status, "application/json", json.dumps(answer, allow_nan=False).encode())
 
@@ -154,14 +154,14 @@ def predict(classifier: Classifier, body: bytes) -> dict[str, list[float] | None
     return classifier.answer(*read_question(body))._asdict()
 
 
-def read_question(body: bytes) -> tuple[Classes, Pixels]:
-    """The classes and the query; Refusal if the JSON is not of that form."""
+def read_question(body: bytes) -> tuple[Shown, Pixels]:
+    """The classes and the query; Refused if the JSON is not of that form."""
     try:
         question = json.loads(body)
         classes = tuple(tuple(map(base64.b64decode, images)) for images in question["classes"])
         return classes, base64.b64decode(question["query"])
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise Refusal(HTTPStatus.BAD_REQUEST, "must be JSON with classes and query") from None
+        raise Refused(HTTPStatus.BAD_REQUEST, "must be JSON with classes and query") from None
 
 
 Question: TypeAlias = Callable[[Classifier, bytes], Any]
