@@ -24,6 +24,7 @@ from .nan_guard import CURE
 from .output import lasting_stdout
 from .signals import deferred_signals
 from .store.checkpoint_store import CheckpointStore, Progress
+from .store.held_folder import CheckFolder, held_folder
 from .store.resume_compatibility import collect_facts
 from .store.run_folder import describe_os_error, run_folder
 from .train import first_progress, train
@@ -61,14 +62,20 @@ def run(
         console.print("dry run: everything is in order; nothing was trained")
         return 0
 
-    with run_folder(out, config["name"], resume) as folder, deferred_signals(), explain_out_of_memory(config):
+    with (
+        run_folder(out, config["name"], resume) as folder,
+        held_folder(folder) as check_folder,
+        deferred_signals(),
+        explain_out_of_memory(config),
+    ):
         try:
-            train_and_report(console, folder, config, experiment, params, torch_device)
+            train_and_report(console, folder, check_folder, config, experiment, params, torch_device)
         except Stopped as stop:
             message = f"stopped; `fmaml resume {folder}` continues"
             console.print(message, highlight=False, markup=False, soft_wrap=True)
             return stop.code
         except OSError as error:
+            check_folder()
             raise RunFailed(f"{error.filename or folder}: {describe_os_error(error, folder)}") from error
     return 0
 
@@ -76,6 +83,7 @@ def run(
 def train_and_report(
     console: Console,
     folder: Path,
+    check_folder: CheckFolder,
     config: Config,
     experiment: Experiment,
     params: Params,
@@ -83,7 +91,7 @@ def train_and_report(
 ) -> None:
     """Restore or start the run in its folder, train, and report; with ``train.baseline`` also train jointly."""
     run_facts = collect_facts(config, experiment.source, device)
-    store = CheckpointStore(folder, run_facts)
+    store = CheckpointStore(folder, run_facts, check_folder)
     if not (folder / "config.yaml").exists():
         write_text_durably(folder / "config.yaml", dump_yaml(config))
     progress = store.restore(first_progress(experiment, params), note)
@@ -96,7 +104,7 @@ def train_and_report(
         console.print("the baseline: the same network trained jointly, then fine-tuned")
         (folder / "joint").mkdir(exist_ok=True)
         joint = joint_baseline(config, experiment)
-        joint_store = CheckpointStore(folder / "joint", run_facts | {"algorithm": "joint"})
+        joint_store = CheckpointStore(folder / "joint", run_facts | {"algorithm": "joint"}, check_folder)
         joint_progress = joint_store.restore(first_progress(joint, params), note)
         joint_theta = fit(console, joint_store, config, joint, joint_progress)
         trained["joint training, fine-tuned"] = joint, joint_theta
@@ -104,7 +112,7 @@ def train_and_report(
         f"trained in {minutes_and_seconds(training_seconds)}; meta-testing on {config['eval']['tasks']} tasks ...",
         highlight=False,
     )
-    report_results(console, folder, config, trained, training_seconds)
+    report_results(console, store, config, trained, training_seconds)
 
 
 def fit(console: Console, store: CheckpointStore, config: Config, experiment: Experiment, progress: Progress) -> Theta:
@@ -112,7 +120,8 @@ def fit(console: Console, store: CheckpointStore, config: Config, experiment: Ex
     path = store.folder / "metrics.jsonl"
     truncate_metrics(path, progress.state.step, progress.validated)
     settings = TrainSettings(**config["train"])
-    with RunLog(path, settings.meta_steps, experiment.source.metric, console, store.seconds()) as log:
+    metric, check_folder = experiment.source.metric, store.check_folder
+    with RunLog(path, settings.meta_steps, metric, console, store.seconds(), check_folder) as log:
 
         def save(progress: Progress) -> None:
             log.sync()  # so that every checkpoint has the rows before it
@@ -156,7 +165,9 @@ def print_description(
     )
 
 
-def report_results(console: Console, folder: Path, config: Config, trained: Trained, training_seconds: float) -> None:
+def report_results(
+    console: Console, store: CheckpointStore, config: Config, trained: Trained, training_seconds: float
+) -> None:
     """Meta-test, print the table, and write results.json and the pictures."""
     from . import report  # imports matplotlib, half a second that the first training step need not wait for
 
@@ -171,9 +182,10 @@ def report_results(console: Console, folder: Path, config: Config, trained: Trai
         console.print(f"not finite: the network diverges on test tasks; {CURE}", highlight=False, soft_wrap=True)
     evaluated = {"seed": config["seed"], **config["eval"], "training_seconds": round(training_seconds, 1)}
     about = {**source.about, **evaluated, "protocol": protocol}
-    report.write_results(folder / "results.json", results, source.metric, about)
-    report.write_pictures(folder, experiment, theta, results, settings.steps)
-    console.print(f"everything is in {folder}", highlight=False, markup=False, soft_wrap=True)
+    store.check_folder()
+    report.write_results(store.folder / "results.json", results, source.metric, about)
+    report.write_pictures(store.folder, experiment, theta, results, settings.steps)
+    console.print(f"everything is in {store.folder}", highlight=False, markup=False, soft_wrap=True)
 
 
 def score_all(trained: Trained, settings: EvalSettings) -> dict[str, list[Interval]]:

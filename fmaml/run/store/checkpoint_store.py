@@ -21,6 +21,7 @@ from .checkpoint_format import (
     flatten,
     save_params,
 )
+from .held_folder import CheckFolder
 from .resume_compatibility import check_compatible
 from .run_folder import free_space, megabytes
 
@@ -42,12 +43,14 @@ class Progress(NamedTuple):
 class CheckpointStore:
     """Reads and writes the checkpoints of one folder, and its best and last parameters.
 
-    ``facts`` are what must agree when a run is resumed: config, data, versions.
+    ``facts`` are what must agree when a run is resumed: config, data, versions. ``check_folder`` raises RunFailed if
+    the run's folder is gone.
     """
 
-    def __init__(self, folder: Path, facts: Facts) -> None:
+    def __init__(self, folder: Path, facts: Facts, check_folder: CheckFolder) -> None:
         self.folder = folder
         self.facts = facts
+        self.check_folder = check_folder
         self.checkpoints = folder / "checkpoints"
         self.saved_step = -1  # of the newest checkpoint
         self.saved_progress: Progress | None = None  # in the newest checkpoint
@@ -109,8 +112,9 @@ class CheckpointStore:
     def save(self, progress: Progress) -> None:
         """Write a checkpoint, unless it is already saved, and delete all but the last two.
 
-        Raises RunFailed if a number is not finite or the disk is full.
+        Raises RunFailed if a number is not finite, the disk is full or the run's folder is gone.
         """
+        self.check_folder()
         if progress is self.saved_progress:
             return
         state = progress.state
