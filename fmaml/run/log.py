@@ -15,6 +15,7 @@ from rich.table import Column
 from ..atomic_files import write_durably
 from ..data.source import Metric
 from ..regular_files import read_regular
+from .store.held_folder import CheckFolder
 
 LINE_EVERY_S = 10.0  # seconds between two training lines, without a terminal
 MAX_METRICS_BYTES = 1_000_000_000  # some five million rows
@@ -23,9 +24,18 @@ MAX_METRICS_BYTES = 1_000_000_000  # some five million rows
 class RunLog:
     """Writes metrics.jsonl and shows progress; a context manager, open while the run trains."""
 
-    def __init__(self, path: Path, meta_steps: int, metric: Metric, console: Console, seconds: float = 0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        meta_steps: int,
+        metric: Metric,
+        console: Console,
+        seconds: float,
+        check_folder: CheckFolder,
+    ) -> None:
         """``seconds`` is the time spent on the run before this process, if it is resumed."""
         self.file = path.open("a", encoding="utf-8")
+        self.check_folder = check_folder
         self.console = console
         self.meta_steps = meta_steps
         self.metric = metric
@@ -53,7 +63,8 @@ class RunLog:
         self.file.close()
 
     def record(self, kind: str, step: int, **numbers: Any) -> None:
-        """Write one row, and show it."""
+        """Write one row, and show it. RunFailed if the run's folder is gone."""
+        self.check_folder()
         seconds = time.perf_counter() - self.started
         row = {"kind": kind, "step": step, "seconds": round(seconds, 3), **numbers}
         self.file.write(json.dumps(nan_to_null(row), allow_nan=False) + "\n")

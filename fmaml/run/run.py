@@ -26,6 +26,7 @@ from .saved_scores import SavedScores, digest_of_theta
 from .signals import deferred_signals
 from .store.checkpoint_format import Facts, flatten
 from .store.checkpoint_store import CheckpointStore, Progress
+from .store.held_folder import CheckFolder, held_folder
 from .store.model_file import write_model
 from .store.model_metadata import describe, with_results
 from .store.resume_compatibility import collect_facts
@@ -66,14 +67,20 @@ def run(
         console.print("dry run: everything is in order; nothing was trained")
         return 0
 
-    with run_folder(out, config["name"], resume) as folder, deferred_signals(), explain_out_of_memory(config):
+    with (
+        run_folder(out, config["name"], resume) as folder,
+        held_folder(folder) as check_folder,
+        deferred_signals(),
+        explain_out_of_memory(config),
+    ):
         try:
-            train_and_report(console, folder, config, experiment, params, first, torch_device)
+            train_and_report(console, folder, check_folder, config, experiment, params, first, torch_device)
         except Stopped as stop:
             message = f"stopped; `fmaml resume {folder}` continues"
             console.print(message, highlight=False, markup=False, soft_wrap=True)
             return stop.code
         except OSError as error:
+            check_folder()
             raise RunFailed(f"{error.filename or folder}: {describe_os_error(error, folder)}") from error
     return 0
 
@@ -81,6 +88,7 @@ def run(
 def train_and_report(
     console: Console,
     folder: Path,
+    check_folder: CheckFolder,
     config: Config,
     experiment: Experiment,
     params: Params,
@@ -90,7 +98,7 @@ def train_and_report(
     """Restore or start the run in its folder, train, and report; with ``train.baseline`` also train jointly."""
     run_facts = collect_facts(config, experiment.source, device)
     metadata = describe(config, experiment.source, run_facts["data"], environment(device))
-    store = CheckpointStore(folder, run_facts, metadata)
+    store = CheckpointStore(folder, run_facts, check_folder, metadata)
     if not (folder / "config.yaml").exists():
         write_text_durably(folder / "config.yaml", dump_yaml(config))
     progress = store.restore(first, note)
@@ -104,7 +112,8 @@ def train_and_report(
         (folder / "joint").mkdir(exist_ok=True)
         joint = joint_baseline(config, experiment)
         about = {**metadata, "config": metadata["config"] | {"algorithm": joint_settings(config)}}
-        joint_store = CheckpointStore(folder / "joint", run_facts | {"algorithm": "joint"}, about)
+        joint_facts = run_facts | {"algorithm": "joint"}
+        joint_store = CheckpointStore(folder / "joint", joint_facts, check_folder, about)
         joint_progress = joint_store.restore(first_progress(joint, params), note)
         joint_theta = fit(console, joint_store, config, joint, joint_progress)
         trained["joint training, fine-tuned"] = joint, joint_theta
@@ -112,7 +121,7 @@ def train_and_report(
         f"trained in {minutes_and_seconds(training_seconds)}; meta-testing on {config['eval']['tasks']} tasks ...",
         highlight=False,
     )
-    results = report_results(console, folder, config, trained, training_seconds, run_facts["data"])
+    results = report_results(console, store, config, trained, training_seconds)
     about = with_results(metadata, results, config["eval"]["tasks"], training_seconds)
     write_model(folder / "model.safetensors", flatten(best_theta), about)
     console.print(f"everything is in {folder}", highlight=False, markup=False, soft_wrap=True)
@@ -123,7 +132,8 @@ def fit(console: Console, store: CheckpointStore, config: Config, experiment: Ex
     path = store.folder / "metrics.jsonl"
     truncate_metrics(path, progress.state.step, progress.validated)
     settings = TrainSettings(**config["train"])
-    with RunLog(path, settings.meta_steps, experiment.source.metric, console, store.seconds()) as log:
+    metric, check_folder = experiment.source.metric, store.check_folder
+    with RunLog(path, settings.meta_steps, metric, console, store.seconds(), check_folder) as log:
 
         def save(progress: Progress) -> None:
             log.sync()  # so that every checkpoint has the rows before it
@@ -168,24 +178,16 @@ def print_description(
 
 
 def report_results(
-    console: Console,
-    folder: Path,
-    config: Config,
-    trained: Trained,
-    training_seconds: float,
-    data: dict[str, str],
+    console: Console, store: CheckpointStore, config: Config, trained: Trained, training_seconds: float
 ) -> dict[str, list[Interval]]:
-    """Meta-test, print the table, and write results.json and the pictures; returns what was measured.
-
-    ``data`` holds the digest of each split.
-    """
+    """Meta-test, print the table, and write results.json and the pictures; returns what was measured."""
     from . import report  # imports matplotlib, half a second that the first training step need not wait for
 
     settings = EvalSettings(**config["eval"])
     experiment, theta = next(iter(trained.values()))
     source = experiment.source
-    facts = {"data": data, "config": config["data"], "seed": config["seed"], "steps": settings.steps}
-    scored = score_all(console, folder / "scores.jsonl", trained, settings, facts)
+    facts = {"data": store.facts["data"], "config": config["data"], "seed": config["seed"], "steps": settings.steps}
+    scored = score_all(console, store.folder / "scores.jsonl", trained, settings, facts, store.check_folder)
     results = scored | references(source, settings)
     protocol = report.describe_protocol(config, source.about, minutes_and_seconds(training_seconds))
     title = f"{config['name']}: {source.metric.name} on unseen tasks"
@@ -194,21 +196,27 @@ def report_results(
         console.print(f"not finite: the network diverges on test tasks; {CURE}", highlight=False, soft_wrap=True)
     evaluated = {"seed": config["seed"], **config["eval"], "training_seconds": round(training_seconds, 1)}
     about = {**source.about, **evaluated, "protocol": protocol}
-    report.write_results(folder / "results.json", results, source.metric, about)
-    report.write_pictures(folder, experiment, theta, results, settings.steps)
+    store.check_folder()
+    report.write_results(store.folder / "results.json", results, source.metric, about)
+    report.write_pictures(store.folder, experiment, theta, results, settings.steps)
     return scored
 
 
 def score_all(
-    console: Console, path: Path, trained: Trained, settings: EvalSettings, facts: Facts
+    console: Console,
+    path: Path,
+    trained: Trained,
+    settings: EvalSettings,
+    facts: Facts,
+    check_folder: CheckFolder = lambda: None,
 ) -> dict[str, list[Interval]]:
     """Column heading -> the metric after 0, 1, .. inner steps, for each algorithm and evaluation protocol.
 
     Scores are kept in the file ``path``, so that an interrupted test goes on; ``facts`` are what they depend on
-    beside theta.
+    beside theta. ``check_folder`` is called before the file is written to.
     """
     digests = {name: digest_of_theta(theta) for name, (_, theta) in trained.items()}
-    saved = SavedScores(path, {**facts, "theta": digests})
+    saved = SavedScores(path, {**facts, "theta": digests}, check_folder)
     total = settings.tasks * sum(len(experiment.source.settings) for experiment, _ in trained.values())
     with progress_bar(console) as bar:
         task = bar.add_task("meta-testing", total=total)

@@ -13,6 +13,7 @@ from ..atomic_files import write_text_durably
 from ..tree import leaves
 from ..types import Theta
 from .log import nan_to_null
+from .store.held_folder import CheckFolder
 
 
 class SavedScores:
@@ -21,9 +22,10 @@ class SavedScores:
     A file of another test is written anew. Rows that were written only in part are not used.
     """
 
-    def __init__(self, path: Path, facts: dict[str, Any]) -> None:
-        """``facts`` are what the scores depend on, as JSON can hold them."""
+    def __init__(self, path: Path, facts: dict[str, Any], check_folder: CheckFolder = lambda: None) -> None:
+        """``facts`` are what the scores depend on, as JSON can hold them; ``check_folder`` precedes each writing."""
         self.path = path
+        self.check_folder = check_folder
         self.rows: dict[tuple[str, int, int], list[list[float | None]]] = {}
         head = json.dumps(facts, sort_keys=True)
         first, *lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else [""]
@@ -45,6 +47,7 @@ class SavedScores:
     def add(self, column: str, tasks: range, scores: Tensor) -> None:
         """Write the scores [tasks, steps + 1] of a range of tasks."""
         row = {"column": column, "first": tasks.start, "end": tasks.stop, "scores": nan_to_null(scores.tolist())}
+        self.check_folder()
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 

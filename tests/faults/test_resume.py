@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from harness import STEPS, bare, config, fingerprint, finish, fork, run, uninterrupted, wait
+from harness import STEPS, bare, config, fingerprint, finish, fork, in_place, run, uninterrupted, wait
 from PIL import Image
 
 import fmaml.run.run
@@ -57,10 +57,12 @@ def test_every_part_of_the_progress_comes_back(tmp_path):
         map_leaves(lambda leaf: leaf + torch.randn(leaf.shape), part) for part in (*start.state[:2], start.best_theta)
     ]
     kept = Progress(MetaState(parts[0], parts[1], 7), -0.25, parts[2], validated=5, skipped=2)
-    store = CheckpointStore(tmp_path, known := collect_facts(config(), experiment.source, torch.device("cpu")))
+    store = CheckpointStore(
+        tmp_path, known := collect_facts(config(), experiment.source, torch.device("cpu")), in_place
+    )
     store.checkpoints.mkdir()
     store.save(kept)
-    back = CheckpointStore(tmp_path, known).restore(start, print)
+    back = CheckpointStore(tmp_path, known, in_place).restore(start, print)
     assert (back.state.step, back.best, back.validated, back.skipped) == (7, -0.25, 5, 2)
     pairs = zip(leaves([*back.state[:2], back.best_theta]), leaves(parts), strict=True)
     assert all(torch.equal(one, two) for one, two in pairs)

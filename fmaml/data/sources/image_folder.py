@@ -170,6 +170,7 @@ def _write_split(path: Path, folder: Path, split: dict[str, list[str]]) -> None:
     """Store the split for later runs. If that fails, a line on stderr says so; the same split is then drawn again."""
     text = json.dumps({"root": str(folder), "classes": split}, indent=1, ensure_ascii=False)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_durably(path, text.encode("utf-8"))
         note(f"the classes of {folder} were split at random; the split is stored in {path}")
     except OSError as error:

@@ -20,6 +20,7 @@ from .checkpoint_format import (
     fill,
     flatten,
 )
+from .held_folder import CheckFolder
 from .model_file import Metadata, write_model
 from .resume_compatibility import check_compatible
 from .run_folder import free_space, megabytes
@@ -42,13 +43,14 @@ class Progress(NamedTuple):
 class CheckpointStore:
     """Reads and writes the checkpoints of one folder, and its best and last parameters.
 
-    ``facts`` are what must agree when a run is resumed: config, data, versions. ``metadata`` make the files of the
-    parameters models, see `fmaml.deploy.model_file`.
+    ``facts`` are what must agree when a run is resumed: config, data, versions. ``check_folder`` raises RunFailed if
+    the run's folder is gone. ``metadata`` make the files of the parameters models, see `model_file`.
     """
 
-    def __init__(self, folder: Path, facts: Facts, metadata: Metadata | None = None) -> None:
+    def __init__(self, folder: Path, facts: Facts, check_folder: CheckFolder, metadata: Metadata | None = None) -> None:
         self.folder = folder
         self.facts = facts
+        self.check_folder = check_folder
         self.metadata = metadata
         self.checkpoints = folder / "checkpoints"
         self.saved_step = -1  # of the newest checkpoint
@@ -111,8 +113,9 @@ class CheckpointStore:
     def save(self, progress: Progress) -> None:
         """Write a checkpoint, unless it is already saved, and delete all but the last two.
 
-        Raises RunFailed if a number is not finite or the disk is full.
+        Raises RunFailed if a number is not finite, the disk is full or the run's folder is gone.
         """
+        self.check_folder()
         if progress is self.saved_progress:
             return
         state = progress.state
