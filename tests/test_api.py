@@ -59,7 +59,7 @@ EDGE = {  # has state: each of these rooms may import itself and those
 ALLOWED = CORE | EDGE
 TORCHLESS = ["__init__", "arguments", "cli", "errors", "ranges", "atomic_files", "config.catalogue", "config.load"]
 TORCHLESS += ["data.published", "data.images.listing", "deploy.commands", "deploy.card", "run.signals"]
-TORCHLESS += ["run.store.run_folder", "run.store.run_lock", "run.store.model_shelf"]
+TORCHLESS += ["run.store.run_folder", "run.store.run_lock", "run.store.model_shelf", "deploy.demo.command"]
 
 
 def imports(path: Path) -> set[str]:
