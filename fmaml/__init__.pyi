@@ -25,6 +25,7 @@ from .deploy.learner import Learner as Learner
 from .deploy.learner import Prediction as Prediction
 from .deploy.load import load as load
 from .deploy.load import load_adapted as load_adapted
+from .deploy.sklearn import FewShotClassifier as FewShotClassifier
 from .evaluation import evaluate as evaluate
 from .inner import adapt as adapt
 from .inner import inner_update as inner_update

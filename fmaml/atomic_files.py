@@ -6,6 +6,9 @@ import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
+BINARY: int = getattr(os, "O_BINARY", 0)  # only on Windows, where `os.open` without it rewrites line ends
+FOLDERS_OPEN = hasattr(os, "O_DIRECTORY")  # not on Windows, where a folder cannot be opened
+
 
 def write_durably(path: Path, *parts: bytes | memoryview) -> None:
     """Replace the file's content with the parts: write a temporary file, sync it, rename it, sync the folder.
@@ -30,7 +33,7 @@ def write_text_durably(path: Path, text: str) -> None:
 
 
 def _write_synced(path: Path, parts: Iterable[bytes | memoryview]) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o666)
     try:
         for part in parts:
             rest = memoryview(part).cast("B")
@@ -42,7 +45,12 @@ def _write_synced(path: Path, parts: Iterable[bytes | memoryview]) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in a folder durable: a file's name is stored in the folder and needs a sync of its own."""
+    """Make renames in a folder durable: a file's name is stored in the folder and needs a sync of its own.
+
+    On Windows this does nothing: a folder cannot be opened there, and NTFS logs renames itself.
+    """
+    if not FOLDERS_OPEN:
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

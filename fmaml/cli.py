@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .arguments import OVERRIDES, add_device_option, add_experiment_arguments, new_parser, parse_arguments
-from .deploy.commands import adapt_command, predict_command, test_command
+from .deploy.commands import adapt_command, export_command, predict_command, test_command
 from .deploy.demo.command import demo_command
 from .errors import UserError, note
 
@@ -29,11 +29,12 @@ commands:
   resume   continue a run that was interrupted
   predict  name photographs by a trained model and a few examples of each class
   adapt    keep a model that has learnt your classes as a file
+  export   write such a model as ONNX, or as a file for torch, that runs without fmaml
   test     meta-test a trained model: other ways, shots, steps, other data
   demo     open a page where a trained model learns what you draw, or photographs
 
 examples:
-  fmaml predict omniglot --support letters/ scan.png    which letter is it? letters/ has an example of each
+  fmaml predict omniglot --support DIR scan.png  which character is it? DIR has examples of each
   fmaml run omniglot                       train on Omniglot: 5 classes, 1 example of each
   fmaml run omniglot data.name=glyphs      the same on drawn characters, which need no download
   fmaml run omniglot --dry-run             check everything, train nothing
@@ -108,9 +109,9 @@ def run_command(argv: list[str]) -> int:
     if args.resume and not args.out:
         raise UserError("--resume: given without the folder of a run to continue; name it with --out DIR")
 
-    from .config.load import load
+    from .config.load import load_config
 
-    config = load(args.experiment, args.overrides, note)
+    config = load_config(args.experiment, args.overrides, note)
     return start_run(config, device=args.device, out=args.out, dry_run=args.dry_run, resume=args.resume)
 
 
@@ -125,10 +126,10 @@ def resume_command(argv: list[str]) -> int:
     if not (folder / "config.yaml").is_file():
         raise UserError(f"{folder}: no run to continue: it holds no config.yaml; name a folder that a run has written")
 
-    from .config.load import load
+    from .config.load import load_config
     from .run.store.run_folder import saved_device
 
-    config = load(str(folder / "config.yaml"), args.overrides, note)
+    config = load_config(str(folder / "config.yaml"), args.overrides, note)
     device = args.device or saved_device(folder)
     return start_run(config, device=device, out=args.folder, dry_run=False, resume=True)
 
@@ -150,10 +151,10 @@ def show_command(argv: list[str]) -> None:
     add_experiment_arguments(parser)
     args = parse_arguments(parser, argv)
 
-    from .config.load import load
+    from .config.load import load_config
     from .config.strict_yaml import dump_yaml
 
-    print(dump_yaml(load(args.experiment, args.overrides, note)), end="")
+    print(dump_yaml(load_config(args.experiment, args.overrides, note)), end="")
 
 
 def ls_command(argv: list[str]) -> None:
@@ -183,6 +184,7 @@ COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "ls": ls_command,
     "predict": predict_command,
     "adapt": adapt_command,
+    "export": export_command,
     "test": test_command,
     "demo": demo_command,
 }

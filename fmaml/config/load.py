@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Notify, UserError
+from ..regular_files import UnsuitableFile, check_regular
 from . import packaged
 from .cross_checks import RULES
 from .registry import TABLE
@@ -19,15 +20,16 @@ from .strict_yaml import parse_yaml
 from .validate import SECTIONS, Problem, section_settings, validate_config
 
 MAX_FILE_BYTES = 64 * 1024
+STANDARD_INPUT = Path("/dev/stdin")  # its name in messages; Windows has no such file
 
 
-def load(experiment: str, overrides: Iterable[str] = (), notify: Notify = lambda line: None) -> Config:
+def load_config(experiment: str, overrides: Iterable[str] = (), notify: Notify = lambda line: None) -> Config:
     """The config of ``experiment`` (a path, a packaged name, or - for standard input) with the overrides applied.
 
     Every default is filled in. ``notify`` receives what the user may not expect, such as a key that is dropped.
     Raises UserError, with one line for each problem, if the file or an override is wrong.
     """
-    path = Path("/dev/stdin") if experiment == "-" else packaged.find_experiment(experiment, notify)
+    path = STANDARD_INPUT if experiment == "-" else packaged.find_experiment(experiment, notify)
     tree = read_config(path)
     if "name" not in tree:
         tree = {"name": name_from_file(path, notify), **tree}
@@ -66,9 +68,13 @@ def name_from_file(path: Path, notify: Notify) -> str:
 def read_config(path: Path) -> Config:
     """The sections that the file spells out, not yet validated; UserError if it is not such a file."""
     try:
-        with path.open("rb") as file:
+        if not path.is_relative_to("/dev") and path is not STANDARD_INPUT:  # those of <(...) have a writer
+            check_regular(path)
+        with open(0, "rb", closefd=False) if path is STANDARD_INPUT else path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
         text = data.decode("utf-8")
+    except UnsuitableFile as error:
+        raise UserError(f"{path}: {error}; give a YAML file, or - to read standard input") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:

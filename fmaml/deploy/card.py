@@ -1,5 +1,6 @@
 """Model cards: what a trained model is, how good it is and how to use it, from its metadata. Imports no torch."""
 
+import json
 from typing import Any
 
 from ..config import packaged
@@ -70,7 +71,7 @@ def command_of(about: dict[str, Any]) -> str:
         return f"fmaml run {name}.yaml"
     published, _ = validate_config({"name": name, **read_config(packaged.FOLDER / f"{name}.yaml")})
     changed = [
-        f"{section}.{key}={value}"
+        f"{section}.{key}={json.dumps(value)}"
         for section, values in config.items()
         if isinstance(values, dict)
         for key, value in values.items()

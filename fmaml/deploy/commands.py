@@ -1,14 +1,18 @@
-"""`fmaml predict`, `adapt` and `test`: the command line of trained models. Imports torch only when a command runs."""
+"""`fmaml predict`, `adapt`, `export` and `test`: trained models. Imports torch only when a command runs."""
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..arguments import MODEL, Parser, add_device_option, new_parser, parse_arguments
 from ..errors import UserError, note
+from .extras import require
 
 if TYPE_CHECKING:
     from .learner import Adapted
+    from .standalone import Exportable
 
 SUPPORT = "a folder with a folder of images for each class, or with one image for each class, named after it"
 
@@ -60,15 +64,38 @@ def adapt_command(argv: list[str]) -> None:
     args = parse_arguments(parser, argv)
     if args.support is None:
         raise UserError(f"--support: missing; give {SUPPORT}")
-    if Path(args.out).exists():
-        raise UserError(f"--out {args.out}: there is such a file, and it is not overwritten; give another name")
+    check_is_new(args.out)
 
     adapted = adapted_by(args.model, args.support, args.steps)
-    try:
+    with named_in_errors(args.out):
         adapted.save(args.out)
-    except OSError as error:
-        raise UserError(f"--out {args.out}: {error.strerror}; name a file that can be written") from None
     print(f"{args.out} tells {', '.join(adapted.classes)} apart; `fmaml predict {args.out} PHOTO` names photographs")
+
+
+def export_command(argv: list[str]) -> None:
+    """`fmaml export`: write a network that runs without fmaml."""
+    parser = new_parser(
+        "export",
+        "Write an adapted network as a file that runs without fmaml: what `fmaml adapt` wrote, or a model with "
+        "--support. Of a model without --support, its features, if its head is made for each task.",
+    )
+    parser.add_argument("model", metavar="MODEL", help=f"{MODEL}; or what `fmaml adapt` wrote")
+    parser.add_argument("--to", required=True, choices=["onnx", "torch"], help="ONNX, or a file for torch.export.load")
+    add_support_options(parser)
+    parser.add_argument("--out", required=True, metavar="FILE", help="the file to write, such as mine.onnx or mine.pt2")
+    args = parse_arguments(parser, argv)
+    if args.steps is not None and args.support is None:
+        raise UserError("--steps: inner steps are taken on a support set; give --support as well, or leave it out")
+    check_is_new(args.out)
+    if args.to == "onnx":
+        require("--to onnx", "onnx", "onnx", "onnxruntime", "onnxscript")
+
+    from .export import write_export
+
+    exportable = exportable_by(args.model, args.support, args.steps)
+    with named_in_errors(args.out):
+        write_export(Path(args.out), exportable, args.to)
+    print(f"{args.out} gives what the network itself gives, to 1e-5 of its largest output, for batches of any size")
 
 
 def test_command(argv: list[str]) -> int:
@@ -97,6 +124,21 @@ def add_support_options(parser: Parser) -> None:
     parser.add_argument("--steps", type=steps, metavar="N", help="inner steps (default: the model's own)")
 
 
+def check_is_new(out: str) -> None:
+    """UserError if the file to write exists."""
+    if Path(out).exists():
+        raise UserError(f"--out {out}: there is such a file, and it is not overwritten; give another name")
+
+
+@contextmanager
+def named_in_errors(out: str) -> Iterator[None]:
+    """Within it an OSError of writing the file is a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"--out {out}: {error.strerror}; name a file that can be written") from None
+
+
 def steps(word: str) -> int:
     """``word`` as a number of inner steps; else argparse's error, which the parser reports."""
     if not word.isdecimal() or int(word) > 10_000:
@@ -118,3 +160,13 @@ def adapted_by(model: str, support: str | None, inner_steps: int | None) -> "Ada
         return load(model).adapt(support, steps=inner_steps)
     except ValueError as error:
         raise UserError(f"{model}: {error}") from None
+
+
+def exportable_by(model: str, support: str | None, inner_steps: int | None) -> "Exportable":
+    """The adapted network of a file or of a support set; or, without one, the features of a model."""
+    from .load import is_adapted, load
+    from .standalone import adapted_network, feature_extractor
+
+    if support is None and not is_adapted(model):
+        return feature_extractor(load(model))
+    return adapted_network(adapted_by(model, support, inner_steps))

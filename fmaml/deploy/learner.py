@@ -5,10 +5,10 @@ alone. Batch norm takes the statistics of the support set, which are stored with
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -81,6 +81,10 @@ class Adapted:
     def shape(self) -> Shape:
         """What the network takes."""
         return Shape(self.blueprint.inputs, self.blueprint.form)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields alone: a network that was built does not pickle, and is built again."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @cached_property
     def _apply(self) -> Callable[[Params, Tensor], Tensor]:

@@ -49,8 +49,11 @@ class Blueprint:
     form: Form | None
 
     def build(self, outputs: int) -> Network:
-        """The network with this number of outputs; UserError if the settings do not fit each other."""
-        model: Model = call_by_name("model", self.model, inputs=self.inputs, outputs=outputs)
+        """The network with this number of outputs; UserError if the settings do not fit, or no tensor is so large."""
+        try:
+            model: Model = call_by_name("model", self.model, inputs=self.inputs, outputs=outputs)
+        except RuntimeError as error:
+            raise UserError(f"model.name = {self.model['name']}: {error}; give smaller sizes") from None
         loss_fn = supervised(model.apply, CRITERIA[self.targets])
         algorithm = call_by_name("algorithm", self.algorithm, loss_fn=loss_fn, apply=model.apply)
         return Network(model, algorithm)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ..config.load import load as load_config
+from ..config.load import load_config
 from ..data.rng import SPLITS
 from ..data.source import Source
 from ..errors import UserError

@@ -83,12 +83,12 @@ def second(row: Row) -> str:
 
 def write_page(path: Path, rows: list[Row], adapted: Adapted) -> None:
     """Write one HTML file that needs no other: each image with a bar for every class."""
-    cards = "\n".join(card(row) for row in rows)
+    figures = "\n".join(figure_of(row) for row in rows)
     title = f"{adapted.metadata['name']}: {len(rows)} images, {len(adapted.classes)} classes"
-    write_text_durably(path, PAGE.format(title=html.escape(title), cards=cards))
+    write_text_durably(path, PAGE.format(title=html.escape(title), figures=figures))
 
 
-def card(row: Row) -> str:
+def figure_of(row: Row) -> str:
     """The HTML of one image and its bars, the likeliest class first."""
     order = sorted(row.probabilities.items(), key=lambda pair: -pair[1])
     bars = "".join(
@@ -128,6 +128,6 @@ h1 {{ font-size: 1.2rem; }} h2 {{ font-size: 1rem; margin: 0 0 .4rem; }}
 .row em {{ font-style: normal; text-align: right; font-variant-numeric: tabular-nums; }}
 p {{ color: GrayText; font-size: .8rem; margin: .4rem 0 0; overflow-wrap: anywhere; }}
 </style></head><body><h1>{title}</h1><main>
-{cards}
+{figures}
 </main></body></html>
 """

@@ -8,10 +8,13 @@ generator, and layers that update their own buffers or parameters.
 # only private base classes of torch.nn cover whole groups of layers, and some of their methods have no types:
 # pyright: reportPrivateUsage=false, reportUnknownMemberType=false
 
+import contextlib
 import copy
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, TypeAlias, cast
 
+import torch
 from torch import Generator, Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -51,6 +54,7 @@ REFUSED: list[Refusal] = [  # (layer type, condition, reason and alternative)
     (nn.RNNBase, lambda m: m.training and m.dropout > 0, "has dropout; use dropout=0 or .eval()"),
     (nn.RReLU, lambda m: m.training, "draws from the global generator; use nn.LeakyReLU or .eval()"),
 ]
+_LOCK = threading.RLock()  # one for all modules; the same thread may call one module within another
 RUNNING = (
     "keeps running statistics; build it with track_running_stats=False, or pass running_stats='batch' (the statistics "
     "of the current batch, as MAML does) or running_stats='frozen' (the stored ones, never updated)"
@@ -60,7 +64,9 @@ RUNNING = (
 def from_module(module: nn.Module, *, running_stats: RunningStats = "refuse") -> Model:
     """A model with the forward pass of ``module`` and its parameters under their dotted names.
 
-    The module is copied and not changed.
+    The module is copied and not changed. Parameters with ``requires_grad=False`` are frozen: they are constants of the
+    forward pass, neither adapted nor learnt, and no part of theta. Threads may call the model at once, and then take
+    turns.
 
     Args:
         module: any module that maps one tensor to one tensor.
@@ -68,12 +74,12 @@ def from_module(module: nn.Module, *, running_stats: RunningStats = "refuse") ->
             the current "batch" as MAML does, or the stored ones, "frozen".
 
     Returns:
-        A model whose ``init`` returns copies of the module's current values, pretrained and frozen ones included; it
-        draws no random numbers.
+        A model whose ``init`` returns copies of the module's current values, such as pretrained ones; it draws no
+        random numbers.
 
     Raises:
-        ValueError: some layers cannot be used; the message names each, with the reason and an alternative. From
-            ``apply``: the parameters are not those of the module.
+        ValueError: some layers cannot be used; the message names each, with the reason and an alternative. Or all
+            parameters are frozen. From ``apply``: the parameters are not those of the module that are not frozen.
 
     >>> import torch, fmaml
     >>> module = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
@@ -90,12 +96,13 @@ def from_module(module: nn.Module, *, running_stats: RunningStats = "refuse") ->
     problems = [f"  {name or 'itself'} ({type(m).__name__}): {why}" for name, m, why in refused(module, running_stats)]
     if problems:
         raise ValueError(f"from_module({type(module).__name__}): cannot be meta-trained\n" + "\n".join(problems))
+    learnt = trainable(module)
     skeleton = copy.deepcopy(module).requires_grad_(False)
     for layer in skeleton.modules():
         prepare(layer, running_stats)
     named = dict(skeleton.named_parameters())
-    values = {name: value for name, value in named.items() if value.is_floating_point()}
-    constants = {**dict(skeleton.named_buffers()), **{name: named[name] for name in named.keys() - values.keys()}}
+    values = {name: named[name] for name in learnt}
+    constants = {**dict(skeleton.named_buffers()), **{name: p for name, p in named.items() if name not in values}}
 
     def init(generator: Generator | None = None) -> Params:
         return {name: value.detach().clone() for name, value in values.items()}
@@ -103,10 +110,31 @@ def from_module(module: nn.Module, *, running_stats: RunningStats = "refuse") ->
     def apply(params: Params, x: Tensor) -> Tensor:
         check_names(params, values.keys())
         state = {name: value.to(x.device) for name, value in constants.items()}
-        with sdpa_kernel(SDPBackend.MATH), ExactFunctions():  # fused attention has no second derivative
+        with turn(), sdpa_kernel(SDPBackend.MATH), ExactFunctions():  # fused attention has no second derivative
             return functional_call(skeleton, {**state, **params}, (x,))
 
     return Model(init, apply)
+
+
+def turn() -> contextlib.AbstractContextManager[Any]:
+    """The calls of two threads one after the other.
+
+    `functional_call` puts the parameters into the module for the time of the call, and `sdpa_kernel` sets flags of the
+    whole process. A call that torch.compile traces does neither, and could not be traced with a lock.
+    """
+    return contextlib.nullcontext() if torch.compiler.is_compiling() else _LOCK
+
+
+def trainable(module: nn.Module) -> list[str]:
+    """The names of the parameters that are not frozen; ValueError if there are parameters and all are frozen."""
+    named = dict(module.named_parameters())
+    names = [name for name, p in named.items() if p.requires_grad]
+    if named and not names:
+        raise ValueError(
+            f"from_module({type(module).__name__}): every parameter has requires_grad=False, so nothing could be "
+            f"learnt; call requires_grad_() on what is to be learnt"
+        )
+    return names
 
 
 def refused(module: nn.Module, running_stats: RunningStats) -> Iterator[tuple[str, nn.Module, str]]:

@@ -29,7 +29,7 @@ _supply: ContextVar[Supply | None] = ContextVar("statistics of batch norm", defa
 
 def supplied_statistics(x: Tensor) -> Statistics | None:
     """What batch norm is to use in place of the statistics of x [n, channels, ...]; None: those of x."""
-    if torch.compiler.is_compiling():  # training steps alone are compiled, and a compiler cannot see the variable
+    if torch.compiler.is_dynamo_compiling():  # training steps alone are, and dynamo cannot see the variable
         return None
     supply = _supply.get()
     return None if supply is None else supply(x)

@@ -14,8 +14,10 @@ from rich.table import Column
 
 from ..atomic_files import write_durably
 from ..data.source import Metric
+from ..regular_files import read_regular
 
 LINE_EVERY_S = 10.0  # seconds between two training lines, without a terminal
+MAX_METRICS_BYTES = 1_000_000_000  # some five million rows
 
 
 class RunLog:
@@ -95,7 +97,7 @@ def truncate_metrics(path: Path, step: int, validated: int) -> None:
     if not path.exists():
         return
     kept: list[bytes] = []
-    for line in path.read_bytes().splitlines(keepends=True):
+    for line in read_regular(path, MAX_METRICS_BYTES).splitlines(keepends=True):
         with contextlib.suppress(ValueError, TypeError, KeyError):
             row = json.loads(line)
             last = validated if row["kind"] == "val" else step

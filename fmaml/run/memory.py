@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import math
 import os
 import platform
 from collections.abc import Iterator
@@ -75,10 +76,12 @@ def check_model_fits(config: Config, model: Model, device: torch.device) -> None
         )
 
 
-def device_memory(device: torch.device) -> int:
-    """Bytes of memory that the device has, used or free."""
+def device_memory(device: torch.device) -> float:
+    """Bytes of memory that the device has, used or free; infinity where the system does not say."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[1]
+    if not hasattr(os, "sysconf"):  # Windows
+        return math.inf
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 

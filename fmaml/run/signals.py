@@ -1,5 +1,7 @@
 """SIGINT, SIGTERM, SIGUSR1 and SIGHUP, of a closed terminal, stop a run after the current step.
 
+Windows has of these only the first two, and SIGBREAK, of Ctrl+Break.
+
 The handlers only record the signal, so that a second one does no harm. `raise_if_stopped` is called where a run can
 stop: after each step, and between the chunks of an evaluation.
 """
@@ -11,7 +13,11 @@ from collections.abc import Iterator
 
 from ..errors import Stopped
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+STOP_SIGNALS: tuple[signal.Signals, ...] = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP", "SIGBREAK")
+    if hasattr(signal, name)  # on this system
+)
 _received: list[int] = []
 
 
@@ -25,8 +31,7 @@ def deferred_signals() -> Iterator[None]:
         yield
         return
     _received.clear()
-    kept = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else set[int]()  # by nohup
-    handlers = {number: signal.signal(number, _record) for number in STOP_SIGNALS if number not in kept}
+    handlers = {number: signal.signal(number, _record) for number in STOP_SIGNALS if not _kept_by_nohup(number)}
     try:
         yield
     finally:
@@ -41,6 +46,11 @@ def raise_if_stopped() -> None:
         number = _received[0]
         _received.clear()
         raise Stopped(number)
+
+
+def _kept_by_nohup(number: signal.Signals) -> bool:
+    """Whether `nohup` started this process, so that it outlives its terminal."""
+    return number.name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN
 
 
 def _record(number: int, frame: object) -> None:

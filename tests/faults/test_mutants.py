@@ -92,7 +92,7 @@ MUTANTS = {  # what is left out: file, text, what stands there instead, the test
         "        0 and check_compatible(self.folder",
         "test_resume.py",
     ),
-    "lock": ("run/store/run_lock.py", "        fcntl.flock(handle, ", "        _ = (handle, ", "test_stop.py"),
+    "lock": ("run/store/run_lock.py", "lock_descriptor(handle, blocking=False)", "True", "test_stop.py"),
     "exit code": ("run/run.py", "            return stop.code", "            return 0", "test_stop.py"),
     "stopping in an evaluation": (
         "run/meta_test.py",

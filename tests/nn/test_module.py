@@ -1,6 +1,8 @@
 """`from_module`: every layer it lets through is right to second order under vmap; the others are refused by name."""
 
+import contextlib
 import copy
+import threading
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -279,6 +281,32 @@ def test_the_module_is_left_alone():
     assert torch.equal(model.init(torch.Generator())["0.weight"], before.get_parameter("0.weight"))
 
 
+def test_frozen_parameters_are_constants_outside_theta():
+    module = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4)).to(F64)
+    module[0].requires_grad_(False)
+    model, tasks = fmaml.from_module(module), tasks_of(VECTOR)
+    theta = values(model)
+    assert list(theta) == ["2.weight", "2.bias"]
+    assert torch.equal(model.apply(theta, tasks.query.x[0]), module(tasks.query.x[0]).detach())
+    algorithm, adam = fmaml.maml(loss_of(model), inner_lr=0.1, steps=2), fmaml.adam(0.1)
+    whole = fmaml.from_module(copy.deepcopy(module).requires_grad_())
+    part = fmaml.maml(loss_of(whole), inner_lr=0.1, steps=2, only=("2.*",))
+    expected, _ = fmaml.meta_grad(part, values(whole), tasks)
+    assert relative(fmaml.meta_grad(algorithm, theta, tasks)[0], {name: expected[name] for name in theta}) < 1e-12
+    state, _ = fmaml.meta_step(algorithm, adam, fmaml.init_state(algorithm, adam, theta), tasks)
+    before = module.get_submodule("0")(tasks.query.x[0]).detach()
+    with torch.no_grad():
+        module.get_parameter("0.weight").zero_()  # of the user's own module, not of the model
+    after = model.apply(state.theta, tasks.query.x[0])
+    assert relative(after, F.linear(before.tanh(), state.theta["2.weight"], state.theta["2.bias"])) < 1e-14
+
+
+def test_a_module_that_is_all_frozen_is_refused():
+    with pytest.raises(ValueError, match=r"from_module\(Linear\): every parameter has requires_grad=False"):
+        fmaml.from_module(nn.Linear(4, 4).requires_grad_(False))
+    assert values(fmaml.from_module(nn.Identity())) == {}
+
+
 def test_shared_parameters_stay_shared():
     layer = nn.Linear(4, 4)
     module = nn.Sequential(layer, nn.Tanh(), layer).to(F64)
@@ -330,3 +358,69 @@ def test_names_that_are_not_the_modules_are_refused():
 def test_an_unknown_choice_of_statistics_is_refused():
     with pytest.raises(ValueError, match="running_stats = 'frosen': must be"):
         fmaml.from_module(nn.BatchNorm1d(4), running_stats=cast(Any, "frosen"))
+
+
+class Meeting(nn.Module):
+    """Waits in its forward pass for a second thread, but not long, before and after it uses its parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        meet()
+        y = self.weight * x
+        meet()
+        return y
+
+
+def meet() -> None:
+    with contextlib.suppress(threading.BrokenBarrierError):
+        BOTH.wait(0.5)
+
+
+BOTH = threading.Barrier(2)
+
+
+def test_two_threads_each_get_the_output_for_their_own_parameters():
+    model = fmaml.from_module(Meeting())
+    outputs: dict[float, Tensor] = {}
+
+    def call(weight: float) -> None:
+        outputs[weight] = model.apply({"weight": torch.tensor(weight)}, torch.ones(1))
+
+    before = allowed_attention()
+    threads = [threading.Thread(target=call, args=(weight,)) for weight in (2.0, 3.0)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    BOTH.reset()
+    assert {weight: float(output) for weight, output in outputs.items()} == {2.0: 2.0, 3.0: 3.0}
+    assert allowed_attention() == before, "a setting of the process was not put back"
+
+
+def allowed_attention() -> tuple[bool, ...]:
+    """The kinds of attention that torch may choose from in this process."""
+    kinds = torch.backends.cuda
+    return kinds.flash_sdp_enabled(), kinds.mem_efficient_sdp_enabled(), kinds.math_sdp_enabled()
+
+
+def test_a_module_may_call_another_model():
+    inner = fmaml.from_module(nn.Linear(2, 2))
+    params = inner.init(torch.Generator())
+
+    class Outer(nn.Linear):
+        def forward(self, input):
+            return super().forward(inner.apply(params, input))
+
+    model, x = fmaml.from_module(Outer(2, 1)), torch.ones(3, 2)
+    assert model.apply(model.init(torch.Generator()), x).shape == (3, 1)
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch's own tracing
+def test_a_module_is_traced_into_one_graph():
+    model, x = fmaml.from_module(nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))), torch.randn(5, 3)
+    params = model.init(torch.Generator())
+    traced = torch.compile(model.apply, fullgraph=True, backend="eager")
+    assert torch.allclose(traced(params, x), model.apply(params, x))

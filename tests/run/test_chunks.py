@@ -8,7 +8,7 @@ import textwrap
 import pytest
 import torch
 
-from fmaml.config.load import load
+from fmaml.config.load import load_config
 from fmaml.config.settings import TrainSettings
 from fmaml.errors import RunFailed
 from fmaml.outer import init_state
@@ -87,7 +87,7 @@ def test_one_task_that_does_not_fit_ends_the_run_with_a_cure():
     ],
 )
 def test_the_cure_names_only_what_there_is(algorithm, cure):
-    config = load("sinusoid", [f"algorithm.name={algorithm}", "train.baseline=false"])
+    config = load_config("sinusoid", [f"algorithm.name={algorithm}", "train.baseline=false"])
     with (
         pytest.raises(RunFailed, match=f"out of memory with one task at a time; {cure}"),
         explain_out_of_memory(config),
@@ -103,7 +103,7 @@ def test_a_loop_has_nothing_to_halve(monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr("fmaml.run.step.meta_step", never)
-    experiment = build(load("sinusoid", []), torch.device("cpu"))
+    experiment = build(load_config("sinusoid", []), torch.device("cpu"))
     theta = experiment.model.init(torch.Generator().manual_seed(0))
     settings = TrainSettings(meta_steps=1, meta_batch=4, batching="loop", compile=False)
     step = training_step(experiment, theta, settings, said.append)

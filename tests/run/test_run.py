@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 import fmaml
 from fmaml.cli import main
-from fmaml.config.load import load
+from fmaml.config.load import load_config
 from fmaml.tree import map_leaves
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -36,7 +36,9 @@ FILES = {
     "metrics.jsonl",
     "best.safetensors",
     "last.safetensors",
+    "model.safetensors",
     "results.json",
+    "scores.jsonl",
     "learning_curve.png",
     "by_inner_step.png",
     "task.png",
@@ -365,7 +367,7 @@ def test_a_diverged_network_is_told_and_is_not_the_best(tmp_path, monkeypatch, c
     assert "not finite: the network diverges on test tasks; lower optimizer.lr" in said
     results = json.loads((out / "results.json").read_text())["results"]
     assert all(column[0]["mean"] is not None and column[1]["mean"] is None for column in results.values())
-    first = run.initial_params(real(load("omniglot", small), torch.device("cpu")), 0, torch.device("cpu"))
+    first = run.initial_params(real(load_config("omniglot", small), torch.device("cpu")), 0, torch.device("cpu"))
     assert all(torch.equal(value, first[name]) for name, value in load_file(out / "best.safetensors").items())
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fmaml.config.load import load
+from fmaml.config.load import load_config
 from fmaml.losses import transductive
 from fmaml.run.build import build
 from fmaml.run.meta_test import task_ranges, task_scores, tasks_at_once
@@ -13,7 +13,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def experiment():
-    return build(load("sinusoid", []), CPU)
+    return build(load_config("sinusoid", []), CPU)
 
 
 @pytest.mark.parametrize("chunk", [1, 3, None])

@@ -12,8 +12,10 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from ...regular_files import check_regular
 from ..published import CHARACTER_SIZE
 
+_MAX_IMAGE_BYTES = 2_000_000_000  # more than the pixels that Pillow decodes at most take up, uncompressed
 _FILES_PER_CHUNK = 64  # decoded by one thread in one go
 _PILLOW_MODES = {1: "L", 3: "RGB"}  # by number of channels
 
@@ -64,9 +66,11 @@ def decode_image(file: str | BinaryIO, form: Form) -> np.ndarray:
     """An image file, by its name or opened, as uint8 [channels, size, size].
 
     Rotated as its EXIF tag says, transparency replaced by white. Resized with the Lanczos filter, which averages over
-    all source pixels. Of an animation, the first frame. Raises whatever Pillow raises for a damaged file, and
-    ValueError for floating-point pixels.
+    all source pixels. Of an animation, the first frame. Raises whatever Pillow does for a damaged file, UnsuitableFile
+    for one that may never end, and ValueError for floating-point pixels.
     """
+    if isinstance(file, str):
+        check_regular(file, _MAX_IMAGE_BYTES)
     with Image.open(file) as image:
         image.draft(image.mode, (2 * form.size, 2 * form.size))  # decodes a large JPEG at a fraction of its size
         return to_form(image, form)

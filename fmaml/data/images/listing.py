@@ -5,11 +5,13 @@ import os
 from pathlib import Path
 
 from ...errors import UserError
+from ...regular_files import check_regular
 
 Classes = dict[str, list[str]]  # class -> its files, in order; str because 60,000 Path objects would take a second
 Listing = dict[str, Classes]  # split -> its classes
 
 SPLIT_ALIASES = {"train": ("train",), "val": ("val", "validation", "valid"), "test": ("test",)}  # of folders and files
+_MAX_TABLE_BYTES = 100_000_000
 _IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
 _CSV_COLUMNS: dict[tuple[str, ...], tuple[int, int]] = {  # header -> columns of the image and of the class
     ("filename", "label"): (0, 1),
@@ -100,6 +102,7 @@ def list_tables(tables: dict[str, Path], folder: Path) -> Listing:
 def _read_table(path: Path) -> list[tuple[str, str]]:
     """The (image, label) pairs of a CSV file. UserError unless its header is one of `_CSV_COLUMNS`."""
     try:
+        check_regular(path, _MAX_TABLE_BYTES)
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = [tuple(field.strip() for field in row) for row in csv.reader(file) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:

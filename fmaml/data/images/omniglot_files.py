@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...errors import UserError
+from ...regular_files import read_regular
 from ..files.cache import FileStamp, file_stamp
 from ..files.zips import open_zip, read_member, zip_or_folder
 from ..published import DRAWINGS_PER_CLASS
@@ -73,11 +74,18 @@ def _list_drawings(part: Path) -> list[tuple[str, str]]:
 def _read_contents(part: Path, files: list[tuple[str, str]]) -> Iterator[tuple[str, bytes]]:
     """Name and content of the drawings that `_list_drawings` found."""
     if part.is_dir():
-        yield from ((name, Path(file).read_bytes()) for name, file in files)
+        yield from ((name, _read_file(file)) for name, file in files)
         return
     with open_zip(part, _MAX_ZIP_BYTES) as archive:
         for name, member in files:
             yield name, read_member(archive, member, _MAX_DRAWING_BYTES)
+
+
+def _read_file(file: str) -> bytes:
+    try:
+        return read_regular(file, _MAX_DRAWING_BYTES)
+    except OSError as error:
+        raise UserError(f"{file}: not one of Omniglot's drawings ({error}); copy or download it again") from error
 
 
 def _decode_drawing(name: str, content: bytes) -> np.ndarray:

@@ -11,6 +11,7 @@ import torch
 from ...atomic_files import write_durably
 from ...errors import UserError, note
 from ...ranges import CostsMemory, FreeOnResume, Natural, Size, SizeOrRange, Unit, Ways, WaysOrRange
+from ...regular_files import read_regular
 from ..episodes import episodes
 from ..files.cache import fingerprint
 from ..files.find import cache_folder
@@ -26,6 +27,8 @@ from ..images.listing import (
     split_paths,
 )
 from ..source import Source
+
+_MAX_SPLIT_BYTES = 100_000_000
 
 
 def folder(
@@ -135,7 +138,7 @@ def _stored_split(
         _write_split(path, folder, split)
         return split, path
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))["classes"]
+        content = json.loads(read_regular(path, _MAX_SPLIT_BYTES))["classes"]
         split = {name: [str(cls) for cls in content[name]] for name in SPLIT_ALIASES}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a split that can be read ({error}); remove it to have a new one made") from error

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from ...atomic_files import delete_temporary_files, write_durably
 from ...errors import Notify, RunFailed
+from ...regular_files import read_regular
+from ...tree import leaves
 from ...types import MetaState, Theta
 from ..nan_guard import is_finite
 from .checkpoint_format import (
@@ -23,6 +25,7 @@ from .resume_compatibility import check_compatible
 from .run_folder import free_space, megabytes
 
 KEPT_CHECKPOINTS = 2
+MIN_SIZE_LIMIT = 1 << 28  # bytes: a checkpoint of other settings is read too, to name the settings that differ
 PROGRESS_FACTS = ("step", "best", "validated", "skipped", "seconds")
 
 
@@ -90,7 +93,7 @@ class CheckpointStore:
         return start
 
     def _read(self, path: Path, start: Progress, notify: Notify) -> Progress:
-        tensors, facts = decode_checkpoint(path.read_bytes())
+        tensors, facts = decode_checkpoint(read_regular(path, max_checkpoint_bytes(start)))
         missing = {*self.facts, *PROGRESS_FACTS} - facts.keys()
         if missing:
             raise DamagedCheckpoint(f"it lacks {', '.join(sorted(missing))}")
@@ -160,6 +163,12 @@ def checkpoint_files(checkpoints: Path) -> list[Path]:
     """The files of the checkpoints in a folder, newest first."""
     files = [path for path in checkpoints.glob("step-*.ckpt") if re.fullmatch(r"step-\d{9}", path.stem)]
     return sorted(files, reverse=True)
+
+
+def max_checkpoint_bytes(start: Progress) -> int:
+    """The size from which on a file cannot be a checkpoint of a run that begins with ``start``."""
+    tensors = leaves((start.state.theta, start.state.opt_state, start.best_theta))
+    return MIN_SIZE_LIMIT + 2 * sum(tensor.nbytes for tensor in tensors)
 
 
 def check_disk_space(folder: Path, needed: int) -> None:

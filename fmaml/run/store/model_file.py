@@ -6,7 +6,6 @@ against the tensors here, names and shapes against the network in `fmaml.deploy.
 
 import hashlib
 import json
-import stat
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from ...atomic_files import write_durably
 from ...errors import UserError
+from ...regular_files import read_regular
 
 Metadata: TypeAlias = dict[str, Any]  # whatever JSON can hold
 
@@ -44,7 +44,10 @@ def read_model(path: Path) -> tuple[dict[str, Tensor], Metadata | None]:
 
     Raises UserError if the file cannot be read, is damaged, or is of a newer version.
     """
-    content = read_regular_file(path)
+    try:
+        content = read_regular(path, MAX_MODEL_BYTES)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read as a model: {error.strerror}") from None
     size = int.from_bytes(content[:8], "little")
     if len(content) < 8 or size > MAX_HEADER_BYTES:
         raise UserError(f"{path}: {DAMAGED}")
@@ -75,16 +78,3 @@ def digest_of(tensors: dict[str, Tensor]) -> str:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())
         digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def read_regular_file(path: Path) -> bytes:
-    """The content of a file; UserError if it is not a regular one, too large, or cannot be read."""
-    try:
-        about = path.stat()
-        if not stat.S_ISREG(about.st_mode):
-            raise UserError(f"{path}: not a file; name a model file, a run's folder, or a model of `fmaml ls models`")
-        if about.st_size > MAX_MODEL_BYTES:
-            raise UserError(f"{path}: {about.st_size / 1e9:,.1f} GB; at most {MAX_MODEL_BYTES / 1e9:.0f} GB are read")
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
