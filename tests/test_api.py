@@ -61,6 +61,7 @@ ALLOWED = CORE | EDGE
 TORCHLESS = ["__init__", "arguments", "cli", "errors", "ranges", "atomic_files", "config.catalogue", "config.load"]
 TORCHLESS += ["data.published", "data.images.listing", "deploy.commands", "deploy.card", "run.signals"]
 TORCHLESS += ["run.store.run_folder", "run.store.run_lock", "run.store.model_shelf", "run.store.held_folder"]
+TORCHLESS += ["deploy.demo.command"]
 
 
 def imports(path: Path) -> set[str]:

@@ -159,7 +159,7 @@ def test_photographs_are_chosen_and_dropped(open_page, tmp_path):
     drop(page.locator("#photo .query .album"), files["blue"])
     rows = verdict(page, "photo", "blue, ")
     assert [row.count("%") for row in rows] == [1, 1]
-    assert "By chance: 50 %" in page.locator("#photo .note").inner_text()
+    assert "By chance: 50\u00a0%" in page.locator("#photo .note").inner_text()
     assert albums.nth(0).locator(".photo").count() == 2
 
     drop(page.locator("#photo .query .album"), files["red"])

@@ -91,9 +91,9 @@ class Handler(BaseHTTPRequestHandler):
             self._check_sender()
             response = make()
         except Refused as refusal:
-            response = to_json({"error": str(refusal)}, refusal.status)
+            response = json_response({"error": str(refusal)}, refusal.status)
         except (UserError, ValueError) as error:
-            response = to_json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
+            response = json_response({"error": str(error)}, HTTPStatus.BAD_REQUEST)
         self.send_response(response.status)
         self.send_header("Content-Type", response.kind)
         self.send_header("Content-Length", str(len(response.content)))
@@ -108,7 +108,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def _get(self) -> Response:
         if self.path == "/models":
-            return to_json({"max_bytes": MAX_BYTES} | {tab: it.about() for tab, it in self.server.classifiers.items()})
+            return json_response(
+                {"max_bytes": MAX_BYTES} | {tab: it.about() for tab, it in self.server.classifiers.items()}
+            )
         file = FILES.get("/index.html" if self.path == "/" else self.path)
         if file is None:
             raise Refused(HTTPStatus.NOT_FOUND, f"{self.path}: not found")
@@ -119,7 +121,7 @@ class Handler(BaseHTTPRequestHandler):
         classifier = self.server.classifiers.get(tab)
         if classifier is None or question not in QUESTIONS:
             raise Refused(HTTPStatus.NOT_FOUND, f"{self.path}: not found")
-        return to_json(QUESTIONS[question](classifier, self._body()))
+        return json_response(QUESTIONS[question](classifier, self._body()))
 
     def _body(self) -> bytes:
         length = self.headers.get("Content-Length", "")
@@ -139,7 +141,7 @@ class Handler(BaseHTTPRequestHandler):
         """Nothing is logged."""
 
 
-def to_json(answer: Any, status: HTTPStatus = HTTPStatus.OK) -> Response:
+def json_response(answer: Any, status: HTTPStatus = HTTPStatus.OK) -> Response:
     """A response in JSON; ValueError for a number that is not finite."""
     return Response(status, "application/json", json.dumps(answer, allow_nan=False).encode())
 

@@ -2,7 +2,7 @@
 
 import { paint } from "./seen.js";
 
-const percent = (probability) => `${(100 * probability).toFixed(0)} %`;
+const percent = (probability) => `${(100 * probability).toFixed(0)}\u00a0%`;
 
 export class Result {
   constructor(model) {
