@@ -16,7 +16,7 @@ from .build import Experiment
 from .meta_test import interval, task_scores
 from .nan_guard import NanGuard
 from .signals import raise_if_stopped
-from .step import training_step
+from .step import TrainingStep
 from .store.checkpoint_store import Progress
 from .store.start_from import start_from
 
@@ -58,7 +58,7 @@ def train(
     ``progress`` is `first_progress` or a restored checkpoint; theta is validated after ``test_steps`` inner steps.
     Raises RunFailed if a number is not finite, and Stopped, once the progress is saved, if a signal came.
     """
-    step_fn = training_step(experiment, progress.state.theta, settings, log.notify)
+    step_fn = TrainingStep(experiment, progress.state.theta, settings, log.notify, progress.step_form)
     guard = NanGuard(step_fn, experiment.algorithm, settings)
     throughput = Throughput(progress.state.step, settings.meta_batch)
 
@@ -82,6 +82,7 @@ def train(
             logged = due(step, settings.log_every) or step == 1
             scores = scores_before_and_after(experiment, progress.state.theta, tasks) if logged else None
             progress, metrics, skip_reason = advance(guard, progress, tasks)
+            progress = progress._replace(step_form=step_fn.form)
             log_step(log, step, metrics, scores, skip_reason, throughput)
             if due(step, settings.validate_every):
                 progress = validate(progress)

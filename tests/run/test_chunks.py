@@ -14,7 +14,7 @@ from fmaml.errors import RunFailed
 from fmaml.outer import init_state
 from fmaml.run.build import build
 from fmaml.run.memory import TaskTooLarge, explain_out_of_memory, is_out_of_memory
-from fmaml.run.step import Chunks, training_step
+from fmaml.run.step import Chunks, StepForm, TrainingStep
 
 REAL = """
     import json, resource
@@ -106,7 +106,7 @@ def test_a_loop_has_nothing_to_halve(monkeypatch):
     experiment = build(load_config("sinusoid", []), torch.device("cpu"))
     theta = experiment.model.init(torch.Generator().manual_seed(0))
     settings = TrainSettings(meta_steps=1, meta_batch=4, batching="loop", compile=False)
-    step = training_step(experiment, theta, settings, said.append)
+    step = TrainingStep(experiment, theta, settings, said.append, StepForm())
     state = init_state(experiment.algorithm, experiment.optimizer, theta)
     with pytest.raises(TaskTooLarge):
         step(state, experiment.source.sample("train", 1, range(4)))

@@ -12,6 +12,7 @@ from ...regular_files import read_regular
 from ...tree import leaves
 from ...types import MetaState, Theta
 from ..nan_guard import is_finite
+from ..step import StepForm
 from .checkpoint_format import (
     DamagedCheckpoint,
     Facts,
@@ -27,7 +28,7 @@ from .run_folder import free_space, megabytes
 
 KEPT_CHECKPOINTS = 2
 MIN_SIZE_LIMIT = 1 << 28  # bytes: a checkpoint of other settings is read too, to name the settings that differ
-PROGRESS_FACTS = ("step", "best", "validated", "skipped", "seconds")
+PROGRESS_FACTS = ("step", "best", "validated", "skipped", "step_form", "seconds")
 
 
 class Progress(NamedTuple):
@@ -38,6 +39,7 @@ class Progress(NamedTuple):
     best_theta: Theta
     validated: int = 0  # the last step that was validated
     skipped: int = 0  # number of steps discarded because a number was not finite
+    step_form: StepForm = StepForm()
 
 
 class CheckpointStore:
@@ -108,7 +110,7 @@ class CheckpointStore:
         self.started = time.perf_counter() - facts["seconds"]
         best = float("-inf") if facts["best"] is None else facts["best"]
         state = MetaState(theta, opt_state, facts["step"])
-        return Progress(state, best, best_theta, facts["validated"], facts["skipped"])
+        return Progress(state, best, best_theta, facts["validated"], facts["skipped"], StepForm(**facts["step_form"]))
 
     def save(self, progress: Progress) -> None:
         """Write a checkpoint, unless it is already saved, and delete all but the last two.
@@ -126,6 +128,7 @@ class CheckpointStore:
             "best": progress.best if progress.best > float("-inf") else None,
             "validated": progress.validated,
             "skipped": progress.skipped,
+            "step_form": progress.step_form._asdict(),
             "seconds": round(self.seconds(), 3),
         }
         tensors = flatten(state.theta, "theta.") | flatten(state.opt_state, "optimizer.")
