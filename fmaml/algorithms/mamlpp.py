@@ -18,6 +18,7 @@ from torch import Tensor
 from ..anneal import first_then, multi_step
 from ..inner import select
 from ..inner_rules import descent_by_step, of_step, step_count
+from ..pickling import picklable
 from ..ranges import Natural, PositiveSteps, Rate, Rule
 from ..tree import map_leaves
 from ..types import Algorithm, LossFn, Optimizer, OptState, Params
@@ -32,6 +33,7 @@ class MamlppTheta(TypedDict):
     norms: NotRequired[Params]  # name -> [steps, *shape]; with norms_by_step
 
 
+@picklable
 def mamlpp(
     loss_fn: LossFn,
     *,
