@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.func import vmap
 from torch.nn import functional as F
 
+from .pickling import picklable
 from .types import Batch, LossFn, MetricFn, Params, Task
 
 Apply: TypeAlias = Callable[[Params, Tensor], Tensor]
@@ -118,6 +119,7 @@ def check_labels(name: str, logits: Tensor, y: Tensor) -> None:
         )
 
 
+@picklable
 def supervised(apply: Apply, criterion: Criterion) -> LossFn:
     """The loss L(params, batch) = criterion(apply(params, x), y).
 
@@ -140,6 +142,7 @@ def supervised(apply: Apply, criterion: Criterion) -> LossFn:
     return loss_fn
 
 
+@picklable
 def transductive(apply: Apply, criterion: Criterion) -> MetricFn:
     """The criterion on the query set with all queries in one forward pass.
 
@@ -165,6 +168,7 @@ def transductive(apply: Apply, criterion: Criterion) -> MetricFn:
     return metric_fn
 
 
+@picklable
 def inductive(apply: Apply, criterion: Criterion) -> MetricFn:
     """The criterion on the query set with a forward pass for each query, alone with the support set.
 

@@ -14,6 +14,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from .pickling import picklable
 from .ranges import Count, Decay, Natural, NonNegative, Rate, Rule
 from .transforms import add_decayed, chain, count_steps, scale_by_adam, trace
 from .tree import map_leaves
@@ -22,6 +23,7 @@ from .types import Optimizer, Theta, Transform
 Schedule: TypeAlias = Callable[[Tensor], Tensor]
 
 
+@picklable
 def sgd(lr: Rate | Schedule) -> Optimizer:
     """Stochastic gradient descent: theta - lr * grads.
 
@@ -131,6 +133,7 @@ def rule_named(name: Rule) -> tuple[Transform, ...]:
     return rules[name]
 
 
+@picklable
 def cosine(lr: Rate, steps: Count, *, warmup: Natural = 0, final: NonNegative = 0.0) -> Schedule:
     """A linear rise over ``warmup`` steps, then half a cosine from ``lr`` down to ``final`` at ``steps``.
 

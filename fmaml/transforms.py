@@ -7,6 +7,7 @@ from typing import TypedDict, overload
 import torch
 from torch import Tensor
 
+from .pickling import picklable
 from .ranges import Decay, NonNegative, Rate
 from .tree import global_norm, leaves, map_leaves, sqrt, zeros_like
 from .types import Optimizer, OptState, Theta, Transform
@@ -16,6 +17,7 @@ from .types import Optimizer, OptState, Theta, Transform
 def chain(*parts: *tuple[*tuple[Transform, ...], Optimizer]) -> Optimizer: ...
 @overload
 def chain(*parts: Transform) -> Transform: ...
+@picklable
 def chain(*parts: Transform | Optimizer) -> Transform | Optimizer:
     """Apply transforms one after the other, then an optimizer: each part's gradients go to the next.
 
@@ -52,6 +54,7 @@ def chain(*parts: Transform | Optimizer) -> Transform | Optimizer:
     return type(last)(init, update)
 
 
+@picklable
 def clip_by_global_norm(max_norm: Rate) -> Transform:
     """Scale the gradients down to ``max_norm`` if their Euclidean norm, over all leaves, exceeds it.
 
@@ -74,6 +77,7 @@ def clip_by_global_norm(max_norm: Rate) -> Transform:
     return Transform(no_state, update)
 
 
+@picklable
 def add_decayed(weight_decay: NonNegative) -> Transform:
     """The transform grads + weight_decay * theta."""
 
@@ -83,6 +87,7 @@ def add_decayed(weight_decay: NonNegative) -> Transform:
     return Transform(no_state, update)
 
 
+@picklable
 def trace(decay: Decay, *, nesterov: bool = False) -> Transform:
     """The transform to the velocity, v' = decay * v + g; with Nesterov to g + decay * v'."""
 
@@ -102,6 +107,7 @@ class AdamState(TypedDict):
     square: Theta
 
 
+@picklable
 def scale_by_adam(betas: tuple[Decay, Decay], eps: Rate) -> Transform:
     """The transform to m_hat / (sqrt(v_hat) + eps), the bias-corrected means of the gradient and of its square."""
     b1, b2 = betas

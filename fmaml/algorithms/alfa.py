@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..head import cosine_basis
 from ..inner import select
+from ..pickling import picklable
 from ..ranges import Rate, Steps
 from ..transforms import no_state
 from ..tree import leaves
@@ -35,6 +36,7 @@ class AlfaTheta(TypedDict):
     decays: Affine  # [L, 2 L], [L]
 
 
+@picklable
 def alfa(
     loss_fn: LossFn,
     *,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..evaluation import trajectory_of
 from ..head import cosine_basis
+from ..pickling import picklable
 from ..ranges import Rate, Rule, Size, Steps
 from ..types import Algorithm, Batch, InnerRate, LossFn, Params
 from ..unroll import stepping, unrolled
@@ -19,6 +20,7 @@ from ..unroll import stepping, unrolled
 CONTEXT, SHIFT, SCALE = "context", "context.shift", "context.scale"
 
 
+@picklable
 def cavia(
     loss_fn: LossFn,
     *,

@@ -17,12 +17,14 @@ from torch.func import grad, grad_and_value, vjp
 from ..derivative_order import detach_result, detach_theta, with_gradient
 from ..inner import adapt as adapt_by_steps
 from ..inner import trajectory
+from ..pickling import picklable
 from ..ranges import Count, Rate, Rule, Steps
 from ..tree import dot, map_leaves, squared_norm, zeros_like
 from ..types import Algorithm, Batch, InnerRate, LossFn, Metrics, Params, Task
 from ..unroll import stepping
 
 
+@picklable
 def imaml(
     loss_fn: LossFn,
     *,

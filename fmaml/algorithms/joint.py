@@ -8,11 +8,13 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from ..pickling import picklable
 from ..ranges import Rate, Rule, Steps
 from ..types import Algorithm, InnerRate, LossFn, Metrics, Params, Task
 from ..unroll import stepping, unrolled
 
 
+@picklable
 def joint(
     loss_fn: LossFn,
     *,

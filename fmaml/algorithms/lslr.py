@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TypedDict
 
 from ..inner_rules import descent_by_step
+from ..pickling import picklable
 from ..ranges import PositiveSteps, Rate, Rule
 from ..tree import map_leaves
 from ..types import Algorithm, LossFn, Optimizer, Params
@@ -20,6 +21,7 @@ class LslrTheta(TypedDict):
     rates: Params  # [steps], with the same names
 
 
+@picklable
 def lslr(
     loss_fn: LossFn,
     *,

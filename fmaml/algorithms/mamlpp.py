@@ -22,6 +22,7 @@ from torch import Tensor
 from ..anneal import first_then, multi_step
 from ..inner import select
 from ..inner_rules import descent_by_step, of_step, step_count
+from ..pickling import picklable
 from ..ranges import Natural, PositiveSteps, Rate, Rule
 from ..tree import map_leaves
 from ..types import Algorithm, Batch, LossFn, Optimizer, OptState, Params
@@ -36,6 +37,7 @@ class MamlppTheta(TypedDict):
     norms: NotRequired[Params]  # name -> [steps, *shape]; with norms_by_step
 
 
+@picklable
 def mamlpp(
     loss_fn: LossFn,
     *,

@@ -12,6 +12,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
+from ..pickling import picklable
 from ..ranges import Rate, Rule, Steps
 from ..transforms import chain, no_state
 from ..types import Algorithm, InnerRate, LossFn, Optimizer, Params, Transform
@@ -25,6 +26,7 @@ class MetaCurvatureTheta(TypedDict):
     maps: dict[str, list[Tensor]]  # name -> one matrix for each axis
 
 
+@picklable
 def meta_curvature(
     loss_fn: LossFn,
     *,

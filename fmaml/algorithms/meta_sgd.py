@@ -9,6 +9,7 @@ from typing import TypedDict
 
 import torch
 
+from ..pickling import picklable
 from ..ranges import Rate, Rule, Steps
 from ..tree import map_leaves
 from ..types import Algorithm, LossFn, Optimizer, Params
@@ -22,6 +23,7 @@ class MetaSgdTheta(TypedDict):
     rates: Params  # with the same names and shapes
 
 
+@picklable
 def meta_sgd(
     loss_fn: LossFn,
     *,

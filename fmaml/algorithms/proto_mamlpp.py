@@ -14,6 +14,7 @@ from ..anneal import multi_step
 from ..head import head_weight, prototypes
 from ..inner_rules import descent_by_step
 from ..losses import Apply
+from ..pickling import picklable
 from ..ranges import Natural, PositiveSteps, Rate, Rule
 from ..tree import map_leaves
 from ..types import Algorithm, Batch, LossFn, Optimizer, Params
@@ -28,6 +29,7 @@ class ProtoMamlppTheta(TypedDict):
     scale: Tensor  # scalar
 
 
+@picklable
 def proto_mamlpp(
     loss_fn: LossFn,
     apply: Apply,

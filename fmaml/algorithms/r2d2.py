@@ -16,6 +16,7 @@ from torch import Tensor
 from ..head import features, head_weight, labels, with_head
 from ..losses import Apply
 from ..outer import query_loss
+from ..pickling import picklable
 from ..ranges import Rate
 from ..types import Algorithm, Batch, LossFn, Params
 
@@ -29,6 +30,7 @@ class R2D2Theta(TypedDict):
     shift: Tensor  # b, a scalar
 
 
+@picklable
 def r2d2(
     loss_fn: LossFn, apply: Apply, *, ridge: Rate = 1.0, scale: Rate = 10.0, head: str = "head"
 ) -> Algorithm[R2D2Theta]:

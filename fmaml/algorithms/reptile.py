@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..derivative_order import detach_result, detach_theta, with_gradient
 from ..inner import last, walk
+from ..pickling import picklable
 from ..ranges import Count, PositiveSteps, Rate, Rule
 from ..tree import map_leaves, squared_norm
 from ..types import Algorithm, Batch, InnerRate, LossFn, Metrics, Params, Task
@@ -21,6 +22,7 @@ from ..unroll import stepping
 GOLDEN_RATIO = 0.618  # strides of about this fraction of n spread consecutive indices evenly over range(n)
 
 
+@picklable
 def reptile(
     loss_fn: LossFn,
     *,

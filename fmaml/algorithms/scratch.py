@@ -8,12 +8,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..pickling import picklable
 from ..ranges import Rate, Rule, Steps
 from ..tree import detach
 from ..types import Algorithm, InnerRate, LossFn, Metrics, Params, Task
 from ..unroll import stepping, unrolled
 
 
+@picklable
 def scratch(
     loss_fn: LossFn,
     *,

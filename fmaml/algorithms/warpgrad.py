@@ -19,6 +19,7 @@ from ..derivative_order import detach_result, detach_theta, with_gradient
 from ..inner import adapt as adapt_by
 from ..inner import trajectory
 from ..inner_rules import as_rule
+from ..pickling import picklable
 from ..ranges import PositiveSteps, Rate
 from ..transforms import chain, no_state
 from ..tree import map_leaves, squared_norm
@@ -32,6 +33,7 @@ class WarpGradTheta(TypedDict):
     warps: Params  # name -> [outputs, outputs]
 
 
+@picklable
 def warpgrad(
     loss_fn: LossFn, *, inner_lr: Rate, steps: PositiveSteps, only: Sequence[str] = ("*",)
 ) -> Algorithm[WarpGradTheta]:

@@ -1,13 +1,15 @@
 """N-way K-shot tasks drawn from a tensor of images with a few gathers, on the device that holds the images."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import UserError
 from ..losses import IGNORED, Apply, accuracy, cross_entropy
+from ..pickling import picklable
 from ..types import Batch, Params, Task
 from .images.decode import Form
 from .ragged import SizeRange, bounds, describe_size, mask_absent_classes, randomize_sizes, without_padding
@@ -22,6 +24,15 @@ class Split(NamedTuple):
     starts: Tensor  # int64 [classes]: index in `images` of each class's first image
     counts: Tensor  # int64 [classes]: number of images of each class
     max_count: int  # max(counts), stored because reading it from a GPU would wait for the GPU
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled with its images as an array: of a tensor that is part of a larger one, all of that is pickled."""
+        return _split_of, (self.images.cpu().numpy(), *self[1:])
+
+
+def _split_of(images: np.ndarray, starts: Tensor, counts: Tensor, max_count: int) -> Split:
+    """The split, with its images on the device of the other tensors."""
+    return Split(torch.from_numpy(images).to(starts.device), starts, counts, max_count)
 
 
 def equal_classes(images: Tensor) -> Split:
@@ -77,6 +88,7 @@ def _gather(split: Split, rows: Tensor) -> Batch:
     return Batch(x, y.repeat(tasks, 1))
 
 
+@picklable
 def episodes(
     splits: dict[str, Split],
     *,

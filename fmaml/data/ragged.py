@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..losses import IGNORED, Criterion
+from ..pickling import picklable
 from ..types import Batch, Task
 from .rng import fold, uniform
 
@@ -72,6 +73,7 @@ def without_padding(batch: Batch) -> Batch:
     return Batch(batch.x[batch.y != IGNORED], batch.y[batch.y != IGNORED])
 
 
+@picklable
 def mask_absent_classes(criterion: Criterion) -> Criterion:
     """The criterion with the logits [n, classes] of classes above max(y), which the task lacks, set to -inf."""
 

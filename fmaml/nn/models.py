@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from ..losses import Apply
+from ..pickling import picklable
 from ..ranges import CostsMemory, Count, Size
 from ..types import Model, Params
 from .constants import NORM_GROUPS
@@ -20,6 +21,7 @@ from .norms import batch_norm, group_norm, layer_norm
 LAYERS = 4
 
 
+@picklable
 def mlp(
     *,
     inputs: tuple[int, ...],
@@ -68,6 +70,7 @@ def mlp(
     return named_model(init, apply)
 
 
+@picklable
 def conv4(
     *,
     inputs: tuple[int, ...],

@@ -25,6 +25,7 @@ from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from ..pickling import picklable
 from ..types import Model, Params
 from .exact_functions import ExactFunctions
 from .models import check_names
@@ -100,9 +101,17 @@ def from_module(module: nn.Module, *, running_stats: RunningStats = "refuse") ->
     skeleton = copy.deepcopy(module).requires_grad_(False)
     for layer in skeleton.modules():
         prepare(layer, running_stats)
+    return model_of(skeleton, tuple(learnt))
+
+
+@picklable
+def model_of(skeleton: nn.Module, learnt: tuple[str, ...]) -> Model:
+    """The model of a module that nobody else holds; ``learnt`` are the names of the parameters that are not frozen."""
     named = dict(skeleton.named_parameters())
     values = {name: named[name] for name in learnt}
     constants = {**dict(skeleton.named_buffers()), **{name: p for name, p in named.items() if name not in values}}
+    kept = {id(tensor): tensor for tensor in (*skeleton.parameters(), *skeleton.buffers())}
+    called = copy.deepcopy(skeleton, kept)  # the same tensors in a module of its own, in which a call puts others
 
     def init(generator: Generator | None = None) -> Params:
         return {name: value.detach().clone() for name, value in values.items()}
@@ -111,7 +120,7 @@ def from_module(module: nn.Module, *, running_stats: RunningStats = "refuse") ->
         check_names(params, values.keys())
         state = {name: value.to(x.device) for name, value in constants.items()}
         with turn(), sdpa_kernel(SDPBackend.MATH), ExactFunctions():  # fused attention has no second derivative
-            return functional_call(skeleton, {**state, **params}, (x,))
+            return functional_call(called, {**state, **params}, (x,))
 
     return Model(init, apply)
 

@@ -11,12 +11,14 @@ from einops import rearrange
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from ..pickling import picklable
 from ..ranges import Size
 from ..types import Model, Params
 from .models import linear_init, named_model, norm_init
 from .norms import standardise_last
 
 
+@picklable
 def transformer(
     *,
     inputs: tuple[int, ...],

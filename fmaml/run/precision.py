@@ -13,6 +13,7 @@ that in float32 by 72 % of its norm, at a cosine of 0.76. The accuracy did not d
 import torch
 from torch import Tensor
 
+from ..pickling import picklable
 from ..ranges import Precision
 from ..types import Model, Params
 
@@ -24,6 +25,7 @@ def set_precision(precision: Precision) -> None:
     torch.backends.cudnn.allow_tf32 = allowed
 
 
+@picklable
 def with_precision(model: Model, precision: Precision, device: torch.device) -> Model:
     """The model with its forward pass in the given precision, and its output in float32."""
     if precision != "bf16":

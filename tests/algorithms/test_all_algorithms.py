@@ -1,5 +1,6 @@
 """What every algorithm of the registry must do: one that is added there is tested here."""
 
+import pickle
 from functools import partial
 
 import pytest
@@ -38,6 +39,27 @@ def compiled_gap(name, backend):
     expected, also = fmaml.meta_grad(algorithm, theta, tasks)
     assert relative(metrics, also) < 1e-10
     return max(float((a - b).abs().max()) for a, b in zip(leaves(grads), leaves(expected), strict=True))
+
+
+@pytest.mark.parametrize("name", TABLE["algorithm"])
+def test_a_pickled_algorithm_gives_the_same_bits(name):
+    model, loss_fn, params, tasks = images()
+    settings = {"inner_lr": 0.1, "steps": 2, "multi_step_until": 9, "first_order_until": 5, "inner": "momentum"}
+    algorithm = made(name, model, loss_fn, **settings)
+    copied = pickle.loads(pickle.dumps(algorithm))
+    theta = algorithm.init(params)
+    for step in (0, 6, 9):
+        one, other = (fmaml.outer.at_step(each, step) for each in (algorithm, copied))
+        assert same_bits(other.init(params), theta)
+        assert same_bits(fmaml.meta_grad(other, theta, tasks), fmaml.meta_grad(one, theta, tasks))
+    support = take(tasks, 0).support
+    assert same_bits(copied.adapt(theta, support), algorithm.adapt(theta, support))
+    if algorithm.trajectory:
+        assert same_bits(copied.trajectory(theta, support, 3), algorithm.trajectory(theta, support, 3))
+
+
+def same_bits(a, b):
+    return all(torch.equal(x, y) for x, y in zip(leaves(a), leaves(b), strict=True))
 
 
 @pytest.mark.filterwarnings("ignore")  # of torch's own tracing

@@ -1,6 +1,7 @@
 """Every data source of the registry: its tasks depend on their counters alone, and have what its entry says."""
 
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,31 @@ def test_a_task_is_a_function_of_seed_split_step_and_number_alone(make):
     assert same(source.sample("train", 3, range(2, 5)), map_leaves(lambda leaf: leaf[2:], whole))
     for split, step, drawn in (("val", 3, source), ("test", 3, source), ("train", 4, source), ("train", 3, other)):
         assert not same(drawn.sample(split, step, range(5)), whole)
+
+
+def test_a_pickled_source_gives_the_same_tasks_and_scores(make):
+    source = make(0)
+    pickled = pickle.dumps(source)
+    copied = pickle.loads(pickled)
+    assert type(copied) is Source
+    for split in ("train", "val", "test"):
+        assert same(copied.sample(split, 3, range(2)), source.sample(split, 3, range(2)))
+    assert (copied.inputs, copied.outputs, copied.about) == (source.inputs, source.outputs, source.about)
+    assert (copied.references is None) == (source.references is None)
+    if source.references and copied.references:
+        expected, found = source.references("test", 0, range(2)), copied.references("test", 0, range(2))
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+    y = source.sample("test", 0, range(1)).query.y[0]
+    output = y + 1 if y.is_floating_point() else torch.rand(*y.shape, source.outputs)
+    assert torch.equal(copied.criterion(output, y), source.criterion(output, y))
+    assert torch.equal(copied.metric.fn(output, y), source.metric.fn(output, y))
+    data = numbers(source.data)
+    assert all(torch.equal(x, y) for x, y in zip(numbers(copied.data), data, strict=True))
+    assert len(pickled) < 1.1 * sum(leaf.nbytes for leaf in data) + 20_000, "it holds more than its data"
+
+
+def numbers(tree: Any) -> list[torch.Tensor]:
+    return [torch.as_tensor(leaf) for leaf in leaves(tree) if leaf is not None]
 
 
 def test_the_tasks_have_what_the_entry_says(make, name):

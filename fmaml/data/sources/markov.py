@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ...losses import Apply, transductive
+from ...pickling import picklable
 from ...ranges import CostsMemory, OneOrTwo, Rate, Size, Ways
 from ...types import Params, Task
 from ..rng import fold, task_keys
@@ -17,6 +18,7 @@ from ..text.markov_math import bayes_bits, draw_passages, entropy_rate, transiti
 _TABLE, _SUPPORT, _QUERY = range(3)  # counters of a task's random numbers. Never renumber: it changes the tasks
 
 
+@picklable
 def markov(
     *,
     seed: int,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...losses import Apply, mse, transductive
+from ...pickling import picklable
 from ...ranges import Size
 from ...types import Batch, Params, Task
 from ..rng import fold, task_keys, uniform
@@ -17,6 +18,7 @@ _AMPLITUDE, _PHASE, _X = (0.1, 5.0), (0.0, math.pi), (-5.0, 5.0)  # ranges, unif
 MSE = Metric("MSE", mse, ".3f", more_is_better=False)
 
 
+@picklable
 def sinusoid(*, seed: int, device: torch.device, shots: Size = 10, queries: Size = 10) -> Source:
     """Waves y = A sin(x - phi), A in [0.1, 5], phi in [0, pi], seen at ``shots`` points x in [-5, 5].
 

@@ -8,6 +8,7 @@ import torch
 
 from ...errors import UserError
 from ...losses import Apply, transductive
+from ...pickling import picklable
 from ...ranges import FreeOnResume, Size
 from ...regular_files import read_regular
 from ...types import Params, Task
@@ -48,6 +49,12 @@ def udhr(
     """
     path = locate_udhr(root, download)
     splits = {split: _read_split(path, split, shots + queries, length, device) for split in SPLITS}
+    return passages_of(splits, str(path), seed=seed, shots=shots, queries=queries, length=length)
+
+
+@picklable
+def passages_of(splits: dict[str, Texts], file: str, *, seed: int, shots: Size, queries: Size, length: Size) -> Source:
+    """The source of passages of these texts, which were read from ``file``."""
 
     def sample(split: str, step: int, tasks: range) -> Task:
         return sample_passages(splits[split], seed, split, step, tasks, shots=shots, queries=queries, length=length)
@@ -59,7 +66,7 @@ def udhr(
     about = {
         "license": "public domain",
         "data": "udhr",
-        "file": str(path),
+        "file": file,
         "task": f"languages, {shots} passages",
         "protocol": f"bytes of the Declaration of Human Rights; {shots} support and {queries} query passages of "
         f"{length} bytes, each from another article, from {sizes['test']} unseen languages",

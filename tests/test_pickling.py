@@ -1,0 +1,276 @@
+"""Models, optimizers, losses and metrics reach another process whole: pickled, they give the same bits.
+
+Algorithms are held to it in `algorithms/test_all_algorithms.py`, sources in `data/test_all_sources.py`.
+"""
+
+import doctest
+import inspect
+import multiprocessing
+import pickle
+from typing import Any, TypeVar, get_type_hints
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+import fmaml
+import fmaml.pickling
+from fmaml import Task
+from fmaml.config.load import load
+from fmaml.config.registry import TABLE
+from fmaml.data.sources.sinusoid import sinusoid
+from fmaml.optim import Schedule
+from fmaml.outer import at_step
+from fmaml.pickling import picklable
+from fmaml.run.build import Experiment, build
+from fmaml.tree import leaves, take
+
+T = TypeVar("T")
+CPU = torch.device("cpu")
+NET = fmaml.mlp(inputs=(1,), outputs=1, hidden=[4])
+LOSS = fmaml.supervised(NET.apply, fmaml.mse)
+MAML = fmaml.maml(LOSS, inner_lr=0.1, steps=2)
+MODELS = {
+    "mlp": NET,
+    "conv4": fmaml.conv4(inputs=(1, 16, 16), outputs=3, width=8, norm="layer"),
+    "transformer": fmaml.transformer(inputs=(6,), outputs=5, width=8, heads=2),
+    "from_module": fmaml.from_module(nn.Sequential(nn.Linear(1, 4), nn.LayerNorm(4), nn.Tanh(), nn.Linear(4, 1))),
+}
+INPUTS = {"conv4": torch.rand(3, 1, 16, 16), "transformer": torch.arange(12).view(2, 6) % 5}
+OPTIMIZERS = {
+    "sgd": fmaml.sgd(0.1),
+    "momentum": fmaml.momentum(0.1, nesterov=True),
+    "adam": fmaml.adam(fmaml.cosine(0.1, 10, warmup=2)),
+    "adamw": fmaml.adamw(0.1),
+    "chain": fmaml.chain(fmaml.clip_by_global_norm(0.1), fmaml.adam(0.1)),
+    "clip_by_global_norm": fmaml.clip_by_global_norm(0.1),
+}
+FUNCTIONS = {  # of (params, batch) or (params, task)
+    "supervised": (LOSS, 0),
+    "transductive": (fmaml.transductive(NET.apply, fmaml.mse), 1),
+    "inductive": (fmaml.inductive(NET.apply, fmaml.mse), 1),
+}
+ANNEALED = {
+    "first_then": fmaml.first_then(fmaml.maml(LOSS, inner_lr=0.1, steps=2, first_order=True), MAML, until=5),
+    "multi_step": fmaml.multi_step(MAML, LOSS, until=5),
+}
+
+
+def again(value: T) -> T:
+    return pickle.loads(pickle.dumps(value))
+
+
+def same(a: Any, b: Any) -> bool:
+    pairs = list(zip(leaves(a), leaves(b), strict=True))
+    return len(pairs) > 0 and all(x.dtype == y.dtype and torch.equal(x, y) for x, y in pairs)
+
+
+def waves(tasks: int = 3) -> Task:
+    return sinusoid(seed=0, device=CPU, shots=4, queries=4).sample("train", 1, range(tasks))
+
+
+def test_what_is_tested_here_is_everything_public_that_is_made_of_functions():
+    made = {fmaml.Model, fmaml.Algorithm, fmaml.Optimizer, fmaml.Transform}
+    factories = set()
+    for name in fmaml.__all__:
+        value = getattr(fmaml, name)
+        if inspect.isfunction(value):
+            returned = get_type_hints(value).get("return")
+            origin = getattr(returned, "__origin__", returned)
+            if origin in made or returned in (Schedule, fmaml.types.LossFn, fmaml.types.MetricFn):
+                factories.add(name)
+    tested = {*MODELS, *OPTIMIZERS, *FUNCTIONS, *ANNEALED, *TABLE["algorithm"], "chain", "cosine"}
+    assert {"maml", "conv4", "sgd", "cosine", "supervised", "transductive"} <= factories
+    assert factories <= tested
+    assert {*TABLE["model"], *TABLE["optimizer"]} <= tested
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model(name):
+    model, x = MODELS[name], INPUTS.get(name, torch.randn(5, 1))
+    copied = again(model)
+    assert type(copied) is fmaml.Model
+    params = model.init(torch.Generator().manual_seed(1))
+    assert same(copied.init(torch.Generator().manual_seed(1)), params)
+    assert same(copied.apply(params, x), model.apply(params, x))
+    assert same(again(model.apply)(params, x), model.apply(params, x)), "one function of it by itself"
+
+
+@pytest.mark.parametrize("name", ANNEALED)
+def test_an_annealed_algorithm(name):
+    theta = NET.init(torch.Generator().manual_seed(0))
+    for step in (0, 7):
+        one, other = (at_step(each, step) for each in (ANNEALED[name], again(ANNEALED[name])))
+        assert same(fmaml.meta_grad(other, theta, waves()), fmaml.meta_grad(one, theta, waves()))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizer(name):
+    one, other = OPTIMIZERS[name], again(OPTIMIZERS[name])
+    assert type(other) is type(one)
+    theta = {"p": torch.randn(3), "q": torch.randn(2, 2)}
+    grads = {"p": torch.randn(3), "q": torch.randn(2, 2)}
+    states = one.init(theta), other.init(theta)
+    for _ in range(3):
+        expected, found = one.update(grads, states[0], theta), other.update(grads, states[1], theta)
+        assert same(found, expected)
+        theta, states = expected[0], (expected[1], found[1])
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_loss_and_a_metric(name):
+    fn, of_a_task = FUNCTIONS[name]
+    params, task = NET.init(torch.Generator().manual_seed(0)), take(waves(), 0)
+    given = task if of_a_task else task.support
+    assert same(again(fn)(params, given), fn(params, given))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_whole_experiment(precision):
+    config = load("sinusoid", [f"train.precision={precision}", "train.schedule=cosine", "train.clip=1.0"])
+    try:
+        experiment = build(config, CPU)
+        assert same(learnt(again(experiment)), learnt(experiment))
+    finally:
+        build(load("sinusoid", []), CPU)  # puts the precision of the process back
+
+
+def learnt(experiment: Experiment) -> Any:
+    """Two meta-steps of it."""
+    algorithm, optimizer = experiment.algorithm, experiment.optimizer
+    state = fmaml.init_state(algorithm, optimizer, experiment.model.init(torch.Generator().manual_seed(0)))
+    for step in range(2):
+        state, _ = fmaml.meta_step(algorithm, optimizer, state, experiment.source.sample("train", step, range(3)))
+    return state.theta, state.opt_state
+
+
+def test_the_example_in_the_docstring_is_true():
+    result = doctest.testmod(fmaml.pickling)
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+# What is pickled is what it is now
+
+
+def twice(params: fmaml.Params, x: Tensor) -> Tensor:
+    return 2 * NET.apply(params, x)
+
+
+def test_what_was_replaced_stays_replaced():
+    params, x = NET.init(torch.Generator()), torch.randn(3, 1)
+    replaced = again(NET._replace(apply=twice))
+    assert same(replaced.apply(params, x), twice(params, x))
+    assert same(replaced.init(torch.Generator()), params)
+    other = fmaml.maml(LOSS, inner_lr=0.3, steps=1)
+    mixed, theta, support = again(MAML._replace(adapt=other.adapt)), params, take(waves(), 0).support
+    assert same(mixed.adapt(theta, support), other.adapt(theta, support))
+    assert not same(mixed.adapt(theta, support), MAML.adapt(theta, support))
+
+
+def test_a_function_without_a_name_is_refused_by_pickle():
+    unnamed = fmaml.supervised(lambda params, x: x, fmaml.mse)
+    for value in (unnamed, fmaml.maml(unnamed, inner_lr=0.1, steps=1), NET._replace(apply=lambda params, x: x)):
+        with pytest.raises((AttributeError, pickle.PicklingError), match="lambda"):
+            pickle.dumps(value)
+
+
+def test_a_list_that_the_caller_changes_later_changes_nothing():
+    hidden, rates = [4], {name: 0.1 for name in NET.init(torch.Generator())}
+    model = fmaml.mlp(inputs=(1,), outputs=1, hidden=hidden)
+    algorithm = fmaml.maml(LOSS, inner_lr=rates, steps=1)
+    hidden.append(8)
+    rates["layer1.weight"] = 9.0
+    params, support = model.init(torch.Generator()), take(waves(), 0).support
+    assert same(again(model).init(torch.Generator()), params)
+    assert same(again(algorithm).adapt(params, support), algorithm.adapt(params, support))
+
+
+def test_a_module_that_the_caller_trains_later_changes_nothing():
+    module = nn.Linear(1, 1)
+    model = fmaml.from_module(module)
+    params = model.init(torch.Generator())
+    with torch.no_grad():
+        module.weight.fill_(9)
+    assert same(again(model).init(torch.Generator()), params)
+
+
+class Pickled(nn.Module):
+    """Pickles its model during a call, as another thread may."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        SEEN.append(again(SEEN[0]).init(torch.Generator()))
+        return self.weight * x
+
+
+SEEN: list[Any] = []
+
+
+def test_a_module_is_pickled_as_it_was_given_even_during_a_call():
+    model = fmaml.from_module(Pickled())
+    SEEN[:] = [model]
+    model.apply({"weight": torch.full((1,), 7.0)}, torch.ones(1))
+    assert same(SEEN[1], {"weight": torch.ones(1)})
+
+
+def test_the_functions_of_one_value_are_made_by_one_call():
+    pickled = pickle.dumps(counted("x"))
+    CALLS.clear()
+    pickle.loads(pickled)
+    assert CALLS == ["x"]
+
+
+CALLS: list[str] = []
+
+
+@picklable
+def counted(name: str) -> fmaml.Model:
+    CALLS.append(name)
+    return fmaml.Model(lambda generator: {}, lambda params, x: x)
+
+
+# Other processes, which import everything anew
+
+
+def step_of(experiment: Experiment, theta: Any, tasks: Task) -> list[Tensor]:
+    grads, metrics = fmaml.meta_grad(experiment.algorithm, theta, tasks)
+    return [*leaves(grads), metrics["query_loss"]]
+
+
+class Tasks(Dataset):
+    """Tasks of a source and their meta-gradients, which the worker computes."""
+
+    def __init__(self, experiment: Experiment, theta: Any) -> None:
+        self.experiment, self.theta = experiment, theta
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, step: int) -> list[Tensor]:
+        return step_of(self.experiment, self.theta, self.experiment.source.sample("train", step, range(2)))
+
+
+@pytest.fixture(scope="module")
+def experiment() -> Experiment:
+    return build(load("omniglot", ["data.name=glyphs", "model.width=8", "data.queries=1"]), CPU)
+
+
+def test_a_spawned_process_computes_the_same_bits(experiment):
+    theta = experiment.model.init(torch.Generator().manual_seed(0))
+    tasks = experiment.source.sample("train", 1, range(2))
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        found = pool.apply(step_of, (experiment, theta, tasks))
+    assert same(found, step_of(experiment, theta, tasks))
+
+
+def test_a_spawned_worker_of_a_data_loader_draws_the_same_tasks(experiment):
+    theta = experiment.model.init(torch.Generator().manual_seed(0))
+    tasks = Tasks(experiment, theta)
+    loader = DataLoader(tasks, batch_size=None, num_workers=1, multiprocessing_context="spawn")
+    found = list(loader)
+    assert same(found, [tasks[0], tasks[1]])
