@@ -66,10 +66,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(content[start:end])
 
     def send_without_end(self, piece, pause):
-        """One piece after the other, until the client has gone."""
+        """One piece after the other, until the client has gone; 250 at most, so that a test of it ends as well."""
         with contextlib.suppress(OSError):
-            while not self.server.closing.wait(pause):
+            for _ in range(250):
                 self.wfile.write(piece)
+                if self.server.closing.wait(pause):
+                    break
 
 
 @pytest.fixture

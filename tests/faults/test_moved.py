@@ -1,5 +1,6 @@
 """A run whose folder is moved or removed stops, and never writes into the folder that another run has in its place."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import fmaml.run.store.checkpoint_store
 from fmaml.run.log import RunLog
 
 REPORT = fmaml.run.run.report_results  # the real one: children have none
+MOMENTS = ("save", "log", "finish", "report")
 OTHER = "seed=1"  # of the run that begins in the place of the first
 
 
@@ -19,6 +21,7 @@ def run_with(act: Callable[[], object], out: Path, moment: str) -> int:
     """In a child: a run during which ``act`` is called once, just before it does what ``moment`` says."""
     module, name = {
         "save": (fmaml.run.store.checkpoint_store.CheckpointStore, "save"),
+        "write": (fmaml.run.store.checkpoint_store, "write_durably"),
         "log": (RunLog, "record"),
         "finish": (fmaml.run.store.checkpoint_store.CheckpointStore, "finish"),
         "report": (fmaml.run.run, "score_all"),
@@ -47,8 +50,10 @@ def files(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lock"}
 
 
-@pytest.mark.parametrize("moment", ["save", "log", "finish", "report"])
-@pytest.mark.parametrize("replaced", [False, True])
+@pytest.mark.parametrize(
+    ("moment", "replaced"),
+    [("write", False), *((moment, replaced) for moment in MOMENTS for replaced in (False, True))],
+)
 def test_a_run_whose_folder_is_moved_stops_and_goes_on_from_the_new_place(tmp_path, moment, replaced):
     out, place, said = tmp_path / "out", tmp_path / "elsewhere" / "place", tmp_path / "said"
     place.parent.mkdir()
@@ -65,6 +70,9 @@ def test_a_run_whose_folder_is_moved_stops_and_goes_on_from_the_new_place(tmp_pa
     assert wait(fork(lambda: run_with(move, out, moment), None, said)) == 1, said.read_text()
     line = stopped_line(said, out)
     assert "moved or removed" in line
+    if moment == "log":
+        rows = [json.loads(row) for row in (place / "metrics.jsonl").read_text().splitlines()]
+        assert [row["step"] for row in rows] == [1, 3, 6], "it did not stop before the row of step 9"
     assert "`fmaml resume NEWPLACE` continues" in line
     if replaced:
         assert [content for _, content in files(out).items()] == list(other.values()), "it wrote into the other run"
@@ -74,7 +82,7 @@ def test_a_run_whose_folder_is_moved_stops_and_goes_on_from_the_new_place(tmp_pa
     assert fingerprint(place) == uninterrupted(SHORT)
 
 
-@pytest.mark.parametrize("moment", ["save", "log", "finish", "report"])
+@pytest.mark.parametrize("moment", ["save", "write", "log", "finish", "report"])
 def test_a_run_whose_folder_is_removed_stops_and_leaves_nothing(tmp_path, moment):
     out, said = tmp_path / "out", tmp_path / "said"
     assert wait(fork(lambda: run_with(lambda: shutil.rmtree(out), out, moment), None, said)) == 1, said.read_text()

@@ -155,6 +155,7 @@ class CheckpointStore:
         try:
             write_durably(path, content)
         except OSError as error:
+            self.check_folder()
             before = f"step {self.saved_step} is saved" if self.saved_step >= 0 else "none was saved before it"
             raise RunFailed(
                 f"{path}: cannot save a checkpoint ({error.strerror}): it needs {megabytes(len(content))}, "
