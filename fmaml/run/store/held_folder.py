@@ -18,7 +18,7 @@ def held_folder(folder: Path) -> Iterator[CheckFolder]:
     While it is open no other folder gets its number. Windows opens no folders, but moves and removes none either in
     which a file is open, and the run has its lock file open.
     """
-    handle = os.open(folder, os.O_RDONLY) if os.name == "posix" else None
+    handle = _open(folder)
     at_start = os.stat(folder)
 
     def check() -> None:
@@ -33,6 +33,13 @@ def held_folder(folder: Path) -> Iterator[CheckFolder]:
     finally:
         if handle is not None:
             os.close(handle)
+
+
+def _open(folder: Path) -> int | None:
+    try:
+        return os.open(folder, os.O_RDONLY)
+    except PermissionError:  # Windows
+        return None
 
 
 def _leads_to(path: Path, held: os.stat_result) -> bool:

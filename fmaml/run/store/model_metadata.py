@@ -1,11 +1,11 @@
 """What a model file says of its model, from the run that trained it."""
 
-import math
 from typing import Any, Literal, TypeAlias
 
 from ...config.registry import TABLE
 from ...config.settings import Config
 from ...data.source import Source
+from ..log import nan_to_null
 from .model_file import Metadata
 
 Targets: TypeAlias = Literal["classes", "values", "symbols"]
@@ -58,8 +58,5 @@ def without_paths(config: Config) -> Config:
 
 def with_results(metadata: Metadata, results: dict[str, list[Any]], tasks: int, seconds: float) -> Metadata:
     """The metadata with what meta-testing measured: column -> [mean, half of the 95 % interval] by inner step."""
-    columns = {
-        label: [[None if math.isnan(score.mean) else score.mean, score.ci95] for score in column]
-        for label, column in results.items()
-    }
-    return {**metadata, "results": columns, "tasks": tasks, "training_seconds": round(seconds, 1)}
+    columns = {label: [[score.mean, score.ci95] for score in column] for label, column in results.items()}
+    return {**metadata, "results": nan_to_null(columns), "tasks": tasks, "training_seconds": round(seconds, 1)}
