@@ -15,7 +15,7 @@ from fmaml.run import step as step_module
 from fmaml.run.build import build, call_by_name
 from fmaml.run.step import StepForm
 from fmaml.run.store import checkpoint_store, resume_compatibility
-from fmaml.run.store.checkpoint_format import decode_checkpoint
+from fmaml.run.store.checkpoint_format import decode_checkpoint, encode_checkpoint
 from fmaml.run.store.checkpoint_store import CheckpointStore, Progress, checkpoint_files
 from fmaml.run.store.resume_compatibility import PROBE_TASKS, collect_facts, digest_of_split
 from fmaml.run.train import first_progress
@@ -258,6 +258,19 @@ def test_the_same_machine_is_not_remarked_on(history, tmp_path):
     out = as_of(history, 38, tmp_path / "out")
     assert wait(fork(lambda: run(out), None, tmp_path / "said")) == 0
     assert "differ" not in (tmp_path / "said").read_text()
+
+
+def test_a_checkpoint_that_does_not_say_how_its_steps_were_computed_is_continued(history, tmp_path):
+    """As the first ones did not; that bits may differ is said."""
+    out = as_of(history, 38, tmp_path / "out")
+    (path,) = checkpoint_files(out / "checkpoints")
+    tensors, facts = decode_checkpoint(path.read_bytes())
+    del facts["step_form"]
+    facts["machine"] = {key: facts["machine"][key] for key in ("device", "threads")}
+    path.write_bytes(encode_checkpoint(tensors, facts))
+    assert wait(fork(lambda: run(out), None, tmp_path / "said")) == 0
+    assert "machine.cpu_capability was nothing and is" in (tmp_path / "said").read_text()
+    assert fingerprint(out) == uninterrupted()
 
 
 # Compiled or not, which changes rounding. Compiling takes long: a stand-in rounds its results to fewer bits

@@ -28,7 +28,7 @@ from .run_folder import free_space, megabytes
 
 KEPT_CHECKPOINTS = 2
 MIN_SIZE_LIMIT = 1 << 28  # bytes: a checkpoint of other settings is read too, to name the settings that differ
-PROGRESS_FACTS = ("step", "best", "validated", "skipped", "step_form", "seconds")
+PROGRESS_FACTS = ("step", "best", "validated", "skipped", "seconds")
 
 
 class Progress(NamedTuple):
@@ -110,7 +110,8 @@ class CheckpointStore:
         self.started = time.perf_counter() - facts["seconds"]
         best = float("-inf") if facts["best"] is None else facts["best"]
         state = MetaState(theta, opt_state, facts["step"])
-        return Progress(state, best, best_theta, facts["validated"], facts["skipped"], StepForm(**facts["step_form"]))
+        step_form = StepForm(**facts.get("step_form", {}))  # the first checkpoints had none
+        return Progress(state, best, best_theta, facts["validated"], facts["skipped"], step_form)
 
     def save(self, progress: Progress) -> None:
         """Write a checkpoint, unless it is already saved, and delete all but the last two.
