@@ -121,7 +121,7 @@ figure {{ display: flex; gap: 1rem; margin: 0; padding: 1rem; border: 1px solid 
 img {{ width: 7rem; height: 7rem; object-fit: contain; image-rendering: auto; background: #fff; border-radius: 4px; }}
 figcaption {{ flex: 1; min-width: 0; }}
 h1 {{ font-size: 1.2rem; }} h2 {{ font-size: 1rem; margin: 0 0 .4rem; }}
-.row {{ display: grid; grid-template-columns: 6rem 1fr 3.5rem; gap: .5rem; align-items: center; }}
+.row {{ display: grid; grid-template-columns: minmax(0, 4rem) 1fr 3.5rem; gap: .5rem; align-items: center; }}
 .row span {{ overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }}
 .row i {{ background: var(--line); border-radius: 3px; height: .6rem; }}
 .row b {{ display: block; background: var(--bar); border-radius: 3px; height: 100%; }}
