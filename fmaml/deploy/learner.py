@@ -27,7 +27,13 @@ EXAMPLES_AT_ONCE = 256
 
 
 class Prediction(NamedTuple):
-    """What an adapted network says of n examples."""
+    """What an adapted network says of n examples.
+
+    >>> import torch, fmaml
+    >>> labels, probabilities = fmaml.Prediction(["cat"], torch.tensor([[0.75, 0.25]]))
+    >>> labels
+    ['cat']
+    """
 
     labels: list[str]  # the likeliest class of each example
     probabilities: Tensor  # [n, classes], in the order of `Adapted.classes`
@@ -38,6 +44,11 @@ class Adapted:
     """A network adapted to one task. An output depends on its own example alone.
 
     ``classes`` are the names of the classes, sorted; empty where the targets are values or symbols.
+
+    >>> import torch, fmaml
+    >>> adapted = fmaml.load("omniglot").adapt({"a": torch.rand(1, 1, 28, 28), "b": torch.rand(1, 1, 28, 28)})
+    >>> adapted.predict(torch.rand(4, 1, 28, 28)).probabilities.shape
+    torch.Size([4, 2])
     """
 
     metadata: Metadata
@@ -94,7 +105,13 @@ class Adapted:
 
 @dataclass(frozen=True)
 class Learner:
-    """A meta-trained network with its algorithm: what `fmaml.load` returns."""
+    """A meta-trained network with its algorithm: what `fmaml.load` returns.
+
+    >>> import torch, fmaml
+    >>> learner = fmaml.load("omniglot_prototypes")
+    >>> learner.adapt({name: torch.rand(2, 1, 28, 28) for name in ("c", "a", "b")}).classes
+    ['a', 'b', 'c']
+    """
 
     metadata: Metadata
     blueprint: Blueprint

@@ -48,6 +48,13 @@ def load_adapted(path: str | Path) -> Adapted:
 
     Raises:
         UserError: the file is missing, damaged, of a newer version, or a learner.
+
+    >>> import tempfile, torch, fmaml
+    >>> adapted = fmaml.load("omniglot").adapt({"a": torch.rand(1, 1, 28, 28), "b": torch.rand(1, 1, 28, 28)})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     adapted.save(f"{folder}/mine.safetensors")
+    ...     fmaml.load_adapted(f"{folder}/mine.safetensors").classes
+    ['a', 'b']
     """
     path = Path(path)
     tensors, metadata, blueprint = _read(path)

@@ -121,9 +121,7 @@ def train_and_report(
         f"trained in {minutes_and_seconds(training_seconds)}; meta-testing on {config['eval']['tasks']} tasks ...",
         highlight=False,
     )
-    results = report_results(console, store, config, trained, training_seconds)
-    about = with_results(metadata, results, config["eval"]["tasks"], training_seconds)
-    write_model(folder / "model.safetensors", flatten(best_theta), about)
+    report_results(console, store, config, trained, training_seconds)
     console.print(f"everything is in {folder}", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -179,8 +177,8 @@ def print_description(
 
 def report_results(
     console: Console, store: CheckpointStore, config: Config, trained: Trained, training_seconds: float
-) -> dict[str, list[Interval]]:
-    """Meta-test, print the table, and write results.json and the pictures; returns what was measured."""
+) -> None:
+    """Meta-test, print the table, and write results.json, the model with its results, and the pictures."""
     from . import report  # imports matplotlib, half a second that the first training step need not wait for
 
     settings = EvalSettings(**config["eval"])
@@ -198,8 +196,10 @@ def report_results(
     about = {**source.about, **evaluated, "protocol": protocol}
     store.check_folder()
     report.write_results(store.folder / "results.json", results, source.metric, about)
+    if store.metadata is not None:
+        model = with_results(store.metadata, scored, settings.tasks, training_seconds)
+        write_model(store.folder / "model.safetensors", flatten(theta), model)
     report.write_pictures(store.folder, experiment, theta, results, settings.steps)
-    return scored
 
 
 def score_all(

@@ -1,6 +1,7 @@
 """The demo over HTTP: what its models answer, and whom its server refuses."""
 
 import base64
+import contextlib
 import http.client
 import io
 import json
@@ -270,10 +271,23 @@ def test_a_port_in_use_is_one_line(server, tmp_path, capsys):
     assert f"--port {port}: Address already in use; give another, or 0" in capsys.readouterr().err
 
 
+@contextlib.contextmanager
+def killed_at_the_end(process: subprocess.Popen) -> Iterator[None]:
+    """So that a command which does not end fails its test, in place of holding all of them up."""
+    with process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
 def test_the_command_serves_until_ctrl_c(tmp_path):
     model = write_untrained(tmp_path, "protonet", DRAWINGS)
     command = [sys.executable, "-m", "fmaml", "demo", "--model", model, "--photo-model", model, "--port", "0"]
-    with subprocess.Popen([*command, "--no-browser"], stdout=subprocess.PIPE, text=True) as process:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, and so inherited, in the background
+    process = subprocess.Popen([*command, "--no-browser"], stdout=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
+    with killed_at_the_end(process):
         assert process.stdout is not None
         url = process.stdout.readline().split()[0]
         connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
