@@ -56,7 +56,7 @@ EDGE = {  # has state: each of these rooms may import itself and those
 }
 ALLOWED = CORE | EDGE
 TORCHLESS = ["__init__", "cli", "errors", "ranges", "atomic_files", "data.published", "config.catalogue", "config.load"]
-TORCHLESS += ["run.signals", "run.store.run_folder", "run.store.run_lock"]
+TORCHLESS += ["run.limits", "run.signals", "run.store.run_folder", "run.store.run_lock"]
 
 
 def imports(path: Path) -> set[str]:

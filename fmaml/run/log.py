@@ -1,4 +1,4 @@
-"""The log of a run: one JSON object a line in metrics.jsonl, and a progress bar, or plain lines without a terminal."""
+"""The log of a run: one JSON object a line in metrics.jsonl, and a progress bar, or plain lines."""
 
 import contextlib
 import json
@@ -15,7 +15,8 @@ from rich.table import Column
 from ..atomic_files import write_durably
 from ..data.source import Metric
 
-LINE_EVERY_S = 10.0  # seconds between two training lines, without a terminal
+LINE_EVERY_S = 10.0  # seconds between two training lines, where there is no bar
+LEAST_BAR_WIDTH = 80  # columns: in a narrower terminal the numbers beside the bar would be cut
 
 
 class RunLog:
@@ -26,6 +27,7 @@ class RunLog:
         self.file = path.open("a", encoding="utf-8")
         self.console = console
         self.meta_steps = meta_steps
+        self.shows_bar = console.is_terminal and console.width >= LEAST_BAR_WIDTH
         self.metric = metric
         self.started = time.perf_counter() - seconds
         self.last_line = -LINE_EVERY_S  # seconds into the run
@@ -38,7 +40,7 @@ class RunLog:
             BarColumn(bar_width=None, table_column=Column(ratio=1)),
             speed_estimate_period=300,
             console=console,
-            disable=not console.is_terminal,
+            disable=not self.shows_bar,
         )
         self.bar_task = self.bar.add_task("training", total=meta_steps, numbers="first step ...")
 
@@ -62,7 +64,9 @@ class RunLog:
             self.console.print(f"step {step:>6}  skipped: {numbers['why']}", highlight=False, soft_wrap=True)
         else:
             score = self.metric.write(numbers["score"], numbers["ci95"])
-            self.console.print(f"step {step:>6}  validation {self.metric.name} {score}", highlight=False)
+            self.console.print(
+                f"step {step:>6}  validation {self.metric.name} {score}", highlight=False, soft_wrap=True
+            )
 
     def notify(self, line: str) -> None:
         """Show a message."""
@@ -80,7 +84,7 @@ class RunLog:
         )
         self.bar.update(self.bar_task, completed=step, numbers=text)
         due = seconds - self.last_line >= LINE_EVERY_S or step == self.meta_steps
-        if due and not self.console.is_terminal:
+        if due and not self.shows_bar:
             self.last_line = seconds
             left = minutes_and_seconds(seconds / step * (self.meta_steps - step))
             line = f"step {step}/{self.meta_steps}  {text}  {left} left"

@@ -25,11 +25,14 @@ def set_precision(precision: Precision) -> None:
     torch.backends.cudnn.allow_tf32 = allowed
 
 
-@picklable
 def with_precision(model: Model, precision: Precision, device: torch.device) -> Model:
     """The model with its forward pass in the given precision, and its output in float32."""
-    if precision != "bf16":
-        return model
+    return in_bf16(model, device) if precision == "bf16" else model
+
+
+@picklable
+def in_bf16(model: Model, device: torch.device) -> Model:
+    """The model under autocast to bfloat16."""
 
     def apply(params: Params, x: Tensor) -> Tensor:
         # a cached cast would be reused at a level of differentiation that it does not belong to
