@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from fmaml.config.load import load
+from fmaml.config.load import load_config
 from fmaml.outer import init_state, meta_step
 from fmaml.run.build import build
 from fmaml.run.memory import keep_freed_memory
@@ -35,7 +35,7 @@ def measure(names: list[str], overrides: list[str]) -> dict[str, Any]:
             "time": statistics.median(a / b for a, b in zip(seconds[name], seconds[REFERENCE], strict=True)),
             "megabytes": megabytes[name],
             "memory": megabytes[name] / megabytes[REFERENCE],
-            "steps": load(f"algorithms/{name}", overrides)["algorithm"].get("steps", 0),
+            "steps": load_config(f"algorithms/{name}", overrides)["algorithm"].get("steps", 0),
             "seconds": seconds[name],
         }
         for name in every
@@ -57,7 +57,7 @@ def times(names: list[str], overrides: list[str]) -> dict[str, list[float]]:
 
 def step(name: str, overrides: list[str]) -> Callable[[], Any]:
     """One meta-step as it is half-way through the training."""
-    config = load(f"algorithms/{name}", overrides)
+    config = load_config(f"algorithms/{name}", overrides)
     experiment = build(config, torch.device("cpu"))
     params = experiment.model.init(torch.Generator().manual_seed(0))
     state = init_state(experiment.algorithm, experiment.optimizer, params)

@@ -12,7 +12,7 @@ from itertools import count
 from measure import Bench, ratio, shown
 
 import fmaml
-from fmaml.config.load import load
+from fmaml.config.load import load_config
 from fmaml.errors import UserError
 from fmaml.run.build import build
 from fmaml.run.run import initial_params
@@ -40,7 +40,7 @@ def main() -> None:
 
 def measure(bench: Bench, name: str) -> None:
     experiment, *changes = SOURCES[name]
-    config = load(experiment, changes)
+    config = load_config(experiment, changes)
     meta_batch = config["train"]["meta_batch"]
     built = build(config, bench.device)
     state = fmaml.init_state(built.algorithm, built.optimizer, initial_params(built, 0, bench.device))

@@ -20,6 +20,12 @@ from .algorithms.scratch import scratch as scratch
 from .algorithms.warpgrad import warpgrad as warpgrad
 from .anneal import first_then as first_then
 from .anneal import multi_step as multi_step
+from .deploy.learner import Adapted as Adapted
+from .deploy.learner import Learner as Learner
+from .deploy.learner import Prediction as Prediction
+from .deploy.load import load as load
+from .deploy.load import load_adapted as load_adapted
+from .deploy.sklearn import FewShotClassifier as FewShotClassifier
 from .evaluation import evaluate as evaluate
 from .inner import adapt as adapt
 from .inner import inner_update as inner_update

@@ -10,6 +10,8 @@ from .outer import at_step
 from .pickling import picklable
 from .types import Algorithm, LossFn, Metrics, Task, ThetaT
 
+LEAST_SHARE = 0.03  # of its first weight, for a step that is not the last: the value of the authors' code
+
 
 @picklable
 def first_then(early: Algorithm[ThetaT], late: Algorithm[ThetaT], *, until: int) -> Algorithm[ThetaT]:
@@ -45,9 +47,9 @@ def first_then(early: Algorithm[ThetaT], late: Algorithm[ThetaT], *, until: int)
 def multi_step(algorithm: Algorithm[ThetaT], loss_fn: LossFn, *, until: int) -> Algorithm[ThetaT]:
     """Before a meta-step, a weighted sum of the losses after every inner step, sum_k w_k L(phi_k, D^ts).
 
-    The weights w_k are 1/K at first; that of the last step rises linearly to 1 and the others fall to 0. Every phi_k is
-    differentiated through, whatever the algorithm itself does, so this is for algorithms that unroll their inner steps,
-    and ``remat`` saves no memory until ``until``.
+    The weights w_k are 1/K at first. Those of all steps but the last fall linearly, by 1/K in ``until`` meta-steps but
+    no lower than 0.03/K; the last step has the rest. Every phi_k is differentiated through, whatever the algorithm
+    itself does, so this is for algorithms that unroll their inner steps, and ``remat`` saves no memory until ``until``.
 
     Args:
         algorithm: an algorithm with inner steps.
@@ -82,7 +84,7 @@ def multi_step(algorithm: Algorithm[ThetaT], loss_fn: LossFn, *, until: int) -> 
         def loss(theta: ThetaT, task: Task) -> tuple[Tensor, Metrics]:
             losses = [loss_fn(phi, task.query) for phi in phis(theta, task.support)]
             *early, last = losses[1:] or losses
-            share = (1 - step / until) / (len(early) + 1)
+            share = max(1 - step / until, LEAST_SHARE) / (len(early) + 1)
             weighted = sum((share * value for value in early), (1 - share * len(early)) * last)
             return weighted, {"query_loss": last}
 

@@ -13,9 +13,8 @@ FOLDERS_OPEN = hasattr(os, "O_DIRECTORY")  # not on Windows, where a folder cann
 def write_durably(path: Path, *parts: bytes | memoryview) -> None:
     """Replace the file's content with the parts: write a temporary file, sync it, rename it, sync the folder.
 
-    Makes the folder if there is none. Raises OSError if a step fails; the old file, if any, is then unchanged.
+    Raises OSError if a step fails, also if there is no such folder; the old file, if any, is then unchanged.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         _write_synced(temporary, parts)

@@ -1,16 +1,17 @@
 """The command line. Each command imports what it needs when it runs, so that help and messages appear at once."""
 
-import argparse
 import difflib
 import io
 import os
-import re
 import sys
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from .arguments import OVERRIDES, add_device_option, add_experiment_arguments, new_parser, parse_arguments
+from .deploy.commands import adapt_command, export_command, predict_command, test_command
+from .deploy.demo.command import demo_command
 from .errors import UserError, note
 
 if TYPE_CHECKING:
@@ -22,12 +23,18 @@ usage: fmaml COMMAND ...
 Model-agnostic meta-learning, with the tasks of a meta-batch in one vectorised call.
 
 commands:
-  ls      list experiments, data, models, algorithms and optimizers
-  show    print the settings of an experiment, every default filled in
-  run     meta-train and meta-test an experiment
-  resume  continue a run that was interrupted
+  ls       list experiments, trained models, data, networks, algorithms and optimizers
+  show     print the settings of an experiment, every default filled in
+  run      meta-train and meta-test an experiment
+  resume   continue a run that was interrupted
+  predict  name photographs by a trained model and a few examples of each class
+  adapt    keep a model that has learnt your classes as a file
+  export   write such a model as ONNX, or as a file for torch, that runs without fmaml
+  test     meta-test a trained model: other ways, shots, steps, other data
+  demo     open a page where a trained model learns what you draw, or photographs
 
 examples:
+  fmaml predict omniglot --support DIR scan.png  which character is it? DIR has examples of each
   fmaml run omniglot                       train on Omniglot: 5 classes, 1 example of each
   fmaml run omniglot data.name=glyphs      the same on drawn characters, which need no download
   fmaml run omniglot --dry-run             check everything, train nothing
@@ -38,16 +45,6 @@ examples:
 
 `fmaml COMMAND --help` says more about a command; `fmaml --version` prints the versions in use.
 """
-EXPERIMENT = "a YAML file, the name of an experiment that `fmaml ls` lists, or - for standard input"
-OVERRIDES = "settings that replace those of the file, such as algorithm.inner_lr=0.1 or data.name=glyphs"
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser that reports a mistake as a UserError: one line, without the usage above it."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise UserError in place of exiting."""
-        raise UserError(f"{message}; `{self.prog} --help` shows how it is used")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -115,9 +112,9 @@ def run_command(argv: list[str]) -> int:
     if args.resume and not args.out:
         raise UserError("--resume: given without the folder of a run to continue; name it with --out DIR")
 
-    from .config.load import load
+    from .config.load import load_config
 
-    config = load(args.experiment, args.overrides, note)
+    config = load_config(args.experiment, args.overrides, note)
     return start_run(config, device=args.device, out=args.out, dry_run=args.dry_run, resume=args.resume)
 
 
@@ -132,22 +129,21 @@ def resume_command(argv: list[str]) -> int:
     if not (folder / "config.yaml").is_file():
         raise UserError(f"{folder}: no run to continue: it holds no config.yaml; name a folder that a run has written")
 
-    from .config.load import load
+    from .config.load import load_config
     from .run.store.run_folder import saved_device
 
-    config = load(str(folder / "config.yaml"), args.overrides, note)
+    config = load_config(str(folder / "config.yaml"), args.overrides, note)
     device = args.device or saved_device(folder)
     return start_run(config, device=device, out=args.folder, dry_run=False, resume=True)
 
 
 def start_run(config: "Config", *, device: str, out: str | None, dry_run: bool, resume: bool) -> int:
     """Check the run's folder, then import torch and run; returns the exit code."""
-    from .run.limits import check_address_space, explain_failed_import
+    from .run.limits import importing_torch
     from .run.store.run_folder import check_out_folder
 
     check_out_folder(out, resume)
-    check_address_space()
-    with explain_failed_import():
+    with importing_torch():
         from .run.run import run  # imports torch, so only after the folder was checked
 
     return run(config, device=device, out=out, dry_run=dry_run, resume=resume)
@@ -159,10 +155,10 @@ def show_command(argv: list[str]) -> None:
     add_experiment_arguments(parser)
     args = parse_arguments(parser, argv)
 
-    from .config.load import load
+    from .config.load import load_config
     from .config.strict_yaml import dump_yaml
 
-    print(dump_yaml(load(args.experiment, args.overrides, note)), end="")
+    print(dump_yaml(load_config(args.experiment, args.overrides, note)), end="")
 
 
 def ls_command(argv: list[str]) -> None:
@@ -170,8 +166,15 @@ def ls_command(argv: list[str]) -> None:
     parser = new_parser(
         "ls", "List the experiments that are packaged with fmaml, and the names that a section can take."
     )
-    parser.add_argument("section", nargs="?", help="list the settings of this section, such as model, for each name")
+    what = "list the settings of this section, such as model, for each name; or models: the trained models"
+    parser.add_argument("section", nargs="?", help=what)
     args = parse_arguments(parser, argv)
+
+    if args.section == "models":
+        from .deploy.card import overview_of_models
+
+        print(overview_of_models())
+        return
 
     from .config.catalogue import describe_section, overview
 
@@ -183,49 +186,12 @@ COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "resume": resume_command,
     "show": show_command,
     "ls": ls_command,
+    "predict": predict_command,
+    "adapt": adapt_command,
+    "export": export_command,
+    "test": test_command,
+    "demo": demo_command,
 }
-
-
-def new_parser(name: str, description: str) -> Parser:
-    """The parser of the command ``name``, still without arguments."""
-    return Parser(f"fmaml {name}", description=description, allow_abbrev=False)
-
-
-def add_experiment_arguments(parser: Parser) -> None:
-    """Add EXPERIMENT and its overrides."""
-    parser.add_argument("experiment", metavar="EXPERIMENT", help=EXPERIMENT)
-    parser.add_argument("overrides", nargs="*", default=[], metavar="section.key=value", help=OVERRIDES)
-
-
-def add_device_option(parser: Parser, default: str | None, default_text: str) -> None:
-    """Add --device; ``default_text`` is what its help calls the default."""
-    help_text = f"auto, cpu, cuda or cuda:N (default: {default_text})"
-    parser.add_argument("--device", type=device_name, default=default, metavar="D", help=help_text)
-
-
-def parse_arguments(parser: Parser, argv: list[str]) -> argparse.Namespace:
-    """The parsed arguments; options may stand before, after and between the overrides.
-
-    Raises UserError for an argument that the command does not take.
-    """
-    args, unknown = parser.parse_known_intermixed_args(argv)
-    for word in unknown:
-        closest = difflib.get_close_matches(word.partition("=")[0], parser._option_string_actions, 1)
-        if closest:
-            raise UserError(f"{word}: unknown option; did you mean {closest[0]}?")
-        if word.startswith("-"):
-            raise UserError(f"{word}: unknown option; settings are written section.key=value, without dashes")
-        parser.error(f"{word}: one argument too many")
-    return args
-
-
-def device_name(word: str) -> str:
-    """``word``, if it names a device; else argparse's error, which the parser reports."""
-    if word.startswith("mps"):
-        raise argparse.ArgumentTypeError(f"{word}: tasks are drawn in float64, which MPS does not support; use cpu")
-    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", word):
-        raise argparse.ArgumentTypeError(f"{word}: must be one of auto, cpu, cuda, cuda:N")
-    return word
 
 
 def version_line() -> str:

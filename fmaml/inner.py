@@ -9,12 +9,11 @@ of parameter names, as in a shell ("head.*"): the parameters that the inner loop
 from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from itertools import repeat
 from typing import Any, cast, overload
 
-import torch
 from torch.func import grad
 
 from .inner_rules import as_rule
@@ -186,7 +185,7 @@ def select(params: Params, only: Sequence[str], key: str = "only") -> Params:
         ValueError: there are no parameters or no pattern, or a pattern matches none of them.
     """
     patterns = (only,) if isinstance(only, str) else tuple(only)
-    return {name: params[name] for name in _names_of(tuple(params), patterns, key)}
+    return {name: params[name] for name in _matching(tuple(params), patterns, key)}
 
 
 def _matching(names: tuple[str, ...], only: tuple[str, ...], key: str) -> tuple[str, ...]:
@@ -200,5 +199,6 @@ def _matching(names: tuple[str, ...], only: tuple[str, ...], key: str) -> tuple[
     return tuple(name for name in names if any(fnmatchcase(name, pattern) for pattern in only))
 
 
-# torch.compile cannot trace the matching, whose result is constant while a step is compiled
-_names_of: Callable[..., tuple[str, ...]] = cast(Any, torch.compiler).assume_constant_result(_matching)
+# torch.compile cannot trace the matching, whose result is constant while a step is compiled. This is all that
+# torch.compiler.assume_constant_result does, but for importing the compiler, which takes longer than the rest of torch.
+cast(Any, _matching)._dynamo_marked_constant = True

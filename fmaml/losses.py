@@ -23,10 +23,12 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 
     Args:
         logits: [n, *positions, classes].
-        y: int64 [n, *positions]; negative labels, such as -1 or -100, do not count.
+        y: int64 [n, *positions]; negative labels, such as -1 or torch's -100, do not count, as in `accuracy`. For
+            another ``ignore_index`` give ``y.masked_fill(y == ignore_index, -1)``.
 
     Returns:
-        A scalar; NaN if no label counts.
+        A scalar. If no label counts it is 0, with gradient 0: a task without labels teaches nothing, but is still one
+        of the tasks that a meta-batch's mean is over.
 
     Raises:
         ValueError: ``y`` is of another type, or not of the logits' shape without the last axis.
@@ -37,7 +39,8 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     """
     check_labels("cross_entropy", logits, y)
     labels = y.clamp(min=IGNORED).flatten()
-    return F.cross_entropy(logits.flatten(0, -2), labels, ignore_index=IGNORED)
+    total = F.cross_entropy(logits.flatten(0, -2), labels, ignore_index=IGNORED, reduction="sum")
+    return total / (labels != IGNORED).sum().clamp(min=1)  # torch's mean would be 0 / 0, and its gradient NaN
 
 
 def bits(logits: Tensor, y: Tensor) -> Tensor:
@@ -48,7 +51,7 @@ def bits(logits: Tensor, y: Tensor) -> Tensor:
         y: int64 [n, *positions]; negative labels do not count.
 
     Returns:
-        A scalar; NaN if no label counts.
+        A scalar; 0 if no label counts, as `cross_entropy`.
 
     Raises:
         ValueError: as `cross_entropy`.
@@ -90,8 +93,8 @@ def accuracy(logits: Tensor, y: Tensor) -> Tensor:
         y: int64 [n]; rows with a negative label do not count.
 
     Returns:
-        A scalar from 0 to 1, of the logits' type; NaN if no label counts, or the largest logit of a row that counts
-        is not finite: a network that has diverged has no accuracy.
+        A scalar from 0 to 1, of the logits' type; NaN if no label counts, since nothing is there to score, or the
+        largest logit of a row that counts is not finite: a network that has diverged has no accuracy.
 
     Raises:
         ValueError: ``y`` is of another type, or not of the logits' shape without the last axis.

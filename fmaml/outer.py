@@ -186,7 +186,8 @@ def init_state(algorithm: Algorithm[Any], optimizer: Optimizer, params: Params) 
     Args:
         algorithm: such as `fmaml.maml` returns.
         optimizer: the outer optimizer.
-        params: a model's initial parameters, name -> tensor.
+        params: a model's initial parameters, name -> tensor; all are learnt, also those with ``requires_grad=False``,
+            which `fmaml.from_module` leaves out.
 
     Returns:
         theta, detached from the graph of ``params``, the optimizer's state, and step 0.

@@ -44,8 +44,8 @@ def add(a: T, b: T) -> T:
 
 
 def dot(a: T, b: T) -> Tensor:
-    """The inner product of two trees of the same shapes, a scalar."""
-    return torch.stack([(x * y).sum() for x, y in zip(leaves(a), leaves(b), strict=True)]).sum()
+    """The inner product of two trees of the same shapes, a scalar; the order of a dict's keys does not matter."""
+    return torch.stack(leaves(map_leaves(lambda x, y: (x * y).sum(), a, b))).sum()
 
 
 def squared_norm(tree: Any) -> Tensor:

@@ -48,15 +48,22 @@ EDGE = {  # has state: each of these rooms may import itself and those
     "__init__": set(),
     "errors": set(),
     "atomic_files": set(),
-    "data": {"types", "tree", "ranges", "pickling", "losses", "errors", "atomic_files"},
-    "config": {"ranges", "errors", "data/published", "nn/constants"},
-    "run": {*CORE, "__init__", "errors", "atomic_files", "data", "config"} - {"algorithms", "nn"},
-    "cli": {"__init__", "errors", "config", "run"},
+    "regular_files": set(),
+    "data": {"types", "tree", "ranges", "pickling", "losses", "errors", "atomic_files", "regular_files"},
+    "config": {"ranges", "errors", "regular_files", "data/published", "nn/constants"},
+    "run": {*CORE, "__init__", "errors", "atomic_files", "regular_files", "data", "config"} - {"algorithms", "nn"},
+    "deploy": {*CORE, "errors", "atomic_files", "regular_files", "arguments", "data", "config", "run"}
+    - {"algorithms", "remat", "unroll"},
+    "arguments": {"errors"},
+    "cli": {"__init__", "errors", "arguments", "config", "run", "deploy"},
     "__main__": {"cli"},
 }
 ALLOWED = CORE | EDGE
-TORCHLESS = ["__init__", "cli", "errors", "ranges", "atomic_files", "data.published", "config.catalogue", "config.load"]
-TORCHLESS += ["run.limits", "run.signals", "run.store.run_folder", "run.store.run_lock"]
+TORCHLESS = ["__init__", "arguments", "cli", "errors", "ranges", "atomic_files", "config.catalogue", "config.load"]
+TORCHLESS += ["data.published", "data.images.listing", "deploy.commands", "deploy.card", "run.signals"]
+TORCHLESS += ["run.store.run_folder", "run.store.run_lock", "run.store.model_shelf", "run.store.held_folder"]
+TORCHLESS += ["deploy.demo.command"]
+TORCHLESS += ["run.limits"]
 
 
 def imports(path: Path) -> set[str]:

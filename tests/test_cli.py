@@ -9,7 +9,7 @@ import pytest
 
 from fmaml.cli import main
 from fmaml.config import packaged
-from fmaml.config.load import load
+from fmaml.config.load import load_config
 from fmaml.errors import UserError
 
 QUICK = [
@@ -85,10 +85,10 @@ def test_help_shows_the_commands_and_examples_that_load(told):
     code, out, err = told("--help")
     assert (code, err) == (0, [])
     examples = [line.split("  ")[1].split()[1:] for line in out.splitlines() if line.startswith("  fmaml")]
-    assert {words[0] for words in examples} == {"run", "resume", "show", "ls"}
+    assert {words[0] for words in examples} == {"run", "resume", "show", "ls", "predict"}
     for words in examples:
         if words[0] == "run" and words[1] != "mine.yaml":
-            load(words[1], [word for word in words[2:] if "=" in word])
+            load_config(words[1], [word for word in words[2:] if "=" in word])
 
 
 def test_no_command_shows_the_help_and_the_version_names_torch(told):
@@ -105,7 +105,7 @@ def test_run_hands_over_the_config_and_the_options_wherever_they_stand(told, ran
         assert told("run", *argv) == (0, "", [])
     assert ran[0] == ran[1]
     assert ran[0] == (
-        load("omniglot", ["seed=3", "data.ways=7"]),
+        load_config("omniglot", ["seed=3", "data.ways=7"]),
         {"device": "cuda:1", "out": "there", "dry_run": True, "resume": False},
     )
 
@@ -123,7 +123,7 @@ def test_show_can_be_piped_back_in(tmp_path):
     shown = shell("show", "omniglot", "data.name=glyphs", "seed=4").stdout
     again = shell("show", "-", input=shown, cwd=tmp_path)
     assert (again.returncode, again.stdout) == (0, shown)
-    assert load("omniglot", ["data.name=glyphs", "seed=4"])["data"]["name"] == "glyphs"
+    assert load_config("omniglot", ["data.name=glyphs", "seed=4"])["data"]["name"] == "glyphs"
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_show_can_be_piped_back_in(tmp_path):
         (["rnu"], "rnu: unknown command; did you mean run? `fmaml --help` shows how it is used"),
         (
             ["xyz"],
-            "xyz: unknown command; the commands are run, resume, show, ls; `fmaml --help` shows how it is used",
+            "xyz: unknown command; the commands are run, resume, show, ls, predict, adapt, export, test, demo; `fmaml",
         ),
         (["mine.yaml"], "mine.yaml: unknown command; did you mean `fmaml run mine.yaml`?"),
         (

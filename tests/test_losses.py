@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from torch.func import vmap
+from torch.func import grad, vmap
 
 import fmaml
 from fmaml import Batch
@@ -58,4 +58,14 @@ def test_labels_are_one_int64_a_row_and_negative_ones_do_not_count(criterion):
             vmap(criterion)(logits[None], wrong[None])
     for ignored in (-1, -100):
         assert criterion(logits, torch.tensor([0, ignored, ignored])) == criterion(logits[:1], y[:1])
-    assert criterion(logits, torch.tensor([-1, -1, -1])).isnan()
+
+
+@pytest.mark.parametrize("criterion", [fmaml.cross_entropy, fmaml.bits])
+def test_without_a_label_that_counts_the_loss_and_its_derivatives_are_0(criterion):
+    logits, none = torch.randn(2, 3, 4), torch.tensor([[-1, -100, -1], [0, 3, -1]])
+    slope = grad(lambda z: vmap(criterion)(z, none).sum())
+    assert (vmap(criterion)(logits, none) == 0).tolist() == [True, False]
+    assert (slope(logits)[0] == 0).all()
+    assert (slope(logits)[1, :2] != 0).all()
+    assert grad(lambda z: slope(z).square().sum())(logits).isfinite().all()
+    assert fmaml.accuracy(logits[0], none[0]).isnan()  # there is nothing to score

@@ -48,6 +48,17 @@ def test_equals_torch_optim(name):
         assert relative(theta, map_leaves(torch.Tensor.detach, params)) < 1e-12
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_the_order_of_theta_has_no_say(name):
+    optimizer, theta = fmaml.chain(fmaml.clip_by_global_norm(0.5), CASES[name][0]), theta0()
+    other, grads = dict(reversed(theta.items())), grad(loss)(theta)  # gradients in theta's first order
+    state, other_state = optimizer.init(theta), optimizer.init(other)
+    for _ in range(3):
+        theta, state = optimizer.update(grads, state, theta)
+        other, other_state = optimizer.update(grads, other_state, other)
+        assert relative({key: other[key] for key in theta}, theta) < 1e-12
+
+
 def test_cosine_equals_torch_schedule():
     p = torch.zeros((), requires_grad=True)
     reference = torch.optim.SGD([p], 0.3)

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 import fmaml
 import fmaml.pickling
 from fmaml import Task
-from fmaml.config.load import load
+from fmaml.config.load import load_config
 from fmaml.config.registry import TABLE
 from fmaml.data.sources.sinusoid import sinusoid
 from fmaml.optim import Schedule
@@ -128,12 +128,12 @@ def test_a_loss_and_a_metric(name):
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_a_whole_experiment(precision):
-    config = load("sinusoid", [f"train.precision={precision}", "train.schedule=cosine", "train.clip=1.0"])
+    config = load_config("sinusoid", [f"train.precision={precision}", "train.schedule=cosine", "train.clip=1.0"])
     try:
         experiment = build(config, CPU)
         assert same(learnt(again(experiment)), learnt(experiment))
     finally:
-        build(load("sinusoid", []), CPU)  # puts the precision of the process back
+        build(load_config("sinusoid", []), CPU)  # puts the precision of the process back
 
 
 def learnt(experiment: Experiment) -> Any:
@@ -257,7 +257,7 @@ class Tasks(Dataset):
 
 @pytest.fixture(scope="module")
 def experiment() -> Experiment:
-    return build(load("omniglot", ["data.name=glyphs", "model.width=8", "data.queries=1"]), CPU)
+    return build(load_config("omniglot", ["data.name=glyphs", "model.width=8", "data.queries=1"]), CPU)
 
 
 def test_a_spawned_process_computes_the_same_bits(experiment):

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 import fmaml
 from fmaml.config import packaged
 from fmaml.config.registry import TABLE
-from fmaml.run.store.checkpoint_format import load_params
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -67,7 +67,7 @@ def test_an_algorithm_of_ones_own_is_one_file_and_one_entry(tmp_path):
     assert "MAML whose one inner rate is learnt" in python("fmaml", "ls", "algorithms")
     small = [*SMALL, "data.name=glyphs", "model.width=8", "algorithm.name=alpha_maml"]
     python("fmaml", "run", "omniglot", *small, "--out", "out", "--device", "cpu")
-    theta = load_params(tmp_path / "out/last.safetensors")
+    theta = load_file(tmp_path / "out/last.safetensors")
     assert abs(float(theta["log_rate"]) - math.log(0.4)) > 1e-4
     files = ["tests/algorithms", "tests/config/test_experiments.py", "tests/test_readme.py"]
     names = "(alpha_maml or experiment_of_its_own or table_of_algorithms) and not compiles"

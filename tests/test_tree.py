@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from fmaml import Batch
-from fmaml.tree import concat, global_norm, leading, map_leaves, stack, take
+from fmaml.tree import concat, dot, global_norm, leading, map_leaves, stack, take
 
 pytestmark = pytest.mark.core
 
@@ -19,6 +19,11 @@ def test_operations_keep_the_kind_of_tree():
 
 def test_global_norm():
     assert float(global_norm({"a": torch.tensor([3.0]), "b": [torch.tensor([[4.0]])]})) == 5
+
+
+def test_an_inner_product_goes_by_the_names():
+    a, b = {"p": torch.tensor([1.0]), "q": torch.tensor([2.0])}, {"q": torch.tensor([5.0]), "p": torch.tensor([3.0])}
+    assert float(dot(a, b)) == 13
 
 
 def test_leading_axis_must_be_shared():

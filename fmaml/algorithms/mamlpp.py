@@ -1,16 +1,20 @@
 """MAML++ (Antoniou, Edwards and Storkey, arXiv 1810.09502), each part of which can be switched on or off.
 
 Inner step k:       phi_l = phi_l - alpha_lk * grad_l L(phi, D_i^tr)              ``learn_rates`` (LSLR)
-                    each k has its own scales and shifts of the norms             ``norms_by_step`` (BNWB)
+                    each k has its own scales and shifts of the norms, for its
+                    support loss and the query loss after it                      ``norms_by_step`` (BNWB)
 Outer loop:         min over theta of sum_i sum_k w_k L(phi_ik, D_i^ts)           ``multi_step_until`` (MSL)
                     with first-order gradients before a meta-step                 ``first_order_until`` (DA)
 
-The cosine outer rate is ``train.schedule``. Norms use the statistics of the current batch, so each step has its own.
+The cosine outer rate is ``train.schedule``. There are no running statistics by step (BNRS): the authors' code collects
+them but normalises every batch, in training and in testing, by its own statistics, as is done here, so they would
+change no output.
 """
 
 from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NotRequired, TypedDict
 
 from torch import Tensor
@@ -21,14 +25,14 @@ from ..inner_rules import descent_by_step, of_step, step_count
 from ..pickling import picklable
 from ..ranges import Natural, PositiveSteps, Rate, Rule
 from ..tree import map_leaves
-from ..types import Algorithm, LossFn, Optimizer, OptState, Params
-from ..unroll import its_params, stepping, unrolled
+from ..types import Algorithm, Batch, LossFn, Optimizer, OptState, Params
+from ..unroll import stepping, unrolled
 
 
 class MamlppTheta(TypedDict):
     """The parameters and what is learnt for each inner step."""
 
-    params: Params
+    params: Params  # but those of the norms, if they are learnt by step
     rates: NotRequired[Params]  # name -> [steps]; with learn_rates
     norms: NotRequired[Params]  # name -> [steps, *shape]; with norms_by_step
 
@@ -54,19 +58,21 @@ def mamlpp(
         inner_lr: the rate, or the initial value of the learnt rates, above 0.
         steps: inner steps, 1 or more; further steps use the rates and norms of the last one.
         learn_rates: learn a rate for each parameter tensor and step.
-        norms_by_step: learn the norms' scales and shifts for each step instead of adapting them.
-        multi_step_until: the meta-step until which the loss is a weighted sum over all inner steps; before it ``remat``
-            saves no memory.
+        norms_by_step: learn the norms' scales and shifts for each step instead of adapting them: those of step k serve
+            its support loss and the query loss after it.
+        multi_step_until: the meta-step until which the loss is a weighted sum over all inner steps, as in
+            `fmaml.multi_step`; before it ``remat`` saves no memory.
         first_order_until: the meta-step until which inner gradients are treated as constants.
         norms: patterns of the names of the norms' parameters, for ``norms_by_step``; only those that also match
             ``only`` change by step.
         loss_fn, only, inner, remat: as in `fmaml.maml`.
 
     Returns:
-        The algorithm; its theta is {"params": .., "rates": name -> [steps], "norms": name -> [steps, *shape]}.
+        The algorithm; its theta is {"params": .., "rates": name -> [steps], "norms": name -> [steps, *shape]}, with
+        each parameter in "params" or in "norms".
 
     Raises:
-        ValueError: no name matches ``norms``, or no other parameter is left to adapt.
+        ValueError: from ``init``: no name matches ``norms`` or ``only``, or no other parameter is left to adapt.
 
     Source: arXiv 1810.09502.
 
@@ -79,13 +85,17 @@ def mamlpp(
     """
 
     def init(params: Params) -> MamlppTheta:
-        theta: MamlppTheta = {"params": dict(params)}
+        each = norms_of(params, norms, only) if norms_by_step else {}
+        shared = {name: p for name, p in params.items() if name not in each}
+        theta: MamlppTheta = {"params": shared}
         if learn_rates:
-            theta["rates"] = map_leaves(lambda p: p.new_full((steps,), inner_lr), params)
-        if norms_by_step:
-            each = select(params, norms, "norms")
+            theta["rates"] = map_leaves(lambda p: p.new_full((steps,), inner_lr), shared)
+        if each:
             theta["norms"] = map_leaves(lambda p: p.expand(steps, *p.shape).clone(), each)
         return theta
+
+    def start(theta: MamlppTheta, support: Batch) -> Params:
+        return {**theta["params"], **{name: values[0] for name, values in theta.get("norms", {}).items()}}
 
     def rule_of(theta: MamlppTheta) -> Optimizer:
         step = stepping(inner, descent_by_step(theta["rates"]) if "rates" in theta else inner_lr)
@@ -93,32 +103,51 @@ def mamlpp(
 
     def annealed(first_order: bool) -> Algorithm[MamlppTheta]:
         walk = unrolled(
-            loss_fn, rule_of, steps=steps, init=init, start=its_params, first_order=first_order, only=only, remat=remat
+            loss_fn, rule_of, steps=steps, init=init, start=start, first_order=first_order, only=only, remat=remat
         )
-        return multi_step(walk, loss_fn, until=multi_step_until)
+        return multi_step(judged_by_step(walk), loss_fn, until=multi_step_until)
 
     return first_then(annealed(first_order=True), annealed(first_order=False), until=first_order_until)
 
 
-def replaced_by_step(optimizer: Optimizer, values: Params) -> Optimizer:
-    """``optimizer``, but parameters in ``values`` [steps, *shape] take their k-th value after step k.
+def norms_of(params: Params, norms: Sequence[str], only: Sequence[str]) -> Params:
+    """The parameters that match both patterns; ValueError if all that match ``only`` do."""
+    adapted = select(params, only)
+    each = {name: p for name, p in select(params, norms, "norms").items() if name in adapted}
+    if each.keys() == adapted.keys():
+        raise ValueError(f"only = {list(only)}: norms_by_step takes them all; name others too, or switch it off")
+    return each
 
-    Using it raises ValueError if no other parameter is left.
-    """
+
+def replaced_by_step(optimizer: Optimizer, values: Params) -> Optimizer:
+    """``optimizer``, but parameters in ``values`` [steps, *shape] take those of the next step."""
 
     def others(params: Params) -> Params:
-        found = {name: p for name, p in params.items() if name not in values}
-        if not found:
-            raise ValueError(f"only = {list(params)}: norms_by_step takes them all; name others too, or switch it off")
-        return found
+        return {name: p for name, p in params.items() if name not in values}
 
     def update(grads: Params, state: tuple[Tensor, OptState], params: Params) -> tuple[Params, tuple[Tensor, OptState]]:
         step, inner_state = state
         moved, inner_state = optimizer.update(others(grads), inner_state, others(params))
-        replaced = {name: of_step(value, step) for name, value in values.items() if name in params}
+        replaced = {name: of_step(value, step + 1) for name, value in values.items()}
         return {**moved, **replaced}, (step + 1, inner_state)
 
     def init(params: Params) -> tuple[Tensor, OptState]:
         return step_count(params), optimizer.init(others(params))
 
     return Optimizer(init, update)
+
+
+def judged_by_step(walk: Algorithm[MamlppTheta]) -> Algorithm[MamlppTheta]:
+    """``walk``, but after step k its trajectory still has the norms of step k, not yet those of the next.
+
+    ``adapt`` needs no such change: after the last step both are the same.
+    """
+    phis = walk.trajectory
+    assert phis is not None
+
+    def trajectory(theta: MamlppTheta, support: Batch, *steps: int) -> list[Params]:
+        by_step, norms = phis(theta, support, *steps), theta.get("norms", {})
+        later = ({**phi, **{name: before[name] for name in norms}} for before, phi in pairwise(by_step))
+        return [by_step[0], *later]
+
+    return walk._replace(trajectory=trajectory)

@@ -33,7 +33,8 @@ def overview() -> str:
     for section, names in TABLE.items():
         lines += ["", f"{section}.name:"]
         lines += align_columns([(name, summary(find_function(entry.target))) for name, entry in names.items()])
-    return "\n".join([*lines, "", f"`fmaml ls SECTION` lists settings: {', '.join([*TABLE, *SETTINGS])}."])
+    lines += ["", f"`fmaml ls SECTION` lists settings: {', '.join([*TABLE, *SETTINGS])}."]
+    return "\n".join([*lines, "`fmaml ls models` lists trained models, for `fmaml predict` and `fmaml test`."])
 
 
 def describe_section(word: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Notify, UserError
+from ..regular_files import UnsuitableFile, check_regular
 from . import packaged
 from .cross_checks import RULES
 from .registry import TABLE
@@ -22,7 +23,7 @@ MAX_FILE_BYTES = 64 * 1024
 STANDARD_INPUT = Path("/dev/stdin")  # its name in messages; Windows has no such file
 
 
-def load(experiment: str, overrides: Iterable[str] = (), notify: Notify = lambda line: None) -> Config:
+def load_config(experiment: str, overrides: Iterable[str] = (), notify: Notify = lambda line: None) -> Config:
     """The config of ``experiment`` (a path, a packaged name, or - for standard input) with the overrides applied.
 
     Every default is filled in. ``notify`` receives what the user may not expect, such as a key that is dropped.
@@ -32,6 +33,14 @@ def load(experiment: str, overrides: Iterable[str] = (), notify: Notify = lambda
     tree = read_config(path)
     if "name" not in tree:
         tree = {"name": name_from_file(path, notify), **tree}
+    return complete(tree, path, overrides, notify)
+
+
+def complete(tree: Config, path: Path, overrides: Iterable[str], notify: Notify) -> Config:
+    """The config of the sections in ``tree``, which is changed, with the overrides applied and every default filled in.
+
+    ``path`` is where it is from, for messages. Raises UserError, with one line for each problem.
+    """
     override_values = dict(map(parse_override, overrides))
     apply_overrides(tree, override_values, notify)
     config, problems = validate_config(tree)
@@ -59,9 +68,13 @@ def name_from_file(path: Path, notify: Notify) -> str:
 def read_config(path: Path) -> Config:
     """The sections that the file spells out, not yet validated; UserError if it is not such a file."""
     try:
+        if not path.is_relative_to("/dev") and path is not STANDARD_INPUT:  # those of <(...) have a writer
+            check_regular(path)
         with open(0, "rb", closefd=False) if path is STANDARD_INPUT else path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
         text = data.decode("utf-8")
+    except UnsuitableFile as error:
+        raise UserError(f"{path}: {error}; give a YAML file, or - to read standard input") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:

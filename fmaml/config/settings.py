@@ -14,6 +14,7 @@ class TrainSettings:
 
     meta_steps: Natural
     meta_batch: Size  # tasks a meta-step
+    start: str | None = None  # a trained model to begin with
     schedule: Literal["constant", "cosine"] = "constant"  # of the outer learning rate
     clip: Rate | None = None  # the largest norm of a meta-gradient
     batching: Batching = "auto"

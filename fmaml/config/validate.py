@@ -69,17 +69,31 @@ def validate_config(tree: Config) -> tuple[Config, list[Problem]]:
 
     With a problem the config is incomplete.
     """
-    settings = {section: section_settings(section, tree.get(section)) for section in SECTIONS}
-    all_keys = [f"{section}.name" for section in TABLE]
-    all_keys += [f"{section}.{key}" for section in SECTIONS for key in settings[section] or {}]
     top_level = {key: value for key, value in tree.items() if key not in SECTIONS}
-    config, problems = validate_values("", top_level, TOP_LEVEL, all_keys)
-    for section in SECTIONS:
+    config, problems = validate_values("", top_level, TOP_LEVEL, all_dotted_keys(tree))
+    sections, wrong = validate_sections(tree, SECTIONS)
+    return config | sections, problems + wrong
+
+
+def validate_sections(tree: Config, sections: Iterable[str]) -> tuple[Config, list[Problem]]:
+    """The same for some of the sections alone."""
+    all_keys = all_dotted_keys(tree)
+    config: Config = {}
+    problems: list[Problem] = []
+    for section in sections:
         values = {} if tree.get(section) is None else tree[section]
-        valid, wrong = _validate_section(section, values, settings[section], all_keys)
-        config[section] = valid
+        settings = section_settings(section, tree.get(section))
+        config[section], wrong = _validate_section(section, values, settings, all_keys)
         problems += wrong
     return config, problems
+
+
+def all_dotted_keys(tree: Config) -> list[str]:
+    """Every key that the sections of the config take, such as data.ways; messages suggest one of them."""
+    settings = {section: section_settings(section, tree.get(section)) or {} for section in SECTIONS}
+    return [f"{section}.name" for section in TABLE] + [
+        f"{section}.{key}" for section in SECTIONS for key in settings[section]
+    ]
 
 
 def _validate_section(

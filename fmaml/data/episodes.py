@@ -11,6 +11,7 @@ from ..errors import UserError
 from ..losses import IGNORED, Apply, accuracy, cross_entropy
 from ..pickling import picklable
 from ..types import Batch, Params, Task
+from .images.decode import Form
 from .ragged import SizeRange, bounds, describe_size, mask_absent_classes, randomize_sizes, without_padding
 from .rng import fold, task_keys
 from .source import ACCURACY, About, Source
@@ -98,14 +99,15 @@ def episodes(
     about: About,
     names: dict[str, list[str]] | None = None,
     train_ways: int | None = None,
+    form: Form | None = None,
 ) -> Source:
     """A source of N-way K-shot tasks from the splits "train", "val" and "test", with the shapes of `sample_episodes`.
 
     ``queries`` is per class. A range (least, most) as ``ways``, ``shots`` or ``queries`` makes tasks of different
     sizes, see `fmaml.data.ragged`. ``about`` becomes part of ``Source.about``; its key "split" is the split's name in
     reports, and "shared_classes" the classes that are in more than one split. ``names`` holds the class names of each
-    split, for messages. ``train_ways`` are the ways of training tasks, where they differ. Raises UserError, naming
-    split and class, if a split has too few classes or a class too few images.
+    split, for messages. ``train_ways`` are the ways of training tasks, where they differ; ``form`` is that of the
+    images. Raises UserError, naming split and class, if a split has too few classes or a class too few images.
     """
     sizes = {"ways": ways, "shots": shots, "queries": queries}
     most = {name: bounds(size)[1] for name, size in sizes.items()}
@@ -130,6 +132,7 @@ def episodes(
         show=_save_example_task,
         chance=sum(1 / n for n in candidates) / len(candidates),
         data=dict(splits),
+        form=form,
     )
     if padded:
         metric = ACCURACY._replace(fn=mask_absent_classes(accuracy))

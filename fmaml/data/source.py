@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..losses import Apply, Criterion, accuracy, cross_entropy, inductive, transductive
 from ..types import MetricFn, Params, Task
+from .images.decode import Form
 
 
 class Metric(NamedTuple):
@@ -50,6 +51,7 @@ class Source(NamedTuple):
     few test tasks into a folder, given for each task its parameters after 0, 1, .. inner steps. ``references``, with
     the arguments of ``sample``, gives values to compare the metric with, such as the best possible one: name ->
     [tasks]. ``data`` is what tasks are drawn from, if not from random numbers alone; a resumed run must have the same.
+    ``form`` says how an image file becomes an x, where x are images: a trained model reads others' images like that.
     """
 
     sample: Callable[[str, int, range], Task]  # split is "train", "val" or "test"
@@ -63,3 +65,4 @@ class Source(NamedTuple):
     chance: float | None = None  # the metric of random guessing, if known
     references: Callable[[str, int, range], dict[str, Tensor]] | None = None
     data: Mapping[str, object] | None = None  # split -> a tree of tensors and numbers
+    form: Form | None = None

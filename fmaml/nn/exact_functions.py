@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from .fast.layout import is_vmapped
-from .norms import batch_norm, channelwise, standardise_batch, standardise_instances, standardise_last
+from .norms import batch_norm, channelwise, standardise_instances, standardise_last
 
 
 class ExactFunctions(TorchFunctionMode):
@@ -47,9 +47,8 @@ def exact_batch_norm(
         return scale_and_shift(by_stored_statistics(input, running_mean, running_var, eps), weight, bias)
     if running_mean is not None:
         refuse("F.batch_norm(training=True)", "updates running statistics; give None for them, or call .eval() first")
-    if weight is not None and bias is not None:
-        return batch_norm(input, weight, bias, eps)
-    return scale_and_shift(standardise_batch(input, eps), weight, bias)
+    ones = input.new_ones(input.shape[1])
+    return batch_norm(input, ones if weight is None else weight, torch.zeros_like(ones) if bias is None else bias, eps)
 
 
 def exact_instance_norm(

@@ -197,6 +197,8 @@ def linear_init(name: str, fan_in: int, fan_out: int, generator: Generator) -> P
 
 def xavier(shape: tuple[int, ...], generator: Generator) -> Tensor:
     """Uniform in +-sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010, equation 16)."""
+    if torch.get_default_device().type == "meta":  # shapes alone; random numbers there would import torch's compiler
+        return torch.empty(shape)
     area = math.prod(shape[2:])
     bound = math.sqrt(6 / (area * (shape[0] + shape[1])))
     return (torch.rand(shape, generator=generator) * 2 - 1) * bound

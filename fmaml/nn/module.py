@@ -65,7 +65,9 @@ RUNNING = (
 def from_module(module: nn.Module, *, running_stats: RunningStats = "refuse") -> Model:
     """A model with the forward pass of ``module`` and its parameters under their dotted names.
 
-    The module is copied and not changed. Threads may call the model at once, and then take turns.
+    The module is copied and not changed. Parameters with ``requires_grad=False`` are frozen: they are constants of the
+    forward pass, neither adapted nor learnt, and no part of theta. Threads may call the model at once, and then take
+    turns.
 
     Args:
         module: any module that maps one tensor to one tensor.
@@ -73,12 +75,12 @@ def from_module(module: nn.Module, *, running_stats: RunningStats = "refuse") ->
             the current "batch" as MAML does, or the stored ones, "frozen".
 
     Returns:
-        A model whose ``init`` returns copies of the module's current values, pretrained and frozen ones included; it
-        draws no random numbers.
+        A model whose ``init`` returns copies of the module's current values, such as pretrained ones; it draws no
+        random numbers.
 
     Raises:
-        ValueError: some layers cannot be used; the message names each, with the reason and an alternative. From
-            ``apply``: the parameters are not those of the module.
+        ValueError: some layers cannot be used; the message names each, with the reason and an alternative. Or all
+            parameters are frozen. From ``apply``: the parameters are not those of the module that are not frozen.
 
     >>> import torch, fmaml
     >>> module = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
@@ -95,18 +97,19 @@ def from_module(module: nn.Module, *, running_stats: RunningStats = "refuse") ->
     problems = [f"  {name or 'itself'} ({type(m).__name__}): {why}" for name, m, why in refused(module, running_stats)]
     if problems:
         raise ValueError(f"from_module({type(module).__name__}): cannot be meta-trained\n" + "\n".join(problems))
+    learnt = trainable(module)
     skeleton = copy.deepcopy(module).requires_grad_(False)
     for layer in skeleton.modules():
         prepare(layer, running_stats)
-    return model_of(skeleton)
+    return model_of(skeleton, tuple(learnt))
 
 
 @picklable
-def model_of(skeleton: nn.Module) -> Model:
-    """The model of a module that nobody else holds."""
+def model_of(skeleton: nn.Module, learnt: tuple[str, ...]) -> Model:
+    """The model of a module that nobody else holds; ``learnt`` are the names of the parameters that are not frozen."""
     named = dict(skeleton.named_parameters())
-    values = {name: value for name, value in named.items() if value.is_floating_point()}
-    constants = {**dict(skeleton.named_buffers()), **{name: named[name] for name in named.keys() - values.keys()}}
+    values = {name: named[name] for name in learnt}
+    constants = {**dict(skeleton.named_buffers()), **{name: p for name, p in named.items() if name not in values}}
     kept = {id(tensor): tensor for tensor in (*skeleton.parameters(), *skeleton.buffers())}
     called = copy.deepcopy(skeleton, kept)  # the same tensors in a module of its own, in which a call puts others
 
@@ -129,6 +132,18 @@ def turn() -> contextlib.AbstractContextManager[Any]:
     whole process. A call that torch.compile traces does neither, and could not be traced with a lock.
     """
     return contextlib.nullcontext() if torch.compiler.is_compiling() else _LOCK
+
+
+def trainable(module: nn.Module) -> list[str]:
+    """The names of the parameters that are not frozen; ValueError if there are parameters and all are frozen."""
+    named = dict(module.named_parameters())
+    names = [name for name, p in named.items() if p.requires_grad]
+    if named and not names:
+        raise ValueError(
+            f"from_module({type(module).__name__}): every parameter has requires_grad=False, so nothing could be "
+            f"learnt; call requires_grad_() on what is to be learnt"
+        )
+    return names
 
 
 def refused(module: nn.Module, running_stats: RunningStats) -> Iterator[tuple[str, nn.Module, str]]:

@@ -10,17 +10,27 @@ from torch.nn import functional as F
 from ..derivative_order import in_forward_mode, kernels_are_exact
 from .fast.batch_norm import batch_norm_of_tasks
 from .fast.layout import LARGE_FEATURES, is_large, is_vmapped
+from .support_statistics import Statistics, supplied_statistics
 
 
 def batch_norm(x: Tensor, scale: Tensor, shift: Tensor, eps: float = 1e-5) -> Tensor:
     """Normalise each channel by the statistics of this batch, then scale and shift; x [n, channels, ...].
 
-    There are no running statistics: MAML normalises the support set and the query set separately.
+    There are no running statistics: MAML normalises the support set and the query set separately. A deployed network
+    uses those of its support set, see `fmaml.nn.support_statistics`.
     """
+    if (given := supplied_statistics(x)) is not None:
+        return by_statistics(x, given, scale, shift, eps)
     large = is_vmapped(x) and is_large(x, LARGE_FEATURES) and x.dtype == scale.dtype and x.numel() > x.shape[1]
     if large and not in_forward_mode():
         return batch_norm_of_tasks(x, scale, shift, eps)
     return channelwise(standardise_batch(x, eps), scale, shift)
+
+
+def by_statistics(x: Tensor, given: Statistics, scale: Tensor, shift: Tensor, eps: float = 1e-5) -> Tensor:
+    """Normalise each channel by given statistics, then scale and shift; x [n, channels, ...]."""
+    scale = scale * (given.variance + eps).rsqrt()
+    return channelwise(x, scale, shift - scale * given.mean)
 
 
 def group_norm(x: Tensor, scale: Tensor, shift: Tensor, groups: int, eps: float = 1e-5) -> Tensor:

@@ -115,4 +115,6 @@ def _normal(shape: tuple[int, int], generator: Generator) -> Tensor:
 
     The first norm divides by it, and with it the embeddings' inner gradients.
     """
+    if torch.get_default_device().type == "meta":  # see `fmaml.nn.models.xavier`
+        return torch.empty(shape)
     return 0.2 * torch.randn(shape, generator=generator)

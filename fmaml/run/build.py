@@ -43,10 +43,14 @@ def build(config: Config, device: torch.device) -> Experiment:
 
 def joint_baseline(config: Config, experiment: Experiment) -> Experiment:
     """The same experiment with joint training, fine-tuned by the algorithm's inner loop, as its algorithm."""
-    algorithm = config["algorithm"]
-    settings = {key: algorithm[key] for key in INNER_LOOP_SETTINGS if key in algorithm}
-    joint = call_by_name("algorithm", {"name": "joint", **settings}, loss_fn=experiment.loss_fn)
+    joint = call_by_name("algorithm", joint_settings(config), loss_fn=experiment.loss_fn)
     return experiment._replace(algorithm=joint)
+
+
+def joint_settings(config: Config) -> Config:
+    """The section `algorithm` of the baseline: joint training with the inner loop of the config's algorithm."""
+    algorithm = config["algorithm"]
+    return {"name": "joint", **{key: algorithm[key] for key in INNER_LOOP_SETTINGS if key in algorithm}}
 
 
 def outer_optimizer(section: Config, settings: TrainSettings) -> Optimizer:

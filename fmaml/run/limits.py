@@ -42,7 +42,7 @@ def check_address_space() -> None:
     limit = address_space_limit()
     if limit is not None and limit < LEAST_ADDRESS_SPACE:
         raise UserError(
-            f"out of memory: this process may use {limit / 1e6:,.0f} MB of address space (`ulimit -v`), and a run "
+            f"out of memory: this process may use {limit / 1e6:,.0f} MB of address space (`ulimit -v`), and torch "
             f"takes {LEAST_ADDRESS_SPACE / 1e6:,.0f} MB or more; raise the limit: `ulimit -v unlimited`"
         )
 
@@ -58,8 +58,9 @@ def address_space_limit() -> int | None:
 
 
 @contextlib.contextmanager
-def explain_failed_import() -> Iterator[None]:
-    """Raise UserError where a library cannot be imported for want of memory."""
+def importing_torch() -> Iterator[None]:
+    """Raise UserError where torch cannot be imported for want of memory, or could be but would lack it soon after."""
+    check_address_space()
     try:
         yield
     except (ImportError, MemoryError, OSError) as error:

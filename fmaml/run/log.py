@@ -14,20 +14,32 @@ from rich.table import Column
 
 from ..atomic_files import write_durably
 from ..data.source import Metric
+from ..regular_files import read_regular
+from .store.held_folder import CheckFolder
 
 LINE_EVERY_S = 10.0  # seconds between two training lines, where there is no bar
 LEAST_BAR_WIDTH = 80  # columns: in a narrower terminal the numbers beside the bar would be cut
+MAX_METRICS_BYTES = 1_000_000_000  # some five million rows
 
 
 class RunLog:
     """Writes metrics.jsonl and shows progress; a context manager, open while the run trains."""
 
-    def __init__(self, path: Path, meta_steps: int, metric: Metric, console: Console, seconds: float = 0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        meta_steps: int,
+        metric: Metric,
+        console: Console,
+        seconds: float,
+        check_folder: CheckFolder,
+    ) -> None:
         """``seconds`` is the time spent on the run before this process, if it is resumed."""
         self.file = path.open("a", encoding="utf-8")
+        self.check_folder = check_folder
         self.console = console
         self.meta_steps = meta_steps
-        self.shows_bar = console.is_terminal and console.width >= LEAST_BAR_WIDTH
+        self.shows_bar = fits_bar(console)
         self.metric = metric
         self.started = time.perf_counter() - seconds
         self.last_line = -LINE_EVERY_S  # seconds into the run
@@ -53,7 +65,8 @@ class RunLog:
         self.file.close()
 
     def record(self, kind: str, step: int, **numbers: Any) -> None:
-        """Write one row, and show it."""
+        """Write one row, and show it. RunFailed if the run's folder is gone."""
+        self.check_folder()
         seconds = time.perf_counter() - self.started
         row = {"kind": kind, "step": step, "seconds": round(seconds, 3), **numbers}
         self.file.write(json.dumps(nan_to_null(row), allow_nan=False) + "\n")
@@ -99,7 +112,7 @@ def truncate_metrics(path: Path, step: int, validated: int) -> None:
     if not path.exists():
         return
     kept: list[bytes] = []
-    for line in path.read_bytes().splitlines(keepends=True):
+    for line in read_regular(path, MAX_METRICS_BYTES).splitlines(keepends=True):
         with contextlib.suppress(ValueError, TypeError, KeyError):
             row = json.loads(line)
             last = validated if row["kind"] == "val" else step
@@ -120,3 +133,21 @@ def nan_to_null(tree: Any) -> Any:
 def minutes_and_seconds(seconds: float) -> str:
     """A duration as text, such as 2:05."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def progress_bar(console: Console) -> Progress:
+    """A bar with a name, the number done and the time left; nothing where there is no room for it."""
+    return Progress(
+        TextColumn("{task.description}"),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        BarColumn(bar_width=None, table_column=Column(ratio=1)),
+        console=console,
+        transient=True,
+        disable=not fits_bar(console),
+    )
+
+
+def fits_bar(console: Console) -> bool:
+    """Whether the output is a terminal that is wide enough for a bar with its numbers."""
+    return console.is_terminal and console.width >= LEAST_BAR_WIDTH

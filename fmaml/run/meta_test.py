@@ -1,7 +1,7 @@
 """Meta-testing: the metric on the tasks of a split, after every inner step, as means with intervals."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -10,8 +10,9 @@ from torch import Tensor
 from ..config.settings import EvalSettings
 from ..data.source import QuerySetting, Source
 from ..evaluation import evaluate
-from ..types import Task, Theta
+from ..types import Theta
 from .build import Experiment
+from .saved_scores import SavedScores
 from .signals import raise_if_stopped
 
 
@@ -22,12 +23,32 @@ class Interval(NamedTuple):
     ci95: float | None  # None if there is only one task
 
 
-def meta_test(experiment: Experiment, theta: Theta, settings: EvalSettings) -> dict[str, list[Interval]]:
-    """For each evaluation protocol of the source, the metric on unseen tasks after 0, 1, .. inner steps."""
+def meta_test(
+    experiment: Experiment,
+    theta: Theta,
+    settings: EvalSettings,
+    *,
+    saved: SavedScores,
+    advance: Callable[[int], None],
+    name: str = "",
+) -> dict[str, list[Interval]]:
+    """For each evaluation protocol of the source, the metric on unseen tasks after 0, 1, .. inner steps.
+
+    What is ``saved`` under the experiment's ``name`` is not tested again; ``advance`` is told of each number of tasks
+    that is done.
+    """
     results: dict[str, list[Interval]] = {}
     for protocol in experiment.source.settings:
-        scores = task_scores(experiment, protocol, theta, "test", settings.tasks, settings.steps)
-        results[protocol.__name__] = [interval(column) for column in scores.T]
+        column = f"{name} {protocol.__name__}"
+        scores: list[Tensor] = []
+        for part in task_ranges(settings.tasks, tasks_at_once(experiment.source)):
+            found = saved.find(column, part)
+            if found is None:
+                found = scores_of(experiment, protocol, theta, "test", part, settings.steps)
+                saved.add(column, part, found)
+            scores.append(found)
+            advance(len(part))
+        results[protocol.__name__] = [interval(column) for column in torch.cat(scores).T]
     return results
 
 
@@ -51,23 +72,22 @@ def task_scores(
 ) -> Tensor:
     """The metric of each of the first tasks of a split after each inner step: [tasks, steps + 1], on the CPU."""
     chunk = chunk or tasks_at_once(experiment.source)
+    parts = task_ranges(tasks, chunk)
+    return torch.cat([scores_of(experiment, protocol, theta, split, part, steps) for part in parts])
+
+
+def scores_of(
+    experiment: Experiment, protocol: QuerySetting, theta: Theta, split: str, part: range, steps: int
+) -> Tensor:
+    """The same for one range of tasks, all in one call."""
     metric_fn = protocol(experiment.model.apply, experiment.source.metric.fn)
-    scores: list[Tensor] = [
-        evaluate(experiment.algorithm, metric_fn, theta, batch, steps=steps).cpu()
-        for batch in task_batches(experiment, split, tasks, chunk)
-    ]
-    return torch.cat(scores)
+    tasks = experiment.source.sample(split, 0, part)
+    return evaluate(experiment.algorithm, metric_fn, theta, tasks, steps=steps).cpu()
 
 
 def tasks_at_once(source: Source) -> int:
     """How many tasks are tested in one call: 16 with inputs of Omniglot's size, fewer with larger ones."""
     return min(16, max(1, 16 * 28 * 28 // math.prod(source.inputs)))
-
-
-def task_batches(experiment: Experiment, split: str, tasks: int, chunk: int) -> Iterator[Task]:
-    """The first ``tasks`` tasks of a split, stacked, ``chunk`` at a time."""
-    for part in task_ranges(tasks, chunk):
-        yield experiment.source.sample(split, 0, part)
 
 
 def task_ranges(tasks: int, chunk: int) -> Iterator[range]:

@@ -32,7 +32,7 @@ def with_precision(model: Model, precision: Precision, device: torch.device) -> 
 
 @picklable
 def in_bf16(model: Model, device: torch.device) -> Model:
-    """The model under autocast to bfloat16."""
+    """The model with its forward pass in bfloat16, and its output in float32."""
 
     def apply(params: Params, x: Tensor) -> Tensor:
         # a cached cast would be reused at a level of differentiation that it does not belong to

@@ -15,15 +15,20 @@ from ..data.task_check import check_tasks
 from ..errors import RunFailed, Stopped, UserError, note
 from ..tree import leaves, map_leaves, take
 from ..types import Params, Theta
-from .build import Experiment, build, joint_baseline
+from .build import Experiment, build, joint_baseline, joint_settings
 from .environment import environment, pick_device
-from .log import RunLog, minutes_and_seconds, truncate_metrics
+from .log import RunLog, minutes_and_seconds, progress_bar, truncate_metrics
 from .memory import check_model_fits, explain_out_of_memory, keep_freed_memory
 from .meta_test import Interval, meta_test, references
 from .nan_guard import CURE
 from .output import lasting_stdout
+from .saved_scores import SavedScores, digest_of_theta
 from .signals import deferred_signals
+from .store.checkpoint_format import Facts, flatten
 from .store.checkpoint_store import CheckpointStore, Progress
+from .store.held_folder import CheckFolder, held_folder
+from .store.model_file import write_model
+from .store.model_metadata import describe, with_results
 from .store.resume_compatibility import collect_facts
 from .store.run_folder import describe_os_error, run_folder
 from .train import first_progress, train
@@ -56,19 +61,26 @@ def run(
         check_model_fits(config, experiment.model, torch_device)
         params = initial_params(experiment, config["seed"], torch_device)
         check_algorithm(config, experiment, params)
+        first = first_progress(experiment, params, config["train"]["start"])
     print_description(console, config, experiment, params, torch_device)
     if dry_run:
         console.print("dry run: everything is in order; nothing was trained")
         return 0
 
-    with run_folder(out, config["name"], resume) as folder, deferred_signals(), explain_out_of_memory(config):
+    with (
+        run_folder(out, config["name"], resume) as folder,
+        held_folder(folder) as check_folder,
+        deferred_signals(),
+        explain_out_of_memory(config),
+    ):
         try:
-            train_and_report(console, folder, config, experiment, params, torch_device)
+            train_and_report(console, folder, check_folder, config, experiment, params, first, torch_device)
         except Stopped as stop:
             message = f"stopped; `fmaml resume {folder}` continues"
             console.print(message, highlight=False, markup=False, soft_wrap=True)
             return stop.code
         except OSError as error:
+            check_folder()
             raise RunFailed(f"{error.filename or folder}: {describe_os_error(error, folder)}") from error
     return 0
 
@@ -76,17 +88,20 @@ def run(
 def train_and_report(
     console: Console,
     folder: Path,
+    check_folder: CheckFolder,
     config: Config,
     experiment: Experiment,
     params: Params,
+    first: Progress,
     device: torch.device,
 ) -> None:
     """Restore or start the run in its folder, train, and report; with ``train.baseline`` also train jointly."""
     run_facts = collect_facts(config, experiment.source, device)
-    store = CheckpointStore(folder, run_facts)
+    metadata = describe(config, experiment.source, run_facts["data"], environment(device))
+    store = CheckpointStore(folder, run_facts, check_folder, metadata)
     if not (folder / "config.yaml").exists():
         write_text_durably(folder / "config.yaml", dump_yaml(config))
-    progress = store.restore(first_progress(experiment, params), note)
+    progress = store.restore(first, note)
     write_text_durably(folder / "config.yaml", dump_yaml(config))  # a resumed run may have changed some settings
     write_text_durably(folder / "environment.json", json.dumps(environment(device), indent=2) + "\n")
     best_theta = fit(console, store, config, experiment, progress)
@@ -96,7 +111,9 @@ def train_and_report(
         console.print("the baseline: the same network trained jointly, then fine-tuned")
         (folder / "joint").mkdir(exist_ok=True)
         joint = joint_baseline(config, experiment)
-        joint_store = CheckpointStore(folder / "joint", run_facts | {"algorithm": "joint"})
+        about = {**metadata, "config": metadata["config"] | {"algorithm": joint_settings(config)}}
+        joint_facts = run_facts | {"algorithm": "joint"}
+        joint_store = CheckpointStore(folder / "joint", joint_facts, check_folder, about)
         joint_progress = joint_store.restore(first_progress(joint, params), note)
         joint_theta = fit(console, joint_store, config, joint, joint_progress)
         trained["joint training, fine-tuned"] = joint, joint_theta
@@ -104,7 +121,10 @@ def train_and_report(
         f"trained in {minutes_and_seconds(training_seconds)}; meta-testing on {config['eval']['tasks']} tasks ...",
         highlight=False,
     )
-    report_results(console, folder, config, trained, training_seconds)
+    results = report_results(console, store, config, trained, training_seconds)
+    about = with_results(metadata, results, config["eval"]["tasks"], training_seconds)
+    write_model(folder / "model.safetensors", flatten(best_theta), about)
+    console.print(f"everything is in {folder}", highlight=False, markup=False, soft_wrap=True)
 
 
 def fit(console: Console, store: CheckpointStore, config: Config, experiment: Experiment, progress: Progress) -> Theta:
@@ -112,7 +132,8 @@ def fit(console: Console, store: CheckpointStore, config: Config, experiment: Ex
     path = store.folder / "metrics.jsonl"
     truncate_metrics(path, progress.state.step, progress.validated)
     settings = TrainSettings(**config["train"])
-    with RunLog(path, settings.meta_steps, experiment.source.metric, console, store.seconds()) as log:
+    metric, check_folder = experiment.source.metric, store.check_folder
+    with RunLog(path, settings.meta_steps, metric, console, store.seconds(), check_folder) as log:
 
         def save(progress: Progress) -> None:
             log.sync()  # so that every checkpoint has the rows before it
@@ -156,14 +177,18 @@ def print_description(
     )
 
 
-def report_results(console: Console, folder: Path, config: Config, trained: Trained, training_seconds: float) -> None:
-    """Meta-test, print the table, and write results.json and the pictures."""
+def report_results(
+    console: Console, store: CheckpointStore, config: Config, trained: Trained, training_seconds: float
+) -> dict[str, list[Interval]]:
+    """Meta-test, print the table, and write results.json and the pictures; returns what was measured."""
     from . import report  # imports matplotlib, half a second that the first training step need not wait for
 
     settings = EvalSettings(**config["eval"])
     experiment, theta = next(iter(trained.values()))
     source = experiment.source
-    results = score_all(trained, settings) | references(source, settings)
+    facts = {"data": store.facts["data"], "config": config["data"], "seed": config["seed"], "steps": settings.steps}
+    scored = score_all(console, store.folder / "scores.jsonl", trained, settings, facts, store.check_folder)
+    results = scored | references(source, settings)
     protocol = report.describe_protocol(config, source.about, minutes_and_seconds(training_seconds))
     title = f"{config['name']}: {source.metric.name} on unseen tasks"
     report.print_results(console, results, source.metric, title, protocol)
@@ -171,18 +196,37 @@ def report_results(console: Console, folder: Path, config: Config, trained: Trai
         console.print(f"not finite: the network diverges on test tasks; {CURE}", highlight=False, soft_wrap=True)
     evaluated = {"seed": config["seed"], **config["eval"], "training_seconds": round(training_seconds, 1)}
     about = {**source.about, **evaluated, "protocol": protocol}
-    report.write_results(folder / "results.json", results, source.metric, about)
-    report.write_pictures(folder, experiment, theta, results, settings.steps)
-    console.print(f"everything is in {folder}", highlight=False, markup=False, soft_wrap=True)
+    store.check_folder()
+    report.write_results(store.folder / "results.json", results, source.metric, about)
+    report.write_pictures(store.folder, experiment, theta, results, settings.steps)
+    return scored
 
 
-def score_all(trained: Trained, settings: EvalSettings) -> dict[str, list[Interval]]:
-    """Column heading -> the metric after 0, 1, .. inner steps, for each algorithm and evaluation protocol."""
-    columns = {
-        (name, protocol): column
-        for name, (experiment, theta) in trained.items()
-        for protocol, column in meta_test(experiment, theta, settings).items()
-    }
+def score_all(
+    console: Console,
+    path: Path,
+    trained: Trained,
+    settings: EvalSettings,
+    facts: Facts,
+    check_folder: CheckFolder = lambda: None,
+) -> dict[str, list[Interval]]:
+    """Column heading -> the metric after 0, 1, .. inner steps, for each algorithm and evaluation protocol.
+
+    Scores are kept in the file ``path``, so that an interrupted test goes on; ``facts`` are what they depend on
+    beside theta. ``check_folder`` is called before the file is written to.
+    """
+    digests = {name: digest_of_theta(theta) for name, (_, theta) in trained.items()}
+    saved = SavedScores(path, {**facts, "theta": digests}, check_folder)
+    total = settings.tasks * sum(len(experiment.source.settings) for experiment, _ in trained.values())
+    with progress_bar(console) as bar:
+        task = bar.add_task("meta-testing", total=total)
+        columns = {
+            (name, protocol): column
+            for name, (experiment, theta) in trained.items()
+            for protocol, column in meta_test(
+                experiment, theta, settings, saved=saved, advance=lambda tasks: bar.advance(task, tasks), name=name
+            ).items()
+        }
     protocols = {protocol for _, protocol in columns}
     return {
         column_heading(name, protocol, len(trained), len(protocols)): column

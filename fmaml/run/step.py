@@ -8,7 +8,7 @@ compiled code: the meta-gradient is computed inside it.
 import gc
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 
@@ -16,6 +16,7 @@ from ..batching import loops_over_tasks
 from ..config.settings import TrainSettings
 from ..errors import Notify
 from ..outer import meta_step
+from ..ranges import Batching
 from ..tree import T, leading, leaves
 from ..types import Algorithm, MetaState, Metrics, OptState, Task, Theta
 from .build import Experiment
@@ -27,24 +28,66 @@ ChunkedStepFn: TypeAlias = Callable[..., tuple[MetaState, Metrics]]  # state, ta
 SMALL_NETWORK = 10_000  # parameters
 LONG_RUN = 10_000  # meta-steps
 NOT_COMPILED = "the steps run uncompiled"
+BITS_MAY_DIFFER = "results may now differ in the last bits from an uninterrupted run"
 
 
-def training_step(experiment: Experiment, theta: Theta, settings: TrainSettings, notify: Notify) -> StepFn:
-    """The meta-step of a run; ``notify`` is told when it cannot be compiled or memory forces smaller chunks."""
-    batching = settings.batching
-    step_fn: ChunkedStepFn = partial(meta_step, experiment.algorithm, experiment.optimizer, batching=batching)
-    compile_it = settings.compile
-    if compile_it == "auto":
-        compile_it = compiling_saves_time(theta, settings.meta_steps)
-    if compile_it:
-        step_fn = compiled(step_fn, experiment.algorithm, notify)
-    chunks = Chunks(settings.chunk_size, notify)
+class StepForm(NamedTuple):
+    """How meta-steps are computed, as far as a run finds it out: it changes rounding, so a resumed run keeps to it."""
 
-    def step(state: MetaState, tasks: Task) -> tuple[MetaState, Metrics]:
-        at_once = 1 if loops_over_tasks(batching, tasks) else leading(tasks)
-        return chunks(lambda size: step_fn(state, tasks, chunk_size=size), at_once)
+    compiled: bool | None = None  # None before the first step
+    chunk_size: int | None = None
 
-    return step
+
+class TrainingStep:
+    """The meta-step of a run; ``notify`` is told when it cannot be compiled or memory forces smaller chunks.
+
+    ``begun`` is the form of the steps before the run was interrupted, which is kept, so that the bits stay the same.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        theta: Theta,
+        settings: TrainSettings,
+        notify: Notify,
+        begun: StepForm,
+    ) -> None:
+        self.notify = notify
+        self.begun = begun
+        self.batching: Batching = settings.batching
+        self.chunks = Chunks(begun.chunk_size or settings.chunk_size, notify)
+        self.compiled = self._choose_compiled(theta, settings)
+        self.step_fn: ChunkedStepFn = partial(
+            meta_step, experiment.algorithm, experiment.optimizer, batching=self.batching
+        )
+        if self.compiled:
+            self.step_fn = compiled(self.step_fn, experiment.algorithm, self._go_on_uncompiled)
+
+    def __call__(self, state: MetaState, tasks: Task) -> tuple[MetaState, Metrics]:
+        """The state after a meta-step, and its metrics."""
+        at_once = 1 if loops_over_tasks(self.batching, tasks) else leading(tasks)
+        return self.chunks(lambda size: self.step_fn(state, tasks, chunk_size=size), at_once)
+
+    @property
+    def form(self) -> StepForm:
+        """How the steps are computed now."""
+        return StepForm(self.compiled, self.chunks.size)
+
+    def _choose_compiled(self, theta: Theta, settings: TrainSettings) -> bool:
+        chosen = settings.compile
+        if chosen == "auto":
+            chosen = compiling_saves_time(theta, settings.meta_steps)
+        if self.begun.compiled is None:
+            return chosen
+        if chosen and not self.begun.compiled:
+            self.notify("train.compile: the steps stay uncompiled, as before the interruption; a new run compiles them")
+        return self.begun.compiled
+
+    def _go_on_uncompiled(self, reason: str) -> None:
+        self.compiled = False
+        self.notify(reason)
+        if self.begun.compiled:
+            self.notify(f"train.compile: the steps were compiled and now are not: {BITS_MAY_DIFFER}")
 
 
 def compiling_saves_time(theta: Theta, meta_steps: int) -> bool:

@@ -16,8 +16,9 @@ from .build import Experiment
 from .meta_test import interval, task_scores
 from .nan_guard import NanGuard
 from .signals import raise_if_stopped
-from .step import training_step
+from .step import TrainingStep
 from .store.checkpoint_store import Progress
+from .store.start_from import start_from
 
 
 class Log(Protocol):
@@ -32,9 +33,15 @@ class Log(Protocol):
         ...
 
 
-def first_progress(experiment: Experiment, params: Params) -> Progress:
-    """The progress before the first meta-step, from the model's initial parameters."""
+def first_progress(experiment: Experiment, params: Params, start: str | None = None) -> Progress:
+    """The progress before the first meta-step, from the network's initial parameters, or from the model ``start``.
+
+    UserError if that model is of another network.
+    """
     state = init_state(experiment.algorithm, experiment.optimizer, params)
+    if start is not None:
+        theta = start_from(start, state.theta, params)
+        state = state._replace(theta=theta, opt_state=experiment.optimizer.init(theta))
     return Progress(state, -math.inf, state.theta)
 
 
@@ -51,7 +58,7 @@ def train(
     ``progress`` is `first_progress` or a restored checkpoint; theta is validated after ``test_steps`` inner steps.
     Raises RunFailed if a number is not finite, and Stopped, once the progress is saved, if a signal came.
     """
-    step_fn = training_step(experiment, progress.state.theta, settings, log.notify)
+    step_fn = TrainingStep(experiment, progress.state.theta, settings, log.notify, progress.step_form)
     guard = NanGuard(step_fn, experiment.algorithm, settings)
     throughput = Throughput(progress.state.step, settings.meta_batch)
 
@@ -75,6 +82,7 @@ def train(
             logged = due(step, settings.log_every) or step == 1
             scores = scores_before_and_after(experiment, progress.state.theta, tasks) if logged else None
             progress, metrics, skip_reason = advance(guard, progress, tasks)
+            progress = progress._replace(step_form=step_fn.form)
             log_step(log, step, metrics, scores, skip_reason, throughput)
             if due(step, settings.validate_every):
                 progress = validate(progress)

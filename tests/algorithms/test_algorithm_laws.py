@@ -174,19 +174,53 @@ def each_part_of_mamlpp_is_what_it_is_alone():
     grads, _ = fmaml.meta_grad(algorithm, algorithm.init(params), tasks)
     whole, _ = fmaml.meta_grad(maml(only=others), params, tasks)
     assert "norms" in grads
-    yield {**grads["params"], **{n: grads["params"][n] + g.sum(0) for n, g in grads["norms"].items()}}, whole
+    found = {**grads["params"], **{n: g.sum(0) for n, g in grads["norms"].items()}}
+    yield {name: found[name] for name in whole}, whole
+
+
+def with_norms(loss_fn, others, theta, k):
+    """The loss with the norms of step k, as a function of all other parameters."""
+    norms = {name: values[min(k, len(values) - 1)] for name, values in theta["norms"].items()}
+    return lambda batch: loss_fn({**others, **norms}, batch)
 
 
 @law
-def mamlpp_norms_of_step_k_are_thetas_own():
+def mamlpp_has_norms_for_each_support_loss_and_the_query_loss_after_it():
+    """As the authors' code: set k in the support loss of step k, and in the query loss that follows it."""
+    _, loss_fn, params, tasks = images()
+    for until, at, remat in ((0, 0, False), (0, 0, True), (8, 2, False)):
+        settings: Settings = {"multi_step_until": until, "remat": remat}
+        algorithm = fmaml.mamlpp(loss_fn, inner_lr=LR, steps=3, learn_rates=False, **settings)
+        theta = map_leaves(lambda p: p + 0.1 * torch.rand_like(p), algorithm.init(params))
+        weights = [0.25, 0.25, 0.5] if until else [0, 0, 1]
+
+        def by_hand(theta, weights=weights, loss_fn=loss_fn):
+            total = torch.zeros((), dtype=F64)
+            for task in (take(tasks, i) for i in range(3)):
+                phi = theta["params"]
+                for k, weight in enumerate(weights):
+                    slope = grad(lambda p, k=k, task=task: with_norms(loss_fn, p, theta, k)(task.support))(phi)
+                    phi = {name: p - LR * slope[name] for name, p in phi.items()}
+                    total = total + weight * with_norms(loss_fn, phi, theta, k)(task.query) / 3
+            return total
+
+        grads, _ = fmaml.meta_grad(fmaml.outer.at_step(algorithm, at), theta, tasks)
+        yield grads, grad(by_hand)(theta)
+
+
+@law
+def mamlpp_is_judged_after_each_step_with_the_norms_of_that_step():
     _, loss_fn, params, tasks = images()
     algorithm = fmaml.mamlpp(loss_fn, inner_lr=LR, steps=2)
     theta = map_leaves(lambda p: p + 0.1 * torch.rand_like(p), algorithm.init(params))
     assert "norms" in theta
-    phis = walk(algorithm)(theta, take(tasks, 0).support, 3)
-    for k, at in ((0, None), (1, 0), (2, 1), (3, 1)):
-        own = {n: theta["params"][n] if at is None else v[at] for n, v in theta["norms"].items()}
-        yield {n: phis[k][n] for n in own}, own
+    assert not theta["norms"].keys() & theta["params"].keys()
+    phis = walk(algorithm)(theta, take(tasks, 0).support, 4)
+    for phi, k in zip(phis, (0, 0, 1, 1, 1), strict=True):
+        own = {name: values[k] for name, values in theta["norms"].items()}
+        yield {name: phi[name] for name in own}, own
+    assert phis[0].keys() == params.keys()
+    yield algorithm.adapt(theta, take(tasks, 0).support), phis[2]
 
 
 @law

@@ -111,6 +111,68 @@ def test_learns_and_is_evaluated_by_inner_step(name):
     assert rows.shape == (3, 5 if algorithm.trajectory else 1)
 
 
+def close(found, expected):
+    """To 1e-12, also where both are 0."""
+    pairs = zip(leaves(found), leaves(expected), strict=True)
+    return all(torch.allclose(a, b, rtol=0, atol=1e-12) for a, b in pairs)
+
+
+def reversed_dicts(tree):
+    """The same tree with every dict in the opposite order."""
+    if isinstance(tree, dict):
+        return {key: reversed_dicts(value) for key, value in reversed(tree.items())}
+    return type(tree)(map(reversed_dicts, tree)) if isinstance(tree, list | tuple) else tree
+
+
+def in_the_order_of(tree, other):
+    return map_leaves(lambda _, leaf: leaf, tree, other)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_the_order_of_the_parameters_has_no_say(name):
+    model, loss_fn, params, tasks = images()
+    algorithm = family(model, loss_fn)[name]
+    first = algorithm.init(params)
+    assert relative(in_the_order_of(first, algorithm.init(reversed_dicts(params))), first) < 1e-12
+    theta = map_leaves(lambda p: p + 0.01 * torch.rand_like(p), first)
+    expected, metrics = fmaml.meta_grad(algorithm, theta, tasks)
+    grads, also = fmaml.meta_grad(algorithm, reversed_dicts(theta), tasks)
+    assert close((in_the_order_of(expected, grads), also), (expected, metrics))
+
+
+def by_example(name):
+    """An algorithm with a network that treats each example by itself, a theta, and three tasks of three classes."""
+    model = fmaml.conv4(inputs=(1, 16, 16), outputs=3, width=8, norm="layer")
+    params = doubled(model.init(torch.Generator().manual_seed(0)))
+    algorithm = made(name, model, fmaml.supervised(model.apply, fmaml.cross_entropy), inner_lr=0.1, steps=2)
+    theta = map_leaves(lambda p: p + 0.01 * torch.rand_like(p), algorithm.init(params))
+    return algorithm, theta, image_tasks(3, (1, 16, 16))
+
+
+@pytest.mark.parametrize("name", TABLE["algorithm"])
+@pytest.mark.parametrize("batching", ["vmap", "loop"])
+def test_examples_whose_label_is_negative_are_as_if_they_were_not_there(name, batching):
+    algorithm, theta, tasks = by_example(name)
+
+    def with_more(batch):
+        more = Batch(torch.rand(3, 2, 1, 16, 16, dtype=batch.x.dtype), torch.tensor([[-1, -100]] * 3))
+        return Batch(*(torch.cat([old[:, :1], new, old[:, 1:]], 1) for old, new in zip(batch, more, strict=True)))
+
+    expected, metrics = fmaml.meta_grad(algorithm, theta, tasks, batching=batching)
+    found, also = fmaml.meta_grad(algorithm, theta, Task(*map(with_more, tasks)), batching=batching)
+    assert close((found, also), (expected, metrics))
+
+
+@pytest.mark.parametrize("name", TABLE["algorithm"])
+@pytest.mark.parametrize("batching", ["vmap", "loop"])
+def test_a_task_without_labels_teaches_nothing(name, batching):
+    algorithm, theta, tasks = by_example(name)
+    unlabelled = Task(*(Batch(batch.x, torch.cat([batch.y[:2], -torch.ones_like(batch.y[2:])])) for batch in tasks))
+    expected = fmaml.meta_grad(algorithm, theta, take(tasks, slice(0, 2)), batching=batching)
+    found = fmaml.meta_grad(algorithm, theta, unlabelled, batching=batching)
+    assert close(found, map_leaves(lambda mean: mean * 2 / 3, expected))
+
+
 CONV_ONLY = {"boil": {"only": ("layer1.*",)}, "anil": {"only": ("layer3.*",)}, "mamlpp": {"norms_by_step": False}}
 
 

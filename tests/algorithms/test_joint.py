@@ -6,7 +6,7 @@ from torch.func import grad
 
 import fmaml
 from fmaml.algorithms.joint import joint
-from fmaml.config.load import load
+from fmaml.config.load import load_config
 from fmaml.run.build import build, joint_baseline
 from fmaml.tree import map_leaves, take
 
@@ -33,7 +33,7 @@ def test_fine_tunes_as_maml_does():
 
 
 def test_the_baseline_of_an_experiment_fine_tunes_by_its_inner_loop():
-    config = load("sinusoid", ["algorithm.inner=adam", "algorithm.steps=3", "algorithm.only=[layer3.*]"])
+    config = load_config("sinusoid", ["algorithm.inner=adam", "algorithm.steps=3", "algorithm.only=[layer3.*]"])
     experiment = build(config, torch.device("cpu"))
     theta, task = experiment.model.init(torch.Generator().manual_seed(0)), experiment.source.sample("test", 0, range(1))
     both = [e.algorithm.adapt(theta, take(task, 0).support) for e in (experiment, joint_baseline(config, experiment))]

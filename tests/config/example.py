@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from fmaml.config.load import load
+from fmaml.config.load import load_config
 from fmaml.errors import UserError
 
 EXAMPLE = """\
@@ -18,5 +18,5 @@ train: {meta_steps: 100, meta_batch: 4}
 
 def complaints(*args: Any) -> list[str]:
     with pytest.raises(UserError) as caught:
-        load(*args)
+        load_config(*args)
     return str(caught.value).splitlines()

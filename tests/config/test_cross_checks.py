@@ -3,7 +3,7 @@
 import pytest
 from example import EXAMPLE, complaints
 
-from fmaml.config.load import load
+from fmaml.config.load import load_config
 from fmaml.config.registry import TABLE, TRAITS
 
 MARKOV = ["data.name=markov", "model.name=transformer"]
@@ -82,7 +82,7 @@ def test_settings_that_do_not_go_together(write, overrides, key, cure):
     ],
 )
 def test_the_rules_stop_at_their_bounds(write, overrides):
-    assert load(write(EXAMPLE), overrides)
+    assert load_config(write(EXAMPLE), overrides)
 
 
 def test_every_trait_that_is_needed_is_one_that_some_data_gives():

@@ -7,7 +7,7 @@ import pytest
 
 import fmaml
 from fmaml.config import packaged
-from fmaml.config.load import load
+from fmaml.config.load import load_config
 from fmaml.config.registry import TABLE
 from fmaml.config.settings import TrainSettings
 from fmaml.config.strict_yaml import parse_yaml
@@ -36,7 +36,7 @@ def text(name: str) -> str:
 
 def task(name: str) -> str:
     """Such as 5w1s."""
-    data = load(name)["data"]
+    data = load_config(name)["data"]
     return f"{data['ways']}w{data['shots']}s"
 
 
@@ -62,13 +62,13 @@ def test_the_header_of_an_omniglot_task_names_it_and_the_published_number(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_key_of_the_file_is_in_the_config_as_written(name):
-    tree, config = parse_yaml(text(name), name), load(name)
+    tree, config = parse_yaml(text(name), name), load_config(name)
     for section in tree.keys() - {"name"}:
         assert tree[section].items() <= config[section].items()
 
 
 def test_each_has_a_folder_of_its_own_for_its_runs():
-    assert len({load(name)["name"] for name in NAMES}) == len(NAMES)
+    assert len({load_config(name)["name"] for name in NAMES}) == len(NAMES)
 
 
 PHOTOGRAPHS = {"mini_imagenet": (1, 4), "mini_imagenet_5w5s": (5, 2), "cifar_fs": (1, 4)}  # shots, meta_batch
@@ -77,7 +77,7 @@ PHOTOGRAPHS = {"mini_imagenet": (1, 4), "mini_imagenet_5w5s": (5, 2), "cifar_fs"
 @pytest.mark.parametrize("name", PHOTOGRAPHS)
 def test_the_published_hyperparameters_of_mini_imagenet(name):
     """arXiv 1703.03400, appendix A.1: 15 queries a class, 5 steps of 0.01 in training and 10 in evaluation."""
-    config = load(name)
+    config = load_config(name)
     data, train = config["data"], config["train"]
     assert (data["shots"], train["meta_batch"]) == PHOTOGRAPHS[name]
     assert (data["ways"], data["queries"], train["meta_steps"], train["clip"]) == (5, 15, 60_000, 10)
@@ -88,7 +88,7 @@ def test_the_published_hyperparameters_of_mini_imagenet(name):
 
 @pytest.mark.parametrize("name", HYPERPARAMETERS)
 def test_the_published_hyperparameters(name):
-    config = load(name)
+    config = load_config(name)
     algorithm, train = config["algorithm"], config["train"]
     found = (algorithm["inner_lr"], algorithm["steps"], train["meta_batch"], config["eval"]["steps"])
     assert found == HYPERPARAMETERS[name]
@@ -104,16 +104,16 @@ FAMILY = [name for name in NAMES if name.startswith("algorithms/")]
 
 
 def test_every_algorithm_of_the_public_api_has_an_experiment_of_its_own():
-    named = {name.removeprefix("algorithms/"): load(name)["algorithm"]["name"] for name in FAMILY}
+    named = {name.removeprefix("algorithms/"): load_config(name)["algorithm"]["name"] for name in FAMILY}
     public = {name: name for name in TABLE["algorithm"] if name in fmaml.__all__}
     assert named == public | {"fomaml": "maml", "maml_5_steps": "maml"}
-    assert load("algorithms/fomaml")["algorithm"]["first_order"]
+    assert load_config("algorithms/fomaml")["algorithm"]["first_order"]
 
 
 @pytest.mark.parametrize("name", FAMILY)
 def test_one_problem_and_one_budget_for_all_algorithms(name):
     """Only the algorithm differs, and where one was published the outer optimizer."""
-    config, maml = load(name), load("algorithms/maml")
+    config, maml = load_config(name), load_config("algorithms/maml")
     for section in ("data", "model", "train", "eval", "seed"):
         assert config[section] == maml[section]
     assert config["optimizer"] == maml["optimizer"] or name == "algorithms/reptile"
@@ -138,7 +138,7 @@ def test_each_builds_what_it_says(name):
 
     from fmaml.run.build import build
 
-    config = load(name, ["data.name=glyphs", "data.rotate=[]"])
+    config = load_config(name, ["data.name=glyphs", "data.rotate=[]"])
     experiment = build(config, torch.device("cpu"))
     tasks = experiment.source.sample("train", 1, range(2))
     data = config["data"]
@@ -154,7 +154,7 @@ def test_the_languages_build_what_they_say(name):
 
     from fmaml.run.build import build
 
-    config = load(name, ["data={name: markov}", "model={name: transformer, width: 8}"])
+    config = load_config(name, ["data={name: markov}", "model={name: transformer, width: 8}"])
     experiment = build(config, torch.device("cpu"))
     tasks = experiment.source.sample("train", 1, range(2))
     params = experiment.model.init(torch.Generator().manual_seed(0))
@@ -164,7 +164,7 @@ def test_the_languages_build_what_they_say(name):
 def test_no_training_at_all_still_builds_an_optimizer():
     from fmaml.run.build import outer_optimizer
 
-    config = load("omniglot", ["train.schedule=cosine", "train.meta_steps=0"])
+    config = load_config("omniglot", ["train.schedule=cosine", "train.meta_steps=0"])
     assert outer_optimizer(config["optimizer"], TrainSettings(**config["train"]))
 
 
@@ -182,7 +182,7 @@ def test_schedule_and_clip_shape_the_outer_optimizer(overrides, steps):
 
     from fmaml.run.build import outer_optimizer
 
-    config = load("omniglot", ["optimizer={name: sgd, lr: 0.1}", "train.meta_steps=3", *overrides])
+    config = load_config("omniglot", ["optimizer={name: sgd, lr: 0.1}", "train.meta_steps=3", *overrides])
     outer = outer_optimizer(config["optimizer"], TrainSettings(**config["train"]))
     theta = {"w": torch.zeros(1)}
     state = outer.init(theta)

@@ -7,13 +7,13 @@ import yaml
 from example import EXAMPLE, complaints
 
 from fmaml.config import packaged
-from fmaml.config.load import load
+from fmaml.config.load import load_config
 from fmaml.config.registry import SETTINGS, TABLE
 from fmaml.config.strict_yaml import dump_yaml, parse_yaml
 
 
 def test_defaults_are_filled_in_and_sections_stand_in_a_fixed_order(write):
-    config = load(write("\n".join(reversed(EXAMPLE.splitlines()))))
+    config = load_config(write("\n".join(reversed(EXAMPLE.splitlines()))))
     assert list(config) == ["name", "seed", *TABLE, *SETTINGS]
     assert config["name"] == "mine"
     assert config["seed"] == 0
@@ -31,9 +31,9 @@ def test_defaults_are_filled_in_and_sections_stand_in_a_fixed_order(write):
     ],
 )
 def test_what_is_shown_loads_as_the_same_config(write, experiment, override):
-    config = load(experiment, [override])
-    assert load(write(dump_yaml(config))) == config
-    assert dump_yaml(load(write(dump_yaml(config)))) == dump_yaml(config)
+    config = load_config(experiment, [override])
+    assert load_config(write(dump_yaml(config))) == config
+    assert dump_yaml(load_config(write(dump_yaml(config)))) == dump_yaml(config)
 
 
 @pytest.mark.parametrize("text", ["1e-3", "on", "null", "007", "1_000", ".5", "-", "a: b", "true"])
@@ -43,11 +43,11 @@ def test_text_that_looks_like_something_else_stays_text(text):
 
 @pytest.mark.parametrize("number", ["1e-3", "1E-3", "+1e-3", "1.e-3", ".001", "0.001", "1.0e-3"])
 def test_every_way_to_write_a_float(write, number):
-    assert load(write(EXAMPLE.replace("1e-3", number)))["optimizer"]["lr"] == 0.001
+    assert load_config(write(EXAMPLE.replace("1e-3", number)))["optimizer"]["lr"] == 0.001
 
 
 def test_a_whole_number_will_do_for_a_float_and_underscores_and_zeros_are_decimal(write):
-    config = load(write(EXAMPLE), ["optimizer.lr=1", "train.meta_steps=60_000", "seed=010"])
+    config = load_config(write(EXAMPLE), ["optimizer.lr=1", "train.meta_steps=60_000", "seed=010"])
     assert config["optimizer"]["lr"] == 1.0
     assert isinstance(config["optimizer"]["lr"], float)
     assert config["train"]["meta_steps"] == 60000
@@ -64,7 +64,7 @@ def test_pyyaml_itself_is_left_as_it_was():
 def test_keys_of_the_file_that_only_the_old_function_takes_are_left_out(write):
     notes: list[str] = []
     path = write(EXAMPLE.replace("ways: 5", "ways: 7, root: /somewhere"))
-    config = load(path, ["data.name=glyphs"], notes.append)
+    config = load_config(path, ["data.name=glyphs"], notes.append)
     assert config["data"]["ways"] == 7
     assert "root" not in config["data"]
     assert notes == ["data.root of the file is left out: glyphs does not take it"]

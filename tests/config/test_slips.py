@@ -12,7 +12,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from fmaml.config import packaged
-from fmaml.config.load import load
+from fmaml.config.load import load_config
 from fmaml.config.registry import SETTINGS, TABLE
 from fmaml.config.strict_yaml import dump_yaml
 from fmaml.config.validate import TOP_LEVEL
@@ -42,13 +42,13 @@ def plan_or_message(path: Path, text: str) -> str:
     """The message, or nothing where there is a plan; a plan must survive being written and read."""
     path.write_text(text, encoding="utf-8", errors="surrogatepass")
     try:
-        config = load(str(path))
+        config = load_config(str(path))
     except UserError as error:
         message = str(error)
         assert all(line.startswith(str(path)) for line in message.split("\n"))
         return message
     path.write_text(dump_yaml(config), encoding="utf-8")
-    assert load(str(path)) == config
+    assert load_config(str(path)) == config
     return ""
 
 
@@ -131,7 +131,7 @@ KEY = r": (?P<key>.+?)( = .+)?: .*(must |give |unknown key; )"
 def settled(path: Path) -> bool:
     """Whether there is a plan, which must survive being written and read; else each line of the message is whole."""
     try:
-        config = load(str(path))
+        config = load_config(str(path))
     except UserError as error:
         for line in str(error).split("\n"):
             told = line.removeprefix(str(path))
@@ -140,7 +140,7 @@ def settled(path: Path) -> bool:
             assert not found["key"] or found["key"].split(".")[0] in KEYS or "unknown key" in told, line
         return False
     path.write_text(dump_yaml(config), encoding="utf-8")
-    assert load(str(path)) == config
+    assert load_config(str(path)) == config
     return True
 
 

@@ -5,7 +5,7 @@ import time
 import pytest
 from example import EXAMPLE, complaints
 
-from fmaml.config.load import load
+from fmaml.config.load import load_config
 
 BOMB = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True))
 
@@ -65,7 +65,7 @@ def test_a_file_that_cannot_be_read_is_told_in_one_line_at_once(write, text, sai
 
 
 def test_a_byte_order_mark_is_no_fault(write):
-    assert load(write(b"\xef\xbb\xbf" + EXAMPLE.encode()))["name"] == "mine"
+    assert load_config(write(b"\xef\xbb\xbf" + EXAMPLE.encode()))["name"] == "mine"
 
 
 @pytest.mark.parametrize(
@@ -74,10 +74,10 @@ def test_a_byte_order_mark_is_no_fault(write):
 )
 def test_a_file_name_that_is_no_folder_name_gives_one_that_is(write, file, name):
     notes: list[str] = []
-    assert load(write(EXAMPLE, file), (), notes.append)["name"] == name
+    assert load_config(write(EXAMPLE, file), (), notes.append)["name"] == name
     assert notes == [f"name = {name}, after the file's name"]
-    assert load(write("name: fine\n" + EXAMPLE, file))["name"] == "fine"
+    assert load_config(write("name: fine\n" + EXAMPLE, file))["name"] == "fine"
 
 
 def test_a_long_file_name_gives_a_name_cut_short(write):
-    assert load(write(EXAMPLE, "x" * 80 + ".yaml"))["name"] == "x" * 64
+    assert load_config(write(EXAMPLE, "x" * 80 + ".yaml"))["name"] == "x" * 64

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 from example import EXAMPLE, complaints
 
-from fmaml.config.load import load
+from fmaml.config.load import load_config
 from fmaml.config.registry import SETTINGS, TABLE
 from fmaml.config.signature import describe_values
 from fmaml.config.validate import TOP_LEVEL, section_settings
@@ -129,7 +129,7 @@ def test_every_right_value_of_every_key_is_taken(write, choice, key, kind, monke
     monkeypatch.setattr("fmaml.config.load.RULES", [])  # they bind several keys
     path = write(EXAMPLE)
     for text, value in right_values(kind).items():
-        found = put(load(path, [*choice, *SMALL, f"{key}={text}"]), key)
+        found = put(load_config(path, [*choice, *SMALL, f"{key}={text}"]), key)
         assert found == value
         assert type(found) is type(value)
 
@@ -194,6 +194,6 @@ def test_all_faults_are_told_at_once_each_with_where_it_stands(write):
 
 
 def test_a_missing_section_and_an_empty_one(write):
-    assert load(write(EXAMPLE + "eval:\n"))["eval"]["tasks"] == 600
+    assert load_config(write(EXAMPLE + "eval:\n"))["eval"]["tasks"] == 600
     path = write(EXAMPLE.replace("model: {name: conv4}\n", ""))
     assert complaints(path) == [f"{path}: model.name: missing; give one of conv4, mlp, transformer"]

@@ -6,8 +6,8 @@ from PIL import Image
 
 from fmaml.data.images.decode import Form, decode_image, decode_images
 
-RGB = Form(8, 3, crop=True)
-GREY = Form(8, 1, crop=True)
+RGB = Form(8, 3)
+GREY = Form(8, 1)
 
 
 def save(tmp_path, image, name="image.png", **more):
@@ -68,7 +68,7 @@ def test_the_middle_square_or_all_of_it(tmp_path):
     cropped = decode_image(file, RGB)
     assert (cropped[1] == 255).all()
     assert cropped[0].max() == cropped[2].max() == 0
-    squeezed = decode_image(file, RGB._replace(crop=False))
+    squeezed = decode_image(file, RGB._replace(fit="squeeze"))
     assert min(squeezed[0, 4, 0], squeezed[2, 4, 7]) > 240
     upright = decode_image(save(tmp_path, thirds.transpose(Image.Transpose.ROTATE_90), "up.png"), RGB)
     assert (upright == cropped).all()

@@ -1,9 +1,11 @@
 """Downloads from a server of our own that can misbehave."""
 
+import contextlib
 import hashlib
 import http.server
 import os
 import threading
+import time
 
 import pytest
 
@@ -24,6 +26,11 @@ class Server(http.server.ThreadingHTTPServer):
         self.asked = []  # the Range header of every request
         self.ranges = True
         self.content = CONTENT
+        self.closing = threading.Event()  # ends what has no end
+
+    def shutdown(self):
+        self.closing.set()
+        super().shutdown()
 
     @property
     def url(self):
@@ -47,11 +54,24 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.send_error(416)
         self.send_response(206 if start else 200)
         self.send_header("Content-Type", "text/html" if fault == "page" else "application/zip")
-        if fault != "no length":
-            self.send_header("Content-Length", str(len(content) - start))
+        if fault not in ("no length", "endless"):
+            lengths = {"no number": "abc", "huge": str(10**12), None: str(len(content) - start)}
+            self.send_header("Content-Length", lengths.get(fault, lengths[None]))
         self.end_headers()
+        if fault == "endless":
+            return self.send_without_end(content, 0)
+        if fault == "trickle":
+            return self.send_without_end(content[start : start + 1], 0.02)
         end = start + 150_000 if fault == "break" else start if fault == "nothing" else len(content)
         self.wfile.write(content[start:end])
+
+    def send_without_end(self, piece, pause):
+        """One piece after the other, until the client has gone; 250 at most, so that a test of it ends as well."""
+        with contextlib.suppress(OSError):
+            for _ in range(250):
+                self.wfile.write(piece)
+                if self.server.closing.wait(pause):
+                    break
 
 
 @pytest.fixture
@@ -178,6 +198,80 @@ def test_a_server_that_stalls(server, path, monkeypatch):
     with pytest.raises(UserError, match=r"timed out.*run again"):
         fetch(server, path)
     wait.set()
+
+
+def within(seconds, server, path):
+    """The message of a download that must be given up in time."""
+    begun = time.monotonic()
+    with pytest.raises(UserError) as refused:
+        fetch(server, path)
+    assert time.monotonic() - begun < seconds
+    return str(refused.value)
+
+
+def test_a_byte_now_and_then_counts_as_a_broken_connection(server, path, monkeypatch):
+    monkeypatch.setattr(module, "_PACE_SECONDS", 0.2)
+    server.faults = ["trickle"] * module._MAX_ATTEMPTS
+    message = within(10, server, path)
+    assert "fewer than 1000 bytes a second" in message
+    assert "run again to resume, or do without" in message
+    assert len(server.asked) == module._MAX_ATTEMPTS
+    assert CONTENT.startswith(part(path).read_bytes()[:1])
+    assert 1 < part(path).stat().st_size < 1000, "what came is kept"
+
+
+def test_a_slow_start_costs_one_connection(server, path, monkeypatch):
+    monkeypatch.setattr(module, "_PACE_SECONDS", 0.2)
+    server.content = bytes(len(CONTENT))  # the same byte throughout, so that what trickled fits
+    server.faults = ["trickle"]
+    fetch(server, path, hashlib.md5(server.content).hexdigest())
+    assert path.read_bytes() == server.content
+    assert len(server.asked) == 2
+
+
+def test_headers_that_trickle_count_as_a_broken_connection(server, path, monkeypatch):
+    """Each byte comes in time, and the headers never end."""
+    monkeypatch.setattr(module, "_HEADER_SECONDS", 0.2)
+    monkeypatch.setattr(module, "_MAX_ATTEMPTS", 2)
+    monkeypatch.setattr(Handler, "do_GET", lambda self: self.send_without_end(b"X", 0.02))
+    assert "timed out" in within(10, server, path)
+
+
+def test_a_download_ends_when_its_time_is_up(server, path, monkeypatch):
+    monkeypatch.setattr(module, "_MAX_SECONDS", 0.3)
+    monkeypatch.setattr(module, "_SLOWEST", 1)
+    server.faults = ["trickle"] * module._MAX_ATTEMPTS
+    message = within(10, server, path)
+    assert "not complete after 0.3 s" in message
+    assert "run again to resume" in message
+    assert len(server.asked) == 1
+    assert part(path).exists()
+
+
+@pytest.mark.parametrize("fault", ["endless", "huge"])
+def test_more_than_any_data_set_has_is_refused_and_deleted(server, path, monkeypatch, fault):
+    monkeypatch.setattr(module, "_MAX_BYTES", 2_000_000)
+    server.faults = [fault]
+    assert within(10, server, path).endswith("the server sends more than 2000000 bytes; do without")
+    assert os.listdir(path.parent) == []
+    assert len(server.asked) == 1
+
+
+def test_a_length_that_is_no_number_leaves_it_to_the_checksum(server, path):
+    server.faults = ["no number"]
+    fetch(server, path)
+    assert path.read_bytes() == CONTENT
+
+
+def test_a_part_that_is_a_pipe_or_too_large_is_thrown_away(server, path, monkeypatch):
+    monkeypatch.setattr(module, "_MAX_BYTES", 2_000_000)
+    path.parent.mkdir()
+    for spoil in (os.mkfifo, lambda part: part.touch() or os.truncate(part, 100 * 10**9)):
+        spoil(part(path))
+        fetch(server, path)
+        assert path.read_bytes() == CONTENT
+        assert server.asked.pop() is None
+        path.unlink()
 
 
 def test_a_folder_that_cannot_be_written(server, tmp_path):

@@ -23,7 +23,7 @@ import torch
 import fmaml.run.run
 import fmaml.run.store.checkpoint_store
 from fmaml import atomic_files, init_state, meta_step
-from fmaml.config.load import load
+from fmaml.config.load import load_config
 from fmaml.errors import Stopped, UserError
 from fmaml.run.build import build
 from fmaml.run.store.checkpoint_format import decode_checkpoint
@@ -65,7 +65,7 @@ class Page:
 
 
 def config(*overrides: str) -> dict[str, Any]:
-    return load("sinusoid", [*SMALL, *overrides])
+    return load_config("sinusoid", [*SMALL, *overrides])
 
 
 def run(out: Path, *overrides: str, resume: bool = True) -> int:
@@ -181,6 +181,10 @@ def steps(folder: Path) -> list[int]:
         with contextlib.suppress(FileNotFoundError):  # pruned by a run that goes on
             whole.append(decode_checkpoint(path.read_bytes())[1]["step"])
     return whole
+
+
+def in_place() -> None:
+    """For a store whose folder nobody moves."""
 
 
 def litter(folder: Path) -> list[str]:

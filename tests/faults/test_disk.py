@@ -209,7 +209,7 @@ def test_names_of_folders_are_taken_as_they_are(tmp_path, name):
     assert fingerprint(tmp_path / name) == uninterrupted(SHORT)
 
 
-def test_a_folder_removed_under_the_run_is_said(tmp_path):
+def test_a_folder_that_a_file_replaces_under_the_run_is_said(tmp_path):
     out, said = tmp_path / "out", tmp_path / "said"
 
     def work() -> int:
@@ -227,7 +227,8 @@ def test_a_folder_removed_under_the_run_is_said(tmp_path):
         return run(out, SHORT)
 
     assert wait(fork(work, None, said)) == 1
-    assert "cannot save a checkpoint" in said.read_text()
+    assert f"{out}: moved or removed" in said.read_text()
+    assert out.read_text() == "a file in its place"
 
 
 def test_a_result_that_cannot_be_written_leaves_the_one_before_it(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from harness import SHORT, config, fork, run, wait
+from harness import SHORT, config, fork, in_place, run, wait
 
 import fmaml.run.run
 from fmaml.config.settings import TrainSettings
@@ -181,7 +181,7 @@ def test_a_verdict_read_late_names_the_step_it_is_about():
 @pytest.mark.parametrize("part", ["theta", "opt_state", "best_theta"])
 def test_what_is_not_finite_is_never_saved(tmp_path, part):
     _, start, _, _ = small()
-    store = CheckpointStore(tmp_path, {})
+    store = CheckpointStore(tmp_path, {}, in_place)
     store.checkpoints.mkdir()
     store.save(start)
     bad = start.best_theta if part == "best_theta" else getattr(start.state, part)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from harness import shimmed
+from harness import in_place, shimmed
 
 from fmaml.run.store.checkpoint_format import DamagedCheckpoint, decode_checkpoint
 from fmaml.run.store.checkpoint_store import CheckpointStore, Progress, checkpoint_files
@@ -37,7 +37,7 @@ def recorded(folder: Path, steps: int) -> list[Operation]:
         trace.append(("unlink", self))
         unlink(self, missing_ok)
 
-    store = CheckpointStore(folder, {})
+    store = CheckpointStore(folder, {}, in_place)
     store.checkpoints.mkdir(parents=True)
     Path.unlink = noted
     try:

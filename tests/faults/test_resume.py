@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from harness import STEPS, bare, config, fingerprint, finish, fork, run, uninterrupted, wait
+from harness import SHORT, STEPS, bare, config, fingerprint, finish, fork, in_place, run, uninterrupted, wait
 from PIL import Image
 
 import fmaml.run.run
 from fmaml.cli import main
+from fmaml.run import step as step_module
 from fmaml.run.build import build, call_by_name
+from fmaml.run.step import StepForm
 from fmaml.run.store import checkpoint_store, resume_compatibility
+from fmaml.run.store.checkpoint_format import decode_checkpoint, encode_checkpoint
 from fmaml.run.store.checkpoint_store import CheckpointStore, Progress, checkpoint_files
 from fmaml.run.store.resume_compatibility import PROBE_TASKS, collect_facts, digest_of_split
 from fmaml.run.train import first_progress
@@ -56,12 +59,14 @@ def test_every_part_of_the_progress_comes_back(tmp_path):
     parts = [
         map_leaves(lambda leaf: leaf + torch.randn(leaf.shape), part) for part in (*start.state[:2], start.best_theta)
     ]
-    kept = Progress(MetaState(parts[0], parts[1], 7), -0.25, parts[2], validated=5, skipped=2)
-    store = CheckpointStore(tmp_path, known := collect_facts(config(), experiment.source, torch.device("cpu")))
+    form = StepForm(compiled=True, chunk_size=2)
+    kept = Progress(MetaState(parts[0], parts[1], 7), -0.25, parts[2], validated=5, skipped=2, step_form=form)
+    known = collect_facts(config(), experiment.source, torch.device("cpu"))
+    store = CheckpointStore(tmp_path, known, in_place)
     store.checkpoints.mkdir()
     store.save(kept)
-    back = CheckpointStore(tmp_path, known).restore(start, print)
-    assert (back.state.step, back.best, back.validated, back.skipped) == (7, -0.25, 5, 2)
+    back = CheckpointStore(tmp_path, known, in_place).restore(start, print)
+    assert (back.state.step, back.best, back.validated, back.skipped, back.step_form) == (7, -0.25, 5, 2, form)
     pairs = zip(leaves([*back.state[:2], back.best_theta]), leaves(parts), strict=True)
     assert all(torch.equal(one, two) for one, two in pairs)
 
@@ -221,6 +226,176 @@ def test_another_device_is_said_and_allowed(history, tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("patch", "said"),
+    [
+        (
+            lambda: setattr(torch.backends.cpu, "get_cpu_capability", lambda: "OTHER"),
+            f"machine.cpu_capability was {torch.backends.cpu.get_cpu_capability()} and is OTHER: results may",
+        ),
+        (
+            lambda: setattr(resume_compatibility, "hardware", lambda device: "another CPU"),
+            " and is another CPU: results may now differ in the last bits",
+        ),
+        (
+            lambda: setattr(torch, "get_num_threads", lambda: 3),
+            "machine.threads was 1 and is 3: results may now differ in the last bits",
+        ),
+    ],
+)
+def test_another_cpu_is_said_and_allowed(history, tmp_path, patch, said):
+    out = as_of(history, 38, tmp_path / "out")
+
+    def work() -> int:
+        patch()
+        return run(out)
+
+    assert wait(fork(work, None, tmp_path / "said")) == 0
+    assert said in (tmp_path / "said").read_text()
+
+
+def test_the_same_machine_is_not_remarked_on(history, tmp_path):
+    out = as_of(history, 38, tmp_path / "out")
+    assert wait(fork(lambda: run(out), None, tmp_path / "said")) == 0
+    assert "differ" not in (tmp_path / "said").read_text()
+
+
+def test_a_checkpoint_that_does_not_say_how_its_steps_were_computed_is_continued(history, tmp_path):
+    """As the first ones did not; that bits may differ is said."""
+    out = as_of(history, 38, tmp_path / "out")
+    (path,) = checkpoint_files(out / "checkpoints")
+    tensors, facts = decode_checkpoint(path.read_bytes())
+    del facts["step_form"]
+    facts["machine"] = {key: facts["machine"][key] for key in ("device", "threads")}
+    path.write_bytes(encode_checkpoint(tensors, facts))
+    assert wait(fork(lambda: run(out), None, tmp_path / "said")) == 0
+    assert "machine.cpu_capability was nothing and is" in (tmp_path / "said").read_text()
+    assert fingerprint(out) == uninterrupted()
+
+
+# Compiled or not, which changes rounding. Compiling takes long: a stand-in rounds its results to fewer bits
+
+NO_COMPILER = "train.compile: no compiler; the steps run uncompiled"
+LESS_PRECISE = 2.0**12
+
+
+def stand_in(step_fn, algorithm, notify):
+    def step(state, tasks, chunk_size=None):
+        new, metrics = step_fn(state, tasks, chunk_size=chunk_size)
+        return new._replace(
+            theta=map_leaves(lambda leaf: (leaf * LESS_PRECISE).round() / LESS_PRECISE, new.theta)
+        ), metrics
+
+    return step
+
+
+def without_compiler(step_fn, algorithm, notify):
+    notify(NO_COMPILER)
+    return step_fn
+
+
+def ended(out: Path, steps: int, *overrides: str, compiler=stand_in, dies_at: int | None = None) -> str:
+    """What a run of so many steps says that compiles if it has 15 or more; it may die once it has saved a step."""
+    said = out.with_suffix(".said")
+    said.unlink(missing_ok=True)
+
+    def work() -> int:
+        step_module.LONG_RUN, step_module.compiled = 15, compiler
+        save = CheckpointStore.save
+
+        def dying(self, progress):
+            save(self, progress)
+            if progress.state.step == dies_at:
+                raise KeyboardInterrupt
+
+        checkpoint_store.CheckpointStore.save = dying
+        return run(out, "train.schedule=constant", f"train.meta_steps={steps}", *overrides)
+
+    assert wait(fork(work, None, said)) == (0 if dies_at is None else 99), said.read_text()
+    return said.read_text()
+
+
+def learnt(out: Path) -> bytes:
+    return (out / "last.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def lengths(tmp_path_factory) -> dict[tuple[bool, int], bytes]:
+    """What runs of 12 and 20 steps learn, compiled and not."""
+    folder, found = tmp_path_factory.mktemp("lengths"), {}
+    for compiled in (False, True):
+        for steps in (12, 20):
+            out = folder / f"{compiled}{steps}"
+            ended(out, steps, f"train.compile={str(compiled).lower()}")
+            found[compiled, steps] = learnt(out)
+    assert len(set(found.values())) == 4
+    return found
+
+
+def test_a_run_that_becomes_long_stays_uncompiled(tmp_path, lengths):
+    out = tmp_path / "out"
+    ended(out, 12)
+    assert learnt(out) == lengths[False, 12]
+    assert "train.compile: the steps stay uncompiled, as before the interruption" in ended(out, 20)
+    assert learnt(out) == lengths[False, 20]
+
+
+def test_a_run_that_becomes_short_stays_compiled(tmp_path, lengths):
+    out = tmp_path / "out"
+    ended(out, 20, dies_at=8)
+    assert "train.compile" not in ended(out, 12)
+    assert learnt(out) == lengths[True, 12]
+
+
+def test_a_compiler_that_is_gone_is_said_and_one_that_comes_back_changes_nothing(tmp_path, lengths):
+    out = tmp_path / "out"
+    ended(out, 20, dies_at=8)
+    said = ended(out, 20, compiler=without_compiler, dies_at=14)
+    assert NO_COMPILER in said
+    assert "train.compile: the steps were compiled and now are not: results may now differ in the last bits" in said
+    assert "train.compile: the steps stay uncompiled" in ended(out, 20)
+    assert learnt(out) not in lengths.values()
+
+
+@pytest.mark.parametrize("compile_it", ["auto", "true"])
+def test_a_run_that_began_without_a_compiler_goes_on_without(tmp_path, lengths, compile_it):
+    out = tmp_path / "out"
+    said = ended(out, 20, f"train.compile={compile_it}", compiler=without_compiler, dies_at=8)
+    assert "were compiled" not in said
+    ended(out, 20, f"train.compile={compile_it}")
+    assert learnt(out) == lengths[False, 20]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_really_compiled_goes_on_to_the_same_bits(tmp_path):
+    real = step_module.compiled
+    for out, dies_at in ((tmp_path / "whole", None), (tmp_path / "out", 8), (tmp_path / "out", None)):
+        assert "train.compile" not in ended(out, 16, compiler=real, dies_at=dies_at)
+    assert fingerprint(tmp_path / "out") == fingerprint(tmp_path / "whole")
+
+
+def test_tasks_at_a_time_that_memory_allowed_stay_the_same(tmp_path):
+    """A machine with more memory goes on with as few, since their number changes rounding."""
+    out, meta_step = tmp_path / "out", step_module.meta_step
+
+    def work() -> int:
+        def short_of_memory(*args, chunk_size, **more):
+            if chunk_size is None:
+                raise MemoryError
+            return meta_step(*args, chunk_size=chunk_size, **more)
+
+        step_module.meta_step = short_of_memory
+        return run(out, "train.schedule=constant", SHORT)
+
+    assert wait(fork(work)) == 0
+    assert finish(out, "train.schedule=constant", "train.meta_steps=20") == 0
+    _, facts = decode_checkpoint(checkpoint_files(out / "checkpoints")[0].read_bytes())
+    assert facts["step_form"] == {"compiled": False, "chunk_size": 2}
+    few = ["train.schedule=constant", "train.chunk_size=2"]
+    assert finish(tmp_path / "few", *few, "train.meta_steps=20") == 0
+    assert learnt(out) == learnt(tmp_path / "few")
+
+
 # From the command line
 
 
@@ -253,8 +428,6 @@ def test_a_used_folder_says_how_to_go_on(history, tmp_path, capsys):
 
 
 def test_a_checkpoint_says_what_it_depends_on(history):
-    from fmaml.run.store.checkpoint_format import decode_checkpoint
-
     tensors, facts = decode_checkpoint(checkpoint_files(history / "checkpoints")[0].read_bytes())
     assert {name.partition(".")[0] for name in tensors} == {"theta", "optimizer", "best"}
     assert facts["config"] == json.loads(json.dumps(config()))

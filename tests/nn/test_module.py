@@ -281,6 +281,32 @@ def test_the_module_is_left_alone():
     assert torch.equal(model.init(torch.Generator())["0.weight"], before.get_parameter("0.weight"))
 
 
+def test_frozen_parameters_are_constants_outside_theta():
+    module = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4)).to(F64)
+    module[0].requires_grad_(False)
+    model, tasks = fmaml.from_module(module), tasks_of(VECTOR)
+    theta = values(model)
+    assert list(theta) == ["2.weight", "2.bias"]
+    assert torch.equal(model.apply(theta, tasks.query.x[0]), module(tasks.query.x[0]).detach())
+    algorithm, adam = fmaml.maml(loss_of(model), inner_lr=0.1, steps=2), fmaml.adam(0.1)
+    whole = fmaml.from_module(copy.deepcopy(module).requires_grad_())
+    part = fmaml.maml(loss_of(whole), inner_lr=0.1, steps=2, only=("2.*",))
+    expected, _ = fmaml.meta_grad(part, values(whole), tasks)
+    assert relative(fmaml.meta_grad(algorithm, theta, tasks)[0], {name: expected[name] for name in theta}) < 1e-12
+    state, _ = fmaml.meta_step(algorithm, adam, fmaml.init_state(algorithm, adam, theta), tasks)
+    before = module.get_submodule("0")(tasks.query.x[0]).detach()
+    with torch.no_grad():
+        module.get_parameter("0.weight").zero_()  # of the user's own module, not of the model
+    after = model.apply(state.theta, tasks.query.x[0])
+    assert relative(after, F.linear(before.tanh(), state.theta["2.weight"], state.theta["2.bias"])) < 1e-14
+
+
+def test_a_module_that_is_all_frozen_is_refused():
+    with pytest.raises(ValueError, match=r"from_module\(Linear\): every parameter has requires_grad=False"):
+        fmaml.from_module(nn.Linear(4, 4).requires_grad_(False))
+    assert values(fmaml.from_module(nn.Identity())) == {}
+
+
 def test_shared_parameters_stay_shared():
     layer = nn.Linear(4, 4)
     module = nn.Sequential(layer, nn.Tanh(), layer).to(F64)

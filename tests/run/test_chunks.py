@@ -8,14 +8,14 @@ import textwrap
 import pytest
 import torch
 
-from fmaml.config.load import load
+from fmaml.config.load import load_config
 from fmaml.config.settings import TrainSettings
 from fmaml.errors import RunFailed
 from fmaml.outer import init_state
 from fmaml.run.build import build
 from fmaml.run.limits import is_out_of_memory
 from fmaml.run.memory import TaskTooLarge, explain_out_of_memory
-from fmaml.run.step import Chunks, training_step
+from fmaml.run.step import Chunks, StepForm, TrainingStep
 
 REAL = """
     import json, resource
@@ -88,7 +88,7 @@ def test_one_task_that_does_not_fit_ends_the_run_with_a_cure():
     ],
 )
 def test_the_cure_names_only_what_there_is(algorithm, cure):
-    config = load("sinusoid", [f"algorithm.name={algorithm}", "train.baseline=false"])
+    config = load_config("sinusoid", [f"algorithm.name={algorithm}", "train.baseline=false"])
     with (
         pytest.raises(RunFailed, match=f"out of memory with one task at a time; {cure}"),
         explain_out_of_memory(config),
@@ -104,10 +104,10 @@ def test_a_loop_has_nothing_to_halve(monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr("fmaml.run.step.meta_step", never)
-    experiment = build(load("sinusoid", []), torch.device("cpu"))
+    experiment = build(load_config("sinusoid", []), torch.device("cpu"))
     theta = experiment.model.init(torch.Generator().manual_seed(0))
     settings = TrainSettings(meta_steps=1, meta_batch=4, batching="loop", compile=False)
-    step = training_step(experiment, theta, settings, said.append)
+    step = TrainingStep(experiment, theta, settings, said.append, StepForm())
     state = init_state(experiment.algorithm, experiment.optimizer, theta)
     with pytest.raises(TaskTooLarge):
         step(state, experiment.source.sample("train", 1, range(4)))

@@ -43,6 +43,15 @@ def test_a_limit_below_what_torch_takes_is_told_before_it_is_imported(tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("command", ["test omniglot", "predict omniglot photo.png --support .", "demo --no-browser"])
+def test_commands_for_trained_models_tell_it_too(tmp_path, monkeypatch, capsys, command):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photo.png").touch()
+    monkeypatch.setattr("fmaml.run.limits.address_space_limit", lambda: 500 * MB)
+    assert main(command.split()) == 2
+    assert "may use 500 MB of address space" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_a_small_run_fits_in_what_is_asked_for(tmp_path):
     done = run_within(LEAST_ADDRESS_SPACE, "--out", str(tmp_path / "out"))
     assert (done.returncode, done.stderr) == (0, "")

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 import fmaml
 from fmaml.cli import main
-from fmaml.config.load import load
-from fmaml.run.store.checkpoint_format import load_params
+from fmaml.config.load import load_config
 from fmaml.tree import map_leaves
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -36,7 +36,9 @@ FILES = {
     "metrics.jsonl",
     "best.safetensors",
     "last.safetensors",
+    "model.safetensors",
     "results.json",
+    "scores.jsonl",
     "learning_curve.png",
     "by_inner_step.png",
     "task.png",
@@ -70,7 +72,7 @@ def test_leaves_all_that_a_run_should(tmp_path, capsys):
 
 def test_saved_parameters_are_those_that_were_trained(tmp_path):
     run(tmp_path / "out")
-    params = load_params(tmp_path / "out/last.safetensors")
+    params = load_file(tmp_path / "out/last.safetensors")
     fresh = fmaml.conv4(inputs=(1, 28, 28), outputs=5, width=8).init(torch.Generator().manual_seed(0))
     assert params.keys() == fresh.keys()
     assert not any(torch.equal(params[k], fresh[k]) for k in params)
@@ -79,7 +81,7 @@ def test_saved_parameters_are_those_that_were_trained(tmp_path):
 def test_the_resolved_config_runs_again_to_the_same_bits(tmp_path):
     run(tmp_path / "a")
     assert main(["run", str(tmp_path / "a/config.yaml"), "--out", str(tmp_path / "b"), "--device", "cpu"]) == 0
-    one, two = (load_params(tmp_path / name / "last.safetensors") for name in "ab")
+    one, two = (load_file(tmp_path / name / "last.safetensors") for name in "ab")
     assert all(torch.equal(one[k], two[k]) for k in one)
     a, b = (json.loads((tmp_path / name / "results.json").read_text())["results"] for name in "ab")
     assert a == b
@@ -88,7 +90,7 @@ def test_the_resolved_config_runs_again_to_the_same_bits(tmp_path):
 def test_logging_and_validation_do_not_change_training(tmp_path):
     run(tmp_path / "a")
     run(tmp_path / "b", "train.log_every=1", "train.validate_every=2", "train.validate_tasks=4")
-    one, two = (load_params(tmp_path / name / "last.safetensors") for name in "ab")
+    one, two = (load_file(tmp_path / name / "last.safetensors") for name in "ab")
     assert all(torch.equal(one[k], two[k]) for k in one)
 
 
@@ -102,7 +104,7 @@ def test_best_is_the_best_on_validation(tmp_path):
     )
     rows = [json.loads(line) for line in (tmp_path / "a/metrics.jsonl").read_text().splitlines()]
     val = {r["step"]: r["score"] for r in rows if r["kind"] == "val"}
-    best, last = (load_params(tmp_path / "a" / f"{name}.safetensors") for name in ("best", "last"))
+    best, last = (load_file(tmp_path / "a" / f"{name}.safetensors") for name in ("best", "last"))
     same = all(torch.equal(best[k], last[k]) for k in best)
     assert same == (max(val, key=lambda step: (val[step], -step)) == 30)
 
@@ -161,7 +163,7 @@ def test_every_experiment_trains(path, tmp_path):
     small += CHARACTERS if "omniglot" in path.stem or path.parent.stem == "algorithms" else []
     small += ["data.name=markov"] if path.stem == "languages" else []
     assert main(["run", str(path), *small, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
-    assert all(value.isfinite().all() for value in load_params(tmp_path / "out/best.safetensors").values())
+    assert all(value.isfinite().all() for value in load_file(tmp_path / "out/best.safetensors").values())
 
 
 @pytest.mark.parametrize(
@@ -185,7 +187,7 @@ def test_an_algorithm_that_makes_no_sense_here_is_refused_before_anything_is_wri
 
 def test_what_an_algorithm_learns_beside_the_parameters_is_saved_by_name(tmp_path):
     assert run(tmp_path / "out", "algorithm.name=mamlpp", "algorithm.steps=2", "optimizer.lr=0.01") == 0
-    saved = load_params(tmp_path / "out/last.safetensors")
+    saved = load_file(tmp_path / "out/last.safetensors")
     assert saved["rates/conv1.weight"].shape == (2,)
     assert saved["norms/norm1.bias"].shape == (2, 8)
     assert saved["params/head.weight"].shape == (5, 8)
@@ -205,7 +207,7 @@ def test_the_baseline_stands_beside(tmp_path, capsys):
         "best.safetensors",
         "last.safetensors",
     }
-    one, two = (load_params(folder / "last.safetensors") for folder in (out, out / "joint"))
+    one, two = (load_file(folder / "last.safetensors") for folder in (out, out / "joint"))
     assert not torch.equal(one["layer1.weight"], two["layer1.weight"])
     assert (out / "functions.png").exists()
     assert "joint training, fine-tuned" in " ".join(capsys.readouterr().out.split())
@@ -365,8 +367,8 @@ def test_a_diverged_network_is_told_and_is_not_the_best(tmp_path, monkeypatch, c
     assert "not finite: the network diverges on test tasks; lower optimizer.lr" in said
     results = json.loads((out / "results.json").read_text())["results"]
     assert all(column[0]["mean"] is not None and column[1]["mean"] is None for column in results.values())
-    first = run.initial_params(real(load("omniglot", small), torch.device("cpu")), 0, torch.device("cpu"))
-    assert all(torch.equal(value, first[name]) for name, value in load_params(out / "best.safetensors").items())
+    first = run.initial_params(real(load_config("omniglot", small), torch.device("cpu")), 0, torch.device("cpu"))
+    assert all(torch.equal(value, first[name]) for name, value in load_file(out / "best.safetensors").items())
 
 
 def test_what_a_network_refuses_is_told_in_one_line(capsys, tmp_path):

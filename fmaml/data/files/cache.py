@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ...atomic_files import delete_temporary_files, write_durably
 from ...errors import UserError, note
+from ...regular_files import check_regular
 from .folder_lock import folder_lock
 
 Tensors = dict[str, Tensor]
@@ -119,6 +120,7 @@ def _bytes(tensor: Tensor) -> memoryview:
 def _read(path: Path) -> Tensors | None:
     """The tensors of the file; None if it is missing or damaged."""
     try:
+        check_regular(path)
         with safe_open(path, framework="pt") as file:
             tensors, expected = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
     except (OSError, SafetensorError):

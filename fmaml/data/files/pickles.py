@@ -14,8 +14,10 @@ from typing import Any, BinaryIO, NoReturn
 import numpy as np
 
 from ...errors import UserError
+from ...regular_files import check_regular
 
 _MAX_ITEMS = 500_000  # opcodes of a pickle, and objects and containers that it makes; CIFAR-100 has 260,000
+_MAX_FILE_BYTES = 2_000_000_000  # the largest cache of mini-ImageNet has 813 million
 _PLAIN_KINDS = "biufSU"  # NumPy dtype kinds of numbers and text, as opposed to references to objects
 
 
@@ -32,6 +34,7 @@ def read_pickle(path: Path, file: BinaryIO | None = None) -> Any:
     try:
         if file is not None:
             return _load(file)
+        check_regular(path, _MAX_FILE_BYTES)
         with path.open("rb") as opened:
             return _load(opened)
     except _UnsafePickle as error:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import UserError
+from ...regular_files import check_regular
 
 
 def zip_or_folder(folder: Path, name: str) -> Path | None:
@@ -22,8 +23,7 @@ def zip_or_folder(folder: Path, name: str) -> Path | None:
 def open_zip(path: Path, max_bytes: int) -> Iterator[zipfile.ZipFile]:
     """The archive, opened. UserError if it has more than ``max_bytes``, or if it turns out to be damaged while open."""
     try:
-        if path.stat().st_size > max_bytes:  # reading the names of a million members would take seconds
-            raise zipfile.BadZipFile(f"it has more than {max_bytes} bytes")
+        check_regular(path, max_bytes)  # also because reading the names of a million members would take seconds
         with zipfile.ZipFile(path) as archive:
             yield archive
     # RuntimeError: encrypted; NotImplementedError, a RuntimeError: unknown compression; the rest: damaged or truncated

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ...errors import UserError
+from ...regular_files import check_regular, read_regular
 from ..files.cache import file_stamp
 from ..files.pickles import read_pickle
 from .image_store import ImageStore, cached_store
@@ -70,8 +71,9 @@ def read_cifar100_files(path: Path) -> dict[str, bytes]:
     """The content of the three files by name, from the archive or the folder. UserError unless the MD5s match."""
     try:
         if path.is_dir():
-            found = {name: (path / name).read_bytes() for name in _FILES}
+            found = {name: read_regular(path / name, _MAX_TAR_BYTES) for name in _FILES}
         else:
+            check_regular(path, _MAX_TAR_BYTES)
             with gzip.open(path) as file:
                 found = _read_tar_members(file, [f"{_FOLDER}/{name}" for name in _FILES])
     except (OSError, EOFError, zlib.error, tarfile.TarError, ValueError) as error:

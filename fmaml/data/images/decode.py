@@ -3,7 +3,7 @@
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -12,16 +12,28 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from ...regular_files import check_regular
+from ..published import CHARACTER_SIZE
+
+_MAX_IMAGE_BYTES = 2_000_000_000  # more than the pixels that Pillow decodes at most take up, uncompressed
 _FILES_PER_CHUNK = 64  # decoded by one thread in one go
 _PILLOW_MODES = {1: "L", 3: "RGB"}  # by number of channels
 
 
 class Form(NamedTuple):
-    """The form that all images are converted to. Its repr is part of cache file names: renaming it empties caches."""
+    """The form that all images are converted to. Its repr is part of cache file names: renaming it empties caches.
+
+    ``fit`` makes an image square: "crop" takes its central square, "squeeze" scales height and width apart, "pad" puts
+    it in the middle of a white square.
+    """
 
     size: int  # height and width in pixels
     channels: int  # 1: grey, 3: red, green, blue
-    crop: bool  # crop to the central square first; otherwise the whole image is squeezed into a square
+    fit: Literal["crop", "squeeze", "pad"] = "crop"
+    invert: bool = False  # for drawings: ink 255 on 0
+
+
+CHARACTER_FORM = Form(CHARACTER_SIZE, 1, "pad", invert=True)  # drawn in dark ink on light paper
 
 
 def decode_images(files: list[str], form: Form) -> tuple[Tensor, dict[int, str]]:
@@ -50,19 +62,31 @@ def decode_images(files: list[str], form: Form) -> tuple[Tensor, dict[int, str]]
         return images, {i: message for chunk in bar for i, message in chunk.items()}
 
 
-def decode_image(file: str, form: Form) -> np.ndarray:
-    """One image, uint8 [channels, size, size], rotated as its EXIF tag says, transparency replaced by white.
+def decode_image(file: str | BinaryIO, form: Form) -> np.ndarray:
+    """An image file, by its name or opened, as uint8 [channels, size, size].
 
-    Resized with the Lanczos filter, which averages over all source pixels. Of an animation, the first frame. Raises
-    whatever Pillow raises for a damaged file, and ValueError for floating-point pixels.
+    Rotated as its EXIF tag says, transparency replaced by white. Resized with the Lanczos filter, which averages over
+    all source pixels. Of an animation, the first frame. Raises whatever Pillow does for a damaged file, UnsuitableFile
+    for one that may never end, and ValueError for floating-point pixels.
     """
+    if isinstance(file, str):
+        check_regular(file, _MAX_IMAGE_BYTES)
     with Image.open(file) as image:
         image.draft(image.mode, (2 * form.size, 2 * form.size))  # decodes a large JPEG at a fraction of its size
-        upright = ImageOps.exif_transpose(image)
-        converted = _convert_mode(upright, _PILLOW_MODES[form.channels])
-    whole = converted.crop(_central_square(*converted.size)) if form.crop else converted
-    square = whole.resize((form.size, form.size), Image.Resampling.LANCZOS)
-    pixels = np.asarray(square)
+        return to_form(image, form)
+
+
+def to_form(image: Image.Image, form: Form) -> np.ndarray:
+    """An opened image as uint8 [channels, size, size], as `decode_image` does it."""
+    # Pillow resizes a 1-bit image with the nearest neighbour, ignoring the filter; in mode "L" it averages.
+    converted = _convert_mode(ImageOps.exif_transpose(image), _PILLOW_MODES[form.channels])
+    if form.fit == "crop":
+        converted = converted.crop(_central_square(*converted.size))
+    elif form.fit == "pad" and converted.width != converted.height:
+        side = max(converted.size)
+        converted = ImageOps.pad(converted, (side, side), color="white")
+    pixels = np.asarray(converted.resize((form.size, form.size), Image.Resampling.LANCZOS))
+    pixels = 255 - pixels if form.invert else pixels
     return pixels[None] if form.channels == 1 else pixels.transpose(2, 0, 1)
 
 

@@ -5,11 +5,13 @@ import os
 from pathlib import Path
 
 from ...errors import UserError
+from ...regular_files import check_regular
 
 Classes = dict[str, list[str]]  # class -> its files, in order; str because 60,000 Path objects would take a second
 Listing = dict[str, Classes]  # split -> its classes
 
 SPLIT_ALIASES = {"train": ("train",), "val": ("val", "validation", "valid"), "test": ("test",)}  # of folders and files
+_MAX_TABLE_BYTES = 100_000_000
 _IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
 _CSV_COLUMNS: dict[tuple[str, ...], tuple[int, int]] = {  # header -> columns of the image and of the class
     ("filename", "label"): (0, 1),
@@ -37,7 +39,7 @@ def list_class_folders(folder: Path) -> Classes:
 
     UserError unless there is at least one class, and at least one image in each class.
     """
-    found = {name: _image_files(folder / name) for name in _visible_names(folder) if (folder / name).is_dir()}
+    found = {name: image_files(folder / name) for name in _visible_names(folder) if (folder / name).is_dir()}
     if not found:
         raise UserError(f"{folder}: no class in it; expected a folder a class, with its images: {folder}/CLASS/*.png")
     for name, files in found.items():
@@ -50,7 +52,19 @@ def list_class_folders(folder: Path) -> Classes:
     return found
 
 
-def _image_files(folder: Path) -> list[str]:
+def list_pictures(path: Path) -> list[str]:
+    """The image files of a folder, sorted by name, or the file itself; UserError if there are none."""
+    if not path.is_dir():
+        if not path.is_file():
+            raise UserError(f"{path}: {'not a file or a folder' if path.exists() else 'no such file or folder'}")
+        return [str(path)]
+    found = image_files(path)
+    if not found:
+        raise UserError(f"{path}: no image in it; name a folder with images, or the images themselves")
+    return found
+
+
+def image_files(folder: Path) -> list[str]:
     """The image files of one folder, sorted by name."""
     return [
         f"{folder}/{name}" for name in _visible_names(folder) if os.path.splitext(name)[1].lower() in _IMAGE_SUFFIXES
@@ -88,6 +102,7 @@ def list_tables(tables: dict[str, Path], folder: Path) -> Listing:
 def _read_table(path: Path) -> list[tuple[str, str]]:
     """The (image, label) pairs of a CSV file. UserError unless its header is one of `_CSV_COLUMNS`."""
     try:
+        check_regular(path, _MAX_TABLE_BYTES)
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = [tuple(field.strip() for field in row) for row in csv.reader(file) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -109,7 +124,7 @@ def list_classes(names: dict[str, list[str]], folder: Path) -> Listing:
 
 
 def _list_class(folder: Path, name: str) -> list[str]:
-    found = _image_files(folder / name) if (folder / name).is_dir() else []
+    found = image_files(folder / name) if (folder / name).is_dir() else []
     if not found:
         raise UserError(f"{folder / name}: no image of class {name}; the folder must hold them: unpack the data again")
     return found

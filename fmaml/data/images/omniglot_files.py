@@ -13,9 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from ...errors import UserError
+from ...regular_files import read_regular
 from ..files.cache import FileStamp, file_stamp
 from ..files.zips import open_zip, read_member, zip_or_folder
-from ..published import CHARACTER_SIZE, DRAWINGS_PER_CLASS
+from ..published import DRAWINGS_PER_CLASS
+from .decode import CHARACTER_FORM, to_form
 
 OMNIGLOT_PARTS = ("images_background", "images_evaluation")
 _ORIGINAL_SIZE = (105, 105)  # pixels
@@ -72,11 +74,18 @@ def _list_drawings(part: Path) -> list[tuple[str, str]]:
 def _read_contents(part: Path, files: list[tuple[str, str]]) -> Iterator[tuple[str, bytes]]:
     """Name and content of the drawings that `_list_drawings` found."""
     if part.is_dir():
-        yield from ((name, Path(file).read_bytes()) for name, file in files)
+        yield from ((name, _read_file(file)) for name, file in files)
         return
     with open_zip(part, _MAX_ZIP_BYTES) as archive:
         for name, member in files:
             yield name, read_member(archive, member, _MAX_DRAWING_BYTES)
+
+
+def _read_file(file: str) -> bytes:
+    try:
+        return read_regular(file, _MAX_DRAWING_BYTES)
+    except OSError as error:
+        raise UserError(f"{file}: not one of Omniglot's drawings ({error}); copy or download it again") from error
 
 
 def _decode_drawing(name: str, content: bytes) -> np.ndarray:
@@ -85,11 +94,9 @@ def _decode_drawing(name: str, content: bytes) -> np.ndarray:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             if image.size != _ORIGINAL_SIZE:
                 raise ValueError(f"{image.width}x{image.height} pixels; Omniglot has 105x105")
-            # Pillow resizes a 1-bit image with the nearest neighbour, ignoring the filter; as "L" it averages.
-            small = image.convert("L").resize((CHARACTER_SIZE, CHARACTER_SIZE), Image.Resampling.LANCZOS)
+            return to_form(image, CHARACTER_FORM)[0]
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{name}: not one of Omniglot's drawings ({error}); copy or download it again") from error
-    return 255 - np.asarray(small)
 
 
 def _check_counts(counts: Counter[str], characters: list[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import torch
 
-from ...ranges import FreeOnResume, SizeOrRange, WaysOrRange
+from ...ranges import CostsMemory, FreeOnResume, SizeOrRange, Ways, WaysOrRange
 from ..episodes import episodes
 from ..files.find import DataFiles, Download, find_or_download
 from ..images.cifar100_files import (
@@ -33,6 +33,9 @@ _FILES = DataFiles(
 )
 
 
+_FORM = Form(32, 3, "squeeze")
+
+
 def cifar_fs(
     *,
     seed: int,
@@ -40,6 +43,7 @@ def cifar_fs(
     ways: WaysOrRange = 5,
     shots: SizeOrRange = 1,
     queries: SizeOrRange = 15,
+    train_ways: Annotated[Ways | None, CostsMemory] = None,
     root: Annotated[str | None, FreeOnResume] = None,
     download: Annotated[bool, FreeOnResume] = True,
 ) -> Source:
@@ -47,7 +51,7 @@ def cifar_fs(
 
     Returns a source of N-way K-shot tasks: support x float32 [tasks, ways * shots, 3, 32, 32] and y int64 [tasks,
     ways * shots], the query set the same with ``queries``, which is per class. A range, such as ``ways: [3, 8]``, makes
-    tasks of different sizes.
+    tasks of different sizes. ``train_ways`` are the ways of training tasks, by default ``ways``.
 
     ``root`` is the folder with the files; without it they are looked for, and CIFAR-100 is downloaded if ``download``.
     Images go to ``device``. Tasks are a function of ``seed``. Raises UserError if the files are absent, damaged or not
@@ -63,7 +67,18 @@ def cifar_fs(
     splits = store_splits(store, names, device)
     split_name = f"Bertinetto et al.'s 64/16/20{describe_sample(store.counts.tolist())}"
     about = {"data": "cifar_fs", "files": [str(path)], "split": split_name}
-    return episodes(splits, seed=seed, ways=ways, shots=shots, queries=queries, about=about, names=names)
+    about |= {"license": "none stated; cite Krizhevsky 2009 and Bertinetto et al. 2019"}
+    return episodes(
+        splits,
+        seed=seed,
+        ways=ways,
+        shots=shots,
+        queries=queries,
+        about=about,
+        names=names,
+        train_ways=train_ways,
+        form=_FORM,
+    )
 
 
 def _find_images(folder: Path) -> Path | None:
@@ -78,4 +93,4 @@ def _read_image_files(folder: Path, names: dict[str, list[str]]) -> ImageStore:
         listing = list_classes(names, folder / "data")
     else:
         listing = order_classes(list_split_folders(folders), names, _FILES.name, folder)
-    return store_from_listing("cifar-fs", listing, Form(32, 3, crop=False), strict=True)
+    return store_from_listing("cifar-fs", listing, _FORM, strict=True)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ...ranges import CostsMemory, SizeOrRange, Ways, WaysOrRange
 from ..episodes import consecutive_splits, episodes
+from ..images.decode import CHARACTER_FORM
 from ..published import CHARACTER_SIZE, DRAWINGS_PER_CLASS, OMNIGLOT_CLASSES
 from ..rng import fold, uniform
 from ..source import Source
@@ -51,8 +52,22 @@ def glyphs(
     drawings for the tasks.
     """
     splits = consecutive_splits(draw_all_characters().to(device), OMNIGLOT_CLASSES, rotate)
-    about = {"data": "glyphs", "rotate": list(rotate), "split": "1,100/100/423, by their number"}
-    return episodes(splits, seed=seed, ways=ways, shots=shots, queries=queries, about=about, train_ways=train_ways)
+    about = {
+        "data": "glyphs",
+        "rotate": list(rotate),
+        "split": "1,100/100/423, by their number",
+        "license": "MIT, as fmaml",
+    }
+    return episodes(
+        splits,
+        seed=seed,
+        ways=ways,
+        shots=shots,
+        queries=queries,
+        about=about,
+        train_ways=train_ways,
+        form=CHARACTER_FORM,
+    )
 
 
 @functools.cache

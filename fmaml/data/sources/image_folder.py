@@ -10,7 +10,8 @@ import torch
 
 from ...atomic_files import write_durably
 from ...errors import UserError, note
-from ...ranges import FreeOnResume, Natural, Size, SizeOrRange, Unit, WaysOrRange
+from ...ranges import CostsMemory, FreeOnResume, Natural, Size, SizeOrRange, Unit, Ways, WaysOrRange
+from ...regular_files import read_regular
 from ..episodes import episodes
 from ..files.cache import fingerprint
 from ..files.find import cache_folder
@@ -27,6 +28,8 @@ from ..images.listing import (
 )
 from ..source import Source
 
+_MAX_SPLIT_BYTES = 100_000_000
+
 
 def folder(
     *,
@@ -35,9 +38,12 @@ def folder(
     root: Annotated[str, FreeOnResume],
     size: Size = 84,
     channels: Literal[1, 3] = 3,
+    fit: Literal["crop", "squeeze", "pad"] = "crop",
+    invert: bool = False,
     ways: WaysOrRange = 5,
     shots: SizeOrRange = 1,
     queries: SizeOrRange = 15,
+    train_ways: Annotated[Ways | None, CostsMemory] = None,
     fractions: tuple[Unit, Unit, Unit] = (0.64, 0.16, 0.2),
     split_seed: Natural = 0,
     shared_classes: bool = False,
@@ -47,8 +53,10 @@ def folder(
 
     Returns a source of N-way K-shot tasks: support x float32 [tasks, ways * shots, channels, size, size] in [0, 1] and
     y int64 [tasks, ways * shots], the query set the same with ``queries``, which is per class. A range, such as
-    ``ways: [3, 8]``, makes tasks of different sizes. Images are cropped to their central square and resized to ``size``
-    pixels, with 1 channel (grey) or 3 (RGB), and go to ``device``. Tasks are a function of ``seed``.
+    ``ways: [3, 8]``, makes tasks of different sizes. ``train_ways`` are the ways of training tasks, by default
+    ``ways``. Images are made square by ``fit``, cropped to their central square, squeezed, or padded with white; they
+    are resized to ``size`` pixels, with 1 channel (grey) or 3 (RGB), light and dark exchanged if ``invert``, and go to
+    ``device``. Tasks are a function of ``seed``.
 
     Without folders train, val and test, the classes are split by ``fractions`` (train, val, test) and ``split_seed``;
     the split is stored in the user's cache folder and used from then on. Unreadable images are named and left out, or
@@ -58,7 +66,8 @@ def folder(
     """
     path = Path(root).expanduser().resolve()
     listing, split_name = _list_images(path, root, fractions, split_seed)
-    store = store_from_listing("folder", listing, Form(size, channels, crop=True), strict=strict)
+    form = Form(size, channels, fit, invert)
+    store = store_from_listing("folder", listing, form, strict=strict)
     names = {split: list(classes) for split, classes in listing.items()}
     shared = _shared_classes(names)
     if shared and not shared_classes:
@@ -69,9 +78,25 @@ def folder(
     splits = store_splits(store, names, device)
     files = sum(len(files) for classes in listing.values() for files in classes.values())
     unreadable = files - int(store.counts.sum())
-    about = {"data": "folder", "files": [str(path)], "split": split_name, "unreadable": unreadable}
+    about = {
+        "data": "folder",
+        "files": [str(path)],
+        "split": split_name,
+        "unreadable": unreadable,
+        "license": "that of your images",
+    }
     about |= {"shared_classes": shared} if shared else {}
-    return episodes(splits, seed=seed, ways=ways, shots=shots, queries=queries, about=about, names=names)
+    return episodes(
+        splits,
+        seed=seed,
+        ways=ways,
+        shots=shots,
+        queries=queries,
+        about=about,
+        names=names,
+        train_ways=train_ways,
+        form=form,
+    )
 
 
 def _shared_classes(names: dict[str, list[str]]) -> list[str]:
@@ -113,7 +138,7 @@ def _stored_split(
         _write_split(path, folder, split)
         return split, path
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))["classes"]
+        content = json.loads(read_regular(path, _MAX_SPLIT_BYTES))["classes"]
         split = {name: [str(cls) for cls in content[name]] for name in SPLIT_ALIASES}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a split that can be read ({error}); remove it to have a new one made") from error
@@ -145,6 +170,7 @@ def _write_split(path: Path, folder: Path, split: dict[str, list[str]]) -> None:
     """Store the split for later runs. If that fails, a line on stderr says so; the same split is then drawn again."""
     text = json.dumps({"root": str(folder), "classes": split}, indent=1, ensure_ascii=False)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_durably(path, text.encode("utf-8"))
         note(f"the classes of {folder} were split at random; the split is stored in {path}")
     except OSError as error:

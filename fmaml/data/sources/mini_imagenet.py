@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ...errors import UserError
-from ...ranges import FreeOnResume, SizeOrRange, WaysOrRange
+from ...ranges import CostsMemory, FreeOnResume, SizeOrRange, Ways, WaysOrRange
 from ..episodes import episodes
 from ..files.cache import file_stamp
 from ..files.find import DataFiles, find_or_download
@@ -27,6 +27,7 @@ _FILES = DataFiles(
     "class, or mini-imagenet-cache-train.pkl, -val.pkl and -test.pkl",
 )
 _SIZE = 84  # pixels
+_FORM = Form(_SIZE, 3, "squeeze")  # as in the original MAML code
 
 
 def mini_imagenet(
@@ -36,13 +37,14 @@ def mini_imagenet(
     ways: WaysOrRange = 5,
     shots: SizeOrRange = 1,
     queries: SizeOrRange = 15,
+    train_ways: Annotated[Ways | None, CostsMemory] = None,
     root: Annotated[str | None, FreeOnResume] = None,
 ) -> Source:
     """Photographs of 100 classes, split 64 / 16 / 20 as by Ravi and Larochelle, 84x84, three channels from 0 to 1.
 
     Returns a source of N-way K-shot tasks: support x float32 [tasks, ways * shots, 3, 84, 84] and y int64 [tasks,
     ways * shots], the query set the same with ``queries``, which is per class. A range, such as ``ways: [3, 8]``, makes
-    tasks of different sizes.
+    tasks of different sizes. ``train_ways`` are the ways of training tasks, by default ``ways``.
 
     ``root`` is the folder with the files; without it they are looked for. Images go to ``device``. Tasks are a function
     of ``seed``. Raises UserError if the files are absent, damaged or not mini-ImageNet, or a class is too small for the
@@ -57,7 +59,18 @@ def mini_imagenet(
     splits = store_splits(store, names, device)
     split_name = f"Ravi and Larochelle's 64/16/20{describe_sample(store.counts.tolist())}"
     about = {"data": "mini_imagenet", "files": [str(folder)], "split": split_name}
-    return episodes(splits, seed=seed, ways=ways, shots=shots, queries=queries, about=about, names=names)
+    about |= {"license": "ImageNet's: research only, not to be passed on"}
+    return episodes(
+        splits,
+        seed=seed,
+        ways=ways,
+        shots=shots,
+        queries=queries,
+        about=about,
+        names=names,
+        train_ways=train_ways,
+        form=_FORM,
+    )
 
 
 def _find_images(folder: Path) -> Path | None:
@@ -84,8 +97,7 @@ def _read_image_files(folder: Path, names: dict[str, list[str]]) -> ImageStore:
         assert folders is not None  # otherwise `_find_images` would not have accepted the folder
         listing = list_split_folders(folders)
     listing = order_classes(listing, names, _FILES.name, folder)
-    form = Form(_SIZE, 3, crop=False)  # squeezed into a square, as in the original MAML code
-    return store_from_listing("mini-imagenet", listing, form, strict=True)
+    return store_from_listing("mini-imagenet", listing, _FORM, strict=True)
 
 
 def _read_pickles(folder: Path, names: dict[str, list[str]]) -> ImageStore | None:

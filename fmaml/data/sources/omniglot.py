@@ -9,6 +9,7 @@ from ...ranges import CostsMemory, FreeOnResume, SizeOrRange, Ways, WaysOrRange
 from ..episodes import consecutive_splits, episodes
 from ..files.cache import cached, fingerprint
 from ..files.find import DataFiles, Download, cache_folder, find_or_download
+from ..images.decode import CHARACTER_FORM
 from ..images.omniglot_files import OMNIGLOT_PARTS, find_omniglot, read_drawings, stamp_parts
 from ..published import CHARACTER_SIZE, OMNIGLOT_CLASSES, class_names
 from ..source import Source
@@ -57,8 +58,18 @@ def omniglot(
         "files": [str(part) for part in parts],
         "rotate": list(rotate),
         "split": "the original MAML code's 1,100/100/423",
+        "license": "MIT",
     }
-    return episodes(splits, seed=seed, ways=ways, shots=shots, queries=queries, about=about, train_ways=train_ways)
+    return episodes(
+        splits,
+        seed=seed,
+        ways=ways,
+        shots=shots,
+        queries=queries,
+        about=about,
+        train_ways=train_ways,
+        form=CHARACTER_FORM,
+    )
 
 
 def _locate(root: str | None, download: bool) -> list[Path]:

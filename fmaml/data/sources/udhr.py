@@ -10,6 +10,7 @@ from ...errors import UserError
 from ...losses import Apply, transductive
 from ...pickling import picklable
 from ...ranges import FreeOnResume, Size
+from ...regular_files import read_regular
 from ...types import Params, Task
 from ..files.find import DataFiles, Download, find_or_download
 from ..files.zips import open_zip, read_member, zip_or_folder
@@ -63,6 +64,7 @@ def passages_of(splits: dict[str, Texts], file: str, *, seed: int, shots: Size, 
 
     sizes = {split: len(class_names("udhr", split)) for split in SPLITS}
     about = {
+        "license": "public domain",
         "data": "udhr",
         "file": file,
         "task": f"languages, {shots} passages",
@@ -108,7 +110,7 @@ def read_udhr_files(path: Path, names: list[str]) -> list[bytes]:
     """The texts of the named languages, such as ``por_BR``, from the zip or the folder. UserError if one is absent."""
     try:
         if path.is_dir():
-            return [(path / f"{name}.txt").read_bytes() for name in names]
+            return [read_regular(path / f"{name}.txt", _MAX_TEXT_BYTES) for name in names]
         with open_zip(path, _MAX_ZIP_BYTES) as archive:
             return [read_member(archive, f"udhr2/{name}.txt", _MAX_TEXT_BYTES) for name in names]
     except (KeyError, FileNotFoundError) as error:

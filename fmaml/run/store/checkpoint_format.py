@@ -1,4 +1,4 @@
-"""Trees of tensors as files: parameters as plain safetensors, checkpoints with a digest in front.
+"""Trees of tensors as bytes, and checkpoints with a digest in front.
 
 A checkpoint is one line, "fmaml checkpoint 1 " and the SHA-256 of all that follows, then a safetensors file whose
 metadata holds the facts as JSON. The digest is checked before anything is parsed; nothing is ever pickled.
@@ -6,16 +6,12 @@ metadata holds the facts as JSON. The digest is checked before anything is parse
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any, TypeAlias
 
 from safetensors import SafetensorError
-from safetensors.torch import load, load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 from torch.utils import _pytree as pytree
-
-from ...atomic_files import write_durably
-from ...types import Params, Theta
 
 Facts: TypeAlias = dict[str, Any]  # what a checkpoint holds besides tensors; values are whatever JSON can hold
 
@@ -53,7 +49,7 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Tensor]:
 
     Raises ValueError if two leaves have the same name.
     """
-    named = {name: leaf.detach().cpu().contiguous().clone() for name, leaf in _named(tree, prefix)}
+    named = {name: leaf.detach().cpu().contiguous().clone() for name, leaf in named_leaves(tree, prefix)}
     if len(named) != len(pytree.tree_leaves(tree)):
         raise ValueError(f"{prefix}two leaves of the tree have the same name")
     return named
@@ -65,7 +61,7 @@ def fill(template: Any, tensors: dict[str, Tensor], prefix: str = "") -> Any:
     Raises DamagedCheckpoint unless names, shapes and types agree.
     """
     leaves: list[Tensor] = []
-    for name, leaf in _named(template, prefix):
+    for name, leaf in named_leaves(template, prefix):
         found = tensors.get(name)
         if found is None or (found.shape, found.dtype) != (leaf.shape, leaf.dtype):
             has = "nothing" if found is None else f"{found.dtype} {list(found.shape)}"
@@ -74,7 +70,8 @@ def fill(template: Any, tensors: dict[str, Tensor], prefix: str = "") -> Any:
     return pytree.tree_unflatten(leaves, pytree.tree_structure(template))
 
 
-def _named(tree: Any, prefix: str) -> list[tuple[str, Tensor]]:
+def named_leaves(tree: Any, prefix: str = "") -> list[tuple[str, Tensor]]:
+    """Every leaf with its name, such as "rates/conv1.weight"."""
     pairs, _ = pytree.tree_flatten_with_path(tree)
     return [(prefix + "/".join(map(_key_name, path)), leaf) for path, leaf in pairs]
 
@@ -85,13 +82,3 @@ def _key_name(key: Any) -> str:
         if hasattr(key, attribute):
             return str(getattr(key, attribute))
     raise TypeError(f"{key!r}: not a part of a path in a tree")
-
-
-def save_params(path: Path, theta: Theta) -> None:
-    """Write a tree of tensors as a safetensors file."""
-    write_durably(path, save(flatten(theta)))
-
-
-def load_params(path: Path) -> Params:
-    """Read a file that `save_params` wrote: name -> tensor."""
-    return load_file(path)

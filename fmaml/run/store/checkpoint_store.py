@@ -8,8 +8,11 @@ from typing import NamedTuple
 
 from ...atomic_files import delete_temporary_files, write_durably
 from ...errors import Notify, RunFailed
+from ...regular_files import read_regular
+from ...tree import leaves
 from ...types import MetaState, Theta
 from ..nan_guard import is_finite
+from ..step import StepForm
 from .checkpoint_format import (
     DamagedCheckpoint,
     Facts,
@@ -17,12 +20,14 @@ from .checkpoint_format import (
     encode_checkpoint,
     fill,
     flatten,
-    save_params,
 )
+from .held_folder import CheckFolder
+from .model_file import Metadata, write_model
 from .resume_compatibility import check_compatible
 from .run_folder import free_space, megabytes
 
 KEPT_CHECKPOINTS = 2
+MIN_SIZE_LIMIT = 1 << 28  # bytes: a checkpoint of other settings is read too, to name the settings that differ
 PROGRESS_FACTS = ("step", "best", "validated", "skipped", "seconds")
 
 
@@ -34,17 +39,21 @@ class Progress(NamedTuple):
     best_theta: Theta
     validated: int = 0  # the last step that was validated
     skipped: int = 0  # number of steps discarded because a number was not finite
+    step_form: StepForm = StepForm()
 
 
 class CheckpointStore:
     """Reads and writes the checkpoints of one folder, and its best and last parameters.
 
-    ``facts`` are what must agree when a run is resumed: config, data, versions.
+    ``facts`` are what must agree when a run is resumed: config, data, versions. ``check_folder`` raises RunFailed if
+    the run's folder is gone. ``metadata`` make the files of the parameters models, see `model_file`.
     """
 
-    def __init__(self, folder: Path, facts: Facts) -> None:
+    def __init__(self, folder: Path, facts: Facts, check_folder: CheckFolder, metadata: Metadata | None = None) -> None:
         self.folder = folder
         self.facts = facts
+        self.check_folder = check_folder
+        self.metadata = metadata
         self.checkpoints = folder / "checkpoints"
         self.saved_step = -1  # of the newest checkpoint
         self.saved_progress: Progress | None = None  # in the newest checkpoint
@@ -88,7 +97,7 @@ class CheckpointStore:
         return start
 
     def _read(self, path: Path, start: Progress, notify: Notify) -> Progress:
-        tensors, facts = decode_checkpoint(path.read_bytes())
+        tensors, facts = decode_checkpoint(read_regular(path, max_checkpoint_bytes(start)))
         missing = {*self.facts, *PROGRESS_FACTS} - facts.keys()
         if missing:
             raise DamagedCheckpoint(f"it lacks {', '.join(sorted(missing))}")
@@ -101,13 +110,15 @@ class CheckpointStore:
         self.started = time.perf_counter() - facts["seconds"]
         best = float("-inf") if facts["best"] is None else facts["best"]
         state = MetaState(theta, opt_state, facts["step"])
-        return Progress(state, best, best_theta, facts["validated"], facts["skipped"])
+        step_form = StepForm(**facts.get("step_form", {}))  # the first checkpoints had none
+        return Progress(state, best, best_theta, facts["validated"], facts["skipped"], step_form)
 
     def save(self, progress: Progress) -> None:
         """Write a checkpoint, unless it is already saved, and delete all but the last two.
 
-        Raises RunFailed if a number is not finite or the disk is full.
+        Raises RunFailed if a number is not finite, the disk is full or the run's folder is gone.
         """
+        self.check_folder()
         if progress is self.saved_progress:
             return
         state = progress.state
@@ -118,6 +129,7 @@ class CheckpointStore:
             "best": progress.best if progress.best > float("-inf") else None,
             "validated": progress.validated,
             "skipped": progress.skipped,
+            "step_form": progress.step_form._asdict(),
             "seconds": round(self.seconds(), 3),
         }
         tensors = flatten(state.theta, "theta.") | flatten(state.opt_state, "optimizer.")
@@ -133,17 +145,18 @@ class CheckpointStore:
         """Write the last checkpoint, best.safetensors and last.safetensors; RunFailed as for `save`."""
         self.save(progress)
         self._write_best(progress.best_theta)
-        save_params(self.folder / "last.safetensors", progress.state.theta)
+        write_model(self.folder / "last.safetensors", flatten(progress.state.theta), self.metadata)
 
     def _write_best(self, theta: Theta) -> None:
         if theta is not self.saved_best_theta:
-            save_params(self.folder / "best.safetensors", theta)
+            write_model(self.folder / "best.safetensors", flatten(theta), self.metadata)
             self.saved_best_theta = theta
 
     def _write(self, path: Path, content: bytes) -> None:
         try:
             write_durably(path, content)
         except OSError as error:
+            self.check_folder()
             before = f"step {self.saved_step} is saved" if self.saved_step >= 0 else "none was saved before it"
             raise RunFailed(
                 f"{path}: cannot save a checkpoint ({error.strerror}): it needs {megabytes(len(content))}, "
@@ -158,6 +171,12 @@ def checkpoint_files(checkpoints: Path) -> list[Path]:
     """The files of the checkpoints in a folder, newest first."""
     files = [path for path in checkpoints.glob("step-*.ckpt") if re.fullmatch(r"step-\d{9}", path.stem)]
     return sorted(files, reverse=True)
+
+
+def max_checkpoint_bytes(start: Progress) -> int:
+    """The size from which on a file cannot be a checkpoint of a run that begins with ``start``."""
+    tensors = leaves((start.state.theta, start.state.opt_state, start.best_theta))
+    return MIN_SIZE_LIMIT + 2 * sum(tensor.nbytes for tensor in tensors)
 
 
 def check_disk_space(folder: Path, needed: int) -> None:

@@ -18,6 +18,8 @@ from ...data.source import Source
 from ...errors import Notify, UserError
 from ...ranges import FreeOnResume
 from ...tree import leaves
+from ..environment import hardware
+from ..step import BITS_MAY_DIFFER
 from .checkpoint_format import Facts
 
 ABSENT = "nothing"  # how messages call a value that there is not
@@ -42,7 +44,12 @@ def collect_facts(config: Config, source: Source, device: torch.device) -> Facts
         "seed": config["seed"],
         "data": {split: digest_of_split(source, split) for split in SPLITS},
         "versions": {"fmaml": __version__, "torch": str(torch.__version__)},
-        "machine": {"device": str(device), "threads": torch.get_num_threads()},
+        "machine": {
+            "device": str(device),
+            "threads": torch.get_num_threads(),
+            "hardware": hardware(device),
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),  # the vector instructions that torch uses
+        },
     }
 
 
@@ -79,7 +86,7 @@ def check_compatible(folder: Path, saved: Facts, current: Facts, notify: Notify)
         raise UserError("\n".join([*dict.fromkeys(lines), cure]))  # the seed is a fact of its own too
     for key, was, now in differences:
         if key.startswith(MACHINE):
-            notify(f"{key} was {was} and is {now}: results may now differ in the last bits from an uninterrupted run")
+            notify(f"{key} was {was} and is {now}: {BITS_MAY_DIFFER}")
 
 
 def _may_change(difference: Difference, saved: Facts, current: Facts) -> bool:

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from ...atomic_files import delete_temporary_files
 from ...errors import UserError
+from ...regular_files import read_regular
 from . import run_lock
 
 NOT_WRITABLE_CURE = "name a folder that can be written"
+MAX_ENVIRONMENT_BYTES = 1_000_000
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -114,6 +116,6 @@ def megabytes(size: int) -> str:
 def saved_device(folder: Path) -> str:
     """The device that the run was on, or "auto" if that was not recorded."""
     try:
-        return str(json.loads((folder / "environment.json").read_text(encoding="utf-8"))["device"])
+        return str(json.loads(read_regular(folder / "environment.json", MAX_ENVIRONMENT_BYTES))["device"])
     except (OSError, ValueError, KeyError, TypeError):
         return "auto"

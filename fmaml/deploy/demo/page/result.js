@@ -1,0 +1,94 @@
+// What the model answers: the likeliest class, and two bars for each class, before and after adaptation.
+
+import { paint } from "./seen.js";
+
+const percent = (probability) => `${(100 * probability).toFixed(0)}\u00a0%`;
+
+export class Result {
+  constructor(model) {
+    this.model = model;
+    this.element = document.getElementById("result").content.cloneNode(true).firstElementChild;
+    this.find = (name) => this.element.querySelector(name);
+    this.find(".model").textContent = model.title;
+    this.wait("");
+  }
+
+  /** Runs a task, and shows what went wrong. */
+  async attempt(task) {
+    this.complain("");
+    await task().catch((error) => {
+      this.wait("");
+      this.complain(error.message);
+    });
+  }
+
+  complain(line) {
+    this.find(".problem").textContent = line;
+  }
+
+  /** Shows that something is missing still. */
+  wait(line) {
+    this.find(".verdict").textContent = line;
+    this.find(".verdict").classList.remove("sure");
+    this.find(".bars").replaceChildren();
+    this.find(".note").textContent = "";
+    this.find(".legend").hidden = true;
+  }
+
+  /** Shows what the network sees of the query. */
+  see(pixels) {
+    this.find("figure").hidden = !pixels;
+    if (pixels) paint(this.find(".seen"), pixels, this.model);
+  }
+
+  /** Shows the answer {before, after} for classes {label, picture}. */
+  show(classes, { before, after }) {
+    const best = after.indexOf(Math.max(...after));
+    this.find(".verdict").textContent = `${classes[best].label}, ${percent(after[best])}`;
+    this.find(".verdict").classList.add("sure");
+    this.find(".legend").hidden = false;
+    this.find(".legend .before").hidden = !before;
+    this.find(".note").textContent = before ? "" : this.withoutBefore(classes.length);
+    const rows = classes.map((it, i) => row(it, before?.[i], after[i], i === best));
+    this.find(".bars").replaceChildren(...rows);
+  }
+
+  withoutBefore(classes) {
+    const chance = percent(1 / classes);
+    return `There is no “before”: ${this.model.algorithm} makes its last layer of these examples. By chance: ${chance}.`;
+  }
+}
+
+function row({ label, picture }, before, after, best) {
+  const item = document.createElement("li");
+  item.classList.toggle("best", best);
+  const name = document.createElement("span");
+  name.className = "label";
+  name.textContent = label;
+  const pair = document.createElement("div");
+  if (before !== undefined) pair.append(bar("before", before));
+  pair.append(bar("after", after));
+  item.append(copyOf(picture), name, pair);
+  return item;
+}
+
+function bar(kind, probability) {
+  const line = document.createElement("div");
+  line.className = `probability ${kind}`;
+  line.title = `${kind} adaptation`;
+  const track = document.createElement("i");
+  const fill = document.createElement("b");
+  fill.style.width = `${100 * probability}%`;
+  track.append(fill);
+  const number = document.createElement("em");
+  number.textContent = percent(probability);
+  line.append(track, number);
+  return line;
+}
+
+function copyOf(picture) {
+  const copy = document.createElement("canvas");
+  [copy.width, copy.height] = [picture.width, picture.height];
+  copy.getContext("2d").drawImage(picture, 0, 0);
+  return copy;
+}

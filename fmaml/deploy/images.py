@@ -1,0 +1,127 @@
+"""What a user has for images, as the x of a network: files, folders, pictures in memory, or tensors."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..data.images.decode import Form, decode_image, to_form
+from ..data.images.listing import image_files, list_class_folders, list_pictures
+from ..errors import UserError
+
+Picture: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any]
+Images: TypeAlias = Picture | Tensor | Sequence[Picture]  # a folder's path stands for the images in it
+Support: TypeAlias = str | os.PathLike[str] | Mapping[Any, Images]
+
+
+class Shape(NamedTuple):
+    """What a network takes: the shape of an x, and how a picture becomes one (None: it takes no pictures)."""
+
+    inputs: tuple[int, ...]
+    form: Form | None
+
+
+def to_inputs(images: Images, shape: Shape) -> Tensor:
+    """The images as float32 [n, *inputs], in the order given.
+
+    Args:
+        images: a file or a folder of images, a `PIL.Image`, an array uint8 [height, width] or [height, width, 3], a
+            sequence of these; or a tensor [n, *inputs] that is taken as it is, with values as in training.
+        shape: what the network takes.
+
+    Raises:
+        UserError: a file is missing, or not an image that can be read.
+        ValueError: a tensor of another shape.
+    """
+    if isinstance(images, Tensor):
+        return _checked(images, shape.inputs)
+    if shape.form is None:
+        raise ValueError(f"images: this network takes no pictures; give a tensor [n, {_sizes(shape.inputs)}]")
+    pictures = [image_to_array(picture, shape.form) for picture in each_picture(images)]
+    if not pictures:
+        raise UserError("no images were given; give one at least")
+    return scaled(np.stack(pictures))
+
+
+def scaled(pixels: np.ndarray[Any, Any]) -> Tensor:
+    """Pixels from 0 to 255 as values from 0 to 1, by the same operations as in `fmaml.data.episodes`."""
+    return torch.from_numpy(pixels).float() * (1 / 255)
+
+
+def each_picture(images: Picture | Sequence[Picture]) -> Iterator[Picture]:
+    """One picture after the other; of a folder, its images sorted by name."""
+    if isinstance(images, str | os.PathLike):
+        yield from list_pictures(Path(images))
+    elif isinstance(images, Image.Image | np.ndarray):
+        yield images
+    else:
+        for picture in images:
+            yield from each_picture(picture)
+
+
+def image_to_array(picture: Picture, form: Form) -> np.ndarray[Any, Any]:
+    """One picture, uint8 [channels, size, size]; UserError if it cannot be read."""
+    name = "an image in memory"
+    try:
+        if isinstance(picture, np.ndarray):
+            return to_form(Image.fromarray(picture), form)
+        if isinstance(picture, Image.Image):
+            return to_form(picture, form)
+        name = os.fspath(picture)
+        return decode_image(name, form)
+    except Exception as error:  # on damaged files Pillow's decoders raise errors of any kind
+        raise UserError(f"{name}: {why_unreadable(error)}") from None
+
+
+def why_unreadable(error: Exception) -> str:
+    """Why an image cannot be read, and the cure, from the error that decoding it raised."""
+    if isinstance(error, Image.DecompressionBombError):
+        return "has too many pixels to be opened safely; save it smaller"
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    reason = "not an image that can be read" if "cannot identify image file" in reason else reason
+    return f"{reason}; give a PNG, a JPEG or another common format"
+
+
+def read_support(support: Support, shape: Shape) -> tuple[dict[str, Tensor], int]:
+    """Class name -> its images [n, *inputs], and the number of images.
+
+    ``support`` is a mapping from classes to their images, or a folder: one folder for each class, or one file for each
+    class, named by it. Raises UserError unless there are two classes, each with an image.
+    """
+    pictures: Mapping[Any, Images] = support if isinstance(support, Mapping) else list_support(Path(support))
+    classes = {str(name): to_inputs(images, shape) for name, images in pictures.items()}
+    empty = [name for name, images in classes.items() if not len(images)]
+    if empty:
+        raise UserError(f"support: class {empty[0]} has no image; give one at least")
+    if len(classes) < 2:
+        where = "the support set" if isinstance(support, Mapping) else f"{support}"
+        raise UserError(f"{where}: has one class, {', '.join(classes)}; to tell classes apart it takes two or more")
+    return classes, sum(map(len, classes.values()))
+
+
+def list_support(folder: Path) -> Mapping[str, Images]:
+    """The image files of each class: of its folder, or the one file that is named after it."""
+    if not folder.is_dir():
+        what = "is a file" if folder.is_file() else "no such folder"
+        raise UserError(f"{folder}: {what}; give a folder with a folder of images, or an image, for each class")
+    if any(entry.is_dir() and not entry.name.startswith(".") for entry in folder.iterdir()):
+        return dict(list_class_folders(folder))
+    named = {Path(file).stem: [file] for file in image_files(folder)}
+    if not named:
+        raise UserError(f"{folder}: no image in it; give a folder with a folder of images, or an image, for each class")
+    return named
+
+
+def _checked(x: Tensor, inputs: tuple[int, ...]) -> Tensor:
+    if x.shape[1:] != inputs or x.ndim != len(inputs) + 1:
+        raise ValueError(f"images: this network takes [n, {_sizes(inputs)}]; these are {list(x.shape)}")
+    return x
+
+
+def _sizes(inputs: tuple[int, ...]) -> str:
+    return ", ".join(map(str, inputs))

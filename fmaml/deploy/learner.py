@@ -1,0 +1,168 @@
+"""What was meta-trained, in somebody's hands: `Learner` learns a new task from its support set, `Adapted` predicts.
+
+Prediction is inductive: what an adapted network says of an example depends on the support set and on that example
+alone. Batch norm takes the statistics of the support set, which are stored with the network.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from ..evaluation import trajectory_of
+from ..nn.support_statistics import Statistics, statistics_of, with_statistics
+from ..run.store.checkpoint_format import flatten
+from ..run.store.model_file import Metadata, write_model
+from ..types import Batch, Params, Theta
+from .heads import head_of, starting_from_prototypes, with_outputs
+from .images import Images, Shape, Support, read_support, to_inputs
+from .network import Blueprint, Network
+
+EXAMPLES_AT_ONCE = 256
+
+
+class Prediction(NamedTuple):
+    """What an adapted network says of n examples."""
+
+    labels: list[str]  # the likeliest class of each example
+    probabilities: Tensor  # [n, classes], in the order of `Adapted.classes`
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A network adapted to one task. An output depends on its own example alone.
+
+    ``classes`` are the names of the classes, sorted; empty where the targets are values or symbols.
+    """
+
+    metadata: Metadata
+    blueprint: Blueprint
+    classes: list[str]
+    params: Params
+    statistics: list[Statistics]
+
+    def predict(self, images: Images) -> Prediction:
+        """The likeliest class of each image, and the probability of every class.
+
+        Args:
+            images: a file or a folder of images, a `PIL.Image`, an array uint8 [height, width] or [height, width, 3],
+                a sequence of these; or a tensor [n, *inputs] with values as in training.
+
+        Returns:
+            labels, a list of n names, and probabilities, a tensor [n, classes].
+
+        Raises:
+            UserError: an image cannot be read.
+            ValueError: the network was trained for values, not for classes: use `outputs`.
+        """
+        if not self.classes:
+            raise ValueError("predict: this network has no classes; `outputs` gives its values")
+        logits = self.outputs(to_inputs(images, self.shape))
+        labels = [self.classes[i] for i in logits.argmax(-1).tolist()]
+        return Prediction(labels, logits.softmax(-1))
+
+    @torch.no_grad()
+    def outputs(self, x: Tensor) -> Tensor:
+        """The network's outputs [n, *output], such as logits, for x [n, *inputs]."""
+        parts = [self._apply(self.params, part) for part in x.split(EXAMPLES_AT_ONCE)]
+        return torch.cat(parts)
+
+    def save(self, path: str | Path) -> None:
+        """Write the adapted network as one file, which `fmaml.load_adapted` and ``fmaml predict`` read."""
+        tensors = flatten({"params": self.params, "statistics": self.statistics})
+        write_model(Path(path), tensors, {**self.metadata, "kind": "adapted", "classes": self.classes})
+
+    @property
+    def shape(self) -> Shape:
+        """What the network takes."""
+        return Shape(self.blueprint.inputs, self.blueprint.form)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields alone: a network that was built does not pickle, and is built again."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @cached_property
+    def _apply(self) -> Callable[[Params, Tensor], Tensor]:
+        width = len(self.classes) or self.blueprint.outputs
+        return with_statistics(self.blueprint.build(width).model.apply, self.statistics)
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A meta-trained network with its algorithm: what `fmaml.load` returns."""
+
+    metadata: Metadata
+    blueprint: Blueprint
+    theta: Theta
+
+    def adapt(self, support: Support | Tensor, targets: Tensor | None = None, *, steps: int | None = None) -> Adapted:
+        """Learn a task from its support set.
+
+        Args:
+            support: a folder with a folder of images for each class, or with one image for each class; or a mapping
+                from each class to its images, which may be all that `Adapted.predict` takes; or, where targets are
+                values or symbols, a tensor x [n, *inputs].
+            targets: where ``support`` is a tensor, its y [n, *target]; with class numbers, int64 [n], the classes are
+                called "0", "1", ..
+            steps: inner steps; None: as many as the model's accuracy was measured with.
+
+        Returns:
+            The adapted network. Any number of classes will do, whatever it was trained with.
+
+        Raises:
+            UserError: the support set is missing, or has one class only, or an image cannot be read.
+            ValueError: tensors of a wrong shape; a learnt part of the algorithm is made for the ways of training.
+        """
+        if not isinstance(support, Tensor):
+            by_class, _ = read_support(support, self.shape)
+            names = sorted(by_class)
+            x = torch.cat([by_class[name] for name in names])
+            y = torch.repeat_interleave(torch.tensor([len(by_class[name]) for name in names]))
+            return self._adapt(Batch(x, y), names, steps)
+        if targets is None:
+            raise ValueError("adapt: a support set that is a tensor needs its targets")
+        x = to_inputs(support, self.shape)
+        classes = list(map(str, range(int(targets.max()) + 1))) if self.blueprint.targets == "classes" else []
+        return self._adapt(Batch(x, targets), classes, steps)
+
+    @torch.no_grad()
+    def _adapt(self, support: Batch, classes: list[str], steps: int | None) -> Adapted:
+        width = len(classes) or self.blueprint.outputs
+        network, theta = self.for_outputs(width)
+        steps = self.metadata["steps"] if steps is None and network.algorithm.trajectory else steps
+        phi = trajectory_of(network.algorithm, theta, support, steps)[-1]
+        if not all(bool(value.isfinite().all()) for value in phi.values()):
+            raise ValueError("adapt: the network diverges on this support set; give fewer steps")
+        return Adapted(self.metadata, self.blueprint, classes, phi, statistics_of(network.model.apply, phi, support.x))
+
+    def for_outputs(self, outputs: int) -> tuple[Network, Theta]:
+        """The network with this number of outputs, and theta with a head of that width."""
+        network = self.blueprint.build(outputs)
+        if outputs == self.blueprint.outputs:
+            return network, self.theta
+        try:
+            theta = with_outputs(self.theta, self.blueprint.template(outputs))
+        except ValueError as error:
+            raise UserError(
+                f"{outputs} classes: {self.blueprint.algorithm['name']} was trained for {self.blueprint.outputs}, and "
+                f"what it learnt has no other width ({error}); take a model of protonet, r2d2, proto_maml or maml"
+            ) from None
+        if outputs < self.blueprint.outputs or "head" in self.blueprint.algorithm:  # which is made for each task
+            return network, theta
+        head = head_of(self.blueprint.params(self.blueprint.outputs), self.blueprint.params(outputs))
+        algorithm = starting_from_prototypes(network.algorithm, network.model.apply, head)
+        return network._replace(algorithm=algorithm), theta
+
+    def save(self, path: str | Path) -> None:
+        """Write the model as one file, which `fmaml.load` reads."""
+        write_model(Path(path), flatten(self.theta), self.metadata)
+
+    @property
+    def shape(self) -> Shape:
+        """What the network takes."""
+        return Shape(self.blueprint.inputs, self.blueprint.form)

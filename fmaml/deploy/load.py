@@ -1,0 +1,83 @@
+"""`fmaml.load`: a learner from a model file, from a run's folder, or by the name of a model that comes with fmaml."""
+
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+from torch import Tensor
+
+from ..errors import UserError
+from ..nn.support_statistics import Statistics
+from ..run.store.model_file import Metadata, read_model
+from ..run.store.model_shelf import find_model
+from .learner import Adapted, Learner
+from .network import Blueprint, fill_theta, read_blueprint
+from .old_runs import metadata_of_old_run
+
+
+def load(model: str | Path) -> Learner:
+    """A meta-trained model, ready to learn tasks.
+
+    Args:
+        model: a model file; a run's folder, of which the best parameters are taken; or the name of a model that comes
+            with fmaml, see ``fmaml ls models``.
+
+    Returns:
+        The learner.
+
+    Raises:
+        UserError: there is no such model, or it is damaged, of a newer version, or an adapted network.
+
+    >>> import torch, fmaml
+    >>> learner = fmaml.load("sinusoid")
+    >>> x = torch.linspace(-5, 5, 10)[:, None]
+    >>> adapted = learner.adapt(x, 2 * torch.sin(x - 1))
+    >>> adapted.outputs(torch.tensor([[0.5]])).shape
+    torch.Size([1, 1])
+    """
+    path = find_model(model)
+    tensors, metadata, blueprint = _read(path)
+    if metadata.get("kind") != "learner":
+        raise UserError(f"{path}: a network that is adapted already; read it with fmaml.load_adapted")
+    theta = fill_theta(blueprint.template(blueprint.outputs), tensors, str(path))
+    return Learner(metadata, blueprint, theta)
+
+
+def load_adapted(path: str | Path) -> Adapted:
+    """A network that `fmaml.Adapted.save` or ``fmaml adapt`` has written.
+
+    Raises:
+        UserError: the file is missing, damaged, of a newer version, or a learner.
+    """
+    path = Path(path)
+    tensors, metadata, blueprint = _read(path)
+    if metadata.get("kind") != "adapted":
+        raise UserError(f"{path}: a model that is not adapted to a task; read it with fmaml.load, then adapt it")
+    classes = metadata.get("classes")
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise UserError(f"{path}: its metadata are not those of an adapted network (classes)")
+    params = blueprint.params(len(classes) or blueprint.outputs)
+    template = {"params": params, "statistics": list(statistics_in(tensors))}
+    filled = fill_theta(template, tensors, str(path))
+    return Adapted(metadata, blueprint, classes, filled["params"], filled["statistics"])
+
+
+def statistics_in(tensors: dict[str, Tensor]) -> Iterator[Statistics]:
+    """The statistics of each batch norm; how many there are is not known from the network's settings."""
+    for i in count():
+        found = [tensors.get(f"statistics/{i}/{field}") for field in Statistics._fields]
+        if any(value is None or value.ndim != 1 for value in found):
+            return
+        yield Statistics(*(value for value in found if value is not None))
+
+
+def is_adapted(path: str | Path) -> bool:
+    """Whether the model file is an adapted network."""
+    _, metadata = read_model(find_model(path))
+    return metadata is not None and metadata.get("kind") == "adapted"
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], Metadata, Blueprint]:
+    tensors, metadata = read_model(path)
+    metadata = metadata_of_old_run(path) if metadata is None else metadata
+    return tensors, metadata, read_blueprint(metadata, str(path))

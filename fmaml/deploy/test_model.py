@@ -1,0 +1,114 @@
+"""`fmaml test`: meta-test a trained model, with its own settings or others, on its own data or on other data."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from ..config.load import complete
+from ..config.settings import Config, EvalSettings, TrainSettings
+from ..config.validate import section_settings
+from ..data.files.cache import fingerprint
+from ..data.files.find import cache_folder
+from ..data.source import Source
+from ..errors import Stopped, UserError, note
+from ..losses import supervised
+from ..run import report
+from ..run.build import Experiment, call_by_name, outer_optimizer
+from ..run.environment import pick_device
+from ..run.output import lasting_stdout
+from ..run.run import score_all
+from ..run.signals import deferred_signals
+from ..run.store.model_metadata import targets_of
+from ..run.store.resume_compatibility import digest_of_split
+from ..tree import map_leaves
+from .learner import Learner
+from .load import load
+from .network import CRITERIA
+
+OPEN_SECTIONS = ("data", "eval", "seed")  # of the config: what a trained model may be tested with
+
+
+def run_test(model: str, overrides: list[str], *, device: str = "auto", out: str | None = None) -> int:
+    """Meta-test a model and print the table; returns the exit code.
+
+    Scores are kept in the user's cache folder until the test is complete, so that the same command goes on after an
+    interruption. Raises UserError if the settings do not fit the model.
+    """
+    console = Console(file=lasting_stdout())
+    learner = load(model)
+    config = config_of_test(learner, model, overrides)
+    torch_device = pick_device(device)
+    source: Source = call_by_name("data", config["data"], seed=config["seed"], device=torch_device)
+    check_fits(learner, source, config)
+    settings = EvalSettings(**config["eval"])
+    experiment, theta = as_experiment(learner, source, config, torch_device)
+    data = {"test": digest_of_split(source, "test")}
+    facts = {"data": data, "config": config["data"], "seed": config["seed"], "steps": settings.steps}
+    scores = cache_folder() / "tests" / f"{config['name']}-{fingerprint(learner.metadata.get('digest'), facts)}.jsonl"
+    scores.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with deferred_signals():
+            name = config["algorithm"]["name"]
+            results = score_all(console, scores, {name: (experiment, theta)}, settings, facts)
+    except Stopped as stop:
+        note("stopped; the same command goes on from here")
+        return stop.code
+    scores.unlink()
+    protocol = f"{source.about['protocol']} ({config['data']['name']}), {settings.tasks} tasks, seed {config['seed']}"
+    title = f"{config['name']}: {source.metric.name} on unseen tasks"
+    report.print_results(console, results, source.metric, title, protocol)
+    if out:
+        folder = Path(out)
+        folder.mkdir(parents=True, exist_ok=True)
+        about = {**source.about, "seed": config["seed"], **config["eval"], "model": model, "protocol": protocol}
+        report.write_results(folder / "results.json", results, source.metric, about)
+    return 0
+
+
+def config_of_test(learner: Learner, model: str, overrides: list[str]) -> Config:
+    """The model's config with other settings of its data and of the test; UserError for what a model cannot change."""
+    for text in overrides:
+        key = text.partition("=")[0]
+        if key.partition(".")[0] not in OPEN_SECTIONS:
+            raise UserError(f"command line: {key}: fixed in a trained model; test takes data.*, eval.* and seed")
+    config = copy.deepcopy(learner.metadata["config"])
+    return complete(config, Path(model), [*overrides, *form_overrides(learner, overrides)], note)
+
+
+def form_overrides(learner: Learner, overrides: list[str]) -> list[str]:
+    """Settings that make other data's images those that the model takes, as far as the data have such settings."""
+    given = {key: value for key, _, value in (text.partition("=") for text in overrides)}
+    form = learner.blueprint.form
+    if form is None or "data.name" not in given:
+        return []
+    taken = section_settings("data", {"name": given["data.name"]}) or {}
+    return [
+        f"data.{key}={str(value).lower()}"
+        for key, value in form._asdict().items()
+        if key in taken and f"data.{key}" not in given
+    ]
+
+
+def check_fits(learner: Learner, source: Source, config: Config) -> None:
+    """UserError unless the data's examples are what the model takes, and its targets what the model gives."""
+    name = config["data"]["name"]
+    targets, wanted = targets_of(name), learner.blueprint.targets
+    if targets != wanted:
+        raise UserError(f"data.name = {name}: its targets are {targets}, and the model was trained for {wanted}")
+    if source.inputs != learner.blueprint.inputs:
+        raise UserError(
+            f"data.name = {name}: its examples are {list(source.inputs)}, and the model takes "
+            f"{list(learner.blueprint.inputs)}; give data of that size"
+        )
+
+
+def as_experiment(learner: Learner, source: Source, config: Config, device: torch.device) -> tuple[Experiment, Any]:
+    """The model as an experiment on this source, with a head for its ways, and its theta on the device."""
+    network, theta = learner.for_outputs(source.outputs)
+    loss_fn = supervised(network.model.apply, CRITERIA[learner.blueprint.targets])
+    optimizer = outer_optimizer(config["optimizer"], TrainSettings(**config["train"]))
+    experiment = Experiment(source, network.model, loss_fn, network.algorithm, optimizer)
+    return experiment, map_leaves(lambda leaf: leaf.to(device), theta)

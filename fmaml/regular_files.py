@@ -1,0 +1,28 @@
+"""Reads only what ends: a pipe may wait for a writer for ever, a device has no end, a sparse file can have any size."""
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+
+class UnsuitableFile(OSError):
+    """The path leads to something other than a regular file, or to a file that is too large."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+def check_regular(path: Path | str, max_bytes: int | None = None) -> None:
+    """Raise UnsuitableFile unless ``path`` leads to a regular file of at most ``max_bytes``; OSError if to nothing."""
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise UnsuitableFile(errno.EINVAL, "not a regular file, so reading it may never end", str(path))
+    if max_bytes is not None and found.st_size > max_bytes:
+        raise UnsuitableFile(errno.EINVAL, f"it has more than {max_bytes} bytes", str(path))
+
+
+def read_regular(path: Path | str, max_bytes: int) -> bytes:
+    """The content of a file; errors as in `check_regular`."""
+    check_regular(path, max_bytes)
+    return Path(path).read_bytes()
