@@ -65,6 +65,9 @@ def main(argv: list[str] | None = None) -> int:
         return error.code
     except KeyboardInterrupt:
         return 130
+    except MemoryError:
+        note("out of memory; close other programs, or raise the limit on memory (`ulimit -v`)")
+        return 2
     except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
@@ -136,11 +139,12 @@ def resume_command(argv: list[str]) -> int:
 
 def start_run(config: "Config", *, device: str, out: str | None, dry_run: bool, resume: bool) -> int:
     """Check the run's folder, then import torch and run; returns the exit code."""
+    from .run.limits import importing_torch
     from .run.store.run_folder import check_out_folder
 
     check_out_folder(out, resume)
-
-    from .run.run import run  # imports torch, so only after the folder was checked
+    with importing_torch():
+        from .run.run import run  # imports torch, so only after the folder was checked
 
     return run(config, device=device, out=out, dry_run=dry_run, resume=resume)
 

@@ -63,6 +63,7 @@ TORCHLESS = ["__init__", "arguments", "cli", "errors", "ranges", "atomic_files",
 TORCHLESS += ["data.published", "data.images.listing", "deploy.commands", "deploy.card", "run.signals"]
 TORCHLESS += ["run.store.run_folder", "run.store.run_lock", "run.store.model_shelf", "run.store.held_folder"]
 TORCHLESS += ["deploy.demo.command"]
+TORCHLESS += ["run.limits"]
 
 
 def imports(path: Path) -> set[str]:

@@ -3,8 +3,10 @@
 import difflib
 import json
 import re
+import shutil
+import sys
+import textwrap
 from collections.abc import Iterable
-from textwrap import indent
 
 from ..errors import UserError
 from . import packaged
@@ -21,6 +23,7 @@ from .signature import (
 )
 
 HEADER_LABELS = {"when": "when to use it", "ours": "measured", "costs": "costs"}  # header key -> label in the listing
+LEAST_TEXT_WIDTH = 24  # columns
 COSTS = re.compile(r"[\d.]+(?= times| inner)")  # inner steps, time and memory in the header's line of costs
 
 
@@ -66,7 +69,7 @@ def describe_entry(section: str, name: str, entry: Entry) -> str:
     function = find_function(entry.target)
     lines = [f"{section}.name: {name}", f"  {summary(function)}"]
     if section == "algorithm":
-        lines.append(indent(f"{module_docstring(entry.target)}\n{measurements(name)}", "  "))
+        lines.append(textwrap.indent(f"{module_docstring(entry.target)}\n{measurements(name)}", "  "))
     return "\n".join([*lines, *setting_lines(function_settings(function))])
 
 
@@ -84,6 +87,7 @@ def measurements(algorithm: str) -> str:
 def algorithm_comparison() -> str:
     """A table of what the algorithms' experiments measured, one row an algorithm."""
     names = [name for name in packaged.names() if name.startswith("algorithms/")]
+    narrow = is_narrow(max(map(len, names)))
     rows: list[tuple[str, str]] = []
     for name in names:
         header = packaged.header(name)
@@ -92,10 +96,14 @@ def algorithm_comparison() -> str:
             continue  # not measured yet
         steps, time, memory = costs
         accuracy = header["ours"].split()[0]
-        rows.append((name, f"{accuracy:>7} %  {steps:>5}  {time:>4}  {memory:>6}  {header['when']}"))
+        if narrow:
+            numbers = f"accuracy {accuracy} %, steps {steps}, time {time}, memory {memory}; "
+        else:
+            numbers = f"{accuracy:>7} %  {steps:>5}  {time:>4}  {memory:>6}  "
+        rows.append((name, numbers + header["when"]))
     title = "5-way 1-shot Omniglot, one budget for all; time and memory beside a MAML meta-step of one inner step:"
     heading = f"  {'experiment':{max(map(len, names))}}   accuracy  steps  time  memory  when to use it"
-    return "\n".join([title, heading, *align_columns(rows)])
+    return "\n".join([title, *([] if narrow else [heading]), *align_columns(rows)])
 
 
 def experiment_lines() -> list[str]:
@@ -113,7 +121,26 @@ def setting_lines(settings: dict[str, Setting]) -> list[str]:
 
 
 def align_columns(rows: Iterable[tuple[str, str]]) -> list[str]:
-    """Indented lines of two columns, the first as wide as its longest entry."""
+    """Indented lines of two columns, the first as wide as its longest entry; in a narrow terminal the second below."""
     rows = list(rows)
     width = max((len(left) for left, _ in rows), default=0)
+    if is_narrow(width):
+        return [line for left, right in rows for line in (f"  {left}", *wrapped(right))]
     return [f"  {left:{width}}  {right}" for left, right in rows]
+
+
+def wrapped(text: str) -> list[str]:
+    """The text in indented lines of the terminal's width, with every word whole."""
+    width = max(1, terminal_width() - 4)
+    lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+    return [f"    {line}" for line in lines]
+
+
+def is_narrow(left: int) -> bool:
+    """Whether the terminal has no room for text beside a column of this width."""
+    return terminal_width() < left + LEAST_TEXT_WIDTH
+
+
+def terminal_width() -> int:
+    """The columns of the terminal, or of the variable COLUMNS; without either as many as there can be."""
+    return shutil.get_terminal_size((sys.maxsize, 0)).columns

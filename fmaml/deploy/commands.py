@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..arguments import MODEL, Parser, add_device_option, new_parser, parse_arguments
 from ..errors import UserError, note
+from ..run.limits import importing_torch
 from .extras import require
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ def export_command(argv: list[str]) -> None:
     if args.to == "onnx":
         require("--to onnx", "onnx", "onnx", "onnxruntime", "onnxscript")
 
-    from .export import write_export
+    with importing_torch():
+        from .export import write_export
 
     exportable = exportable_by(args.model, args.support, args.steps)
     with named_in_errors(args.out):
@@ -113,7 +115,8 @@ def test_command(argv: list[str]) -> int:
     )
     args = parse_arguments(parser, argv)
 
-    from .test_model import run_test
+    with importing_torch():
+        from .test_model import run_test
 
     return run_test(args.model, args.overrides, device=args.device, out=args.out)
 
@@ -148,7 +151,8 @@ def steps(word: str) -> int:
 
 def adapted_by(model: str, support: str | None, inner_steps: int | None) -> "Adapted":
     """The adapted network of a file, or that of a model and a support set; UserError if they do not fit."""
-    from .load import is_adapted, load, load_adapted
+    with importing_torch():
+        from .load import is_adapted, load, load_adapted
 
     if is_adapted(model):
         if support is not None:
@@ -164,8 +168,9 @@ def adapted_by(model: str, support: str | None, inner_steps: int | None) -> "Ada
 
 def exportable_by(model: str, support: str | None, inner_steps: int | None) -> "Exportable":
     """The adapted network of a file or of a support set; or, without one, the features of a model."""
-    from .load import is_adapted, load
-    from .standalone import adapted_network, feature_extractor
+    with importing_torch():
+        from .load import is_adapted, load
+        from .standalone import adapted_network, feature_extractor
 
     if support is None and not is_adapted(model):
         return feature_extractor(load(model))

@@ -59,7 +59,7 @@ def run_test(model: str, overrides: list[str], *, device: str = "auto", out: str
     scores.unlink()
     protocol = f"{source.about['protocol']} ({config['data']['name']}), {settings.tasks} tasks, seed {config['seed']}"
     title = f"{config['name']}: {source.metric.name} on unseen tasks"
-    console.print(report.results_table(results, source.metric, title, protocol))
+    report.print_results(console, results, source.metric, title, protocol)
     if out:
         folder = Path(out)
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The log of a run: one JSON object a line in metrics.jsonl, and a progress bar, or plain lines without a terminal."""
+"""The log of a run: one JSON object a line in metrics.jsonl, and a progress bar, or plain lines."""
 
 import contextlib
 import json
@@ -17,7 +17,8 @@ from ..data.source import Metric
 from ..regular_files import read_regular
 from .store.held_folder import CheckFolder
 
-LINE_EVERY_S = 10.0  # seconds between two training lines, without a terminal
+LINE_EVERY_S = 10.0  # seconds between two training lines, where there is no bar
+LEAST_BAR_WIDTH = 80  # columns: in a narrower terminal the numbers beside the bar would be cut
 MAX_METRICS_BYTES = 1_000_000_000  # some five million rows
 
 
@@ -38,6 +39,7 @@ class RunLog:
         self.check_folder = check_folder
         self.console = console
         self.meta_steps = meta_steps
+        self.shows_bar = fits_bar(console)
         self.metric = metric
         self.started = time.perf_counter() - seconds
         self.last_line = -LINE_EVERY_S  # seconds into the run
@@ -50,7 +52,7 @@ class RunLog:
             BarColumn(bar_width=None, table_column=Column(ratio=1)),
             speed_estimate_period=300,
             console=console,
-            disable=not console.is_terminal,
+            disable=not self.shows_bar,
         )
         self.bar_task = self.bar.add_task("training", total=meta_steps, numbers="first step ...")
 
@@ -75,7 +77,9 @@ class RunLog:
             self.console.print(f"step {step:>6}  skipped: {numbers['why']}", highlight=False, soft_wrap=True)
         else:
             score = self.metric.write(numbers["score"], numbers["ci95"])
-            self.console.print(f"step {step:>6}  validation {self.metric.name} {score}", highlight=False)
+            self.console.print(
+                f"step {step:>6}  validation {self.metric.name} {score}", highlight=False, soft_wrap=True
+            )
 
     def notify(self, line: str) -> None:
         """Show a message."""
@@ -93,7 +97,7 @@ class RunLog:
         )
         self.bar.update(self.bar_task, completed=step, numbers=text)
         due = seconds - self.last_line >= LINE_EVERY_S or step == self.meta_steps
-        if due and not self.console.is_terminal:
+        if due and not self.shows_bar:
             self.last_line = seconds
             left = minutes_and_seconds(seconds / step * (self.meta_steps - step))
             line = f"step {step}/{self.meta_steps}  {text}  {left} left"
@@ -132,7 +136,7 @@ def minutes_and_seconds(seconds: float) -> str:
 
 
 def progress_bar(console: Console) -> Progress:
-    """A bar with a name, the number done and the time left; nothing where the output is not a terminal."""
+    """A bar with a name, the number done and the time left; nothing where there is no room for it."""
     return Progress(
         TextColumn("{task.description}"),
         MofNCompleteColumn(),
@@ -140,5 +144,10 @@ def progress_bar(console: Console) -> Progress:
         BarColumn(bar_width=None, table_column=Column(ratio=1)),
         console=console,
         transient=True,
-        disable=not console.is_terminal,
+        disable=not fits_bar(console),
     )
+
+
+def fits_bar(console: Console) -> bool:
+    """Whether the output is a terminal that is wide enough for a bar with its numbers."""
+    return console.is_terminal and console.width >= LEAST_BAR_WIDTH

@@ -15,27 +15,13 @@ from ..errors import RunFailed, UserError
 from ..ranges import CostsMemory
 from ..tree import leaves
 from ..types import Model
+from .limits import NO_MORE_THREADS, THREADS_CURE, is_out_of_memory
 
-OUT_OF_MEMORY_TEXTS = (  # parts of the messages of torch and Python
-    "can't allocate memory",
-    "out of memory",
-    "bad_alloc",
-    "calculation overflowed",
-    "multiplication overflow",
-    "overflow when unpacking",
-    "too big to convert",
-    "too large to convert",
-    "index-sized integer",
-)
-MEMORY_ERRORS = (MemoryError, OverflowError, RuntimeError, TypeError)  # what torch and Python raise for want of memory
+# what torch and Python raise for want of memory
+MEMORY_ERRORS = (MemoryError, OverflowError, RuntimeError, TypeError, ImportError)
 PARAMETER_COPIES = 4  # held in training at least: theta, its gradient and Adam's two means
 MAX_SETTINGS_NAMED = 3  # in a message
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # from glibc's malloc.h
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the error, by its type or its message, means that memory ran out."""
-    return isinstance(error, MemoryError) or any(text in str(error).lower() for text in OUT_OF_MEMORY_TEXTS)
 
 
 class TaskTooLarge(MemoryError):
@@ -50,6 +36,8 @@ def explain_out_of_memory(config: Config) -> Iterator[None]:
     except TaskTooLarge as error:
         raise RunFailed(f"out of memory with one task at a time; {less_memory(config)}") from error
     except MEMORY_ERRORS as error:
+        if NO_MORE_THREADS in str(error):
+            raise UserError(THREADS_CURE) from error
         if is_out_of_memory(error):
             raise UserError(f"out of memory; {less_memory(config)}") from error
         raise

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import torch
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from ..atomic_files import write_text_durably
@@ -19,18 +21,39 @@ from .log import nan_to_null
 from .meta_test import Interval
 
 Results = dict[str, list[Interval]]  # column heading -> intervals after 0, 1, .. inner steps
+WIDEST_TABLE = 1000  # characters
 TASKS_SHOWN = 4  # test tasks in the pictures
+
+
+def print_results(console: Console, results: Results, metric: Metric, title: str, protocol: str) -> None:
+    """Print the results as a table; where the console is too narrow for whole numbers, one number a line."""
+    table = results_table(results, metric, title, protocol)
+    needed = Measurement.get(console, console.options.update(width=WIDEST_TABLE), table).minimum
+    if needed <= console.width:
+        console.print(table)
+    else:
+        lines = [title, *result_lines(results, metric), protocol]
+        console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
 def results_table(results: Results, metric: Metric, title: str, protocol: str) -> Table:
     """The metric by inner step, one column a result, with everything the numbers depend on in the caption."""
     table = Table(title=title, caption=protocol, caption_justify="left", title_justify="left")
     table.add_column("inner steps", justify="right")
-    for label in results:
-        table.add_column(label.replace(" (", "\n("), justify="right")
+    for label, column in results.items():
+        longest = max((len(metric.write(*score)) for score in column), default=0)
+        table.add_column(label.replace(" (", "\n("), justify="right", min_width=longest)
     for step, row in enumerate(zip(*results.values(), strict=True)):
         table.add_row(str(step), *(metric.write(score.mean, score.ci95) for score in row))
     return table
+
+
+def result_lines(results: Results, metric: Metric) -> list[str]:
+    """The metric by inner step, one a line under the name of its result."""
+    lines: list[str] = []
+    for label, column in results.items():
+        lines += [f"{label}, by inner step:", *(f"{step}: {metric.write(*score)}" for step, score in enumerate(column))]
+    return lines
 
 
 def describe_protocol(config: Config, about: About, duration: str) -> str:

@@ -189,7 +189,7 @@ def report_results(
     results = scored | references(source, settings)
     protocol = report.describe_protocol(config, source.about, minutes_and_seconds(training_seconds))
     title = f"{config['name']}: {source.metric.name} on unseen tasks"
-    console.print(report.results_table(results, source.metric, title, protocol))
+    report.print_results(console, results, source.metric, title, protocol)
     if any(math.isnan(score.mean) for column in results.values() for score in column):
         console.print(f"not finite: the network diverges on test tasks; {CURE}", highlight=False, soft_wrap=True)
     evaluated = {"seed": config["seed"], **config["eval"], "training_seconds": round(training_seconds, 1)}

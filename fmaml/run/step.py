@@ -20,7 +20,8 @@ from ..ranges import Batching
 from ..tree import T, leading, leaves
 from ..types import Algorithm, MetaState, Metrics, OptState, Task, Theta
 from .build import Experiment
-from .memory import MEMORY_ERRORS, TaskTooLarge, is_out_of_memory
+from .limits import is_out_of_memory
+from .memory import MEMORY_ERRORS, TaskTooLarge
 
 StepFn: TypeAlias = Callable[[MetaState, Task], tuple[MetaState, Metrics]]
 ChunkedStepFn: TypeAlias = Callable[..., tuple[MetaState, Metrics]]  # state, tasks, chunk_size=

@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np

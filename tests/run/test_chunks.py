@@ -13,7 +13,8 @@ from fmaml.config.settings import TrainSettings
 from fmaml.errors import RunFailed
 from fmaml.outer import init_state
 from fmaml.run.build import build
-from fmaml.run.memory import TaskTooLarge, explain_out_of_memory, is_out_of_memory
+from fmaml.run.limits import is_out_of_memory
+from fmaml.run.memory import TaskTooLarge, explain_out_of_memory
 from fmaml.run.step import Chunks, StepForm, TrainingStep
 
 REAL = """

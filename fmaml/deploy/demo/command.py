@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ...arguments import MODEL, new_parser, parse_arguments
 from ...errors import UserError, note
+from ...run.limits import importing_torch
 from ...run.store.model_shelf import find_model
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ def demo_command(argv: list[str]) -> None:
         find_model(model)  # before importing torch
     note("loading the models")
 
-    from .classifier import Classifier
+    with importing_torch():
+        from .classifier import Classifier
 
     classifiers = {"draw": Classifier(args.model), "photo": Classifier(args.photo_model)}
     with contextlib.suppress(KeyboardInterrupt), new_server(classifiers, args.port) as server:
