@@ -28,6 +28,7 @@ class SavedScores:
         self.check_folder = check_folder
         self.rows: dict[tuple[str, int, int], list[list[float | None]]] = {}
         head = json.dumps(facts, sort_keys=True)
+        check_folder()
         first, *lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else [""]
         kept = [head]
         for line in lines if first == head else []:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 import fmaml.run.run
 import fmaml.run.store.checkpoint_store
@@ -147,6 +148,12 @@ def wait(child: int, limit: float = 60) -> int:
     raise AssertionError(f"a child was not done after {limit} s")
 
 
+def parameters(path: Path) -> bytes:
+    """Names, types, shapes and bytes of a file's tensors: all but the settings, some of which may change."""
+    tensors = sorted(load_file(path).items())
+    return b"".join(f"{name} {x.dtype} {tuple(x.shape)} ".encode() + x.numpy().tobytes() for name, x in tensors)
+
+
 def finish(out: Path, *overrides: str) -> int:
     """Go on to the end in a new child."""
     return wait(fork(lambda: run(out, *overrides)))
@@ -162,7 +169,7 @@ def fingerprint(folder: Path) -> str:
     for name in sorted(tensors):
         total.update(f"{name} {tuple(tensors[name].shape)}".encode() + tensors[name].numpy().tobytes())
     for name in ("best", "last"):
-        total.update((folder / f"{name}.safetensors").read_bytes())
+        total.update(parameters(folder / f"{name}.safetensors"))
     return total.hexdigest()
 
 
