@@ -197,25 +197,24 @@ def looped_only(function: Callable[..., Any], why: str) -> Callable[..., Any]:
     return exact
 
 
+def named(owner: Any, names: str) -> list[Callable[..., Any]]:
+    """The functions of a module or a class with these names, separated by spaces."""
+    return [getattr(owner, name) for name in names.split()]
+
+
 DRAWS = "draws from the global generator; call .eval() first"
-DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout)
-DRAWING = (
-    *(torch.rand, torch.randn, torch.randint, torch.randperm, torch.rand_like, torch.randn_like, torch.randint_like),
-    *(torch.bernoulli, torch.normal, torch.multinomial, torch.poisson, Tensor.bernoulli, Tensor.multinomial),
-)
-NEVER = (
-    *(Tensor.bernoulli_, Tensor.uniform_, Tensor.normal_, Tensor.random_, Tensor.exponential_, Tensor.geometric_),
-    *(F.gumbel_softmax, F.fractional_max_pool2d, F.fractional_max_pool3d),
-    *(F.fractional_max_pool2d_with_indices, F.fractional_max_pool3d_with_indices),
-)
-READING = (
-    *(Tensor.item, cast(Any, Tensor).tolist, Tensor.__contains__),
-    *(Tensor.__bool__, Tensor.__int__, Tensor.__float__, Tensor.__index__),
-)
-RECURRENT = (
-    *(torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu),
-    *(torch.lstm_cell, torch.gru_cell, torch.rnn_tanh_cell, torch.rnn_relu_cell),
-)
+DROPOUTS = [*named(F, "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout"), torch.dropout]
+DRAWING = [
+    *named(torch, "rand randn randint randperm rand_like randn_like randint_like bernoulli normal multinomial poisson"),
+    *named(Tensor, "bernoulli multinomial"),
+]
+NEVER = [
+    *named(Tensor, "bernoulli_ uniform_ normal_ random_ exponential_ geometric_ log_normal_ cauchy_"),
+    *named(F, "gumbel_softmax fractional_max_pool2d fractional_max_pool2d_with_indices"),
+    *named(F, "fractional_max_pool3d fractional_max_pool3d_with_indices"),
+]
+READING = named(Tensor, "item tolist __contains__ __bool__ __int__ __float__ __index__")
+RECURRENT = named(torch, "lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell")
 EXACT: dict[Callable[..., Any], Callable[..., Any]] = {
     F.batch_norm: exact_batch_norm,
     F.instance_norm: exact_instance_norm,
