@@ -3,11 +3,13 @@
 A `TorchFunctionMode` sees each call of a torch function, so a norm is found in a layer of torch.nn, in a layer of the
 user's own and in a plain call of `torch.nn.functional` alike. Replaced: norms and weight norm, whose derivatives are
 wrong in torch 2.13 from the second on under vmap, or from the third on; embeddings with a padding index, whose gradient
-is wrong under vmap. Refused: what draws from the global random generator, what changes a parameter or a running
-statistic in place, and recurrent layers under vmap, for which torch has no rule.
+is wrong under vmap; the hard sigmoid, which has no second derivative. Refused: random numbers that are used, what
+changes a parameter or a running statistic in place, and under vmap what torch has no rule for: recurrent layers, and
+numbers of a task that Python reads.
 """
 
 from collections.abc import Callable, Iterable
+from inspect import signature
 from typing import Any, NoReturn, cast
 
 import torch
@@ -129,9 +131,7 @@ def no_dropout(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     def exact(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
         if training and p > 0:
-            refuse(
-                f"F.{function.__name__}(training=True)", "draws from the global generator; call .eval() first, or p=0"
-            )
+            refuse(f"F.{function.__name__}(training=True)", f"{DRAWS}, or p=0")
         return input
 
     return exact
@@ -140,26 +140,80 @@ def no_dropout(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def exact_attention(*args: Any, **kwargs: Any) -> Tensor:
     """`F.scaled_dot_product_attention` without dropout."""
     if (args[4] if len(args) > 4 else kwargs.get("dropout_p", 0.0)) > 0:
-        refuse("F.scaled_dot_product_attention(dropout_p=..)", "draws from the global generator; call .eval() first")
+        refuse("F.scaled_dot_product_attention(dropout_p=..)", DRAWS)
     return F.scaled_dot_product_attention(*args, **kwargs)
 
 
-def looped_only(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A recurrent layer, for which torch has no vmap rule."""
+def exact_multi_head_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+    """`F.multi_head_attention_forward` without dropout."""
+    given = signature(F.multi_head_attention_forward).bind(*args, **kwargs).arguments
+    if given["dropout_p"] > 0 and given.get("training", True):
+        refuse("F.multi_head_attention_forward(training=True)", f"{DRAWS}, or dropout_p=0")
+    return F.multi_head_attention_forward(*args, **kwargs)
+
+
+def exact_hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
+    """`F.hardsigmoid`, relu6(x + 3) / 6, in plain operations."""
+    return F.relu6(input + 3) / 6
+
+
+def exact_rrelu(
+    input: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, inplace: bool = False
+) -> Tensor:
+    """`F.rrelu` with the mean slope, as in testing."""
+    if training:
+        refuse("F.rrelu(training=True)", DRAWS)
+    return F.leaky_relu(input, (lower + upper) / 2)
+
+
+def drawing(function: Callable[..., Any]) -> Callable[..., Tensor]:
+    """A random function whose result is refused when it is used; nothing is drawn.
+
+    Some networks draw in every call and use the number in training mode alone, as Wav2Vec2 does to drop layers.
+    """
+
+    class Undrawn(Tensor):
+        @classmethod
+        def __torch_function__(cls, *args: Any, **kwargs: Any) -> NoReturn:
+            refuse(f"torch.{function.__name__}", DRAWS)
+
+    return lambda *args, **kwargs: torch.empty(()).as_subclass(Undrawn)
+
+
+def never(function: Callable[..., Any]) -> Callable[..., NoReturn]:
+    """A random function that is refused when it is called."""
+    return lambda *args, **kwargs: refuse(function.__name__, DRAWS)
+
+
+def looped_only(function: Callable[..., Any], why: str) -> Callable[..., Any]:
+    """A function that torch cannot vmap."""
 
     def exact(*args: Any, **kwargs: Any) -> Any:
         if any(isinstance(value, Tensor) and is_vmapped(value) for value in args):
-            refuse(f"torch.{function.__name__}", 'has no vmap rule; use batching="loop", or layers of nn.Linear')
+            refuse(function.__name__, f'{why}; use batching="loop", and `fmaml.transductive` to score')
         return function(*args, **kwargs)
 
     return exact
 
 
-DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout)
-RECURRENT = (
-    *(torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu),
-    *(torch.lstm_cell, torch.gru_cell, torch.rnn_tanh_cell, torch.rnn_relu_cell),
-)
+def named(owner: Any, names: str) -> list[Callable[..., Any]]:
+    """The functions of a module or a class with these names, separated by spaces."""
+    return [getattr(owner, name) for name in names.split()]
+
+
+DRAWS = "draws from the global generator; call .eval() first"
+DROPOUTS = [*named(F, "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout"), torch.dropout]
+DRAWING = [
+    *named(torch, "rand randn randint randperm rand_like randn_like randint_like bernoulli normal multinomial poisson"),
+    *named(Tensor, "bernoulli multinomial"),
+]
+NEVER = [
+    *named(Tensor, "bernoulli_ uniform_ normal_ random_ exponential_ geometric_ log_normal_ cauchy_"),
+    *named(F, "gumbel_softmax fractional_max_pool2d fractional_max_pool2d_with_indices"),
+    *named(F, "fractional_max_pool3d fractional_max_pool3d_with_indices"),
+]
+READING = named(Tensor, "item tolist __contains__ __bool__ __int__ __float__ __index__")
+RECURRENT = named(torch, "lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell")
 EXACT: dict[Callable[..., Any], Callable[..., Any]] = {
     F.batch_norm: exact_batch_norm,
     F.instance_norm: exact_instance_norm,
@@ -168,6 +222,12 @@ EXACT: dict[Callable[..., Any], Callable[..., Any]] = {
     cast(Any, torch)._weight_norm: exact_weight_norm,
     F.embedding: exact_embedding,
     F.scaled_dot_product_attention: exact_attention,
+    F.multi_head_attention_forward: exact_multi_head_attention,
+    F.hardsigmoid: exact_hardsigmoid,
+    F.rrelu: exact_rrelu,
     **{function: no_dropout(function) for function in DROPOUTS},
-    **{function: looped_only(function) for function in RECURRENT},
+    **{function: drawing(function) for function in DRAWING},
+    **{function: never(function) for function in NEVER},
+    **{function: looped_only(function, "has no vmap rule") for function in RECURRENT},
+    **{function: looped_only(function, "reads a number of a task, which vmap cannot") for function in READING},
 }

@@ -35,7 +35,6 @@ Refusal: TypeAlias = tuple[Any, Callable[[Any], bool], str]
 
 REFUSED: list[Refusal] = [  # (layer type, condition, reason and alternative)
     (nn.EmbeddingBag, lambda m: True, "has no second derivative; use nn.Embedding and a mean"),
-    (nn.Hardsigmoid, lambda m: True, "has no second derivative; use nn.Sigmoid"),
     (_SpectralNorm, lambda m: True, "updates its buffers in place; remove the parametrization"),
     (
         nn.Module,

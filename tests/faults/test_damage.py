@@ -13,7 +13,14 @@ import torch
 from harness import fingerprint, finish, fork, run, steps, uninterrupted, wait
 from safetensors.torch import save
 
-from fmaml.run.store.checkpoint_format import MAGIC, DamagedCheckpoint, decode_checkpoint, encode_checkpoint
+from fmaml.run.store.checkpoint_format import (
+    MAGIC,
+    DamagedCheckpoint,
+    decode_checkpoint,
+    encode_checkpoint,
+    fill,
+    flatten,
+)
 from fmaml.run.store.checkpoint_store import checkpoint_files
 
 TENSORS = {f"theta.layer{i}.weight": torch.arange(200.0) + i for i in range(4)}
@@ -34,6 +41,14 @@ def test_what_is_whole_comes_back():
     tensors, facts = decode_checkpoint(WHOLE)
     assert facts == FACTS
     assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
+
+
+def test_a_checkpoint_of_more_than_the_run_holds_is_not_used_in_part():
+    """As of an algorithm whose theta was larger in an earlier version: what is left would mean something else."""
+    theta, more = {"p": torch.ones(2)}, {"p": torch.ones(2), "norms": {"p": torch.zeros(3, 2)}}
+    assert torch.equal(fill(theta, flatten(theta, "theta.") | flatten(more, "best."), "theta.")["p"], theta["p"])
+    with pytest.raises(DamagedCheckpoint, match=r"theta.norms.p has no place in this run; it was written by another"):
+        fill(theta, flatten(more, "theta."), "theta.")
 
 
 @pytest.mark.parametrize("flips", [1000, pytest.param(100_000, marks=pytest.mark.slow)])

@@ -58,8 +58,10 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Tensor]:
 def fill(template: Any, tensors: dict[str, Tensor], prefix: str = "") -> Any:
     """A tree like ``template`` with leaves from ``tensors``: the inverse of `flatten`.
 
-    Raises DamagedCheckpoint unless names, shapes and types agree.
+    Raises DamagedCheckpoint unless names, shapes and types agree, and nothing with this prefix is left over.
     """
+    if left := {name for name in tensors if name.startswith(prefix)} - {name for name, _ in _named(template, prefix)}:
+        raise DamagedCheckpoint(f"{min(left)} has no place in this run; it was written by another version")
     leaves: list[Tensor] = []
     for name, leaf in named_leaves(template, prefix):
         found = tensors.get(name)
