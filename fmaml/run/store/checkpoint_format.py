@@ -60,7 +60,8 @@ def fill(template: Any, tensors: dict[str, Tensor], prefix: str = "") -> Any:
 
     Raises DamagedCheckpoint unless names, shapes and types agree, and nothing with this prefix is left over.
     """
-    if left := {name for name in tensors if name.startswith(prefix)} - {name for name, _ in _named(template, prefix)}:
+    known = {name for name, _ in named_leaves(template, prefix)}
+    if left := {name for name in tensors if name.startswith(prefix)} - known:
         raise DamagedCheckpoint(f"{min(left)} has no place in this run; it was written by another version")
     leaves: list[Tensor] = []
     for name, leaf in named_leaves(template, prefix):
