@@ -6,37 +6,28 @@ from typing import Any
 import torch
 from PIL import Image
 
-from fmaml.config.validate import validate_sections
-from fmaml.data.images.decode import CHARACTER_FORM
 from fmaml.data.sources.glyphs import draw_all_characters
 from fmaml.deploy.learner import Learner
-from fmaml.deploy.network import Blueprint
+from fmaml.deploy.network import read_blueprint
 from fmaml.tree import map_leaves
 
+DRAWINGS = {"size": 28, "channels": 1, "fit": "pad", "invert": True}
 RATES = {"inner_lr": 0.1, "steps": 2}
 CONV4 = {"name": "conv4", "width": 8}
+MAML = {"name": "maml", "inner_lr": 0.1, "steps": 1}
+PROTONET = {"name": "protonet"}
 
 
-def make_learner(model: dict[str, Any], algorithm: dict[str, Any], inputs=(1, 28, 28), dtype=torch.float64) -> Learner:
-    """An untrained learner of 5 classes with the settings of the sections, in float64 where laws are tested."""
-    sections, problems = validate_sections({"model": model, "algorithm": algorithm}, ("model", "algorithm"))
-    assert not problems
-    form = CHARACTER_FORM if inputs == (1, 28, 28) else None
-    blueprint = Blueprint(sections["model"], sections["algorithm"], inputs, 5, "classes", form)
-    network = blueprint.build(5)
-    params = network.model.init(torch.Generator().manual_seed(0))
-    theta = network.algorithm.init(map_leaves(lambda leaf: leaf.to(dtype), params))
+def untrained(model: dict[str, Any], algorithm: dict[str, Any], dtype=torch.float32, **facts: Any) -> Learner:
+    """A learner as it is before training, by default of drawings and 5 classes: enough to test what is done with it."""
     metadata = {
-        "kind": "learner",
-        "name": "untrained",
-        "config": sections,
-        "inputs": list(inputs),
-        "outputs": 5,
-        "form": form._asdict() if form else None,
-        "targets": "classes",
-        "steps": 2,
+        **{"kind": "learner", "name": "untrained", "config": {"model": model, "algorithm": algorithm}, "steps": 2},
+        **{"inputs": [1, 28, 28], "outputs": 5, "targets": "classes", "form": DRAWINGS, **facts},
     }
-    return Learner(metadata, blueprint, theta)
+    blueprint = read_blueprint(metadata, "untrained")
+    network = blueprint.build(blueprint.outputs)
+    params = network.model.init(torch.Generator().manual_seed(0))
+    return Learner(metadata, blueprint, network.algorithm.init(map_leaves(lambda leaf: leaf.to(dtype), params)))
 
 
 def draw_characters(folder: Path, support: int, queries: int, classes: int = 5) -> Path:

@@ -10,9 +10,9 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from learners import CONV4, DRAWINGS, MAML, PROTONET, untrained
 from PIL import Image
 from torch import Tensor
-from untrained import CONV4, DRAWINGS, MAML, PROTONET, untrained
 
 import fmaml
 from fmaml.cli import main

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from learners import CONV4, RATES, make_learner
+from learners import CONV4, RATES, untrained
 from torch import nn
 
 import fmaml
@@ -55,18 +55,18 @@ def assert_inductive(learner, support, x):
 
 @pytest.mark.parametrize("model", NETWORKS, ids=lambda m: "-".join(map(str, m.values())))
 def test_one_image_is_told_as_it_is_among_many(model):
-    assert_inductive(make_learner(model, settings_of("maml")), *task())
+    assert_inductive(untrained(model, settings_of("maml"), torch.float64), *task())
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_whatever_adapted_the_network(algorithm):
-    assert_inductive(make_learner(CONV4, settings_of(algorithm)), *task())
+    assert_inductive(untrained(CONV4, settings_of(algorithm), torch.float64), *task())
 
 
 @pytest.mark.parametrize("pool", ["stride", "max"])
 def test_the_support_set_itself_is_told_as_in_the_inner_loop(pool):
     """Its own statistics are those of the batch, so nothing changes for it."""
-    learner = make_learner({**CONV4, "pool": pool}, settings_of("maml"))
+    learner = untrained({**CONV4, "pool": pool}, settings_of("maml"), torch.float64)
     support, _ = task()
     adapted = learner.adapt(support.x, support.y)
     model = learner.blueprint.build(5).model
@@ -114,11 +114,11 @@ def test_statistics_must_be_as_many_as_the_norms():
 @pytest.mark.parametrize("algorithm", ["protonet", "r2d2", "proto_maml", "proto_mamlpp", "maml", "meta_sgd", "lslr"])
 @pytest.mark.parametrize("ways", [2, 9])
 def test_any_number_of_classes(algorithm, ways):
-    assert_inductive(make_learner(CONV4, settings_of(algorithm)), *task(ways))
+    assert_inductive(untrained(CONV4, settings_of(algorithm), torch.float64), *task(ways))
 
 
 def test_fewer_classes_are_told_as_if_the_others_were_absent():
-    learner = make_learner(CONV4, settings_of("maml"))
+    learner = untrained(CONV4, settings_of("maml"), torch.float64)
     support, x = task(3)
     whole = learner.blueprint.build(5)
     phi = trajectory_of(whole.algorithm, learner.theta, support, 2)[-1]
@@ -127,8 +127,8 @@ def test_fewer_classes_are_told_as_if_the_others_were_absent():
 
 
 def test_more_classes_begin_as_prototypes():
-    learner = make_learner(CONV4, settings_of("maml"))
-    prototypes = make_learner(CONV4, settings_of("protonet"))
+    learner = untrained(CONV4, settings_of("maml"), torch.float64)
+    prototypes = untrained(CONV4, settings_of("protonet"), torch.float64)
     support, x = task(8)
     ours = learner.adapt(support.x, support.y, steps=0)
     theirs = prototypes.adapt(support.x, support.y)
@@ -138,7 +138,7 @@ def test_more_classes_begin_as_prototypes():
 def test_what_was_learnt_for_a_number_of_classes_is_refused_for_another():
     support, _ = task(7)
     with pytest.raises(UserError, match="7 classes: meta_curvature was trained for 5"):
-        make_learner(CONV4, settings_of("meta_curvature")).adapt(support.x, support.y)
+        untrained(CONV4, settings_of("meta_curvature"), torch.float64).adapt(support.x, support.y)
 
 
 def test_the_head_is_what_changes_its_width():

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from learners import CONV4, make_learner
+from learners import CONV4, PROTONET, untrained
 from safetensors.torch import load_file
 
 import fmaml
@@ -20,7 +20,7 @@ def images(n: int) -> torch.Tensor:
 
 @pytest.fixture
 def learner():
-    return make_learner(CONV4, {"name": "protonet"}, dtype=torch.float32)
+    return untrained(CONV4, PROTONET)
 
 
 def test_a_run_leaves_a_model_that_is_whole(trained, tmp_path):

@@ -8,13 +8,13 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from learners import CONV4, MAML, PROTONET, untrained
 from PIL import Image
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
-from untrained import CONV4, MAML, PROTONET, untrained
 
 import fmaml
 from fmaml import FewShotClassifier
