@@ -1,9 +1,14 @@
+"""What the tests of trained models share."""
+
+import os
 from pathlib import Path
 
 import pytest
 from learners import draw_characters
 
 from fmaml.cli import main
+
+os.environ.setdefault("SCIPY_ARRAY_API", "1")  # before scipy is imported: one of scikit-learn's checks asks for it
 
 
 @pytest.fixture(scope="session")
