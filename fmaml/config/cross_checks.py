@@ -111,9 +111,10 @@ def markov_tables_fit(config: Config) -> Violations:
 def baseline_has_its_settings(config: Config) -> Violations:
     """The joint baseline fine-tunes by the algorithm's own inner loop."""
     algorithm = config["algorithm"]
-    if config["train"]["baseline"] and not {"inner_lr", "steps"} <= algorithm.keys():
+    joint = config["train"]["baseline"] in (True, "joint")
+    if joint and not {"inner_lr", "steps"} <= algorithm.keys():
         reason = f"the baseline uses the algorithm's inner_lr and steps, which {algorithm['name']} does not have"
-        yield "train.baseline", f"{reason}; give false"
+        yield "train.baseline", f"{reason}; give false or fine_tune"
 
 
 def minibatch_fits_support_set(config: Config) -> Violations:

@@ -56,6 +56,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "cifar_fs": Entry("fmaml.data.sources.cifar_fs:cifar_fs", gives=IMAGES, contents=PHOTOGRAPHS),
         "folder": Entry("fmaml.data.sources.image_folder:folder", gives=IMAGES),
         "udhr": Entry("fmaml.data.sources.udhr:udhr", gives=SYMBOLS),
+        "texts": Entry("fmaml.data.sources.texts:texts", gives=SYMBOLS),
         "markov": Entry("fmaml.data.sources.markov:markov", gives=SYMBOLS),
         "sinusoid": Entry("fmaml.data.sources.sinusoid:sinusoid", gives=NUMBERS),
     },
@@ -63,6 +64,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "conv4": needing("fmaml.nn.models:conv4", "images"),
         "mlp": needing("fmaml.nn.models:mlp", "numbers"),
         "transformer": needing("fmaml.nn.transformer:transformer", "symbols"),
+        "causal_lm": needing("fmaml.pretrained.causal_lm:causal_lm", "symbols"),
     },
     "algorithm": {
         "maml": Entry("fmaml.algorithms.maml:maml"),

@@ -27,7 +27,9 @@ class TrainSettings:
     save_every: Annotated[Count, FreeOnResume] = 500
     on_nan: Annotated[Literal["stop", "skip"], FreeOnResume] = "stop"
     skip_limit: Annotated[Count, FreeOnResume] = 10
-    baseline: Annotated[bool, FreeOnResume] = False  # also train jointly, for comparison
+    baseline: Annotated[bool | Literal["joint", "fine_tune"], FreeOnResume] = (
+        False  # what else to report; true is joint
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from ..arguments import MODEL, Parser, add_device_option, new_parser, parse_arguments
 from ..errors import UserError, note
+from ..extras import require
 from ..run.limits import importing_torch
-from .extras import require
 
 if TYPE_CHECKING:
     from .learner import Adapted

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .extras import require
+from ..extras import require
 from .images import Picture, Shape, to_inputs
 from .learner import Learner
 from .load import load

@@ -12,11 +12,13 @@ from ..config.settings import Config, EvalSettings, TrainSettings
 from ..config.strict_yaml import dump_yaml
 from ..data.rng import SPLITS
 from ..data.task_check import check_tasks
+from ..data.text.generate import in_context
 from ..errors import RunFailed, Stopped, UserError, note
 from ..tree import leaves, map_leaves, take
 from ..types import Params, Theta
 from .build import Experiment, build, joint_baseline, joint_settings
 from .environment import environment, pick_device
+from .fine_tuning import candidates, fine_tuned
 from .log import RunLog, minutes_and_seconds, progress_bar, truncate_metrics
 from .memory import check_model_fits, explain_out_of_memory, keep_freed_memory
 from .meta_test import Interval, meta_test, references
@@ -37,6 +39,7 @@ Trained = dict[str, tuple[Experiment, Theta]]  # name -> the experiment, and its
 PROTOCOL_HEADINGS = {
     "transductive": "transductive (all queries together)",
     "inductive": "inductive (each query alone with the support set)",
+    "in_context": "with the support set as a prompt",
 }
 
 
@@ -107,22 +110,45 @@ def train_and_report(
     best_theta = fit(console, store, config, experiment, progress)
     training_seconds = store.seconds()
     trained: Trained = {config["algorithm"]["name"]: (experiment, best_theta)}
-    if config["train"]["baseline"]:
-        console.print("the baseline: the same network trained jointly, then fine-tuned")
-        (folder / "joint").mkdir(exist_ok=True)
-        joint = joint_baseline(config, experiment)
-        about = {**metadata, "config": metadata["config"] | {"algorithm": joint_settings(config)}}
-        joint_facts = run_facts | {"algorithm": "joint"}
-        joint_store = CheckpointStore(folder / "joint", joint_facts, check_folder, about)
-        joint_progress = joint_store.restore(first_progress(joint, params), note)
-        joint_theta = fit(console, joint_store, config, joint, joint_progress)
-        trained["joint training, fine-tuned"] = joint, joint_theta
+    trained |= train_baseline(console, store, check_folder, config, experiment, params)
     console.print(
         f"trained in {minutes_and_seconds(training_seconds)}; meta-testing on {config['eval']['tasks']} tasks ...",
         highlight=False,
     )
     report_results(console, store, config, trained, training_seconds)
     console.print(f"everything is in {folder}", highlight=False, markup=False, soft_wrap=True)
+
+
+def train_baseline(
+    console: Console,
+    store: CheckpointStore,
+    check_folder: CheckFolder,
+    config: Config,
+    experiment: Experiment,
+    params: Params,
+) -> Trained:
+    """What ``train.baseline`` asks for: joint training, fine-tuning without any, or nothing."""
+    kind = config["train"]["baseline"]
+    if kind == "fine_tune":
+        with progress_bar(console) as bar:
+            task = bar.add_task(
+                "the baseline: choosing how to fine-tune", total=len(list(candidates(config["data"]["name"])))
+            )
+            found = fine_tuned(config, experiment, params, lambda: bar.advance(task))
+        return {found.name: (found.experiment, found.experiment.algorithm.init(params))}
+    if not kind:
+        return {}
+    console.print("the baseline: the same network trained jointly, then fine-tuned")
+    folder = store.folder / "joint"
+    folder.mkdir(exist_ok=True)
+    joint = joint_baseline(config, experiment)
+    about = store.metadata and {
+        **store.metadata,
+        "config": store.metadata["config"] | {"algorithm": joint_settings(config)},
+    }
+    joint_store = CheckpointStore(folder, store.facts | {"algorithm": "joint"}, check_folder, about)
+    progress = joint_store.restore(first_progress(joint, params), note)
+    return {"joint training, fine-tuned": (joint, fit(console, joint_store, config, joint, progress))}
 
 
 def fit(console: Console, store: CheckpointStore, config: Config, experiment: Experiment, progress: Progress) -> Theta:
@@ -155,9 +181,11 @@ def check_algorithm(config: Config, experiment: Experiment, params: Params) -> N
     algorithm, source = experiment.algorithm, experiment.source
     for split in SPLITS:
         check_tasks(split, source.sample(split, 0, range(1)), source)
-    tasks = source.sample("train", 0, range(1))
+    task = take(source.sample("train", 0, range(1)), 0)
     try:
-        algorithm.loss(algorithm.init(params), take(tasks, 0))
+        algorithm.loss(algorithm.init(params), task)
+        if in_context in source.settings:
+            in_context(experiment.model.apply, source.metric.fn)(params, task)
     except ValueError as error:
         raise UserError(f"algorithm.name = {config['algorithm']['name']}: {error}") from error
 
@@ -229,13 +257,12 @@ def score_all(
         }
     protocols = {protocol for _, protocol in columns}
     return {
-        column_heading(name, protocol, len(trained), len(protocols)): column
-        for (name, protocol), column in columns.items()
+        column_heading(name, protocol, len(trained), protocols): column for (name, protocol), column in columns.items()
     }
 
 
-def column_heading(name: str, protocol: str, algorithms: int, protocols: int) -> str:
+def column_heading(name: str, protocol: str, algorithms: int, protocols: set[str]) -> str:
     """A column's heading: the algorithm, the protocol or both, whichever tells the columns apart."""
-    if protocols == 1:
+    if len(protocols) == 1 or (protocol == "transductive" and "in_context" in protocols):
         return name
     return PROTOCOL_HEADINGS[protocol] if algorithms == 1 else f"{name}, {PROTOCOL_HEADINGS[protocol]}"

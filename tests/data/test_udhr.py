@@ -13,11 +13,14 @@ import torch
 from fmaml.data.published import class_names
 from fmaml.data.rng import SPLITS
 from fmaml.data.sources import udhr as module
-from fmaml.data.sources.udhr import locate_udhr, read_udhr_files, split_articles, udhr
+from fmaml.data.sources.udhr import locate_udhr, read_udhr_files, udhr
+from fmaml.data.text.languages import split_articles
 from fmaml.data.text.passages import pack_texts, sample_passages
+from fmaml.data.text.tokens import read_alphabet
 from fmaml.errors import UserError
 
 CPU = torch.device("cpu")
+BYTES = read_alphabet(None)
 NAMES = {"train": ["aaa", "bbb"], "val": ["ccc"], "test": ["ddd_x", "ddd_y"]}
 
 
@@ -63,17 +66,17 @@ def refusal(root: Path, **options) -> str:
 
 def test_articles_stand_between_blank_lines_and_short_ones_are_joined():
     content = b"Title\n \n   Article 1\r\n   All human beings\n\t\n\n  II\n\nNo one\n\nend\n"
-    assert split_articles(content, 1) == [b"Title", b"Article 1\nAll human beings", b"II", b"No one", b"end"]
-    assert split_articles(content, 7) == [b"Title\nArticle 1\nAll human beings", b"II\nNo one\nend"]
-    assert split_articles(content, 20) == [b"Title\nArticle 1\nAll human beings\nII\nNo one\nend"]
-    assert split_articles(content, 100) == []
-    assert split_articles(b"", 5) == []
+    assert split_articles(content, 1, BYTES) == [b"Title", b"Article 1\nAll human beings", b"II", b"No one", b"end"]
+    assert split_articles(content, 7, BYTES) == [b"Title\nArticle 1\nAll human beings", b"II\nNo one\nend"]
+    assert split_articles(content, 20, BYTES) == [b"Title\nArticle 1\nAll human beings\nII\nNo one\nend"]
+    assert split_articles(content, 100, BYTES) == []
+    assert split_articles(b"", 5, BYTES) == []
 
 
 @pytest.mark.parametrize("least", [1, 4, 9, 33])
 def test_no_word_is_lost_and_none_is_too_short(least):
     content = b"\n\n".join(b"x" * n for n in (1, 2, 30, 3, 4, 1, 50, 2))
-    parts = split_articles(content, least)
+    parts = split_articles(content, least, BYTES)
     assert b"".join(parts).replace(b"\n", b"") == content.replace(b"\n", b"")
     assert min(map(len, parts)) >= least
 
@@ -95,7 +98,7 @@ def test_passages_of_a_task_are_of_one_language_and_all_of_other_articles(root, 
 
 
 def test_every_article_and_every_place_in_it_is_drawn():
-    texts = pack_texts([[bytes(range(10 * i, 10 * i + 6 + i)) for i in range(5)], [bytes(range(100, 109))] * 4], CPU)
+    texts = pack_texts([[torch.arange(10 * i, 10 * i + 6 + i) for i in range(5)], [torch.arange(100, 109)] * 4], CPU)
     tasks = sample_passages(texts, 0, "train", 0, range(4000), shots=2, queries=1, length=5)
     begun = torch.cat([tasks.support.x[..., 0], tasks.query.x[..., 0]], 1)
     counts = Counter(begun.flatten().tolist())

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from ...atomic_files import write_text_durably
-from ...losses import Apply, bits
-from ...types import Batch, Params, Task
+from ...losses import Apply, Criterion, bits
+from ...pickling import picklable
+from ...types import Batch, MetricFn, Params, Task
 from ..rng import fold, uniform
 from ..source import Metric
 
@@ -22,6 +23,28 @@ SymbolsToText = Callable[[list[int]], str]
 def next_symbols(passages: Tensor) -> Batch:
     """Next-symbol prediction from passages int64 [..., length + 1]: x their first, y their last ``length`` symbols."""
     return Batch(passages[..., :-1], passages[..., 1:])
+
+
+@picklable
+def in_context(apply: Apply, criterion: Criterion) -> MetricFn:
+    """The criterion on each query passage with all support passages before it, as a prompt.
+
+    Args:
+        apply: a causal model's forward pass, (params, symbols int64 [n, length]) -> logits [n, length, symbols], for
+            passages as long as all support passages and one query together.
+        criterion: (logits, y) -> scalar, such as `fmaml.losses.bits`.
+
+    Returns:
+        (params, task) -> scalar, for `fmaml.evaluate`.
+    """
+
+    def metric_fn(params: Params, task: Task) -> Tensor:
+        passages = torch.cat([task.support.x, task.support.y[:, -1:]], -1)  # [shots, length + 1]
+        queries, length = task.query.x.shape
+        prompt = passages.flatten().expand(queries, -1)
+        return criterion(apply(params, torch.cat([prompt, task.query.x], -1))[:, -length:], task.query.y)
+
+    return metric_fn
 
 
 def write_samples(

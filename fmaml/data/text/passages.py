@@ -13,7 +13,7 @@ from .generate import next_symbols
 class Texts(NamedTuple):
     """The articles of all languages of a split, language after language."""
 
-    symbols: Tensor  # uint8 [symbols]
+    symbols: Tensor  # uint8 or int32 [symbols]
     starts: Tensor  # int64 [articles]: index in `symbols` of each article's first symbol
     sizes: Tensor  # int64 [articles]: number of symbols of each article
     first_articles: Tensor  # int64 [languages]: index of each language's first article
@@ -21,10 +21,10 @@ class Texts(NamedTuple):
     max_article_count: int  # max(article_counts), stored because reading it from a GPU would wait for the GPU
 
 
-def pack_texts(languages: list[list[bytes]], device: torch.device) -> Texts:
+def pack_texts(languages: list[list[Tensor]], device: torch.device) -> Texts:
     """The articles of each language as tensors on ``device``."""
     articles = [article for language in languages for article in language]
-    symbols = torch.frombuffer(bytearray(b"".join(articles)), dtype=torch.uint8)
+    symbols = torch.cat(articles)
     size = torch.tensor([len(article) for article in articles])
     count = torch.tensor([len(language) for language in languages])
     start, first = size.cumsum(0) - size, count.cumsum(0) - count

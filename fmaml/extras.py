@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 
-from ..errors import UserError
+from .errors import UserError
 
 
 def require(feature: str, extra: str, *modules: str) -> None:

@@ -1,0 +1,94 @@
+"""Your own texts: a file or a folder for each author, style or language, split by you, or at random once and for all."""
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+
+from ...errors import UserError
+from ...ranges import FreeOnResume, Natural, Size, Unit
+from ...regular_files import read_regular
+from ..images.listing import split_paths
+from ..source import Source
+from ..text.languages import Collection, passages_source
+from .image_folder import random_split
+
+_MAX_TEXT_BYTES = 100_000_000
+
+
+def texts(
+    *,
+    seed: int,
+    device: torch.device,
+    root: Annotated[str, FreeOnResume],
+    shots: Size = 4,
+    queries: Size = 4,
+    length: Size = 64,
+    tokenizer: str | None = None,
+    in_context: bool = False,
+    fractions: tuple[Unit, Unit, Unit] = (0.64, 0.16, 0.2),
+    split_seed: Natural = 0,
+) -> Source:
+    """Your own texts: root/NAME.txt or root/NAME/*.txt, one for each author, style or language, split at random.
+
+    Returns a source of tasks: support x and y int64 [tasks, shots, length], query x and y int64 [tasks, queries,
+    length]. x is a passage of ``length`` bytes, y the byte after each of them. A task is a text, and each of its
+    passages is from another of its parts between blank lines; parts shorter than a passage are joined. ``tokenizer``
+    and ``in_context`` are as in `udhr`.
+
+    With folders train, val and test in ``root`` the split is theirs; else texts are split by ``fractions`` (train, val,
+    test) and ``split_seed``. Texts go to ``device``. Tasks are a function of ``seed``. Raises UserError if there are
+    too few texts, or one is too short or cannot be read.
+    """
+    path = Path(root).expanduser().resolve()
+    collection = list_collection(path, root, fractions, split_seed)
+    about = {
+        "license": "that of your texts",
+        "data": "texts",
+        "files": [str(path)],
+        "task": "texts",
+        "protocol": str(path.name),
+    }
+    return passages_source(
+        collection,
+        seed=seed,
+        device=device,
+        shots=shots,
+        queries=queries,
+        length=length,
+        tokenizer=tokenizer,
+        prompted=in_context,
+        about=about,
+    )
+
+
+def list_collection(path: Path, root: str, fractions: tuple[float, ...], split_seed: int) -> Collection:
+    """The texts of each split by their paths; UserError if the folder has none, or too few to be split."""
+    if not path.is_dir():
+        raise UserError(f"data.root = {root}: no such folder; name the one that has a text file for each task")
+    folders = split_paths(path)
+    if folders:
+        return {split: read_folder(folder) for split, folder in folders.items()}
+    found = read_folder(path)
+    split = random_split(sorted(found), fractions, split_seed)
+    return {part: {name: found[name] for name in names} for part, names in split.items()}
+
+
+def read_folder(folder: Path) -> dict[str, bytes]:
+    """The text of each file ``*.txt``, and of each folder with some, by its path; UserError if there is none."""
+    entries = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
+    files = {entry: [entry] if entry.is_file() else sorted(entry.rglob("*.txt")) for entry in entries}
+    found = {str(entry): read_files(part) for entry, part in files.items() if part and part[0].suffix == ".txt"}
+    if not found:
+        raise UserError(
+            f"{folder}: no text in it; expected a file for each task, {folder}/NAME.txt, or a folder of some"
+        )
+    return found
+
+
+def read_files(files: list[Path]) -> bytes:
+    """The files' texts with blank lines between them; UserError for one that cannot be read."""
+    try:
+        return b"\n\n".join(read_regular(file, _MAX_TEXT_BYTES) for file in files)
+    except OSError as error:
+        raise UserError(f"{error.filename}: {error.strerror}; name texts that can be read") from error

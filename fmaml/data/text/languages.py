@@ -1,0 +1,119 @@
+"""The source of tasks from collections of texts: each text is a task, such as a language, an author or a style."""
+
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ...errors import UserError
+from ...losses import Apply, transductive
+from ...pickling import picklable
+from ...types import Params, Task
+from ..source import About, Source
+from .generate import BITS_PER_BYTE, in_context, write_samples
+from .passages import Texts, pack_texts, sample_passages
+from .tokens import Alphabet, bits_per_byte, read_alphabet
+
+Collection = dict[str, dict[str, bytes]]  # split -> name of the text -> its content
+
+
+def passages_source(
+    collection: Collection,
+    *,
+    seed: int,
+    device: torch.device,
+    shots: int,
+    queries: int,
+    length: int,
+    tokenizer: str | None,
+    prompted: bool,
+    about: About,
+) -> Source:
+    """The source of passages of these texts: `fmaml.data.sources.udhr.udhr` says what they are.
+
+    ``about`` says what the texts are: "task" their kind in the plural, "protocol" in words. Raises UserError if a text
+    has too few articles.
+    """
+    alphabet = read_alphabet(tokenizer)
+    splits = {
+        split: pack_texts(
+            [articles_of(name, text, alphabet, shots + queries, length) for name, text in texts.items()], device
+        )
+        for split, texts in collection.items()
+    }
+    counts = {split: len(texts) for split, texts in collection.items()}
+    unit = "bytes" if tokenizer is None else "tokens"
+    about = {
+        **about,
+        "task": f"{about['task']}, {shots} passages",
+        "protocol": f"{unit} of {about['protocol']}; {shots} support and {queries} query passages of {length} {unit}, "
+        f"each from another article, from {counts['test']} unseen {about['task']}",
+        **{"shots": shots, "queries": queries, "length": length, about["task"]: counts},
+    }
+    return passages_of(splits, about, tokenizer, prompted, seed=seed, shots=shots, queries=queries, length=length)
+
+
+@picklable
+def passages_of(
+    splits: dict[str, Texts],
+    about: About,
+    tokenizer: str | None,
+    prompted: bool,
+    *,
+    seed: int,
+    shots: int,
+    queries: int,
+    length: int,
+) -> Source:
+    """The source of passages of these packed texts."""
+    alphabet = read_alphabet(tokenizer)
+    metric = BITS_PER_BYTE if alphabet.bytes_of is None else BITS_PER_BYTE._replace(fn=bits_per_byte(alphabet.bytes_of))
+
+    def sample(split: str, step: int, tasks: range) -> Task:
+        return sample_passages(splits[split], seed, split, step, tasks, shots=shots, queries=queries, length=length)
+
+    def show(folder: Path, tasks: list[Task], phis: list[list[Params]], apply: Apply) -> None:
+        write_samples(folder / "samples.txt", tasks, phis, apply, alphabet.decode)
+
+    settings = (transductive, in_context) if prompted else (transductive,)
+    return Source(sample, (length,), alphabet.size, about, show, metric=metric, settings=settings, data=dict(splits))
+
+
+def articles_of(name: str, text: bytes, alphabet: Alphabet, least: int, length: int) -> list[Tensor]:
+    """A text's articles in symbols; UserError if there are fewer than ``least`` with more than ``length`` symbols."""
+    articles = [as_tensor(alphabet.encode(article)) for article in split_articles(text, length + 1, alphabet)]
+    if len(articles) < least:
+        raise UserError(
+            f"{name} has {len(articles)} articles of {length + 1} or more symbols, and the data.shots + data.queries "
+            f"= {least} passages of a task are each from another one; give fewer, or a smaller data.length"
+        )
+    return articles
+
+
+def as_tensor(symbols: "bytes | list[int] | tuple[int, ...]") -> Tensor:
+    """Symbols as uint8 if they are bytes, else as int32."""
+    if isinstance(symbols, bytes):
+        return torch.frombuffer(bytearray(symbols), dtype=torch.uint8)
+    return torch.tensor(symbols, dtype=torch.int32)
+
+
+def split_articles(content: bytes, least: int, alphabet: Alphabet) -> list[bytes]:
+    """The parts of a text between blank lines, without indentation; those of fewer than ``least`` symbols are merged.
+
+    Each is joined to the next part, the last one to the previous part. Empty if the whole text is shorter.
+    """
+    lines = b"\n".join(line.strip() for line in content.splitlines())
+    joined: list[bytes] = []
+    sizes: list[int] = []
+    for part in re.split(rb"\n{2,}", lines.strip()):
+        if joined and sizes[-1] < least:
+            joined[-1] += b"\n" + part
+            sizes[-1] = len(alphabet.encode(joined[-1]))
+        else:
+            joined.append(part)
+            sizes.append(len(alphabet.encode(part)))
+    if len(joined) > 1 and sizes[-1] < least:
+        short = joined.pop()
+        joined[-1] += b"\n" + short
+    return [article for article in joined if len(alphabet.encode(article)) >= least]
