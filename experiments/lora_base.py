@@ -2,8 +2,8 @@
 
     python -m fmaml.experiments.lora_base --out bases/languages
 
-Trains on the languages that `fmaml run lora` meta-trains on, and writes a folder that `transformers` reads. What it says of
-itself is in ``recipe.json``: the settings, and bits a byte on languages that it has not seen.
+Trains on the languages that `fmaml run lora` meta-trains on, and writes a folder that `transformers` reads.
+``recipe.json`` in it has the settings, and bits a byte on languages that it has not seen.
 """
 
 import argparse

@@ -46,9 +46,14 @@ def detach_theta(theta: T, name: str) -> T:
     return detach(theta)
 
 
+def is_differentiated(tree: Any) -> bool:
+    """Whether anything differentiates a leaf of the tree: `torch.func.grad`, or ``backward()`` from outside."""
+    return any(any(_levels(leaf)) for leaf in leaves(tree))
+
+
 def detach_result(tree: T, name: str) -> T:
     """What was computed of constants alone, detached; ValueError if it depends on anything that is differentiated."""
-    if not torch.compiler.is_compiling() and any(any(_levels(leaf)) for leaf in leaves(tree)):
+    if not torch.compiler.is_compiling() and is_differentiated(tree):
         refuse_derivative(name, "is differentiated with respect to something other than theta, such as an inner rate")
     return detach(tree)
 

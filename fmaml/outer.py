@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.func import grad
 
 from .batching import mean_over_tasks
+from .nn.exact_functions import exact_derivatives
 from .ranges import Batching
 from .tree import detach
 from .types import Algorithm, Batch, LossFn, MetaState, Metrics, Optimizer, Params, Task, Theta, ThetaT
@@ -83,7 +84,8 @@ def meta_loss(
     >>> float(fmaml.meta_loss(algorithm, {"p": torch.tensor(0.0)}, tasks)[0])
     0.625
     """
-    return mean_over_tasks(partial(algorithm.loss, theta), tasks, batching, chunk_size)
+    with exact_derivatives(theta):
+        return mean_over_tasks(partial(algorithm.loss, theta), tasks, batching, chunk_size)
 
 
 def meta_grad(
@@ -122,7 +124,8 @@ def meta_grad(
     {'p': tensor(-0.5000)}
     """
     task_grad = grad(algorithm.loss, has_aux=True)
-    return mean_over_tasks(partial(task_grad, theta), tasks, batching, chunk_size)
+    with exact_derivatives(theta):
+        return mean_over_tasks(partial(task_grad, theta), tasks, batching, chunk_size)
 
 
 def _identity(grads_and_metrics: GradsAndMetrics) -> GradsAndMetrics:

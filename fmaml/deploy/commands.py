@@ -30,6 +30,8 @@ def predict_command(argv: list[str]) -> None:
     args = parse_arguments(parser, argv)
     if args.json and args.csv:
         raise UserError("--json and --csv: give one of them")
+    if args.html and Path(args.html).is_dir():
+        raise UserError(f"--html {args.html}: is a folder; name the file to write")
     photos = list_photos(args.photos)
 
     adapted = adapted_by(args.model, args.support, args.steps)
@@ -39,7 +41,8 @@ def predict_command(argv: list[str]) -> None:
     prediction = adapted.predict(photos)
     rows = present.rows_of(photos, prediction, adapted.classes)
     if args.html:
-        present.write_page(Path(args.html), rows, adapted)
+        with named_in_errors("--html", args.html):
+            present.write_page(Path(args.html), rows, adapted)
         note(f"the page is {args.html}")
     if args.json:
         print(present.as_json(rows))
@@ -68,7 +71,7 @@ def adapt_command(argv: list[str]) -> None:
     check_is_new(args.out)
 
     adapted = adapted_by(args.model, args.support, args.steps)
-    with named_in_errors(args.out):
+    with named_in_errors("--out", args.out):
         adapted.save(args.out)
     print(f"{args.out} tells {', '.join(adapted.classes)} apart; `fmaml predict {args.out} PHOTO` names photographs")
 
@@ -95,7 +98,7 @@ def export_command(argv: list[str]) -> None:
         from .export import write_export
 
     exportable = exportable_by(args.model, args.support, args.steps)
-    with named_in_errors(args.out):
+    with named_in_errors("--out", args.out):
         write_export(Path(args.out), exportable, args.to)
     print(f"{args.out} gives what the network itself gives, to 1e-5 of its largest output, for batches of any size")
 
@@ -134,12 +137,12 @@ def check_is_new(out: str) -> None:
 
 
 @contextmanager
-def named_in_errors(out: str) -> Iterator[None]:
-    """Within it an OSError of writing the file is a UserError."""
+def named_in_errors(option: str, file: str) -> Iterator[None]:
+    """Within it an OSError of writing the option's file is a UserError."""
     try:
         yield
     except OSError as error:
-        raise UserError(f"--out {out}: {error.strerror}; name a file that can be written") from None
+        raise UserError(f"{option} {file}: {error.strerror}; name a file that can be written") from None
 
 
 def steps(word: str) -> int:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -15,7 +15,9 @@ from ..data.images.listing import image_files, list_class_folders, list_pictures
 from ..errors import UserError
 
 Picture: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any]
-Images: TypeAlias = Picture | Tensor | Sequence[Picture]  # a folder's path stands for the images in it
+Images: TypeAlias = (
+    Picture | Tensor | Sequence[Picture] | Sequence[Tensor]
+)  # a folder's path stands for the images in it
 Support: TypeAlias = str | os.PathLike[str] | Mapping[Any, Images]
 
 
@@ -24,6 +26,7 @@ class Shape(NamedTuple):
 
     inputs: tuple[int, ...]
     form: Form | None
+    dtype: torch.dtype = torch.float32  # int64 of symbols
 
 
 def to_inputs(images: Images, shape: Shape) -> Tensor:
@@ -31,15 +34,17 @@ def to_inputs(images: Images, shape: Shape) -> Tensor:
 
     Args:
         images: a file or a folder of images, a `PIL.Image`, an array uint8 [height, width] or [height, width, 3], a
-            sequence of these; or a tensor [n, *inputs] that is taken as it is, with values as in training.
+            sequence of these; or a tensor [n, *inputs], or a list of tensors [*inputs], with values as in training.
         shape: what the network takes.
 
     Raises:
         UserError: a file is missing, or not an image that can be read.
-        ValueError: a tensor of another shape.
+        ValueError: a tensor of another shape, or of whole numbers where the network was trained on fractions.
     """
+    if isinstance(images, Sequence) and images and all(isinstance(image, Tensor) for image in images):
+        images = torch.stack(cast(list[Tensor], images))
     if isinstance(images, Tensor):
-        return _checked(images, shape.inputs)
+        return _checked(images, shape)
     if shape.form is None:
         raise ValueError(f"images: this network takes no pictures; give a tensor [n, {_sizes(shape.inputs)}]")
     pictures = [image_to_array(picture, shape.form) for picture in each_picture(images)]
@@ -53,7 +58,7 @@ def scaled(pixels: np.ndarray[Any, Any]) -> Tensor:
     return torch.from_numpy(pixels).float() * (1 / 255)
 
 
-def each_picture(images: Picture | Sequence[Picture]) -> Iterator[Picture]:
+def each_picture(images: Any) -> Iterator[Picture]:
     """One picture after the other; of a folder, its images sorted by name."""
     if isinstance(images, str | os.PathLike):
         yield from list_pictures(Path(images))
@@ -100,7 +105,8 @@ def read_support(support: Support, shape: Shape) -> tuple[dict[str, Tensor], int
         raise UserError(f"support: class {empty[0]} has no image; give one at least")
     if len(classes) < 2:
         where = "the support set" if isinstance(support, Mapping) else f"{support}"
-        raise UserError(f"{where}: has one class, {', '.join(classes)}; to tell classes apart it takes two or more")
+        found = f"one class, {next(iter(classes))}" if classes else "no class"
+        raise UserError(f"{where}: has {found}; to tell classes apart it takes two or more")
     return classes, sum(map(len, classes.values()))
 
 
@@ -109,18 +115,27 @@ def list_support(folder: Path) -> Mapping[str, Images]:
     if not folder.is_dir():
         what = "is a file" if folder.is_file() else "no such folder"
         raise UserError(f"{folder}: {what}; give a folder with a folder of images, or an image, for each class")
+    files = image_files(folder)
     if any(entry.is_dir() and not entry.name.startswith(".") for entry in folder.iterdir()):
+        if files:
+            raise UserError(f"{files[0]}: lies beside folders of classes; put it into the folder of its class")
         return dict(list_class_folders(folder))
-    named = {Path(file).stem: [file] for file in image_files(folder)}
+    named = {Path(file).stem: [file] for file in files}
+    if len(named) < len(files):
+        name = next(name for name in named if sum(Path(file).stem == name for file in files) > 1)
+        raise UserError(f"{folder}: has two images called {name}; put the images of a class into a folder of its name")
     if not named:
         raise UserError(f"{folder}: no image in it; give a folder with a folder of images, or an image, for each class")
     return named
 
 
-def _checked(x: Tensor, inputs: tuple[int, ...]) -> Tensor:
-    if x.shape[1:] != inputs or x.ndim != len(inputs) + 1:
-        raise ValueError(f"images: this network takes [n, {_sizes(inputs)}]; these are {list(x.shape)}")
-    return x
+def _checked(x: Tensor, shape: Shape) -> Tensor:
+    if x.shape[1:] != shape.inputs or x.ndim != len(shape.inputs) + 1:
+        raise ValueError(f"images: this network takes [n, {_sizes(shape.inputs)}]; these are {list(x.shape)}")
+    if shape.dtype.is_floating_point != x.is_floating_point() or x.is_complex():
+        found, wanted = (str(dtype).removeprefix("torch.") for dtype in (x.dtype, shape.dtype))
+        raise ValueError(f"images: this network takes {wanted} with values as in training; these are {found}")
+    return x.to(shape.dtype)
 
 
 def _sizes(inputs: tuple[int, ...]) -> str:

@@ -18,6 +18,7 @@ from ..evaluation import trajectory_of
 from ..nn.support_statistics import Statistics, statistics_of, with_statistics
 from ..run.store.checkpoint_format import flatten
 from ..run.store.model_file import Metadata, write_model
+from ..tree import leaves
 from ..types import Batch, Params, Theta
 from .heads import head_of, starting_from_prototypes, with_outputs
 from .images import Images, Shape, Support, read_support, to_inputs
@@ -69,11 +70,15 @@ class Adapted:
 
         Raises:
             UserError: an image cannot be read.
-            ValueError: the network was trained for values, not for classes: use `outputs`.
+            ValueError: the network was trained for values, not for classes: use `outputs`. Or a tensor is of another
+                shape or type, or holds values for which the network's outputs are not finite.
         """
         if not self.classes:
             raise ValueError("predict: this network has no classes; `outputs` gives its values")
         logits = self.outputs(to_inputs(images, self.shape))
+        if not bool(logits.isfinite().all()):
+            first = int((~logits.isfinite()).any(-1).nonzero()[0])
+            raise ValueError(f"predict: image {first}: the outputs are not finite; give values as in training, 0 to 1")
         labels = [self.classes[i] for i in logits.argmax(-1).tolist()]
         return Prediction(labels, logits.softmax(-1))
 
@@ -91,7 +96,7 @@ class Adapted:
     @property
     def shape(self) -> Shape:
         """What the network takes."""
-        return Shape(self.blueprint.inputs, self.blueprint.form)
+        return shape_of(self.blueprint, self.params)
 
     def __getstate__(self) -> dict[str, Any]:
         """The fields alone: a network that was built does not pickle, and is built again."""
@@ -133,7 +138,8 @@ class Learner:
 
         Raises:
             UserError: the support set is missing, or has one class only, or an image cannot be read.
-            ValueError: tensors of a wrong shape; a learnt part of the algorithm is made for the ways of training.
+            ValueError: tensors of a wrong shape or type; ``steps`` for an algorithm that takes none; a learnt part of
+                the algorithm is made for the ways of training.
         """
         if not isinstance(support, Tensor):
             by_class, _ = read_support(support, self.shape)
@@ -144,13 +150,17 @@ class Learner:
         if targets is None:
             raise ValueError("adapt: a support set that is a tensor needs its targets")
         x = to_inputs(support, self.shape)
-        classes = list(map(str, range(int(targets.max()) + 1))) if self.blueprint.targets == "classes" else []
+        classes = class_names(targets, len(x)) if self.blueprint.targets == "classes" else []
         return self._adapt(Batch(x, targets), classes, steps)
 
     @torch.no_grad()
     def _adapt(self, support: Batch, classes: list[str], steps: int | None) -> Adapted:
         width = len(classes) or self.blueprint.outputs
         network, theta = self.for_outputs(width)
+        if steps is not None and network.algorithm.trajectory is None:
+            raise ValueError(f"steps = {steps}: {self.blueprint.algorithm['name']} takes no inner steps; leave it out")
+        if steps is not None and (not isinstance(steps, int) or steps < 0):
+            raise ValueError(f"steps = {steps}: must be a whole number, 0 or more")
         steps = self.metadata["steps"] if steps is None and network.algorithm.trajectory else steps
         phi = trajectory_of(network.algorithm, theta, support, steps)[-1]
         if not all(bool(value.isfinite().all()) for value in phi.values()):
@@ -182,4 +192,23 @@ class Learner:
     @property
     def shape(self) -> Shape:
         """What the network takes."""
-        return Shape(self.blueprint.inputs, self.blueprint.form)
+        return shape_of(self.blueprint, self.theta)
+
+
+def shape_of(blueprint: Blueprint, parameters: Theta) -> Shape:
+    """What the network takes: symbols, or numbers of the parameters' own type."""
+    dtype = torch.int64 if blueprint.targets == "symbols" else leaves(parameters)[0].dtype
+    return Shape(blueprint.inputs, blueprint.form, dtype)
+
+
+def class_names(y: Tensor, examples: int) -> list[str]:
+    """The classes "0", "1", .. of class numbers; ValueError unless each of two or more occurs, one for each example."""
+    if y.shape != (examples,) or y.dtype != torch.int64:
+        found = f"{str(y.dtype).removeprefix('torch.')} {list(y.shape)}"
+        raise ValueError(
+            f"adapt: targets must be int64 [{examples}], a class number for each example; these are {found}"
+        )
+    numbers = y.unique().tolist()
+    if len(numbers) < 2 or numbers != list(range(len(numbers))):
+        raise ValueError("adapt: class numbers must be 0, 1, .. for two or more classes, each with an example")
+    return list(map(str, numbers))

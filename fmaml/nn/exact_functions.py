@@ -3,12 +3,13 @@
 A `TorchFunctionMode` sees each call of a torch function, so a norm is found in a layer of torch.nn, in a layer of the
 user's own and in a plain call of `torch.nn.functional` alike. Replaced: norms and weight norm, whose derivatives are
 wrong in torch 2.13 from the second on under vmap, or from the third on; embeddings with a padding index, whose gradient
-is wrong under vmap; the hard sigmoid, which has no second derivative. Refused: random numbers that are used, what
-changes a parameter or a running statistic in place, and under vmap what torch has no rule for: recurrent layers, and
-numbers of a task that Python reads.
+is wrong under vmap; the hard sigmoid, which has no second derivative. Refused: the functions of torch beneath those of
+torch.nn.functional, random numbers that are used, what changes a parameter or a running statistic in place, and under
+vmap what torch has no rule for: recurrent layers, and numbers of a task that Python reads.
 """
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
 from inspect import signature
 from typing import Any, NoReturn, cast
 
@@ -17,21 +18,36 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from ..derivative_order import in_forward_mode, is_differentiated
 from .fast.layout import is_vmapped
 from .norms import batch_norm, channelwise, standardise_instances, standardise_last
 
 
 class ExactFunctions(TorchFunctionMode):
-    """Calls the functions below in place of torch's."""
+    """Calls the functions of a table in place of torch's: by default all of those below."""
+
+    def __init__(self, table: Mapping[Callable[..., Any], Callable[..., Any]] | None = None) -> None:
+        super().__init__()
+        self.table = EXACT if table is None else table
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        return EXACT.get(func, func)(*args, **(kwargs or {}))
+        return self.table.get(func, func)(*args, **(kwargs or {}))
+
+
+def exact_derivatives(tree: Any) -> contextlib.AbstractContextManager[Any]:
+    """Within it torch's functions have the right derivatives, if a leaf of the tree is being differentiated already.
+
+    A meta-gradient itself is right without it: only what is differentiated from outside, or once more, is not.
+    """
+    if torch.compiler.is_compiling() or not (in_forward_mode() or is_differentiated(tree)):
+        return contextlib.nullcontext()
+    return ExactFunctions(WITH_WRONG_DERIVATIVES)
 
 
 def refuse(function: str, reason: str) -> NoReturn:
-    raise ValueError(f"from_module: the module calls {function}, which {reason}")
+    raise ValueError(f"the network calls {function}, which {reason}")
 
 
 def exact_batch_norm(
@@ -196,6 +212,13 @@ def looped_only(function: Callable[..., Any], why: str) -> Callable[..., Any]:
     return exact
 
 
+def internal(function: Callable[..., Any], public: str) -> Callable[..., NoReturn]:
+    """A function below torch.nn.functional whose derivatives are wrong."""
+    return lambda *args, **kwargs: refuse(
+        f"torch.{function.__name__}", f"has wrong derivatives under vmap, or from the third on; call {public}"
+    )
+
+
 def named(owner: Any, names: str) -> list[Callable[..., Any]]:
     """The functions of a module or a class with these names, separated by spaces."""
     return [getattr(owner, name) for name in names.split()]
@@ -214,13 +237,26 @@ NEVER = [
 ]
 READING = named(Tensor, "item tolist __contains__ __bool__ __int__ __float__ __index__")
 RECURRENT = named(torch, "lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell")
-EXACT: dict[Callable[..., Any], Callable[..., Any]] = {
+INTERNAL = {
+    "F.batch_norm": [
+        *named(torch, "batch_norm native_batch_norm"),
+        *named(torch.ops.aten, "batch_norm native_batch_norm"),
+    ],
+    "F.instance_norm": [torch.instance_norm, torch.ops.aten.instance_norm],
+    "F.layer_norm": [torch.native_layer_norm, *named(torch.ops.aten, "layer_norm native_layer_norm")],
+    "F.embedding": [torch.embedding, torch.ops.aten.embedding],
+}
+WITH_WRONG_DERIVATIVES: dict[Callable[..., Any], Callable[..., Any]] = {
     F.batch_norm: exact_batch_norm,
     F.instance_norm: exact_instance_norm,
     F.layer_norm: exact_layer_norm,
     torch.layer_norm: exact_layer_norm,
     cast(Any, torch)._weight_norm: exact_weight_norm,
     F.embedding: exact_embedding,
+}
+EXACT: dict[Callable[..., Any], Callable[..., Any]] = {
+    **WITH_WRONG_DERIVATIVES,
+    **{function: internal(function, public) for public, functions in INTERNAL.items() for function in functions},
     F.scaled_dot_product_attention: exact_attention,
     F.multi_head_attention_forward: exact_multi_head_attention,
     F.hardsigmoid: exact_hardsigmoid,

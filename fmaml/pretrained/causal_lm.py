@@ -7,7 +7,7 @@ import contextlib
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Generator, Tensor, nn
@@ -117,8 +117,8 @@ def check_fits(language_model: "PreTrainedModel", base: str, inputs: tuple[int, 
     context: int = getattr(config, "max_position_embeddings", inputs[0])
     if config.vocab_size < outputs:
         raise ValueError(
-            f"base = {base}: has {config.vocab_size} symbols, the data {outputs}; for a base with a tokenizer of its own "
-            f"give data.tokenizer={base}"
+            f"base = {base}: has {config.vocab_size} symbols, the data {outputs}; "
+            f"for a base with a tokenizer of its own give data.tokenizer={base}"
         )
     if context < inputs[0]:
         raise ValueError(f"base = {base}: looks back on {context} symbols, a passage has {inputs[0]}; give fewer")
@@ -128,7 +128,7 @@ def with_adapters(language_model: "PreTrainedModel", rank: int, alpha: float) ->
     """The model with an adapter beside every linear layer but the head; all else is frozen."""
     from peft import LoraConfig, get_peft_model
 
-    settings = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+    settings = LoraConfig(r=rank, lora_alpha=cast(Any, alpha), target_modules="all-linear", task_type="CAUSAL_LM")
     return Logits(get_peft_model(language_model, settings).eval())
 
 

@@ -366,7 +366,7 @@ def test_random_numbers_that_are_used_are_refused_by_the_functions_name(name, ba
     model = fmaml.from_module(Function(DRAWS[name]))
     algorithm, tasks = fmaml.maml(loss_of(model), inner_lr=0.1, steps=1), map_leaves(Tensor.float, tasks_of(VECTOR))
     before = torch.get_rng_state()
-    with pytest.raises(ValueError, match=rf"module calls .*{name}.*, which draws from the global generator"):
+    with pytest.raises(ValueError, match=rf"network calls .*{name}.*, which draws from the global generator"):
         fmaml.meta_grad(algorithm, values(model), tasks, batching=batching)
     assert torch.equal(torch.get_rng_state(), before)
 

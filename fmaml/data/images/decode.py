@@ -16,6 +16,7 @@ from ...regular_files import check_regular
 from ..published import CHARACTER_SIZE
 
 _MAX_IMAGE_BYTES = 2_000_000_000  # more than the pixels that Pillow decodes at most take up, uncompressed
+_MAX_SQUARE_PIXELS = 100_000_000
 _FILES_PER_CHUNK = 64  # decoded by one thread in one go
 _PILLOW_MODES = {1: "L", 3: "RGB"}  # by number of channels
 
@@ -84,6 +85,8 @@ def to_form(image: Image.Image, form: Form) -> np.ndarray:
         converted = converted.crop(_central_square(*converted.size))
     elif form.fit == "pad" and converted.width != converted.height:
         side = max(converted.size)
+        if side**2 > _MAX_SQUARE_PIXELS:
+            raise ValueError(f"{converted.width} x {converted.height} pixels are too long a strip to make a square of")
         converted = ImageOps.pad(converted, (side, side), color="white")
     pixels = np.asarray(converted.resize((form.size, form.size), Image.Resampling.LANCZOS))
     pixels = 255 - pixels if form.invert else pixels

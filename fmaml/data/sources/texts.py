@@ -1,4 +1,4 @@
-"""Your own texts: a file or a folder for each author, style or language, split by you, or at random once and for all."""
+"""Your own texts: a file or a folder for each author, style or language, split by you or at random."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,6 +1,7 @@
 """The source of tasks from collections of texts: each text is a task, such as a language, an author or a style."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -91,7 +92,7 @@ def articles_of(name: str, text: bytes, alphabet: Alphabet, least: int, length: 
     return articles
 
 
-def as_tensor(symbols: "bytes | list[int] | tuple[int, ...]") -> Tensor:
+def as_tensor(symbols: Sequence[int]) -> Tensor:
     """Symbols as uint8 if they are bytes, else as int32."""
     if isinstance(symbols, bytes):
         return torch.frombuffer(bytearray(symbols), dtype=torch.uint8)

@@ -62,7 +62,7 @@ def bytes_of_tokens(tokenizer: Any) -> Tensor:
 
 
 def bytes_of_token(name: str, a_byte_a_letter: bool) -> float:
-    """Of one token by its name: byte-level vocabularies write each byte as a letter, others write text, or ``<0x0A>``."""
+    """Of one token, by its name: byte-level vocabularies write a byte as a letter, others text or ``<0x0A>``."""
     if a_byte_a_letter:
         return len(name)
     return 1.0 if re.fullmatch("<0x[0-9A-F]{2}>", name) else len(name.replace("▁", " ").encode())
