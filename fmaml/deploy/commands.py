@@ -113,9 +113,7 @@ def test_command(argv: list[str]) -> int:
     what = "settings other than the model's own, such as data.ways=20, data.name=glyphs or eval.tasks=2000"
     parser.add_argument("overrides", nargs="*", default=[], metavar="section.key=value", help=what)
     add_device_option(parser, "auto", "auto")
-    parser.add_argument(
-        "--out", metavar="DIR", help="the folder for results and scores; with it an interrupted test goes on"
-    )
+    parser.add_argument("--out", metavar="DIR", help="a folder for results.json, which is new or has none")
     args = parse_arguments(parser, argv)
 
     with importing_torch():

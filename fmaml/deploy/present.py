@@ -17,6 +17,7 @@ from ..atomic_files import write_text_durably
 from .learner import Adapted, Prediction
 
 THUMBNAIL = 160  # pixels
+LEAST_TABLE_WIDTH = 50  # characters
 
 
 class Row(NamedTuple):
@@ -64,7 +65,7 @@ def as_csv(rows: list[Row]) -> str:
 
 
 def print_table(rows: list[Row]) -> None:
-    """Print a table of the images, what each is, how likely that is, and what else it could be."""
+    """Print a table of the images, what each is, how likely, and what else; a line each in a narrow terminal."""
     table = Table("image", "label", highlight=False)
     for heading in ("probability", "else"):
         table.add_column(heading, justify="right")
@@ -72,7 +73,12 @@ def print_table(rows: list[Row]) -> None:
         column.overflow = "fold"  # names are shown whole
     for row in rows:
         table.add_row(*map(escape, (row.image, row.label, f"{row.probability:.1%}", second(row))))
-    Console().print(table)
+    console = Console()
+    if console.width >= LEAST_TABLE_WIDTH:
+        console.print(table)
+    else:
+        lines = [f"{row.image}: {row.label} {row.probability:.1%}, else {second(row)}" for row in rows]
+        console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
 def second(row: Row) -> str:

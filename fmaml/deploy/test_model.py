@@ -1,6 +1,7 @@
 """`fmaml test`: meta-test a trained model, with its own settings or others, on its own data or on other data."""
 
 import copy
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ def run_test(model: str, overrides: list[str], *, device: str = "auto", out: str
     Scores are kept in the user's cache folder until the test is complete, so that the same command goes on after an
     interruption. Raises UserError if the settings do not fit the model.
     """
+    if out:
+        check_has_no_results(Path(out))
     console = Console(file=lasting_stdout())
     learner = load(model)
     config = config_of_test(learner, model, overrides)
@@ -47,8 +50,7 @@ def run_test(model: str, overrides: list[str], *, device: str = "auto", out: str
     experiment, theta = as_experiment(learner, source, config, torch_device)
     data = {"test": digest_of_split(source, "test")}
     facts = {"data": data, "config": config["data"], "seed": config["seed"], "steps": settings.steps}
-    scores = cache_folder() / "tests" / f"{config['name']}-{fingerprint(learner.metadata.get('digest'), facts)}.jsonl"
-    scores.parent.mkdir(parents=True, exist_ok=True)
+    scores = folder_of_scores() / f"{config['name']}-{fingerprint(learner.metadata.get('digest'), facts)}.jsonl"
     try:
         with deferred_signals():
             name = config["algorithm"]["name"]
@@ -56,7 +58,6 @@ def run_test(model: str, overrides: list[str], *, device: str = "auto", out: str
     except Stopped as stop:
         note("stopped; the same command goes on from here")
         return stop.code
-    scores.unlink()
     protocol = f"{source.about['protocol']} ({config['data']['name']}), {settings.tasks} tasks, seed {config['seed']}"
     title = f"{config['name']}: {source.metric.name} on unseen tasks"
     report.print_results(console, results, source.metric, title, protocol)
@@ -65,7 +66,27 @@ def run_test(model: str, overrides: list[str], *, device: str = "auto", out: str
         folder.mkdir(parents=True, exist_ok=True)
         about = {**source.about, "seed": config["seed"], **config["eval"], "model": model, "protocol": protocol}
         report.write_results(folder / "results.json", results, source.metric, about)
+    scores.unlink(missing_ok=True)  # another process may have completed the same test
     return 0
+
+
+def check_has_no_results(out: Path) -> None:
+    """UserError if the folder is a file, or has results already, such as those of the run that trained a model."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out}: is a file; name a folder")
+    if any((out / name).exists() for name in ("results.json", "config.yaml")):
+        raise UserError(f"--out {out}: has results already, and they are not overwritten; name another folder")
+
+
+def folder_of_scores() -> Path:
+    """Where the scores of tests are kept until they are complete: in the cache folder, if it can be written."""
+    folder = cache_folder() / "tests"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        note(f"{folder}: {error.strerror}; a test that is interrupted now begins anew")
+        return Path(tempfile.mkdtemp(prefix="fmaml-"))
+    return folder
 
 
 def config_of_test(learner: Learner, model: str, overrides: list[str]) -> Config:
@@ -75,6 +96,7 @@ def config_of_test(learner: Learner, model: str, overrides: list[str]) -> Config
         if key.partition(".")[0] not in OPEN_SECTIONS:
             raise UserError(f"command line: {key}: fixed in a trained model; test takes data.*, eval.* and seed")
     config = copy.deepcopy(learner.metadata["config"])
+    config["data"].pop("train_ways", None)  # a test has no training tasks
     return complete(config, Path(model), [*overrides, *form_overrides(learner, overrides)], note)
 
 
@@ -101,7 +123,8 @@ def check_fits(learner: Learner, source: Source, config: Config) -> None:
     if source.inputs != learner.blueprint.inputs:
         raise UserError(
             f"data.name = {name}: its examples are {list(source.inputs)}, and the model takes "
-            f"{list(learner.blueprint.inputs)}; give data of that size"
+            f"{list(learner.blueprint.inputs)}; give data of that size, such as data.name=folder data.root=FOLDER, "
+            f"which resizes images"
         )
 
 

@@ -7,8 +7,14 @@ import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 from fmaml.cli import main
 
@@ -120,3 +126,74 @@ def test_25_photographs_are_named_within_three_seconds_imports_included(characte
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(seconds) < 3
+
+
+def test_a_test_that_was_interrupted_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    words = ["test", "omniglot_prototypes", "data.name=glyphs", "eval.tasks=320", "--device", "cpu"]
+    assert main([*words, "--out", str(tmp_path / "whole")]) == 0
+    command = [sys.executable, "-m", "fmaml", *words, "--out", str(tmp_path / "again")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        while len(rows := rows_of_scores(tmp_path)) < 4 and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate()
+    assert process.returncode == 130, errors
+    assert "the same command goes on from here" in errors
+    kept = rows_of_scores(tmp_path)
+    assert len(rows) <= len(kept) < 41
+    calls = count_calls(monkeypatch, "scores_of")
+    assert main([*words, "--out", str(tmp_path / "again")]) == 0
+    assert len(calls) == 40 - (len(kept) - 1)  # the first row says what the scores depend on
+    first, again = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("whole", "again"))
+    assert again["results"] == first["results"]
+    assert not rows_of_scores(tmp_path)
+
+
+def rows_of_scores(folder: Path) -> list[str]:
+    return [row for path in (folder / "cache").rglob("*.jsonl") for row in path.read_text().splitlines()]
+
+
+def count_calls(monkeypatch, name: str) -> list[None]:
+    from fmaml.run import meta_test
+
+    calls, function = [], getattr(meta_test, name)
+    monkeypatch.setattr(meta_test, name, lambda *args: calls.append(None) or function(*args))
+    return calls
+
+
+def test_results_of_another_run_are_not_overwritten(trained, tmp_path, capsys):
+    before = (trained / "results.json").read_bytes()
+    assert main(["test", "omniglot_prototypes", "eval.tasks=2", "--out", str(trained)]) == 2
+    assert "has results already, and they are not overwritten" in capsys.readouterr().err
+    assert (trained / "results.json").read_bytes() == before
+    (tmp_path / "file").touch()
+    assert main(["test", "omniglot_prototypes", "eval.tasks=2", "--out", str(tmp_path / "file")]) == 2
+    assert "is a file; name a folder" in capsys.readouterr().err
+
+
+def test_without_a_cache_folder_a_test_is_made_all_the_same(monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")
+    assert main(["test", "omniglot_prototypes", "data.name=glyphs", "eval.tasks=2", "--device", "cpu"]) == 0
+    assert "a test that is interrupted now begins anew" in capsys.readouterr().err
+
+
+def test_a_test_on_other_data_needs_no_training_classes(tmp_path, capsys):
+    """The shelf's CIFAR-FS model was trained 12-way; six classes of photographs are enough to test it 2-way."""
+    for name in "abcdef":
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(3):
+            noise = np.random.default_rng(i).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(tmp_path / "photos" / name / f"{i}.png")
+    settings = ["data.name=folder", f"data.root={tmp_path / 'photos'}", "data.ways=2", "data.shots=1", "data.queries=2"]
+    settings += ["data.fractions=[0.34,0.33,0.33]", "eval.tasks=2", "--device", "cpu"]
+    assert main(["test", "cifar_fs_prototypes", *settings]) == 0, capsys.readouterr().err
+
+
+def test_predictions_are_whole_in_ten_columns(trained, characters, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "10")
+    monkeypatch.chdir(characters)
+    words = (trained, "--support", "support", "new")
+    shown = predict(capsys, *words)
+    for row in json.loads(predict(capsys, *words, "--json")):
+        assert f"{row['image']}: {row['label']} {row['probability']:.1%}, else " in shown
