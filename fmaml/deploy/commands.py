@@ -145,7 +145,7 @@ def named_in_errors(option: str, file: str) -> Iterator[None]:
 
 def steps(word: str) -> int:
     """``word`` as a number of inner steps; else argparse's error, which the parser reports."""
-    if not word.isdecimal() or int(word) > 10_000:
+    if not word.isdecimal() or len(word) > 5 or int(word) > 10_000:
         raise argparse.ArgumentTypeError(f"{word}: must be a whole number from 0 to 10000")
     return int(word)
 

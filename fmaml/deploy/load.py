@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ..errors import UserError
@@ -61,12 +62,27 @@ def load_adapted(path: str | Path) -> Adapted:
     if metadata.get("kind") != "adapted":
         raise UserError(f"{path}: a model that is not adapted to a task; read it with fmaml.load, then adapt it")
     classes = metadata.get("classes")
-    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+    named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    if not named or len(set(classes)) < len(classes) or len(classes) == 1:
         raise UserError(f"{path}: its metadata are not those of an adapted network (classes)")
     params = blueprint.params(len(classes) or blueprint.outputs)
     template = {"params": params, "statistics": list(statistics_in(tensors))}
     filled = fill_theta(template, tensors, str(path))
-    return Adapted(metadata, blueprint, classes, filled["params"], filled["statistics"])
+    adapted = Adapted(metadata, blueprint, classes, filled["params"], filled["statistics"])
+    check_statistics(adapted, str(path))
+    return adapted
+
+
+def check_statistics(adapted: Adapted, name: str) -> None:
+    """UserError unless the statistics are those of the network's norms: as many, of their widths, and possible."""
+    possible = all(bool(each.isfinite().all()) for pair in adapted.statistics for each in pair)
+    if not possible or any(bool((pair.variance < 0).any()) for pair in adapted.statistics):
+        raise UserError(f"{name}: its statistics are not means and variances")
+    x = torch.zeros(1, *adapted.shape.inputs, dtype=adapted.shape.dtype)
+    try:
+        adapted.outputs(x)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"{name}: its statistics are not those of its network ({error})") from None
 
 
 def statistics_in(tensors: dict[str, Tensor]) -> Iterator[Statistics]:

@@ -30,6 +30,9 @@ CRITERIA: dict[Targets, Criterion] = {
 }
 
 
+MAX_STEPS = 10_000  # inner steps of an adaptation
+
+
 class Network(NamedTuple):
     """A network for some number of outputs, and what adapts it."""
 
@@ -77,8 +80,10 @@ def read_blueprint(metadata: Metadata, name: str) -> Blueprint:
         valid, problems = validate_sections(config, ("model", "algorithm"))
         sizes = [*inputs, outputs]
         fits = metadata["targets"] in CRITERIA and 1 <= len(inputs) <= 3 and outputs <= 100_000
-        if not (fits and all(isinstance(size, int) and 0 < size <= 100_000 for size in sizes)):
+        if not (fits and all(type(size) is int and 0 < size <= 100_000 for size in sizes)):
             raise ValueError("inputs, outputs or targets")
+        if type(metadata["steps"]) is not int or not 0 <= metadata["steps"] <= MAX_STEPS:
+            raise ValueError("steps")
         shape = None if form is None else read_form(form, tuple(inputs))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{name}: its metadata are not those of a model ({error})") from None

@@ -57,10 +57,10 @@ def as_csv(rows: list[Row]) -> str:
     """Lines of image, label, probability and the probability of each class, with a header."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "label", "probability", *rows[0].probabilities])
+    writer.writerow(["image", "label", "probability", *map(printable, rows[0].probabilities)])
     for row in rows:
         numbers = [row.probability, *row.probabilities.values()]
-        writer.writerow([row.image, row.label, *(f"{value:.6f}" for value in numbers)])
+        writer.writerow([printable(row.image), printable(row.label), *(f"{value:.6f}" for value in numbers)])
     return text.getvalue()
 
 
@@ -72,19 +72,27 @@ def print_table(rows: list[Row]) -> None:
     for column in table.columns:
         column.overflow = "fold"  # names are shown whole
     for row in rows:
-        table.add_row(*map(escape, (row.image, row.label, f"{row.probability:.1%}", second(row))))
+        cells = (printable(row.image), printable(row.label), f"{row.probability:.1%}", second(row))
+        table.add_row(*map(escape, cells))
     console = Console()
     if console.width >= LEAST_TABLE_WIDTH:
         console.print(table)
     else:
-        lines = [f"{row.image}: {row.label} {row.probability:.1%}, else {second(row)}" for row in rows]
+        lines = [
+            f"{printable(row.image)}: {printable(row.label)} {row.probability:.1%}, else {second(row)}" for row in rows
+        ]
         console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
 def second(row: Row) -> str:
     """The second likeliest class with its probability."""
     name = sorted(row.probabilities, key=lambda name: row.probabilities[name])[-2]
-    return f"{name} {row.probabilities[name]:.1%}"
+    return f"{printable(name)} {row.probabilities[name]:.1%}"
+
+
+def printable(name: str) -> str:
+    """The name with what a terminal would obey, such as an escape sequence or a line's end, replaced."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name)
 
 
 def write_page(path: Path, rows: list[Row], adapted: Adapted) -> None:

@@ -7,9 +7,11 @@ import shutil
 import pytest
 import torch
 from learners import CONV4, PROTONET, untrained
+from PIL import Image
 from safetensors.torch import load_file
 
 import fmaml
+from fmaml.cli import main
 from fmaml.errors import UserError
 from fmaml.run.store.model_file import read_model, write_model
 
@@ -128,6 +130,10 @@ HOSTILE = {
     "text for inputs": {"inputs": ["a"]},
     "negative outputs": {"outputs": -1},
     "a fraction of an output": {"outputs": 1.5},
+    "a truth value of outputs": {"outputs": True},
+    "steps without end": {"steps": 10**9},
+    "text for steps": {"steps": "5"},
+    "half a step": {"steps": 1.5},
     "other targets": {"targets": "everything"},
     "a form of another size": {"form": {"size": 10**6, "channels": 1}},
     "a form with an unknown key": {"form": {"size": 28, "channels": 1, "exec": "rm"}},
@@ -162,3 +168,40 @@ def test_a_pipe_and_a_missing_file_are_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no model in it"):
         fmaml.load(tmp_path / "empty")
+
+
+ADAPTED = {  # what is changed in the tensors and the metadata of an adapted network
+    "one name twice": ({}, {"classes": ["a", "a"]}),
+    "names that are numbers": ({}, {"classes": [1, 2]}),
+    "no statistics": ({f"statistics/{i}/{part}": None for i in range(4) for part in ("mean", "variance")}, {}),
+    "one norm too few": ({"statistics/3/mean": None, "statistics/3/variance": None}, {}),
+    "one norm too many": ({"statistics/4/mean": torch.zeros(8), "statistics/4/variance": torch.ones(8)}, {}),
+    "a mean of another width": ({"statistics/0/mean": torch.zeros(3)}, {}),
+    "not a number": ({"statistics/1/mean": torch.full((8,), float("nan"))}, {}),
+    "a negative variance": ({"statistics/1/variance": -torch.ones(8)}, {}),
+}
+
+
+@pytest.mark.parametrize("case", ADAPTED)
+def test_hostile_adapted_networks_are_refused(learner, tmp_path, case):
+    learner.adapt({"a": images(2), "b": images(2)}).save(path := tmp_path / "model.st")
+    tensors, metadata = read_model(path)
+    changes, said = ADAPTED[case]
+    changed = {name: value for name, value in (tensors | changes).items() if value is not None}
+    write_model(path, changed, {**(metadata or {}), **said})
+    with pytest.raises(
+        UserError, match=r"model\.st: its (statistics|metadata) are not|model\.st: statistics/"
+    ) as raised:
+        fmaml.load_adapted(path)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_class_name_does_not_command_the_terminal(learner, tmp_path, capsys):
+    names = {"\x1b[31mred": images(2), "two\nlines": images(2)}
+    learner.adapt(names).save(path := tmp_path / "model.st")
+    Image.new("L", (28, 28), 255).save(tmp_path / "new.png")
+    for form in ([], ["--csv"]):
+        assert main(["predict", str(path), str(tmp_path / "new.png"), *form]) == 0
+        shown = capsys.readouterr().out
+        assert "\x1b" not in shown
+        assert "two\nlines" not in shown
