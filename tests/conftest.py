@@ -1,5 +1,6 @@
 import os
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -31,3 +32,27 @@ def server(request, monkeypatch):
         yield server
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture(scope="session")
+def gpt2(tmp_path_factory) -> Path:
+    """The folder of a small GPT-2 over bytes, with random parameters."""
+    from bases import write_gpt2  # imports transformers, which takes seconds
+
+    return write_gpt2(tmp_path_factory.mktemp("bases") / "gpt2")
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory) -> Path:
+    """The folder of a small Llama over bytes, with random parameters."""
+    from bases import write_llama
+
+    return write_llama(tmp_path_factory.mktemp("bases") / "llama")
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory) -> Path:
+    """The folder of a byte-level BPE tokenizer, as GPT-2's."""
+    from bases import write_tokenizer
+
+    return write_tokenizer(tmp_path_factory.mktemp("tokenizers") / "bpe")

@@ -31,7 +31,7 @@ CORE = {  # pure: each of these may import those
     "inner": {"types", "tree", "inner_rules"},
     "batching": {"types", "tree", "ranges"},
     "derivative_order": {"tree"},
-    "outer": {"types", "tree", "ranges", "batching"},
+    "outer": {"types", "tree", "ranges", "batching", "nn/exact_functions"},
     "evaluation": {"types", "tree", "ranges", "batching"},
     "losses": {"types", "tree", "pickling"},
     "nn": {"types", "tree", "ranges", "pickling", "losses", "derivative_order", "nn"},
@@ -47,12 +47,14 @@ CORE = {  # pure: each of these may import those
 EDGE = {  # has state: each of these rooms may import itself and those
     "__init__": set(),
     "errors": set(),
+    "extras": {"errors"},
+    "pretrained": {"types", "tree", "ranges", "pickling", "losses", "nn", "extras"},
     "atomic_files": set(),
     "regular_files": set(),
-    "data": {"types", "tree", "ranges", "pickling", "losses", "errors", "atomic_files", "regular_files"},
+    "data": {"types", "tree", "ranges", "pickling", "losses", "errors", "atomic_files", "regular_files", "extras"},
     "config": {"ranges", "errors", "regular_files", "data/published", "nn/constants"},
     "run": {*CORE, "__init__", "errors", "atomic_files", "regular_files", "data", "config"} - {"algorithms", "nn"},
-    "deploy": {*CORE, "errors", "atomic_files", "regular_files", "arguments", "data", "config", "run"}
+    "deploy": {*CORE, "errors", "extras", "atomic_files", "regular_files", "arguments", "data", "config", "run"}
     - {"algorithms", "remat", "unroll"},
     "arguments": {"errors"},
     "cli": {"__init__", "errors", "arguments", "config", "run", "deploy"},

@@ -150,7 +150,7 @@ class Learner:
         if targets is None:
             raise ValueError("adapt: a support set that is a tensor needs its targets")
         x = to_inputs(support, self.shape)
-        classes = class_names(targets, len(x)) if self.blueprint.targets == "classes" else []
+        classes = names_of_classes(targets, len(x)) if self.blueprint.targets == "classes" else []
         return self._adapt(Batch(x, targets), classes, steps)
 
     @torch.no_grad()
@@ -201,7 +201,7 @@ def shape_of(blueprint: Blueprint, parameters: Theta) -> Shape:
     return Shape(blueprint.inputs, blueprint.form, dtype)
 
 
-def class_names(y: Tensor, examples: int) -> list[str]:
+def names_of_classes(y: Tensor, examples: int) -> list[str]:
     """The classes "0", "1", .. of class numbers; ValueError unless each of two or more occurs, one for each example."""
     if y.shape != (examples,) or y.dtype != torch.int64:
         found = f"{str(y.dtype).removeprefix('torch.')} {list(y.shape)}"

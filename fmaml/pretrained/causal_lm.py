@@ -50,7 +50,7 @@ def causal_lm(*, inputs: tuple[int, ...], outputs: int, base: str, rank: Count =
         quietly(),
     ):  # also where shapes alone are asked for: what was pretrained is read all the same
         language_model = read_language_model(base)
-        check_fits(language_model, base, inputs, outputs)
+        check_reads(language_model, base, inputs, outputs)
         module = with_adapters(language_model, rank, alpha)
     model = from_module(module)
 
@@ -96,7 +96,10 @@ def read_language_model(base: str) -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
 
     if not Path(base).is_dir():
-        raise ValueError(f"base = {base}: no such folder; give one that transformers' save_pretrained wrote")
+        raise ValueError(
+            f"base = {base}: no such folder; give one that transformers' save_pretrained wrote, or train a small one: "
+            f"python -m fmaml.experiments.lora_base --out {base}"
+        )
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
             base, local_files_only=True, use_safetensors=True, attn_implementation="eager", dtype=torch.float32
@@ -109,7 +112,7 @@ def read_language_model(base: str) -> "PreTrainedModel":
     return model.eval()
 
 
-def check_fits(language_model: "PreTrainedModel", base: str, inputs: tuple[int, ...], outputs: int) -> None:
+def check_reads(language_model: "PreTrainedModel", base: str, inputs: tuple[int, ...], outputs: int) -> None:
     """ValueError unless the model reads passages of this shape and tells at least ``outputs`` symbols apart."""
     if len(inputs) != 1:
         raise ValueError(f"reads passages of symbols, inputs = (length,); here they are {inputs}")

@@ -184,10 +184,16 @@ def check_algorithm(config: Config, experiment: Experiment, params: Params) -> N
     task = take(source.sample("train", 0, range(1)), 0)
     try:
         algorithm.loss(algorithm.init(params), task)
-        if in_context in source.settings:
-            in_context(experiment.model.apply, source.metric.fn)(params, task)
     except ValueError as error:
         raise UserError(f"algorithm.name = {config['algorithm']['name']}: {error}") from error
+    if in_context in source.settings:
+        try:
+            in_context(experiment.model.apply, source.metric.fn)(params, task)
+        except (ValueError, IndexError, RuntimeError) as error:
+            raise UserError(
+                f"data.in_context = true: model.name = {config['model']['name']} cannot read the support "
+                f"set and a query in one passage ({error}); give fewer or shorter passages, a longer context, or false"
+            ) from error
 
 
 def print_description(

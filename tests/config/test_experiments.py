@@ -14,7 +14,7 @@ from fmaml.config.strict_yaml import parse_yaml
 
 NAMES = packaged.names()
 OMNIGLOT = [name for name in NAMES if "omniglot" in name]
-LANGUAGES = ["languages", "markov"]
+LANGUAGES = ["languages", "markov", "lora"]
 HEADER = ["command", "published", "ours", "hardware", "time", "commit"]
 PUBLISHED = {  # ways and shots: accuracy and interval, MAML, arXiv 1703.03400, table 1
     "5w1s": "98.7 +- 0.4 %",

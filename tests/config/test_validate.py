@@ -8,7 +8,7 @@ from example import EXAMPLE, complaints
 
 from fmaml.config.load import load_config
 from fmaml.config.registry import SETTINGS, TABLE
-from fmaml.config.signature import describe_values
+from fmaml.config.signature import REQUIRED, describe_values
 from fmaml.config.validate import TOP_LEVEL, section_settings
 from fmaml.ranges import Count, Decay, Natural, NonNegative, OneOrTwo, Rate, Unit, Ways
 
@@ -41,6 +41,7 @@ WRONG: dict[Any, list[str]] = {
     Decay: [*NUMBER, "1", "-0.1"],
     bool: ["null", "abc", "1", "0", "yes", "on", "'true'", "[true]"],
     bool | Literal["auto"]: ["null", "abc", "1", "0", "yes", "on", "'true'", "[true]", "[auto]"],
+    bool | Literal["joint", "fine_tune"]: ["null", "abc", "1", "0", "yes", "'true'", "[true]", "fine-tune"],
     TOP_LEVEL["name"].type: ["null", "1", "true", "a/b", "../x", ".x", "''", "a b", "[a]", "x" * 65],
     str | None: ["1", "true", "1e-3", "[a]", "{a: b}"],
     or_none(Count): [wrong for wrong in WHOLE if wrong != "null"] + ["0"],
@@ -65,6 +66,7 @@ RIGHT: dict[Any, dict[str, Any]] = {
     Decay: {"0": 0.0, ".9": 0.9},
     bool: {"true": True, "false": False},
     bool | Literal["auto"]: {"true": True, "false": False, "auto": "auto"},
+    bool | Literal["joint", "fine_tune"]: {"true": True, "false": False, "joint": "joint", "fine_tune": "fine_tune"},
     str | None: {"null": None, "": None, "/some/where": "/some/where"},
     or_none(Count): {"null": None, "4": 4},
     or_none(Ways): {"null": None, "20": 20},
@@ -93,6 +95,13 @@ def right_values(kind: Any) -> dict[str, Any]:
     return RIGHT[kind]
 
 
+def paths_that_are_needed(section: str, name: str) -> list[str]:
+    found = section_settings(section, {"name": name}) or {}
+    return [
+        f"{key}=/some/where" for key, setting in found.items() if setting.default is REQUIRED and setting.type is str
+    ]
+
+
 EVERY_KEY = [
     pytest.param(
         [f"{section}.name={name}", *(f"{section}.{k}" for k in needed)],
@@ -102,7 +111,7 @@ EVERY_KEY = [
     )
     for section, names in TABLE.items()
     for name in names
-    for needed in [["lr=1"] if section == "optimizer" else ["root=/images"] if name == "folder" else []]
+    for needed in [["lr=1"] if section == "optimizer" else paths_that_are_needed(section, name)]
     for key, (kind, _, _) in (section_settings(section, {"name": name}) or {}).items()
 ] + [
     pytest.param([], f"{section}.{key}", kind, id=f"{section}.{key}")
@@ -196,4 +205,4 @@ def test_all_faults_are_told_at_once_each_with_where_it_stands(write):
 def test_a_missing_section_and_an_empty_one(write):
     assert load_config(write(EXAMPLE + "eval:\n"))["eval"]["tasks"] == 600
     path = write(EXAMPLE.replace("model: {name: conv4}\n", ""))
-    assert complaints(path) == [f"{path}: model.name: missing; give one of conv4, mlp, transformer"]
+    assert complaints(path) == [f"{path}: model.name: missing; give one of conv4, mlp, transformer, causal_lm"]
