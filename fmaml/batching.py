@@ -1,12 +1,11 @@
 """A function of one task over stacked tasks: all of them in one vectorised call, in chunks, or one after the other."""
 
-import math
 from collections.abc import Callable, Iterator
 
 from torch.func import vmap
 
 from .ranges import Batching
-from .tree import T, add, leading, map_leaves, take
+from .tree import T, add, leading, leaves, map_leaves, take
 from .types import Task
 
 LARGE_TASK = 1_000_000  # numbers in its inputs: 5-way 1-shot with 15 queries has 1,693,440 at 84x84x3, 62,720 at 28x28
@@ -52,6 +51,6 @@ def loop_wins(tasks: Task) -> bool:
 
     On a CPU it is for a single task, and for large tasks: faster at 84x84x3, about equal at 32x32x3, slower at 28x28x1.
     """
-    shape, device = tasks.support.x.shape, tasks.support.x.device
-    examples = shape[1] + tasks.query.x.shape[1]
-    return device.type == "cpu" and (shape[0] == 1 or examples * math.prod(shape[2:]) > LARGE_TASK)
+    inputs = leaves((tasks.support.x, tasks.query.x))
+    count = len(inputs[0])
+    return inputs[0].device.type == "cpu" and (count == 1 or sum(x.numel() for x in inputs) > count * LARGE_TASK)

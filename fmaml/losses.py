@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -10,9 +10,10 @@ from torch.func import vmap
 from torch.nn import functional as F
 
 from .pickling import picklable
+from .tree import concat, leading, map_leaves
 from .types import Batch, LossFn, MetricFn, Params, Task
 
-Apply: TypeAlias = Callable[[Params, Tensor], Tensor]
+Apply: TypeAlias = Callable[[Params, Any], Tensor]  # (params, x [n, *shape]) -> [n, *output]
 Criterion: TypeAlias = Callable[[Tensor, Tensor], Tensor]  # (output [n, *output], y [n, *target]) -> scalar
 IGNORED = -1  # the label of a padding row
 INDUCTIVE_EXAMPLES = 256  # examples that `inductive` holds in memory at a time
@@ -188,11 +189,11 @@ def inductive(apply: Apply, criterion: Criterion) -> MetricFn:
     tensor(0.)
     """
 
-    def predict(params: Params, support: Tensor, x: Tensor) -> Tensor:
-        return apply(params, torch.cat([support, x[None]]))[-1]
+    def predict(params: Params, support: Any, x: Any) -> Tensor:
+        return apply(params, concat([support, map_leaves(lambda leaf: leaf[None], x)]))[-1]
 
     def metric_fn(params: Params, task: Task) -> Tensor:
-        queries_at_once = max(1, INDUCTIVE_EXAMPLES // (len(task.support.x) + 1))
+        queries_at_once = max(1, INDUCTIVE_EXAMPLES // (leading(task.support.x) + 1))
         outputs = vmap(predict, (None, None, 0), chunk_size=queries_at_once)(params, task.support.x, task.query.x)
         return criterion(outputs, task.query.y)
 

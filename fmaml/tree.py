@@ -90,8 +90,14 @@ def leading(tree: Any) -> int:
     """The length of the leading axis, which every leaf shares.
 
     Raises:
-        ValueError: the leaves have leading axes of different lengths, or none.
+        ValueError: the leaves have leading axes of different lengths, or none, or are no tensors.
     """
+    other = next((leaf for leaf in leaves(tree) if not isinstance(leaf, Tensor)), None)
+    if other is not None:
+        raise ValueError(
+            f"stacked tasks hold tensors, in dicts, lists and tuples; this is a {type(other).__name__}: "
+            f"give dict(..) of it if it is a mapping, or a tensor"
+        )
     sizes = {leaf.shape[0] if leaf.ndim else -1 for leaf in leaves(tree)}
     if len(sizes) != 1 or -1 in sizes:
         raise ValueError(

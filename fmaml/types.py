@@ -36,7 +36,7 @@ class Batch(NamedTuple):
     torch.Size([5, 1, 28, 28])
     """
 
-    x: Tensor  # [n, *shape]
+    x: Any  # a tensor [n, *shape], or what the model takes: a dict or a tuple of such tensors
     y: Tensor  # [n, *target]
 
 
@@ -70,7 +70,7 @@ class Model(NamedTuple):
     """
 
     init: Callable[[Generator], Params]
-    apply: Callable[[Params, Tensor], Tensor]  # params, [n, *shape] -> [n, *output]
+    apply: Callable[[Params, Any], Tensor]  # params, x [n, *shape] -> [n, *output]
 
 
 class TrajectoryFn(Protocol[ThetaT_contra]):

@@ -10,8 +10,10 @@ generator, and layers that update their own buffers or parameters.
 
 import contextlib
 import copy
+import difflib
+import fnmatch
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, cast
 
 import torch
@@ -26,6 +28,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from ..pickling import picklable
+from ..tree import leaves
 from ..types import Model, Params
 from .exact_functions import ExactFunctions
 from .models import check_names
@@ -61,15 +64,28 @@ RUNNING = (
 )
 
 
-def from_module(module: nn.Module, *, running_stats: RunningStats = "refuse") -> Model:
+def from_module(
+    module: nn.Module,
+    *,
+    trainable: Sequence[str] | None = None,
+    output: str | Callable[[Any], Tensor] | None = None,
+    running_stats: RunningStats = "refuse",
+) -> Model:
     """A model with the forward pass of ``module`` and its parameters under their dotted names.
 
-    The module is copied and not changed. Parameters with ``requires_grad=False`` are frozen: they are constants of the
-    forward pass, neither adapted nor learnt, and no part of theta. Threads may call the model at once, and then take
-    turns.
+    The module is copied and not changed. Parameters that are not trainable are frozen: constants of the forward pass,
+    held once for all tasks, neither adapted nor learnt, and no part of theta. Threads may call the model at once, and
+    then take turns.
+
+    ``apply(params, x)`` calls the module with x if it is a tensor, with its entries by position if it is a tuple, and
+    by name if it is a dict, such as ``dict(tokenizer(..))``: every tensor [n, ..].
 
     Args:
-        module: any module that maps one tensor to one tensor.
+        module: any module.
+        trainable: patterns of the names that are learnt, such as ``("head.*", "*lora*")``, whatever ``requires_grad``
+            says; None: those with ``requires_grad=True``.
+        output: which part of the module's result is the output, such as "logits", or a function of the result; None:
+            the result, which must be a tensor.
         running_stats: what to do with norm layers that keep running statistics: "refuse" them, use the statistics of
             the current "batch" as MAML does, or the stored ones, "frozen".
 
@@ -79,7 +95,8 @@ def from_module(module: nn.Module, *, running_stats: RunningStats = "refuse") ->
 
     Raises:
         ValueError: some layers cannot be used; the message names each, with the reason and an alternative. Or all
-            parameters are frozen. From ``apply``: the parameters are not those of the module that are not frozen.
+            parameters are frozen, or a pattern fits no parameter. From ``apply``: the parameters are not those of the
+            module that are not frozen, or the result is no tensor.
 
     >>> import torch, fmaml
     >>> module = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
@@ -96,15 +113,15 @@ def from_module(module: nn.Module, *, running_stats: RunningStats = "refuse") ->
     problems = [f"  {name or 'itself'} ({type(m).__name__}): {why}" for name, m, why in refused(module, running_stats)]
     if problems:
         raise ValueError(f"from_module({type(module).__name__}): cannot be meta-trained\n" + "\n".join(problems))
-    learnt = trainable(module)
+    learnt = learnt_names(module, trainable)
     skeleton = copy.deepcopy(module).requires_grad_(False)
     for layer in skeleton.modules():
         prepare(layer, running_stats)
-    return model_of(skeleton, tuple(learnt))
+    return model_of(skeleton, tuple(learnt), output)
 
 
 @picklable
-def model_of(skeleton: nn.Module, learnt: tuple[str, ...]) -> Model:
+def model_of(skeleton: nn.Module, learnt: tuple[str, ...], output: str | Callable[[Any], Tensor] | None) -> Model:
     """The model of a module that nobody else holds; ``learnt`` are the names of the parameters that are not frozen."""
     named = dict(skeleton.named_parameters())
     values = {name: named[name] for name in learnt}
@@ -115,11 +132,13 @@ def model_of(skeleton: nn.Module, learnt: tuple[str, ...]) -> Model:
     def init(generator: Generator | None = None) -> Params:
         return {name: value.detach().clone() for name, value in values.items()}
 
-    def apply(params: Params, x: Tensor) -> Tensor:
+    def apply(params: Params, x: Any) -> Tensor:
         check_names(params, values.keys())
-        state = {name: value.to(x.device) for name, value in constants.items()}
+        device = leaves(x)[0].device
+        state = {name: value.to(device) for name, value in constants.items()}
+        args, kwargs = arguments(x)
         with turn(), sdpa_kernel(SDPBackend.MATH), ExactFunctions():  # fused attention has no second derivative
-            return functional_call(called, {**state, **params}, (x,))
+            return selected(functional_call(called, {**state, **params}, args, kwargs), output)
 
     return Model(init, apply)
 
@@ -133,16 +152,50 @@ def turn() -> contextlib.AbstractContextManager[Any]:
     return contextlib.nullcontext() if torch.compiler.is_compiling() else _LOCK
 
 
-def trainable(module: nn.Module) -> list[str]:
-    """The names of the parameters that are not frozen; ValueError if there are parameters and all are frozen."""
+def arguments(x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What the module is called with, by position and by name."""
+    if isinstance(x, Mapping):
+        return (), dict(cast(Mapping[str, Any], x))
+    return cast(tuple[Any, ...], x) if isinstance(x, tuple) else (x,), {}
+
+
+def selected(result: Any, output: str | Callable[[Any], Tensor] | None) -> Tensor:
+    """The part of a module's result that is the output; ValueError if it is no tensor."""
+    if callable(output):
+        found = output(result)
+    elif output is None:
+        found = result
+    else:
+        found = result.get(output) if isinstance(result, Mapping) else getattr(result, output, None)
+    if isinstance(found, Tensor):
+        return found
+    parts = list(cast(Mapping[str, Any], result)) if isinstance(result, Mapping) else []
+    cure = f'output="{parts[0]}"' if parts else "output=lambda result: result[0]"
+    named = f" with {', '.join(parts)}" if parts else ""
+    raise ValueError(
+        f"from_module: the module returns {type(result).__name__}{named}, of which output = {output!r} is no tensor; "
+        f"give from_module(module, {cure}) or the like"
+    )
+
+
+def learnt_names(module: nn.Module, patterns: Sequence[str] | None) -> list[str]:
+    """The names of the parameters that are learnt; ValueError if there are parameters and none is."""
     named = dict(module.named_parameters())
-    names = [name for name, p in named.items() if p.requires_grad]
-    if named and not names:
-        raise ValueError(
-            f"from_module({type(module).__name__}): every parameter has requires_grad=False, so nothing could be "
-            f"learnt; call requires_grad_() on what is to be learnt"
-        )
-    return names
+    if patterns is None:
+        names = [name for name, p in named.items() if p.requires_grad]
+        if named and not names:
+            raise ValueError(
+                f"from_module({type(module).__name__}): every parameter has requires_grad=False, so nothing could be "
+                f"learnt; call requires_grad_() on what is to be learnt, or give trainable"
+            )
+        return names
+    if isinstance(patterns, str):
+        raise ValueError(f"trainable = {patterns!r}: must be a list of patterns, such as [{patterns!r}]")
+    for pattern in patterns:
+        if not fnmatch.filter(named, pattern):
+            closest = difflib.get_close_matches(pattern, named, 3, 0) or list(named)[:3]
+            raise ValueError(f"trainable: {pattern!r} fits no parameter; the nearest are {', '.join(closest)}")
+    return [name for name in named if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
 
 
 def refused(module: nn.Module, running_stats: RunningStats) -> Iterator[tuple[str, nn.Module, str]]:
