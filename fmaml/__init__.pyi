@@ -44,6 +44,7 @@ from .nn.transformer import transformer as transformer
 from .optim import adam as adam
 from .optim import adamw as adamw
 from .optim import cosine as cosine
+from .optim import ema as ema
 from .optim import momentum as momentum
 from .optim import sgd as sgd
 from .outer import init_state as init_state
@@ -51,6 +52,7 @@ from .outer import meta_grad as meta_grad
 from .outer import meta_loss as meta_loss
 from .outer import meta_step as meta_step
 from .outer import query_loss as query_loss
+from .torch_optim import from_torch as from_torch
 from .transforms import chain as chain
 from .transforms import clip_by_global_norm as clip_by_global_norm
 from .types import Algorithm as Algorithm

@@ -9,7 +9,7 @@ from __future__ import annotations  # torch.compile cannot trace tuple[...] in a
 
 import math
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -165,3 +165,39 @@ def cosine(lr: Rate, steps: Count, *, warmup: Natural = 0, final: NonNegative = 
         return torch.where(count < warmup, lr * (count + 1) / warmup, fall) if warmup else fall
 
     return schedule
+
+
+class EmaState(NamedTuple):
+    """The state of an optimizer, and the average of theta."""
+
+    inner: Any
+    average: Any  # of theta's tree
+
+
+@picklable
+def ema(optimizer: Optimizer, decay: Decay = 0.999) -> Optimizer:
+    """The optimizer, which also keeps an exponential moving average of theta: ``state.opt_state.average``.
+
+    Args:
+        optimizer: any outer optimizer.
+        decay: the part of the average that is kept at each step, from 0 to below 1.
+
+    Returns:
+        An optimizer that takes the same steps; average' = decay * average + (1 - decay) * theta', beginning at theta.
+
+    >>> import torch, fmaml
+    >>> optimizer, theta = fmaml.ema(fmaml.sgd(1.0), decay=0.5), {"p": torch.tensor(1.0)}
+    >>> theta, state = optimizer.update({"p": torch.tensor(1.0)}, optimizer.init(theta), theta)
+    >>> theta, state.average
+    ({'p': tensor(0.)}, {'p': tensor(0.5000)})
+    """
+
+    def init(theta: Theta) -> EmaState:
+        return EmaState(optimizer.init(theta), map_leaves(torch.clone, theta))
+
+    def update(grads: Theta, state: EmaState, theta: Theta) -> tuple[Theta, EmaState]:
+        theta, inner = optimizer.update(grads, state.inner, theta)
+        average = map_leaves(lambda mean, p: torch.lerp(p, mean, decay), state.average, theta)
+        return theta, EmaState(inner, average)
+
+    return Optimizer(init, update)

@@ -27,6 +27,7 @@ CORE = {  # pure: each of these may import those
     "pickling": {"tree"},
     "transforms": {"types", "tree", "ranges", "pickling"},
     "optim": {"types", "tree", "ranges", "pickling", "transforms"},
+    "torch_optim": {"types", "tree", "pickling", "derivative_order"},
     "inner_rules": {"types", "tree", "transforms"},
     "inner": {"types", "tree", "inner_rules"},
     "batching": {"types", "tree", "ranges"},
