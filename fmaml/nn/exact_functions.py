@@ -206,7 +206,7 @@ def looped_only(function: Callable[..., Any], why: str) -> Callable[..., Any]:
 
     def exact(*args: Any, **kwargs: Any) -> Any:
         if any(isinstance(value, Tensor) and is_vmapped(value) for value in args):
-            refuse(function.__name__, f'{why}; use batching="loop", and `fmaml.transductive` to score')
+            refuse(function.__name__, f'{why} use batching="loop", and `fmaml.transductive` to score')
         return function(*args, **kwargs)
 
     return exact
@@ -225,6 +225,10 @@ def named(owner: Any, names: str) -> list[Callable[..., Any]]:
 
 
 DRAWS = "draws from the global generator; call .eval() first"
+READS = (
+    "reads a number of a task, which vmap cannot; of transformers, load the model with attn_implementation='eager', or "
+    "give an attention mask [n, 1, length, length] of numbers to add; else"
+)
 DROPOUTS = [*named(F, "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout"), torch.dropout]
 DRAWING = [
     *named(torch, "rand randn randint randperm rand_like randn_like randint_like bernoulli normal multinomial poisson"),
@@ -264,6 +268,6 @@ EXACT: dict[Callable[..., Any], Callable[..., Any]] = {
     **{function: no_dropout(function) for function in DROPOUTS},
     **{function: drawing(function) for function in DRAWING},
     **{function: never(function) for function in NEVER},
-    **{function: looped_only(function, "has no vmap rule") for function in RECURRENT},
-    **{function: looped_only(function, "reads a number of a task, which vmap cannot") for function in READING},
+    **{function: looped_only(function, "has no vmap rule;") for function in RECURRENT},
+    **{function: looped_only(function, READS) for function in READING},
 }

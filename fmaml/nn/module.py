@@ -138,7 +138,13 @@ def model_of(skeleton: nn.Module, learnt: tuple[str, ...], output: str | Callabl
         state = {name: value.to(device) for name, value in constants.items()}
         args, kwargs = arguments(x)
         with turn(), sdpa_kernel(SDPBackend.MATH), ExactFunctions():  # fused attention has no second derivative
-            return selected(functional_call(called, {**state, **params}, args, kwargs), output)
+            try:
+                result = functional_call(called, {**state, **params}, args, kwargs)
+            except RuntimeError as error:
+                if "vmap" not in str(error):
+                    raise
+                raise ValueError(f'from_module: {no_vmap(skeleton, error)}; use batching="loop"') from error
+            return selected(result, output)
 
     return Model(init, apply)
 
@@ -150,6 +156,43 @@ def turn() -> contextlib.AbstractContextManager[Any]:
     whole process. A call that torch.compile traces does neither, and could not be traced with a lock.
     """
     return contextlib.nullcontext() if torch.compiler.is_compiling() else _LOCK
+
+
+def no_vmap(module: nn.Module, error: RuntimeError) -> str:
+    """Why torch cannot vmap the module, from its error."""
+    return f"torch cannot vmap {type(module).__name__} ({str(error).split('. ')[0].splitlines()[0]})"
+
+
+def to_module(module: nn.Module, params: Params) -> nn.Module:
+    """A copy of the module with these parameters, such as adapted ones: what `from_module` took apart, together again.
+
+    Args:
+        module: what the model was made of.
+        params: name -> tensor, such as phi; what is not in it, such as frozen parameters and running statistics, is the
+            module's own.
+
+    Returns:
+        The copy; the module is not changed.
+
+    Raises:
+        ValueError: a name or a shape is not one of the module's parameters.
+
+    >>> import torch, fmaml
+    >>> module = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+    >>> phi = fmaml.from_module(module, trainable=["2.*"]).init(torch.Generator())
+    >>> fmaml.to_module(module, {**phi, "2.bias": torch.ones(1)})[2].bias.item()
+    1.0
+    """
+    copied = copy.deepcopy(module)
+    named = dict(copied.named_parameters())
+    for name, value in params.items():
+        if name not in named or named[name].shape != value.shape:
+            has = f"there {list(named[name].shape)}" if name in named else "not a parameter of the module"
+            raise ValueError(f"to_module({type(module).__name__}): {name} {list(value.shape)}: {has}")
+    with torch.no_grad():
+        for name, value in params.items():
+            named[name].copy_(value)
+    return copied
 
 
 def arguments(x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
