@@ -88,8 +88,9 @@ def write_tensors(path: Path, tensors: Tensors, about: str | None = None) -> Non
     if not writing_allowed():
         return
     try:
-        if make_room(path, sum(tensor.nbytes for tensor in tensors.values())):
-            write_durably(path, *_safetensors_parts(tensors, about))
+        parts = list(_safetensors_parts(tensors, about))
+        if make_room(path, sum(map(len, parts))):
+            write_durably(path, *parts)
     except OSError as error:
         note(f"cannot write {path} ({error}); it will be made again next time")
 
