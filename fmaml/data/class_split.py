@@ -12,9 +12,9 @@ from ..regular_files import read_regular
 from .files.cache import fingerprint
 from .files.find import cache_folder
 from .files.writing import writing_allowed
+from .rng import SPLITS
 
 Names = dict[str, list[str]]  # split -> the names of its classes
-SPLITS: tuple[str, ...] = ("train", "val", "test")
 _MAX_SPLIT_BYTES = 100_000_000
 
 
@@ -31,7 +31,7 @@ def kept_split(root: Path, classes: Collection[str], fractions: Mapping[str, flo
     UserError if the classes are no longer those that were divided: a new division would move classes between its
     parts, and models would then be tested on classes that they were trained on.
     """
-    whole = tuple(fractions) == SPLITS
+    whole = tuple(fractions) == tuple(SPLITS)
     key = fingerprint(str(root), list(fractions.values()) if whole else list(fractions.items()), seed)
     path = cache_folder() / "splits" / f"{root.name}-{key}.json"
     if not path.exists():

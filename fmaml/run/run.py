@@ -10,8 +10,8 @@ from rich.console import Console
 from ..atomic_files import write_text_durably
 from ..config.settings import Config, EvalSettings, TrainSettings
 from ..config.strict_yaml import dump_yaml
-from ..data.rng import SPLITS
 from ..data.files.writing import writing
+from ..data.rng import SPLITS
 from ..data.task_check import check_tasks
 from ..data.text.generate import in_context
 from ..errors import RunFailed, Stopped, UserError, note

@@ -138,7 +138,8 @@ def test_a_damaged_file_is_made_again(root, read):
 def test_processes_at_once_decode_each_file_once_between_them_and_lose_nothing(root):
     """One has the first half, one the second, one everything."""
     script = (
-        "import sys; from pathlib import Path; from fmaml.data.images import decoded; from fmaml.data.images.decode import Form\n"
+        "import sys; from pathlib import Path; from fmaml.data.images import decoded\n"
+        "from fmaml.data.images.decode import Form\n"
         "root, chosen = Path(sys.argv[1]), slice(*map(int, sys.argv[2:]))\n"
         "decode = decoded.decode_images\n"
         "decoded.decode_images = lambda files, form: print(len(files)) or decode(files, form)\n"

@@ -139,28 +139,55 @@ def edit(change):
 
 
 FAULTS = {
-    "a missing file": (edit(lambda rows: [*rows[:3], ["gone.jpg", "cat"]]), r"line 4 names .*/gone\.jpg, which is not there; paths are relative"),
+    "a missing file": (
+        edit(lambda rows: [*rows[:3], ["gone.jpg", "cat"]]),
+        r"line 4 names .*/gone\.jpg, which is not there; paths are relative",
+    ),
     "a folder": (edit(lambda rows: [*rows, ["photos", "cat"]]), r"line 20 names .*/photos, which is no file"),
     "a row twice": (edit(lambda rows: [*rows, rows[2]]), r"line 20 names 0-1\.png of line 3 again; .*remove one"),
-    "two labels": (edit(lambda rows: [*rows, [rows[2][0], "dog"]]), r"line 20 names 0-1\.png of line 3 again with label dog, before cat; "),
+    "two labels": (
+        edit(lambda rows: [*rows, [rows[2][0], "dog"]]),
+        r"line 20 names 0-1\.png of line 3 again with label dog, before cat; ",
+    ),
     "the same file by another path": (
         edit(lambda rows: [*rows, [f"./{rows[2][0]}", "cat"]]),
         r"line 20 names 0-1\.png of line 3 again",
     ),
     "no label": (edit(lambda rows: [rows[0], [rows[1][0], " "], *rows[2:]]), r"line 2 has no label; fill it in"),
     "no file": (edit(lambda rows: [rows[0], ["", "cat"]]), r"line 2 has no file; fill it in"),
-    "a wrong header": (edit(lambda rows: [["image", "label"], *rows[1:]]), r"line 1 is image,label; it must name the columns file,label or file,label,split"),
+    "a wrong header": (
+        edit(lambda rows: [["image", "label"], *rows[1:]]),
+        r"line 1 is image,label; it must name the columns file,label or file,label,split",
+    ),
     "no header": (edit(lambda rows: rows[1:]), r"line 1 is photos/0-0\.png,cat; it must name"),
-    "semicolons": (lambda table: table.write_text(table.read_text(encoding="utf-8").replace(",", ";"), encoding="utf-8"), r"line 1 is file;label; .*; separate the columns by commas"),
-    "a comma without quotes": (lambda table: table.write_text("file,label\na.png,sea, blue\n"), r"line 2 has 3 fields, and the header 2; put a field with a comma in quotes"),
-    "an open quotation mark": (lambda table: table.write_text('file,label\na.png,cat\n"b.png,cat\n'), r"line \d: unexpected end of data; close every quotation mark"),
-    "another split": (lambda table: with_splits(table, "train", "dev"), r"line 5: split is 'dev'; it must be train, val or test"),
-    "Latin-1": (lambda table: table.write_bytes(table.read_text(encoding="utf-8").encode("latin-1")), r"line 8 is not in UTF-8; save the table as CSV in UTF-8"),
-    "UTF-16": (lambda table: table.write_text(table.read_text(encoding="utf-8"), encoding="utf-16"), r"line 1 is not in UTF-8; save"),
+    "semicolons": (
+        lambda table: table.write_text(table.read_text(encoding="utf-8").replace(",", ";"), encoding="utf-8"),
+        r"line 1 is file;label; .*; separate the columns by commas",
+    ),
+    "a comma without quotes": (
+        lambda table: table.write_text("file,label\na.png,sea, blue\n"),
+        r"line 2 has 3 fields, and the header 2; put a field with a comma in quotes",
+    ),
+    "an open quotation mark": (
+        lambda table: table.write_text('file,label\na.png,cat\n"b.png,cat\n'),
+        r"line \d: unexpected end of data; close every quotation mark",
+    ),
+    "another split": (
+        lambda table: with_splits(table, "train", "dev"),
+        r"line 5: split is 'dev'; it must be train, val or test",
+    ),
+    "Latin-1": (
+        lambda table: table.write_bytes(table.read_text(encoding="utf-8").encode("latin-1")),
+        r"line 8 is not in UTF-8; save the table as CSV in UTF-8",
+    ),
+    "UTF-16": (
+        lambda table: table.write_text(table.read_text(encoding="utf-8"), encoding="utf-16"),
+        r"line 1 is not in UTF-8; save",
+    ),
     "an empty file": (lambda table: table.write_bytes(b""), r"line 1 is empty; it must name the columns"),
     "a header alone": (edit(lambda rows: rows[:1]), r"no row below its header"),
     "NUL": (lambda table: table.write_bytes(b"file,label\na\0b.png,cat\n"), r"line 2"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("fault", FAULTS)

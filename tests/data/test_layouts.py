@@ -1,4 +1,4 @@
-"""Folders of images as public sets have them: nested, half split, with a class called train, with all that lies around."""
+"""Folders of images as public sets have them: nested, half split, a class called train, and all that lies around."""
 
 import os
 import re
@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fmaml.data.images.layouts import read_folder
+from fmaml.data.images.layouts import read_image_folder
 from fmaml.data.images.three_splits import three_splits
 from fmaml.data.sources.image_folder import folder
 from fmaml.errors import UserError
@@ -34,7 +34,7 @@ def put(root: Path, *classes: str, images: int = 4, suffix: str = "jpg") -> Path
 
 
 def split(root: Path, layout="auto", *, allow_shared=False):
-    return three_splits(read_folder(root, layout), root, FRACTIONS, 0, allow_shared=allow_shared)
+    return three_splits(read_image_folder(root, layout), root, FRACTIONS, 0, allow_shared=allow_shared)
 
 
 def load(root, **more):
@@ -48,7 +48,7 @@ def names(listing):
 
 def test_a_class_is_named_by_its_path_to_any_depth(root):
     put(root, *FRUIT, "Nut", "a/b/c/d/e/f")
-    found = read_folder(root, "auto")
+    found = read_image_folder(root, "auto")
     assert list(found.classes) == sorted([*FRUIT, "Nut", "a/b/c/d/e/f"])
     assert found.classes["Fruit/Apple/Red"] == [f"{root}/Fruit/Apple/Red/{i}.jpg" for i in range(4)]
     assert (found.splits, found.lines) == (None, [])
@@ -93,7 +93,7 @@ def test_a_split_that_lacks_is_made_of_the_others_once(root, folders, made):
 def test_another_seed_makes_another_split(root):
     put(root / "train", *(f"c{i}" for i in range(20)))
     put(root / "test", "x", "y")
-    found = read_folder(root, "auto")
+    found = read_image_folder(root, "auto")
     made = [names(three_splits(found, root, FRACTIONS, seed, allow_shared=False).listing)["val"] for seed in range(4)]
     assert len({tuple(part) for part in made}) > 1
 
@@ -112,7 +112,7 @@ def test_a_folder_train_alone_is_split(root):
 
 def test_a_class_called_train_is_a_class(root):
     put(root, "train", "car", "bus", "test")
-    found = read_folder(root, "auto")
+    found = read_image_folder(root, "auto")
     assert list(found.classes) == ["bus", "car", "test", "train"]
     assert found.splits is None
     assert sum(map(len, split(root).listing.values())) == 4
@@ -124,17 +124,18 @@ def test_a_class_called_train_is_a_class(root):
 
 def test_kinds_of_train_beside_other_classes_are_a_doubt_that_is_said(root):
     put(root, "train/steam", "train/diesel", "car", "bus")
-    found = read_folder(root, "auto")
+    found = read_image_folder(root, "auto")
     assert list(found.classes) == ["bus", "car", "train/diesel", "train/steam"]
     assert found.lines == [
         f"{root}: train taken for classes like the other folders; data.layout=splits takes them for splits"
     ]
-    assert read_folder(root, "classes") == found._replace(lines=[])
-    as_splits = read_folder(root, "splits")
+    assert read_image_folder(root, "classes") == found._replace(lines=[])
+    as_splits = read_image_folder(root, "splits")
     assert as_splits.splits is not None
     assert names(as_splits.splits) == {"train": ["diesel", "steam"]}
     assert as_splits.lines == [
-        f"{root}: train taken for splits, and bus and car left out; data.layout=classes makes each folder of images a class"
+        f"{root}: train taken for splits, and bus and car left out; "
+        "data.layout=classes makes each folder of images a class"
     ]
 
 
@@ -142,7 +143,7 @@ def test_a_flat_test_folder_is_no_split_and_is_named(root):
     """As in competitions, whose test images have no labels."""
     put(root / "train", *"abcde")
     put(root, "test")
-    found = read_folder(root, "auto")
+    found = read_image_folder(root, "auto")
     assert found.splits is not None
     assert names(found.splits) == {"train": [*"abcde"]}
     assert "test left out" in found.lines[0]
@@ -151,10 +152,13 @@ def test_a_flat_test_folder_is_no_split_and_is_named(root):
 def test_splits_by_name_alone_can_be_had_as_classes(root):
     put(root / "train", "a", "b")
     put(root / "test", "a", "b")
-    assert list(read_folder(root, "classes").classes) == ["test/a", "test/b", "train/a", "train/b"]
+    assert list(read_image_folder(root, "classes").classes) == ["test/a", "test/b", "train/a", "train/b"]
 
 
-SHARED = r"class a, b, c and 1 more is in more than one split.*; give data\.root=(.*) to have classes split at random, data\.shared_classes=true"
+SHARED = (
+    r"class a, b, c and 1 more is in more than one split.*; give data\.root=(.*) to have classes split at random, "
+    r"data\.shared_classes=true"
+)
 
 
 def test_train_and_test_of_the_same_classes_are_refused_with_cures_that_work(root):
@@ -216,7 +220,7 @@ def test_what_is_skipped_is_counted_and_named_once(root):
     shutil.copy(root / "cat" / "0.jpg", root / "dog" / "mixed.jpg")
     (root / "nobody").mkdir()
     (root / ".git").mkdir()
-    found = read_folder(root, "auto")
+    found = read_image_folder(root, "auto")
     assert {name: len(files) for name, files in found.classes.items()} == {
         **{"CAPITALS": 4, "cat": 4},
         **{"dog/large": 4, "dog/small": 4},
@@ -243,7 +247,7 @@ def test_links_are_followed_but_not_in_circles(root, tmp_path):
     os.symlink(tmp_path / "elsewhere" / "far", root / "linked")
     os.symlink(root, root / "near" / "circle")
     os.symlink(tmp_path / "gone", root / "near" / "gone.jpg")
-    found = read_folder(root, "auto")
+    found = read_image_folder(root, "auto")
     assert {name: len(files) for name, files in found.classes.items()} == {"linked": 4, "near": 5}
 
 

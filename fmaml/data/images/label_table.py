@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ...errors import UserError
 from ...regular_files import check_regular
-from .layouts import SPLIT_WORDS, Found, Layout
+from .layouts import SPLIT_WORDS, FoundImages, Layout
 from .listing import MAX_TABLE_BYTES, Classes, Listing
 from .tree import Skipped, describe_skipped, is_undecodable
 
@@ -16,7 +16,7 @@ _HEADER = "file,label or file,label,split"
 _COLUMNS = {"file": ("file", "filename", "image_name"), "label": ("label", "class_name"), "split": ("split",)}
 
 
-class Row(NamedTuple):
+class LabelRow(NamedTuple):
     """One line of the table."""
 
     line: int
@@ -25,7 +25,7 @@ class Row(NamedTuple):
     split: str  # "" in a table without splits
 
 
-def read_table(path: Path, layout: Layout) -> Found:
+def read_table(path: Path, layout: Layout) -> FoundImages:
     """The images of a table; files are relative to its folder. ``layout`` "classes" ignores the column split.
 
     UserError, with the number of the line, for a table that cannot be read, a file that is missing or named twice, a
@@ -49,11 +49,11 @@ def read_table(path: Path, layout: Layout) -> Found:
     if "" in splits and layout == "splits":
         raise UserError(f"data.layout = splits: {path} has no column split; add one, or give data.layout=auto")
     if "" in splits or layout == "classes":
-        return Found(dict(sorted(classes.items())), None, "", lines)
-    return Found(classes, splits, "the column split", lines)
+        return FoundImages(dict(sorted(classes.items())), None, "", lines)
+    return FoundImages(classes, splits, "the column split", lines)
 
 
-def _rows(path: Path) -> Iterator[Row]:
+def _rows(path: Path) -> Iterator[LabelRow]:
     """The rows below the header; UserError for one that is not of the columns that the header names."""
     lines = _read_lines(path)
     _, header = next(lines, (1, []))
@@ -69,7 +69,7 @@ def _rows(path: Path) -> Iterator[Row]:
             raise UserError(f"{path}: line {line} has no {'label' if file else 'file'}; fill it in, or remove the line")
         if columns[2] is not None and split.lower() not in SPLIT_WORDS:
             raise UserError(f"{path}: line {line}: split is {split!r}; it must be train, val or test")
-        yield Row(line, os.path.normpath(path.parent / file), label, SPLIT_WORDS.get(split.lower(), ""))
+        yield LabelRow(line, os.path.normpath(path.parent / file), label, SPLIT_WORDS.get(split.lower(), ""))
 
 
 def _read_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -103,9 +103,9 @@ def _find_columns(path: Path, header: list[str]) -> tuple[int, int, int | None]:
     return file, label, split
 
 
-def _check_files(path: Path, rows: list[Row]) -> None:
+def _check_files(path: Path, rows: list[LabelRow]) -> None:
     """UserError for a file that is missing or that was named before."""
-    first: dict[str, Row] = {}
+    first: dict[str, LabelRow] = {}
     for row in rows:
         if not os.path.isfile(row.file):
             reason = "no file" if os.path.exists(row.file) else "not there"

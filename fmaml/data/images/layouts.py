@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
 from ...errors import UserError
-from ..class_split import SPLITS
+from ..rng import SPLITS
 from .listing import Classes, Listing
 from .tree import describe_skipped, read_tree
 
@@ -18,7 +18,7 @@ SPLIT_WORDS = {"train": "train", "training": "train"}  # in lower case
 SPLIT_WORDS |= {"val": "val", "valid": "val", "validation": "val", "test": "test", "testing": "test"}
 
 
-class Found(NamedTuple):
+class FoundImages(NamedTuple):
     """The images of a folder or of a table."""
 
     classes: Classes  # of all splits, if they are not split
@@ -27,7 +27,7 @@ class Found(NamedTuple):
     lines: list[str]  # what the user should know
 
 
-def read_folder(root: Path, layout: Layout) -> Found:
+def read_image_folder(root: Path, layout: Layout) -> FoundImages:
     """The images below ``root``. UserError if there are none, or the folder is not laid out as ``layout`` says."""
     classes, skipped = read_tree(root)
     lines = describe_skipped(skipped, root)
@@ -51,8 +51,8 @@ def read_folder(root: Path, layout: Layout) -> Found:
         if layout == "auto" and (folders or len(doubt) > 1):
             cure = "data.layout=splits takes them for splits" if folders else "splits need a folder for each class"
             lines = [*lines, f"{root}: {listed(doubt)} taken for classes like the other folders; {cure}"]
-        return Found(classes, None, "", lines)
-    return Found(classes, *split_listing(root, tops, folders), lines=lines + left_out(root, tops, folders))
+        return FoundImages(classes, None, "", lines)
+    return FoundImages(classes, *split_listing(root, tops, folders), lines=lines + left_out(root, tops, folders))
 
 
 def group_by_top(classes: Classes) -> dict[str, Classes]:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import UserError
-from ..class_split import SPLITS, kept_split
-from .layouts import SPLIT_WORDS, Found, listed
+from ..class_split import kept_split
+from ..rng import SPLITS
+from .layouts import SPLIT_WORDS, FoundImages, listed
 from .listing import Listing
 
 
@@ -21,7 +22,7 @@ class ThreeSplits(NamedTuple):
 
 
 def three_splits(
-    found: Found, root: Path, fractions: tuple[float, ...], seed: int, *, allow_shared: bool
+    found: FoundImages, root: Path, fractions: tuple[float, ...], seed: int, *, allow_shared: bool
 ) -> ThreeSplits:
     """The images of each split. Without splits, classes are divided by ``fractions`` (train, val, test) and ``seed``.
 
@@ -32,7 +33,7 @@ def three_splits(
     if found.splits is None:
         split, file = kept_split(root, found.classes, sizes, seed)
         listing = {part: {name: found.classes[name] for name in names} for part, names in split.items()}
-        return ThreeSplits(listing, f"random split {file.stem}", [], SPLITS)
+        return ThreeSplits(listing, f"random split {file.stem}", [], tuple(SPLITS))
     shared = shared_classes(found.splits)
     if shared and not allow_shared:
         raise UserError(_describe_shared(root, found.splits, shared))

@@ -8,12 +8,12 @@ import torch
 from ...errors import UserError, note
 from ...ranges import CostsMemory, FreeOnResume, Natural, Size, SizeOrRange, Unit, Ways, WaysOrRange
 from ..episodes import episodes
-from ..ragged import bounds
 from ..images.decode import Form
 from ..images.image_store import store_from_listing, store_splits
 from ..images.label_table import read_table
-from ..images.layouts import Found, Layout, read_folder
+from ..images.layouts import FoundImages, Layout, read_image_folder
 from ..images.three_splits import check_ways, three_splits
+from ..ragged import bounds
 from ..source import Source
 
 
@@ -89,10 +89,10 @@ def folder(
     )
 
 
-def find_images(path: Path, root: str, layout: Layout) -> Found:
+def find_images(path: Path, root: str, layout: Layout) -> FoundImages:
     """The images of a folder or a table; UserError if ``root`` is neither."""
     if path.is_dir():
-        return read_folder(path, layout)
+        return read_image_folder(path, layout)
     if path.exists():
         return read_table(path, layout)
     raise UserError(
