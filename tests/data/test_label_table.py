@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -40,7 +41,7 @@ def rows_of(table: Path) -> list[list[str]]:
 
 
 def load(table: Path, **more):
-    settings = {"size": 8, "ways": 1, "shots": 1, "queries": 1} | more
+    settings: dict[str, Any] = {"size": 8, "ways": 1, "shots": 1, "queries": 1} | more
     return folder(seed=0, device=torch.device("cpu"), root=str(table), **settings)
 
 

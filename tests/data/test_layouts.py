@@ -4,12 +4,13 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
-from fmaml.data.images.layouts import read_image_folder
+from fmaml.data.images.layouts import Layout, read_image_folder
 from fmaml.data.images.three_splits import three_splits
 from fmaml.data.sources.image_folder import folder
 from fmaml.errors import UserError
@@ -33,12 +34,12 @@ def put(root: Path, *classes: str, images: int = 4, suffix: str = "jpg") -> Path
     return root
 
 
-def split(root: Path, layout="auto", *, allow_shared=False):
+def split(root: Path, layout: Layout = "auto", *, allow_shared=False):
     return three_splits(read_image_folder(root, layout), root, FRACTIONS, 0, allow_shared=allow_shared)
 
 
 def load(root, **more):
-    settings = {"size": 8, "ways": 2, "shots": 1, "queries": 2} | more
+    settings: dict[str, Any] = {"size": 8, "ways": 2, "shots": 1, "queries": 2} | more
     return folder(seed=0, device=torch.device("cpu"), root=str(root), **settings)
 
 
