@@ -32,6 +32,7 @@ commands:
   export   write such a model as ONNX, or as a file for torch, that runs without fmaml
   test     meta-test a trained model: other ways, shots, steps, other data
   demo     open a page where a trained model learns what you draw, or photographs
+  cache    list or clear the decoded images that are kept for later runs
 
 examples:
   fmaml predict omniglot --support DIR scan.png  which character is it? DIR has examples of each
@@ -181,6 +182,30 @@ def ls_command(argv: list[str]) -> None:
     print(describe_section(args.section) if args.section else overview())
 
 
+def cache_command(argv: list[str]) -> None:
+    """`fmaml cache`: list what is kept of images, or clear it."""
+    parser = new_parser(
+        "cache",
+        "List the decoded images that are kept for later runs, and how much they take up; `clear` deletes some. What "
+        "is deleted is made again when it is needed. The variable FMAML_CACHE_LIMIT, such as 5G, bounds them.",
+    )
+    parser.add_argument("action", nargs="?", choices=["list", "clear"], default="list", help="default: list")
+    parser.add_argument("names", nargs="*", default=[], metavar="NAME", help="what to clear, by the name in the list")
+    parser.add_argument("--all", action="store_true", help="clear everything")
+    args = parse_arguments(parser, argv)
+    if args.action == "list" and (args.names or args.all):
+        raise UserError("cache list: takes no more; to delete, write `fmaml cache clear NAME` or `--all`")
+    if args.action == "clear" and bool(args.names) == args.all:
+        raise UserError("cache clear: give the names that `fmaml cache` lists, or --all for everything")
+
+    from .data.files.cache_files import clear, listing, total
+
+    if args.action == "list":
+        print("\n".join(listing()))
+    else:
+        print(f"cleared {total(clear(args.names, everything=args.all))}")
+
+
 COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "run": run_command,
     "resume": resume_command,
@@ -191,6 +216,7 @@ COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "export": export_command,
     "test": test_command,
     "demo": demo_command,
+    "cache": cache_command,
 }
 
 

@@ -58,12 +58,19 @@ EDGE = {  # has state: each of these rooms may import itself and those
     "deploy": {*CORE, "errors", "extras", "atomic_files", "regular_files", "arguments", "data", "config", "run"}
     - {"algorithms", "remat", "unroll"},
     "arguments": {"errors"},
-    "cli": {"__init__", "errors", "arguments", "config", "run", "deploy"},
+    "cli": {"__init__", "errors", "arguments", "config", "data", "run", "deploy"},
     "__main__": {"cli"},
 }
 ALLOWED = CORE | EDGE
 TORCHLESS = ["__init__", "arguments", "cli", "errors", "ranges", "atomic_files", "config.catalogue", "config.load"]
-TORCHLESS += ["data.published", "data.images.listing", "deploy.commands", "deploy.card", "run.signals"]
+TORCHLESS += [
+    "data.published",
+    "data.images.listing",
+    "data.files.cache_files",
+    "deploy.commands",
+    "deploy.card",
+    "run.signals",
+]
 TORCHLESS += ["run.store.run_folder", "run.store.run_lock", "run.store.model_shelf", "run.store.held_folder"]
 TORCHLESS += ["deploy.demo.command"]
 TORCHLESS += ["run.limits"]

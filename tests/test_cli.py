@@ -132,7 +132,7 @@ def test_show_can_be_piped_back_in(tmp_path):
         (["rnu"], "rnu: unknown command; did you mean run? `fmaml --help` shows how it is used"),
         (
             ["xyz"],
-            "xyz: unknown command; the commands are run, resume, show, ls, predict, adapt, export, test, demo; `fmaml",
+            "xyz: unknown command; the commands are run, resume, show, ls, predict, adapt, export, test, demo, cache; ",
         ),
         (["mine.yaml"], "mine.yaml: unknown command; did you mean `fmaml run mine.yaml`?"),
         (

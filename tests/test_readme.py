@@ -1,5 +1,6 @@
 """The README's script runs as it stands, and learns."""
 
+import json
 import math
 import os
 import re
@@ -10,9 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from safetensors.torch import load_file
 
 import fmaml
+from fmaml.cli import main
 from fmaml.config import packaged
 from fmaml.config.registry import TABLE
 
@@ -86,6 +89,39 @@ def test_data_of_ones_own_are_one_file_and_one_entry(tmp_path):
     tests = ["tests/data/test_all_sources.py", "tests/config/test_signature.py", "-k", "lines"]
     assert " passed" in python("pytest", "-p", "no:cacheprovider", *tests)
     assert " passed" in python("pytest", "-p", "no:cacheprovider", *NOTICES_A_NEW_FILE)
+
+
+def photographs(folder: Path) -> None:
+    """MY_PHOTOS with 24 nested classes of ten, and the same in labels.csv, split."""
+    rows = ["file,label,split"]
+    for number in range(24):
+        name = f"{'ABC'[number % 3]}/{number}"
+        (folder / "MY_PHOTOS" / name).mkdir(parents=True)
+        for i in range(10):
+            Image.new("RGB", (20, 16), (10 * number, 20 * i, 0)).save(folder / "MY_PHOTOS" / name / f"{i}.jpg")
+            rows.append(f"MY_PHOTOS/{name}/{i}.jpg,{name},{('train', 'train', 'test', 'val')[number // 6]}")
+    (folder / "labels.csv").write_text("\n".join(rows), encoding="utf-8")
+
+
+def test_the_commands_for_ones_own_photographs_run(tmp_path, monkeypatch, capfd):
+    """Each as it stands, but for a smaller network and less of it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    photographs(tmp_path)
+    part = README.partition("## Photographs of your own\n")[2]
+    commands = [line.partition("#")[0].split() for line in part.split("```")[1].splitlines() if line]
+    assert [command[1] for command in commands] == ["run", "run", "run", "cache"]
+    small = [*SMALL, "data.size=16", "model.width=4", "--device", "cpu"]
+    for number, (_, *words) in enumerate(commands):
+        out = ["--out", f"out{number}"] if words[0] == "run" else []
+        assert main([*words, *(small + out if out else [])]) == 0
+    said = capfd.readouterr().out
+    assert "nothing was trained" in said
+    assert f"{tmp_path}/MY_PHOTOS, 16 px, colour, crop" in said  # of `fmaml cache`
+    assert (tmp_path / "out0/results.json").exists()
+    assert not (tmp_path / "out1").exists()
+    about = json.loads((tmp_path / "out2/results.json").read_text(encoding="utf-8"))
+    assert about["classes"] == {"train": 12, "val": 6, "test": 6}
 
 
 def test_the_table_of_algorithms_names_all_of_the_public_api():

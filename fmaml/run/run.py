@@ -10,6 +10,7 @@ from rich.console import Console
 from ..atomic_files import write_text_durably
 from ..config.settings import Config, EvalSettings, TrainSettings
 from ..config.strict_yaml import dump_yaml
+from ..data.files.writing import writing
 from ..data.rng import SPLITS
 from ..data.task_check import check_tasks
 from ..data.text.generate import in_context
@@ -59,7 +60,7 @@ def run(
     torch_device = pick_device(device)
     if torch_device.type == "cpu":
         keep_freed_memory()
-    with explain_out_of_memory(config):
+    with explain_out_of_memory(config), writing(not dry_run):
         experiment = build(config, torch_device)
         check_model_fits(config, experiment.model, torch_device)
         params = initial_params(experiment, config["seed"], torch_device)

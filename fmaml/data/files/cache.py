@@ -2,6 +2,7 @@
 
 Each file also holds the checksums of its tensors. They are verified when it is opened: a damaged file is computed
 again, never used. If the folder cannot be written, the tensors are computed in every run and a line on stderr says so.
+The files together have at most `limit` bytes: writing one deletes those that were used the longest time ago.
 
 Files are memory-mapped: gigabytes open at once, and pages that are not used take no memory. The checksum does read
 all of it. SHA-256 at the 1.7 GB/s of one core (with its SHA instructions) takes 0.8 s for 60,000 images of 84x84x3,
@@ -22,7 +23,9 @@ from torch import Tensor
 from ...atomic_files import delete_temporary_files, write_durably
 from ...errors import UserError, note
 from ...regular_files import check_regular
+from .cache_files import ABOUT, make_room, mark_used
 from .folder_lock import folder_lock
+from .writing import writing_allowed
 
 Tensors = dict[str, Tensor]
 FileStamp = tuple[str, int, int]  # name, size in bytes, time of the last change in ns
@@ -43,17 +46,26 @@ def cached_all(path: Path, make: Callable[[], Tensors]) -> Tensors:
     ``path`` must identify everything that the tensors depend on, see `fingerprint`. If several processes ask at once,
     one computes the tensors and the others wait.
     """
-    found = _read(path)
+    found = read_tensors(path)
     if found is not None:
         return found
-    with _locked_parent(path):
-        found = _read(path)  # another process may have written it while this one waited
-        return _make_and_write(path, make) if found is None else found
+    with locked_parent(path):
+        found = read_tensors(path)  # another process may have written it while this one waited
+        if found is None:
+            found = make()
+            write_tensors(path, found)
+        return found
 
 
 @contextlib.contextmanager
-def _locked_parent(path: Path) -> Iterator[None]:
-    """Create the file's folder if need be and lock it. Folders created here are removed again if still empty."""
+def locked_parent(path: Path) -> Iterator[None]:
+    """Create the file's folder if need be and lock it. Folders created here are removed again if still empty.
+
+    Nothing is created or locked in a dry run, which writes nothing.
+    """
+    if not writing_allowed():
+        yield
+        return
     created = [folder for folder in path.parents if not folder.exists()]
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # a folder that cannot be written needs no lock
@@ -68,13 +80,19 @@ def _locked_parent(path: Path) -> Iterator[None]:
                     folder.rmdir()
 
 
-def _make_and_write(path: Path, make: Callable[[], Tensors]) -> Tensors:
-    tensors = make()
+def write_tensors(path: Path, tensors: Tensors, about: str | None = None) -> None:
+    """Write the tensors to the file, and delete old ones to make room; if that cannot be, a line on stderr says why.
+
+    ``about`` is what `fmaml cache` says that they are, by default the file's name.
+    """
+    if not writing_allowed():
+        return
     try:
-        write_durably(path, *_safetensors_parts(tensors))
+        parts = list(_safetensors_parts(tensors, about))
+        if make_room(path, sum(map(len, parts))):
+            write_durably(path, *parts)
     except OSError as error:
         note(f"cannot write {path} ({error}); it will be made again next time")
-    return tensors
 
 
 def fingerprint(*facts: object) -> str:
@@ -98,9 +116,10 @@ def checksum(tensor: Tensor) -> str:
     return total.hexdigest()
 
 
-def _safetensors_parts(tensors: Tensors) -> Iterator[bytes | memoryview]:
+def _safetensors_parts(tensors: Tensors, about: str | None) -> Iterator[bytes | memoryview]:
     """A safetensors file in parts. The library's own writer would hold two more copies of all tensors."""
-    header: dict[str, object] = {"__metadata__": {name: checksum(tensor) for name, tensor in tensors.items()}}
+    metadata = {name: checksum(tensor) for name, tensor in tensors.items()} | ({ABOUT: about} if about else {})
+    header: dict[str, object] = {"__metadata__": metadata}
     end = 0
     ordered = dict(sorted(tensors.items(), key=lambda item: -item[1].itemsize))  # keeps each tensor aligned
     for name, tensor in ordered.items():
@@ -117,12 +136,17 @@ def _bytes(tensor: Tensor) -> memoryview:
     return tensor.contiguous().flatten().view(torch.uint8).numpy().data
 
 
-def _read(path: Path) -> Tensors | None:
-    """The tensors of the file; None if it is missing or damaged."""
+def read_tensors(path: Path) -> Tensors | None:
+    """The tensors of the file, which counts as used now; None if it is missing or damaged."""
     try:
         check_regular(path)
         with safe_open(path, framework="pt") as file:
             tensors, expected = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
     except (OSError, SafetensorError):
         return None
-    return tensors if {name: checksum(tensor) for name, tensor in tensors.items()} == expected else None
+    stored = {name: digest for name, digest in (expected or {}).items() if name != ABOUT}
+    if {name: checksum(tensor) for name, tensor in tensors.items()} != stored:
+        return None
+    if writing_allowed():
+        mark_used(path)
+    return tensors

@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeVar
 
 from ...errors import UserError
 from .download import download
+from .writing import writing_allowed
 
 Found = TypeVar("Found")
 
@@ -88,6 +89,10 @@ def find_or_download(
     UserError if there is nothing and no download is possible or allowed, or if the download fails.
     """
     found = find_data(find_in, root, files.folders)
+    if found is None and root is None and allow_download and files.downloads and not writing_allowed():
+        raise UserError(
+            f"no {files.name} on this computer, and a dry run downloads nothing; leave out --dry-run, or {files.cure}"
+        )
     if found is None and root is None and allow_download:
         for url, path, md5 in files.downloads:
             download(url, cache_folder() / path, md5, cure=files.cure)

@@ -1,7 +1,8 @@
 """The images of a data set, class by class in one tensor that is decoded once and then cached."""
 
-from collections.abc import Callable, Set
+from collections.abc import Callable
 from itertools import accumulate, pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -9,9 +10,10 @@ from torch import Tensor
 
 from ...errors import UserError, note
 from ..episodes import Split
-from ..files.cache import cached_all, file_stamp, fingerprint
+from ..files.cache import cached_all, fingerprint
 from ..files.find import cache_folder
-from .decode import Form, decode_images
+from .decode import Form
+from .decoded import decoded_images
 from .listing import Listing
 
 _CACHE_VERSION = 1  # increase it when the same files would give other tensors
@@ -41,27 +43,21 @@ def cached_store(name: str, facts: object, make: Callable[[], ImageStore]) -> Im
     return ImageStore(tensors["images"], tensors["count"])
 
 
-def store_from_listing(name: str, listing: Listing, form: Form, *, strict: bool) -> ImageStore:
-    """The store of a listing's image files, cached. Unreadable ones: UserError if ``strict``, else a line on stderr."""
+def store_from_listing(name: str, root: Path, listing: Listing, form: Form, *, strict: bool) -> ImageStore:
+    """The store of a listing's image files, decoded once for ``root`` and ``form``, see `decoded_images`.
+
+    Unreadable ones are named: UserError if ``strict``, else a line on stderr.
+    """
     by_class = [files for classes in listing.values() for files in classes.values()]
-    counts = [len(files) for files in by_class]
     files = [file for part in by_class for file in part]
-    facts = (form, strict, counts, [file_stamp(file) for file in files])
-    return cached_store(name, facts, lambda: _decode_classes(files, counts, form, strict))
-
-
-def _decode_classes(files: list[str], counts: list[int], form: Form, strict: bool) -> ImageStore:
-    """The store of ``files``, sorted by class with ``counts`` in each; unreadable ones are omitted or an error."""
-    images, errors = decode_images(files, form)
+    images, errors = decoded_images(name, root, files, form)
     if errors:
         summary = _summarize([f"{files[i]} ({message})" for i, message in sorted(errors.items())])
         if strict:
             raise UserError(f"{summary}; every image must be readable: copy or download them again")
         note(f"{summary}; left out of {len(files)} images")
-        images = _remove_rows(images, errors.keys())
-    ends = pairwise(accumulate(counts, initial=0))
-    readable = [sum(i not in errors for i in range(first, end)) for first, end in ends]
-    return ImageStore(images, torch.tensor(readable))
+    ends = pairwise(accumulate(map(len, by_class), initial=0))
+    return ImageStore(images, torch.tensor([sum(i not in errors for i in range(first, end)) for first, end in ends]))
 
 
 def _summarize(failures: list[str]) -> str:
@@ -70,15 +66,6 @@ def _summarize(failures: list[str]) -> str:
     more = f" and {rest} more" if rest > 0 else ""
     plural = "s" * (len(failures) != 1)
     return f"{len(failures)} unreadable image{plural}: {', '.join(failures[:_NAMED_FILES])}{more}"
-
-
-def _remove_rows(images: Tensor, rows: Set[int]) -> Tensor:
-    """The images without some rows. The others are moved in place, because a second copy may not fit into memory."""
-    good = [i for i in range(len(images)) if i not in rows]
-    for to, i in enumerate(good):
-        if to != i:
-            images[to] = images[i]
-    return images[: len(good)]
 
 
 def store_splits(store: ImageStore, names: dict[str, list[str]], device: torch.device) -> dict[str, Split]:

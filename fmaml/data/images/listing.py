@@ -11,7 +11,7 @@ Classes = dict[str, list[str]]  # class -> its files, in order; str because 60,0
 Listing = dict[str, Classes]  # split -> its classes
 
 SPLIT_ALIASES = {"train": ("train",), "val": ("val", "validation", "valid"), "test": ("test",)}  # of folders and files
-_MAX_TABLE_BYTES = 100_000_000
+MAX_TABLE_BYTES = 100_000_000
 _IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
 _CSV_COLUMNS: dict[tuple[str, ...], tuple[int, int]] = {  # header -> columns of the image and of the class
     ("filename", "label"): (0, 1),
@@ -66,9 +66,12 @@ def list_pictures(path: Path) -> list[str]:
 
 def image_files(folder: Path) -> list[str]:
     """The image files of one folder, sorted by name."""
-    return [
-        f"{folder}/{name}" for name in _visible_names(folder) if os.path.splitext(name)[1].lower() in _IMAGE_SUFFIXES
-    ]
+    return [f"{folder}/{name}" for name in _visible_names(folder) if is_image(name)]
+
+
+def is_image(name: str) -> bool:
+    """Whether a file of that name is an image, by its suffix."""
+    return os.path.splitext(name)[1].lower() in _IMAGE_SUFFIXES
 
 
 def _visible_names(folder: Path) -> list[str]:
@@ -102,7 +105,7 @@ def list_tables(tables: dict[str, Path], folder: Path) -> Listing:
 def _read_table(path: Path) -> list[tuple[str, str]]:
     """The (image, label) pairs of a CSV file. UserError unless its header is one of `_CSV_COLUMNS`."""
     try:
-        check_regular(path, _MAX_TABLE_BYTES)
+        check_regular(path, MAX_TABLE_BYTES)
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = [tuple(field.strip() for field in row) for row in csv.reader(file) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:

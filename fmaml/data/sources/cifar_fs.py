@@ -93,4 +93,4 @@ def _read_image_files(folder: Path, names: dict[str, list[str]]) -> ImageStore:
         listing = list_classes(names, folder / "data")
     else:
         listing = order_classes(list_split_folders(folders), names, _FILES.name, folder)
-    return store_from_listing("cifar-fs", listing, _FORM, strict=True)
+    return store_from_listing("cifar-fs", folder, listing, _FORM, strict=True)

@@ -97,7 +97,7 @@ def _read_image_files(folder: Path, names: dict[str, list[str]]) -> ImageStore:
         assert folders is not None  # otherwise `_find_images` would not have accepted the folder
         listing = list_split_folders(folders)
     listing = order_classes(listing, names, _FILES.name, folder)
-    return store_from_listing("mini-imagenet", listing, _FORM, strict=True)
+    return store_from_listing("mini-imagenet", folder, listing, _FORM, strict=True)
 
 
 def _read_pickles(folder: Path, names: dict[str, list[str]]) -> ImageStore | None:

@@ -8,10 +8,10 @@ import torch
 from ...errors import UserError
 from ...ranges import FreeOnResume, Natural, Size, Unit
 from ...regular_files import read_regular
+from ..class_split import random_split
 from ..images.listing import split_paths
 from ..source import Source
 from ..text.languages import Collection, passages_source
-from .image_folder import random_split
 
 _MAX_TEXT_BYTES = 100_000_000
 

@@ -1,0 +1,138 @@
+"""The files of the cache: what there is, how much they may take up, and which are deleted first. Imports no torch.
+
+Only files of tensors count, which can be made again: neither downloads nor splits are among them.
+"""
+
+import contextlib
+import json
+import os
+import re
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from ...errors import UserError, note
+from .find import cache_folder
+
+ABOUT = "about"  # the key of a file's metadata that says what is in it
+LIMIT_VARIABLE = "FMAML_CACHE_LIMIT"
+_DEFAULT_LIMIT = 10 * 10**9  # bytes
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_MAX_HEADER_BYTES = 10_000_000
+
+
+class CacheFile(NamedTuple):
+    """One file of the cache."""
+
+    path: Path
+    size: int  # bytes
+    used: float  # when it was used last, in seconds since 1970
+
+
+def limit() -> int:
+    """The bytes that all files may have together, from $FMAML_CACHE_LIMIT; UserError if that is no size."""
+    text = os.environ.get(LIMIT_VARIABLE, "").strip()
+    if not text:
+        return _DEFAULT_LIMIT
+    match = re.fullmatch(r"(\d{1,15})\s*([KMGT]?)B?", text.upper())
+    if not match:
+        raise UserError(f"{LIMIT_VARIABLE} = {text}: not a size; give a number of bytes, such as 5000000000 or 5G")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def cache_files(folder: Path) -> list[CacheFile]:
+    """The files of the folder, those used last first."""
+    found: list[CacheFile] = []
+    for path in folder.glob("*.safetensors"):
+        with contextlib.suppress(OSError):  # another process has just deleted it
+            stat = path.stat()
+            found.append(CacheFile(path, stat.st_size, stat.st_mtime))
+    return sorted(found, key=lambda file: (-file.used, file.path))
+
+
+def mark_used(path: Path) -> None:
+    """Set the time of the last use to now, where that is allowed."""
+    with contextlib.suppress(OSError):
+        os.utime(path)
+
+
+def make_room(path: Path, size: int) -> bool:
+    """Delete the files used the longest time ago until ``path`` with ``size`` bytes fits; whether it does.
+
+    A process that has a deleted file open keeps what it has of it. A line on stderr says what was deleted, or that
+    the new file is too large.
+    """
+    most = limit()
+    if size > most:
+        note(
+            f"{path.name} is not kept: it has {as_size(size)}, and the cache at most {as_size(most)}; raise it by "
+            f"{LIMIT_VARIABLE}, such as {LIMIT_VARIABLE}={as_size(2 * size).replace(' ', '').removesuffix('B')}"
+        )
+        return False
+    free = most - size
+    for file in cache_files(path.parent):
+        if file.path == path:
+            continue
+        free -= file.size
+        if free < 0:
+            delete(file)
+            note(f"{file.path.name} is deleted from the cache, which has at most {as_size(most)} ({LIMIT_VARIABLE})")
+    return True
+
+
+def delete(file: CacheFile) -> None:
+    """Delete the file, unless the system keeps it, as Windows does while it is open."""
+    with contextlib.suppress(OSError):
+        file.path.unlink()
+
+
+def about(file: CacheFile) -> str:
+    """What is in the file, from its header; "" if it does not say."""
+    try:
+        with file.path.open("rb") as content:
+            length = int.from_bytes(content.read(8), "little")
+            header = json.loads(content.read(min(length, _MAX_HEADER_BYTES)))
+        return str(header["__metadata__"].get(ABOUT, ""))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return "damaged; it is made again when it is needed"
+
+
+def listing() -> list[str]:
+    """The lines of `fmaml cache`: each file with its size, its last use and what is in it."""
+    folder = cache_folder()
+    files = cache_files(folder)
+    total = sum(file.size for file in files)
+    lines = [f"{folder}: {as_size(total)} of at most {as_size(limit())} ({LIMIT_VARIABLE})"]
+    width = max((len(file.path.stem) for file in files), default=0)
+    for file in files:
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(file.used))
+        lines.append(f"  {file.path.stem:{width}}  {as_size(file.size):>8}  used {used}  {about(file)}".rstrip())
+    return lines
+
+
+def clear(names: list[str], *, everything: bool = False) -> list[CacheFile]:
+    """Delete the files of those names, or everything, and return them. UserError for a name that there is not."""
+    files = cache_files(cache_folder())
+    chosen = files
+    if not everything:
+        by_name = {file.path.stem: file for file in files}
+        unknown = [name for name in names if name.removesuffix(".safetensors") not in by_name]
+        if unknown:
+            raise UserError(f"cache clear {unknown[0]}: no such name in {cache_folder()}; `fmaml cache` lists them")
+        chosen = [by_name[name.removesuffix(".safetensors")] for name in names]
+    for file in chosen:
+        delete(file)
+    return chosen
+
+
+def total(files: list[CacheFile]) -> str:
+    """Such as "2 files, 105.8 MB"."""
+    return f"{len(files)} file{'s' * (len(files) != 1)}, {as_size(sum(file.size for file in files))}"
+
+
+def as_size(size: int) -> str:
+    """Bytes as people read them, such as "105.8 MB"."""
+    for unit, factor in reversed(_UNITS.items()):
+        if unit and size >= factor:
+            return f"{size / factor:.1f} {unit}B".replace("KB", "kB")
+    return f"{size} B"

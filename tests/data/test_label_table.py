@@ -1,0 +1,207 @@
+"""A table of images and labels: what it gives, and a line with its number for each mistake."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from fmaml.data.images.label_table import read_table
+from fmaml.data.sources.image_folder import folder
+from fmaml.errors import UserError
+
+CLASSES = ["cat", "dog", "élan", "sea, blue", "owl", "fox"]
+
+
+@pytest.fixture
+def table(tmp_path, monkeypatch) -> Path:
+    """Six classes of three images each, without splits."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    rows = [["file", "label"]]
+    for number, name in enumerate(CLASSES):
+        for i in range(3):
+            file = tmp_path / "set" / "photos" / f"{number}-{i}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (9, 9), (40 * number, 0, 0)).save(file)
+            rows.append([f"photos/{number}-{i}.png", name])
+    return write(tmp_path / "set" / "labels.csv", rows)
+
+
+def write(path: Path, rows: list[list[str]]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    return path
+
+
+def rows_of(table: Path) -> list[list[str]]:
+    with table.open(newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+def load(table: Path, **more):
+    settings: dict[str, Any] = {"size": 8, "ways": 1, "shots": 1, "queries": 1} | more
+    return folder(seed=0, device=torch.device("cpu"), root=str(table), **settings)
+
+
+def with_splits(table: Path, *words: str) -> Path:
+    rows = rows_of(table)
+    return write(
+        table, [[*rows[0], "split"], *([*row, words[(i // 3) % len(words)]] for i, row in enumerate(rows[1:]))]
+    )
+
+
+def test_classes_are_the_labels_and_files_are_relative_to_the_table(table, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # not its folder
+    found = read_table(table, "auto")
+    assert list(found.classes) == sorted(CLASSES)
+    assert found.classes["cat"] == [str(table.parent / f"photos/0-{i}.png") for i in range(3)]
+    assert (found.splits, found.lines) == (None, [])
+    source = load(Path("set/labels.csv"))
+    assert sum(source.about["classes"].values()) == 6
+    assert "random split labels.csv-" in source.about["protocol"]
+
+
+def test_the_images_are_those_of_the_labels(table):
+    source = load(with_splits(table, "train", "val", "test"))
+    reds = {
+        part: source.sample(part, 0, range(20)).query.x[:, :, 0].mul(255).round().unique().tolist()
+        for part in ("train", "val", "test")
+    }
+    assert reds == {"train": [0, 120], "val": [40, 160], "test": [80, 200]}
+    assert "the column split" in source.about["protocol"]
+
+
+def test_a_split_that_lacks_is_made(table):
+    source = load(with_splits(table, "Train", "test"))
+    assert source.about["classes"] == {"train": 2, "val": 1, "test": 3}
+    assert "the column split; val of the classes of train, random split labels.csv-" in source.about["protocol"]
+
+
+def test_layout_classes_takes_no_notice_of_the_splits_and_splits_needs_them(table):
+    assert read_table(with_splits(table, "train", "test"), "classes").splits is None
+    write(table, [row[:2] for row in rows_of(table)])
+    with pytest.raises(UserError, match=r"data\.layout = splits: .*labels\.csv has no column split; add one"):
+        load(table, layout="splits")
+
+
+def test_classes_in_both_splits_name_a_cure_that_works(table):
+    mixed = [[*row, "train" if i % 2 else "test"] for i, row in enumerate(rows_of(table)[1:])]
+    write(table, [["file", "label", "split"], *mixed])
+    with pytest.raises(UserError, match=r"more than one split.*give data\.layout=classes to have classes split"):
+        load(table)
+    assert sum(load(table, layout="classes").about["classes"].values()) == 6
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        ["file", "label"],
+        ["label", "file"],
+        ["Filename", "Label"],
+        ["id", "class_name", "image_name"],
+        [" file", "label "],
+    ],
+)
+def test_columns_are_found_by_name(table, header):
+    known = {"file": 0, "filename": 0, "image_name": 0, "label": 1, "class_name": 1}
+    places = [known.get(name.strip().lower()) for name in header]
+    write(table, [header, *([row[i] if i is not None else "7" for i in places] for row in rows_of(table)[1:])])
+    assert list(read_table(table, "auto").classes) == sorted(CLASSES)
+
+
+def test_what_spreadsheets_write_is_read(table):
+    """A byte order mark, Windows' line ends, empty lines."""
+    text = table.read_text(encoding="utf-8").replace("\n", "\r\n\r\n")
+    table.write_bytes(b"\xef\xbb\xbf" + text.encode() + b",\r\n")
+    assert list(read_table(table, "auto").classes) == sorted(CLASSES)
+
+
+def test_absolute_paths_and_paths_above_the_table(table):
+    rows = rows_of(table)
+    rows[1][0] = str(table.parent / rows[1][0])
+    rows[2][0] = f"../{table.parent.name}/{rows[2][0]}"
+    assert read_table(write(table, rows), "auto").classes["cat"] == [
+        str(table.parent / f"photos/0-{i}.png") for i in range(3)
+    ]
+
+
+def test_heic_is_named_and_left_out(table):
+    (table.parent / "IMG_1.HEIC").write_bytes(b"x")
+    write(table, [*rows_of(table), ["IMG_1.HEIC", "cat"]])
+    found = read_table(table, "auto")
+    assert len(found.classes["cat"]) == 3
+    assert found.lines[0].startswith("skipped 1 HEIC file, such as IMG_1.HEIC: ")
+
+
+def edit(change):
+    return lambda table: write(table, change(rows_of(table)))
+
+
+FAULTS = {
+    "a missing file": (
+        edit(lambda rows: [*rows[:3], ["gone.jpg", "cat"]]),
+        r"line 4 names .*/gone\.jpg, which is not there; paths are relative",
+    ),
+    "a folder": (edit(lambda rows: [*rows, ["photos", "cat"]]), r"line 20 names .*/photos, which is no file"),
+    "a row twice": (edit(lambda rows: [*rows, rows[2]]), r"line 20 names 0-1\.png of line 3 again; .*remove one"),
+    "two labels": (
+        edit(lambda rows: [*rows, [rows[2][0], "dog"]]),
+        r"line 20 names 0-1\.png of line 3 again with label dog, before cat; ",
+    ),
+    "the same file by another path": (
+        edit(lambda rows: [*rows, [f"./{rows[2][0]}", "cat"]]),
+        r"line 20 names 0-1\.png of line 3 again",
+    ),
+    "no label": (edit(lambda rows: [rows[0], [rows[1][0], " "], *rows[2:]]), r"line 2 has no label; fill it in"),
+    "no file": (edit(lambda rows: [rows[0], ["", "cat"]]), r"line 2 has no file; fill it in"),
+    "a wrong header": (
+        edit(lambda rows: [["image", "label"], *rows[1:]]),
+        r"line 1 is image,label; it must name the columns file,label or file,label,split",
+    ),
+    "no header": (edit(lambda rows: rows[1:]), r"line 1 is photos/0-0\.png,cat; it must name"),
+    "semicolons": (
+        lambda table: table.write_text(table.read_text(encoding="utf-8").replace(",", ";"), encoding="utf-8"),
+        r"line 1 is file;label; .*; separate the columns by commas",
+    ),
+    "a comma without quotes": (
+        lambda table: table.write_text("file,label\na.png,sea, blue\n"),
+        r"line 2 has 3 fields, and the header 2; put a field with a comma in quotes",
+    ),
+    "an open quotation mark": (
+        lambda table: table.write_text('file,label\na.png,cat\n"b.png,cat\n'),
+        r"line \d: unexpected end of data; close every quotation mark",
+    ),
+    "another split": (
+        lambda table: with_splits(table, "train", "dev"),
+        r"line 5: split is 'dev'; it must be train, val or test",
+    ),
+    "Latin-1": (
+        lambda table: table.write_bytes(table.read_text(encoding="utf-8").encode("latin-1")),
+        r"line 8 is not in UTF-8; save the table as CSV in UTF-8",
+    ),
+    "UTF-16": (
+        lambda table: table.write_text(table.read_text(encoding="utf-8"), encoding="utf-16"),
+        r"line 1 is not in UTF-8; save",
+    ),
+    "an empty file": (lambda table: table.write_bytes(b""), r"line 1 is empty; it must name the columns"),
+    "a header alone": (edit(lambda rows: rows[:1]), r"no row below its header"),
+    "NUL": (lambda table: table.write_bytes(b"file,label\na\0b.png,cat\n"), r"line 2"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_mistake_is_one_line_with_the_place_and_the_cure(table, fault):
+    break_it, message = FAULTS[fault]
+    break_it(table)
+    with pytest.raises(UserError, match=rf"labels\.csv: {message}") as error:
+        load(table)
+    assert "\n" not in str(error.value)
+
+
+def test_neither_a_folder_nor_a_table(tmp_path):
+    with pytest.raises(
+        UserError, match=r"data\.root = .*none\.csv: no such folder or file; name a folder .* or a CSV file"
+    ):
+        load(tmp_path / "none.csv")
