@@ -21,7 +21,7 @@ MakeScheduler: TypeAlias = Callable[[torch.optim.Optimizer], Any]
 class TorchState(NamedTuple):
     """What an optimizer of torch and its schedule remember."""
 
-    count: Tensor  # int64: the steps taken
+    steps: Tensor  # int64: taken so far
     tensors: list[Tensor]  # such as averages of the gradients
     numbers: Tensor  # float64: such as learning rates, as the schedule has set them
 
@@ -63,7 +63,7 @@ def from_torch(
 
     def after_a_step(theta: Theta) -> Running:
         running = begin(theta)
-        advance(running, [torch.zeros_like(p) for p in running.params])
+        take_step(running, [torch.zeros_like(p) for p in running.params])
         return running
 
     def places_of(theta: Theta) -> Any:
@@ -83,12 +83,12 @@ def from_torch(
                 "from_torch: a step of torch.optim has no derivative; use fmaml.adam, adamw, sgd or momentum"
             )
         running = begin(theta)
-        if state.count > 0:
+        if state.steps > 0:
             running.load(places_of(theta), state)
-        advance(running, leaves(grads))
+        take_step(running, leaves(grads))
         moved = iter([p.detach() for p in running.params])
         tensors = [tensor.clone() for tensor in running.tensors()]
-        return map_leaves(lambda _: next(moved), theta), TorchState(state.count + 1, tensors, running.numbers())
+        return map_leaves(lambda _: next(moved), theta), TorchState(state.steps + 1, tensors, running.numbers())
 
     return Optimizer(init, update)
 
@@ -142,7 +142,7 @@ def is_number(leaf: Any) -> bool:
     return isinstance(leaf, (int, float))
 
 
-def advance(running: Running, grads: list[Tensor]) -> None:
+def take_step(running: Running, grads: list[Tensor]) -> None:
     """Take one step along the gradients; ValueError if that takes more than gradients."""
     for p, g in zip(running.params, grads, strict=True):
         p.grad = g.detach().to(p.dtype)

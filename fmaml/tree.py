@@ -92,7 +92,8 @@ def leading(tree: Any) -> int:
     Raises:
         ValueError: the leaves have leading axes of different lengths, or none, or are no tensors.
     """
-    other = next((leaf for leaf in leaves(tree) if not isinstance(leaf, Tensor)), None)
+    found: list[Any] = pytree.tree_leaves(tree)
+    other = next((leaf for leaf in found if not isinstance(leaf, Tensor)), None)
     if other is not None:
         raise ValueError(
             f"stacked tasks hold tensors, in dicts, lists and tuples; this is a {type(other).__name__}: "

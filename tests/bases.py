@@ -1,6 +1,7 @@
 """Small language models with random parameters, and tokenizers that are trained in no time."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -11,7 +12,7 @@ TEXT = "All human beings are born free and equal in dignity and rights. Jeder ha
 
 def write_gpt2(folder: Path, vocabulary: int = 256, context: int = 128) -> Path:
     torch.manual_seed(0)
-    sizes = {"n_positions": context, "n_embd": 16, "n_layer": 2, "n_head": 2}
+    sizes: Any = {"n_positions": context, "n_embd": 16, "n_layer": 2, "n_head": 2}
     GPT2LMHeadModel(GPT2Config(vocab_size=vocabulary, bos_token_id=None, eos_token_id=None, **sizes)).save_pretrained(
         folder
     )
@@ -20,7 +21,7 @@ def write_gpt2(folder: Path, vocabulary: int = 256, context: int = 128) -> Path:
 
 def write_llama(folder: Path) -> Path:
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes: Any = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = LlamaConfig(vocab_size=256, max_position_embeddings=128, bos_token_id=None, eos_token_id=None, **sizes)
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder

@@ -67,7 +67,7 @@ def test_every_step_is_torchs_own(name, schedule):
             their_schedule.step()
         theta, state = ours.update(gradient(theta, step), state, theta)
         assert all(torch.equal(theta[key], params[key]) for key in theta), step
-    assert int(state.count) == STEPS
+    assert int(state.steps) == STEPS
 
 
 def test_an_update_is_a_function_of_its_arguments():

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -61,8 +62,8 @@ def load_adapted(path: str | Path) -> Adapted:
     tensors, metadata, blueprint = _read(path)
     if metadata.get("kind") != "adapted":
         raise UserError(f"{path}: a model that is not adapted to a task; read it with fmaml.load, then adapt it")
-    classes = metadata.get("classes")
-    named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    classes: Any = metadata.get("classes")
+    named = isinstance(classes, list) and all(isinstance(name, str) for name in cast(list[Any], classes))
     if not named or len(set(classes)) < len(classes) or len(classes) == 1:
         raise UserError(f"{path}: its metadata are not those of an adapted network (classes)")
     params = blueprint.params(len(classes) or blueprint.outputs)

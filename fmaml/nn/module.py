@@ -204,19 +204,19 @@ def arguments(x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 def selected(result: Any, output: str | Callable[[Any], Tensor] | None) -> Tensor:
     """The part of a module's result that is the output; ValueError if it is no tensor."""
-    if callable(output):
-        found = output(result)
-    elif output is None:
-        found = result
+    by_name = dict(cast(Mapping[str, Any], result)) if isinstance(result, Mapping) else {}
+    if isinstance(output, str):
+        found = by_name[output] if output in by_name else getattr(cast(Any, result), output, None)
     else:
-        found = result.get(output) if isinstance(result, Mapping) else getattr(result, output, None)
+        found = output(result) if output else cast(Any, result)
     if isinstance(found, Tensor):
         return found
-    parts = list(cast(Mapping[str, Any], result)) if isinstance(result, Mapping) else []
+    parts = list(by_name)
     cure = f'output="{parts[0]}"' if parts else "output=lambda result: result[0]"
     named = f" with {', '.join(parts)}" if parts else ""
+    kind = type(cast(Any, result)).__name__
     raise ValueError(
-        f"from_module: the module returns {type(result).__name__}{named}, of which output = {output!r} is no tensor; "
+        f"from_module: the module returns {kind}{named}, of which output = {output!r} is no tensor; "
         f"give from_module(module, {cure}) or the like"
     )
 

@@ -32,19 +32,30 @@ def photographs(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def writings(tmp_path_factory) -> Path:
+    """A folder of texts, for the source that has none of its own."""
+    root = tmp_path_factory.mktemp("texts")
+    for name in "abcdefghijklmnop":
+        articles = [f"{name} writes of {i}: " + f"{name}{i} " * 20 for i in range(8)]
+        (root / f"{name}.txt").write_text("\n\n".join(articles))
+    return root
+
+
 @pytest.fixture(params=TABLE["data"])
 def name(request) -> str:
     return request.param
 
 
 @pytest.fixture
-def make(name, photographs, tmp_path, monkeypatch) -> Callable[[int], Source]:
+def make(name, photographs, writings, tmp_path, monkeypatch) -> Callable[[int], Source]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     takes = function_settings(find_function(TABLE["data"][name].target))
     if "root" in takes and takes["root"].default is None and "FMAML_DATA" not in os.environ:
         pytest.skip("no real data: set FMAML_DATA to the folder that holds it")
     given: dict[str, Any] = {key: value for key, value in SMALL.items() if key in takes}
-    given |= {"root": str(photographs)} if "root" in takes and takes["root"].default is REQUIRED else {}
+    own = writings if name == "texts" else photographs
+    given |= {"root": str(own)} if "root" in takes and takes["root"].default is REQUIRED else {}
     return lambda seed: call_by_name("data", {"name": name, **given}, seed=seed, device=torch.device("cpu"))
 
 

@@ -299,8 +299,9 @@ def test_second_order_is_right_under_vmap(name):
 
 
 @pytest.mark.parametrize("name", ["batch norm 2d", "instance norm", "layer norm"])
-def test_the_rewriting_is_needed(name):
+def test_the_rewriting_is_needed(name, monkeypatch):
     """The day torch gets these right, this test says that the norms of `exact_functions` can go."""
+    monkeypatch.setattr("fmaml.outer.exact_derivatives", lambda theta: contextlib.nullcontext())
     layer, shape = GOOD[name]
     module = Around(copy.deepcopy(layer), shape).to(F64)
 
@@ -387,7 +388,7 @@ def test_numbers_that_python_reads_are_right_looped_and_refused_vmapped(name):
     algorithm = fmaml.maml(loss_of(model), inner_lr=0.1, steps=1)
     grads, _ = fmaml.meta_grad(algorithm, values(model), tasks, batching="loop")
     assert all((g != 0).any() for g in grads.values())
-    with pytest.raises(ValueError, match=rf'{name}, which reads a number of a task, .*; use batching="loop"'):
+    with pytest.raises(ValueError, match=rf'{name}, which reads a number of a task, .*; else use batching="loop"'):
         fmaml.meta_grad(algorithm, values(model), tasks)
 
 
@@ -576,3 +577,84 @@ def test_a_module_is_traced_into_one_graph():
     params = model.init(torch.Generator())
     traced = torch.compile(model.apply, fullgraph=True, backend="eager")
     assert torch.allclose(traced(params, x), model.apply(params, x))
+
+
+class Parts(nn.Module):
+    """A backbone and a head, whose result is a dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Linear(3, 4), nn.Tanh())
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor, scale: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        features = self.backbone(x) if scale is None else self.backbone(x) * scale
+        return {"features": features, "logits": self.head(features)}
+
+
+def test_patterns_say_what_is_learnt_whatever_requires_grad_says():
+    module = Parts()
+    module.head.requires_grad_(False)
+    model = fmaml.from_module(module, trainable=("head.*", "backbone.0.bi*"), output="logits")
+    assert list(model.init(torch.Generator())) == ["backbone.0.bias", "head.weight", "head.bias"]
+    assert set(fmaml.from_module(module, output="logits").init(torch.Generator())) == {
+        "backbone.0.weight",
+        "backbone.0.bias",
+    }
+    with pytest.raises(ValueError, match=r"trainable: 'haed\.\*' fits no parameter; the nearest are head"):
+        fmaml.from_module(module, trainable=["haed.*"])
+    with pytest.raises(ValueError, match=r"trainable = 'head\.\*': must be a list of patterns"):
+        fmaml.from_module(module, trainable="head.*")
+
+
+def test_what_is_not_trainable_never_moves():
+    module = Parts()
+    model = fmaml.from_module(module, trainable=["head.*"], output="logits")
+    algorithm = fmaml.maml(fmaml.supervised(model.apply, fmaml.cross_entropy), inner_lr=0.1, steps=2)
+    state = fmaml.init_state(algorithm, fmaml.adam(0.01), model.init(torch.Generator()))
+    batch = fmaml.Batch(torch.randn(2, 4, 3), torch.tensor([[0, 1, 0, 1]] * 2))
+    before = module.backbone(torch.ones(1, 3))
+    for _ in range(3):
+        state, _ = fmaml.meta_step(algorithm, fmaml.adam(0.01), state, fmaml.Task(batch, batch))
+    features = fmaml.from_module(module, trainable=["head.*"], output="features")
+    assert torch.equal(features.apply(state.theta, torch.ones(1, 3)), before)
+    again: Any = fmaml.to_module(module, state.theta)
+    assert torch.equal(again(torch.ones(1, 3))["logits"], model.apply(state.theta, torch.ones(1, 3)))
+    assert not torch.equal(again.head.weight, module.head.weight)
+
+
+@pytest.mark.parametrize("batching", ["vmap", "loop", "auto"])
+def test_a_tuple_is_given_by_position_and_a_dict_by_name(batching):
+    module = Parts().double()
+    model = fmaml.from_module(module, output=lambda result: result["logits"])
+    params = model.init(torch.Generator())
+    x, scale = torch.randn(3, 5, 3).double(), torch.rand(3, 5, 4).double()
+    y = torch.randint(0, 2, (3, 5))
+    algorithm = fmaml.maml(fmaml.supervised(model.apply, fmaml.cross_entropy), inner_lr=0.1, steps=1)
+    grads = []
+    for inputs in ((x, scale), {"scale": scale, "x": x}):
+        batch = fmaml.Batch(inputs, y)
+        grads.append(fmaml.meta_grad(algorithm, params, fmaml.Task(batch, batch), batching=batching)[0])
+        metric = fmaml.inductive(model.apply, fmaml.accuracy)
+        scores = fmaml.evaluate(algorithm, metric, params, fmaml.Task(batch, batch), batching=batching)
+        assert scores.shape == (3, 2)
+    for name, value in grads[0].items():
+        assert torch.equal(value, grads[1][name])
+    expected = module(x[0], scale[0])["logits"]
+    assert torch.equal(model.apply(params, (x[0], scale[0])), expected)
+
+
+def test_parameters_that_are_not_the_modules_do_not_go_into_it():
+    with pytest.raises(ValueError, match=r"to_module\(Parts\): haed \[2\]: not a parameter of the module"):
+        fmaml.to_module(Parts(), {"haed": torch.ones(2)})
+    with pytest.raises(ValueError, match=r"to_module\(Parts\): head.bias \[3\]: there \[2\]"):
+        fmaml.to_module(Parts(), {"head.bias": torch.ones(3)})
+
+
+def test_tied_parameters_stay_tied():
+    module = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    module[1].weight = module[0].weight
+    phi = {name: value + 1 for name, value in fmaml.from_module(module).init(torch.Generator()).items()}
+    again: Any = fmaml.to_module(module, phi)
+    assert again[1].weight is again[0].weight
+    assert torch.equal(again[1].weight, phi["0.weight"])

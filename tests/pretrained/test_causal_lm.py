@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -52,7 +53,7 @@ def test_an_adapter_adds_its_product_to_a_layer(gpt2):
     params, x = model.init(torch.Generator().manual_seed(0)), symbols(3, 12)
     name = next(name for name in params if name.endswith("h.1.attn.c_attn.lora_B.default.weight"))
     params[name] = torch.randn(params[name].shape, generator=torch.Generator().manual_seed(3))
-    reference = AutoModelForCausalLM.from_pretrained(gpt2)
+    reference: Any = AutoModelForCausalLM.from_pretrained(gpt2)
     layer = reference.transformer.h[1].attn.c_attn.weight  # [in, out], the transpose of a Linear's
     with torch.no_grad():
         layer += 2 * (params[name] @ params[name.replace("lora_B", "lora_A")]).T
