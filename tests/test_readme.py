@@ -9,8 +9,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -152,3 +154,16 @@ def test_commands_exist():
     from fmaml.cli import COMMANDS
 
     assert {word for word in re.findall(r"^fmaml (\w+)", README, re.MULTILINE)} == set(COMMANDS)
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing. is deprecated:FutureWarning")  # peft's
+def test_the_example_of_networks_of_others_runs():
+    part = README.partition("### Networks of others\n")[2].partition("\n#")[0]
+    (example,) = re.findall(r"```py\n(.*?)```", part, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(example, names)
+    assert names["metrics"]["query_loss"] < math.log(256) + 1
+    moved = {key: value for key, value in names["adapted"].named_parameters() if key in names["phi"]}
+    assert all(torch.equal(value, names["phi"][key]) for key, value in moved.items())
+    assert all("lora" in key for key in names["phi"])
+    assert len(moved) == len(names["phi"])
