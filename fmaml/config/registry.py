@@ -64,6 +64,9 @@ TABLE: dict[str, dict[str, Entry]] = {
         "conv4": needing("fmaml.nn.models:conv4", "images"),
         "mlp": needing("fmaml.nn.models:mlp", "numbers"),
         "transformer": needing("fmaml.nn.transformer:transformer", "symbols"),
+        "timm": needing("fmaml.pretrained.networks:timm", "images"),
+        "torchvision": needing("fmaml.pretrained.networks:torchvision", "images"),
+        "module": Entry("fmaml.pretrained.networks:module"),
         "causal_lm": needing("fmaml.pretrained.causal_lm:causal_lm", "symbols"),
     },
     "algorithm": {

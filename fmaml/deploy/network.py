@@ -77,6 +77,11 @@ def read_blueprint(metadata: Metadata, name: str) -> Blueprint:
     try:
         config = metadata["config"]
         inputs, outputs, form = metadata["inputs"], metadata["outputs"], metadata["form"]
+        if config["model"]["name"] == "module":
+            raise UserError(
+                f"{name}: its network is code, {config['model'].get('module')!r}, and a model file may not run any; "
+                f"make the network with fmaml.from_module, and read the parameters with safetensors"
+            )
         valid, problems = validate_sections(config, ("model", "algorithm"))
         sizes = [*inputs, outputs]
         fits = metadata["targets"] in CRITERIA and 1 <= len(inputs) <= 3 and outputs <= 100_000

@@ -1,6 +1,7 @@
 """The report of a run: the table of results, results.json and the pictures."""
 
 import json
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
@@ -43,8 +44,8 @@ def results_table(results: Results, metric: Metric, title: str, protocol: str) -
     for label, column in results.items():
         longest = max((len(metric.write(*score)) for score in column), default=0)
         table.add_column(label.replace(" (", "\n("), justify="right", min_width=longest)
-    for step, row in enumerate(zip(*results.values(), strict=True)):
-        table.add_row(str(step), *(metric.write(score.mean, score.ci95) for score in row))
+    for step, row in enumerate(zip_longest(*results.values())):  # what takes no inner steps has one row
+        table.add_row(str(step), *("" if score is None else metric.write(score.mean, score.ci95) for score in row))
     return table
 
 

@@ -54,6 +54,7 @@ WRONG: dict[Any, list[str]] = {
     tuple[Unit, Unit, Unit]: [*LIST, "[0.5, 0.5]", "[2, 0, 0]", "[1, 1, -1]"],
     WAYS: [*(wrong for wrong in WHOLE if wrong != "[1]"), "1", "[2]", "[1, 3]", "[2, 3, 4]", "[2, 3.5]", "[]"],
     SHOTS: [*(wrong for wrong in WHOLE if wrong != "[1]"), "0", "[1]", "[0, 3]", "[2, 3, 4]", "[2, abc]", "[]"],
+    dict: ["null", "abc", "1", "true", "[1]"],
     Literal[1, 3]: ["null", "2", "rgb", "1.5", "[1]"],
 }
 RIGHT: dict[Any, dict[str, Any]] = {
@@ -78,6 +79,7 @@ RIGHT: dict[Any, dict[str, Any]] = {
     WAYS: {"2": 2, "[2, 2]": [2, 2], "[3, 8]": [3, 8]},
     SHOTS: {"1": 1, "999999999999": 999999999999, "[1, 5]": [1, 5]},
     str: {"/some/where": "/some/where", "'1'": "1"},
+    dict: {"{}": {}, "{width: 8}": {"width": 8}},
 }
 
 
@@ -205,4 +207,6 @@ def test_all_faults_are_told_at_once_each_with_where_it_stands(write):
 def test_a_missing_section_and_an_empty_one(write):
     assert load_config(write(EXAMPLE + "eval:\n"))["eval"]["tasks"] == 600
     path = write(EXAMPLE.replace("model: {name: conv4}\n", ""))
-    assert complaints(path) == [f"{path}: model.name: missing; give one of conv4, mlp, transformer, causal_lm"]
+    assert complaints(path) == [
+        f"{path}: model.name: missing; give one of conv4, mlp, transformer, timm, torchvision, module, causal_lm"
+    ]

@@ -52,3 +52,12 @@ def test_a_run_reports_it_and_a_resumed_one_the_same(tmp_path, capsys):
 def test_it_needs_nothing_of_the_algorithm():
     words = ["algorithm.name=protonet", "data.name=glyphs"]
     assert load_config("omniglot", [*words, "train.baseline=fine_tune"])["train"]["baseline"] == "fine_tune"
+
+
+def test_beside_an_algorithm_without_inner_steps_each_column_has_its_rows(tmp_path, capsys):
+    words = ["run", "omniglot", "data.name=glyphs", "algorithm={name: protonet}", "model.width=8", *SMALL]
+    assert main([*words, "train.baseline=fine_tune", "--device", "cpu", "--out", str(tmp_path / "out")]) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())["results"]
+    assert [len(column) for column in results.values()] == [1, 1, 3, 3]
+    shown = capsys.readouterr().out
+    assert all(f"{100 * row['mean']:.2f}%" in shown for column in results.values() for row in column)
