@@ -98,7 +98,7 @@ def read_language_model(base: str) -> "PreTrainedModel":
     if not Path(base).is_dir():
         raise ValueError(
             f"base = {base}: no such folder; give one that transformers' save_pretrained wrote, or train a small one: "
-            f"python -m fmaml.experiments.lora_base --out {base}"
+            f"python -m fmaml.recipes.language_base --out {base}"
         )
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(

@@ -1,6 +1,6 @@
 """A small causal language model to adapt with `fmaml run lora`: GPT-2's architecture over the bytes of many languages.
 
-    python -m fmaml.experiments.lora_base --out bases/languages
+    python -m fmaml.recipes.language_base --out bases/languages
 
 Trains on the languages that `fmaml run lora` meta-trains on, and writes a folder that `transformers` reads.
 ``recipe.json`` in it has the settings, and bits a byte on languages that it has not seen.
@@ -18,17 +18,18 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel, get_cosine_schedule_with_warmup
 
-from fmaml.data.published import class_names
-from fmaml.data.sources.udhr import locate_udhr, read_udhr_files
-from fmaml.run.environment import environment
+from ..data.published import class_names
+from ..data.sources.udhr import locate_udhr, read_udhr_files
+from ..run.environment import environment
 
 BYTES = 256
 
 
-def main() -> None:
-    args = arguments()
+def train_language_base() -> None:
+    """Train the model that the command line describes."""
+    args = command_line()
     torch.manual_seed(args.seed)
-    train, val = (read_texts(split) for split in ("train", "val"))
+    train, val = (texts_of_split(split) for split in ("train", "val"))
     model = GPT2LMHeadModel(
         GPT2Config(
             **{"vocab_size": BYTES, "n_positions": args.context, "n_embd": args.width, "n_layer": args.layers},
@@ -53,7 +54,7 @@ def main() -> None:
             save(model, args, {"step": step, "bits_a_byte": seen, "unseen_languages": unseen})
 
 
-def arguments() -> argparse.Namespace:
+def command_line() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="the folder to write")
@@ -67,7 +68,7 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def read_texts(split: str) -> list[Tensor]:
+def texts_of_split(split: str) -> list[Tensor]:
     """The text of each language of the split, as bytes."""
     names = class_names("udhr", split)
     files = read_udhr_files(locate_udhr(None, True), names)
@@ -107,4 +108,4 @@ def save(model: GPT2LMHeadModel, args: argparse.Namespace, results: dict[str, An
 
 
 if __name__ == "__main__":
-    main()
+    train_language_base()
