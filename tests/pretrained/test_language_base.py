@@ -12,7 +12,7 @@ from fmaml.pretrained.causal_lm import causal_lm
 
 @pytest.mark.skipif("not __import__('os').environ.get('FMAML_DATA')", reason="needs texts: FMAML_DATA=FOLDER")
 def test_it_learns_and_is_a_base(tmp_path):
-    small = ["--width", "32", "--layers", "1", "--context", "48", "--steps", "40", "--batch", "8"]
+    small = ["--width", "32", "--layers", "1", "--context", "48", "--steps", "80", "--batch", "8"]
     command = [sys.executable, "-m", "fmaml.recipes.language_base", "--out", str(tmp_path / "base"), *small]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
