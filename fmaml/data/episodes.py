@@ -111,7 +111,8 @@ def episodes(
     sizes, see `fmaml.data.ragged`. ``about`` becomes part of ``Source.about``; its key "split" is the split's name in
     reports, and "shared_classes" the classes that are in more than one split. ``names`` holds the class names of each
     split, for messages. ``train_ways`` are the ways of training tasks, where they differ; ``form`` is that of images,
-    ``scaling`` that of signals. Raises UserError, naming split and class, if a split has too few classes or a class too few images.
+    ``scaling`` that of signals. Raises UserError, naming split and class, if a split has too few classes or a class too
+    few examples.
     """
     sizes = {"ways": ways, "shots": shots, "queries": queries}
     most = {name: bounds(size)[1] for name, size in sizes.items()}

@@ -7,9 +7,7 @@ import numpy as np
 import torch
 
 from ...errors import UserError
-from ...losses import Apply
 from ...ranges import CostsMemory, FreeOnResume, Natural, Size, SizeOrRange, Unit, Ways, WaysOrRange
-from ...types import Params, Task
 from ..episodes import Split, episodes
 from ..scaling import Scaling
 from ..source import Source

@@ -110,7 +110,8 @@ def scaled_mse(scale: float):
 
 def _features(content: Table, task: str, target: str, features: Sequence[str] | None) -> list[str]:
     """The names of the features; UserError if there is none, or one is the task, the target or there twice."""
-    content.index("data.task", task), content.index("data.target", target)
+    content.position("data.task", task)
+    content.position("data.target", target)
     if task == target:
         raise UserError(f"data.target = {target}: it is data.task as well; name the column of numbers to predict")
     found = numeric_columns(content, {task, target}) if features is None else list(features)
@@ -155,7 +156,7 @@ def _scaling(columns: list[str], target: str, x: Array, y: Array) -> Scaling:
         if np.ptp(column) == 0:
             cure = "name another" if name == target else "leave it out by data.features=[...]"
             raise UserError(f"column {name} is {column[0]:g} in all rows of the training tasks; {cure}")
-    return Scaling(x.mean(0).tolist(), x.std(0).tolist(), y.mean().item(), y.std().item(), columns, target)
+    return Scaling(x.mean(0).tolist(), x.std(0).tolist(), y.mean().item(), y.std().item(), tuple(columns), target)
 
 
 def _pack(groups: Groups, names: list[str], scaling: Scaling, x: Array, y: Array, device: torch.device) -> Rows:

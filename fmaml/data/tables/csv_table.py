@@ -27,7 +27,7 @@ class Table(NamedTuple):
     rows: list[list[str]]
     lines: list[int]  # the number in the file of each row's last line
 
-    def index(self, setting: str, name: str) -> int:
+    def position(self, setting: str, name: str) -> int:
         """The index of the column ``name`` that ``setting`` asks for; UserError if there is none."""
         if name in self.header:
             return self.header.index(name)
@@ -107,7 +107,7 @@ def _is_number(cell: str) -> bool:
 
 def words(table: Table, setting: str, name: str) -> list[str]:
     """The column ``name`` as words; UserError for an empty cell."""
-    index = table.index(setting, name)
+    index = table.position(setting, name)
     cells = table.cells(index)
     if "" in cells:
         raise table.wrong(cells.index(""), index, f"{setting} = {name} needs a word in each line; fill it in")
@@ -116,7 +116,7 @@ def words(table: Table, setting: str, name: str) -> list[str]:
 
 def numbers(table: Table, setting: str, names: list[str]) -> Array:
     """Columns as float64 [rows, columns]; UserError for the first cell that is not a finite number."""
-    return np.stack([_column(table, table.index(setting, name), setting) for name in names], 1)
+    return np.stack([_column(table, table.position(setting, name), setting) for name in names], 1)
 
 
 def _column(table: Table, index: int, setting: str) -> Array:

@@ -9,7 +9,10 @@ RIDGE = 1.0  # the penalty, on standardised columns
 
 
 def ridge(x: Tensor, y: Tensor, penalty: float = RIDGE) -> Tensor:
-    """argmin over w of |[x 1] w - y|^2 + penalty |w|^2, the constant free: [..., features + 1, 1]; x [..., n, features]."""
+    """argmin over w of |[x 1] w - y|^2 + penalty |w|^2, the constant not penalised: [..., features + 1, 1].
+
+    x is [..., n, features], y [..., n, 1]; computed in float64.
+    """
     design = with_ones(x.double())
     free = torch.ones(design.shape[-1], dtype=design.dtype, device=x.device)
     free[-1] = 0
