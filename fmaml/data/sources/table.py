@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...errors import UserError
-from ...losses import Apply, mse, transductive
+from ...losses import Apply, Criterion, mse, transductive
 from ...pickling import picklable
 from ...ranges import FreeOnResume, Natural, Size, Unit
 from ...types import Batch, Params, Task
@@ -18,10 +18,11 @@ from ..rng import task_keys
 from ..scaling import Scaling
 from ..source import About, Metric, Source
 from ..tables.csv_table import Array, Table, numbers, numeric_columns, read_table, words
-from ..tables.linear import linear_references, ridge
+from ..tables.linear import fit_linear, linear_references
 from ..tables.rows import Rows, pack_rows, sample_rows
 from .image_folder import random_split
 
+TASKS_OF_REFERENCES = 200  # training tasks on which the references' penalty is chosen
 Groups = dict[str, list[int]]  # the value of the task column -> its rows
 
 
@@ -73,14 +74,15 @@ def table(
 @picklable
 def rows_of(splits: dict[str, Rows], about: About, scaling: Scaling, *, seed: int, shots: int, queries: int) -> Source:
     """The source of tasks from these rows, which are scaled."""
-    pooled = ridge(splits["train"].x, splits["train"].y)
 
     def sample(split: str, step: int, tasks: range) -> Task:
         keys = task_keys(seed, split, step, tasks, splits[split].x.device)
         return sample_rows(splits[split], keys, shots=shots, queries=queries)
 
+    linear = fit_linear(splits["train"].x, splits["train"].y, sample("train", 0, range(TASKS_OF_REFERENCES)))
+
     def references(split: str, step: int, tasks: range) -> dict[str, Tensor]:
-        found = linear_references(sample(split, step, tasks), pooled)
+        found = linear_references(sample(split, step, tasks), linear)
         return {name: value * scaling.y_scale**2 for name, value in found.items()}
 
     return Source(
@@ -99,7 +101,7 @@ def rows_of(splits: dict[str, Rows], about: About, scaling: Scaling, *, seed: in
 
 
 @picklable
-def scaled_mse(scale: float):
+def scaled_mse(scale: float) -> Criterion:
     """The mean squared error in units of which one is 1 / ``scale`` of a standardised target's."""
 
     def in_units(output: Tensor, y: Tensor) -> Tensor:

@@ -136,8 +136,9 @@ def _why_no_number(cell: str, setting: str) -> str:
         return "no value; fill it in, or delete the line"
     if re.fullmatch(r"[-+]?\d+,\d+", cell):
         return "a number with a comma; write a point in its place"
-    other = "delete the line" if setting == "data.target" else "leave the column out by data.features=[...]"
-    return f"not a finite number; correct it, or {other}"
+    if setting == "data.target":
+        return "not a finite number; name a column of numbers (of classes 0 and 1, say), or correct it"
+    return "not a finite number; correct it, or leave the column out by data.features=[...]"
 
 
 def numeric_columns(table: Table, without: set[str]) -> list[str]:
