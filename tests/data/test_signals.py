@@ -2,6 +2,7 @@
 
 import csv
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ import torch
 
 import fmaml
 from fmaml.cli import main
+from fmaml.data.episodes import Split
+from fmaml.data.source import Source
 from fmaml.data.sources.signals import signals
 from fmaml.errors import UserError
 
@@ -30,7 +33,7 @@ def waves(tmp_path) -> str:
     return str(file)
 
 
-def make(file: str, **settings):
+def make(file: str, **settings: Any) -> Source:
     given = {"file": file, "channels": 2, "ways": 3, "shots": 2, "queries": 3, **settings}
     return signals(seed=0, device=CPU, **given)
 
@@ -52,7 +55,7 @@ def test_the_signals_of_a_way_are_of_one_class_and_all_different(waves):
 
 
 def test_channels_of_the_training_classes_are_standardised(waves):
-    train = (make(waves).data or {})["train"].images
+    train = cast(dict[str, Split], make(waves).data)["train"].images
     assert torch.allclose(train.mean((0, 2)), torch.zeros(2), atol=1e-5)
     assert torch.allclose(train.std((0, 2), correction=0), torch.ones(2), atol=1e-5)
 

@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from problems import relative
 
 import fmaml
 from fmaml.cli import main
+from fmaml.data.source import Source
 from fmaml.data.sources.table import table
 from fmaml.data.tables.linear import PENALTIES, Linear, fit_linear, linear_references, ridge
+from fmaml.data.tables.rows import Rows
 from fmaml.errors import UserError
 from fmaml.evaluation import evaluate
 from fmaml.tree import take
@@ -39,8 +42,12 @@ def shops(tmp_path) -> str:
     return write(tmp_path / "shops.csv", ["shop,day,size,city,sales", *rows])
 
 
-def make(file: str, **settings):
+def make(file: str, **settings: Any) -> Source:
     return table(seed=0, device=CPU, **{"file": file, "task": "shop", "target": "sales", **settings})
+
+
+def rows_in(source: Source) -> dict[str, Rows]:
+    return cast(dict[str, Rows], source.data)
 
 
 def test_the_rows_of_a_task_are_different_rows_of_one_group(shops):
@@ -62,17 +69,17 @@ def test_the_rows_of_a_task_are_different_rows_of_one_group(shops):
 
 def test_train_val_and_test_share_no_task_and_hold_every_row(shops):
     source = make(shops, shots=3, queries=4)
-    splits = source.data or {}
+    splits = rows_in(source)
     counts = {name: len(rows.counts) for name, rows in splits.items()}
     assert counts == source.about["groups"] == {"train": 6, "val": 2, "test": 2}
     rows = torch.cat([rows.x for rows in splits.values()])
     assert len(rows) == len(rows.unique(dim=0)) == 8 * SHOPS
-    other = make(shops, shots=3, queries=4, split_seed=1).data or {}
+    other = rows_in(make(shops, shots=3, queries=4, split_seed=1))
     assert not torch.equal(other["test"].x, splits["test"].x)
 
 
 def test_the_training_rows_alone_are_standardised(shops):
-    splits = make(shops, shots=3, queries=4).data or {}
+    splits = rows_in(make(shops, shots=3, queries=4))
     for part in (splits["train"].x, splits["train"].y):
         assert torch.allclose(part.mean(0), torch.zeros(1), atol=1e-5)
         assert torch.allclose(part.std(0, correction=0), torch.ones(1), atol=1e-5)
@@ -209,7 +216,7 @@ def test_a_trained_model_takes_and_gives_the_units_of_the_table(public_tables, t
         [scaling.units(batch.x) for batch in task],
         [batch.y * scaling.y_scale + scaling.y_mean for batch in task],
     )
-    assert {round(year) % 5 for year in years[0][:, 0].tolist()} == {2}  # 1952, 1957, ..
+    assert {round(year) % 5 for year in years[0].flatten().tolist()} == {2}  # 1952, 1957, ..
     said = learner.adapt(years[0], age[0]).outputs(years[1])
     network, theta = learner.for_outputs(1)
     metric_fn = fmaml.transductive(network.model.apply, source.metric.fn)
