@@ -8,11 +8,11 @@ import torch
 
 from ...errors import UserError
 from ...ranges import CostsMemory, FreeOnResume, Natural, Size, SizeOrRange, Unit, Ways, WaysOrRange
+from ..class_split import random_split
 from ..episodes import Split, episodes
 from ..scaling import Scaling
 from ..source import Source
 from ..tables.csv_table import Array, numbers, read_table, words
-from .image_folder import random_split
 
 
 def signals(

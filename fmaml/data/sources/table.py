@@ -14,13 +14,13 @@ from ...losses import Apply, Criterion, mse, transductive
 from ...pickling import picklable
 from ...ranges import FreeOnResume, Natural, Size, Unit
 from ...types import Batch, Params, Task
+from ..class_split import random_split
 from ..rng import task_keys
 from ..scaling import Scaling
 from ..source import About, Metric, Source
 from ..tables.csv_table import Array, Table, numbers, numeric_columns, read_table, words
 from ..tables.linear import fit_linear, linear_references
 from ..tables.rows import Rows, pack_rows, sample_rows
-from .image_folder import random_split
 
 TASKS_OF_REFERENCES = 200  # training tasks on which the references' penalty is chosen
 Groups = dict[str, list[int]]  # the value of the task column -> its rows
