@@ -66,10 +66,10 @@ TABLE: dict[str, dict[str, Entry]] = {
     },
     "model": {
         "conv4": needing("fmaml.nn.models:conv4", "images"),
-        "conv1d": needing("fmaml.nn.conv1d:conv1d", "signals"),
         "mlp": needing("fmaml.nn.models:mlp", "numbers"),
         "transformer": needing("fmaml.nn.transformer:transformer", "symbols"),
         "causal_lm": needing("fmaml.pretrained.causal_lm:causal_lm", "symbols"),
+        "conv1d": needing("fmaml.nn.conv1d:conv1d", "signals"),
     },
     "algorithm": {
         "maml": Entry("fmaml.algorithms.maml:maml"),

@@ -12,7 +12,7 @@ from ..class_split import random_split
 from ..episodes import Split, episodes
 from ..scaling import Scaling
 from ..source import Source
-from ..tables.csv_table import Array, numbers, read_table, words
+from ..tables.csv_table import Array, numbers, read_csv, words
 
 
 def signals(
@@ -40,7 +40,7 @@ def signals(
     Classes are split by ``fractions`` (train, val, test) and ``split_seed``. Signals go to ``device``. Tasks are a
     function of ``seed``. Raises UserError, naming line and column, for a table that cannot be used.
     """
-    content = read_table(Path(file).expanduser(), "data.file")
+    content = read_csv(Path(file).expanduser(), "data.file")
     labels = words(content, "data.label", label)
     samples = [name for name in content.header if name != label]
     if len(samples) % channels:

@@ -18,7 +18,7 @@ from ..class_split import random_split
 from ..rng import task_keys
 from ..scaling import Scaling
 from ..source import About, Metric, Source
-from ..tables.csv_table import Array, Table, numbers, numeric_columns, read_table, words
+from ..tables.csv_table import Array, Table, numbers, numeric_columns, read_csv, words
 from ..tables.linear import fit_linear, linear_references
 from ..tables.rows import Rows, pack_rows, sample_rows
 
@@ -33,7 +33,7 @@ def table(
     file: Annotated[str, FreeOnResume],
     task: str,
     target: str,
-    features: Sequence[str] | None = None,
+    features: Sequence[str] = (),
     shots: Size = 5,
     queries: Size = 5,
     fractions: tuple[Unit, Unit, Unit] = (0.64, 0.16, 0.2),
@@ -50,7 +50,7 @@ def table(
     Tasks are split by ``fractions`` (train, val, test) and ``split_seed``. Numbers go to ``device``. Tasks are a
     function of ``seed``. Raises UserError, naming line and column, for a table that cannot be used.
     """
-    content = read_table(Path(file).expanduser(), "data.file")
+    content = read_csv(Path(file).expanduser(), "data.file")
     columns = _features(content, task, target, features)
     names, x, y = _examples(content, task, target, columns)
     groups = _groups(content, task, names, shots + queries)
@@ -68,11 +68,13 @@ def table(
         f"{counts['test']} unseen values of {task}",
         "groups": counts,
     }
-    return rows_of(splits, about, scaling, seed=seed, shots=shots, queries=queries)
+    return grouped_rows(splits, about, scaling, seed=seed, shots=shots, queries=queries)
 
 
 @picklable
-def rows_of(splits: dict[str, Rows], about: About, scaling: Scaling, *, seed: int, shots: int, queries: int) -> Source:
+def grouped_rows(
+    splits: dict[str, Rows], about: About, scaling: Scaling, *, seed: int, shots: int, queries: int
+) -> Source:
     """The source of tasks from these rows, which are scaled."""
 
     def sample(split: str, step: int, tasks: range) -> Task:
@@ -110,13 +112,13 @@ def scaled_mse(scale: float) -> Criterion:
     return in_units
 
 
-def _features(content: Table, task: str, target: str, features: Sequence[str] | None) -> list[str]:
+def _features(content: Table, task: str, target: str, features: Sequence[str]) -> list[str]:
     """The names of the features; UserError if there is none, or one is the task, the target or there twice."""
     content.position("data.task", task)
     content.position("data.target", target)
     if task == target:
         raise UserError(f"data.target = {target}: it is data.task as well; name the column of numbers to predict")
-    found = numeric_columns(content, {task, target}) if features is None else list(features)
+    found = list(features) or numeric_columns(content, {task, target})
     if not found:
         raise UserError(f"{content.file}: no column of numbers beside {task} and {target}; give one to predict from")
     for name in found:

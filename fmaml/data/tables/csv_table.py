@@ -46,7 +46,7 @@ class Table(NamedTuple):
         return UserError(f"{self.file}, line {self.lines[row]}, column {self.header[index]}: {shown}: {why}")
 
 
-def read_table(path: Path, setting: str) -> Table:
+def read_csv(path: Path, setting: str) -> Table:
     """The table in a file; UserError that names the line unless it is CSV with a header and rows of its width."""
     reader = csv.reader(io.StringIO(_read_text(path, setting), newline=""), strict=True)
     rows: list[list[str]] = []
