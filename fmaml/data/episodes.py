@@ -1,4 +1,4 @@
-"""N-way K-shot tasks drawn from a tensor of images with a few gathers, on the device that holds the images."""
+"""N-way K-shot tasks drawn from a tensor of examples with a few gathers, on the device that holds the examples."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,13 +14,14 @@ from ..types import Batch, Params, Task
 from .images.decode import Form
 from .ragged import SizeRange, bounds, describe_size, mask_absent_classes, randomize_sizes, without_padding
 from .rng import fold, task_keys
+from .scaling import Scaling
 from .source import ACCURACY, About, Source
 
 
 class Split(NamedTuple):
-    """The images of one split, class after class; classes may differ in size."""
+    """The examples of one split, images or signals, class after class; classes may differ in size."""
 
-    images: Tensor  # uint8 [images, channels, height, width]
+    images: Tensor  # uint8 [images, channels, height, width], or float32 [signals, channels, length]
     starts: Tensor  # int64 [classes]: index in `images` of each class's first image
     counts: Tensor  # int64 [classes]: number of images of each class
     max_count: int  # max(counts), stored because reading it from a GPU would wait for the GPU
@@ -81,9 +82,11 @@ def sample_episodes(split: Split, keys: Tensor, *, ways: int, shots: int, querie
 def _gather(split: Split, rows: Tensor) -> Batch:
     """The examples [tasks, ways * each] at row numbers [tasks, ways, each]."""
     tasks, ways, each = rows.shape
-    # Multiplied, not divided: CUDA divides by a constant through its reciprocal, which differs from the CPU's result
-    # in the last bit.
-    x = split.images[rows.flatten(1)].float().mul_(1 / 255)
+    x = split.images[rows.flatten(1)]
+    if not x.is_floating_point():
+        # Multiplied, not divided: CUDA divides by a constant through its reciprocal, which differs from the CPU's
+        # result in the last bit.
+        x = x.float().mul_(1 / 255)
     y = torch.arange(ways, device=rows.device).repeat_interleave(each, output_size=ways * each)
     return Batch(x, y.repeat(tasks, 1))
 
@@ -100,14 +103,16 @@ def episodes(
     names: dict[str, list[str]] | None = None,
     train_ways: int | None = None,
     form: Form | None = None,
+    scaling: Scaling | None = None,
 ) -> Source:
     """A source of N-way K-shot tasks from the splits "train", "val" and "test", with the shapes of `sample_episodes`.
 
     ``queries`` is per class. A range (least, most) as ``ways``, ``shots`` or ``queries`` makes tasks of different
     sizes, see `fmaml.data.ragged`. ``about`` becomes part of ``Source.about``; its key "split" is the split's name in
     reports, and "shared_classes" the classes that are in more than one split. ``names`` holds the class names of each
-    split, for messages. ``train_ways`` are the ways of training tasks, where they differ; ``form`` is that of the
-    images. Raises UserError, naming split and class, if a split has too few classes or a class too few images.
+    split, for messages. ``train_ways`` are the ways of training tasks, where they differ; ``form`` is that of images,
+    ``scaling`` that of signals. Raises UserError, naming split and class, if a split has too few classes or a class too
+    few examples.
     """
     sizes = {"ways": ways, "shots": shots, "queries": queries}
     most = {name: bounds(size)[1] for name, size in sizes.items()}
@@ -129,10 +134,11 @@ def episodes(
         inputs=tuple(next(iter(splits.values())).images.shape[1:]),
         outputs=max(most["ways"], train_ways or 0),
         about=_describe(splits, sizes, about, train_ways),
-        show=_save_example_task,
+        show=_save_example_task if scaling is None else _save_signals,
         chance=sum(1 / n for n in candidates) / len(candidates),
         data=dict(splits),
         form=form,
+        scaling=scaling,
     )
     if padded:
         metric = ACCURACY._replace(fn=mask_absent_classes(accuracy))
@@ -163,6 +169,15 @@ def _save_example_task(folder: Path, tasks: list[Task], phis: list[list[Params]]
     save_figure(figure, folder / "task.png")
 
 
+def _save_signals(folder: Path, tasks: list[Task], phis: list[list[Params]], apply: Apply) -> None:
+    """Write task.png: the signals of the first task, with the predictions after the last inner step."""
+    from .pictures import save_figure, signal_task_figure  # imported here because matplotlib takes half a second
+
+    (support, query), phi = tasks[0], phis[0][-1]
+    support, query, ways = without_padding(support), without_padding(query), int(query.y.max()) + 1
+    save_figure(signal_task_figure(Task(support, query), apply(phi, query.x)[:, :ways].argmax(-1)), folder / "task.png")
+
+
 def _check_split(name: str, split: Split, ways: int, each: int, names: list[str] | None) -> None:
     """Raise UserError unless the split has ``ways`` classes, and each of its classes ``each`` images."""
     classes, least = len(split.counts), int(split.counts.min())
@@ -175,5 +190,5 @@ def _check_split(name: str, split: Split, ways: int, each: int, names: list[str]
         smallest = int(split.counts.argmin())
         raise UserError(
             f"data.shots + data.queries = {each}: class {names[smallest] if names else smallest} of split {name} has "
-            f"{least} images, and those of a task are all different; give shots + queries of at most {least}"
+            f"{least} examples, and those of a task are all different; give shots + queries of at most {least}"
         )

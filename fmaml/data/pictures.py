@@ -64,6 +64,32 @@ def _draw_image(axis: Axes, image: Tensor) -> None:
         axis.imshow(pixels.transpose(1, 2, 0))
 
 
+def signal_task_figure(task: Task, predicted: Tensor) -> Figure:
+    """A figure of one task of signals: a row per class, its support signals left, its queries right.
+
+    ``task`` is a single task of signals [n, channels, length], of which the first channel is drawn; ``predicted`` int64
+    [queries]. Queries are green where the prediction is right, else red.
+    """
+    labels = task.support.y.unique()
+    size = (9, 1.1 * len(labels) + 0.8)
+    figure, axes = plt.subplots(len(labels), 2, figsize=size, squeeze=False, layout="constrained", sharex=True)
+    for label, (seen, asked) in zip(labels, axes, strict=True):
+        for signal in task.support.x[task.support.y == label]:
+            seen.plot(signal[0].cpu(), color="black", linewidth=0.8)
+        chosen = task.query.y == label
+        for signal, guess in zip(task.query.x[chosen], predicted[chosen], strict=True):
+            color = _RIGHT_COLOR if guess == label else _WRONG_COLOR
+            asked.plot(signal[0].cpu(), color=color, linewidth=0.8, alpha=0.7)
+        seen.set_ylabel(str(int(label)))
+    right = int((predicted == task.query.y).sum())
+    figure.suptitle(
+        f"One unseen task: the support set (left), the queries (right), green where named rightly; "
+        f"{right} of {len(predicted)} right",
+        fontsize=9,
+    )
+    return figure
+
+
 def regression_figure(
     tasks: list[Task], phis: list[list[Params]], apply: Apply, x: Tensor, truths: list[Tensor]
 ) -> Figure:
@@ -86,6 +112,28 @@ def regression_figure(
         axis.grid(alpha=0.3)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
     figure.suptitle("Unseen tasks: what the network makes of the support set")
+    return figure
+
+
+def predictions_figure(tasks: list[Task], phis: list[list[Params]], apply: Apply) -> Figure:
+    """A figure of the first four tasks: the predicted against the true y of the query set, before and after adaptation.
+
+    ``phis`` are the parameters of each task after 0, 1, .. inner steps, drawn for 0 and the last.
+    """
+    figure, axes = plt.subplots(2, 2, figsize=(7, 7), layout="constrained", squeeze=False)
+    for axis, task, trajectory in zip(axes.flat, tasks, phis, strict=False):
+        y = task.query.y.flatten().cpu()
+        last = len(trajectory) - 1
+        for step, marker, color in ((0, "o", "tab:gray"), (last, "o", "tab:blue")):
+            predicted = apply(trajectory[step], task.query.x).flatten().cpu()
+            label = f"network after {step} inner step{'s' * (step != 1)}"
+            axis.plot(y, predicted, marker, color=color, markersize=5, label=label)
+        axis.axline((float(y.mean()), float(y.mean())), slope=1, color="tab:red", linewidth=1, label="right")
+        axis.set_xlabel("true, standardised")
+        axis.set_ylabel("predicted")
+        axis.grid(alpha=0.3)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+    figure.suptitle("Unseen tasks: the query set")
     return figure
 
 

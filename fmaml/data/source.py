@@ -10,6 +10,7 @@ from torch import Tensor
 from ..losses import Apply, Criterion, accuracy, cross_entropy, inductive, transductive
 from ..types import MetricFn, Params, Task
 from .images.decode import Form
+from .scaling import Scaling
 
 
 class Metric(NamedTuple):
@@ -52,6 +53,7 @@ class Source(NamedTuple):
     the arguments of ``sample``, gives values to compare the metric with, such as the best possible one: name ->
     [tasks]. ``data`` is what tasks are drawn from, if not from random numbers alone; a resumed run must have the same.
     ``form`` says how an image file becomes an x, where x are images: a trained model reads others' images like that.
+    ``scaling`` says how x and y were standardised: a trained model takes and gives the units that they had before.
     """
 
     sample: Callable[[str, int, range], Task]  # split is "train", "val" or "test"
@@ -66,3 +68,4 @@ class Source(NamedTuple):
     references: Callable[[str, int, range], dict[str, Tensor]] | None = None
     data: Mapping[str, object] | None = None  # split -> a tree of tensors and numbers
     form: Form | None = None
+    scaling: Scaling | None = None

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..data.scaling import in_own_units
 from ..errors import UserError
 from ..evaluation import trajectory_of
 from ..nn.support_statistics import Statistics, statistics_of, with_statistics
@@ -84,7 +85,10 @@ class Adapted:
 
     @torch.no_grad()
     def outputs(self, x: Tensor) -> Tensor:
-        """The network's outputs [n, *output], such as logits, for x [n, *inputs]."""
+        """The network's outputs [n, *output], such as logits, for x [n, *inputs].
+
+        Of a network trained on a table or on signals, x and outputs that are values are in the units of that file.
+        """
         parts = [self._apply(self.params, part) for part in x.split(EXAMPLES_AT_ONCE)]
         return torch.cat(parts)
 
@@ -105,7 +109,9 @@ class Adapted:
     @cached_property
     def _apply(self) -> Callable[[Params, Tensor], Tensor]:
         width = len(self.classes) or self.blueprint.outputs
-        return with_statistics(self.blueprint.build(width).model.apply, self.statistics)
+        return in_own_units(
+            with_statistics(self.blueprint.build(width).model.apply, self.statistics), self.blueprint.scaling
+        )
 
 
 @dataclass(frozen=True)
@@ -155,6 +161,8 @@ class Learner:
 
     @torch.no_grad()
     def _adapt(self, support: Batch, classes: list[str], steps: int | None) -> Adapted:
+        if self.blueprint.scaling is not None:
+            support = self.blueprint.scaling.support(support)
         width = len(classes) or self.blueprint.outputs
         network, theta = self.for_outputs(width)
         if steps is not None and network.algorithm.trajectory is None:

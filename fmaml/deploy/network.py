@@ -15,6 +15,7 @@ from ..config.settings import Config
 from ..config.validate import validate_sections
 from ..data.images.decode import Form
 from ..data.ragged import mask_absent_classes
+from ..data.scaling import Scaling, read_scaling
 from ..errors import UserError
 from ..losses import Criterion, cross_entropy, mse, supervised
 from ..run.build import call_by_name
@@ -50,6 +51,7 @@ class Blueprint:
     outputs: int
     targets: Targets
     form: Form | None
+    scaling: Scaling | None = None
 
     def build(self, outputs: int) -> Network:
         """The network with this number of outputs; UserError if the settings do not fit, or no tensor is so large."""
@@ -90,12 +92,13 @@ def read_blueprint(metadata: Metadata, name: str) -> Blueprint:
         if type(metadata["steps"]) is not int or not 0 <= metadata["steps"] <= MAX_STEPS:
             raise ValueError("steps")
         shape = None if form is None else read_form(form, tuple(inputs))
+        scaling = read_scaling(metadata.get("scaling"), tuple(inputs))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{name}: its metadata are not those of a model ({error})") from None
     if problems:
         problem = problems[0]
         raise UserError(f"{name}: its metadata: {problem.key} = {problem.value!r}: {problem.message}")
-    return Blueprint(valid["model"], valid["algorithm"], tuple(inputs), outputs, metadata["targets"], shape)
+    return Blueprint(valid["model"], valid["algorithm"], tuple(inputs), outputs, metadata["targets"], shape, scaling)
 
 
 def read_form(form: dict[str, Any], inputs: tuple[int, ...]) -> Form:

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import torch
 from torch import Generator, Tensor, nn
 
+from ..data.scaling import in_own_units
 from ..errors import UserError
 from ..head import features
 from ..losses import Apply
@@ -58,7 +59,8 @@ def adapted_network(adapted: Adapted) -> Exportable:
     """An adapted network, whose outputs are those of `Adapted.outputs`."""
     model = adapted.blueprint.build(len(adapted.classes) or adapted.blueprint.outputs).model
     gives = "values" if adapted.blueprint.targets == "values" else "probabilities"
-    network = Standalone(with_statistics(model.apply, adapted.statistics), adapted.params, gives)
+    apply = in_own_units(with_statistics(model.apply, adapted.statistics), adapted.blueprint.scaling)
+    network = Standalone(apply, adapted.params, gives)
     return Exportable(network, adapted.blueprint, describe_export(adapted.metadata, adapted.blueprint, adapted.classes))
 
 
@@ -75,7 +77,12 @@ def feature_extractor(learner: Learner) -> Exportable:
     params: Params = learner.theta if f"{head}.weight" in learner.theta else learner.theta["params"]
     if statistics_of(apply, params, example(blueprint, 2)):
         raise UserError(f"{name}: this network's batch norm takes the statistics of a support set; give --support")
-    network = Standalone(lambda params, x: features(apply, params, x, head), params, "features")
+
+    def features_of(params: Params, x: Tensor) -> Tensor:
+        return features(apply, params, x, head)
+
+    in_units = features_of if blueprint.scaling is None else blueprint.scaling.before(features_of)
+    network = Standalone(in_units, params, "features")
     return Exportable(network, blueprint, describe_export(learner.metadata, blueprint, []))
 
 
@@ -107,4 +114,5 @@ def example(blueprint: Blueprint, n: int) -> Tensor:
     if blueprint.targets == "symbols":
         return torch.randint(blueprint.outputs, shape, generator=generator)
     draw = torch.randn if blueprint.form is None else torch.rand
-    return draw(shape, generator=generator)
+    x = draw(shape, generator=generator)
+    return x if blueprint.scaling is None else blueprint.scaling.units(x)

@@ -4,7 +4,9 @@ Where torch lacks memory it does not always raise: some of its libraries end the
 """
 
 import contextlib
+import importlib.util
 from collections.abc import Iterator
+from pathlib import Path
 
 from ..errors import UserError
 
@@ -23,7 +25,20 @@ OUT_OF_MEMORY_TEXTS = (  # parts of the messages of torch, its libraries, the lo
     "too large to convert",
     "index-sized integer",
 )
-LEAST_ADDRESS_SPACE = 1_600_000_000  # bytes: with less, libraries of torch were seen to end the process themselves
+
+
+def least_address_space() -> int:
+    """Bytes of address space: with less, libraries of torch were seen to end the process themselves.
+
+    Torch built for CUDA maps its libraries for it whether there is a GPU or not, by their size alone 3.3 GB.
+    """
+    torch = importlib.util.find_spec("torch")  # does not import it
+    folders = (torch and torch.submodule_search_locations) or []
+    with_cuda = any((Path(folder) / "lib" / "libtorch_cuda.so").exists() for folder in folders)
+    return 5_000_000_000 if with_cuda else 1_600_000_000
+
+
+LEAST_ADDRESS_SPACE = least_address_space()
 MEMORY_CURE = "close other programs, or raise the limit on memory (`ulimit -v`)"
 NO_MORE_THREADS = "can't start new thread"  # Python's message
 THREADS_CURE = (

@@ -18,7 +18,8 @@ from fmaml.run.build import call_by_name
 from fmaml.tree import leaves, map_leaves
 from fmaml.types import Batch, Task
 
-SMALL = {"ways": 3, "shots": 2, "queries": 2, "length": 16, "size": 16}
+TABLE_COLUMNS = {"task": "label", "target": "a"}
+SMALL = {**TABLE_COLUMNS, "ways": 3, "shots": 2, "queries": 2, "length": 16, "size": 16}
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +43,22 @@ def writings(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def numbers_file(tmp_path_factory) -> Path:
+    """A table of 16 values of a column, in 5 rows each, for the sources that read one."""
+    path, rng = tmp_path_factory.mktemp("numbers") / "table.csv", np.random.default_rng(0)
+    rows = [f"{name},{','.join(map(str, rng.normal(size=4)))}" for name in "abcdefghijklmnop" for _ in range(5)]
+    path.write_text("\n".join(["label,a,b,c,d", *rows]), encoding="utf-8")
+    return path
+
+
 @pytest.fixture(params=TABLE["data"])
 def name(request) -> str:
     return request.param
 
 
 @pytest.fixture
-def make(name, photographs, writings, tmp_path, monkeypatch) -> Callable[[int], Source]:
+def make(name, photographs, writings, numbers_file, tmp_path, monkeypatch) -> Callable[[int], Source]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     takes = function_settings(find_function(TABLE["data"][name].target))
     if "root" in takes and takes["root"].default is None and "FMAML_DATA" not in os.environ:
@@ -56,6 +66,7 @@ def make(name, photographs, writings, tmp_path, monkeypatch) -> Callable[[int], 
     given: dict[str, Any] = {key: value for key, value in SMALL.items() if key in takes}
     own = writings if name == "texts" else photographs
     given |= {"root": str(own)} if "root" in takes and takes["root"].default is REQUIRED else {}
+    given |= {"file": str(numbers_file)} if "file" in takes else {}
     return lambda seed: call_by_name("data", {"name": name, **given}, seed=seed, device=torch.device("cpu"))
 
 
@@ -113,6 +124,7 @@ def assert_traits(batch: Batch, gives: frozenset[str], source: Source) -> None:
     assert tuple(x.shape[2:]) == source.inputs
     assert ("numbers" in gives) == x.is_floating_point()
     assert ("images" in gives) == (x.is_floating_point() and x.ndim == 5)
+    assert ("signals" in gives) == (x.is_floating_point() and x.ndim == 4)
     assert ("symbols" in gives) == (x.dtype == torch.int64 and x.shape == y.shape)
     assert ("classes" in gives) == (y.dtype == torch.int64 and y.ndim == 2)
     assert ("single_targets" in gives) == (y.ndim == 2 or (y.is_floating_point() and y.ndim == 3))

@@ -98,6 +98,7 @@ NETWORKS = {
     "max-pooled": (fmaml.conv4(inputs=(1, 16, 16), outputs=3, width=4, pool="max"), (1, 16, 16)),
     "group norm": (fmaml.conv4(inputs=(1, 32, 32), outputs=3, width=8, norm="group"), (1, 32, 32)),
     "without norm": (fmaml.conv4(inputs=(1, 16, 16), outputs=3, width=4, norm="none"), (1, 16, 16)),
+    "signals": (fmaml.conv1d(inputs=(2, 20), outputs=3, width=4, layers=3), (2, 20)),
     "a module": (fmaml.from_module(MODULE), (1, 16, 16)),
 }
 

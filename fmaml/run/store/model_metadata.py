@@ -10,7 +10,7 @@ from .model_file import Metadata
 
 Targets: TypeAlias = Literal["classes", "values", "symbols"]
 ENVIRONMENT = ("hardware", "python", "fmaml", "commit", "versions")
-PRIVATE_SETTINGS = ("root", "start")  # paths of the machine that trained the model
+PRIVATE_SETTINGS = ("root", "file", "start")  # paths of the machine that trained the model
 
 
 def describe(config: Config, source: Source, data: dict[str, str], measured: dict[str, Any]) -> Metadata:
@@ -27,6 +27,7 @@ def describe(config: Config, source: Source, data: dict[str, str], measured: dic
         "inputs": list(source.inputs),
         "outputs": source.outputs,
         "form": source.form._asdict() if source.form else None,
+        "scaling": source.scaling._asdict() if source.scaling else None,
         "targets": targets_of(config["data"]["name"]),
         "steps": config["eval"]["steps"],
         "task": source.about["task"],

@@ -1,0 +1,88 @@
+"""Your own signals: a table with a signal and its class in each row."""
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+
+from ...errors import UserError
+from ...ranges import CostsMemory, FreeOnResume, Natural, Size, SizeOrRange, Unit, Ways, WaysOrRange
+from ..class_split import random_split
+from ..episodes import Split, episodes
+from ..scaling import Scaling
+from ..source import Source
+from ..tables.csv_table import Array, numbers, read_csv, words
+
+
+def signals(
+    *,
+    seed: int,
+    device: torch.device,
+    file: Annotated[str, FreeOnResume],
+    label: str = "label",
+    channels: Size = 1,
+    ways: WaysOrRange = 5,
+    shots: SizeOrRange = 1,
+    queries: SizeOrRange = 5,
+    train_ways: Annotated[Ways | None, CostsMemory] = None,
+    fractions: tuple[Unit, Unit, Unit] = (0.64, 0.16, 0.2),
+    split_seed: Natural = 0,
+) -> Source:
+    """Your own signals, a CSV file: each row is a signal, with its class in the column ``label``.
+
+    Returns a source of N-way K-shot tasks: support x float32 [tasks, ways * shots, channels, length] and y int64
+    [tasks, ways * shots], the query set the same with ``queries``, which is per class. The other columns are the
+    samples in the order of time, all of the first channel, then all of the second. A range, such as ``ways: [3, 8]``,
+    makes tasks of different sizes. ``train_ways`` are the ways of training tasks, by default ``ways``. Each channel has
+    mean 0 and standard deviation 1 over the training classes; a trained model takes signals in their own units.
+
+    Classes are split by ``fractions`` (train, val, test) and ``split_seed``. Signals go to ``device``. Tasks are a
+    function of ``seed``. Raises UserError, naming line and column, for a table that cannot be used.
+    """
+    content = read_csv(Path(file).expanduser(), "data.file")
+    labels = words(content, "data.label", label)
+    samples = [name for name in content.header if name != label]
+    if len(samples) % channels:
+        raise UserError(
+            f"data.channels = {channels}: {content.file} has {len(samples)} samples a row, and each channel has as "
+            f"many; give a number that divides {len(samples)}, or name the label's column by data.label"
+        )
+    x = numbers(content, "data.file", samples).reshape(len(labels), channels, -1)  # [signals, channels, length]
+    classes = {name: [row for row, own in enumerate(labels) if own == name] for name in sorted(set(labels))}
+    names = random_split(list(classes), fractions, split_seed)
+    scaling = _scaling(x[[row for name in names["train"] for row in classes[name]]])
+    scaled = scaling.inputs(torch.from_numpy(x)).float()
+    about = {
+        "data": "signals",
+        "license": "that of your signals",
+        "files": [content.file],
+    }
+    source = episodes(
+        {part: _split(scaled, [classes[name] for name in own], device) for part, own in names.items()},
+        seed=seed,
+        ways=ways,
+        shots=shots,
+        queries=queries,
+        about=about,
+        names=names,
+        train_ways=train_ways,
+        scaling=scaling,
+    )
+    return source
+
+
+def _scaling(x: Array) -> Scaling:
+    """Mean and standard deviation of each channel of x [signals, channels, length]."""
+    mean, deviation = x.mean((0, 2)), x.std((0, 2))
+    if not deviation.all():
+        flat = int(np.argmin(deviation)) + 1
+        raise UserError(f"data.channels: channel {flat} is the same everywhere in the training classes; leave it out")
+    return Scaling(mean[:, None].tolist(), deviation[:, None].tolist())
+
+
+def _split(x: torch.Tensor, classes: list[list[int]], device: torch.device) -> Split:
+    """The signals of some classes."""
+    counts = torch.tensor([len(rows) for rows in classes], device=device)
+    rows = [row for own in classes for row in own]
+    return Split(x[rows].to(device), counts.cumsum(0) - counts, counts, max(map(len, classes)))

@@ -1,0 +1,176 @@
+"""Your own table: regression, with a task for each value of a column."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...errors import UserError
+from ...losses import Apply, Criterion, mse, transductive
+from ...pickling import picklable
+from ...ranges import FreeOnResume, Natural, Size, Unit
+from ...types import Batch, Params, Task
+from ..class_split import random_split
+from ..rng import task_keys
+from ..scaling import Scaling
+from ..source import About, Metric, Source
+from ..tables.csv_table import Array, Table, numbers, numeric_columns, read_csv, words
+from ..tables.linear import fit_linear, linear_references
+from ..tables.rows import Rows, pack_rows, sample_rows
+
+TASKS_OF_REFERENCES = 200  # training tasks on which the references' penalty is chosen
+Groups = dict[str, list[int]]  # the value of the task column -> its rows
+
+
+def table(
+    *,
+    seed: int,
+    device: torch.device,
+    file: Annotated[str, FreeOnResume],
+    task: str,
+    target: str,
+    features: Sequence[str] = (),
+    shots: Size = 5,
+    queries: Size = 5,
+    fractions: tuple[Unit, Unit, Unit] = (0.64, 0.16, 0.2),
+    split_seed: Natural = 0,
+) -> Source:
+    """Your own table, a CSV file: each value of the column ``task`` is a task, whose rows tell ``target``.
+
+    Returns a source of tasks: support x float32 [tasks, shots, features] and y float32 [tasks, shots, 1], the query set
+    the same with ``queries``; the rows of a task are all different. ``features`` are columns of numbers, by default all
+    but ``task`` and ``target``; columns of words are left out. Features and target have mean 0 and standard deviation 1
+    over the rows of the training tasks; the metric is the mean squared error in the target's own units, and a trained
+    model takes and gives those units.
+
+    Tasks are split by ``fractions`` (train, val, test) and ``split_seed``. Numbers go to ``device``. Tasks are a
+    function of ``seed``. Raises UserError, naming line and column, for a table that cannot be used.
+    """
+    content = read_csv(Path(file).expanduser(), "data.file")
+    columns = _features(content, task, target, features)
+    names, x, y = _examples(content, task, target, columns)
+    groups = _groups(content, task, names, shots + queries)
+    split = random_split(sorted(groups), fractions, split_seed)
+    train = [row for name in split["train"] for row in groups[name]]
+    scaling = _scaling(columns, target, x[train], y[train])
+    splits = {part: _pack(groups, names, scaling, x, y, device) for part, names in split.items()}
+    counts = {part: len(names) for part, names in split.items()}
+    about = {
+        "data": "table",
+        "license": "that of your table",
+        "files": [content.file],
+        "task": f"{shots}-shot {target}",
+        "protocol": f"{target} by {', '.join(columns)}; {shots} support and {queries} query rows of one {task}, from "
+        f"{counts['test']} unseen values of {task}",
+        "groups": counts,
+    }
+    return grouped_rows(splits, about, scaling, seed=seed, shots=shots, queries=queries)
+
+
+@picklable
+def grouped_rows(
+    splits: dict[str, Rows], about: About, scaling: Scaling, *, seed: int, shots: int, queries: int
+) -> Source:
+    """The source of tasks from these rows, which are scaled."""
+
+    def sample(split: str, step: int, tasks: range) -> Task:
+        keys = task_keys(seed, split, step, tasks, splits[split].x.device)
+        return sample_rows(splits[split], keys, shots=shots, queries=queries)
+
+    linear = fit_linear(splits["train"].x, splits["train"].y, sample("train", 0, range(TASKS_OF_REFERENCES)))
+
+    def references(split: str, step: int, tasks: range) -> dict[str, Tensor]:
+        found = linear_references(sample(split, step, tasks), linear)
+        return {name: value * scaling.y_scale**2 for name, value in found.items()}
+
+    return Source(
+        sample,
+        inputs=(len(scaling.columns),),
+        outputs=1,
+        about=about,
+        show=_save_predictions,
+        criterion=mse,
+        metric=Metric("MSE", scaled_mse(scaling.y_scale), ".4g", more_is_better=False),
+        settings=(transductive,),
+        references=references,
+        data=dict(splits),
+        scaling=scaling,
+    )
+
+
+@picklable
+def scaled_mse(scale: float) -> Criterion:
+    """The mean squared error in units of which one is 1 / ``scale`` of a standardised target's."""
+
+    def in_units(output: Tensor, y: Tensor) -> Tensor:
+        return mse(output, y) * scale**2
+
+    return in_units
+
+
+def _features(content: Table, task: str, target: str, features: Sequence[str]) -> list[str]:
+    """The names of the features; UserError if there is none, or one is the task, the target or there twice."""
+    content.position("data.task", task)
+    content.position("data.target", target)
+    if task == target:
+        raise UserError(f"data.target = {target}: it is data.task as well; name the column of numbers to predict")
+    found = list(features) or numeric_columns(content, {task, target})
+    if not found:
+        raise UserError(f"{content.file}: no column of numbers beside {task} and {target}; give one to predict from")
+    for name in found:
+        if name in (task, target) or found.count(name) > 1:
+            why = "is there twice" if found.count(name) > 1 else "is the task or the target"
+            raise UserError(f"data.features: {name} {why}; leave it out")
+    return found
+
+
+def _examples(content: Table, task: str, target: str, columns: list[str]) -> tuple[list[str], Array, Array]:
+    """The task of each row, its features [rows, features] and its target [rows, 1]."""
+    x = numbers(content, "data.features", columns)
+    return words(content, "data.task", task), x, numbers(content, "data.target", [target])
+
+
+def _groups(content: Table, task: str, names: list[str], least: int) -> Groups:
+    """The rows of each task; UserError for fewer than three tasks, or one with fewer than ``least`` rows."""
+    groups: Groups = defaultdict(list)
+    for row, name in enumerate(names):
+        groups[name].append(row)
+    if len(groups) < 3:
+        raise UserError(
+            f"data.task = {task}: {content.file} has {len(groups)} different values there, each a task, and train, "
+            f"val and test need one each; name the column that tells 3 tasks or more apart"
+        )
+    smallest = min(groups, key=lambda name: len(groups[name]))
+    if len(groups[smallest]) < least:
+        rows = groups[smallest]
+        raise UserError(
+            f"{content.file}, line {content.lines[rows[0]]}: task {smallest} has {len(rows)} rows, and data.shots + "
+            f"data.queries = {least} are drawn; give at most {len(rows)}, or delete the tasks with fewer"
+        )
+    return dict(groups)
+
+
+def _scaling(columns: list[str], target: str, x: Array, y: Array) -> Scaling:
+    """Mean and standard deviation of the training rows; UserError for a column that does not vary there."""
+    for name, column in zip([*columns, target], np.concatenate([x, y], 1).T, strict=True):
+        if np.ptp(column) == 0:
+            cure = "name another" if name == target else "leave it out by data.features=[...]"
+            raise UserError(f"column {name} is {column[0]:g} in all rows of the training tasks; {cure}")
+    return Scaling(x.mean(0).tolist(), x.std(0).tolist(), y.mean().item(), y.std().item(), tuple(columns), target)
+
+
+def _pack(groups: Groups, names: list[str], scaling: Scaling, x: Array, y: Array, device: torch.device) -> Rows:
+    """The scaled rows of some tasks."""
+    parts = [Batch(torch.from_numpy(x[groups[name]]), torch.from_numpy(y[groups[name]])) for name in names]
+    return pack_rows([scaling.support(part) for part in parts], device)
+
+
+def _save_predictions(folder: Path, tasks: list[Task], phis: list[list[Params]], apply: Apply) -> None:
+    """Write predictions.png: of a few tasks the predicted against the true values, before and after adaptation."""
+    from ..pictures import predictions_figure, save_figure  # imported here because matplotlib takes half a second
+
+    save_figure(predictions_figure(tasks, phis, apply), folder / "predictions.png")

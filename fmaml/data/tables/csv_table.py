@@ -1,0 +1,147 @@
+"""Tables in CSV files, as columns of numbers or of words; what is wrong with one is told by its line and column."""
+
+import csv
+import difflib
+import io
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...errors import UserError
+from ...regular_files import read_regular
+
+_MAX_TABLE_BYTES = 1_000_000_000
+_NO_VALUE = {"", "na", "n/a", "nan", "null", "none", "?", "-"}
+_SAVE_AS = "save it as CSV with commas, in UTF-8"
+
+Array = np.ndarray[Any, Any]
+
+
+class Table(NamedTuple):
+    """The cells of a file, row by row, without the header and without empty lines."""
+
+    file: str
+    header: list[str]
+    rows: list[list[str]]
+    lines: list[int]  # the number in the file of each row's last line
+
+    def position(self, setting: str, name: str) -> int:
+        """The index of the column ``name`` that ``setting`` asks for; UserError if there is none."""
+        if name in self.header:
+            return self.header.index(name)
+        near = difflib.get_close_matches(name, self.header, 1)
+        cure = f"did you mean {near[0]}?" if near else f"its columns are {', '.join(self.header[:20])}"
+        raise UserError(f"{setting} = {name}: {self.file} has no such column; {cure}")
+
+    def cells(self, index: int) -> list[str]:
+        """The cells of a column."""
+        return [row[index] for row in self.rows]
+
+    def wrong(self, row: int, index: int, why: str) -> UserError:
+        """The error for a cell."""
+        cell = self.rows[row][index]
+        shown = "empty" if not cell else repr(cell[:40])
+        return UserError(f"{self.file}, line {self.lines[row]}, column {self.header[index]}: {shown}: {why}")
+
+
+def read_csv(path: Path, setting: str) -> Table:
+    """The table in a file; UserError that names the line unless it is CSV with a header and rows of its width."""
+    reader = csv.reader(io.StringIO(_read_text(path, setting), newline=""), strict=True)
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        _check_header(path, header)
+        for row in reader:
+            if len(row) not in (0, len(header)):
+                raise UserError(
+                    f"{path}, line {reader.line_num}: {len(row)} cells, and the header has {len(header)}; correct the "
+                    f"line (a comma inside a cell needs quotes around the cell)"
+                )
+            if row:
+                rows.append([cell.strip() for cell in row])
+                lines.append(reader.line_num)
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num}: {error}; {_SAVE_AS}") from None
+    if not rows:
+        raise UserError(f"{path}: no line after the header; give a table with rows")
+    return Table(str(path), header, rows, lines)
+
+
+def _read_text(path: Path, setting: str) -> str:
+    """The file as text, without the mark that some programs put before UTF-8."""
+    try:
+        content = read_regular(path, _MAX_TABLE_BYTES)
+    except OSError as error:
+        raise UserError(f"{setting} = {path}: {error.strerror}; name a CSV file that can be read") from None
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise UserError(f"{path}, line {line}: not UTF-8; {_SAVE_AS}") from None
+
+
+def _check_header(path: Path, header: list[str]) -> None:
+    """UserError unless the first line has names, each of them once."""
+    if len(header) < 2:
+        found = next((name for sign, name in ((";", "semicolons"), ("\t", "tabs")) if sign in "".join(header)), "")
+        why = f"its columns are separated by {found}" if found else "fewer than two columns"
+        raise UserError(f"{path}, line 1: {why}; {_SAVE_AS}, and points in numbers")
+    if "" in header:
+        raise UserError(f"{path}, line 1: column {header.index('') + 1} has no name; give it one")
+    twice = [name for name in header if header.count(name) > 1]
+    if twice:
+        raise UserError(f"{path}, line 1: column {twice[0]} is there twice; give each a name of its own")
+    if all(_is_number(name) for name in header):
+        raise UserError(f"{path}, line 1: numbers, and no names of columns; put a line with names above them")
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        return np.isfinite(float(cell)).item()
+    except ValueError:
+        return False
+
+
+def words(table: Table, setting: str, name: str) -> list[str]:
+    """The column ``name`` as words; UserError for an empty cell."""
+    index = table.position(setting, name)
+    cells = table.cells(index)
+    if "" in cells:
+        raise table.wrong(cells.index(""), index, f"{setting} = {name} needs a word in each line; fill it in")
+    return cells
+
+
+def numbers(table: Table, setting: str, names: list[str]) -> Array:
+    """Columns as float64 [rows, columns]; UserError for the first cell that is not a finite number."""
+    return np.stack([_column(table, table.position(setting, name), setting) for name in names], 1)
+
+
+def _column(table: Table, index: int, setting: str) -> Array:
+    cells = table.cells(index)
+    try:
+        column = np.array(cells, dtype=np.float64)
+    except ValueError:
+        column = np.array([float(cell) if _is_number(cell) else np.nan for cell in cells])
+    if not np.isfinite(column).all():
+        row = int((~np.isfinite(column)).argmax())
+        raise table.wrong(row, index, _why_no_number(cells[row], setting))
+    return column
+
+
+def _why_no_number(cell: str, setting: str) -> str:
+    if cell.lower() in _NO_VALUE:
+        return "no value; fill it in, or delete the line"
+    if re.fullmatch(r"[-+]?\d+,\d+", cell):
+        return "a number with a comma; write a point in its place"
+    if setting == "data.target":
+        return "not a finite number; name a column of numbers (of classes 0 and 1, say), or correct it"
+    return "not a finite number; correct it, or leave the column out by data.features=[...]"
+
+
+def numeric_columns(table: Table, without: set[str]) -> list[str]:
+    """The names of the columns with numbers, but for those ``without``; a column with no number at all is not one."""
+    found = [name for name in table.header if name not in without]
+    return [name for name in found if any(map(_is_number, table.cells(table.header.index(name))))]

@@ -1,0 +1,43 @@
+"""Tasks drawn from the rows of a table with a few gathers: each is some rows of one group."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...types import Batch, Task
+from ..rng import fold, uniform
+
+
+class Rows(NamedTuple):
+    """The rows of one split, group after group; groups may differ in size."""
+
+    x: Tensor  # float32 [rows, features]
+    y: Tensor  # float32 [rows, 1]
+    starts: Tensor  # int64 [groups]: index in `x` of each group's first row
+    counts: Tensor  # int64 [groups]: number of rows of each group
+    max_count: int  # max(counts), stored because reading it from a GPU would wait for the GPU
+
+
+def pack_rows(groups: list[Batch], device: torch.device) -> Rows:
+    """The rows of each group as tensors on ``device``."""
+    counts = torch.tensor([len(group.x) for group in groups])
+    x, y = (torch.cat([group[i] for group in groups]).float() for i in range(2))
+    most = int(counts.max())
+    x, y, starts, counts = (part.to(device) for part in (x, y, counts.cumsum(0) - counts, counts))
+    return Rows(x, y, starts, counts, most)
+
+
+def sample_rows(rows: Rows, keys: Tensor, *, shots: int, queries: int) -> Task:
+    """Stacked tasks, one per key of ``keys``, int64 [tasks].
+
+    Returns support x float32 [tasks, shots, features] and y [tasks, shots, 1], the query set the same with ``queries``.
+    A task draws a group, then different rows of it. Every group must have ``shots + queries`` rows.
+    """
+    group = (uniform(fold(keys, 0)) * len(rows.counts)).long()  # [tasks]
+    slots = torch.arange(rows.max_count, device=keys.device)
+    absent = slots >= rows.counts[group][:, None]  # [tasks, max_count]
+    scores = fold(fold(keys, 1)[:, None], slots).masked_fill(absent, -(2**63))
+    drawn = rows.starts[group][:, None] + scores.topk(shots + queries).indices  # [tasks, shots + queries]
+    x, y = rows.x[drawn], rows.y[drawn]
+    return Task(Batch(x[:, :shots], y[:, :shots]), Batch(x[:, shots:], y[:, shots:]))

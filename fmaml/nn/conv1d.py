@@ -1,0 +1,96 @@
+"""The few-shot network of signals: what `conv4` is for images."""
+
+from typing import Literal
+
+import torch
+from einops import reduce  # pyright: ignore[reportUnknownVariableType]
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from ..pickling import picklable
+from ..ranges import Size
+from ..types import Model, Params
+from .constants import NORM_GROUPS
+from .models import linear_init, named_model, norm_init, normalise, one_of, xavier
+
+
+@picklable
+def conv1d(
+    *,
+    inputs: tuple[int, ...],
+    outputs: int,
+    width: Size = 64,
+    layers: Size = 4,
+    kernel: Size = 3,
+    pool: Literal["stride", "max"] = "stride",
+    norm: Literal["batch", "group", "layer", "none"] = "batch",
+) -> Model:
+    """Convolutions over time, each normalised, rectified and halving the signal; [n, channels, length] -> [n, outputs].
+
+    A convolution has a bias only with norm="none": otherwise the norm's shift has the same effect.
+
+    Args:
+        inputs: (channels, length) of a signal.
+        outputs: the number of outputs, such as the number of classes.
+        width: filters of each convolution.
+        layers: how many convolutions; the signal is halved as often.
+        kernel: samples that a filter spans, odd.
+        pool: "stride" halves the signal by the convolution's stride and feeds the head the mean over time; "max" halves
+            it by max-pooling and feeds the head all that is left.
+        norm: "batch" (by the statistics of the current batch), "group" (8 groups), "layer" or "none".
+
+    Returns:
+        A model with parameters conv1.weight, norm1.weight, norm1.bias, .., head.weight, head.bias.
+
+    Raises:
+        ValueError: ``inputs`` is not the shape of a signal, or too short for so many halvings; an even ``kernel``; an
+            unknown ``pool`` or ``norm``; a ``width`` that is not a multiple of 8 with group norm.
+
+    >>> import torch, fmaml
+    >>> model = fmaml.conv1d(inputs=(3, 100), outputs=5, width=8)
+    >>> model.apply(model.init(torch.Generator()), torch.zeros(10, 3, 100)).shape
+    torch.Size([10, 5])
+    """
+    one_of("pool", pool, ("stride", "max"))
+    one_of("norm", norm, ("batch", "group", "layer", "none"))
+    if len(inputs) != 2:
+        raise ValueError(f"conv1d: inputs = {inputs}: needs signals, (channels, length); use conv4 for images, or mlp")
+    channels, length = inputs
+    check_lengths(length, layers, kernel)
+    if norm == "group" and width % NORM_GROUPS:
+        raise ValueError(f"conv1d: width = {width} must be a multiple of {NORM_GROUPS} for norm = 'group'")
+    if norm == "group" and pool == "stride" and width == NORM_GROUPS and length == 1 << layers:
+        raise ValueError(
+            f"conv1d: norm = 'group' with width = {width} normalises single numbers of signals of {length} samples, "
+            "and the output does not depend on them; give a larger width, fewer layers, or norm = 'layer'"
+        )
+    features = width if pool == "stride" else width * (length >> layers)
+    stride = 2 if pool == "stride" else 1
+
+    def init(generator: Generator) -> Params:
+        params: Params = {}
+        for i in range(1, layers + 1):
+            params[f"conv{i}.weight"] = xavier((width, channels if i == 1 else width, kernel), generator)
+            params |= norm_init(f"norm{i}", width) if norm != "none" else {f"conv{i}.bias": torch.zeros(width)}
+        return params | linear_init("head", features, outputs, generator)
+
+    def apply(params: Params, x: Tensor) -> Tensor:
+        for i in range(1, layers + 1):  # x: [n, channels or width, length]
+            weight, bias = params[f"conv{i}.weight"], params.get(f"conv{i}.bias")
+            x = F.conv1d(x, weight, bias, stride=stride, padding=kernel // 2)
+            x = torch.relu(normalise(norm, params, f"norm{i}", x))
+            x = F.max_pool1d(x, 2) if pool == "max" else x
+        x = reduce(x, "n c l -> n c", "mean") if pool == "stride" else x.flatten(1)  # [n, features]
+        return F.linear(x, params["head.weight"], params["head.bias"])
+
+    return named_model(init, apply)
+
+
+def check_lengths(length: int, layers: int, kernel: int) -> None:
+    """ValueError for an even kernel, or a signal that is shorter than ``layers`` halvings leave anything of."""
+    if kernel % 2 == 0:
+        raise ValueError(f"conv1d: kernel = {kernel}: must be odd, so that a filter has a middle; give {kernel + 1}")
+    if length < 1 << layers:
+        fitting = length.bit_length() - 1
+        cure = f"give layers = {fitting} at most, or longer signals" if fitting else "use mlp"
+        raise ValueError(f"conv1d: signals of {length} samples vanish in {layers} halvings; {cure}")
