@@ -42,6 +42,7 @@ from .nn.models import conv4 as conv4
 from .nn.models import mlp as mlp
 from .nn.module import from_module as from_module
 from .nn.module import to_module as to_module
+from .nn.resnet12 import resnet12 as resnet12
 from .nn.transformer import transformer as transformer
 from .optim import adam as adam
 from .optim import adamw as adamw

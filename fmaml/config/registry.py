@@ -66,6 +66,7 @@ TABLE: dict[str, dict[str, Entry]] = {
     },
     "model": {
         "conv4": needing("fmaml.nn.models:conv4", "images"),
+        "resnet12": needing("fmaml.nn.resnet12:resnet12", "images"),
         "mlp": needing("fmaml.nn.models:mlp", "numbers"),
         "transformer": needing("fmaml.nn.transformer:transformer", "symbols"),
         "timm": needing("fmaml.pretrained.networks:timm", "images"),

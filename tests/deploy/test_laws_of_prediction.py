@@ -15,6 +15,7 @@ from fmaml.nn.support_statistics import statistics_of, with_statistics
 
 NETWORKS = [{**CONV4, "pool": pool, "norm": norm} for pool in ("stride", "max") for norm in ("batch", "layer", "none")]
 NETWORKS += [{"name": "conv4", "width": 16, "norm": "group"}, {"name": "mlp", "hidden": [8]}]
+NETWORKS += [{"name": "resnet12", "width": 4}]
 OWN_SETTINGS = {
     "cavia": {**RATES, "context": 3},
     "warpgrad": RATES,

@@ -117,3 +117,35 @@ def test_parameters_of_another_network_are_refused(compiled):
     for model in (fmaml.mlp(inputs=(4,), outputs=2), fmaml.transformer(inputs=(8,), outputs=5, width=8)):
         with pytest.raises(ValueError, match=r"params \['more'\]: missing, or not"):
             model.apply({**model.init(torch.Generator()), "more": x}, torch.zeros(1, 4, dtype=torch.int64))
+
+
+def test_resnet12_is_the_published_one():
+    """Three 3x3 convolutions and a 1x1 in each block, of 64, 160, 320 and 640 filters, each with its norm."""
+    params = fmaml.resnet12(inputs=(3, 84, 84), outputs=5).init(torch.Generator())
+    convolutions = [value for name, value in params.items() if value.ndim == 4]
+    norms = [name for name in params if ".norm" in name and name.endswith(".weight")]
+    sizes = [(3, 64), (64, 160), (160, 320), (320, 640)]
+    assert len(convolutions) == len(norms) == 16
+    assert sum(value.numel() for value in convolutions) == sum(9 * (a * b + 2 * b * b) + a * b for a, b in sizes)
+    assert params["head.weight"].shape == (5, 640)
+
+
+def test_resnet12_is_its_module():
+    """Block by block the same as layers of torch.nn with the same parameters."""
+    model = fmaml.resnet12(inputs=(3, 20, 20), outputs=5, width=4)
+    params = model.init(torch.Generator().manual_seed(0))
+    x = torch.rand(6, 3, 20, 20)
+    h = x
+    for i in range(1, 5):
+        start = h
+        for j in (1, 2, 3):
+            weight = params[f"block{i}.conv{j}.weight"]
+            layer = torch.nn.Sequential(torch.nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1, bias=False))
+            layer[0].weight.data = weight
+            h = torch.nn.BatchNorm2d(weight.shape[0], track_running_stats=False)(layer(h))
+            h = torch.nn.LeakyReLU(0.1)(h) if j < 3 else h
+        shortcut = torch.nn.functional.conv2d(start, params[f"block{i}.shortcut.weight"])
+        shortcut = torch.nn.BatchNorm2d(shortcut.shape[1], track_running_stats=False)(shortcut)
+        h = torch.nn.MaxPool2d(2)(torch.nn.LeakyReLU(0.1)(h + shortcut))
+    expected = h.mean((2, 3)) @ params["head.weight"].T + params["head.bias"]
+    assert torch.allclose(model.apply(params, x), expected, atol=1e-5)

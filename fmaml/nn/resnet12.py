@@ -1,0 +1,79 @@
+"""ResNet-12, the larger network of few-shot classification, as (init, apply)."""
+
+from itertools import pairwise
+
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from ..pickling import picklable
+from ..ranges import Size
+from ..types import Model, Params
+from .fast.layout import channels_last, is_vmapped
+from .models import conv_init, linear_init, named_model, norm_init, normalise
+
+BLOCKS, CONVOLUTIONS = 4, 3
+SLOPE = 0.1  # of the leaky rectifiers
+
+
+@picklable
+def resnet12(*, inputs: tuple[int, ...], outputs: int, width: Size = 64) -> Model:
+    """ResNet-12: four residual blocks of three 3x3 convolutions; [n, C, H, W] -> [n, outputs].
+
+    Each block ends in 2x2 max-pooling; the head sees the mean over positions. Norms are by the statistics of the batch.
+
+    Args:
+        inputs: (channels, height, width) of an image, 16 pixels or more.
+        outputs: the number of outputs, such as the number of classes.
+        width: filters of the first block; the others have 2.5, 5 and 10 times as many (64, 160, 320, 640).
+
+    Returns:
+        A model with parameters block1.conv1.weight, block1.norm1.weight, .., block1.shortcut.weight, .., head.weight,
+        head.bias.
+
+    Raises:
+        ValueError: ``inputs`` is not the shape of an image, or too small for four halvings.
+
+    Source: arXiv 1805.10123, appendix; widths and pooling as in arXiv 1904.03758, section 4.1, without DropBlock.
+
+    >>> import torch, fmaml
+    >>> model = fmaml.resnet12(inputs=(3, 32, 32), outputs=5, width=4)
+    >>> model.apply(model.init(torch.Generator()), torch.rand(10, 3, 32, 32)).shape
+    torch.Size([10, 5])
+    """
+    if len(inputs) != 3:
+        raise ValueError(f"resnet12: inputs = {inputs}: needs images, (channels, height, width); use mlp")
+    channels, height, image_width = inputs
+    if min(height, image_width) < 1 << BLOCKS:
+        raise ValueError(
+            f"resnet12: images of {height}x{image_width} vanish in {BLOCKS} poolings; give 16x16 or larger"
+        )
+    widths = [channels, width, width * 5 // 2, width * 5, width * 10]
+
+    def init(generator: Generator) -> Params:
+        params: Params = {}
+        for i, (fan_in, fan_out) in enumerate(pairwise(widths), 1):
+            for j in range(1, CONVOLUTIONS + 1):
+                params |= conv_init(f"block{i}.conv{j}", fan_in if j == 1 else fan_out, fan_out, generator)
+                params |= norm_init(f"block{i}.norm{j}", fan_out)
+            params |= conv_init(f"block{i}.shortcut", fan_in, fan_out, generator, size=1)
+            params |= norm_init(f"block{i}.norm", fan_out)
+        return params | linear_init("head", widths[-1], outputs, generator)
+
+    def apply(params: Params, x: Tensor) -> Tensor:
+        if not is_vmapped(x):  # under vmap torch's rule for max-pooling undoes the layout
+            x = channels_last(x)
+        for i in range(1, BLOCKS + 1):
+            x = F.max_pool2d(residual(params, f"block{i}", x), 2)
+        return F.linear(x.mean((2, 3)), params["head.weight"], params["head.bias"])
+
+    return named_model(init, apply)
+
+
+def residual(params: Params, block: str, x: Tensor) -> Tensor:
+    """Three convolutions beside a shortcut, x [n, channels, h, w] -> [n, width of the block, h, w]."""
+    shortcut = normalise("batch", params, f"{block}.norm", F.conv2d(x, params[f"{block}.shortcut.weight"]))
+    for j in range(1, CONVOLUTIONS + 1):
+        x = F.conv2d(x, params[f"{block}.conv{j}.weight"], padding=1)
+        x = normalise("batch", params, f"{block}.norm{j}", x)
+        x = F.leaky_relu(x, SLOPE) if j < CONVOLUTIONS else x
+    return F.leaky_relu(x + shortcut, SLOPE)
