@@ -2,9 +2,9 @@
 
     python -m fmaml.recipes.language_base --out bases/languages
 
-Trains on every second of the languages that `fmaml run lora` meta-trains on, so that meta-training has languages that are
-new to the base, as those of the test are; and not for long, since what it gains then it gains on the languages that it
-has seen alone. Writes a folder that `transformers` reads.
+Trains on every second of the languages that `fmaml run lora` meta-trains on, so that meta-training has languages that
+are new to the base, as those of the test are; and not for long, since what it gains then it gains on the languages that
+it has seen alone. Writes a folder that `transformers` reads.
 ``recipe.json`` in it has the settings, and bits a byte on languages that it has not seen.
 """
 
