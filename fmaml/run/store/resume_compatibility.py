@@ -63,7 +63,7 @@ def digest_of_split(source: Source, split: str) -> str:
         if isinstance(leaf, Tensor):
             digest.update(f"{tuple(leaf.shape)} {leaf.dtype}".encode())
             for part in leaf.flatten().split(MAX_ELEMENTS_PER_COPY):
-                digest.update(part.cpu().numpy().data)
+                digest.update(part.cpu().contiguous().numpy().data)
         else:
             digest.update(f"{leaf}".encode())
     return digest.hexdigest()
