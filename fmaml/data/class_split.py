@@ -84,7 +84,7 @@ def _read_split(path: Path, splits: Collection[str]) -> Names:
 
 def _write_split(path: Path, root: Path, split: Names) -> None:
     """Keep the division for later runs. If that fails, a line on stderr says so; it is then drawn again."""
-    text = json.dumps({"root": str(root), "classes": split}, indent=1, ensure_ascii=False)
+    text = json.dumps({"root": str(root), "classes": split}, indent=1)  # in ASCII: names of folders may not be UTF-8
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_durably(path, text.encode("utf-8"))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fmaml.data.class_split import kept_split
 from fmaml.data.images.layouts import Layout, read_image_folder
 from fmaml.data.images.three_splits import three_splits
 from fmaml.data.sources.image_folder import folder
@@ -270,3 +271,13 @@ def test_too_few_classes_in_a_random_split_name_fractions_that_give_enough(root,
     fractions = tuple(map(float, cure.split(",")))
     assert sum(fractions) == pytest.approx(1)
     assert min(load(root, ways=5, fractions=fractions).about["classes"].values()) >= 5
+
+
+def test_a_class_whose_name_is_not_utf8_is_kept_in_its_split(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    names = [os.fsdecode(b"caf\xe9"), "a", "b", "c"]
+    fractions = {"train": 0.5, "val": 0.25, "test": 0.25}
+    first = kept_split(tmp_path, names, fractions, 0)
+    assert first.file.exists()
+    assert kept_split(tmp_path, names, fractions, 0) == first
+    assert sorted(name for part in first.classes.values() for name in part) == sorted(names)
