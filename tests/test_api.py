@@ -57,7 +57,7 @@ EDGE = {  # has state: each of these rooms may import itself and those
     "run": {*CORE, "__init__", "errors", "atomic_files", "regular_files", "data", "config"} - {"algorithms", "nn"},
     "deploy": {*CORE, "errors", "extras", "atomic_files", "regular_files", "arguments", "data", "config", "run"}
     - {"algorithms", "remat", "unroll"},
-    "recipes": {"data", "run"},
+    "recipes": {"data", "run", "extras"},
     "arguments": {"errors"},
     "cli": {"__init__", "errors", "arguments", "config", "data", "run", "deploy"},
     "__main__": {"cli"},

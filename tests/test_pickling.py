@@ -23,6 +23,7 @@ from fmaml.data.sources.sinusoid import sinusoid
 from fmaml.optim import Schedule
 from fmaml.outer import at_step
 from fmaml.pickling import picklable
+from fmaml.pretrained.networks import module
 from fmaml.run.build import Experiment, build
 from fmaml.tree import leaves, take
 
@@ -35,14 +36,24 @@ MODELS = {
     "mlp": NET,
     "conv4": fmaml.conv4(inputs=(1, 16, 16), outputs=3, width=8, norm="layer"),
     "transformer": fmaml.transformer(inputs=(6,), outputs=5, width=8, heads=2),
+    "resnet12": fmaml.resnet12(inputs=(1, 16, 16), outputs=3, width=2),
+    "conv1d": fmaml.conv1d(inputs=(2, 32), outputs=3, width=4),
+    "module": module(inputs=(1,), outputs=1, module="torch.nn:Linear", arguments={"in_features": 1, "out_features": 1}),
     "from_module": fmaml.from_module(nn.Sequential(nn.Linear(1, 4), nn.LayerNorm(4), nn.Tanh(), nn.Linear(4, 1))),
 }
-INPUTS = {"conv4": torch.rand(3, 1, 16, 16), "transformer": torch.arange(12).view(2, 6) % 5}
+INPUTS = {
+    "resnet12": torch.rand(3, 1, 16, 16),
+    "conv1d": torch.rand(3, 2, 32),
+    "conv4": torch.rand(3, 1, 16, 16),
+    "transformer": torch.arange(12).view(2, 6) % 5,
+}
 OPTIMIZERS = {
     "sgd": fmaml.sgd(0.1),
     "momentum": fmaml.momentum(0.1, nesterov=True),
     "adam": fmaml.adam(fmaml.cosine(0.1, 10, warmup=2)),
     "adamw": fmaml.adamw(0.1),
+    "from_torch": fmaml.from_torch(torch.optim.AdamW, lr=0.1),
+    "ema": fmaml.ema(fmaml.sgd(0.1)),
     "chain": fmaml.chain(fmaml.clip_by_global_norm(0.1), fmaml.adam(0.1)),
     "clip_by_global_norm": fmaml.clip_by_global_norm(0.1),
 }
@@ -83,7 +94,8 @@ def test_what_is_tested_here_is_everything_public_that_is_made_of_functions():
     tested = {*MODELS, *OPTIMIZERS, *FUNCTIONS, *ANNEALED, *TABLE["algorithm"], "chain", "cosine"}
     assert {"maml", "conv4", "sgd", "cosine", "supervised", "transductive"} <= factories
     assert factories <= tested
-    assert {*TABLE["model"], *TABLE["optimizer"]} <= tested
+    elsewhere = {"timm", "torchvision", "causal_lm"}  # tests/pretrained/
+    assert {*TABLE["model"], *TABLE["optimizer"]} <= tested | elsewhere
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -131,7 +131,7 @@ def test_the_commands_for_tables_and_signals_run(public_tables, tmp_path, monkey
     monkeypatch.chdir(public_tables)
     part = README.partition("### Tables and signals of your own\n")[2]
     install, *commands = [line.split() for line in part.split("```")[1].splitlines() if line]
-    assert install[-2:] == ["python", "experiments/public_tables.py"]
+    assert install[-2:] == ["python", "benchmarks/public_tables.py"]
     smaller = {"table": "model.hidden=[8]", "signals": "model.width=4"}
     for _, *words in commands:
         out = tmp_path / words[1]

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import GPT2Config, GPT2LMHeadModel, get_cosine_schedule_with_warmup
 
 from ..data.published import class_names
 from ..data.sources.udhr import locate_udhr, read_udhr_files
+from ..extras import require
 from ..run.environment import environment
 
 BYTES = 256
@@ -30,6 +30,9 @@ BYTES = 256
 def train_language_base() -> None:
     """Train the model that the command line describes."""
     args = command_line()
+    require("language_base", "language", "transformers")
+    from transformers import GPT2Config, GPT2LMHeadModel, get_cosine_schedule_with_warmup
+
     torch.manual_seed(args.seed)
     train, val = texts_of_split("train")[:: args.every], texts_of_split("val")
     model = GPT2LMHeadModel(
@@ -86,20 +89,20 @@ def draw_windows(texts: list[Tensor], count: int, length: int, generator: torch.
     return torch.stack([F.pad(window, (length - len(window), 0), value=10) for window in windows]).long()
 
 
-def nats_a_byte(model: GPT2LMHeadModel, windows: Tensor) -> Tensor:
+def nats_a_byte(model: Any, windows: Tensor) -> Tensor:
     """Mean cross entropy of each byte but the first, given those before it."""
     logits: Tensor = model(input_ids=windows[:, :-1]).logits
     return F.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten())
 
 
 @torch.no_grad()
-def bits_a_byte(model: GPT2LMHeadModel, texts: list[Tensor], length: int) -> float:
+def bits_a_byte(model: Any, texts: list[Tensor], length: int) -> float:
     """On 64 windows, the same at every call."""
     windows = draw_windows(texts, 64, length, torch.Generator().manual_seed(1))
     return float(nats_a_byte(model.eval(), windows)) / math.log(2)
 
 
-def save(model: GPT2LMHeadModel, args: argparse.Namespace, results: dict[str, Any]) -> None:
+def save(model: Any, args: argparse.Namespace, results: dict[str, Any]) -> None:
     """Write the model and what it is."""
     model.save_pretrained(args.out)
     facts = {

@@ -174,8 +174,8 @@ def test_a_missing_key_is_named_with_what_to_give(write, key):
         ("modle={}", "modle = {}: unknown key; did you mean model?"),
         ("model.hidden=[8]", "model.hidden = [8]: unknown key for this model.name; mlp takes it"),
         ("model.qqq=8", "model.qqq = 8: unknown key; model takes width, pool, norm"),
-        ("model.name=conv5", 'model.name = "conv5": must be one of conv4, mlp'),
-        ("model.name=[conv4]", 'model.name = ["conv4"]: must be one of conv4, mlp'),
+        ("model.name=conv5", 'model.name = "conv5": must be one of conv4, resnet12, mlp'),
+        ("model.name=[conv4]", 'model.name = ["conv4"]: must be one of conv4, resnet12, mlp'),
         (
             "model=mlp",
             'model = "mlp": must be a section with keys of its own; did you mean model.name = mlp?',

@@ -198,7 +198,7 @@ def test_too_many_ways_is_refused_with_the_split_named():
 
 
 def test_too_many_examples_are_refused_with_split_and_class_named():
-    with pytest.raises(UserError, match=r"= 5: class 0 of split test has 4 images.*give .* at most 4"):
+    with pytest.raises(UserError, match=r"= 5: class 0 of split test has 4 examples.*give .* at most 4"):
         episodes(SPLITS, seed=0, ways=5, shots=2, queries=3, about={})
 
 

@@ -183,7 +183,7 @@ def test_many_are_counted(root, capsys):
 
 def test_a_class_left_with_too_few_is_named(root):
     (root / "class 0" / "0.png").write_text("a text")
-    with pytest.raises(UserError, match=r"shots \+ data\.queries = 3: class class 0 of split \w+ has 2 images"):
+    with pytest.raises(UserError, match=r"shots \+ data\.queries = 3: class class 0 of split \w+ has 2 examples"):
         load(root)
 
 

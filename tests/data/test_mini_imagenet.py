@@ -167,7 +167,7 @@ def test_too_few_images_in_a_class_is_named(small):
     root = put_tables(small / "root")
     edit(root, "val.csv", lambda text: "\n".join(line for line in text.splitlines() if "n0500003" not in line))
     with pytest.raises(
-        UserError, match=r"= 4: class n05 of split val has 3 images.*give shots \+ queries of at most 3"
+        UserError, match=r"= 4: class n05 of split val has 3 examples.*give shots \+ queries of at most 3"
     ):
         load(root)
 

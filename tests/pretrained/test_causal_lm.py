@@ -2,6 +2,7 @@
 
 import json
 import math
+import pickle
 from typing import Any
 
 import pytest
@@ -69,6 +70,12 @@ def test_vmapped_is_looped_to_second_order(base):
         assert torch.allclose(vmapped[name], value, rtol=1e-4, atol=1e-7), name  # the base computes in float32
 
 
+def test_a_pickled_model_is_the_same(gpt2):
+    model = causal_lm(inputs=(12,), outputs=256, base=str(gpt2))
+    copied, params = pickle.loads(pickle.dumps(model)), model.init(torch.Generator().manual_seed(0))
+    assert torch.equal(copied.apply(params, symbols(3, 12)), model.apply(params, symbols(3, 12)))
+
+
 def test_the_support_set_as_a_prompt_is_what_stands_before_each_query(gpt2):
     model = causal_lm(inputs=(12,), outputs=256, base=str(gpt2))
     params = model.init(torch.Generator().manual_seed(0))
@@ -103,12 +110,12 @@ def test_the_experiment_reports_all_that_it_compares(gpt2, tmp_path, capsys):
     assert main(["run", "lora", f"model.base={gpt2}", *small, "--out", str(out)]) == 0
     results = json.loads((out / "results.json").read_text())["results"]
     names = list(results)
-    assert names[:2] == ["lslr", "lslr, with the support set as a prompt"]
+    assert names[:2] == ["maml", "maml, with the support set as a prompt"]
     assert names[2].startswith("fine-tuned by ")
     assert names[3] == f"{names[2]}, with the support set as a prompt"
     assert all(math.isfinite(row["mean"]) for column in results.values() for row in column)
     learner = fmaml.load(out)  # the adapters alone are in the file, the base is read from its folder
-    assert all(".lora_" in name for name in learner.theta["params"])
+    assert all(".lora_" in name for name in learner.theta)
 
 
 @pytest.mark.skipif("not __import__('os').environ.get('FMAML_DATA')", reason="needs texts: FMAML_DATA=FOLDER")

