@@ -54,7 +54,8 @@ EDGE = {  # has state: each of these rooms may import itself and those
     "regular_files": set(),
     "data": {"types", "tree", "ranges", "pickling", "losses", "errors", "atomic_files", "regular_files", "extras"},
     "config": {"ranges", "errors", "regular_files", "data/published", "nn/constants"},
-    "run": {*CORE, "__init__", "errors", "atomic_files", "regular_files", "data", "config"} - {"algorithms", "nn"},
+    "run": {*CORE, "__init__", "errors", "atomic_files", "regular_files", "data", "config", "pretrained"}
+    - {"algorithms", "nn"},
     "deploy": {*CORE, "errors", "extras", "atomic_files", "regular_files", "arguments", "data", "config", "run"}
     - {"algorithms", "remat", "unroll"},
     "recipes": {"data", "run", "extras"},

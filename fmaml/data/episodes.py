@@ -1,5 +1,7 @@
 """N-way K-shot tasks drawn from a tensor of examples with a few gathers, on the device that holds the examples."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,13 +84,18 @@ def sample_episodes(split: Split, keys: Tensor, *, ways: int, shots: int, querie
 def _gather(split: Split, rows: Tensor) -> Batch:
     """The examples [tasks, ways * each] at row numbers [tasks, ways, each]."""
     tasks, ways, each = rows.shape
-    x = split.images[rows.flatten(1)]
-    if not x.is_floating_point():
-        # Multiplied, not divided: CUDA divides by a constant through its reciprocal, which differs from the CPU's
-        # result in the last bit.
-        x = x.float().mul_(1 / 255)
+    x = as_floats(split.images[rows.flatten(1)])
     y = torch.arange(ways, device=rows.device).repeat_interleave(each, output_size=ways * each)
     return Batch(x, y.repeat(tasks, 1))
+
+
+def as_floats(stored: Tensor) -> Tensor:
+    """The examples as a network gets them: images uint8 become float32 in [0, 1], all else is that already.
+
+    Multiplied, not divided: CUDA divides by a constant through its reciprocal, which differs from the CPU's result in
+    the last bit.
+    """
+    return stored if stored.is_floating_point() else stored.float().mul_(1 / 255)
 
 
 @picklable
@@ -121,16 +128,20 @@ def episodes(
         _check_split(name, split, split_ways, most["shots"] + most["queries"], (names or {}).get(name))
     padded = any(isinstance(size, list | tuple) for size in sizes.values())
 
-    def sample(split: str, step: int, tasks: range) -> Task:
+    def draw(splits: dict[str, Split], split: str, step: int, tasks: range) -> Task:
         images = splits[split]
         keys = task_keys(seed, split, step, tasks, images.starts.device)
         override = {"ways": train_ways} if split == "train" and train_ways is not None else {}
         full = sample_episodes(images, keys, **most | override)
         return randomize_sizes(full, keys, **sizes | override) if padded else full
 
+    def of_features(fn: Callable[[Tensor], Tensor]) -> Source:
+        features = {name: split._replace(images=fn(split.images)) for name, split in splits.items()}
+        return source._replace(sample=partial(draw, features), of_features=None, seen=source.sample)
+
     candidates = range(bounds(ways)[0], most["ways"] + 1)
     source = Source(
-        sample,
+        partial(draw, splits),
         inputs=tuple(next(iter(splits.values())).images.shape[1:]),
         outputs=max(most["ways"], train_ways or 0),
         about=_describe(splits, sizes, about, train_ways),
@@ -139,10 +150,11 @@ def episodes(
         data=dict(splits),
         form=form,
         scaling=scaling,
+        of_features=of_features,
     )
     if padded:
         metric = ACCURACY._replace(fn=mask_absent_classes(accuracy))
-        return source._replace(criterion=mask_absent_classes(cross_entropy), metric=metric)
+        source = source._replace(criterion=mask_absent_classes(cross_entropy), metric=metric)
     return source
 
 

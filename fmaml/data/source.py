@@ -33,6 +33,7 @@ ACCURACY = Metric("accuracy", accuracy, ".2%", more_is_better=True)
 
 QuerySetting = Callable[[Apply, Criterion], MetricFn]  # `transductive` or `inductive`
 Show = Callable[[Path, list[Task], list[list[Params]], Apply], None]
+Sample = Callable[[str, int, range], Task]
 About = dict[str, Any]  # values are whatever JSON can hold
 
 
@@ -54,9 +55,11 @@ class Source(NamedTuple):
     [tasks]. ``data`` is what tasks are drawn from, if not from random numbers alone; a resumed run must have the same.
     ``form`` says how an image file becomes an x, where x are images: a trained model reads others' images like that.
     ``scaling`` says how x and y were standardised: a trained model takes and gives the units that they had before.
+    ``of_features(fn)`` is the source whose x are those of ``fn``, which is called once with all x of each split as they
+    are stored; ``seen`` is then the ``sample`` of this source, whose x people can look at.
     """
 
-    sample: Callable[[str, int, range], Task]  # split is "train", "val" or "test"
+    sample: Sample  # split is "train", "val" or "test"
     inputs: tuple[int, ...]  # the shape of one x, such as (1, 28, 28)
     outputs: int  # the width of the model's output: for classification the number of ways
     about: About
@@ -69,3 +72,5 @@ class Source(NamedTuple):
     data: Mapping[str, object] | None = None  # split -> a tree of tensors and numbers
     form: Form | None = None
     scaling: Scaling | None = None
+    of_features: "Callable[[Callable[[Tensor], Tensor]], Source] | None" = None
+    seen: Sample | None = None

@@ -255,9 +255,14 @@ def has_hook(module: nn.Module, kind: type) -> bool:
     return any(isinstance(hook, kind) for hook in hooks.values())
 
 
+def keeps_running_statistics(layer: nn.Module) -> bool:
+    """Whether it is a norm layer that does, and so has a choice of statistics."""
+    return isinstance(layer, _NormBase) and layer.track_running_stats
+
+
 def prepare(layer: Any, running_stats: RunningStats) -> None:
     """Set the layer up to run as asked; it stays the same object, also where it is shared."""
-    if isinstance(layer, _NormBase) and layer.track_running_stats:
+    if keeps_running_statistics(layer):
         layer.training = False  # in training mode it would update its statistics
         if running_stats == "batch":
             for buffer in ("running_mean", "running_var", "num_batches_tracked"):

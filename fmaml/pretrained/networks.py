@@ -18,7 +18,7 @@ from torch import Generator, Tensor, nn
 
 from ..extras import require
 from ..nn.models import linear_init
-from ..nn.module import RunningStats, from_module
+from ..nn.module import RunningStats, from_module, keeps_running_statistics, learnt_names
 from ..pickling import picklable
 from ..types import Model, Params
 
@@ -53,6 +53,12 @@ def timm(
         UserError: timm is missing.
         ValueError: there is no such network, or the weights are not its own.
     """
+    whole = timm_network(inputs, outputs, network, weights)
+    return learnt_from(whole, inputs, outputs, trainable, statistics)
+
+
+def timm_network(inputs: tuple[int, ...], outputs: int, network: str, weights: str | None) -> "WithHead":
+    """The network of that name with its weights and a new head, as `timm` says."""
     require("model.name = timm", "timm", "timm")
     library: Any = import_module("timm")
     if network not in library.list_models():
@@ -69,7 +75,7 @@ def timm(
             check_was_read(backbone, library.create_model(network, num_classes=0, in_chans=inputs[0]), weights)
         config = backbone.pretrained_cfg
         mean, std = (tuple(config[key])[: inputs[0]] for key in ("mean", "std"))
-    return with_new_head(backbone, mean, std, inputs, outputs, trainable, statistics)
+    return with_new_head(backbone, mean, std, inputs, outputs)
 
 
 @picklable
@@ -97,6 +103,12 @@ def torchvision(
         UserError: torchvision is missing.
         ValueError: there is no such network, or the weights are not its own, or images have not three channels.
     """
+    whole = torchvision_network(inputs, outputs, network, weights)
+    return learnt_from(whole, inputs, outputs, trainable, statistics)
+
+
+def torchvision_network(inputs: tuple[int, ...], outputs: int, network: str, weights: str | None) -> "WithHead":
+    """The network of that name with its weights and a new head, as `torchvision` says."""
     require("model.name = torchvision", "torchvision", "torchvision")
     library: Any = import_module("torchvision").models
     if network not in library.list_models(module=library):
@@ -111,7 +123,7 @@ def torchvision(
             with explained(weights):
                 backbone.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
         without_head(backbone)
-    return with_new_head(backbone, IMAGENET_MEAN, IMAGENET_STD, inputs, outputs, trainable, statistics)
+    return with_new_head(backbone, IMAGENET_MEAN, IMAGENET_STD, inputs, outputs)
 
 
 @picklable
@@ -165,7 +177,7 @@ def call_function(target: str, arguments: dict[str, Any], offered: dict[str, Any
 
 
 class WithHead(nn.Module):
-    """Images in [0, 1], normalised, then features, then a linear layer."""
+    """Images in [0, 1], normalised, then features, then a linear layer. It takes features that are known, too."""
 
     mean: Tensor
     std: Tensor
@@ -176,32 +188,53 @@ class WithHead(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images [n, C, H, W] -> [n, outputs]."""
-        return self.head(self.backbone((images - self.mean) / self.std))
+    def features(self, images: Tensor) -> Tensor:
+        """Images [n, C, H, W] -> [n, width]."""
+        return self.backbone((images - self.mean) / self.std)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images [n, C, H, W], or their features [n, width] -> [n, outputs]."""
+        return self.head(x if x.ndim == 2 else self.features(x))
 
 
 def with_new_head(
-    backbone: nn.Module,
-    mean: Sequence[float],
-    std: Sequence[float],
-    inputs: tuple[int, ...],
-    outputs: int,
-    trainable: Sequence[str],
-    statistics: RunningStats,
-) -> Model:
-    """The model of a backbone that returns features, with a head for ``outputs`` classes."""
+    backbone: nn.Module, mean: Sequence[float], std: Sequence[float], inputs: tuple[int, ...], outputs: int
+) -> WithHead:
+    """The backbone, which returns features, with a head for ``outputs`` classes."""
     with building(), torch.no_grad():
         width = backbone.eval()(torch.zeros(2, *inputs)).shape[1]
-        whole = WithHead(backbone, mean, std, nn.Linear(width, outputs)).eval()
+        return WithHead(backbone, mean, std, nn.Linear(width, outputs)).eval()
+
+
+def learnt_from(
+    whole: WithHead, inputs: tuple[int, ...], outputs: int, trainable: Sequence[str], statistics: RunningStats
+) -> Model:
+    """The model of a network with a head, which is drawn anew by each ``init``."""
     model = from_module(whole, trainable=trainable, running_stats=statistics)
 
     def init(generator: Generator) -> Params:
         params = model.init(generator)
-        drawn = linear_init("head", width, outputs, generator)
+        drawn = linear_init("head", whole.head.in_features, outputs, generator)
         return {name: drawn.get(name, value) for name, value in params.items()}
 
     return Model(init, model.apply)
+
+
+NETWORKS = {"timm": timm_network, "torchvision": torchvision_network}
+
+
+def frozen_features(settings: dict[str, Any], inputs: tuple[int, ...]) -> WithHead | None:
+    """The network whose ``features`` no training changes and no other example of a batch touches; None if there is
+    none.
+
+    ``settings`` are the section ``model`` of a config, ``inputs`` the shape of an image.
+    """
+    if settings["name"] not in NETWORKS:
+        return None
+    whole = NETWORKS[settings["name"]](inputs, 1, settings["network"], settings["weights"])
+    learnt = learnt_names(whole, settings["trainable"])
+    fixed = settings["statistics"] == "frozen" or not any(map(keeps_running_statistics, whole.modules()))
+    return whole if fixed and all(name.startswith("head.") for name in learnt) else None
 
 
 def without_head(backbone: nn.Module) -> None:

@@ -91,7 +91,8 @@ def write_pictures(folder: Path, experiment: Experiment, theta: Theta, results: 
 @torch.no_grad()
 def show_tasks(folder: Path, experiment: Experiment, theta: Theta, steps: int) -> None:
     """Draw the source's own pictures of its first test tasks."""
-    stacked = experiment.source.sample("test", 0, range(TASKS_SHOWN))
+    source = experiment.source
+    stacked = (source.seen or source.sample)("test", 0, range(TASKS_SHOWN))
     tasks = [take(stacked, i) for i in range(TASKS_SHOWN)]
     phis = [trajectory_of(experiment.algorithm, theta, task.support, steps) for task in tasks]
-    experiment.source.show(folder, tasks, phis, experiment.model.apply)
+    source.show(folder, tasks, phis, experiment.model.apply)

@@ -20,6 +20,7 @@ from ..types import Params, Theta
 from .build import Experiment, build, joint_baseline, joint_settings
 from .environment import environment, pick_device
 from .fine_tuning import candidates, fine_tuned
+from .known_features import with_known_features
 from .log import RunLog, minutes_and_seconds, progress_bar, truncate_metrics
 from .memory import check_model_fits, explain_out_of_memory, keep_freed_memory
 from .meta_test import Interval, meta_test, references
@@ -108,6 +109,7 @@ def train_and_report(
     progress = store.restore(first, note)
     write_text_durably(folder / "config.yaml", dump_yaml(config))  # a resumed run may have changed some settings
     write_text_durably(folder / "environment.json", json.dumps(environment(device), indent=2) + "\n")
+    experiment = with_known_features(console, config, experiment, device)
     best_theta = fit(console, store, config, experiment, progress)
     training_seconds = store.seconds()
     trained: Trained = {config["algorithm"]["name"]: (experiment, best_theta)}

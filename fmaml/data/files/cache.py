@@ -29,13 +29,13 @@ from .writing import writing_allowed
 
 Tensors = dict[str, Tensor]
 FileStamp = tuple[str, int, int]  # name, size in bytes, time of the last change in ns
-_DTYPE_NAMES = {torch.uint8: "U8", torch.int64: "I64"}  # in safetensors
+_DTYPE_NAMES = {torch.uint8: "U8", torch.int64: "I64", torch.float32: "F32"}  # in safetensors
 
 
 def cached(path: Path, make: Callable[[], Tensor]) -> Tensor:
     """The tensor in the file ``path``; if there is none, the result of ``make``, which is then written there.
 
-    uint8 and int64 tensors on the CPU only. See `cached_all`.
+    uint8, int64 and float32 tensors on the CPU only. See `cached_all`.
     """
     return cached_all(path, lambda: {"tensor": make()})["tensor"]
 
