@@ -38,11 +38,14 @@ from .losses import mse as mse
 from .losses import supervised as supervised
 from .losses import transductive as transductive
 from .nn.conv1d import conv1d as conv1d
+from .nn.dropout import Keyed as Keyed
+from .nn.dropout import with_keys as with_keys
 from .nn.models import conv4 as conv4
 from .nn.models import mlp as mlp
 from .nn.module import from_module as from_module
 from .nn.module import to_module as to_module
 from .nn.resnet12 import resnet12 as resnet12
+from .nn.running_statistics import running_statistics as running_statistics
 from .nn.transformer import transformer as transformer
 from .optim import adam as adam
 from .optim import adamw as adamw

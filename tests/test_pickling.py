@@ -39,6 +39,7 @@ MODELS = {
     "resnet12": fmaml.resnet12(inputs=(1, 16, 16), outputs=3, width=2),
     "conv1d": fmaml.conv1d(inputs=(2, 32), outputs=3, width=4),
     "module": module(inputs=(1,), outputs=1, module="torch.nn:Linear", arguments={"in_features": 1, "out_features": 1}),
+    "from_module, dropout": fmaml.from_module(nn.Sequential(nn.Dropout(0.5), nn.Linear(1, 1)), dropout="keyed"),
     "from_module": fmaml.from_module(nn.Sequential(nn.Linear(1, 4), nn.LayerNorm(4), nn.Tanh(), nn.Linear(4, 1))),
 }
 INPUTS = {

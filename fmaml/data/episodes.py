@@ -12,10 +12,11 @@ from torch import Tensor
 from ..errors import UserError
 from ..losses import IGNORED, Apply, accuracy, cross_entropy
 from ..pickling import picklable
+from ..rng import fold
 from ..types import Batch, Params, Task
 from .images.decode import Form
 from .ragged import SizeRange, bounds, describe_size, mask_absent_classes, randomize_sizes, without_padding
-from .rng import fold, task_keys
+from .rng import task_keys
 from .scaling import Scaling
 from .source import ACCURACY, About, Source
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ..losses import IGNORED, Criterion
 from ..pickling import picklable
+from ..rng import fold, uniform
 from ..types import Batch, Task
-from .rng import fold, uniform
 
 SizeRange = int | tuple[int, int] | list[int]  # a fixed number, or the bounds of a random one, both inclusive
 _SIZES_COUNTER = -1  # for the key that a task's sizes are drawn with; `sample_episodes` uses counters from 0

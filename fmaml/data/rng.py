@@ -1,59 +1,11 @@
-"""Counter-based random numbers: each is a pure function of its key and counter, without generator state.
-
-SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014): output i of
-the generator seeded with ``key`` is ``finalise(key + (i + 1) * GAMMA)``. An output can serve as a key in turn, so
-calls of `fold` nest:
-
-    fold(fold(fold(fold(seed, split), step), task), slot)
-
-Keys are int64: the 64 bits of the paper, read as two's complement. Integer overflow is the same on every device, so
-CPU and CUDA draw the same tasks. There is no data-dependent control flow, so ``torch.compile`` can trace it.
-"""
-
-from typing import overload
+"""One random key for each task, by seed, split, step and task number."""
 
 import torch
 from torch import Tensor
 
+from ..rng import fold, signed
+
 SPLITS = {"train": 0, "val": 1, "test": 2}  # split -> its counter. Never renumber: it would change every task drawn
-
-
-def _signed(z: int) -> int:
-    """The lowest 64 bits of ``z`` as two's complement, the range of an int64 tensor."""
-    return (z + 2**63) % 2**64 - 2**63
-
-
-_GAMMA = _signed(0x9E3779B97F4A7C15)
-_MULTIPLIER_1 = _signed(0xBF58476D1CE4E5B9)
-_MULTIPLIER_2 = _signed(0x94D049BB133111EB)
-
-
-@overload
-def fold(key: int, counter: int) -> int: ...
-@overload
-def fold(key: Tensor, counter: int | Tensor) -> Tensor: ...
-@overload
-def fold(key: int, counter: Tensor) -> Tensor: ...
-def fold(key: int | Tensor, counter: int | Tensor) -> int | Tensor:
-    """Output ``counter`` of SplitMix64 seeded with ``key``: a new key of 64 random bits.
-
-    Two ints give an int in the range of int64. With a tensor the result is int64, of the shape that ``key`` and
-    ``counter``, both int64, broadcast to.
-    """
-    z = _wrap(key + _wrap((counter + 1) * _GAMMA))
-    z = _wrap(_xor_shift(z, 30) * _MULTIPLIER_1)
-    z = _wrap(_xor_shift(z, 27) * _MULTIPLIER_2)
-    return _xor_shift(z, 31)
-
-
-def _wrap(z: int | Tensor) -> int | Tensor:
-    """``z`` modulo 2^64: int64 tensors overflow that way by themselves, Python integers do not."""
-    return z if isinstance(z, Tensor) else _signed(z)
-
-
-def _xor_shift(z: int | Tensor, bits: int) -> int | Tensor:
-    """z ^ (z >>> bits). ``>>`` copies the sign bit; the mask makes it a logical shift."""
-    return z ^ ((z >> bits) & (2 ** (64 - bits) - 1))
 
 
 def task_keys(seed: int, split: str, step: int | Tensor, tasks: range, device: torch.device) -> Tensor:
@@ -62,9 +14,4 @@ def task_keys(seed: int, split: str, step: int | Tensor, tasks: range, device: t
     ``split`` is "train", "val" or "test" (KeyError otherwise), ``tasks`` the range of task numbers.
     """
     counters = torch.arange(tasks.start, tasks.stop, tasks.step, device=device)
-    return fold(fold(fold(_signed(seed), SPLITS[split]), step), counters)
-
-
-def uniform(keys: Tensor) -> Tensor:
-    """Uniform random numbers in [0, 1), float64, one per key: its upper 53 bits times 2^-53."""
-    return ((keys >> 11) & (2**53 - 1)).double() * 2.0**-53
+    return fold(fold(fold(signed(seed), SPLITS[split]), step), counters)

@@ -30,10 +30,12 @@ from torch.nn.utils.weight_norm import WeightNorm
 from ..pickling import picklable
 from ..tree import leaves
 from ..types import Model, Params
-from .exact_functions import ExactFunctions
+from .dropout import Keyed, dropouts
+from .exact_functions import EXACT, ExactFunctions
 from .models import check_names
 
 RunningStats: TypeAlias = Literal["refuse", "batch", "frozen"]
+Dropout: TypeAlias = Literal["refuse", "keyed"]
 Refusal: TypeAlias = tuple[Any, Callable[[Any], bool], str]
 
 REFUSED: list[Refusal] = [  # (layer type, condition, reason and alternative)
@@ -52,11 +54,16 @@ REFUSED: list[Refusal] = [  # (layer type, condition, reason and alternative)
     (nn.Embedding, lambda m: m.max_norm is not None, "changes its weight in place; build it with max_norm=None"),
     (nn.Embedding, lambda m: m.scale_grad_by_freq, "has a wrong derivative under vmap; use scale_grad_by_freq=False"),
     (LazyModuleMixin, lambda m: m.has_uninitialized_params(), "has no parameters yet; call the module once"),
-    (_DropoutNd, lambda m: m.training and m.p > 0, "draws from the global generator; use p=0 or .eval()"),
+    (
+        _DropoutNd,
+        lambda m: m.training and m.p > 0,
+        "draws from the global generator; use p=0, .eval(), or nn.Dropout with dropout='keyed'",
+    ),
     (nn.MultiheadAttention, lambda m: m.training and m.dropout > 0, "has dropout; use dropout=0 or .eval()"),
     (nn.RNNBase, lambda m: m.training and m.dropout > 0, "has dropout; use dropout=0 or .eval()"),
     (nn.RReLU, lambda m: m.training, "draws from the global generator; use nn.LeakyReLU or .eval()"),
 ]
+WITH_KEYS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)  # what dropout="keyed" can do
 _LOCK = threading.RLock()  # one for all modules; the same thread may call one module within another
 RUNNING = (
     "keeps running statistics; build it with track_running_stats=False, or pass running_stats='batch' (the statistics "
@@ -70,6 +77,7 @@ def from_module(
     trainable: Sequence[str] | None = None,
     output: str | Callable[[Any], Tensor] | None = None,
     running_stats: RunningStats = "refuse",
+    dropout: Dropout = "refuse",
 ) -> Model:
     """A model with the forward pass of ``module`` and its parameters under their dotted names.
 
@@ -88,6 +96,9 @@ def from_module(
             the result, which must be a tensor.
         running_stats: what to do with norm layers that keep running statistics: "refuse" them, use the statistics of
             the current "batch" as MAML does, or the stored ones, "frozen".
+        dropout: what to do with dropout in training mode: "refuse" it, since it draws from the global generator, or
+            take its random bits from keys that come with x, "keyed": x is then `fmaml.Keyed`, as `fmaml.with_keys`
+            makes of tasks. With any other x nothing is dropped, as in a test.
 
     Returns:
         A model whose ``init`` returns copies of the module's current values, such as pretrained ones; it draws no
@@ -110,18 +121,23 @@ def from_module(
     """
     if running_stats not in ("refuse", "batch", "frozen"):
         raise ValueError(f"running_stats = {running_stats!r}: must be 'refuse', 'batch' or 'frozen'")
-    problems = [f"  {name or 'itself'} ({type(m).__name__}): {why}" for name, m, why in refused(module, running_stats)]
+    if dropout not in ("refuse", "keyed"):
+        raise ValueError(f"dropout = {dropout!r}: must be 'refuse' or 'keyed'")
+    found = refused(module, running_stats, dropout)
+    problems = [f"  {name or 'itself'} ({type(m).__name__}): {why}" for name, m, why in found]
     if problems:
         raise ValueError(f"from_module({type(module).__name__}): cannot be meta-trained\n" + "\n".join(problems))
     learnt = learnt_names(module, trainable)
     skeleton = copy.deepcopy(module).requires_grad_(False)
     for layer in skeleton.modules():
         prepare(layer, running_stats)
-    return model_of(skeleton, tuple(learnt), output)
+    return model_of(skeleton, tuple(learnt), output, dropout)
 
 
 @picklable
-def model_of(skeleton: nn.Module, learnt: tuple[str, ...], output: str | Callable[[Any], Tensor] | None) -> Model:
+def model_of(
+    skeleton: nn.Module, learnt: tuple[str, ...], output: str | Callable[[Any], Tensor] | None, dropout: Dropout
+) -> Model:
     """The model of a module that nobody else holds; ``learnt`` are the names of the parameters that are not frozen."""
     named = dict(skeleton.named_parameters())
     values = {name: named[name] for name in learnt}
@@ -136,8 +152,16 @@ def model_of(skeleton: nn.Module, learnt: tuple[str, ...], output: str | Callabl
         check_names(params, values.keys())
         device = leaves(x)[0].device
         state = {name: value.to(device) for name, value in constants.items()}
+        functions = EXACT
+        if dropout == "keyed":
+            x, keys = x if isinstance(x, Keyed) else (x, None)
+            functions = EXACT | dropouts(keys)
         args, kwargs = arguments(x)
-        with turn(), sdpa_kernel(SDPBackend.MATH), ExactFunctions():  # fused attention has no second derivative
+        with (
+            turn(),
+            sdpa_kernel(SDPBackend.MATH),
+            ExactFunctions(functions),
+        ):  # fused attention has no second derivative
             try:
                 result = functional_call(called, {**state, **params}, args, kwargs)
             except RuntimeError as error:
@@ -168,14 +192,14 @@ def to_module(module: nn.Module, params: Params) -> nn.Module:
 
     Args:
         module: what the model was made of.
-        params: name -> tensor, such as phi; what is not in it, such as frozen parameters and running statistics, is the
-            module's own.
+        params: name -> tensor, such as phi, and what `running_statistics` returned; what is not in it, such as frozen
+            parameters, is the module's own.
 
     Returns:
         The copy; the module is not changed.
 
     Raises:
-        ValueError: a name or a shape is not one of the module's parameters.
+        ValueError: a name or a shape is not one of the module's parameters and buffers.
 
     >>> import torch, fmaml
     >>> module = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
@@ -184,7 +208,7 @@ def to_module(module: nn.Module, params: Params) -> nn.Module:
     1.0
     """
     copied = copy.deepcopy(module)
-    named = dict(copied.named_parameters())
+    named = {**dict(copied.named_parameters()), **dict(copied.named_buffers())}
     for name, value in params.items():
         if name not in named or named[name].shape != value.shape:
             has = f"there {list(named[name].shape)}" if name in named else "not a parameter of the module"
@@ -241,9 +265,11 @@ def learnt_names(module: nn.Module, patterns: Sequence[str] | None) -> list[str]
     return [name for name in named if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
 
 
-def refused(module: nn.Module, running_stats: RunningStats) -> Iterator[tuple[str, nn.Module, str]]:
+def refused(module: nn.Module, running_stats: RunningStats, dropout: Dropout) -> Iterator[tuple[str, nn.Module, str]]:
     """(name, layer, reason) for each layer that cannot be used."""
     for name, layer in cast(Iterator[tuple[str, nn.Module]], module.named_modules()):
+        if dropout == "keyed" and isinstance(layer, WITH_KEYS):
+            continue
         yield from ((name, layer, why) for kind, when, why in REFUSED if isinstance(layer, kind) and when(layer))
         if running_stats == "refuse" and getattr(layer, "track_running_stats", False):
             yield name, layer, RUNNING
@@ -265,6 +291,7 @@ def prepare(layer: Any, running_stats: RunningStats) -> None:
     if keeps_running_statistics(layer):
         layer.training = False  # in training mode it would update its statistics
         if running_stats == "batch":
+            layer.track_running_stats = False  # by which instance norm decides
             for buffer in ("running_mean", "running_var", "num_batches_tracked"):
                 setattr(layer, buffer, None)
     if isinstance(layer, nn.MultiheadAttention) and not layer.training:

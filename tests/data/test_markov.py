@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from fmaml.data.rng import fold, task_keys
+from fmaml.data.rng import task_keys
 from fmaml.data.source import Source
 from fmaml.data.sources.markov import markov
 from fmaml.data.text.markov_math import bayes_bits, draw_passages, entropy_rate, log_gamma_draws, transition_tables
+from fmaml.rng import fold
 
 CPU = torch.device("cpu")
 F64 = torch.float64

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from fmaml.data.rng import SPLITS, fold, task_keys, uniform
+from fmaml.data.rng import SPLITS, task_keys
+from fmaml.rng import fold, uniform
 
 CPU = torch.device("cpu")
 

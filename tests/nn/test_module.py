@@ -406,17 +406,19 @@ def test_all_problems_are_named_at_once():
 
 
 @pytest.mark.parametrize("choice", ["batch", "frozen"])
-def test_running_statistics_as_told(choice):
-    module = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)).to(F64)
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d(4), nn.InstanceNorm1d(4, affine=True, track_running_stats=True)])
+def test_running_statistics_as_told(choice, norm):
+    shape = SEQUENCE if isinstance(norm, nn.InstanceNorm1d) else VECTOR
+    module = nn.Sequential(nn.Conv1d(shape[1], 4, 1) if len(shape) == 3 else nn.Linear(4, 4), norm).to(F64)
     for _ in range(3):
-        module(torch.randn(6, 4, dtype=F64))
+        module(torch.randn(6, *shape[1:], dtype=F64))
     module.train(choice == "batch")
     before = copy.deepcopy(module.state_dict())
     model = fmaml.from_module(module, running_stats=choice)
-    x, theta = torch.randn(6, 4, dtype=F64), model.init(torch.Generator())
+    x, theta = torch.randn(6, *shape[1:], dtype=F64), model.init(torch.Generator())
     assert relative(model.apply(theta, x), copy.deepcopy(module)(x).detach()) < 1e-14
     assert all(torch.equal(before[k], v) for k, v in module.state_dict().items())
-    algorithm, tasks = fmaml.maml(loss_of(model), inner_lr=0.1, steps=2), tasks_of(VECTOR)
+    algorithm, tasks = fmaml.maml(loss_of(model), inner_lr=0.1, steps=2), tasks_of(shape)
     expected, _ = fmaml.meta_grad(algorithm, theta, tasks, batching="loop")
     assert relative(fmaml.meta_grad(algorithm, theta, tasks)[0], expected) < 1e-12
     assert relative(grad(lambda t: fmaml.meta_loss(algorithm, t, tasks)[0])(theta), expected) < 1e-12

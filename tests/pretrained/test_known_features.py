@@ -65,8 +65,8 @@ def test_training_on_features_is_training_on_images(model, tmp_path, capsys, mon
         assert torch.allclose(learner.theta[name], value, atol=1e-5), name
     assert results == expected
     support = torch.rand(4, 1, 28, 28)
-    adapted = [each.adapt(support, torch.tensor([0, 0, 1, 1])) for each in (learner, other)]
-    assert torch.allclose(*(each.outputs(support) for each in adapted), atol=1e-5)  # a trained model takes images
+    one, two = (each.adapt(support, torch.tensor([0, 0, 1, 1])).outputs(support) for each in (learner, other))
+    assert torch.allclose(one, two, atol=1e-5)  # a trained model takes images
 
 
 def test_each_image_is_given_to_the_network_once(model, tmp_path, capsys):
@@ -81,10 +81,13 @@ def test_each_image_is_given_to_the_network_once(model, tmp_path, capsys):
     again = with_known_features(SILENT, config, experiment, CPU).source
     assert Backbone.seen == images + 2 * built
     one, other = known.sample("test", 0, range(3)), again.sample("test", 0, range(3))
-    assert torch.equal(one.query.x, other.query.x) and one.query.x.shape == (3, 25, 6)
+    assert torch.equal(one.query.x, other.query.x)
+    assert one.query.x.shape == (3, 25, 6)
     plain = experiment.source.sample("test", 0, range(3))
     assert torch.equal(one.support.y, plain.support.y)
-    features = networks.frozen_features(config["model"], (1, 28, 28)).features(plain.query.x.flatten(0, 1))
+    network = networks.frozen_features(config["model"], (1, 28, 28))
+    assert network
+    features = network.features(plain.query.x.flatten(0, 1))
     assert torch.allclose(one.query.x.flatten(0, 1), features, atol=1e-6)
 
 
@@ -96,19 +99,15 @@ def test_a_network_that_learns_or_looks_at_the_batch_has_none(model, setting):
     assert with_known_features(SILENT, config, experiment, CPU) is experiment
 
 
-def test_other_weights_have_other_features(model):
+def test_other_weights_have_other_features(model, monkeypatch):
     experiment = build(config := load_config("omniglot", [model, *SMALL]), CPU)
     one = with_known_features(SILENT, config, experiment, CPU).source.sample("test", 0, range(1))
-    original = networks.NETWORKS["timm"]
+    original = Backbone.__init__
 
-    def changed(*args):
-        whole = original(*args)
-        nn.init.ones_(whole.backbone.conv.weight)
-        return whole
+    def with_other_weights(self):
+        original(self)
+        nn.init.ones_(self.conv.weight)
 
-    networks.NETWORKS["timm"] = changed
-    try:
-        other = with_known_features(SILENT, config, experiment, CPU).source.sample("test", 0, range(1))
-    finally:
-        networks.NETWORKS["timm"] = original
+    monkeypatch.setattr(Backbone, "__init__", with_other_weights)
+    other = with_known_features(SILENT, config, experiment, CPU).source.sample("test", 0, range(1))
     assert not torch.allclose(one.query.x, other.query.x)

@@ -2,7 +2,7 @@
 
 A character is one to four strokes between points near those of a 3x3 grid. Each stroke is a cubic Bezier curve,
 straight or bent, and often starts where the previous one ended. A drawing perturbs the control points and the whole
-character a little and has its own pen strength. All random numbers are counter-based (`fmaml.data.rng.fold`) and all
+character a little and has its own pen strength. All random numbers are counter-based (`fmaml.rng.fold`) and all
 arithmetic is float64 up to the final rounding, so that the images are the same on every machine, pixel for pixel.
 """
 
@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from ...ranges import CostsMemory, SizeOrRange, Ways, WaysOrRange
+from ...rng import fold, uniform
 from ..episodes import consecutive_splits, episodes
 from ..images.decode import CHARACTER_FORM
 from ..published import CHARACTER_SIZE, DRAWINGS_PER_CLASS, OMNIGLOT_CLASSES
-from ..rng import fold, uniform
 from ..source import Source
 
 _KEY = 1623  # of all random numbers here: the characters do not depend on the seed of the run

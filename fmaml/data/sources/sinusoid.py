@@ -10,8 +10,9 @@ from torch import Tensor
 from ...losses import Apply, mse, transductive
 from ...pickling import picklable
 from ...ranges import Size
+from ...rng import fold, uniform
 from ...types import Batch, Params, Task
-from ..rng import fold, task_keys, uniform
+from ..rng import task_keys
 from ..source import Metric, Source
 
 _AMPLITUDE, _PHASE, _X = (0.1, 5.0), (0.0, math.pi), (-5.0, 5.0)  # ranges, uniform

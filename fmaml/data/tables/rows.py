@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ...rng import fold, uniform
 from ...types import Batch, Task
-from ..rng import fold, uniform
 
 
 class Rows(NamedTuple):

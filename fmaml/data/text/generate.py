@@ -9,8 +9,8 @@ from torch import Tensor
 from ...atomic_files import write_text_durably
 from ...losses import Apply, Criterion, bits
 from ...pickling import picklable
+from ...rng import fold, uniform
 from ...types import Batch, MetricFn, Params, Task
-from ..rng import fold, uniform
 from ..source import Metric
 
 BITS_PER_SYMBOL = Metric("bits per symbol", bits, ".3f", more_is_better=False)

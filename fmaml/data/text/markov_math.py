@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..rng import fold, uniform
+from ...rng import fold, uniform
 
 _PROPOSALS = 8  # of the rejection sampler; each is accepted with probability >= 0.95, all fail with 4e-11
 

@@ -5,8 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ...rng import fold, uniform
 from ...types import Task
-from ..rng import fold, task_keys, uniform
+from ..rng import task_keys
 from .generate import next_symbols
 
 

@@ -1,0 +1,92 @@
+"""Dropout by explicit keys: which numbers are dropped is a function of a key that comes with each example.
+
+So a forward pass stays a pure function, the same for any batching of tasks and of any number of derivatives, and no
+generator has a state (Srivastava et al., JMLR 15, 2014; counters instead of a state: `fmaml.rng`).
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..rng import fold, signed, uniform
+from ..tree import leaves
+from ..types import Batch, Task
+
+
+class Keyed(NamedTuple):
+    """Examples with the keys of their dropout: what a model of ``from_module(.., dropout="keyed")`` is trained on.
+
+    >>> import torch, fmaml
+    >>> layers = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.5))
+    >>> model = fmaml.from_module(layers, dropout="keyed")
+    >>> params, x, keys = model.init(torch.Generator()), torch.ones(3, 2), torch.arange(3)
+    >>> dropped = model.apply(params, fmaml.Keyed(x, keys))
+    >>> torch.equal(dropped, model.apply(params, fmaml.Keyed(x, keys)))
+    True
+    """
+
+    x: Any  # a tensor [n, ..], or a dict or tuple of such
+    keys: Tensor  # int64 [n]
+
+
+def with_keys(tasks: Task, *, seed: int, step: int, first: int = 0) -> Task:
+    """Stacked tasks whose x are `Keyed`: other keys for each seed, meta-step, task, set and example.
+
+    All inner steps of a task drop the same numbers of its support set, as they are given the same support set.
+
+    Args:
+        tasks: stacked tasks, every tensor [tasks, n, ..].
+        seed, step: of the training.
+        first: the number of the first task, where a process has only a part of a meta-batch.
+
+    >>> import torch, fmaml
+    >>> batch = fmaml.Batch(torch.ones(2, 3, 4), torch.zeros(2, 3, 1))
+    >>> fmaml.with_keys(fmaml.Task(batch, batch), seed=0, step=1).query.x.keys.shape
+    torch.Size([2, 3])
+    """
+    start = fold(signed(seed), step)
+
+    def keyed(batch: Batch, which: int) -> Batch:
+        tasks, examples = leaves(batch.x)[0].shape[:2]
+        device = batch.y.device
+        of_task = fold(fold(start, torch.arange(first, first + tasks, device=device)), which)
+        return batch._replace(x=Keyed(batch.x, fold(of_task[:, None], torch.arange(examples, device=device))))
+
+    return Task(keyed(tasks.support, 0), keyed(tasks.query, 1))
+
+
+def dropouts(keys: Tensor | None) -> dict[Callable[..., Any], Callable[..., Tensor]]:
+    """Torch's dropout functions for one forward pass of examples with these keys, each call with other random bits.
+
+    Without keys they drop nothing.
+    """
+    calls = iter(range(2**63))
+
+    def dropping(axes: int | None) -> Callable[..., Tensor]:
+        def drop(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+            if keys is None or not training or p == 0:
+                return input
+            shape = input.shape if axes is None else (*input.shape[:-axes], *[1] * axes)
+            random = numbers_of(keys, next(calls), shape)
+            return torch.where(random >= p, input / (1 - p), 0) if p < 1 else input * 0
+
+        return drop
+
+    spatial = {F.dropout1d: dropping(1), F.dropout2d: dropping(2), F.dropout3d: dropping(3)}
+    return {F.dropout: dropping(None), torch.dropout: dropping(None), **spatial}
+
+
+def numbers_of(keys: Tensor, call: int, shape: tuple[int, ...]) -> Tensor:
+    """Uniform random numbers in [0, 1) of the shape, for this call of a forward pass.
+
+    A tensor with one row an example has the random numbers of each example's key; any other those of all keys together.
+    """
+    if len(shape) > 0 and shape[0] == len(keys):
+        each, width = keys[:, None], math.prod(shape[1:])
+    else:
+        each, width = keys.sum()[None, None], math.prod(shape)
+    return uniform(fold(fold(each, call), torch.arange(width, device=keys.device))).reshape(shape)

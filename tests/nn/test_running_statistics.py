@@ -1,0 +1,69 @@
+"""Running statistics as explicit state: torch's own of a forward pass in training mode, for each task its own."""
+
+import copy
+
+import pytest
+import torch
+from problems import F64, relative
+from torch import nn
+from torch.func import vmap
+
+import fmaml
+from fmaml.nn.running_statistics import running_statistics
+from fmaml.tree import take
+
+
+def network(momentum: float | None = 0.1) -> nn.Module:
+    """Norms of two kinds between layers, in float64."""
+    return nn.Sequential(
+        nn.Conv2d(2, 3, 3, padding=1),
+        nn.InstanceNorm2d(3, affine=True, track_running_stats=True, momentum=momentum),  # pyright: ignore
+        nn.Conv2d(3, 3, 1),
+        nn.BatchNorm2d(3, momentum=momentum),
+        nn.Flatten(),
+        nn.Linear(48, 4),
+        nn.BatchNorm1d(4, momentum=momentum),
+    ).double()
+
+
+@pytest.mark.parametrize("momentum", [0.1, 0.7, None])
+def test_they_are_those_that_torch_writes_into_a_module(momentum):
+    module = network(momentum).train()
+    writing, statistics = copy.deepcopy(module), None
+    for _ in range(3):
+        x = torch.randn(5, 2, 4, 4, dtype=F64) * 3 + 1
+        writing(x)
+        statistics = running_statistics(module, {}, x, statistics)
+    assert statistics is not None
+    expected = dict(writing.named_buffers())
+    assert statistics.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.allclose(statistics[name], value, rtol=1e-13, atol=1e-15), name
+    assert int(module[3].num_batches_tracked) == 0  # pyright: ignore  # the module is not changed
+
+
+def test_each_task_has_its_own_from_its_phi_and_its_support_set():
+    module = network()
+    model = fmaml.from_module(module, running_stats="batch")
+    theta = model.init(torch.Generator())
+    phis = {name: value + torch.randn(3, *value.shape, dtype=F64) for name, value in theta.items()}
+    x = torch.randn(3, 5, 2, 4, 4, dtype=F64)
+    stacked = vmap(lambda phi, x: running_statistics(module, phi, x))(phis, x)
+    for i in range(3):
+        alone = running_statistics(module, take(phis, i), x[i])
+        assert all(torch.allclose(stacked[name][i], value, rtol=1e-13, atol=1e-14) for name, value in alone.items())
+
+
+def test_a_module_with_them_is_what_frozen_statistics_use():
+    module = network()
+    x = torch.randn(5, 2, 4, 4, dtype=F64)
+    phi = {"5.bias": torch.ones(4, dtype=F64)}
+    known = fmaml.to_module(module, {**phi, **running_statistics(module, phi, x)})
+    writing = fmaml.to_module(module, phi).train()
+    with torch.no_grad():
+        writing(x)
+    model = fmaml.from_module(known, running_stats="frozen")
+    with torch.no_grad():
+        expected = writing.eval()(x)
+        assert relative(known.eval()(x), expected) < 1e-13
+    assert relative(model.apply(model.init(torch.Generator()), x), expected) < 1e-13
