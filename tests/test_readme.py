@@ -182,3 +182,12 @@ def test_the_example_of_networks_of_others_runs():
     assert all(torch.equal(value, names["phi"][key]) for key, value in moved.items())
     assert all("lora" in key for key in names["phi"])
     assert len(moved) == len(names["phi"])
+
+
+def test_the_example_of_dropout_and_running_statistics_runs():
+    part = README.partition("### Dropout and running statistics\n")[2].partition("\n#")[0]
+    (example,) = re.findall(r"```py\n(.*?)```", part, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(example, names)
+    assert set(names["grads"]) == set(names["theta"])
+    assert torch.equal(names["adapted"][1].running_mean, names["statistics"]["1.running_mean"])

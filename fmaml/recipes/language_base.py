@@ -2,9 +2,9 @@
 
     python -m fmaml.recipes.language_base --out bases/languages
 
-Trains on every second of the languages that `fmaml run lora` meta-trains on, so that meta-training has languages that
-are new to the base, as those of the test are; and not for long, since what it gains then it gains on the languages that
-it has seen alone. Writes a folder that `transformers` reads.
+Trains on every eighth of the languages that `fmaml run lora` meta-trains on, so that nearly all of them are new to the
+base, as those of the test are: what is to be learnt is how to adapt to a language that the base has not seen. Writes a
+folder that `transformers` reads.
 ``recipe.json`` in it has the settings, and bits a byte on languages that it has not seen.
 """
 
@@ -63,8 +63,8 @@ def command_line() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="the folder to write")
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--every", type=int, default=2, help="train on every n-th language of the training split")
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--every", type=int, default=8, help="train on every n-th language of the training split")
     parser.add_argument("--batch", type=int, default=16, help="windows of text a step")
     parser.add_argument("--context", type=int, default=384, help="bytes that the model can look back on")
     parser.add_argument("--width", type=int, default=128)
