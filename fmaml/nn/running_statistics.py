@@ -13,7 +13,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from ..types import Params
-from .exact_functions import ExactFunctions
+from .dropout import Keyed, dropouts
+from .exact_functions import EXACT, ExactFunctions
 from .module import arguments, keeps_running_statistics, prepare
 
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
@@ -28,7 +29,7 @@ def running_statistics(module: nn.Module, params: Params, x: Any, statistics: Pa
     Args:
         module: the network, with norms that keep running statistics; it is not changed.
         params: name -> tensor, such as phi; what is not in it is the module's own.
-        x: a batch, as the model of `from_module` takes it.
+        x: a batch, as the model of `from_module` takes it; dropout drops nothing unless it is `Keyed`.
         statistics: name -> tensor, what this function returned before; None: those in the module.
 
     Returns:
@@ -58,8 +59,9 @@ def running_statistics(module: nn.Module, params: Params, x: Any, statistics: Pa
         if keeps_running_statistics(layer):
             layer.register_forward_pre_hook(hook_of(f"{name}." if name else "", layer))
         prepare(layer, "batch")
+    x, keys = x if isinstance(x, Keyed) else (x, None)
     args, kwargs = arguments(x)
-    with ExactFunctions():
+    with ExactFunctions(EXACT | dropouts(keys)):
         functional_call(network, {**constants, **params}, args, kwargs)
     return found
 

@@ -67,3 +67,13 @@ def test_a_module_with_them_is_what_frozen_statistics_use():
         expected = writing.eval()(x)
         assert relative(known.eval()(x), expected) < 1e-13
     assert relative(model.apply(model.init(torch.Generator()), x), expected) < 1e-13
+
+
+def test_dropout_before_a_norm_drops_by_keys_or_not_at_all():
+    module = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(3)).double()
+    x = torch.rand(1000, 3, dtype=F64) + 1
+    still, keyed = (
+        running_statistics(module, {}, batch)["1.running_var"] for batch in (x, fmaml.Keyed(x, torch.arange(1000)))
+    )
+    assert torch.allclose(still, 0.9 + 0.1 * x.var(0))
+    assert (keyed > still + 0.1).all()  # the variance of x times 0 or 2
