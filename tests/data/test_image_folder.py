@@ -120,7 +120,7 @@ def arranged(root, val="val"):
     return root
 
 
-@pytest.mark.parametrize("val", ["val", "validation", "valid"])
+@pytest.mark.parametrize("val", ["val", "validation", "valid", "dev"])
 def test_folders_train_val_test(root, val):
     source = load(arranged(root, val))
     assert [reds(source, split) for split in ("train", "val", "test")] == [{0, 1, 2, 3}, {4, 5}, {6, 7}]

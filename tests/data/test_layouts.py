@@ -73,7 +73,12 @@ def test_nested_classes_in_splits(root):
 
 @pytest.mark.parametrize(
     ("folders", "made"),
-    [(["train", "test"], "val"), (["Training", "Validation"], "test"), (["valid", "testing"], "train")],
+    [
+        (["train", "test"], "val"),
+        (["Training", "Validation"], "test"),
+        (["valid", "testing"], "train"),
+        (["train", "dev"], "test"),
+    ],
 )
 def test_a_split_that_lacks_is_made_of_the_others_once(root, folders, made):
     for number, name in enumerate(folders):

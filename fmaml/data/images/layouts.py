@@ -15,7 +15,7 @@ from .tree import describe_skipped, read_tree
 
 Layout: TypeAlias = Literal["auto", "classes", "splits"]
 SPLIT_WORDS = {"train": "train", "training": "train"}  # in lower case
-SPLIT_WORDS |= {"val": "val", "valid": "val", "validation": "val", "test": "test", "testing": "test"}
+SPLIT_WORDS |= {"val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test", "testing": "test"}
 
 
 class FoundImages(NamedTuple):

@@ -10,9 +10,13 @@ from ...regular_files import check_regular
 Classes = dict[str, list[str]]  # class -> its files, in order; str because 60,000 Path objects would take a second
 Listing = dict[str, Classes]  # split -> its classes
 
-SPLIT_ALIASES = {"train": ("train",), "val": ("val", "validation", "valid"), "test": ("test",)}  # of folders and files
+SPLIT_ALIASES = {  # of folders and files
+    "train": ("train",),
+    "val": ("val", "validation", "valid", "dev"),
+    "test": ("test",),
+}
 MAX_TABLE_BYTES = 100_000_000
-_IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
+_IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
 _CSV_COLUMNS: dict[tuple[str, ...], tuple[int, int]] = {  # header -> columns of the image and of the class
     ("filename", "label"): (0, 1),
     ("image_name", "class_name"): (0, 1),
