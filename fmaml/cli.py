@@ -114,9 +114,14 @@ def run_command(argv: list[str]) -> int:
         raise UserError("--resume: given without the folder of a run to continue; name it with --out DIR")
 
     from .config.load import load_config
+    from .run.launcher import check_out, launched, told_once
 
-    config = load_config(args.experiment, args.overrides, note)
-    return start_run(config, device=args.device, out=args.out, dry_run=args.dry_run, resume=args.resume)
+    here = launched()
+    with told_once(here):
+        check_out(here, args.out)
+        config = load_config(args.experiment, args.overrides, note)
+    resume = args.resume or here.restarts > 0
+    return start_run(config, device=args.device, out=args.out, dry_run=args.dry_run, resume=resume)
 
 
 def resume_command(argv: list[str]) -> int:
@@ -140,10 +145,12 @@ def resume_command(argv: list[str]) -> int:
 
 def start_run(config: "Config", *, device: str, out: str | None, dry_run: bool, resume: bool) -> int:
     """Check the run's folder, then import torch and run; returns the exit code."""
+    from .run.launcher import launched
     from .run.limits import importing_torch
     from .run.store.run_folder import check_out_folder
 
-    check_out_folder(out, resume)
+    if launched().rank == 0:  # the others write nothing there
+        check_out_folder(out, resume)
     with importing_torch():
         from .run.run import run  # imports torch, so only after the folder was checked
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 Notify: TypeAlias = Callable[[str], None]  # receives one line for the user that is not an error
@@ -20,6 +20,13 @@ class RunFailed(UserError):
     code = 1
 
 
+class Ended(RunFailed):
+    """A run that ends because another of its processes failed, which says why; this one says nothing."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+
+
 class Stopped(Exception):
     """A signal asked the run to stop."""
 
@@ -28,7 +35,23 @@ class Stopped(Exception):
         self.code = 128 + signum  # the shell's convention: 130 for SIGINT, 143 for SIGTERM, 138 for SIGUSR1 on Linux
 
 
+_silent = False
+
+
+@contextlib.contextmanager
+def muted() -> Iterator[None]:
+    """Within it notes are not printed: another process prints them."""
+    global _silent
+    _silent = True
+    try:
+        yield
+    finally:
+        _silent = False
+
+
 def note(line: str) -> None:
     """Print one line, which is not an error, on standard error."""
+    if _silent:
+        return
     with contextlib.suppress(OSError):  # nobody reads it
         print(f"fmaml: {line}", file=sys.stderr)

@@ -4,6 +4,7 @@ These are the trees that `torch.func` accepts, so that `grad` and `vmap` take th
 """
 
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any, TypeVar, overload
 
 import torch
@@ -62,6 +63,22 @@ def sqrt(v: Tensor) -> Tensor:
     """The square root with derivative 0 at 0: an unused parameter must not turn the meta-gradient into NaN."""
     positive = v > 0
     return torch.where(positive, v, 1).sqrt() * positive
+
+
+def flat_of(tree: Any) -> Tensor:
+    """All numbers of the tree in one vector, leaf after leaf, in the widest of their types."""
+    return torch.cat([leaf.flatten() for leaf in leaves(tree)])
+
+
+def unflatten(flat: Tensor, like: T) -> T:
+    """The tree of the shapes and types of ``like`` whose numbers are those of the vector."""
+    ends = accumulate(leaf.numel() for leaf in leaves(like))
+
+    def part(leaf: Tensor) -> Tensor:
+        end = next(ends)
+        return flat[end - leaf.numel() : end].view_as(leaf).to(leaf.dtype)
+
+    return map_leaves(part, like)
 
 
 def take(tree: T, index: int | slice) -> T:

@@ -34,6 +34,7 @@ CORE = {  # pure: each of these may import those
     "batching": {"types", "tree", "ranges"},
     "derivative_order": {"tree"},
     "outer": {"types", "tree", "ranges", "batching", "nn/exact_functions"},
+    "distributed": {"outer", "tree"},
     "evaluation": {"types", "tree", "ranges", "batching"},
     "losses": {"types", "tree", "pickling"},
     "nn": {"types", "tree", "ranges", "rng", "pickling", "losses", "derivative_order", "nn"},

@@ -14,6 +14,7 @@ class TrainSettings:
 
     meta_steps: Natural
     meta_batch: Size  # tasks a meta-step
+    meta_batch_for: Literal["all", "each"] = "all"  # whether these are of all processes together, or of each
     start: str | None = None  # a trained model to begin with
     schedule: Literal["constant", "cosine"] = "constant"  # of the outer learning rate
     clip: Rate | None = None  # the largest norm of a meta-gradient
@@ -30,6 +31,10 @@ class TrainSettings:
     baseline: Annotated[bool | Literal["joint", "fine_tune"], FreeOnResume] = (
         False  # what else to report; true is joint
     )
+
+    def tasks_of(self, processes: int) -> int:
+        """The tasks of a meta-step in all processes together."""
+        return self.meta_batch * (processes if self.meta_batch_for == "each" else 1)
 
 
 @dataclass(frozen=True, kw_only=True)

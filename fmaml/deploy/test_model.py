@@ -19,7 +19,9 @@ from ..losses import supervised
 from ..run import report
 from ..run.build import Experiment, call_by_name, outer_optimizer
 from ..run.environment import pick_device
+from ..run.launcher import launched, told_once
 from ..run.output import lasting_stdout
+from ..run.processes import Processes, joined
 from ..run.run import score_all
 from ..run.signals import deferred_signals
 from ..run.store.model_metadata import targets_of
@@ -40,11 +42,26 @@ def run_test(model: str, overrides: list[str], *, device: str = "auto", out: str
     """
     if out:
         check_has_no_results(Path(out))
-    console = Console(file=lasting_stdout())
-    learner = load(model)
-    config = config_of_test(learner, model, overrides)
-    torch_device = pick_device(device)
-    source: Source = call_by_name("data", config["data"], seed=config["seed"], device=torch_device)
+    here = launched()
+    with told_once(here):
+        learner = load(model)
+        config = config_of_test(learner, model, overrides)
+    torch_device = pick_device(device, here.local_rank, here.world_size)
+    with joined(here, torch_device) as processes:
+        return test_in(processes, learner, model, config, torch_device, out)
+
+
+def test_in(
+    processes: Processes, learner: Learner, model: str, config: Config, torch_device: torch.device, out: str | None
+) -> int:
+    """The test in this process, which the others have joined; returns the exit code."""
+    leads = processes.launched.rank == 0
+    console = Console(file=lasting_stdout()) if leads else Console(quiet=True)
+
+    def read() -> Source:
+        return call_by_name("data", config["data"], seed=config["seed"], device=torch_device)
+
+    source = processes.first_on_machine(read)
     check_fits(learner, source, config)
     settings = EvalSettings(**config["eval"])
     experiment, theta = as_experiment(learner, source, config, torch_device)
@@ -54,10 +71,12 @@ def run_test(model: str, overrides: list[str], *, device: str = "auto", out: str
     try:
         with deferred_signals():
             name = config["algorithm"]["name"]
-            results = score_all(console, scores, {name: (experiment, theta)}, settings, facts)
+            results = score_all(console, scores if leads else None, {name: (experiment, theta)}, settings, facts)
     except Stopped as stop:
         note("stopped; the same command goes on from here")
         return stop.code
+    if not leads:
+        return 0
     protocol = f"{source.about['protocol']} ({config['data']['name']}), {settings.tasks} tasks, seed {config['seed']}"
     title = f"{config['name']}: {source.metric.name} on unseen tasks"
     report.print_results(console, results, source.metric, title, protocol)

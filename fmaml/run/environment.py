@@ -14,10 +14,20 @@ from .. import __version__
 from ..errors import UserError
 
 
-def pick_device(name: str) -> torch.device:
-    """The device called ``name``; "auto" is the first GPU, or else the CPU. UserError if it cannot be used."""
+def pick_device(name: str, local_rank: int = 0, processes: int = 1) -> torch.device:
+    """The device called ``name``; "auto" is a GPU, or else the CPU. UserError if it cannot be used.
+
+    Of several processes on a machine each has a GPU of its own.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if processes > 1 and name.startswith("cuda"):
+        if local_rank >= torch.cuda.device_count():
+            raise UserError(
+                f"{local_rank + 1} processes on a machine: {_describe_gpus()}; start one a GPU, or --device cpu"
+            )
+        name = f"cuda:{local_rank}"
+        torch.cuda.set_device(local_rank)
     try:
         device = torch.device(name)
         torch.zeros((), device=device)

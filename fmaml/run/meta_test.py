@@ -1,19 +1,22 @@
 """Meta-testing: the metric on the tasks of a split, after every inner step, as means with intervals."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from .. import distributed
 from ..config.settings import EvalSettings
 from ..data.source import QuerySetting, Source
 from ..evaluation import evaluate
 from ..types import Theta
 from .build import Experiment
+from .followers import NoScores
+from .processes import divided
 from .saved_scores import SavedScores
-from .signals import raise_if_stopped
 
 
 class Interval(NamedTuple):
@@ -28,7 +31,7 @@ def meta_test(
     theta: Theta,
     settings: EvalSettings,
     *,
-    saved: SavedScores,
+    saved: SavedScores | NoScores,
     advance: Callable[[int], None],
     name: str = "",
 ) -> dict[str, list[Interval]]:
@@ -40,15 +43,15 @@ def meta_test(
     results: dict[str, list[Interval]] = {}
     for protocol in experiment.source.settings:
         column = f"{name} {protocol.__name__}"
-        scores: list[Tensor] = []
-        for part in task_ranges(settings.tasks, tasks_at_once(experiment.source)):
-            found = saved.find(column, part)
-            if found is None:
-                found = scores_of(experiment, protocol, theta, "test", part, settings.steps)
-                saved.add(column, part, found)
-            scores.append(found)
+        parts = task_ranges(settings.tasks, tasks_at_once(experiment.source))
+        scores = distributed.from_first({part: saved.find(column, part) for part in parts})
+        advance(sum(len(part) for part in parts if scores[part] is not None))
+        compute = partial(scores_of, experiment, protocol, theta, "test", steps=settings.steps)
+        for part, found in divided([part for part in parts if scores[part] is None], compute):
+            saved.add(column, part, found)
+            scores[part] = found
             advance(len(part))
-        results[protocol.__name__] = [interval(column) for column in torch.cat(scores).T]
+        results[protocol.__name__] = [interval(column) for column in torch.cat([scores[part] for part in parts]).T]
     return results
 
 
@@ -72,8 +75,8 @@ def task_scores(
 ) -> Tensor:
     """The metric of each of the first tasks of a split after each inner step: [tasks, steps + 1], on the CPU."""
     chunk = chunk or tasks_at_once(experiment.source)
-    parts = task_ranges(tasks, chunk)
-    return torch.cat([scores_of(experiment, protocol, theta, split, part, steps) for part in parts])
+    compute = partial(scores_of, experiment, protocol, theta, split, steps=steps)
+    return torch.cat([scores for _, scores in divided(task_ranges(tasks, chunk), compute)])
 
 
 def scores_of(
@@ -90,11 +93,9 @@ def tasks_at_once(source: Source) -> int:
     return min(16, max(1, 16 * 28 * 28 // math.prod(source.inputs)))
 
 
-def task_ranges(tasks: int, chunk: int) -> Iterator[range]:
-    """The numbers 0 .. tasks - 1 in ranges of ``chunk``; raises Stopped before a range if a signal came."""
-    for first in range(0, tasks, chunk):
-        raise_if_stopped()
-        yield range(first, min(first + chunk, tasks))
+def task_ranges(tasks: int, chunk: int) -> list[range]:
+    """The numbers 0 .. tasks - 1 in ranges of ``chunk``."""
+    return [range(first, min(first + chunk, tasks)) for first in range(0, tasks, chunk)]
 
 
 def interval(values: Tensor) -> Interval:

@@ -9,14 +9,16 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 from torch import Tensor
 
+from .. import distributed
 from ..config.settings import TrainSettings
-from ..errors import RunFailed
+from ..errors import Ended, RunFailed
 from ..evaluation import trajectory_of
 from ..outer import at_step
 from ..tree import leaves, take
 from ..types import Algorithm, MetaState, Metrics, Task, Theta
 from .step import StepFn
 
+OUTER_UPDATE = "the outer update is not finite, though every task is"
 CURE = "lower optimizer.lr or algorithm.inner_lr, set train.clip, or look at that task's data"
 
 
@@ -55,7 +57,7 @@ class NanGuard:
         elif not finite:
             if skipped >= self.skip_limit:
                 self.fail(inputs, skipped)
-            return state._replace(step=new.step), metrics, first_not_finite(self.algorithm, inputs)
+            return state._replace(step=new.step), metrics, first_in_all_processes(self.algorithm, inputs)
         return new, metrics, ""
 
     def can_defer(self, finite: Tensor) -> bool:
@@ -75,7 +77,10 @@ class NanGuard:
         """Raise RunFailed, naming the first place at which a number is not finite."""
         after = f", after {skipped} steps skipped (train.skip_limit)" if skipped else ""
         step = inputs.state.step + 1
-        raise RunFailed(f"meta-step {step}: {first_not_finite(self.algorithm, inputs)}{after}; {CURE}")
+        found = first_in_all_processes(self.algorithm, inputs)
+        if distributed.rank():
+            raise Ended
+        raise RunFailed(f"meta-step {step}: {found}{after}; {CURE}")
 
 
 def is_finite(tree: Any) -> Tensor:
@@ -83,15 +88,23 @@ def is_finite(tree: Any) -> Tensor:
     return torch.cat([leaf.detach().flatten() for leaf in leaves(tree)]).isfinite().all()
 
 
-def first_not_finite(algorithm: Algorithm[Any], inputs: StepInputs) -> str:
+def first_in_all_processes(algorithm: Algorithm[Any], inputs: StepInputs) -> str:
+    """As `first_not_finite`, of the tasks of all processes."""
+    own = len(leaves(inputs.tasks)[0])
+    before = sum(distributed.gather(own)[: distributed.rank()])
+    found = distributed.gather(first_not_finite(algorithm, inputs, before))
+    return next((place for place in found if place != OUTER_UPDATE), OUTER_UPDATE)
+
+
+def first_not_finite(algorithm: Algorithm[Any], inputs: StepInputs, first_task: int = 0) -> str:
     """The first place at which a number is not finite: the batch, an inner step, the query loss, the gradient."""
     state, tasks = inputs
     algorithm = at_step(algorithm, state.step)
     for task in range(len(leaves(tasks)[0])):
         found = _first_in_task(algorithm, state.theta, take(tasks, task))
         if found:
-            return f"task {task}, {found}"
-    return "the outer update is not finite, though every task is"
+            return f"task {first_task + task}, {found}"
+    return OUTER_UPDATE
 
 
 def _first_in_task(algorithm: Algorithm[Any], theta: Theta, task: Task) -> str:

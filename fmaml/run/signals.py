@@ -48,6 +48,11 @@ def raise_if_stopped() -> None:
         raise Stopped(number)
 
 
+def received_signal() -> int | None:
+    """The first signal that was recorded, if any."""
+    return _received[0] if _received else None
+
+
 def _kept_by_nohup(number: signal.Signals) -> bool:
     """Whether `nohup` started this process, so that it outlives its terminal."""
     return number.name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN

@@ -12,16 +12,18 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 
+from .. import distributed
 from ..batching import loops_over_tasks
 from ..config.settings import TrainSettings
 from ..errors import Notify
-from ..outer import meta_step
+from ..outer import GradsAndMetrics, meta_step
 from ..ranges import Batching
 from ..tree import T, leading, leaves
 from ..types import Algorithm, MetaState, Metrics, OptState, Task, Theta
 from .build import Experiment
 from .limits import is_out_of_memory
 from .memory import MEMORY_ERRORS, TaskTooLarge
+from .processes import with_vote
 
 StepFn: TypeAlias = Callable[[MetaState, Task], tuple[MetaState, Metrics]]
 ChunkedStepFn: TypeAlias = Callable[..., tuple[MetaState, Metrics]]  # state, tasks, chunk_size=
@@ -58,7 +60,7 @@ class TrainingStep:
         self.chunks = Chunks(begun.chunk_size or settings.chunk_size, notify)
         self.compiled = self._choose_compiled(theta, settings)
         self.step_fn: ChunkedStepFn = partial(
-            meta_step, experiment.algorithm, experiment.optimizer, batching=self.batching
+            meta_step, experiment.algorithm, experiment.optimizer, batching=self.batching, reduce=reduction(settings)
         )
         if self.compiled:
             self.step_fn = compiled(self.step_fn, experiment.algorithm, self._go_on_uncompiled)
@@ -75,6 +77,10 @@ class TrainingStep:
 
     def _choose_compiled(self, theta: Theta, settings: TrainSettings) -> bool:
         chosen = settings.compile
+        if distributed.count() > 1:  # what a process tells the others is not part of a graph
+            if chosen is True:
+                self.notify(f"train.compile: not with several processes; {NOT_COMPILED}")
+            return False
         if chosen == "auto":
             chosen = compiling_saves_time(theta, settings.meta_steps)
         if self.begun.compiled is None:
@@ -88,6 +94,13 @@ class TrainingStep:
         self.notify(reason)
         if self.begun.compiled:
             self.notify(f"train.compile: the steps were compiled and now are not: {BITS_MAY_DIFFER}")
+
+
+def reduction(settings: TrainSettings) -> Callable[[GradsAndMetrics], GradsAndMetrics]:
+    """What `meta_step` does with each process's means: averages them, and tells if one was asked to stop."""
+    count = distributed.count()
+    reduce = distributed.reduce(settings.tasks_of(count))
+    return reduce if count == 1 else with_vote(reduce)
 
 
 def compiling_saves_time(theta: Theta, meta_steps: int) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from .. import distributed
 from ..config.settings import TrainSettings
 from ..errors import Stopped
 from ..evaluation import evaluate
@@ -15,7 +16,7 @@ from ..types import Metrics, Params, Task, Theta
 from .build import Experiment
 from .meta_test import interval, task_scores
 from .nan_guard import NanGuard
-from .signals import raise_if_stopped
+from .processes import Vote, mean_of
 from .step import TrainingStep
 from .store.checkpoint_store import Progress
 from .store.start_from import start_from
@@ -60,7 +61,8 @@ def train(
     """
     step_fn = TrainingStep(experiment, progress.state.theta, settings, log.notify, progress.step_form)
     guard = NanGuard(step_fn, experiment.algorithm, settings)
-    throughput = Throughput(progress.state.step, settings.meta_batch)
+    total = settings.tasks_of(distributed.count())
+    throughput, vote = Throughput(progress.state.step, total), Vote()
 
     def validate(progress: Progress) -> Progress:
         guard.check_pending()
@@ -78,9 +80,9 @@ def train(
         if due(progress.state.step, settings.validate_every):  # the run may have been stopped before it was validated
             progress = validate(progress)
         for step in range(progress.state.step + 1, settings.meta_steps + 1):
-            tasks = experiment.source.sample("train", step, range(settings.meta_batch))
+            tasks = experiment.source.sample("train", step, distributed.slice(total))
             logged = due(step, settings.log_every) or step == 1
-            scores = scores_before_and_after(experiment, progress.state.theta, tasks) if logged else None
+            scores = scores_before_and_after(experiment, progress.state.theta, tasks, total) if logged else None
             progress, metrics, skip_reason = advance(guard, progress, tasks)
             progress = progress._replace(step_form=step_fn.form)
             log_step(log, step, metrics, scores, skip_reason, throughput)
@@ -88,7 +90,7 @@ def train(
                 progress = validate(progress)
             if due(step, settings.save_every):
                 checkpoint(progress)
-            raise_if_stopped()
+            vote.stop_if_any(metrics)
     except Stopped:
         checkpoint(progress)
         raise
@@ -157,8 +159,8 @@ def validate_progress(
     return progress
 
 
-def scores_before_and_after(experiment: Experiment, theta: Theta, tasks: Task) -> dict[str, float]:
-    """The mean metric of a meta-batch before and after adaptation."""
+def scores_before_and_after(experiment: Experiment, theta: Theta, tasks: Task, total: int) -> dict[str, float]:
+    """The mean metric of a meta-batch before and after adaptation; all processes together have ``total`` tasks."""
     metric_fn = transductive(experiment.model.apply, experiment.source.metric.fn)
     mean = evaluate(experiment.algorithm, metric_fn, theta, tasks).mean(0)
-    return {"before": float(mean[0]), "after": float(mean[-1])}
+    return mean_of({"before": float(mean[0]), "after": float(mean[-1])}, total)

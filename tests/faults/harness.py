@@ -80,7 +80,7 @@ def warm() -> None:
     experiment = build(config(), torch.device("cpu"))
     theta = fmaml.run.run.initial_params(experiment, 0, torch.device("cpu"))
     tasks = experiment.source.sample("train", 1, range(2))
-    scores_before_and_after(experiment, theta, tasks)
+    scores_before_and_after(experiment, theta, tasks, 2)
     state = init_state(experiment.algorithm, experiment.optimizer, theta)
     meta_step(experiment.algorithm, experiment.optimizer, state, tasks)
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ... import __version__
+from ... import __version__, distributed
 from ...config.settings import Config
 from ...config.validate import marked_settings
 from ...data.rng import SPLITS
@@ -46,6 +46,7 @@ def collect_facts(config: Config, source: Source, device: torch.device) -> Facts
         "versions": {"fmaml": __version__, "torch": str(torch.__version__)},
         "machine": {
             "device": str(device),
+            "processes": distributed.count(),
             "threads": torch.get_num_threads(),
             "hardware": hardware(device),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),  # the vector instructions that torch uses

@@ -1,0 +1,100 @@
+"""A meta-batch over many processes: each takes a slice of its tasks, and the meta-gradients are averaged.
+
+`torchrun` starts the processes and `torch.distributed` connects them; in a process that is alone every function here
+does what one process does. Task i of a meta-step is a function of (seed, split, step, i) alone, so the slices of R
+processes are together the meta-batch of one, and all of them take the same outer step.
+"""
+
+# the functions of torch.distributed have no types:
+# pyright: reportUnknownMemberType=false
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from .outer import GradsAndMetrics
+from .tree import flat_of, unflatten
+
+
+def count() -> int:
+    """The number of processes."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """The number of this process, from 0."""
+    return dist.get_rank() if count() > 1 else 0
+
+
+def slice(tasks: int) -> range:
+    """The numbers of this process's tasks in a meta-batch: consecutive, and one more at most than another's.
+
+    Raises:
+        ValueError: there are fewer tasks than processes.
+
+    >>> import fmaml.distributed
+    >>> fmaml.distributed.slice(32)  # without a process group
+    range(0, 32)
+    """
+    if tasks < count():
+        raise ValueError(f"{tasks} tasks for {count()} processes; give each at least one")
+    return range(rank() * tasks // count(), (rank() + 1) * tasks // count())
+
+
+def reduce(tasks: int, *, dtype: torch.dtype | None = None) -> Callable[[GradsAndMetrics], GradsAndMetrics]:
+    """For `fmaml.meta_step`: the means over a meta-batch, from the means of each process over its `slice`.
+
+    They are weighted by the number of tasks of each process, and travel as one buffer in one all-reduce. All processes
+    get the same bits.
+
+    Args:
+        tasks: of the whole meta-batch.
+        dtype: in which the numbers travel, such as torch.bfloat16 for half the bytes; None: as they are.
+
+    >>> import torch, fmaml, fmaml.distributed
+    >>> fmaml.distributed.reduce(32)(({"p": torch.ones(2)}, {"query_loss": torch.tensor(0.5)}))
+    ({'p': tensor([1., 1.])}, {'query_loss': tensor(0.5000)})
+    """
+    if count() == 1:
+        return lambda means: means
+    weight = len(slice(tasks)) / tasks
+
+    def over_processes(means: GradsAndMetrics) -> GradsAndMetrics:
+        flat = flat_of(means) * weight
+        sent = flat if dtype is None else flat.to(dtype)
+        dist.all_reduce(sent)
+        return unflatten(sent.to(flat.dtype), means)
+
+    return over_processes
+
+
+def gather(value: Any) -> list[Any]:
+    """The value of each process, by rank; any object that can be pickled, with its tensors on the CPU."""
+    if count() == 1:
+        return [value]
+    values: list[Any] = [None] * count()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def from_first(value: Any) -> Any:
+    """The value that process 0 has; any object that can be pickled, with its tensors on the CPU."""
+    if count() == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, device=torch.device("cpu"))
+    return values[0]
+
+
+def same_everywhere(flat: Tensor) -> bool:
+    """Whether all processes have the same bits in this tensor."""
+    if count() == 1:
+        return True
+    digest = flat.detach().contiguous().view(torch.uint8).long()
+    digest = (digest * torch.arange(1, 1 + len(digest), device=digest.device)).sum()
+    extremes = torch.stack([digest, -digest])
+    dist.all_reduce(extremes, dist.ReduceOp.MAX)
+    return bool(extremes[0] == -extremes[1])

@@ -1,0 +1,70 @@
+"""What a launcher of many processes, such as `torchrun`, says of this one. Imports no torch."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ..errors import Ended, UserError, muted
+
+DEFAULT_TIME_LIMIT_S = 600.0
+
+
+class Launched(NamedTuple):
+    """This process among those of a run."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0  # on its machine
+    machine: int = 0
+    restarts: int = 0  # how often the launcher has started all of them again
+    restarts_allowed: int = 0
+
+
+def launched() -> Launched:
+    """What the variables of `torchrun` say; without them the process is alone. UserError if they are not numbers."""
+    names = (
+        "RANK",
+        "WORLD_SIZE",
+        "LOCAL_RANK",
+        "GROUP_RANK",
+        "TORCHELASTIC_RESTART_COUNT",
+        "TORCHELASTIC_MAX_RESTARTS",
+    )
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return Launched()
+    try:
+        return Launched(*(int(os.environ.get(name, 0)) for name in names))
+    except ValueError as error:
+        raise UserError(f"{', '.join(names)}: {error}; start the processes with torchrun") from None
+
+
+@contextlib.contextmanager
+def told_once(launched: Launched) -> Iterator[None]:
+    """What all processes of a machine find alike, such as a wrong config, is told by the first of them."""
+    if launched.local_rank == 0:
+        yield
+        return
+    try:
+        with muted():
+            yield
+    except UserError:
+        raise Ended() from None
+
+
+def time_limit() -> float:
+    """Seconds until a process that does not answer counts as lost; UserError if FMAML_TIMEOUT is not such a number."""
+    text = os.environ.get("FMAML_TIMEOUT", "")
+    try:
+        seconds = float(text or DEFAULT_TIME_LIMIT_S)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e7:
+        raise UserError(f"FMAML_TIMEOUT = {text}: must be a number of seconds above 0, such as 600")
+    return seconds
+
+
+def check_out(launched: Launched, out: str | None) -> None:
+    """UserError if the processes would be restarted without a folder in which to go on."""
+    if launched.restarts_allowed and not out:
+        raise UserError("--max-restarts: a run that is started again goes on in its folder; name it with --out DIR")

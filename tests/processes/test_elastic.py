@@ -1,0 +1,158 @@
+"""Killed, stopped and interrupted processes under `torchrun`: every run ends as the uninterrupted one, bit for bit."""
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes.torchrun import Agent, finish, start
+from safetensors.torch import load_file
+
+STEPS = 3000
+SETTINGS = [f"train.meta_steps={STEPS}", "train.validate_every=500", "train.validate_tasks=16", "train.save_every=50"]
+RUN = ["-m", "fmaml", "run", "sinusoid", *SETTINGS, "eval.tasks=16", "eval.steps=1", "train.compile=false"]
+RUN += ["train.baseline=false", "train.log_every=50", "model.hidden=[8]", "--device", "cpu"]
+
+GOES_ON = "the run goes on from its last checkpoint with --resume, or by --max-restarts"
+
+
+def workers_of(agent: Agent) -> list[int]:
+    """The processes that an agent has started, by rank."""
+    found: list[int] = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                state = (entry / "stat").read_text().rpartition(")")[2].split()
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if int(state[1]) == agent.pid and b"fmaml" in words and state[0] != "Z":
+                found.append(int(entry.name))
+    return sorted(found)
+
+
+def last_step(out: Path) -> int:
+    """Of the newest checkpoint, -1 if there is none."""
+    return max((int(file.stem.removeprefix("step-")) for file in (out / "checkpoints").glob("step-*.ckpt")), default=-1)
+
+
+def wait_for(condition: Any, seconds: float = 60) -> None:
+    begin = time.monotonic()
+    while not condition():
+        assert time.monotonic() - begin < seconds, "waited too long"
+        time.sleep(0.02)
+
+
+def kill_all(agent: Agent) -> None:
+    """What a power cut does to the machine."""
+    for process in [*workers_of(agent), agent.pid]:
+        os.kill(process, signal.SIGKILL)
+    finish(agent)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    out = tmp_path_factory.mktemp("uninterrupted") / "out"
+    agent = start(2, *RUN, "--out", str(out))
+    said = finish(agent)
+    assert agent.returncode == 0, said
+    return {name: (out / name).read_bytes() for name in ("last.safetensors", "best.safetensors")}
+
+
+def same_numbers(out: Path, expected: dict[str, bytes], folder: Path) -> bool:
+    """Whether the run's parameters have the same bits."""
+    for name, content in expected.items():
+        (folder / name).write_bytes(content)
+        ours, theirs = load_file(out / name), load_file(folder / name)
+        if any(not ours[key].equal(value) for key, value in theirs.items()):
+            return False
+    return True
+
+
+@pytest.mark.parametrize("kills", [10, pytest.param(100, marks=pytest.mark.slow)])
+def test_killed_at_random_it_ends_as_the_uninterrupted_run(uninterrupted, kills, tmp_path):
+    draw, out = random.Random(kills), tmp_path / "out"
+    left, reached, agent = kills, -1, None
+    while True:
+        if agent is None:
+            agent = start(2, *RUN, "--out", str(out), "--resume", max_restarts=1000)
+        progress = last_step(out)
+        if left and progress > reached and len(workers := workers_of(agent)) == 2:
+            time.sleep(draw.random() * 0.15)  # somewhere between two checkpoints
+            reached, left = last_step(out), left - 1
+            if draw.random() < 0.3:
+                kill_all(agent)
+                agent = None
+            else:
+                try:
+                    os.kill(draw.choice(workers), signal.SIGKILL)
+                except ProcessLookupError:
+                    left += 1
+                wait_for(
+                    lambda agent=agent, workers=workers: (
+                        agent.poll() is not None or not {*workers} & {*workers_of(agent)}
+                    )
+                )
+        elif agent.poll() is not None:
+            break
+        time.sleep(0.01)
+    assert agent.returncode == 0, finish(agent)
+    assert left == 0, "the run ended before all kills"
+    assert same_numbers(out, uninterrupted, tmp_path)
+
+
+def test_sigterm_to_the_agent_saves_after_the_step(uninterrupted, tmp_path):
+    out = tmp_path / "out"
+    agent = start(2, *RUN, "train.save_every=100000", "--out", str(out))
+    wait_for(lambda: (out / "metrics.jsonl").exists() and (out / "metrics.jsonl").read_text().count("\n") > 3)
+    begin = time.monotonic()
+    agent.terminate()
+    said = finish(agent)
+    assert time.monotonic() - begin < 5, said
+    assert last_step(out) > 100
+    assert "stopped; `fmaml resume" in said
+    again = start(2, *RUN, "train.save_every=100000", "--out", str(out), "--resume")
+    said = finish(again)
+    assert again.returncode == 0, said
+    assert same_numbers(out, uninterrupted, tmp_path)
+
+
+def test_a_stopped_process_is_found_and_named(tmp_path):
+    out = tmp_path / "out"
+    agent = start(2, *RUN, "--out", str(out), environment={"FMAML_TIMEOUT": "4"})
+    wait_for(lambda: last_step(out) > 0)
+    os.kill(workers_of(agent)[1], signal.SIGSTOP)
+    wait_for(lambda: "fmaml:" in agent.said.read_text())
+    own = [line for line in agent.said.read_text().splitlines() if line.startswith("fmaml:")]
+    kill_all(agent)
+    message = "rank 1 has not answered for 4 s (FMAML_TIMEOUT): stopped, or cut off"
+    assert own[-1] == f"fmaml: {message}; {GOES_ON}"
+
+
+def test_a_killed_process_is_named_where_nothing_restarts_it(tmp_path):
+    out = tmp_path / "out"
+    agent = start(3, *RUN, "--out", str(out))
+    wait_for(lambda: last_step(out) > 0)
+    os.kill(workers_of(agent)[2], signal.SIGKILL)
+    said = finish(agent)
+    own = [line for line in said.splitlines() if line.startswith("fmaml:")]
+    assert own == [
+        "fmaml: rank 2 is gone: killed; the run goes on from its last checkpoint with --resume, or by --max-restarts"
+    ], said
+
+
+def test_another_number_of_processes_goes_on_and_says_so(uninterrupted, tmp_path):
+    out = tmp_path / "out"
+    agent = start(2, *RUN, "--out", str(out))
+    wait_for(lambda: last_step(out) > 500)
+    kill_all(agent)
+    again = start(1, *RUN, "--out", str(out), "--resume")
+    said = finish(again)
+    assert again.returncode == 0, said
+    assert "machine.processes was 2 and is 1: results may now differ in the last bits" in said
+    (tmp_path / "two").write_bytes(uninterrupted["last.safetensors"])
+    ours, theirs = load_file(out / "last.safetensors"), load_file(tmp_path / "two")
+    assert all(ours[name].allclose(value, atol=1e-2) for name, value in theirs.items())

@@ -1,0 +1,114 @@
+"""1, 2, 3 and 4 processes: the same theta to rounding, the same scores bit for bit, one voice."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from problems import relative
+from processes.torchrun import HERE, finish, start
+
+import fmaml
+from fmaml import distributed
+from fmaml.cli import main
+
+SMALL = ["train.meta_steps=30", "train.validate_every=15", "train.validate_tasks=32", "eval.tasks=40", "eval.steps=2"]
+RUN = ["-m", "fmaml", "run", "sinusoid", *SMALL, "train.compile=false", "train.baseline=false", "--device", "cpu"]
+
+
+def results_of(processes: int, folder: Path):
+    path = folder / f"{processes}.pt"
+    print(finish(start(processes, str(HERE / "same_theta.py"), str(path))))
+    return torch.load(path)
+
+
+@pytest.fixture(scope="module")
+def of_one(tmp_path_factory):
+    return results_of(1, tmp_path_factory.mktemp("one"))
+
+
+@pytest.mark.parametrize("processes", [2, 3, 4])
+def test_theta_to_rounding_and_scores_bit_for_bit(of_one, processes, tmp_path):
+    for name, (theta, scores, rows) in results_of(processes, tmp_path).items():
+        expected, expected_scores, expected_rows = of_one[name]
+        for key, value in expected.items():
+            assert relative(theta[key], value) < 1e-12, (name, key)
+        assert torch.equal(scores, expected_scores)  # of the same theta, in the same order
+        assert [row[:2] for row in rows] == [row[:2] for row in expected_rows]
+        skipped = [row[2]["why"] for row in rows if row[0] == "skipped"]
+        assert skipped == ["task 5, support y: the batch holds NaN"]  # of a process that may not be the first
+        for (_, _, ours), (_, _, theirs) in zip(rows, expected_rows, strict=True):
+            assert all(key == "why" or abs(ours[key] - theirs[key]) < 1e-12 for key in theirs)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_whole_run_prints_and_writes_once(processes, tmp_path, capsys):
+    process = start(processes, *RUN, "--out", str(tmp_path / "out"))
+    said = finish(process)
+    assert process.returncode == 0, said
+    assert said.count("meta-testing on 40 tasks") == 1
+    assert said.count("everything is in") == 1
+    assert main(["run", *RUN[3:], "--out", str(tmp_path / "alone")]) == 0
+    ours, alone = (json.loads((tmp_path / name / "results.json").read_text())["results"] for name in ("out", "alone"))
+    for row, other in zip(ours["maml"], alone["maml"], strict=True):
+        assert abs(row["mean"] - other["mean"]) < 1e-4
+    rows = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if row["kind"] == "val"] == [15, 30]
+    environment = json.loads((tmp_path / "out" / "environment.json").read_text())
+    assert environment["threads"] == 1
+
+
+def test_a_test_is_divided_too(tmp_path, capsys):
+    assert main(["run", *RUN[3:], "--out", str(tmp_path / "out")]) == 0
+    words = ["test", str(tmp_path / "out"), "eval.tasks=80", "--device", "cpu"]
+    assert main([*words, "--out", str(tmp_path / "alone")]) == 0
+    process = start(2, "-m", "fmaml", *words, "--out", str(tmp_path / "two"))
+    said = finish(process)
+    assert process.returncode == 0, said
+    alone, two = (json.loads((tmp_path / name / "results.json").read_text())["results"] for name in ("alone", "two"))
+    assert alone == two
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train.meta_batch=1"], r"fmaml: train.meta_batch = 1: fewer tasks than the 2 processes; give at least 2"),
+        (["train.meta_stepps=1"], r"train.meta_stepps"),
+        (["optimizer.lr=1e30"], r"fmaml: meta-step \d+: .*lower optimizer.lr"),
+    ],
+)
+def test_what_is_wrong_is_told_once(words, message, tmp_path):
+    process = start(2, *RUN, *words, "--out", str(tmp_path / "out"))
+    said = finish(process)
+    assert process.returncode != 0
+    own = [line for line in said.splitlines() if line.startswith("fmaml:")]
+    assert re.search(message, own[0]), said
+    assert sum(bool(re.search(message, line)) for line in own) == 1, said
+    assert "Traceback (most recent call last)" not in said.partition("torch/distributed/elastic")[0], said
+
+
+def test_restarts_need_a_folder(tmp_path):
+    said = finish(start(2, *RUN, max_restarts=1))
+    assert "fmaml: --max-restarts: a run that is started again goes on in its folder; name it with --out DIR" in said
+
+
+def test_meta_batch_for_each(tmp_path):
+    words = ["train.meta_batch=5", "train.meta_batch_for=each", "--out", str(tmp_path / "each")]
+    finish(start(2, *RUN, *words))
+    finish(start(2, *RUN, "train.meta_batch=10", "--out", str(tmp_path / "all")))
+    each, both = (fmaml.load(tmp_path / name / "last.safetensors").theta for name in ("each", "all"))
+    assert all(torch.equal(value, both[name]) for name, value in each.items())
+
+
+@pytest.mark.parametrize(("tasks", "count"), [(25, 4), (7, 7), (32, 3)])
+def test_slices_are_the_meta_batch(monkeypatch, tasks, count):
+    monkeypatch.setattr(distributed, "count", lambda: count)
+    parts = []
+    for rank in range(count):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        parts.append(distributed.slice(tasks))
+    assert [i for part in parts for i in part] == list(range(tasks))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    with pytest.raises(ValueError, match=f"{count - 1} tasks for {count} processes; give each at least one"):
+        distributed.slice(count - 1)
