@@ -4,12 +4,13 @@
 
 A meta-step of B tasks on p processes takes
 
-    T(p) = B / p * t + a(p)        with a(p) = 2 (p - 1) L + 2 (p - 1) / p * bytes / W, a ring's all-reduce
+    T(p) = o + B / p * t + a(p)    with a(p) = 2 (p - 1) L + 2 (p - 1) / p * bytes / W, a ring's all-reduce
 
-where t is the time of a task, L the latency of a message and W the bandwidth of a link. L and W of Gloo are fitted to
-all-reduces alone, t to a step on one process; with both T(2) and T(4) are predicted, and held against measurement (more
-processes than cores share them). For clusters L and W are assumptions, named in the table; as no GPU was measured, the
-table has the time of the all-reduce, and the least length of a step at which it is 3 % of it.
+where o is the time of a step whatever its tasks, t that of a task, L the latency of a message and W the bandwidth of a
+link. L and W of Gloo are fitted to all-reduces alone, o and t to steps of B and B / 4 tasks in one process; with them
+T(2) and T(4) are predicted, and held against measurement (more processes than cores share them). For clusters L and W
+are assumptions, named below; as no GPU was measured, the table has the time of the all-reduce, and the length of a
+step of which it is 3 %.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +89,11 @@ def table(*cells: object) -> None:
 def held_against(case: str, measured: dict[int, Any], latency: float, bandwidth: float) -> list[dict[str, Any]]:
     """Prediction and measurement for each number of processes."""
     rows: list[dict[str, Any]] = []
-    numbers, alone = measured[1]["numbers"][case], measured[1]["steps"][case]
+    numbers, alone, quarter = (measured[1][what][case] for what in ("numbers", "steps", "quarters"))
+    of_tasks = (alone - quarter) / 0.75  # B t
     for count, found in measured.items():
-        cores = min(count, os.cpu_count() or 1)
-        predicted = alone / cores + ring(count, 4 * numbers, latency, bandwidth)
+        sharing = max(1, count / (os.cpu_count() or 1))  # processes a core
+        predicted = (alone - of_tasks + of_tasks / count) * sharing + ring(count, 4 * numbers, latency, bandwidth)
         took = {"measured": found["steps"][case], "reduction": found["reductions"][case]}
         rows.append({"case": case, "processes": count, "predicted": predicted, **took})
     return rows
@@ -149,7 +152,7 @@ def launched(count: int, quick: bool, threads: int = 1) -> dict[str, Any]:
 def work(out: Path, repeats: int) -> None:
     """Time all-reduces and steps in this process, which others have joined."""
     dist.init_process_group("gloo")
-    found: dict[str, Any] = {"all_reduce": {}, "steps": {}, "reductions": {}, "numbers": {}}
+    found: dict[str, Any] = {"all_reduce": {}, "steps": {}, "quarters": {}, "reductions": {}, "numbers": {}}
     for size in SIZES:
         buffer = torch.ones(size)
         found["all_reduce"][size] = median(lambda buffer=buffer: dist.all_reduce(buffer), 4 * repeats)
@@ -158,15 +161,16 @@ def work(out: Path, repeats: int) -> None:
         built = build(config, CPU)
         tasks = config["train"]["meta_batch"]
         state = fmaml.init_state(built.algorithm, built.optimizer, initial_params(built, 0, CPU))
-        mine = built.source.sample("train", 1, distributed.slice(tasks))
+        mine, quarter = (built.source.sample("train", 1, distributed.slice(count)) for count in (tasks, tasks // 4))
         reduce = distributed.reduce(tasks)
 
-        def step(built: Any = built, state: Any = state, mine: Any = mine, reduce: Any = reduce) -> None:
-            fmaml.meta_step(built.algorithm, built.optimizer, state, mine, batching="auto", reduce=reduce)
+        def step(part: Any, built: Any = built, state: Any = state, reduce: Any = reduce) -> None:
+            fmaml.meta_step(built.algorithm, built.optimizer, state, part, batching="vmap", reduce=reduce)
 
         means = (state.theta, {"query_loss": torch.zeros(())})
         found["numbers"][case] = sum(leaf.numel() for leaf in leaves(means))
-        found["steps"][case] = median(step, repeats)
+        found["steps"][case] = median(partial(step, mine), repeats)
+        found["quarters"][case] = median(partial(step, quarter), repeats)
         found["reductions"][case] = median(lambda reduce=reduce, means=means: reduce(means), 4 * repeats)
     if distributed.rank() == 0:
         out.write_text(json.dumps(found))

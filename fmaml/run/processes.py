@@ -17,12 +17,12 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from .. import distributed
 from ..errors import Ended, RunFailed, Stopped, UserError, muted
 from ..outer import GradsAndMetrics
+from ..tree import T
 from ..types import Metrics
 from .launcher import Launched, time_limit
 from .signals import deferred_signals, raise_if_stopped, received_signal
 
-T = TypeVar("T")
-R = TypeVar("R")
+Result = TypeVar("Result")
 GRACE_S = 1.5  # for the others to say that they are there, or why they failed
 PREPARATION_LIMIT_S = 3600  # for process 0 of a machine to download and decode data
 STOPPED = "stopped"  # the metric that says whether a process got a signal
@@ -126,7 +126,7 @@ def why_lost(store: Store, launched: Launched, waited: bool, limit: float) -> Us
     return RunFailed(f"{who} {what}; the run goes on from its last checkpoint with --resume, or by --max-restarts")
 
 
-def divided(parts: list[T], compute: Callable[[T], R]) -> Iterator[tuple[T, R]]:
+def divided(parts: list[T], compute: Callable[[T], Result]) -> Iterator[tuple[T, Result]]:
     """Each part and what ``compute`` makes of it, in order, in every process; each part is computed by one of them.
 
     Raises Stopped in all processes once one got a signal.

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from problems import relative
-from processes.torchrun import HERE, finish, start
+from processes.torchrun import HERE, ROOT, finish, start
 
 import fmaml
 from fmaml import distributed
@@ -112,3 +112,16 @@ def test_slices_are_the_meta_batch(monkeypatch, tasks, count):
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
     with pytest.raises(ValueError, match=f"{count - 1} tasks for {count} processes; give each at least one"):
         distributed.slice(count - 1)
+
+
+def test_the_script_of_the_readme(tmp_path):
+    section = (ROOT / "README.md").read_text().partition("## Many processes, many machines\n")[2].partition("\n## ")[0]
+    (tmp_path / "train.py").write_text(section.partition("```py\n")[2].partition("```")[0])
+    losses = []
+    for processes in (1, 2):
+        agent = start(processes, str(tmp_path / "train.py"))
+        said = finish(agent)
+        assert agent.returncode == 0, said
+        losses += re.findall(r"rank \d: (\S+)", said)
+    assert len(losses) == 3
+    assert len(set(losses)) == 1
