@@ -11,7 +11,10 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
 
-LONGEST = ("test_algorithms_benchmark.py", "test_benchmarks.py", "test_readme.py", "test_run.py")
+LONGEST = (
+    *("test_algorithms_benchmark.py", "test_benchmarks.py", "test_readme.py", "test_run.py"),
+    *("test_elastic.py", "test_same_results.py"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

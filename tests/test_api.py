@@ -35,6 +35,7 @@ CORE = {  # pure: each of these may import those
     "derivative_order": {"tree"},
     "outer": {"types", "tree", "ranges", "batching", "nn/exact_functions"},
     "distributed": {"outer", "tree"},
+    "sharded_optimizer": {"distributed", "tree", "types"},
     "evaluation": {"types", "tree", "ranges", "batching"},
     "losses": {"types", "tree", "pickling"},
     "nn": {"types", "tree", "ranges", "rng", "pickling", "losses", "derivative_order", "nn"},

@@ -174,8 +174,8 @@ FAULTS = {
         r"line \d: unexpected end of data; close every quotation mark",
     ),
     "another split": (
-        lambda table: with_splits(table, "train", "dev"),
-        r"line 5: split is 'dev'; it must be train, val or test",
+        lambda table: with_splits(table, "train", "holdout"),
+        r"line 5: split is 'holdout'; it must be train, val or test",
     ),
     "Latin-1": (
         lambda table: table.write_bytes(table.read_text(encoding="utf-8").encode("latin-1")),

@@ -158,7 +158,7 @@ def count_calls(monkeypatch, name: str) -> list[None]:
     from fmaml.run import meta_test
 
     calls, function = [], getattr(meta_test, name)
-    monkeypatch.setattr(meta_test, name, lambda *args: calls.append(None) or function(*args))
+    monkeypatch.setattr(meta_test, name, lambda *args, **kwargs: calls.append(None) or function(*args, **kwargs))
     return calls
 
 

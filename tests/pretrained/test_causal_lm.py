@@ -110,7 +110,7 @@ def test_the_experiment_reports_all_that_it_compares(gpt2, tmp_path, capsys):
     assert main(["run", "lora", f"model.base={gpt2}", *small, "--out", str(out)]) == 0
     results = json.loads((out / "results.json").read_text())["results"]
     names = list(results)
-    assert names[:2] == ["maml", "maml, with the support set as a prompt"]
+    assert names[:2] == ["lslr", "lslr, with the support set as a prompt"]
     assert names[2].startswith("fine-tuned by ")
     assert names[3] == f"{names[2]}, with the support set as a prompt"
     assert all(math.isfinite(row["mean"]) for column in results.values() for row in column)

@@ -11,8 +11,8 @@ import pytest
 from processes.torchrun import Agent, finish, start
 from safetensors.torch import load_file
 
-STEPS = 3000
-SETTINGS = [f"train.meta_steps={STEPS}", "train.validate_every=500", "train.validate_tasks=16", "train.save_every=50"]
+STEPS = 1200
+SETTINGS = [f"train.meta_steps={STEPS}", "train.validate_every=500", "train.validate_tasks=16", "train.save_every=20"]
 RUN = ["-m", "fmaml", "run", "sinusoid", *SETTINGS, "eval.tasks=16", "eval.steps=1", "train.compile=false"]
 RUN += ["train.baseline=false", "train.log_every=50", "model.hidden=[8]", "--device", "cpu"]
 

@@ -32,17 +32,16 @@ class Agent(subprocess.Popen):
 
 
 def start(processes: int, *words: str, environment: dict[str, str] | None = None, **options: Any) -> Agent:
-    """`torchrun` in a session of its own."""
+    """`torchrun` on this machine."""
+    return launched(command(processes, *words, **options), environment or {})
+
+
+def launched(command: list[str], environment: dict[str, str]) -> Agent:
+    """The command in a session of its own, with one thread a process."""
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **(environment or {})}
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **environment}
     with tempfile.NamedTemporaryFile(delete=False) as said:
-        agent = Agent(
-            command(processes, *words, **options),
-            env=env,
-            stdout=said,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        agent = Agent(command, env=env, stdout=said, stderr=subprocess.STDOUT, start_new_session=True)
     agent.said = Path(said.name)
     return agent
 
