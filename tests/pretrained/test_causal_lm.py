@@ -115,7 +115,7 @@ def test_the_experiment_reports_all_that_it_compares(gpt2, tmp_path, capsys):
     assert names[3] == f"{names[2]}, with the support set as a prompt"
     assert all(math.isfinite(row["mean"]) for column in results.values() for row in column)
     learner = fmaml.load(out)  # the adapters alone are in the file, the base is read from its folder
-    assert all(".lora_" in name for name in learner.theta)
+    assert all(".lora_" in name for name in learner.theta["params"])
 
 
 @pytest.mark.skipif("not __import__('os').environ.get('FMAML_DATA')", reason="needs texts: FMAML_DATA=FOLDER")
