@@ -23,7 +23,7 @@ from .launcher import Launched, time_limit
 from .signals import deferred_signals, raise_if_stopped, received_signal
 
 Result = TypeVar("Result")
-GRACE_S = 1.5  # for the others to say that they are there, or why they failed
+GRACE_S = 10.0  # for the others to say that they are there
 PREPARATION_LIMIT_S = 3600  # for process 0 of a machine to download and decode data
 STOPPED = "stopped"  # the metric that says whether a process got a signal
 LOST = ("gloo", "nccl", "connection", "timed out", "timeout", "broken pipe", "socket", "peer")
@@ -112,10 +112,14 @@ def why_lost(store: Store, launched: Launched, waited: bool, limit: float) -> Us
     """Why another process did not take part any more; Ended where another one says it."""
     try:
         store.set(f"there/{launched.rank}", "")
-        time.sleep(GRACE_S)
+        there, begin = [False] * launched.world_size, time.monotonic()
+        while (
+            there.count(False) > 1 and time.monotonic() - begin < GRACE_S
+        ):  # until one is missing, or more are for long
+            time.sleep(0.05)
+            there = [store.check([f"there/{rank}"]) for rank in range(launched.world_size)]
         if store.check(["failed"]):
             return Ended()
-        there = [store.check([f"there/{rank}"]) for rank in range(launched.world_size)]
         if store.compare_set("told", "", str(launched.rank)) != str(launched.rank).encode():
             return Ended()
     except RuntimeError:  # the agent, which has the store, is gone too
