@@ -4,6 +4,7 @@ import difflib
 import io
 import os
 import sys
+import time
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from .arguments import OVERRIDES, add_device_option, add_experiment_arguments, new_parser, parse_arguments
 from .deploy.commands import adapt_command, export_command, predict_command, test_command
 from .deploy.demo.command import demo_command
-from .errors import UserError, note
+from .errors import Ended, UserError, note
 
 if TYPE_CHECKING:
     from .config.settings import Config
@@ -61,6 +62,8 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         if os.environ.get("FMAML_DEBUG"):
             raise
+        if isinstance(error, Ended):
+            time.sleep(error.grace_s)
         for line in str(error).splitlines():
             note(line)
         return error.code
@@ -114,11 +117,11 @@ def run_command(argv: list[str]) -> int:
         raise UserError("--resume: given without the folder of a run to continue; name it with --out DIR")
 
     from .config.load import load_config
-    from .run.launcher import check_out, launched, told_once
+    from .run.launcher import check_launch, launched, told_once
 
     here = launched()
     with told_once(here):
-        check_out(here, args.out)
+        check_launch(here, args.out)
         config = load_config(args.experiment, args.overrides, note)
     resume = args.resume or here.restarts > 0
     return start_run(config, device=args.device, out=args.out, dry_run=args.dry_run, resume=resume)
@@ -132,13 +135,18 @@ def resume_command(argv: list[str]) -> int:
     add_device_option(parser, None, "the one it was on")
     args = parse_arguments(parser, argv)
     folder = Path(args.folder)
-    if not (folder / "config.yaml").is_file():
-        raise UserError(f"{folder}: no run to continue: it holds no config.yaml; name a folder that a run has written")
 
     from .config.load import load_config
+    from .run.launcher import check_launch, launched, told_once
     from .run.store.run_folder import saved_device
 
-    config = load_config(str(folder / "config.yaml"), args.overrides, note)
+    with told_once(launched()):
+        check_launch(launched(), args.folder)
+        if not (folder / "config.yaml").is_file():
+            raise UserError(
+                f"{folder}: no run to continue: it holds no config.yaml; name a folder that a run has written"
+            )
+        config = load_config(str(folder / "config.yaml"), args.overrides, note)
     device = args.device or saved_device(folder)
     return start_run(config, device=device, out=args.folder, dry_run=False, resume=True)
 

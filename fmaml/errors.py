@@ -21,10 +21,16 @@ class RunFailed(UserError):
 
 
 class Ended(RunFailed):
-    """A run that ends because another of its processes failed, which says why; this one says nothing."""
+    """A run that ends because of what another of its processes tells.
 
-    def __init__(self) -> None:
-        super().__init__("")
+    This one waits before it ends: the launcher stops all processes when it sees the first one end, and that must not
+    be before the other has spoken. ``message`` is for the case that nobody has stopped this process by then.
+    """
+
+    grace_s = 10.0
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
 
 
 class Stopped(Exception):

@@ -22,7 +22,7 @@ from ..run.environment import pick_device
 from ..run.launcher import launched, told_once
 from ..run.output import lasting_stdout
 from ..run.processes import Processes, joined
-from ..run.run import score_all
+from ..run.results import score_all
 from ..run.signals import deferred_signals
 from ..run.store.model_metadata import targets_of
 from ..run.store.resume_compatibility import digest_of_split
@@ -46,7 +46,7 @@ def run_test(model: str, overrides: list[str], *, device: str = "auto", out: str
     with told_once(here):
         learner = load(model)
         config = config_of_test(learner, model, overrides)
-    torch_device = pick_device(device, here.local_rank, here.world_size)
+        torch_device = pick_device(device, here)
     with joined(here, torch_device) as processes:
         return test_in(processes, learner, model, config, torch_device, out)
 

@@ -72,7 +72,7 @@ def dropouts(keys: Tensor | None) -> dict[Callable[..., Any], Callable[..., Tens
                 return input
             shape = input.shape if axes is None else (*input.shape[:-axes], *[1] * axes)
             random = numbers_of(keys, next(calls), shape)
-            return torch.where(random >= p, input / (1 - p), 0) if p < 1 else input * 0
+            return torch.where(random >= p, input, 0) / (1 - p if p < 1 else 1)
 
         return drop
 

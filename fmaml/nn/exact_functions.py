@@ -147,7 +147,7 @@ def no_dropout(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     def exact(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
         if training and p > 0:
-            refuse(f"F.{function.__name__}(training=True)", f"{DRAWS}, or p=0")
+            refuse(f"F.{function.__name__}(training=True)", f"{DRAWS}, or p=0, or from_module(dropout='keyed')")
         return input
 
     return exact

@@ -35,6 +35,9 @@ def running_statistics(module: nn.Module, params: Params, x: Any, statistics: Pa
     Returns:
         ``LAYER.running_mean``, ``LAYER.running_var`` and ``LAYER.num_batches_tracked`` of each such layer.
 
+    Raises:
+        ValueError: a name is not a parameter's, or a norm gets a single value a channel, which has no variance.
+
     Source: arXiv 1502.03167, section 3.1, with torch's momentum and its variance over n - 1.
 
     >>> import torch, fmaml
@@ -45,13 +48,18 @@ def running_statistics(module: nn.Module, params: Params, x: Any, statistics: Pa
     network = copy.deepcopy(module)
     constants = {name: p.detach() for name, p in network.named_parameters()}
     known = dict(network.named_buffers()) | (statistics or {})
+    if unknown := params.keys() - constants.keys():
+        raise ValueError(f"running_statistics: {min(unknown)} is no parameter of the module")
     found: Params = {}
 
     def hook_of(prefix: str, layer: _NormBase) -> Any:
-        state = [known[prefix + name] for name in BUFFERS]
+        names = [prefix + name for name in BUFFERS]
 
         def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            found.update(zip((prefix + name for name in BUFFERS), after_batch(layer, inputs[0], *state), strict=True))
+            if inputs[0].numel() == inputs[0].shape[1]:
+                raise ValueError(f"running_statistics: {prefix or 'the module.'}: one value a channel has no variance")
+            before = [found.get(name, known[name]) for name in names]  # a layer may be called more than once
+            found.update(zip(names, after_batch(layer, inputs[0], *before), strict=True))
 
         return hook
 

@@ -12,22 +12,24 @@ import torch
 
 from .. import __version__
 from ..errors import UserError
+from .launcher import ALONE, Launched
 
 
-def pick_device(name: str, local_rank: int = 0, processes: int = 1) -> torch.device:
+def pick_device(name: str, here: Launched = ALONE) -> torch.device:
     """The device called ``name``; "auto" is a GPU, or else the CPU. UserError if it cannot be used.
 
     Of several processes on a machine each has a GPU of its own.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if processes > 1 and name.startswith("cuda"):
-        if local_rank >= torch.cuda.device_count():
+    if here.world_size > 1 and name.startswith("cuda"):
+        if here.local_size > torch.cuda.device_count():
             raise UserError(
-                f"{local_rank + 1} processes on a machine: {_describe_gpus()}; start one a GPU, or --device cpu"
+                f"--device {name}: {here.local_size} processes on this machine, {_describe_gpus()}; start one process "
+                f"a GPU, or use --device cpu"
             )
-        name = f"cuda:{local_rank}"
-        torch.cuda.set_device(local_rank)
+        name = f"cuda:{here.local_rank}"
+        torch.cuda.set_device(here.local_rank)
     try:
         device = torch.device(name)
         torch.zeros((), device=device)

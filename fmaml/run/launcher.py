@@ -9,6 +9,11 @@ from ..errors import Ended, UserError, muted
 
 DEFAULT_TIME_LIMIT_S = 600.0
 
+VARIABLES = {  # in the order of the fields of `Launched`, with their defaults
+    **{"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1, "GROUP_RANK": 0},
+    **{"TORCHELASTIC_RESTART_COUNT": 0, "TORCHELASTIC_MAX_RESTARTS": 0},
+}
+
 
 class Launched(NamedTuple):
     """This process among those of a run."""
@@ -16,27 +21,23 @@ class Launched(NamedTuple):
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0  # on its machine
+    local_size: int = 1  # how many are on its machine
     machine: int = 0
     restarts: int = 0  # how often the launcher has started all of them again
     restarts_allowed: int = 0
 
 
+ALONE = Launched()
+
+
 def launched() -> Launched:
     """What the variables of `torchrun` say; without them the process is alone. UserError if they are not numbers."""
-    names = (
-        "RANK",
-        "WORLD_SIZE",
-        "LOCAL_RANK",
-        "GROUP_RANK",
-        "TORCHELASTIC_RESTART_COUNT",
-        "TORCHELASTIC_MAX_RESTARTS",
-    )
-    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-        return Launched()
+    if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
+        return ALONE
     try:
-        return Launched(*(int(os.environ.get(name, 0)) for name in names))
+        return Launched(*(int(os.environ.get(name, default)) for name, default in VARIABLES.items()))
     except ValueError as error:
-        raise UserError(f"{', '.join(names)}: {error}; start the processes with torchrun") from None
+        raise UserError(f"{', '.join(VARIABLES)}: {error}; start the processes with torchrun") from None
 
 
 @contextlib.contextmanager
@@ -48,8 +49,8 @@ def told_once(launched: Launched) -> Iterator[None]:
     try:
         with muted():
             yield
-    except UserError:
-        raise Ended() from None
+    except UserError as error:
+        raise Ended(str(error)) from None
 
 
 def time_limit() -> float:
@@ -64,7 +65,8 @@ def time_limit() -> float:
     return seconds
 
 
-def check_out(launched: Launched, out: str | None) -> None:
-    """UserError if the processes would be restarted without a folder in which to go on."""
+def check_launch(launched: Launched, out: str | None) -> None:
+    """UserError if the processes would be restarted without a folder in which to go on, or for a wrong time limit."""
+    time_limit()
     if launched.restarts_allowed and not out:
         raise UserError("--max-restarts: a run that is started again goes on in its folder; name it with --out DIR")

@@ -26,7 +26,8 @@ Result = TypeVar("Result")
 GRACE_S = 10.0  # for the others to say that they are there
 PREPARATION_LIMIT_S = 3600  # for process 0 of a machine to download and decode data
 STOPPED = "stopped"  # the metric that says whether a process got a signal
-LOST = ("gloo", "nccl", "connection", "timed out", "timeout", "broken pipe", "socket", "peer")
+WAITED = ("timed out", "timeout")  # in the message of an operation that another process took no part in
+LOST = ("gloo", "nccl", "connection", *WAITED, "broken pipe", "socket", "peer")  # or of one that has no peer any more
 
 
 class Processes(NamedTuple):
@@ -89,7 +90,7 @@ def joined(launched: Launched, device: torch.device) -> Iterator[Processes]:
             raise
         with deferred_signals():  # the launcher asks all to end as soon as it has seen one end
             leave()  # so that those who wait for this one notice, too
-            reason = why_lost(store, launched, "tim" in str(error).lower(), limit)
+            reason = why_lost(store, launched, any(word in str(error).lower() for word in WAITED), limit)
         raise reason from None
     finally:
         leave()
@@ -113,9 +114,7 @@ def why_lost(store: Store, launched: Launched, waited: bool, limit: float) -> Us
     try:
         store.set(f"there/{launched.rank}", "")
         there, begin = [False] * launched.world_size, time.monotonic()
-        while (
-            there.count(False) > 1 and time.monotonic() - begin < GRACE_S
-        ):  # until one is missing, or more are for long
+        while there.count(False) > 1 and time.monotonic() - begin < GRACE_S:  # until one alone is missing
             time.sleep(0.05)
             there = [store.check([f"there/{rank}"]) for rank in range(launched.world_size)]
         if store.check(["failed"]):
@@ -133,18 +132,17 @@ def why_lost(store: Store, launched: Launched, waited: bool, limit: float) -> Us
 def divided(parts: list[T], compute: Callable[[T], Result]) -> Iterator[tuple[T, Result]]:
     """Each part and what ``compute`` makes of it, in order, in every process; each part is computed by one of them.
 
-    Raises Stopped in all processes once one got a signal.
+    Raises Stopped in all processes once one got a signal, after the parts that were computed meanwhile.
     """
     rank, count = distributed.rank(), distributed.count()
     for first in range(0, len(parts), count):
         turn = parts[first : first + count]
-        if count == 1:
-            raise_if_stopped()
         mine = compute(turn[rank]) if rank < len(turn) else None
         told = distributed.gather((mine, received_signal()))
-        raise_if_any(number for _, number in told)
         for part, (result, _) in zip(turn, told, strict=False):
             yield part, result
+        if first + count < len(parts):
+            raise_if_any(number for _, number in told)
 
 
 def with_vote(reduce: Callable[[GradsAndMetrics], GradsAndMetrics]) -> Callable[[GradsAndMetrics], GradsAndMetrics]:

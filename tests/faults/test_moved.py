@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from harness import SHORT, config, fingerprint, finish, fork, uninterrupted, wait
 
+import fmaml.run.results
 import fmaml.run.run
 import fmaml.run.store.checkpoint_store
 from fmaml.run.log import RunLog
@@ -24,7 +25,7 @@ def run_with(act: Callable[[], object], out: Path, moment: str) -> int:
         "write": (fmaml.run.store.checkpoint_store, "write_durably"),
         "log": (RunLog, "record"),
         "finish": (fmaml.run.store.checkpoint_store.CheckpointStore, "finish"),
-        "report": (fmaml.run.run, "score_all"),
+        "report": (fmaml.run.results, "score_all"),
     }[moment]
     real, calls = getattr(module, name), []
 

@@ -81,7 +81,7 @@ MUTANTS = {  # what is left out: file, text, what stands there instead, the test
         "test_resume.py",
     ),
     "rewinding the metrics": (
-        "run/run.py",
+        "run/fit.py",
         "    truncate_metrics(path,",
         "    0 and truncate_metrics(path,",
         "test_resume.py",
@@ -95,9 +95,9 @@ MUTANTS = {  # what is left out: file, text, what stands there instead, the test
     "lock": ("run/store/run_lock.py", "lock_descriptor(handle, blocking=False)", "True", "test_stop.py"),
     "exit code": ("run/run.py", "            return stop.code", "            return 0", "test_stop.py"),
     "stopping in an evaluation": (
-        "run/meta_test.py",
-        "        raise_if_stopped()\n        yield",
-        "        yield",
+        "run/processes.py",
+        "        if first + count < len(parts):",
+        "        if False:",
         "test_stop.py",
     ),
     "saving when stopped": (
@@ -149,7 +149,7 @@ MUTANTS = {  # what is left out: file, text, what stands there instead, the test
         "test_moved.py",
     ),
     "before a row of metrics": ("run/log.py", "        self.check_folder()\n", "", "test_moved.py"),
-    "before the report": ("run/run.py", "    store.check_folder()\n", "", "test_moved.py"),
+    "before the report": ("run/results.py", "    store.check_folder()\n", "", "test_moved.py"),
     "making no folder anew": (
         "atomic_files.py",
         "    temporary = path.with_name(",

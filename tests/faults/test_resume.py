@@ -286,6 +286,17 @@ def test_a_checkpoint_that_does_not_say_how_its_steps_were_computed_is_continued
     assert fingerprint(out) == uninterrupted()
 
 
+def test_a_run_of_an_earlier_version_goes_on_with_the_defaults_of_later_settings(history, tmp_path):
+    out = as_of(history, 38, tmp_path / "out")
+    (path,) = checkpoint_files(out / "checkpoints")
+    tensors, facts = decode_checkpoint(path.read_bytes())
+    del facts["config"]["train"]["meta_batch_for"], facts["machine"]["processes"]
+    path.write_bytes(encode_checkpoint(tensors, facts))
+    assert wait(fork(lambda: run(out), None, tmp_path / "said")) == 0, (tmp_path / "said").read_text()
+    assert "differ" not in (tmp_path / "said").read_text()
+    assert fingerprint(out) == uninterrupted()
+
+
 # Compiled or not, which changes rounding. Compiling takes long: a stand-in rounds its results to fewer bits
 
 NO_COMPILER = "train.compile: no compiler; the steps run uncompiled"

@@ -77,3 +77,30 @@ def test_dropout_before_a_norm_drops_by_keys_or_not_at_all():
     )
     assert torch.allclose(still, 0.9 + 0.1 * x.var(0))
     assert (keyed > still + 0.1).all()  # the variance of x times 0 or 2
+
+
+class Twice(nn.Module):
+    """One norm for two places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3)
+
+    def forward(self, x):
+        return self.norm(self.norm(x) + 2)
+
+
+def test_a_layer_that_is_called_twice_is_updated_twice():
+    module = Twice().double()
+    writing, x = copy.deepcopy(module).train(), torch.rand(6, 3, dtype=F64)
+    writing(x)
+    for name, value in running_statistics(module, {}, x).items():
+        assert torch.allclose(value, dict(writing.named_buffers())[name], rtol=1e-13, atol=1e-15), name
+
+
+def test_what_has_no_statistics_is_refused():
+    module = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)).double()
+    with pytest.raises(ValueError, match=r"1\.: one value a channel has no variance"):
+        running_statistics(module, {}, torch.rand(1, 2, dtype=F64))
+    with pytest.raises(ValueError, match=r"2.weight is no parameter of the module"):
+        running_statistics(module, {"2.weight": torch.zeros(1)}, torch.rand(4, 2, dtype=F64))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ... import __version__, distributed
 from ...config.settings import Config
-from ...config.validate import marked_settings
+from ...config.validate import marked_settings, validate_config
 from ...data.rng import SPLITS
 from ...data.source import Source
 from ...errors import Notify, UserError
@@ -24,6 +24,7 @@ from .checkpoint_format import Facts
 
 ABSENT = "nothing"  # how messages call a value that there is not
 MACHINE = "machine."
+EARLIER = {f"{MACHINE}processes": 1}  # what was so before checkpoints said it
 PROBE_TASKS = 4  # tasks of each split whose digest stands for how it samples
 MAX_ELEMENTS_PER_COPY = 1 << 26  # from the GPU, of the data that is digested
 
@@ -100,7 +101,7 @@ def _may_change(difference: Difference, saved: Facts, current: Facts) -> bool:
 
 def _differences(saved: Facts, current: Facts) -> list[Difference]:
     """The facts of the run, and the settings of either config, in which the two differ."""
-    was, now = flatten_keys(saved), flatten_keys(current)
+    was, now = EARLIER | flatten_keys(with_later_settings(saved)), flatten_keys(current)
     found: list[Difference] = []
     for key in was | now:
         compared = key in now or key.startswith("config.")
@@ -108,6 +109,12 @@ def _differences(saved: Facts, current: Facts) -> list[Difference]:
         if compared and difference.saved != difference.current:
             found.append(difference)
     return found
+
+
+def with_later_settings(saved: Facts) -> Facts:
+    """The facts with the defaults of settings that fmaml did not have yet when they were saved."""
+    complete, problems = validate_config(saved["config"])
+    return saved if problems else {**saved, "config": complete}
 
 
 def flatten_keys(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

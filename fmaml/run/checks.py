@@ -1,0 +1,43 @@
+"""What is looked at before a run begins, once its objects are built."""
+
+import torch
+
+from ..config.settings import Config, TrainSettings
+from ..data.rng import SPLITS
+from ..data.task_check import check_tasks
+from ..data.text.generate import in_context
+from ..errors import UserError
+from ..tree import take
+from ..types import Params
+from .build import Experiment
+
+
+def check_batch(config: Config, processes: int) -> None:
+    """UserError if a process had no task."""
+    settings = TrainSettings(**config["train"])
+    if settings.tasks_of(processes) < processes:
+        raise UserError(
+            f"train.meta_batch = {settings.meta_batch}: fewer tasks than the {processes} processes; give at least "
+            f"{processes}, or train.meta_batch_for=each"
+        )
+
+
+@torch.no_grad()
+def check_algorithm(config: Config, experiment: Experiment, params: Params) -> None:
+    """Compute the loss of one task; UserError if the tasks are malformed, or the algorithm does not work with them."""
+    algorithm, source = experiment.algorithm, experiment.source
+    for split in SPLITS:
+        check_tasks(split, source.sample(split, 0, range(1)), source)
+    task = take(source.sample("train", 0, range(1)), 0)
+    try:
+        algorithm.loss(algorithm.init(params), task)
+    except ValueError as error:
+        raise UserError(f"algorithm.name = {config['algorithm']['name']}: {error}") from error
+    if in_context in source.settings:
+        try:
+            in_context(experiment.model.apply, source.metric.fn)(params, task)
+        except (ValueError, IndexError, RuntimeError) as error:
+            raise UserError(
+                f"data.in_context = true: model.name = {config['model']['name']} cannot read the support "
+                f"set and a query in one passage ({error}); give fewer or shorter passages, a longer context, or false"
+            ) from error

@@ -1,0 +1,114 @@
+"""Training from a checkpoint or from the beginning, with its log and its checkpoints, and that of the baseline."""
+
+import torch
+from rich.console import Console
+from torch.utils._pytree import tree_map_only
+
+from .. import distributed
+from ..config.settings import Config, TrainSettings
+from ..errors import RunFailed, note
+from ..tree import T, flat_of
+from ..types import Params, Theta
+from .build import Experiment, joint_baseline, joint_settings
+from .fine_tuning import candidates, fine_tuned
+from .followers import NoLog, NoStore
+from .log import RunLog, progress_bar, truncate_metrics
+from .results import Trained
+from .store.checkpoint_store import CheckpointStore, Progress
+from .store.held_folder import CheckFolder
+from .train import first_progress, train
+
+JOINT = "joint training, fine-tuned"
+
+
+def restored(store: CheckpointStore | NoStore, first: Progress, device: torch.device) -> Progress:
+    """The progress in the first process's newest checkpoint, or ``first``, in all processes."""
+    found = store.restore(first, note)
+    if distributed.count() == 1:
+        return found
+    told = distributed.from_first(on_device(found, torch.device("cpu")))
+    return on_device(told, device) if distributed.rank() else found
+
+
+def on_device(tree: T, device: torch.device) -> T:
+    """The tree with its tensors on the device."""
+    return tree_map_only(torch.Tensor, lambda leaf: leaf.to(device), tree)
+
+
+def fit(
+    console: Console, store: CheckpointStore | NoStore, config: Config, experiment: Experiment, progress: Progress
+) -> Theta:
+    """Train, writing metrics.jsonl, checkpoints and the best and last parameters; returns the best theta."""
+    settings = TrainSettings(**config["train"])
+    with open_log(console, store, experiment, progress, settings) as log:
+
+        def save(progress: Progress) -> None:
+            check_alike(progress)
+            log.sync()  # so that every checkpoint has the rows before it
+            store.save(progress)
+
+        progress = train(experiment, progress, log, save, settings, config["eval"]["steps"])
+        save(progress)
+    store.finish(progress)
+    return progress.best_theta
+
+
+def check_alike(progress: Progress) -> None:
+    """RunFailed unless all processes have the same theta: each steps by itself, on numbers that must be the same."""
+    if not distributed.same_everywhere(flat_of(progress.state.theta)):
+        raise RunFailed(
+            f"step {progress.state.step}: the processes have come to different parameters, so their machines compute "
+            f"differently; use machines of one kind and one torch"
+        )
+
+
+def open_log(
+    console: Console,
+    store: CheckpointStore | NoStore,
+    experiment: Experiment,
+    progress: Progress,
+    settings: TrainSettings,
+) -> RunLog | NoLog:
+    """The log of the run from this progress on."""
+    if isinstance(store, NoStore):
+        return NoLog()
+    path = store.folder / "metrics.jsonl"
+    truncate_metrics(path, progress.state.step, progress.validated)
+    metric = experiment.source.metric
+    return RunLog(path, settings.meta_steps, metric, console, store.seconds(), store.check_folder)
+
+
+def train_baseline(
+    console: Console,
+    store: CheckpointStore | NoStore,
+    check_folder: CheckFolder,
+    config: Config,
+    experiment: Experiment,
+    params: Params,
+    device: torch.device,
+) -> Trained:
+    """What ``train.baseline`` asks for: joint training, fine-tuning without any, or nothing."""
+    kind = config["train"]["baseline"]
+    if kind == "fine_tune":
+        with progress_bar(console) as bar:
+            task = bar.add_task(
+                "the baseline: choosing how to fine-tune", total=len(list(candidates(config["data"]["name"])))
+            )
+            found = fine_tuned(config, experiment, params, lambda: bar.advance(task))
+        return {found.name: (found.experiment, found.experiment.algorithm.init(params))}
+    if not kind:
+        return {}
+    console.print("the baseline: the same network trained jointly, then fine-tuned")
+    joint = joint_baseline(config, experiment)
+    joint_first = first_progress(joint, params)
+    if isinstance(store, NoStore):
+        return {JOINT: (joint, fit(console, store, config, joint, restored(store, joint_first, device)))}
+    folder = store.folder / "joint"
+    folder.mkdir(exist_ok=True)
+    about = store.metadata and {
+        **store.metadata,
+        "config": store.metadata["config"] | {"algorithm": joint_settings(config)},
+    }
+    joint_store = CheckpointStore(folder, store.facts | {"algorithm": "joint"}, check_folder, about)
+    progress = restored(joint_store, joint_first, device)
+    return {JOINT: (joint, fit(console, joint_store, config, joint, progress))}

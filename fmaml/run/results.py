@@ -1,0 +1,95 @@
+"""The end of a run: meta-testing, the table, results.json, the model with its results, the pictures."""
+
+import math
+from pathlib import Path
+
+from rich.console import Console
+
+from ..config.settings import Config, EvalSettings
+from ..types import Theta
+from .build import Experiment
+from .followers import NoScores, NoStore
+from .log import minutes_and_seconds, progress_bar
+from .meta_test import Interval, meta_test, references
+from .nan_guard import CURE
+from .saved_scores import SavedScores, digest_of_theta
+from .store.checkpoint_format import Facts, flatten
+from .store.checkpoint_store import CheckpointStore
+from .store.held_folder import CheckFolder
+from .store.model_file import write_model
+from .store.model_metadata import with_results
+
+Trained = dict[str, tuple[Experiment, Theta]]  # name -> the experiment, and its best theta
+PROTOCOL_HEADINGS = {
+    "transductive": "transductive (all queries together)",
+    "inductive": "inductive (each query alone with the support set)",
+    "in_context": "with the support set as a prompt",
+}
+
+
+def report_results(
+    console: Console, store: CheckpointStore | NoStore, config: Config, trained: Trained, training_seconds: float
+) -> None:
+    """Meta-test, print the table, and write results.json, the model with its results, and the pictures."""
+    settings = EvalSettings(**config["eval"])
+    if isinstance(store, NoStore):
+        score_all(console, None, trained, settings, {})
+        return
+    from . import report  # imports matplotlib, half a second that the first training step need not wait for
+
+    experiment, theta = next(iter(trained.values()))
+    source = experiment.source
+    facts = {"data": store.facts["data"], "config": config["data"], "seed": config["seed"], "steps": settings.steps}
+    scored = score_all(console, store.folder / "scores.jsonl", trained, settings, facts, store.check_folder)
+    results = scored | references(source, settings)
+    protocol = report.describe_protocol(config, source.about, minutes_and_seconds(training_seconds))
+    title = f"{config['name']}: {source.metric.name} on unseen tasks"
+    report.print_results(console, results, source.metric, title, protocol)
+    if any(math.isnan(score.mean) for column in results.values() for score in column):
+        console.print(f"not finite: the network diverges on test tasks; {CURE}", highlight=False, soft_wrap=True)
+    evaluated = {"seed": config["seed"], **config["eval"], "training_seconds": round(training_seconds, 1)}
+    about = {**source.about, **evaluated, "protocol": protocol}
+    store.check_folder()
+    report.write_results(store.folder / "results.json", results, source.metric, about)
+    if store.metadata is not None:
+        model = with_results(store.metadata, scored, settings.tasks, training_seconds)
+        write_model(store.folder / "model.safetensors", flatten(theta), model)
+    report.write_pictures(store.folder, experiment, theta, results, settings.steps)
+
+
+def score_all(
+    console: Console,
+    path: Path | None,
+    trained: Trained,
+    settings: EvalSettings,
+    facts: Facts,
+    check_folder: CheckFolder = lambda: None,
+) -> dict[str, list[Interval]]:
+    """Column heading -> the metric after 0, 1, .. inner steps, for each algorithm and evaluation protocol.
+
+    Scores are kept in the file ``path``, so that an interrupted test goes on; ``facts`` are what they depend on
+    beside theta. ``check_folder`` is called before the file is written to. Without a ``path`` nothing is kept.
+    """
+    digests = {name: digest_of_theta(theta) for name, (_, theta) in trained.items()}
+    saved = SavedScores(path, {**facts, "theta": digests}, check_folder) if path else NoScores()
+    total = settings.tasks * sum(len(experiment.source.settings) for experiment, _ in trained.values())
+    with progress_bar(console) as bar:
+        task = bar.add_task("meta-testing", total=total)
+        columns = {
+            (name, protocol): column
+            for name, (experiment, theta) in trained.items()
+            for protocol, column in meta_test(
+                experiment, theta, settings, saved=saved, advance=lambda tasks: bar.advance(task, tasks), name=name
+            ).items()
+        }
+    protocols = {protocol for _, protocol in columns}
+    return {
+        column_heading(name, protocol, len(trained), protocols): column for (name, protocol), column in columns.items()
+    }
+
+
+def column_heading(name: str, protocol: str, algorithms: int, protocols: set[str]) -> str:
+    """A column's heading: the algorithm, the protocol or both, whichever tells the columns apart."""
+    if len(protocols) == 1 or (protocol == "transductive" and "in_context" in protocols):
+        return name
+    return PROTOCOL_HEADINGS[protocol] if algorithms == 1 else f"{name}, {PROTOCOL_HEADINGS[protocol]}"
