@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .distributed import count, rank
-from .tree import flat_of, map_leaves, unflatten
+from .tree import flat_of, is_finite, map_leaves, unflatten
 from .types import Optimizer, OptState, Theta
 
 STRETCH = "stretch"  # the name of a process's part of theta
@@ -27,7 +27,7 @@ def sharded(optimizer: Optimizer) -> Optimizer:
 
     Returns:
         An optimizer for gradients that are the same in all processes, as `fmaml.distributed.reduce` makes them. It
-        takes the same steps, bit for bit.
+        takes the same steps, bit for bit. If a process's state overflows, theta is NaN in all, so that none goes on.
 
     Source: arXiv 1910.02054, section 5.1.
 
@@ -45,7 +45,8 @@ def sharded(optimizer: Optimizer) -> Optimizer:
         flat = flat_of(theta)
         part = {STRETCH: own_stretch(flat)}
         part, state = optimizer.update({STRETCH: own_stretch(flat_of(grads))}, state, part)
-        return unflatten(gathered(part[STRETCH], len(flat)), theta), state
+        moved = torch.where(is_finite((state, part)), part[STRETCH], torch.nan)
+        return unflatten(gathered(moved, len(flat)), theta), state
 
     return Optimizer(init, update)
 

@@ -70,6 +70,11 @@ def flat_of(tree: Any) -> Tensor:
     return torch.cat([leaf.flatten() for leaf in leaves(tree)])
 
 
+def is_finite(tree: Any) -> Tensor:
+    """A boolean scalar on the tree's device: no number in the tree is NaN or infinite."""
+    return torch.cat([leaf.detach().flatten() for leaf in leaves(tree)]).isfinite().all()
+
+
 def unflatten(flat: Tensor, like: T) -> T:
     """The tree of the shapes and types of ``like`` whose numbers are those of the vector."""
     ends = accumulate(leaf.numel() for leaf in leaves(like))

@@ -18,6 +18,7 @@ class TrainSettings:
     start: str | None = None  # a trained model to begin with
     schedule: Literal["constant", "cosine"] = "constant"  # of the outer learning rate
     clip: Rate | None = None  # the largest norm of a meta-gradient
+    shard_optimizer: bool = False  # whether each process has the optimizer's state of a part of theta alone
     batching: Batching = "auto"
     chunk_size: Count | None = None  # tasks in memory at a time
     compile: bool | Literal["auto"] = "auto"

@@ -12,6 +12,7 @@ from ..data.source import Source
 from ..errors import UserError
 from ..losses import supervised
 from ..optim import cosine
+from ..sharded_optimizer import sharded
 from ..transforms import chain, clip_by_global_norm
 from ..types import Algorithm, LossFn, Model, Optimizer
 from .precision import set_precision, with_precision
@@ -54,10 +55,12 @@ def joint_settings(config: Config) -> Config:
 
 
 def outer_optimizer(section: Config, settings: TrainSettings) -> Optimizer:
-    """The optimizer of the section, with the schedule and the clipping that the train section asks for."""
+    """The optimizer of the section, with the schedule, sharding and clipping that the train section asks for."""
     if settings.schedule == "cosine":
         section = {**section, "lr": cosine(section["lr"], max(1, settings.meta_steps))}
     optimizer: Optimizer = call_by_name("optimizer", section)
+    if settings.shard_optimizer:
+        optimizer = sharded(optimizer)
     return optimizer if settings.clip is None else chain(clip_by_global_norm(settings.clip), optimizer)
 
 

@@ -7,8 +7,9 @@ from torch.utils._pytree import tree_map_only
 from .. import distributed
 from ..config.settings import Config, TrainSettings
 from ..errors import RunFailed, note
+from ..sharded_optimizer import own_state, whole_state
 from ..tree import T, flat_of
-from ..types import Params, Theta
+from ..types import OptState, Params, Theta
 from .build import Experiment, joint_baseline, joint_settings
 from .fine_tuning import candidates, fine_tuned
 from .followers import NoLog, NoStore
@@ -21,13 +22,29 @@ from .train import first_progress, train
 JOINT = "joint training, fine-tuned"
 
 
-def restored(store: CheckpointStore | NoStore, first: Progress, device: torch.device) -> Progress:
+def restored(
+    store: CheckpointStore | NoStore, first: Progress, settings: TrainSettings, device: torch.device
+) -> Progress:
     """The progress in the first process's newest checkpoint, or ``first``, in all processes."""
-    found = store.restore(first, note)
-    if distributed.count() == 1:
+    found = store.restore(to_save(first, settings), note)
+    if distributed.count() > 1:
+        told = distributed.from_first(on_device(found, torch.device("cpu")))
+        found = on_device(told, device) if distributed.rank() else found
+    if not settings.shard_optimizer:
         return found
-    told = distributed.from_first(on_device(found, torch.device("cpu")))
-    return on_device(told, device) if distributed.rank() else found
+    return with_opt_state(found, own_state(found.state.opt_state, found.state.theta))
+
+
+def to_save(progress: Progress, settings: TrainSettings) -> Progress:
+    """The progress with the optimizer's state of all processes, so that any number of them can go on from it."""
+    if not settings.shard_optimizer:
+        return progress
+    return with_opt_state(progress, whole_state(progress.state.opt_state, progress.state.theta))
+
+
+def with_opt_state(progress: Progress, opt_state: OptState) -> Progress:
+    """The progress with this state of the optimizer."""
+    return progress._replace(state=progress.state._replace(opt_state=opt_state))
 
 
 def on_device(tree: T, device: torch.device) -> T:
@@ -45,11 +62,11 @@ def fit(
         def save(progress: Progress) -> None:
             check_alike(progress)
             log.sync()  # so that every checkpoint has the rows before it
-            store.save(progress)
+            store.save(to_save(progress, settings))
 
         progress = train(experiment, progress, log, save, settings, config["eval"]["steps"])
         save(progress)
-    store.finish(progress)
+    store.finish(to_save(progress, settings))
     return progress.best_theta
 
 
@@ -99,10 +116,10 @@ def train_baseline(
     if not kind:
         return {}
     console.print("the baseline: the same network trained jointly, then fine-tuned")
-    joint = joint_baseline(config, experiment)
+    joint, settings = joint_baseline(config, experiment), TrainSettings(**config["train"])
     joint_first = first_progress(joint, params)
     if isinstance(store, NoStore):
-        return {JOINT: (joint, fit(console, store, config, joint, restored(store, joint_first, device)))}
+        return {JOINT: (joint, fit(console, store, config, joint, restored(store, joint_first, settings, device)))}
     folder = store.folder / "joint"
     folder.mkdir(exist_ok=True)
     about = store.metadata and {
@@ -110,5 +127,5 @@ def train_baseline(
         "config": store.metadata["config"] | {"algorithm": joint_settings(config)},
     }
     joint_store = CheckpointStore(folder, store.facts | {"algorithm": "joint"}, check_folder, about)
-    progress = restored(joint_store, joint_first, device)
+    progress = restored(joint_store, joint_first, settings, device)
     return {JOINT: (joint, fit(console, joint_store, config, joint, progress))}

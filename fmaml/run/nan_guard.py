@@ -14,7 +14,7 @@ from ..config.settings import TrainSettings
 from ..errors import Ended, RunFailed
 from ..evaluation import trajectory_of
 from ..outer import at_step
-from ..tree import leaves, take
+from ..tree import is_finite, leaves, take
 from ..types import Algorithm, MetaState, Metrics, Task, Theta
 from .step import StepFn
 
@@ -81,11 +81,6 @@ class NanGuard:
         if distributed.rank():
             raise Ended
         raise RunFailed(f"meta-step {step}: {found}{after}; {CURE}")
-
-
-def is_finite(tree: Any) -> Tensor:
-    """A boolean scalar on the tree's device: no number in the tree is NaN or infinite."""
-    return torch.cat([leaf.detach().flatten() for leaf in leaves(tree)]).isfinite().all()
 
 
 def first_in_all_processes(algorithm: Algorithm[Any], inputs: StepInputs) -> str:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from .. import distributed
 from ..atomic_files import write_text_durably
-from ..config.settings import Config
+from ..config.settings import Config, TrainSettings
 from ..config.strict_yaml import dump_yaml
 from ..data.files.writing import writing
 from ..errors import RunFailed, Stopped
@@ -104,7 +104,7 @@ def train_and_report(
 ) -> None:
     """Restore or start the run in its folder, train, and report; with ``train.baseline`` also train jointly."""
     store = open_store(folder, check_folder, config, experiment, device)
-    progress = restored(store, first, device)
+    progress = restored(store, first, TrainSettings(**config["train"]), device)
     if isinstance(store, CheckpointStore):
         write_text_durably(folder / "config.yaml", dump_yaml(config))  # a resumed run may have changed some settings
         write_text_durably(folder / "environment.json", json.dumps(environment(device), indent=2) + "\n")

@@ -12,11 +12,11 @@ import fmaml.run.run
 from fmaml.config.settings import TrainSettings
 from fmaml.errors import RunFailed
 from fmaml.run.build import build
-from fmaml.run.nan_guard import NanGuard, is_finite
+from fmaml.run.nan_guard import NanGuard
 from fmaml.run.store.checkpoint_format import decode_checkpoint
 from fmaml.run.store.checkpoint_store import CheckpointStore, Progress, checkpoint_files
 from fmaml.run.train import first_progress
-from fmaml.tree import leaves, map_leaves
+from fmaml.tree import is_finite, leaves, map_leaves
 
 CPU = torch.device("cpu")
 

@@ -55,13 +55,16 @@ def kill_all(agent: Agent) -> None:
     finish(agent)
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    out = tmp_path_factory.mktemp("uninterrupted") / "out"
-    agent = start(2, *RUN, "--out", str(out))
-    said = finish(agent)
+def run_to_its_end(out: Path, *words: str) -> dict[str, bytes]:
+    agent = start(2, *RUN, *words, "--out", str(out))
+    said = finish(agent, 600)
     assert agent.returncode == 0, said
     return {name: (out / name).read_bytes() for name in ("last.safetensors", "best.safetensors")}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    return run_to_its_end(tmp_path_factory.mktemp("uninterrupted") / "out")
 
 
 def same_numbers(out: Path, expected: dict[str, bytes], folder: Path) -> bool:
@@ -74,13 +77,25 @@ def same_numbers(out: Path, expected: dict[str, bytes], folder: Path) -> bool:
     return True
 
 
-@pytest.mark.parametrize("kills", [10, pytest.param(100, marks=pytest.mark.slow)])
-def test_killed_at_random_it_ends_as_the_uninterrupted_run(uninterrupted, kills, tmp_path):
-    draw, out = random.Random(kills), tmp_path / "out"
+@pytest.mark.parametrize("shard", [[], ["train.shard_optimizer=true"]])
+def test_killed_at_random_it_ends_as_the_uninterrupted_run(uninterrupted, shard, tmp_path):
+    assert same_numbers(killed_at_random(tmp_path / "out", 5, *shard), uninterrupted, tmp_path)
+
+
+@pytest.mark.slow
+def test_killed_a_hundred_times(tmp_path):
+    longer = f"train.meta_steps={10 * STEPS}"
+    expected = run_to_its_end(tmp_path / "uninterrupted", longer)
+    assert same_numbers(killed_at_random(tmp_path / "out", 100, longer), expected, tmp_path)
+
+
+def killed_at_random(out: Path, kills: int, *words: str) -> Path:
+    """The folder of a run in which one process, or everything, was killed so many times."""
+    draw = random.Random(kills)
     left, reached, agent = kills, -1, None
     while True:
         if agent is None:
-            agent = start(2, *RUN, "--out", str(out), "--resume", max_restarts=1000)
+            agent = start(2, *RUN, *words, "--out", str(out), "--resume", max_restarts=1000)
         progress = last_step(out)
         if left and progress > reached and len(workers := workers_of(agent)) == 2:
             time.sleep(draw.random() * 0.15)  # somewhere between two checkpoints
@@ -103,7 +118,7 @@ def test_killed_at_random_it_ends_as_the_uninterrupted_run(uninterrupted, kills,
         time.sleep(0.01)
     assert agent.returncode == 0, finish(agent)
     assert left == 0, "the run ended before all kills"
-    assert same_numbers(out, uninterrupted, tmp_path)
+    return out
 
 
 def test_sigterm_to_the_agent_saves_after_the_step(uninterrupted, tmp_path):

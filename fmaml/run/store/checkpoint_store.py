@@ -9,9 +9,8 @@ from typing import NamedTuple
 from ...atomic_files import delete_temporary_files, write_durably
 from ...errors import Notify, RunFailed
 from ...regular_files import read_regular
-from ...tree import leaves
+from ...tree import is_finite, leaves
 from ...types import MetaState, Theta
-from ..nan_guard import is_finite
 from ..step import StepForm
 from .checkpoint_format import (
     DamagedCheckpoint,
