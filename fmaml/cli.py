@@ -123,8 +123,7 @@ def run_command(argv: list[str]) -> int:
     with told_once(here):
         check_launch(here, args.out)
         config = load_config(args.experiment, args.overrides, note)
-    resume = args.resume or here.restarts > 0
-    return start_run(config, device=args.device, out=args.out, dry_run=args.dry_run, resume=resume)
+    return start_run(config, device=args.device, out=args.out, dry_run=args.dry_run, resume=args.resume)
 
 
 def resume_command(argv: list[str]) -> int:
@@ -157,8 +156,12 @@ def start_run(config: "Config", *, device: str, out: str | None, dry_run: bool, 
     from .run.limits import importing_torch
     from .run.store.run_folder import check_out_folder
 
-    if launched().rank == 0:  # the others write nothing there
-        check_out_folder(out, resume)
+    here = launched()
+    if here.rank == 0:  # the others write nothing there
+        may_resume = (
+            resume or here.restarts_allowed > 0
+        )  # whether they were started again is known once all have joined
+        check_out_folder(out, may_resume)
     with importing_torch():
         from .run.run import run  # imports torch, so only after the folder was checked
 

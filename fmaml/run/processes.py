@@ -19,6 +19,7 @@ from ..errors import Ended, RunFailed, Stopped, UserError, muted
 from ..outer import GradsAndMetrics
 from ..tree import T
 from ..types import Metrics
+from .generation import generation
 from .launcher import Launched, time_limit
 from .signals import deferred_signals, raise_if_stopped, received_signal
 
@@ -27,6 +28,7 @@ GRACE_S = 10.0  # for the others to say that they are there
 PREPARATION_LIMIT_S = 3600  # for process 0 of a machine to download and decode data
 STOPPED = "stopped"  # the metric that says whether a process got a signal
 WAITED = ("timed out", "timeout")  # in the message of an operation that another process took no part in
+GOES_ON = "the run goes on from its last checkpoint with --resume, or by --max-restarts"
 LOST = ("gloo", "nccl", "connection", *WAITED, "broken pipe", "socket", "peer")  # or of one that has no peer any more
 
 
@@ -66,8 +68,7 @@ def joined(launched: Launched, device: torch.device) -> Iterator[Processes]:
         return
     limit = time_limit()
     everything, _, _ = next(dist.rendezvous("env://", timeout=timedelta(seconds=limit)))  # type: ignore[no-untyped-call]
-    # the store outlives a restart, and what was said before it must not be found
-    store = PrefixStore(f"restart {launched.restarts} of {launched.world_size}", everything)
+    store = PrefixStore(generation(everything, launched.rank, launched.world_size, limit), everything)
     try:
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
@@ -76,8 +77,9 @@ def joined(launched: Launched, device: torch.device) -> Iterator[Processes]:
             world_size=launched.world_size,
             timeout=timedelta(seconds=limit),
         )
+        restarts = max(distributed.gather(launched.restarts))  # an agent that replaces another has counted none
         with muted() if launched.rank else contextlib.nullcontext():
-            yield Processes(launched, store)
+            yield Processes(launched._replace(restarts=restarts), store)
     except (Stopped, Ended):
         raise
     except UserError as error:
@@ -121,12 +123,12 @@ def why_lost(store: Store, launched: Launched, waited: bool, limit: float) -> Us
             return Ended()
         if store.compare_set("told", "", str(launched.rank)) != str(launched.rank).encode():
             return Ended()
-    except RuntimeError:  # the agent, which has the store, is gone too
-        return Ended()
+    except RuntimeError:  # the store is gone, with the launcher or with process 0
+        return Ended(f"the launcher, or rank 0, is gone: killed; {GOES_ON}")
     gone = [rank for rank, is_there in enumerate(there) if not is_there]
     who = f"rank {', '.join(map(str, gone))}" if gone else "a process"
     what = f"has not answered for {limit:g} s (FMAML_TIMEOUT): stopped, or cut off" if waited else "is gone: killed"
-    return RunFailed(f"{who} {what}; the run goes on from its last checkpoint with --resume, or by --max-restarts")
+    return RunFailed(f"{who} {what}; {GOES_ON}")
 
 
 def divided(parts: list[T], compute: Callable[[T], Result]) -> Iterator[tuple[T, Result]]:

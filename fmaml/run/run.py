@@ -78,7 +78,8 @@ def run_in(
     with deferred_signals(), explain_out_of_memory(config), contextlib.ExitStack() as stack:
         folder, check_folder = Path(), follows
         if leads:
-            folder = stack.enter_context(run_folder(out, config["name"], resume))
+            restarted = processes.launched.restarts > 0
+            folder = stack.enter_context(run_folder(out, config["name"], resume or restarted))
             check_folder = stack.enter_context(held_folder(folder))
         try:
             train_and_report(console, folder, check_folder, config, experiment, params, first, torch_device)

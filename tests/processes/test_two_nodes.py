@@ -42,9 +42,9 @@ def agent_in(node: str, out: Path, restarts: int = 0) -> Agent:
     options = ["--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", f"--rdzv-endpoint={NODES['fmaml0']}:29577"]
     options += [f"--rdzv-conf=is_host={1 - number}", f"--local-addr={NODES[node]}", f"--max-restarts={restarts}"]
     launcher = ["ip", "netns", "exec", node, sys.executable, "-m", "torch.distributed.run", *options]
-    return launched(
-        [*launcher, *RUN, "--out", str(out)], {"GLOO_SOCKET_IFNAME": f"cable{number}", "FMAML_TIMEOUT": "60"}
-    )
+    # with the store that agents share by default, one that comes later is not told where it is (torch 2.13)
+    environment = {"GLOO_SOCKET_IFNAME": f"cable{number}", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    return launched([*launcher, *RUN, "--out", str(out)], {**environment, "FMAML_TIMEOUT": "60"})
 
 
 def same_bits(out: Path, folder: Path) -> bool:
