@@ -16,10 +16,10 @@ from .. import distributed
 from ..batching import loops_over_tasks
 from ..config.settings import TrainSettings
 from ..errors import Notify
-from ..outer import GradsAndMetrics, meta_step
+from ..outer import meta_step
 from ..ranges import Batching
 from ..tree import T, leading, leaves
-from ..types import Algorithm, MetaState, Metrics, OptState, Task, Theta
+from ..types import Algorithm, MetaState, Metrics, Optimizer, OptState, Task, Theta
 from .build import Experiment
 from .limits import is_out_of_memory
 from .memory import MEMORY_ERRORS, TaskTooLarge
@@ -31,6 +31,9 @@ SMALL_NETWORK = 10_000  # parameters
 LONG_RUN = 10_000  # meta-steps
 NOT_COMPILED = "the steps run uncompiled"
 BITS_MAY_DIFFER = "results may now differ in the last bits from an uninterrupted run"
+
+
+GRADS = Optimizer(lambda theta: (), lambda grads, state, theta: (grads, state))  # "updates" theta to its gradient
 
 
 class StepForm(NamedTuple):
@@ -59,14 +62,18 @@ class TrainingStep:
         self.batching: Batching = settings.batching
         self.chunks = Chunks(begun.chunk_size or settings.chunk_size, notify)
         self.compiled = self._choose_compiled(theta, settings)
-        self.step_fn: ChunkedStepFn = partial(
-            meta_step, experiment.algorithm, experiment.optimizer, batching=self.batching, reduce=reduction(settings)
-        )
+        alone = distributed.count() == 1
+        optimizer = experiment.optimizer if alone else GRADS
+        self.step_fn: ChunkedStepFn = partial(meta_step, experiment.algorithm, optimizer, batching=self.batching)
         if self.compiled:
             self.step_fn = compiled(self.step_fn, experiment.algorithm, self._go_on_uncompiled)
+        self.step = self._in_chunks if alone else updated_together(self._in_chunks, experiment.optimizer, settings)
 
     def __call__(self, state: MetaState, tasks: Task) -> tuple[MetaState, Metrics]:
         """The state after a meta-step, and its metrics."""
+        return self.step(state, tasks)
+
+    def _in_chunks(self, state: MetaState, tasks: Task) -> tuple[MetaState, Metrics]:
         at_once = 1 if loops_over_tasks(self.batching, tasks) else leading(tasks)
         return self.chunks(lambda size: self.step_fn(state, tasks, chunk_size=size), at_once)
 
@@ -77,10 +84,6 @@ class TrainingStep:
 
     def _choose_compiled(self, theta: Theta, settings: TrainSettings) -> bool:
         chosen = settings.compile
-        if distributed.count() > 1:  # what a process tells the others is not part of a graph
-            if chosen is True:
-                self.notify(f"train.compile: not with several processes; {NOT_COMPILED}")
-            return False
         if chosen == "auto":
             chosen = compiling_saves_time(theta, settings.meta_steps)
         if self.begun.compiled is None:
@@ -96,11 +99,21 @@ class TrainingStep:
             self.notify(f"train.compile: the steps were compiled and now are not: {BITS_MAY_DIFFER}")
 
 
-def reduction(settings: TrainSettings) -> Callable[[GradsAndMetrics], GradsAndMetrics]:
-    """What `meta_step` does with each process's means: averages them, and tells if one was asked to stop."""
-    count = distributed.count()
-    reduce = distributed.reduce(settings.tasks_of(count))
-    return reduce if count == 1 else with_vote(reduce)
+def updated_together(grads_fn: StepFn, optimizer: Optimizer, settings: TrainSettings) -> StepFn:
+    """The step of several processes, from that of `GRADS`: the means over all of them, and with these the update.
+
+    Neither is compiled: what a process tells the others is not part of a graph, and the update must have the same bits
+    in all, also where one of them has no compiler.
+    """
+    reduce = with_vote(distributed.reduce(settings.tasks_of(distributed.count())))
+
+    def step(state: MetaState, tasks: Task) -> tuple[MetaState, Metrics]:
+        own, metrics = grads_fn(state, tasks)
+        grads, metrics = reduce((own.theta, metrics))
+        theta, opt_state = optimizer.update(grads, state.opt_state, state.theta)
+        return MetaState(theta, opt_state, state.step + 1), metrics
+
+    return step
 
 
 def compiling_saves_time(theta: Theta, meta_steps: int) -> bool:

@@ -101,6 +101,18 @@ def test_meta_batch_for_each(tmp_path):
     assert all(torch.equal(value, both[name]) for name, value in each.items())
 
 
+def test_compiled_steps(tmp_path):
+    words = ["model.hidden=[8]", "algorithm.steps=1", "eval.tasks=2", "train.meta_steps=10"]
+    for name, compile in (("compiled", "true"), ("not", "false")):
+        agent = start(2, *RUN, *words, f"train.compile={compile}", "--out", str(tmp_path / name))
+        said = finish(agent, 300)
+        assert agent.returncode == 0, said
+        assert "uncompiled" not in said
+    fast, plain = (fmaml.load(tmp_path / name / "last.safetensors").theta for name in ("compiled", "not"))
+    assert all(torch.allclose(value, plain[name], rtol=0, atol=1e-5) for name, value in fast.items())
+    assert any(not torch.equal(value, plain[name]) for name, value in fast.items())  # that of other operations
+
+
 @pytest.mark.parametrize(("tasks", "count"), [(25, 4), (7, 7), (32, 3)])
 def test_slices_are_the_meta_batch(monkeypatch, tasks, count):
     monkeypatch.setattr(distributed, "count", lambda: count)
