@@ -157,11 +157,9 @@ def start_run(config: "Config", *, device: str, out: str | None, dry_run: bool, 
     from .run.store.run_folder import check_out_folder
 
     here = launched()
+    resume = resume or here.restarts_allowed > 0  # a node that joins again cannot tell its start from a first one
     if here.rank == 0:  # the others write nothing there
-        may_resume = (
-            resume or here.restarts_allowed > 0
-        )  # whether they were started again is known once all have joined
-        check_out_folder(out, may_resume)
+        check_out_folder(out, resume)
     with importing_torch():
         from .run.run import run  # imports torch, so only after the folder was checked
 

@@ -18,6 +18,13 @@ from torch import Tensor
 from .outer import GradsAndMetrics
 from .tree import flat_of, unflatten
 
+if dist.is_available():
+    # The first call of torch.func.grad imports it, and its functions keep the process group of that moment as default:
+    # it would outlive destroy_process_group, and its threads crash at exit. Imported now, they keep none.
+    import torch.distributed.nn.functional  # pyright: ignore[reportUnusedImport]
+
+DIGESTED_BYTES = 1 << 20  # at a time, each as an int64
+
 
 def count() -> int:
     """The number of processes."""
@@ -93,8 +100,11 @@ def same_everywhere(flat: Tensor) -> bool:
     """Whether all processes have the same bits in this tensor."""
     if count() == 1:
         return True
-    digest = flat.detach().contiguous().view(torch.uint8).long()
-    digest = (digest * torch.arange(1, 1 + len(digest), device=digest.device)).sum()
+    raw = flat.detach().contiguous().view(torch.uint8)
+    weights = torch.arange(1, 1 + min(DIGESTED_BYTES, len(raw)), device=raw.device)
+    parts = (raw[begin : begin + DIGESTED_BYTES] for begin in range(0, len(raw), DIGESTED_BYTES))
+    sums = torch.stack([(part.long() * weights[: len(part)]).sum() for part in parts])
+    digest = (sums * torch.arange(1, 1 + len(sums), device=flat.device)).sum()
     extremes = torch.stack([digest, -digest])
     dist.all_reduce(extremes, dist.ReduceOp.MAX)
     return bool(extremes[0] == -extremes[1])

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .distributed import count, rank
-from .tree import flat_of, is_finite, map_leaves, unflatten
+from .tree import flat_of, is_finite, leaves, map_leaves, unflatten
 from .types import Optimizer, OptState, Theta
 
 STRETCH = "stretch"  # the name of a process's part of theta
@@ -29,6 +29,9 @@ def sharded(optimizer: Optimizer) -> Optimizer:
         An optimizer for gradients that are the same in all processes, as `fmaml.distributed.reduce` makes them. It
         takes the same steps, bit for bit. If a process's state overflows, theta is NaN in all, so that none goes on.
 
+    Raises:
+        ValueError: from ``init``: theta's numbers are not all of one type.
+
     Source: arXiv 1910.02054, section 5.1.
 
     >>> import torch, fmaml
@@ -39,13 +42,15 @@ def sharded(optimizer: Optimizer) -> Optimizer:
     """
 
     def init(theta: Theta) -> OptState:
+        if len(types := {str(leaf.dtype) for leaf in leaves(theta)}) > 1:
+            raise ValueError(f"sharded: theta has numbers of {' and '.join(sorted(types))}; give all one type")
         return optimizer.init({STRETCH: own_stretch(flat_of(theta))})
 
     def update(grads: Theta, state: OptState, theta: Theta) -> tuple[Theta, OptState]:
         flat = flat_of(theta)
         part = {STRETCH: own_stretch(flat)}
         part, state = optimizer.update({STRETCH: own_stretch(flat_of(grads))}, state, part)
-        moved = torch.where(is_finite((state, part)), part[STRETCH], torch.nan)
+        moved = torch.where(is_finite((state, flat[:0])), part[STRETCH], torch.nan)
         return unflatten(gathered(moved, len(flat)), theta), state
 
     return Optimizer(init, update)

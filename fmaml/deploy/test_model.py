@@ -18,8 +18,9 @@ from ..errors import Stopped, UserError, note
 from ..losses import supervised
 from ..run import report
 from ..run.build import Experiment, call_by_name, outer_optimizer
+from ..run.checks import check_same_facts
 from ..run.environment import pick_device
-from ..run.launcher import launched, told_once
+from ..run.launcher import launched, time_limit, told_once
 from ..run.output import lasting_stdout
 from ..run.processes import Processes, joined
 from ..run.results import score_all
@@ -40,10 +41,11 @@ def run_test(model: str, overrides: list[str], *, device: str = "auto", out: str
     Scores are kept in the user's cache folder until the test is complete, so that the same command goes on after an
     interruption. Raises UserError if the settings do not fit the model.
     """
-    if out:
-        check_has_no_results(Path(out))
     here = launched()
     with told_once(here):
+        time_limit()
+        if out:
+            check_has_no_results(Path(out))
         learner = load(model)
         config = config_of_test(learner, model, overrides)
         torch_device = pick_device(device, here)
@@ -67,6 +69,7 @@ def test_in(
     experiment, theta = as_experiment(learner, source, config, torch_device)
     data = {"test": digest_of_split(source, "test")}
     facts = {"data": data, "config": config["data"], "seed": config["seed"], "steps": settings.steps}
+    check_same_facts({"config": config, "data": data})
     scores = folder_of_scores() / f"{config['name']}-{fingerprint(learner.metadata.get('digest'), facts)}.jsonl"
     try:
         with deferred_signals():

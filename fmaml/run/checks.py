@@ -2,14 +2,17 @@
 
 import torch
 
+from .. import distributed
 from ..config.settings import Config, TrainSettings
 from ..data.rng import SPLITS
 from ..data.task_check import check_tasks
 from ..data.text.generate import in_context
-from ..errors import UserError
+from ..errors import Ended, UserError
 from ..tree import take
 from ..types import Params
 from .build import Experiment
+from .store.checkpoint_format import Facts
+from .store.resume_compatibility import flatten_keys
 
 
 def check_batch(config: Config, processes: int) -> None:
@@ -26,6 +29,11 @@ def check_batch(config: Config, processes: int) -> None:
 def check_algorithm(config: Config, experiment: Experiment, params: Params) -> None:
     """Compute the loss of one task; UserError if the tasks are malformed, or the algorithm does not work with them."""
     algorithm, source = experiment.algorithm, experiment.source
+    if config["train"]["shard_optimizer"]:
+        try:
+            experiment.optimizer.init(algorithm.init(params))
+        except ValueError as error:
+            raise UserError(f"train.shard_optimizer = true: {error}") from error
     for split in SPLITS:
         check_tasks(split, source.sample(split, 0, range(1)), source)
     task = take(source.sample("train", 0, range(1)), 0)
@@ -41,3 +49,16 @@ def check_algorithm(config: Config, experiment: Experiment, params: Params) -> N
                 f"data.in_context = true: model.name = {config['model']['name']} cannot read the support "
                 f"set and a query in one passage ({error}); give fewer or shorter passages, a longer context, or false"
             ) from error
+
+
+def check_same_facts(facts: Facts) -> None:
+    """UserError, in process 0, unless all processes have the same settings, data and versions."""
+    told = distributed.gather(flatten_keys({key: value for key, value in facts.items() if key != "machine"}))
+    for rank, other in enumerate(told):
+        for key in told[0] | other:
+            if told[0].get(key) != other.get(key):
+                if distributed.rank():
+                    raise Ended
+                values = "" if key.startswith("data.") else f" ({told[0].get(key)} in rank 0, {other.get(key)} here)"
+                name = key.removeprefix("config.")
+                raise UserError(f"rank {rank}: {name} differs{values}; start all with one command and the same data")

@@ -10,8 +10,11 @@ from ..errors import Ended, UserError, muted
 DEFAULT_TIME_LIMIT_S = 600.0
 
 VARIABLES = {  # in the order of the fields of `Launched`, with their defaults
-    **{"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1, "GROUP_RANK": 0},
-    **{"TORCHELASTIC_RESTART_COUNT": 0, "TORCHELASTIC_MAX_RESTARTS": 0},
+    "RANK": 0,
+    "WORLD_SIZE": 1,
+    "LOCAL_RANK": 0,
+    "LOCAL_WORLD_SIZE": 1,
+    "TORCHELASTIC_MAX_RESTARTS": 0,
 }
 
 
@@ -22,9 +25,7 @@ class Launched(NamedTuple):
     world_size: int = 1
     local_rank: int = 0  # on its machine
     local_size: int = 1  # how many are on its machine
-    machine: int = 0
-    restarts: int = 0  # how often the launcher has started all of them again
-    restarts_allowed: int = 0
+    restarts_allowed: int = 0  # how often the launcher may start all of them again
 
 
 ALONE = Launched()
@@ -35,9 +36,15 @@ def launched() -> Launched:
     if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
         return ALONE
     try:
-        return Launched(*(int(os.environ.get(name, default)) for name, default in VARIABLES.items()))
+        here = Launched(*(int(os.environ.get(name, default)) for name, default in VARIABLES.items()))
     except ValueError as error:
         raise UserError(f"{', '.join(VARIABLES)}: {error}; start the processes with torchrun") from None
+    if not 0 <= here.local_rank <= here.rank < here.world_size:
+        raise UserError(
+            f"RANK = {here.rank}, LOCAL_RANK = {here.local_rank}, WORLD_SIZE = {here.world_size}: ranks go from 0 to "
+            f"WORLD_SIZE - 1; start the processes with torchrun"
+        )
+    return here
 
 
 @contextlib.contextmanager

@@ -24,12 +24,12 @@ from .launcher import Launched, time_limit
 from .signals import deferred_signals, raise_if_stopped, received_signal
 
 Result = TypeVar("Result")
+ALIKE_S = 0.5  # that process 0 is waited for: what all find alike is told by it
 GRACE_S = 10.0  # for the others to say that they are there
 PREPARATION_LIMIT_S = 3600  # for process 0 of a machine to download and decode data
 STOPPED = "stopped"  # the metric that says whether a process got a signal
 WAITED = ("timed out", "timeout")  # in the message of an operation that another process took no part in
 GOES_ON = "the run goes on from its last checkpoint with --resume, or by --max-restarts"
-LOST = ("gloo", "nccl", "connection", *WAITED, "broken pipe", "socket", "peer")  # or of one that has no peer any more
 
 
 class Processes(NamedTuple):
@@ -39,21 +39,30 @@ class Processes(NamedTuple):
     store: Store | None  # None for a process that is alone
 
     def first_on_machine(self, prepare: Callable[[], T]) -> T:
-        """``prepare()``, in the first process of each machine, then in its others, which find what it has cached."""
+        """``prepare()``, in the first process of each machine, then in its others, which find what it has cached.
+
+        Returns when all processes have done so: machines may take longer than an operation of all may last.
+        """
         if self.store is None:
             return prepare()
-        key, begin = f"prepared/{self.launched.machine}", time.monotonic()
-        if self.launched.local_rank == 0:
-            prepared = prepare()
-            self.store.set(key, "")
-            return prepared
+        rank, first = self.launched.rank, self.launched.rank - self.launched.local_rank
+        if rank != first:
+            self._wait_for(f"prepared/{first}")
+        prepared = prepare()
+        self.store.set(f"prepared/{rank}", "")
+        for other in range(self.launched.world_size):
+            self._wait_for(f"prepared/{other}")
+        return prepared
+
+    def _wait_for(self, key: str) -> None:
+        assert self.store is not None
+        begin = time.monotonic()
         while not self.store.check([key]):
+            if self.store.check(["failed"]):
+                raise Ended
             if time.monotonic() - begin > PREPARATION_LIMIT_S:
-                raise RunFailed(
-                    f"the first process of this machine has not prepared the data in {PREPARATION_LIMIT_S} s"
-                )
+                raise RunFailed(f"rank {key.partition('/')[2]} has not prepared the data in {PREPARATION_LIMIT_S} s")
             time.sleep(0.05)
-        return prepare()
 
 
 @contextlib.contextmanager
@@ -67,8 +76,7 @@ def joined(launched: Launched, device: torch.device) -> Iterator[Processes]:
         yield Processes(launched, None)
         return
     limit = time_limit()
-    everything, _, _ = next(dist.rendezvous("env://", timeout=timedelta(seconds=limit)))  # type: ignore[no-untyped-call]
-    store = PrefixStore(generation(everything, launched.rank, launched.world_size, limit), everything)
+    store = own_store(launched, limit)
     try:
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
@@ -77,17 +85,17 @@ def joined(launched: Launched, device: torch.device) -> Iterator[Processes]:
             world_size=launched.world_size,
             timeout=timedelta(seconds=limit),
         )
-        restarts = max(distributed.gather(launched.restarts))  # an agent that replaces another has counted none
         with muted() if launched.rank else contextlib.nullcontext():
-            yield Processes(launched._replace(restarts=restarts), store)
+            yield Processes(launched, store)
     except (Stopped, Ended):
         raise
     except UserError as error:
+        time.sleep(ALIKE_S if launched.rank else 0)
         if first_to_fail(store, launched):
             raise type(error)(f"rank {launched.rank}: {error}") if launched.rank else error from None
         raise Ended() from None
-    except RuntimeError as error:
-        if not any(word in str(error).lower() for word in LOST):
+    except Exception as error:
+        if not has_lost_others(error):
             first_to_fail(store, launched)
             raise
         with deferred_signals():  # the launcher asks all to end as soon as it has seen one end
@@ -96,6 +104,22 @@ def joined(launched: Launched, device: torch.device) -> Iterator[Processes]:
         raise reason from None
     finally:
         leave()
+
+
+def own_store(launched: Launched, limit: float) -> Store:
+    """What these processes, and no earlier start of them, can write in and read; RunFailed if they do not meet."""
+    try:
+        everything, _, _ = next(dist.rendezvous("env://", timeout=timedelta(seconds=limit)))  # type: ignore[no-untyped-call]
+        return PrefixStore(generation(everything, launched.rank, launched.world_size, limit), everything)
+    except (ValueError, dist.DistError) as error:
+        reason = str(error).partition("\n")[0]
+        raise RunFailed(f"rank {launched.rank}: cannot join the others ({reason}); start all with torchrun") from None
+
+
+def has_lost_others(error: Exception) -> bool:
+    """Whether it says that another process took no part in an operation of all."""
+    said = str(error).lower()
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and ("gloo" in said or "nccl" in said))
 
 
 def leave() -> None:

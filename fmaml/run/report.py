@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from .. import distributed
 from ..atomic_files import write_text_durably
-from ..config.settings import Config
+from ..config.settings import Config, TrainSettings
 from ..data.pictures import save_figure
 from ..data.source import About, Metric
 from ..evaluation import trajectory_of
@@ -63,7 +64,8 @@ def describe_protocol(config: Config, about: About, duration: str) -> str:
     tasks = config["eval"]["tasks"]
     inner = "" if steps is None else f" with {steps} inner step{'' if steps == 1 else 's'}"
     interval = "± is a 95 % interval over tasks" if tasks > 1 else "of one task there is no interval"
-    meta_steps = f"{config['train']['meta_steps']} meta-steps of {config['train']['meta_batch']} tasks{inner}"
+    train = TrainSettings(**config["train"])
+    meta_steps = f"{train.meta_steps} meta-steps of {train.tasks_of(distributed.count())} tasks{inner}"
     return (
         f"{about['protocol']} ({config['data']['name']}), {tasks} tasks, seed {config['seed']}; "
         f"trained for {meta_steps} in {duration}; {interval}"

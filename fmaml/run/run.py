@@ -16,7 +16,7 @@ from ..errors import RunFailed, Stopped
 from ..tree import leaves, map_leaves
 from ..types import Params
 from .build import Experiment, build
-from .checks import check_algorithm, check_batch
+from .checks import check_algorithm, check_batch, check_same_facts
 from .environment import environment, pick_device
 from .fit import fit, restored, train_baseline
 from .followers import NoStore, follows
@@ -28,6 +28,7 @@ from .output import lasting_stdout
 from .processes import Processes, joined
 from .results import Trained, report_results
 from .signals import deferred_signals
+from .store.checkpoint_format import Facts
 from .store.checkpoint_store import CheckpointStore, Progress
 from .store.held_folder import CheckFolder, held_folder
 from .store.model_metadata import describe
@@ -50,6 +51,7 @@ def run(
     """
     here = launched()
     with told_once(here):
+        check_batch(config, here.world_size)
         torch_device = pick_device(device, here)
     with joined(here, torch_device) as processes:
         return run_in(processes, config, torch_device, out=out, dry_run=dry_run, resume=resume)
@@ -65,7 +67,6 @@ def run_in(
         keep_freed_memory()
     with explain_out_of_memory(config), writing(not dry_run):
         experiment = processes.first_on_machine(lambda: build(config, torch_device))
-        check_batch(config, processes.launched.world_size)
         check_model_fits(config, experiment.model, torch_device)
         params = initial_params(experiment, config["seed"], torch_device)
         check_algorithm(config, experiment, params)
@@ -78,9 +79,9 @@ def run_in(
     with deferred_signals(), explain_out_of_memory(config), contextlib.ExitStack() as stack:
         folder, check_folder = Path(), follows
         if leads:
-            restarted = processes.launched.restarts > 0
-            folder = stack.enter_context(run_folder(out, config["name"], resume or restarted))
+            folder = stack.enter_context(run_folder(out, config["name"], resume))
             check_folder = stack.enter_context(held_folder(folder))
+        folder = distributed.from_first(folder)
         try:
             train_and_report(console, folder, check_folder, config, experiment, params, first, torch_device)
         except Stopped as stop:
@@ -104,7 +105,9 @@ def train_and_report(
     device: torch.device,
 ) -> None:
     """Restore or start the run in its folder, train, and report; with ``train.baseline`` also train jointly."""
-    store = open_store(folder, check_folder, config, experiment, device)
+    facts = collect_facts(config, experiment.source, device)
+    check_same_facts(facts)
+    store = open_store(folder, check_folder, config, experiment, facts, device)
     progress = restored(store, first, TrainSettings(**config["train"]), device)
     if isinstance(store, CheckpointStore):
         write_text_durably(folder / "config.yaml", dump_yaml(config))  # a resumed run may have changed some settings
@@ -123,16 +126,20 @@ def train_and_report(
 
 
 def open_store(
-    folder: Path, check_folder: CheckFolder, config: Config, experiment: Experiment, device: torch.device
+    folder: Path,
+    check_folder: CheckFolder,
+    config: Config,
+    experiment: Experiment,
+    facts: Facts,
+    device: torch.device,
 ) -> CheckpointStore | NoStore:
     """The checkpoints in the folder; in processes other than the first, what takes their place."""
     if distributed.rank():
         return NoStore()
-    run_facts = collect_facts(config, experiment.source, device)
-    metadata = describe(config, experiment.source, run_facts["data"], environment(device))
+    metadata = describe(config, experiment.source, facts["data"], environment(device))
     if not (folder / "config.yaml").exists():
         write_text_durably(folder / "config.yaml", dump_yaml(config))
-    return CheckpointStore(folder, run_facts, check_folder, metadata)
+    return CheckpointStore(folder, facts, check_folder, metadata)
 
 
 def initial_params(experiment: Experiment, seed: int, device: torch.device) -> Params:

@@ -77,6 +77,13 @@ class TrainingStep:
         at_once = 1 if loops_over_tasks(self.batching, tasks) else leading(tasks)
         return self.chunks(lambda size: self.step_fn(state, tasks, chunk_size=size), at_once)
 
+    def agree(self) -> None:
+        """From now on every process holds as few tasks in memory at a time as the one that can hold the fewest."""
+        smallest = min((size for size in distributed.gather(self.chunks.size) if size), default=None)
+        if smallest != self.chunks.size:
+            self.chunks.size = smallest
+            self.notify(f"out of memory in another process; continuing with {smallest} tasks at a time")
+
     @property
     def form(self) -> StepForm:
         """How the steps are computed now."""

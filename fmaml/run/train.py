@@ -69,9 +69,13 @@ def train(
         with throughput.paused():
             return validate_progress(experiment, log, progress, settings, test_steps)
 
-    def checkpoint(progress: Progress) -> None:
+    def checkpoint(progress: Progress) -> Progress:
         guard.check_pending()
+        step_fn.agree()
+        if progress.step_form.chunk_size != step_fn.chunks.size:
+            progress = progress._replace(step_form=progress.step_form._replace(chunk_size=step_fn.chunks.size))
         save(progress)
+        return progress
 
     def due(step: int, every: int) -> bool:
         return step % every == 0 or step == settings.meta_steps
@@ -89,7 +93,7 @@ def train(
             if due(step, settings.validate_every):
                 progress = validate(progress)
             if due(step, settings.save_every):
-                checkpoint(progress)
+                progress = checkpoint(progress)
             vote.stop_if_any(metrics)
     except Stopped:
         checkpoint(progress)

@@ -16,12 +16,20 @@ from fmaml.run.processes import Processes, divided
 
 def test_the_variables_of_torchrun(monkeypatch):
     assert launched() == ALONE
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "TORCHELASTIC_RESTART_COUNT")
-    for value, name in enumerate((*names, "TORCHELASTIC_MAX_RESTARTS"), 1):
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_MAX_RESTARTS")
+    for value, name in zip((3, 6, 1, 4, 5), names, strict=True):
         monkeypatch.setenv(name, str(value))
-    assert launched() == Launched(*range(1, 8))
+    assert launched() == Launched(3, 6, 1, 4, 5)
     monkeypatch.setenv("LOCAL_RANK", "first")
     with pytest.raises(UserError, match=r"LOCAL_RANK.*'first'; start the processes with torchrun"):
+        launched()
+
+
+@pytest.mark.parametrize(("rank", "count"), [("1", "1"), ("-1", "2"), ("0", "0"), ("5", "2")])
+def test_ranks_that_cannot_be_are_refused(monkeypatch, rank, count):
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", count)
+    with pytest.raises(UserError, match=f"RANK = {rank}.*WORLD_SIZE = {count}.*start the processes with torchrun"):
         launched()
 
 
@@ -72,8 +80,11 @@ def test_data_is_prepared_once_a_machine_and_the_others_wait(monkeypatch):
     waiting.join(5)
     assert order == ["first", "second"]
     monkeypatch.setattr(module, "PREPARATION_LIMIT_S", 0.1)
-    other_machine = Processes(Launched(3, 4, 1, 2, machine=1), store)
-    with pytest.raises(RunFailed, match=r"has not prepared the data in 0\.1 s"):
+    other_machine = Processes(Launched(3, 4, 1, 2), store)
+    with pytest.raises(RunFailed, match=r"rank 2 has not prepared the data in 0\.1 s"):
+        other_machine.first_on_machine(lambda: None)
+    store.set("failed", "2")
+    with pytest.raises(Ended):
         other_machine.first_on_machine(lambda: None)
 
 

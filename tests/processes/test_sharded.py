@@ -1,5 +1,6 @@
 """An optimizer's state divided over processes: the same bits, a part of the memory, saved and read by any number."""
 
+import pytest
 import torch
 from processes.torchrun import HERE, finish, start
 
@@ -48,3 +49,9 @@ def test_a_state_that_overflows_is_seen_in_theta():
     assert optimizer.update(grads, optimizer.init(theta), theta)[0]["p"].isnan().all()
     plain = fmaml.adam(1e-3)
     assert plain.update(grads, plain.init(theta), theta)[0]["p"].isfinite().all()
+
+
+def test_numbers_of_two_types_are_refused():
+    theta = {"p": torch.ones(2), "q": torch.ones(2, dtype=torch.float64)}
+    with pytest.raises(ValueError, match=r"theta has numbers of torch\.float32 and torch\.float64; give all one type"):
+        sharded(fmaml.adam(1e-3)).init(theta)

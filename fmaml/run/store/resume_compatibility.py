@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ... import __version__, distributed
-from ...config.settings import Config
+from ...config.settings import Config, TrainSettings
 from ...config.validate import marked_settings, validate_config
 from ...data.rng import SPLITS
 from ...data.source import Source
@@ -87,7 +87,11 @@ def check_compatible(folder: Path, saved: Facts, current: Facts, notify: Notify)
         cure = f"{folder}: resume with the saved settings, or start in a new --out; {may_change}"
         raise UserError("\n".join([*dict.fromkeys(lines), cure]))  # the seed is a fact of its own too
     for key, was, now in differences:
-        if key.startswith(MACHINE):
+        train = TrainSettings(**current["config"]["train"])
+        if key == f"{MACHINE}processes" and train.meta_batch_for == "each":
+            tasks = [train.tasks_of(int(count)) for count in (was, now)]
+            notify(f"{key} was {was} and is {now}: a meta-step has {tasks[1]} tasks from now on, and had {tasks[0]}")
+        elif key.startswith(MACHINE):
             notify(f"{key} was {was} and is {now}: {BITS_MAY_DIFFER}")
 
 
