@@ -76,7 +76,7 @@ def proto_mamlpp(
     def init(params: Params) -> ProtoMamlppTheta:
         weight = head_weight(params, head)
         rates = map_leaves(lambda p: p.new_full((steps,), inner_lr), params)
-        return {"params": dict(params), "rates": rates, "scale": weight.new_tensor(scale)}
+        return {"params": dict(params), "rates": rates, "scale": weight.new_full((), scale)}
 
     def start(theta: ProtoMamlppTheta, support: Batch) -> Params:
         phi = prototypes(apply, theta["params"], support, head, "proto_mamlpp")

@@ -66,9 +66,9 @@ def r2d2(
         weight = head_weight(params, head)
         return {
             "params": dict(params),
-            "log_ridge": torch.log(weight.new_tensor(ridge)),
-            "scale": weight.new_tensor(scale),
-            "shift": weight.new_tensor(0.0),
+            "log_ridge": torch.log(weight.new_full((), ridge)),
+            "scale": weight.new_full((), scale),
+            "shift": weight.new_zeros(()),
         }
 
     def adapt(theta: R2D2Theta, support: Batch) -> Params:

@@ -145,13 +145,16 @@ def model_of(
     kept = {id(tensor): tensor for tensor in (*skeleton.parameters(), *skeleton.buffers())}
     called = copy.deepcopy(skeleton, kept)  # the same tensors in a module of its own, in which a call puts others
 
+    placed: dict[torch.device, Params] = {}  # the constants where they were needed, copied there once
+
     def init(generator: Generator | None = None) -> Params:
         return {name: value.detach().clone() for name, value in values.items()}
 
     def apply(params: Params, x: Any) -> Tensor:
         check_names(params, values.keys())
         device = leaves(x)[0].device
-        state = {name: value.to(device) for name, value in constants.items()}
+        if device not in placed:
+            placed[device] = {name: value.to(device) for name, value in constants.items()}
         functions = EXACT
         if dropout == "keyed":
             x, keys = x if isinstance(x, Keyed) else (x, None)
@@ -163,7 +166,7 @@ def model_of(
             ExactFunctions(functions),
         ):  # fused attention has no second derivative
             try:
-                result = functional_call(called, {**state, **params}, args, kwargs)
+                result = functional_call(called, {**placed[device], **params}, args, kwargs)
             except RuntimeError as error:
                 if "vmap" not in str(error):
                     raise

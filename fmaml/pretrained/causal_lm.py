@@ -88,7 +88,8 @@ class Logits(nn.Module):
 
     def forward(self, symbols: Tensor) -> Tensor:
         """Symbols int64 [n, length] -> logits [n, length, vocabulary]."""
-        return self.language_model(input_ids=symbols, use_cache=False).logits
+        everything = torch.ones_like(symbols)  # without a mask transformers reads the positions from a GPU at each call
+        return self.language_model(input_ids=symbols, attention_mask=everything, use_cache=False).logits
 
 
 def read_language_model(base: str) -> "PreTrainedModel":

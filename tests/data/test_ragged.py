@@ -127,7 +127,7 @@ def alone(task):
 
 
 def learner(norm, ways):
-    model = conv4(inputs=(1, 16, 16), outputs=ways, width=16, norm=norm)
+    model = conv4(inputs=(1, 16, 16), outputs=ways, width=32, norm=norm)  # of 16, groups at 1x1 are two numbers
     return model, model.init(torch.Generator().manual_seed(0))
 
 

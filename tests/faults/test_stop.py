@@ -220,9 +220,9 @@ def test_of_two_runs_in_one_folder_one_runs_and_the_other_names_it(tmp_path):
     for trial in range(20):
         out, said = tmp_path / str(trial), [tmp_path / f"{trial}.{i}" for i in range(2)]
         page = Page()
-        first = fork(lambda out=out, page=page: run(out, "train.meta_steps=60", resume=False), page, said[0])
+        first = fork(lambda out=out, page=page: run(out, "train.meta_steps=100000", resume=False), page, said[0])
         time.sleep(draw.uniform(0, 0.2))
-        second = fork(lambda out=out: run(out, "train.meta_steps=60", resume=True), None, said[1])
+        second = fork(lambda out=out: run(out, "train.meta_steps=100000", resume=True), None, said[1])
         start = time.monotonic()
         codes = {}
         while len(codes) < 1:

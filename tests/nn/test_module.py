@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import grad, vmap
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, spectral_norm, weight_norm
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import fmaml
 from fmaml import Batch, Model, Params, Task
@@ -660,3 +661,22 @@ def test_tied_parameters_stay_tied():
     again: Any = fmaml.to_module(module, phi)
     assert again[1].weight is again[0].weight
     assert torch.equal(again[1].weight, phi["0.weight"])
+
+
+def test_what_is_frozen_is_copied_to_another_device_once():
+    model = fmaml.from_module(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1)), trainable=["1.*"])
+    params = {name: value.to("meta") for name, value in model.init(torch.Generator()).items()}
+    for copies in (2, 0):
+        with Copies() as seen:
+            model.apply(params, torch.empty(4, 2, device="meta"))
+        assert seen.count == copies
+
+
+class Copies(TorchDispatchMode):
+    """Counts the tensors that are copied to another device or type."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._to_copy.default
+        return func(*args, **(kwargs or {}))

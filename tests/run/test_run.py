@@ -7,11 +7,11 @@ import sys
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from shipped import CHARACTERS, PATHS, SMALL, smallest
 
 import fmaml
 from fmaml.cli import main
@@ -19,16 +19,6 @@ from fmaml.config.load import load_config
 from fmaml.tree import map_leaves
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-CHARACTERS = ["data.name=glyphs", "model.width=8"]
-SMALL = [
-    "train.meta_steps=6",
-    "train.meta_batch=4",
-    "train.validate_every=3",
-    "train.validate_tasks=8",
-    "train.log_every=2",
-    "eval.tasks=12",
-    "eval.steps=2",
-]
 FILES = {
     ".lock",
     "checkpoints",
@@ -153,33 +143,9 @@ def test_real_omniglot(tmp_path, capsys):
     assert "(omniglot)" in " ".join(capsys.readouterr().out.split())
 
 
-def write_photographs(folder: Path) -> Path:
-    """A folder of 21 classes of three photographs."""
-    rng = np.random.default_rng(0)
-    for i in range(21):
-        (folder / f"c{i}").mkdir(parents=True)
-        for j in range(3):
-            pixels = rng.integers(0, 256, (90, 120, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / f"c{i}" / f"{j}.jpg")
-    return folder
-
-
-@pytest.mark.parametrize("path", sorted(EXPERIMENTS.rglob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_every_experiment_trains(path, tmp_path, monkeypatch, request):
-    small = [*SMALL, "train.meta_steps=2", "train.meta_batch=2", "train.validate_tasks=2"]
-    small += ["eval.tasks=2", "eval.steps=1"]
-    if "sinusoid" not in path.stem:
-        small += ["data.queries=1"]  # each alone beside the support set, they would take longest
-    if "mini_imagenet" in path.stem:
-        small += ["train.meta_batch=1"]  # large images are trained on one task after the other
-    small += CHARACTERS if "omniglot" in path.stem or path.parent.stem == "algorithms" else []
-    small += ["data.name=markov"] if path.stem == "languages" else []
-    if path.stem in ("table", "signals"):
-        monkeypatch.chdir(request.getfixturevalue("public_tables"))
-    if path.stem == "photos":
-        small += [f"data.root={write_photographs(tmp_path / 'photos')}", "data.train_ways=5", "data.shots=1"]
-    if path.stem == "lora":
-        small += [f"model.base={request.getfixturevalue('gpt2')}", "data.length=20"]
+    small = smallest(path, tmp_path, monkeypatch, request)
     assert main(["run", str(path), *small, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
     assert all(value.isfinite().all() for value in load_file(tmp_path / "out/best.safetensors").values())
 

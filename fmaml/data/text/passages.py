@@ -44,7 +44,7 @@ def sample_passages(
     least ``shots + queries`` articles. ``tasks`` is a range of task numbers, as in `fmaml.data.source.Source`.
     """
     keys = task_keys(seed, split, step, tasks, texts.symbols.device)
-    language = _random_below(fold(keys, 0), texts.article_counts.new_tensor(len(texts.article_counts)))  # [tasks]
+    language = _random_below(fold(keys, 0), len(texts.article_counts))  # [tasks]
     slots = torch.arange(texts.max_article_count, device=keys.device)
     scores = fold(fold(keys, 1)[:, None], slots).masked_fill(slots >= texts.article_counts[language][:, None], -(2**63))
     article = texts.first_articles[language][:, None] + scores.topk(shots + queries).indices  # [tasks, shots + queries]
@@ -54,6 +54,6 @@ def sample_passages(
     return Task(next_symbols(passages[:, :shots]), next_symbols(passages[:, shots:]))
 
 
-def _random_below(keys: Tensor, limit: Tensor) -> Tensor:
+def _random_below(keys: Tensor, limit: Tensor | int) -> Tensor:
     """A uniform random integer from 0 to ``limit`` - 1 for each key."""
     return (uniform(keys) * limit).long()
