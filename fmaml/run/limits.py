@@ -24,6 +24,7 @@ OUT_OF_MEMORY_TEXTS = (  # parts of the messages of torch, its libraries, the lo
     "too big to convert",
     "too large to convert",
     "index-sized integer",
+    "status_alloc_failed",  # of cuDNN and cuBLAS
 )
 
 

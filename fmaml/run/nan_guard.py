@@ -17,6 +17,7 @@ from ..outer import at_step
 from ..tree import is_finite, leaves, take
 from ..types import Algorithm, MetaState, Metrics, Task, Theta
 from .step import StepFn
+from .verdict import Verdict
 
 OUTER_UPDATE = "the outer update is not finite, though every task is"
 CURE = "lower optimizer.lr or algorithm.inner_lr, set train.clip, or look at that task's data"
@@ -41,7 +42,7 @@ class NanGuard:
         self.step_fn = step_fn
         self.algorithm = algorithm
         self.skip_limit = settings.skip_limit if settings.on_nan == "skip" else 0
-        self.pending: tuple[Tensor, StepInputs] | None = None  # the check that was not read yet, and its step
+        self.pending: tuple[Verdict, StepInputs] | None = None  # the check that was not read yet, and its step
 
     def __call__(self, state: MetaState, tasks: Task, skipped: int) -> tuple[MetaState, Metrics, str]:
         """The next state and metrics, and why the step was skipped ("" if it was not).
@@ -51,10 +52,11 @@ class NanGuard:
         inputs = StepInputs(state, tasks)
         new, metrics = self.step_fn(state, tasks)
         finite = is_finite((new.theta, new.opt_state, metrics["query_loss"]))
+        verdict = Verdict(finite)
         self.check_pending()
         if self.can_defer(finite):
-            self.pending = finite, inputs
-        elif not finite:
+            self.pending = verdict, inputs
+        elif not verdict:
             if skipped >= self.skip_limit:
                 self.fail(inputs, skipped)
             return state._replace(step=new.step), metrics, first_in_all_processes(self.algorithm, inputs)

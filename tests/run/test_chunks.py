@@ -122,3 +122,5 @@ def test_other_errors_pass():
     with pytest.raises(RuntimeError, match="size mismatch"):
         Chunks(None, print)(other, 4)
     assert not is_out_of_memory(RuntimeError("size mismatch"))
+    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+    assert is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"))
