@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from .elementwise import elementwise
 from .pickling import picklable
 from .ranges import Count, Decay, Natural, NonNegative, Rate, Rule
 from .transforms import add_decayed, chain, count_steps, scale_by_adam, trace
@@ -41,7 +42,7 @@ def sgd(lr: Rate | Schedule) -> Optimizer:
 
     def update(grads: Theta, count: Tensor, theta: Theta) -> tuple[Theta, Tensor]:
         rate = lr(count) if callable(lr) else lr
-        return map_leaves(lambda p, g: (p - rate * g).to(p.dtype), theta, grads), count + 1
+        return elementwise(lambda p, g: (p - rate * g).to(p.dtype), theta, grads), count + 1
 
     return Optimizer(count_steps, update)
 

@@ -7,9 +7,10 @@ from typing import TypedDict, overload
 import torch
 from torch import Tensor
 
+from .elementwise import elementwise, square_root
 from .pickling import picklable
 from .ranges import Decay, NonNegative, Rate
-from .tree import global_norm, leaves, map_leaves, sqrt, zeros_like
+from .tree import global_norm, leaves, zeros_like
 from .types import Optimizer, OptState, Theta, Transform
 
 
@@ -72,7 +73,7 @@ def clip_by_global_norm(max_norm: Rate) -> Transform:
 
     def update(grads: Theta, state: tuple[()], theta: Theta) -> tuple[Theta, tuple[()]]:
         scale = max_norm / global_norm(grads).clamp(min=max_norm)
-        return map_leaves(lambda g: g * scale, grads), state
+        return elementwise(lambda g: g * scale, grads), state
 
     return Transform(no_state, update)
 
@@ -82,7 +83,7 @@ def add_decayed(weight_decay: NonNegative) -> Transform:
     """The transform grads + weight_decay * theta."""
 
     def update(grads: Theta, state: tuple[()], theta: Theta) -> tuple[Theta, tuple[()]]:
-        return map_leaves(lambda g, p: g + weight_decay * p, grads, theta), state
+        return elementwise(lambda g, p: g + weight_decay * p, grads, theta), state
 
     return Transform(no_state, update)
 
@@ -92,8 +93,8 @@ def trace(decay: Decay, *, nesterov: bool = False) -> Transform:
     """The transform to the velocity, v' = decay * v + g; with Nesterov to g + decay * v'."""
 
     def update(grads: Theta, velocity: Theta, theta: Theta) -> tuple[Theta, Theta]:
-        velocity = map_leaves(lambda v, g: decay * v + g, velocity, grads)
-        ahead = map_leaves(lambda v, g: g + decay * v, velocity, grads) if nesterov else velocity
+        velocity = elementwise(lambda v, g: decay * v + g, velocity, grads)
+        ahead = elementwise(lambda v, g: g + decay * v, velocity, grads) if nesterov else velocity
         return ahead, velocity
 
     return Transform(zeros_like, update)
@@ -117,10 +118,10 @@ def scale_by_adam(betas: tuple[Decay, Decay], eps: Rate) -> Transform:
 
     def update(grads: Theta, state: AdamState, theta: Theta) -> tuple[Theta, AdamState]:
         count = state["count"] + 1
-        mean = map_leaves(lambda m, g: b1 * m + (1 - b1) * g, state["mean"], grads)
-        square = map_leaves(lambda v, g: b2 * v + (1 - b2) * g * g, state["square"], grads)
+        mean = elementwise(lambda m, g: b1 * m + (1 - b1) * g, state["mean"], grads)
+        square = elementwise(lambda v, g: b2 * v + (1 - b2) * g * g, state["square"], grads)
         debias1, debias2 = 1 - b1**count, 1 - b2**count
-        scaled = map_leaves(lambda m, v: (m / debias1) / (sqrt(v / debias2) + eps), mean, square)
+        scaled = elementwise(lambda m, v: (m / debias1) / (square_root(v / debias2) + eps), mean, square)
         return scaled, {"count": count, "mean": mean, "square": square}
 
     return Transform(init, update)

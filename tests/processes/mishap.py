@@ -50,7 +50,8 @@ def threads_left() -> None:
         torch.func.grad(torch.sum)(torch.ones(3))
         distributed.gather(0)
     names = [(task / "comm").read_text() for task in Path("/proc/self/task").iterdir()]
-    print("threads:", sum("gloo" in name for name in names))
+    sys.stdout.write(f"threads: {sum('gloo' in name for name in names)}\n")  # both may be on one line
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
