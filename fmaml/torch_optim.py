@@ -150,8 +150,9 @@ def take_step(running: Running, grads: list[Tensor]) -> None:
         running.optimizer.step()
         if running.schedule:
             running.schedule.step()
-    except TypeError as error:
+    except (TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
         raise ValueError(
-            f"from_torch: {type(running.optimizer).__name__} or its schedule needs more than gradients ({error}); "
+            f"from_torch: {type(running.optimizer).__name__} or its schedule needs more than gradients ({reason}); "
             f"take another one"
         ) from None

@@ -115,12 +115,10 @@ def leading(tree: Any) -> int:
         ValueError: the leaves have leading axes of different lengths, or none, or are no tensors.
     """
     found: list[Any] = pytree.tree_leaves(tree)
-    other = next((leaf for leaf in found if not isinstance(leaf, Tensor)), None)
-    if other is not None:
-        raise ValueError(
-            f"stacked tasks hold tensors, in dicts, lists and tuples; this is a {type(other).__name__}: "
-            f"give dict(..) of it if it is a mapping, or a tensor"
-        )
+    if others := [leaf for leaf in found if not isinstance(leaf, Tensor)]:
+        cure = "give dict(..) of it if it is a mapping, or a tensor" if others[0] is not None else "leave it out"
+        kind = type(others[0]).__name__
+        raise ValueError(f"stacked tasks hold tensors, in dicts, lists and tuples; this is a {kind}: {cure}")
     sizes = {leaf.shape[0] if leaf.ndim else -1 for leaf in leaves(tree)}
     if len(sizes) != 1 or -1 in sizes:
         raise ValueError(

@@ -111,6 +111,8 @@ def test_what_needs_more_than_gradients_is_refused():
     theta = theta0(True)
     with pytest.raises(ValueError, match="LBFGS or its schedule needs more than gradients"):
         fmaml.from_torch(torch.optim.LBFGS, lr=0.1).init(theta)
+    with pytest.raises(ValueError, match=r"SparseAdam or its schedule needs more than gradients \(SparseAdam does not"):
+        fmaml.from_torch(torch.optim.SparseAdam, lr=0.1).init(theta)
     with pytest.raises(ValueError, match="SGD or its schedule needs more than gradients"):
         fmaml.from_torch(torch.optim.SGD, scheduler=ReduceLROnPlateau, lr=0.1).init(theta)
 

@@ -31,3 +31,8 @@ def test_leading_axis_must_be_shared():
     for wrong in ([torch.zeros(3), torch.zeros(2)], [torch.zeros(()), torch.zeros(2)]):
         with pytest.raises(ValueError, match="leading axis"):
             leading(wrong)
+
+
+def test_a_none_among_the_tensors_is_refused_with_the_cure():
+    with pytest.raises(ValueError, match="this is a NoneType: leave it out"):
+        leading({"ids": torch.zeros(3, 2), "mask": None})

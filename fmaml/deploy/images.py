@@ -18,6 +18,7 @@ Picture: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any]
 Images: TypeAlias = (
     Picture | Tensor | Sequence[Picture] | Sequence[Tensor]
 )  # a folder's path stands for the images in it
+COMPLEX = (torch.complex32, torch.complex64, torch.complex128)
 Support: TypeAlias = str | os.PathLike[str] | Mapping[Any, Images]
 
 
@@ -46,11 +47,21 @@ def to_inputs(images: Images, shape: Shape) -> Tensor:
     if isinstance(images, Tensor):
         return _checked(images, shape)
     if shape.form is None:
-        raise ValueError(f"images: this network takes no pictures; give a tensor [n, {_sizes(shape.inputs)}]")
+        return _checked(to_tensor(images, f"x: this network takes numbers [n, {_sizes(shape.inputs)}]"), shape)
     pictures = [image_to_array(picture, shape.form) for picture in each_picture(images)]
     if not pictures:
         raise UserError("no images were given; give one at least")
     return scaled(np.stack(pictures))
+
+
+def to_tensor(numbers: Any, wanted: str) -> Tensor:
+    """Numbers of any kind as a tensor: a tensor, an array, a column or a table of pandas, lists; ValueError else."""
+    if isinstance(numbers, Tensor):
+        return numbers
+    try:
+        return torch.from_numpy(np.array(numbers))
+    except (TypeError, ValueError):
+        raise ValueError(f"{wanted}; this is {type(numbers).__name__}: give a tensor, an array or lists") from None
 
 
 def scaled(pixels: np.ndarray[Any, Any]) -> Tensor:
@@ -130,11 +141,14 @@ def list_support(folder: Path) -> Mapping[str, Images]:
 
 
 def _checked(x: Tensor, shape: Shape) -> Tensor:
+    if shape.form is None and shape.dtype.is_floating_point and x.dtype not in (torch.bool, *COMPLEX):
+        x = x.to(shape.dtype)  # whole numbers are numbers too; of images they could be 0 to 255
+    what = "x" if shape.form is None else "images"
     if x.shape[1:] != shape.inputs or x.ndim != len(shape.inputs) + 1:
-        raise ValueError(f"images: this network takes [n, {_sizes(shape.inputs)}]; these are {list(x.shape)}")
+        raise ValueError(f"{what}: this network takes [n, {_sizes(shape.inputs)}]; these are {list(x.shape)}")
     if shape.dtype.is_floating_point != x.is_floating_point() or x.is_complex():
         found, wanted = (str(dtype).removeprefix("torch.") for dtype in (x.dtype, shape.dtype))
-        raise ValueError(f"images: this network takes {wanted} with values as in training; these are {found}")
+        raise ValueError(f"{what}: this network takes {wanted} with values as in training; these are {found}")
     return x.to(shape.dtype)
 
 

@@ -22,7 +22,7 @@ from ..run.store.model_file import Metadata, write_model
 from ..tree import leaves
 from ..types import Batch, Params, Theta
 from .heads import head_of, starting_from_prototypes, with_outputs
-from .images import Images, Shape, Support, read_support, to_inputs
+from .images import Images, Shape, read_support, to_inputs, to_tensor
 from .network import Blueprint, Network
 
 EXAMPLES_AT_ONCE = 256
@@ -84,11 +84,18 @@ class Adapted:
         return Prediction(labels, logits.softmax(-1))
 
     @torch.no_grad()
-    def outputs(self, x: Tensor) -> Tensor:
+    def outputs(self, x: Any) -> Tensor:
         """The network's outputs [n, *output], such as logits, for x [n, *inputs].
 
         Of a network trained on a table or on signals, x and outputs that are values are in the units of that file.
+
+        Args:
+            x: a tensor; or, where it is numbers and no images, an array, a table of pandas or lists.
+
+        Raises:
+            ValueError: numbers of another shape.
         """
+        x = to_inputs(x, self.shape)
         parts = [self._apply(self.params, part) for part in x.split(EXAMPLES_AT_ONCE)]
         return torch.cat(parts)
 
@@ -128,15 +135,15 @@ class Learner:
     blueprint: Blueprint
     theta: Theta
 
-    def adapt(self, support: Support | Tensor, targets: Tensor | None = None, *, steps: int | None = None) -> Adapted:
+    def adapt(self, support: Any, targets: Any = None, *, steps: int | None = None) -> Adapted:
         """Learn a task from its support set.
 
         Args:
             support: a folder with a folder of images for each class, or with one image for each class; or a mapping
-                from each class to its images, which may be all that `Adapted.predict` takes; or, where targets are
-                values or symbols, a tensor x [n, *inputs].
-            targets: where ``support`` is a tensor, its y [n, *target]; with class numbers, int64 [n], the classes are
-                called "0", "1", ..
+                from each class to its images, which may be all that `Adapted.predict` takes; or, with ``targets``, x
+                [n, *inputs]: a tensor, or of numbers that are no images an array, a table of pandas or lists.
+            targets: of such an x its y [n, *target], or [n] where a target is one number; with class numbers, int64
+                [n], the classes are called "0", "1", ..
             steps: inner steps; None: as many as the model's accuracy was measured with.
 
         Returns:
@@ -147,7 +154,9 @@ class Learner:
             ValueError: tensors of a wrong shape or type; ``steps`` for an algorithm that takes none; a learnt part of
                 the algorithm is made for the ways of training.
         """
-        if not isinstance(support, Tensor):
+        if targets is None and not isinstance(support, Tensor):
+            if self.blueprint.targets != "classes":
+                raise ValueError("adapt: this network was trained for values, so x needs its targets: adapt(x, y)")
             by_class, _ = read_support(support, self.shape)
             names = sorted(by_class)
             x = torch.cat([by_class[name] for name in names])
@@ -155,9 +164,21 @@ class Learner:
             return self._adapt(Batch(x, y), names, steps)
         if targets is None:
             raise ValueError("adapt: a support set that is a tensor needs its targets")
-        x = to_inputs(support, self.shape)
-        classes = names_of_classes(targets, len(x)) if self.blueprint.targets == "classes" else []
-        return self._adapt(Batch(x, targets), classes, steps)
+        x, y = to_inputs(support, self.shape), to_tensor(targets, "adapt: targets are numbers")
+        if self.blueprint.targets == "classes":
+            return self._adapt(Batch(x, y), names_of_classes(y, len(x)), steps)
+        return self._adapt(Batch(x, self.values_of(y, len(x))), [], steps)
+
+    def values_of(self, y: Tensor, examples: int) -> Tensor:
+        """Targets that are values or symbols, in the network's type; ValueError if there is not one an example."""
+        if self.blueprint.targets == "values":
+            y = y.to(self.shape.dtype)
+            if y.ndim == 1 and self.blueprint.outputs == 1:
+                y = y[:, None]
+        if len(y) != examples or (self.blueprint.targets == "values" and y.shape[1:] != (self.blueprint.outputs,)):
+            wanted = f"[{examples}, {self.blueprint.outputs}]" if self.blueprint.targets == "values" else f"{examples}"
+            raise ValueError(f"adapt: {examples} examples need targets {wanted}; these are {list(y.shape)}")
+        return y
 
     @torch.no_grad()
     def _adapt(self, support: Batch, classes: list[str], steps: int | None) -> Adapted:

@@ -66,18 +66,24 @@ def dropouts(keys: Tensor | None) -> dict[Callable[..., Any], Callable[..., Tens
     """
     calls = iter(range(2**63))
 
-    def dropping(axes: int | None) -> Callable[..., Tensor]:
+    def dropping(together: Callable[[int], int]) -> Callable[..., Tensor]:
         def drop(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
             if keys is None or not training or p == 0:
                 return input
-            shape = input.shape if axes is None else (*input.shape[:-axes], *[1] * axes)
+            axes = together(input.ndim)  # the last ones, along which all or nothing is dropped
+            shape = (*input.shape[: input.ndim - axes], *[1] * axes)
             random = numbers_of(keys, next(calls), shape)
             return torch.where(random >= p, input, 0) / (1 - p if p < 1 else 1)
 
         return drop
 
-    spatial = {F.dropout1d: dropping(1), F.dropout2d: dropping(2), F.dropout3d: dropping(3)}
-    return {F.dropout: dropping(None), torch.dropout: dropping(None), **spatial}
+    each = dropping(lambda ndim: 0)
+    spatial = {  # torch's dropout2d takes three axes for [n, channels, length]
+        F.dropout1d: dropping(lambda ndim: 1),
+        F.dropout2d: dropping(lambda ndim: 1 if ndim == 3 else 2),
+        F.dropout3d: dropping(lambda ndim: 3),
+    }
+    return {F.dropout: each, torch.dropout: each, **spatial}
 
 
 def numbers_of(keys: Tensor, call: int, shape: tuple[int, ...]) -> Tensor:

@@ -14,7 +14,7 @@ from inspect import signature
 from typing import Any, NoReturn, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -226,10 +226,14 @@ def named(owner: Any, names: str) -> list[Callable[..., Any]]:
 
 DRAWS = "draws from the global generator; call .eval() first"
 READS = (
-    "reads a number of a task, which vmap cannot; of transformers, load the model with attn_implementation='eager', or "
-    "give an attention mask [n, 1, length, length] of numbers to add; else"
+    "reads a number of a task, which vmap cannot; of transformers, give an attention mask [n, 1, length, length] of "
+    "numbers to add, or load a decoder with attn_implementation='eager'; else"
 )
-DROPOUTS = [*named(F, "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout"), torch.dropout]
+DROPOUTS = [
+    *named(F, "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout"),
+    *named(torch, "dropout dropout_ feature_dropout feature_dropout_ alpha_dropout alpha_dropout_"),
+    *named(torch, "feature_alpha_dropout feature_alpha_dropout_ native_dropout"),
+]
 DRAWING = [
     *named(torch, "rand randn randint randperm rand_like randn_like randint_like bernoulli normal multinomial poisson"),
     *named(Tensor, "bernoulli multinomial"),
@@ -238,6 +242,8 @@ NEVER = [
     *named(Tensor, "bernoulli_ uniform_ normal_ random_ exponential_ geometric_ log_normal_ cauchy_"),
     *named(F, "gumbel_softmax fractional_max_pool2d fractional_max_pool2d_with_indices"),
     *named(F, "fractional_max_pool3d fractional_max_pool3d_with_indices"),
+    *named(nn.init, "normal_ uniform_ trunc_normal_ xavier_normal_ xavier_uniform_ kaiming_normal_ kaiming_uniform_"),
+    *named(nn.init, "orthogonal_ sparse_"),
 ]
 READING = named(Tensor, "item tolist __contains__ __bool__ __int__ __float__ __index__")
 RECURRENT = named(torch, "lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell")
@@ -265,6 +271,7 @@ EXACT: dict[Callable[..., Any], Callable[..., Any]] = {
     F.multi_head_attention_forward: exact_multi_head_attention,
     F.hardsigmoid: exact_hardsigmoid,
     F.rrelu: exact_rrelu,
+    **{function: exact_rrelu for function in (torch.rrelu, torch.rrelu_)},
     **{function: no_dropout(function) for function in DROPOUTS},
     **{function: drawing(function) for function in DRAWING},
     **{function: never(function) for function in NEVER},

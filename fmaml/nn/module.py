@@ -30,6 +30,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from ..pickling import picklable
 from ..tree import leaves
 from ..types import Model, Params
+from .batch_encoding import know_batch_encodings
 from .dropout import Keyed, dropouts
 from .exact_functions import EXACT, ExactFunctions
 from .models import check_names
@@ -65,6 +66,7 @@ REFUSED: list[Refusal] = [  # (layer type, condition, reason and alternative)
 ]
 WITH_KEYS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)  # what dropout="keyed" can do
 _LOCK = threading.RLock()  # one for all modules; the same thread may call one module within another
+IN_PLACE = "a call changes a buffer or a frozen parameter in place, and the next call sees it; compute a new tensor"
 RUNNING = (
     "keeps running statistics; build it with track_running_stats=False, or pass running_stats='batch' (the statistics "
     "of the current batch, as MAML does) or running_stats='frozen' (the stored ones, never updated)"
@@ -123,6 +125,7 @@ def from_module(
         raise ValueError(f"running_stats = {running_stats!r}: must be 'refuse', 'batch' or 'frozen'")
     if dropout not in ("refuse", "keyed"):
         raise ValueError(f"dropout = {dropout!r}: must be 'refuse' or 'keyed'")
+    know_batch_encodings()
     found = refused(module, running_stats, dropout)
     problems = [f"  {name or 'itself'} ({type(m).__name__}): {why}" for name, m, why in found]
     if problems:
@@ -160,6 +163,7 @@ def model_of(
             x, keys = x if isinstance(x, Keyed) else (x, None)
             functions = EXACT | dropouts(keys)
         args, kwargs = arguments(x)
+        before = versions(placed[device])
         with (
             turn(),
             sdpa_kernel(SDPBackend.MATH),
@@ -171,9 +175,16 @@ def model_of(
                 if "vmap" not in str(error):
                     raise
                 raise ValueError(f'from_module: {no_vmap(skeleton, error)}; use batching="loop"') from error
-            return selected(result, output)
+        if versions(placed[device]) != before:
+            raise ValueError(f"from_module({type(skeleton).__name__}): {IN_PLACE}")
+        return selected(result, output)
 
     return Model(init, apply)
+
+
+def versions(tensors: Params) -> list[int]:
+    """How often each was changed in place; nothing in a call that torch.compile traces."""
+    return [] if torch.compiler.is_compiling() else [t._version for t in tensors.values() if not t.is_inference()]
 
 
 def turn() -> contextlib.AbstractContextManager[Any]:
@@ -261,11 +272,15 @@ def learnt_names(module: nn.Module, patterns: Sequence[str] | None) -> list[str]
         return names
     if isinstance(patterns, str):
         raise ValueError(f"trainable = {patterns!r}: must be a list of patterns, such as [{patterns!r}]")
+    if not patterns:
+        raise ValueError('trainable = []: nothing could be learnt; name parameters, such as ["head.*"]')
+    names = dict(module.named_parameters(remove_duplicate=False))  # of a tied parameter all
     for pattern in patterns:
-        if not fnmatch.filter(named, pattern):
-            closest = difflib.get_close_matches(pattern, named, 3, 0) or list(named)[:3]
+        if not fnmatch.filter(names, pattern):
+            closest = difflib.get_close_matches(pattern, names, 3, 0) or list(names)[:3]
             raise ValueError(f"trainable: {pattern!r} fits no parameter; the nearest are {', '.join(closest)}")
-    return [name for name in named if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
+    learnt = {id(p) for name, p in names.items() if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)}
+    return [name for name, p in named.items() if id(p) in learnt]
 
 
 def refused(module: nn.Module, running_stats: RunningStats, dropout: Dropout) -> Iterator[tuple[str, nn.Module, str]]:

@@ -55,17 +55,20 @@ def running_statistics(module: nn.Module, params: Params, x: Any, statistics: Pa
     def hook_of(prefix: str, layer: _NormBase) -> Any:
         names = [prefix + name for name in BUFFERS]
 
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            if inputs[0].numel() == inputs[0].shape[1]:
+        def hook(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+            x = args[0] if args else kwargs["input"]
+            if isinstance(layer, _InstanceNorm) and x.ndim == layer._get_no_batch_dim():
+                x = x[None]
+            if x.numel() == x.shape[1]:
                 raise ValueError(f"running_statistics: {prefix or 'the module.'}: one value a channel has no variance")
             before = [found.get(name, known[name]) for name in names]  # a layer may be called more than once
-            found.update(zip(names, after_batch(layer, inputs[0], *before), strict=True))
+            found.update(zip(names, after_batch(layer, x, *before), strict=True))
 
         return hook
 
     for name, layer in cast(Iterator[tuple[str, Any]], network.named_modules()):
         if keeps_running_statistics(layer):
-            layer.register_forward_pre_hook(hook_of(f"{name}." if name else "", layer))
+            layer.register_forward_pre_hook(hook_of(f"{name}." if name else "", layer), with_kwargs=True)
         prepare(layer, "batch")
     x, keys = x if isinstance(x, Keyed) else (x, None)
     args, kwargs = arguments(x)

@@ -75,7 +75,7 @@ def timm_network(inputs: tuple[int, ...], outputs: int, network: str, weights: s
             check_was_read(backbone, library.create_model(network, num_classes=0, in_chans=inputs[0]), weights)
         config = backbone.pretrained_cfg
         mean, std = (tuple(config[key])[: inputs[0]] for key in ("mean", "std"))
-    return with_new_head(backbone, mean, std, inputs, outputs)
+    return with_new_head(network, backbone, mean, std, inputs, outputs)
 
 
 @picklable
@@ -122,8 +122,8 @@ def torchvision_network(inputs: tuple[int, ...], outputs: int, network: str, wei
             check_is_file(weights)
             with explained(weights):
                 backbone.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-        without_head(backbone)
-    return with_new_head(backbone, IMAGENET_MEAN, IMAGENET_STD, inputs, outputs)
+        without_head(backbone, network)
+    return with_new_head(network, backbone, IMAGENET_MEAN, IMAGENET_STD, inputs, outputs)
 
 
 @picklable
@@ -198,11 +198,23 @@ class WithHead(nn.Module):
 
 
 def with_new_head(
-    backbone: nn.Module, mean: Sequence[float], std: Sequence[float], inputs: tuple[int, ...], outputs: int
+    network: str,
+    backbone: nn.Module,
+    mean: Sequence[float],
+    std: Sequence[float],
+    inputs: tuple[int, ...],
+    outputs: int,
 ) -> WithHead:
-    """The backbone, which returns features, with a head for ``outputs`` classes."""
+    """The backbone, which returns features, with a head for ``outputs`` classes; ValueError if no images fit."""
     with building(), torch.no_grad():
-        width = backbone.eval()(torch.zeros(2, *inputs)).shape[1]
+        try:
+            width = backbone.eval()(torch.zeros(2, *inputs)).shape[1]
+        except Exception as error:  # the libraries raise whatever their layers do
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(
+                f"network = {network}: takes no images of {list(inputs)} ({reason}); give the size that it was made "
+                f"for, such as data.size=224, or name another"
+            ) from None
         return WithHead(backbone, mean, std, nn.Linear(width, outputs)).eval()
 
 
@@ -237,9 +249,12 @@ def frozen_features(settings: dict[str, Any], inputs: tuple[int, ...]) -> WithHe
     return whole if fixed and all(name.startswith("head.") for name in learnt) else None
 
 
-def without_head(backbone: nn.Module) -> None:
-    """Put the identity in the place of the last linear layer, which is the head of every network of torchvision."""
-    name = [name for name, layer in backbone.named_modules() if isinstance(layer, nn.Linear)][-1]
+def without_head(backbone: nn.Module, network: str) -> None:
+    """Put the identity in the place of the last linear layer, the head; ValueError if there is none."""
+    linear = [name for name, layer in backbone.named_modules() if isinstance(layer, nn.Linear)]
+    if not linear:
+        raise ValueError(f"network = {network}: its head is no linear layer, so it cannot be replaced; name another")
+    name = linear[-1]
     parent, _, last = name.rpartition(".")
     setattr(backbone.get_submodule(parent), last, nn.Identity())
 

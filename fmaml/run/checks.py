@@ -9,7 +9,7 @@ from ..data.task_check import check_tasks
 from ..data.text.generate import in_context
 from ..errors import Ended, UserError
 from ..tree import take
-from ..types import Params
+from ..types import Params, Task
 from .build import Experiment
 from .store.checkpoint_format import Facts
 from .store.resume_compatibility import flatten_keys
@@ -37,6 +37,8 @@ def check_algorithm(config: Config, experiment: Experiment, params: Params) -> N
     for split in SPLITS:
         check_tasks(split, source.sample(split, 0, range(1)), source)
     task = take(source.sample("train", 0, range(1)), 0)
+    if config["model"]["name"] == "module":
+        check_own_network(config, experiment, params, task)
     try:
         algorithm.loss(algorithm.init(params), task)
     except ValueError as error:
@@ -49,6 +51,22 @@ def check_algorithm(config: Config, experiment: Experiment, params: Params) -> N
                 f"data.in_context = true: model.name = {config['model']['name']} cannot read the support "
                 f"set and a query in one passage ({error}); give fewer or shorter passages, a longer context, or false"
             ) from error
+
+
+def check_own_network(config: Config, experiment: Experiment, params: Params, task: Task) -> None:
+    """UserError unless a network of the user's own takes the task's inputs and gives as many outputs as it must."""
+    source, x = experiment.source, task.support.x
+    where = f"model.module = {config['model']['module']}"
+    try:
+        output = experiment.model.apply(params, x)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{where}: the network does not take inputs of {list(x.shape)}: {reason}") from error
+    if output.ndim == 2 and output.shape[1] != source.outputs:
+        raise UserError(
+            f"{where}: the network gives {output.shape[1]} outputs, and it must give {source.outputs}; a function with "
+            f"a parameter named outputs gets that number"
+        )
 
 
 def check_same_facts(facts: Facts) -> None:

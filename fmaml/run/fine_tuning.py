@@ -22,10 +22,13 @@ class FineTuned(NamedTuple):
     experiment: Experiment
 
 
-def candidates(data: str) -> Iterator[tuple[str, Config]]:
-    """Names and algorithm sections: SGD and Adam with each rate, from the head as it was, and from prototypes too."""
+def candidates(data: str, params: Params) -> Iterator[tuple[str, Config]]:
+    """Names and algorithm sections: SGD and Adam with each rate, from the head as it was.
+
+    Of classes, and of a network with a layer ``head``, from prototypes too.
+    """
     heads = {"scratch": ""}
-    if "classes" in TABLE["data"][data].gives:
+    if "classes" in TABLE["data"][data].gives and {"head.weight", "head.bias"} <= params.keys():
         heads["proto_maml"] = " from prototypes"
     for algorithm, head in heads.items():
         for inner, rates in RATES.items():
@@ -42,7 +45,7 @@ def fine_tuned(config: Config, experiment: Experiment, params: Params, advance: 
     """
     better = 1 if experiment.source.metric.more_is_better else -1
     best, found = -math.inf, None
-    for name, section in candidates(config["data"]["name"]):
+    for name, section in candidates(config["data"]["name"], params):
         algorithm: Any = call_by_name("algorithm", section, loss_fn=experiment.loss_fn, apply=experiment.model.apply)
         tried = experiment._replace(algorithm=algorithm)
         theta = algorithm.init(params)

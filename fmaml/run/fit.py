@@ -109,7 +109,7 @@ def train_baseline(
     if kind == "fine_tune":
         with progress_bar(console) as bar:
             task = bar.add_task(
-                "the baseline: choosing how to fine-tune", total=len(list(candidates(config["data"]["name"])))
+                "the baseline: choosing how to fine-tune", total=len(list(candidates(config["data"]["name"], params)))
             )
             found = fine_tuned(config, experiment, params, lambda: bar.advance(task))
         return {found.name: (found.experiment, found.experiment.algorithm.init(params))}

@@ -5,8 +5,8 @@ from itertools import zip_longest
 from pathlib import Path
 
 import torch
+from rich.cells import cell_len
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 
 from .. import distributed
@@ -23,15 +23,15 @@ from .log import nan_to_null
 from .meta_test import Interval
 
 Results = dict[str, list[Interval]]  # column heading -> intervals after 0, 1, .. inner steps
-WIDEST_TABLE = 1000  # characters
+PADDING = 2  # of a column, which rich counts as part of its least width
 TASKS_SHOWN = 4  # test tasks in the pictures
 
 
 def print_results(console: Console, results: Results, metric: Metric, title: str, protocol: str) -> None:
     """Print the results as a table; where the console is too narrow for whole numbers, one number a line."""
     table = results_table(results, metric, title, protocol)
-    needed = Measurement.get(console, console.options.update(width=WIDEST_TABLE), table).minimum
-    if needed <= console.width:
+    lines = "".join(segment.text for segment in console.render(table)).splitlines()
+    if max(map(cell_len, lines)) <= console.width:
         console.print(table)
     else:
         lines = [title, *result_lines(results, metric), protocol]
@@ -44,7 +44,7 @@ def results_table(results: Results, metric: Metric, title: str, protocol: str) -
     table.add_column("inner steps", justify="right")
     for label, column in results.items():
         longest = max((len(metric.write(*score)) for score in column), default=0)
-        table.add_column(label.replace(" (", "\n("), justify="right", min_width=longest)
+        table.add_column(label.replace(" (", "\n("), justify="right", min_width=longest + PADDING)
     for step, row in enumerate(zip_longest(*results.values())):  # what takes no inner steps has one row
         table.add_row(str(step), *("" if score is None else metric.write(score.mean, score.ci95) for score in row))
     return table

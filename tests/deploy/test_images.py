@@ -112,7 +112,7 @@ def test_what_is_no_image_is_told(tmp_path):
         to_inputs(tmp_path / "empty", COLOUR)
     with pytest.raises(ValueError, match=r"this network takes \[n, 3, 8, 8\]; these are \[2, 1, 8, 8\]"):
         to_inputs(torch.zeros(2, 1, 8, 8), COLOUR)
-    with pytest.raises(ValueError, match=r"takes no pictures; give a tensor \[n, 1\]"):
+    with pytest.raises(ValueError, match=r"x: this network takes \[n, 1\]; these are"):
         to_inputs(picture(), Shape((1,), None))
 
 

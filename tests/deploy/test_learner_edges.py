@@ -1,14 +1,17 @@
 """What a learner refuses, in one line, where it once answered."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from learners import CONV4, MAML, PROTONET, untrained
 from PIL import Image
 
+import fmaml
 from fmaml.cli import main
 from fmaml.errors import UserError
 
+MLP = {"name": "mlp", "hidden": [32]}
 LABELS = torch.tensor([0, 0, 1, 1])
 
 
@@ -100,3 +103,42 @@ def test_a_page_that_cannot_be_written_is_named(characters, capsys, monkeypatch,
     monkeypatch.chdir(characters)
     assert main(["predict", "omniglot_prototypes", "--support", "support", "new", "--html", page]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"fmaml: --html {page}: {message}")
+
+
+def learner_of_values() -> fmaml.Learner:
+    return untrained(MLP, MAML, inputs=[2], outputs=1, targets="values", form=None)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda values: values.numpy(),
+        lambda values: values.double(),
+        lambda values: values.tolist(),
+        lambda values: pd.DataFrame(values.numpy()),
+    ],
+    ids=["numpy", "float64", "lists", "pandas"],
+)
+def test_numbers_of_any_kind(given):
+    learner = learner_of_values()
+    x, y, new = (torch.randint(-3, 4, size).float() for size in ((5, 2), (5, 1), (3, 2)))
+    expected = learner.adapt(x, y).outputs(new)
+    assert torch.equal(learner.adapt(given(x), given(y)).outputs(given(new)), expected)
+    assert torch.equal(learner.adapt(x, y[:, 0]).outputs(new), expected)
+    assert torch.equal(learner.adapt(x.long(), y.long()).outputs(new.long()), expected)
+
+
+def test_what_is_wrong_with_numbers_is_one_line():
+    learner, x, y = learner_of_values(), torch.zeros(5, 2), torch.zeros(5, 1)
+    with pytest.raises(ValueError, match=r"x: this network takes \[n, 2\]; these are \[5, 1\]"):
+        learner.adapt(y, y)
+    with pytest.raises(ValueError, match=r"adapt: 5 examples need targets \[5, 1\]; these are \[4, 1\]"):
+        learner.adapt(x, y[:4])
+    with pytest.raises(ValueError, match=r"adapt: 5 examples need targets \[5, 1\]; these are \[5, 3\]"):
+        learner.adapt(x, torch.zeros(5, 3))
+    with pytest.raises(ValueError, match=r"x: this network takes numbers \[n, 2\]; this is list: give a tensor"):
+        learner.adapt([[1.0, 2.0], [3.0]], y)
+    with pytest.raises(ValueError, match=r"trained for values, so x needs its targets: adapt\(x, y\)"):
+        learner.adapt("folder")
+    with pytest.raises(ValueError, match=r"x: this network takes float32 .*; these are bool"):
+        learner.adapt(x.bool(), y)

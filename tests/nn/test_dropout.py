@@ -128,3 +128,20 @@ def test_what_keys_cannot_do_is_refused_by_name(module, message):
         fmaml.from_module(nn.Sequential(module, nn.Linear(4, 4)), dropout="keyed")
     with pytest.raises(ValueError, match="dropout = 'maybe': must be 'refuse' or 'keyed'"):
         fmaml.from_module(nn.Linear(4, 4), dropout="maybe")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "kept"),
+    [
+        (nn.Dropout1d(0.5), (N, 6, 5), 2),
+        (nn.Dropout2d(0.5), (N, 6, 5), 2),  # of three axes torch drops channels too
+        (nn.Dropout2d(0.5), (N, 6, 5, 5), 2),
+        (nn.Dropout3d(0.5), (N, 6, 5, 5, 5), 2),
+    ],
+)
+def test_whole_channels_are_dropped(layer, shape, kept):
+    model = fmaml.from_module(nn.Sequential(layer), dropout="keyed")
+    y = model.apply({}, Keyed(torch.ones(shape), torch.arange(N))).flatten(kept)
+    assert (y == y[..., :1]).all()
+    assert 0 < (y[..., 0] == 0).float().mean() < 1
+    assert any(0 < dropped < shape[1] for dropped in (y[..., 0] == 0).sum(1).tolist())

@@ -1,5 +1,6 @@
 """Networks of `transformers` and adapters of `peft`, small and random: vmapped, looped and from outside, the same."""
 
+from collections import UserDict
 from collections.abc import Callable
 from typing import Any
 
@@ -216,7 +217,8 @@ def test_a_mask_that_is_read_is_refused_with_the_cure(monkeypatch):
     monkeypatch.setitem(CASES, "read", (bert, padded, "logits"))
     algorithm, theta, tasks = problem("read")
     with pytest.raises(
-        ValueError, match=r"attn_implementation='eager', or give an attention mask \[n, 1, length, length\]"
+        ValueError,
+        match=r"give an attention mask \[n, 1, length, length\] of numbers to add, or load a decoder with attn_impl",
     ):
         fmaml.meta_grad(algorithm, theta, tasks)
     fmaml.meta_grad(algorithm, theta, tasks, batching="loop")
@@ -228,11 +230,19 @@ def test_what_is_no_tensor_is_refused_with_the_names_of_what_there_is():
         model.apply(model.init(torch.Generator()), text(2))
 
 
-def test_an_encoding_is_given_as_a_dict():
-    encoding = hf.BatchEncoding(text(2, 3))
+@pytest.mark.parametrize("batching", ["vmap", "loop", "auto"])
+def test_an_encoding_is_taken_as_its_dict(batching):
     algorithm, theta, tasks = problem("GPT-2")
-    with pytest.raises(ValueError, match=r"this is a BatchEncoding: give dict\(\.\.\) of it"):
-        fmaml.meta_grad(algorithm, theta, fmaml.Task(fmaml.Batch(encoding, tasks.support.y), tasks.query))
+    encoded = tasks._replace(support=tasks.support._replace(x=hf.BatchEncoding(dict(tasks.support.x))))
+    found, expected = (fmaml.meta_grad(algorithm, theta, each, batching=batching)[0] for each in (encoded, tasks))
+    assert all(torch.equal(value, expected[name]) for name, value in found.items())
+
+
+def test_a_mapping_of_another_kind_is_to_be_given_as_a_dict():
+    algorithm, theta, tasks = problem("GPT-2")
+    other = tasks._replace(support=tasks.support._replace(x=UserDict(tasks.support.x)))
+    with pytest.raises(ValueError, match=r"this is a UserDict: give dict\(\.\.\) of it"):
+        fmaml.meta_grad(algorithm, theta, other)
 
 
 def test_phi_goes_back_into_the_network():

@@ -476,6 +476,69 @@ def test_shared_parameters_stay_shared():
     assert torch.equal(model.apply(theta, x), module(x))
 
 
+def test_a_tied_parameter_is_learnt_by_any_of_its_names():
+    module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    module.get_submodule("1").weight = module.get_parameter("0.weight")
+    model = fmaml.from_module(module, trainable=["1.*"])
+    assert list(model.init(torch.Generator())) == ["0.weight", "1.bias"]
+    with pytest.raises(ValueError, match=r"trainable = \[\]: nothing could be learnt"):
+        fmaml.from_module(module, trainable=[])
+
+
+class Counting(nn.Module):
+    """Changes a buffer at each call: in place, or by another tensor in its place."""
+
+    def __init__(self, in_place: bool):
+        super().__init__()
+        self.in_place, self.layer = in_place, nn.Linear(2, 2)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        if self.in_place:
+            self.calls += 1
+        else:
+            self.calls = self.calls + 1
+        return self.layer(x) * self.calls
+
+
+def test_a_buffer_that_is_changed_in_place_is_refused():
+    model, x = fmaml.from_module(Counting(False)), torch.ones(3, 2)
+    params = model.init(torch.Generator())
+    assert torch.equal(model.apply(params, x), model.apply(params, x))
+    with pytest.raises(ValueError, match=r"from_module\(Counting\): a call changes a buffer .* in place"):
+        fmaml.from_module(Counting(True)).apply(params, x)
+
+
+class Draws(nn.Module):
+    """A forward pass that draws."""
+
+    def __init__(self, draw):
+        super().__init__()
+        self.draw, self.layer = draw, nn.Linear(2, 2)
+
+    def forward(self, x):
+        return self.layer(self.draw(x))
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda x: torch.dropout_(x.clone(), 0.5, True),
+        lambda x: torch.feature_dropout(x[..., None], 0.5, True)[..., 0],
+        lambda x: torch.alpha_dropout(x, 0.5, True),
+        lambda x: torch.native_dropout(x, 0.5, True)[0],
+        lambda x: torch.rrelu(x, 0.1, 0.2, True),
+        lambda x: nn.init.normal_(x.clone()),
+        lambda x: nn.init.xavier_uniform_(x.clone()),
+    ],
+    ids=["dropout_", "feature_dropout", "alpha_dropout", "native_dropout", "rrelu", "normal_", "xavier_uniform_"],
+)
+def test_functions_that_draw_are_refused_wherever_they_are(draw):
+    model = fmaml.from_module(Draws(draw))
+    with pytest.raises(ValueError, match="draws from the global generator"):
+        model.apply(model.init(torch.Generator()), torch.ones(3, 2))
+
+
 class TwoPlaces(nn.Module):
     """One norm in two parents, one registered twice, one held in a plain list as well."""
 

@@ -98,6 +98,33 @@ def test_a_layer_that_is_called_twice_is_updated_twice():
         assert torch.allclose(value, dict(writing.named_buffers())[name], rtol=1e-13, atol=1e-15), name
 
 
+class ByName(nn.Module):
+    """Calls a norm by the name of its argument."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3)
+
+    def forward(self, x):
+        return self.norm(input=x)
+
+
+@pytest.mark.parametrize(
+    ("module", "x"),
+    [
+        (nn.InstanceNorm1d(3, track_running_stats=True), torch.rand(3, 5, dtype=F64)),
+        (nn.InstanceNorm1d(3, track_running_stats=True), torch.rand(4, 3, 5, dtype=F64)),
+        (ByName(), torch.rand(4, 3, dtype=F64)),
+    ],
+    ids=["unbatched", "batched", "by name"],
+)
+def test_any_way_of_calling_a_norm(module, x):
+    writing = copy.deepcopy(module).double().train()
+    writing(x)
+    for name, value in running_statistics(module.double(), {}, x).items():
+        assert torch.allclose(value, dict(writing.named_buffers())[name], rtol=1e-13, atol=1e-15), name
+
+
 def test_what_has_no_statistics_is_refused():
     module = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)).double()
     with pytest.raises(ValueError, match=r"1\.: one value a channel has no variance"):

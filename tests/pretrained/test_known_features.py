@@ -40,7 +40,7 @@ def model(monkeypatch, tmp_path):
     def network(inputs, outputs, network, weights):
         with networks.building():
             backbone = Backbone()
-        return networks.with_new_head(backbone, [0.5], [0.5], inputs, outputs)
+        return networks.with_new_head("small", backbone, [0.5], [0.5], inputs, outputs)
 
     monkeypatch.setattr(networks, "timm_network", network)
     monkeypatch.setitem(networks.NETWORKS, "timm", network)

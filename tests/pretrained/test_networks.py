@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from importlib import import_module
 from typing import Any
 
@@ -176,3 +177,48 @@ def test_without_the_library_the_cure_is_told(kind, monkeypatch):
         UserError, match=rf"model.name = {kind}: needs {kind}; pip install 'fmaml\[{kind}\]' installs it"
     ):
         KINDS[kind](inputs=IMAGES, outputs=5, network="resnet18")
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (
+            "nn.Linear(100, outputs)",
+            r"the network does not take inputs of \[5, 1, 28, 28\]: mat1 and mat2 shapes cannot",
+        ),
+        (
+            "nn.Linear(784, 1000)",
+            r"the network gives 1000 outputs, and it must give 5; a function with a parameter named",
+        ),
+    ],
+)
+def test_a_network_that_does_not_fit_is_one_line(code, message, tmp_path, monkeypatch, capsys):
+    name = f"my_misfit_{abs(hash(code))}"
+    (tmp_path / f"{name}.py").write_text(
+        f"from torch import nn\ndef make(outputs):\n    return nn.Sequential(nn.Flatten(), {code})\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    model = f"model={{name: module, module: '{name}:make'}}"
+    assert main(["run", "omniglot", model, *GLYPHS, "--out", "out", "--dry-run", "--device", "cpu"]) == 2
+    assert re.search(f"fmaml: model.module = {name}:make: {message}", capsys.readouterr().err)
+
+
+def test_the_baseline_of_a_network_without_a_layer_named_head(tmp_path, monkeypatch, capsys):
+    code = "from torch import nn\ndef make(outputs):\n    return nn.Sequential(nn.Flatten(), nn.Linear(784, outputs))\n"
+    (tmp_path / "my_headless_network.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    words = ["model={name: module, module: 'my_headless_network:make'}", "train.baseline=fine_tune", "eval.steps=1"]
+    assert main(["run", "omniglot", *words, *GLYPHS, "--out", "out", "--device", "cpu"]) == 0
+    assert any(
+        "fine-tuned by" in name for name in json.loads((tmp_path / "out" / "results.json").read_text())["results"]
+    )
+
+
+@pytest.mark.vision
+def test_networks_that_cannot_get_a_head_or_the_images_say_so():
+    with pytest.raises(ValueError, match=r"network = squeezenet1_1: its head is no linear layer"):
+        torchvision(inputs=(3, 64, 64), outputs=5, network="squeezenet1_1")
+    with pytest.raises(ValueError, match=r"network = vit_b_16: takes no images of \[3, 64, 64\] \(.*data\.size=224"):
+        torchvision(inputs=(3, 64, 64), outputs=5, network="vit_b_16")
+    with pytest.raises(ValueError, match=r"network = vit_tiny_patch16_224: takes no images of \[3, 64, 64\]"):
+        timm(inputs=(3, 64, 64), outputs=5, network="vit_tiny_patch16_224")

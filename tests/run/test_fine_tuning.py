@@ -26,7 +26,7 @@ def test_it_is_the_best_of_the_candidates_on_validation_tasks(data):
     params = initial_params(experiment, 0, CPU)
     told: list[None] = []
     found = fine_tuned(config, experiment, params, lambda: told.append(None))
-    known = dict(candidates(config["data"]["name"]))
+    known = dict(candidates(config["data"]["name"], params))
     assert len(told) == len(known) == (24 if data == "glyphs" else 12)
     assert known[found.name] == found.section
     scores = task_scores(found.experiment, transductive, params, "val", 4, 2)[:, 1:].mean()

@@ -108,3 +108,14 @@ def test_help_and_messages_do_not_fail(argv):
     code, shown = in_a_terminal(10, *argv)
     assert code == (2 if "qqq" in argv else 0)
     assert "Traceback" not in shown
+
+
+def test_a_table_of_many_columns_is_whole_or_a_list():
+    names = ("maml", "fine-tuned from prototypes by sgd at 0.01")
+    results = {f"{name} ({how})": [Interval(1.0, 0.12)] for name in names for how in ("each query alone", "all")}
+    for width in range(20, 140):
+        shown = io.StringIO()
+        print_results(Console(file=shown, width=width), results, ACCURACY, "accuracy", "protocol")
+        assert shown.getvalue().count("100.00% ± 12.00%") == 4, width
+        rows = [line for line in shown.getvalue().splitlines() if "│" in line]
+        assert all(row.rstrip().endswith("│") for row in rows), width
