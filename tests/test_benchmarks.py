@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SCRIPTS = ["roofline", "peers", "conv_lowering", "vmap_vs_loop", "sampling", "memory", "startup"]
@@ -55,7 +56,6 @@ def test_operations_are_those_that_torch_counts(results):
 
 def test_counted_memory_grows_with_the_inner_steps_that_are_kept(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import torch
     from counted import peak_bytes
     from networks import mlp
 
@@ -71,3 +71,18 @@ def test_picture(results, tmp_path):
     ran = script("pictures", "--results", results, "--out", tmp_path / "speed.png")
     assert ran.returncode == 0, ran.stderr
     assert (tmp_path / "speed.png").stat().st_size > 10_000
+
+
+def test_no_step_has_grown(monkeypatch):
+    """Of operations, arithmetic and memory none is 5 % more than in the tracked file, which `--write` renews."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import operations
+
+    file = json.loads(operations.FILE.read_text())
+    tracked = file["steps"]
+    if not torch.__version__.startswith(file["torch"]):
+        pytest.skip(f"counted with torch {file['torch']}, which CI has; another one has other operations")
+    assert operations.grown(operations.measured(), tracked) == []
+    more = {name: {what: int(1.06 * value) for what, value in counts.items()} for name, counts in tracked.items()}
+    assert len(operations.grown(more, tracked)) == 3 * len(tracked)
+    assert len(operations.grown({"new": {"operations": 1}}, tracked)) == 1

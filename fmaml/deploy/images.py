@@ -109,6 +109,11 @@ def read_support(support: Support, shape: Shape) -> tuple[dict[str, Tensor], int
     ``support`` is a mapping from classes to their images, or a folder: one folder for each class, or one file for each
     class, named by it. Raises UserError unless there are two classes, each with an image.
     """
+    if shape.form is None and not isinstance(support, Mapping):
+        raise UserError(
+            f"{support}: this network takes numbers [n, {_sizes(shape.inputs)}] and no images; give them in Python, "
+            f"class by class: fmaml.load(MODEL).adapt({{name: numbers}})"
+        )
     pictures: Mapping[Any, Images] = support if isinstance(support, Mapping) else list_support(Path(support))
     classes = {str(name): to_inputs(images, shape) for name, images in pictures.items()}
     empty = [name for name, images in classes.items() if not len(images)]

@@ -156,7 +156,9 @@ class Learner:
         """
         if targets is None and not isinstance(support, Tensor):
             if self.blueprint.targets != "classes":
-                raise ValueError("adapt: this network was trained for values, so x needs its targets: adapt(x, y)")
+                raise ValueError(
+                    "adapt: this network was trained for values, so x needs its targets: adapt(x, y), in Python alone"
+                )
             by_class, _ = read_support(support, self.shape)
             names = sorted(by_class)
             x = torch.cat([by_class[name] for name in names])

@@ -140,5 +140,11 @@ def test_what_is_wrong_with_numbers_is_one_line():
         learner.adapt([[1.0, 2.0], [3.0]], y)
     with pytest.raises(ValueError, match=r"trained for values, so x needs its targets: adapt\(x, y\)"):
         learner.adapt("folder")
+    signals = untrained({"name": "conv1d", "width": 4}, PROTONET, inputs=[2, 32], form=None)
+    with pytest.raises(
+        UserError, match=r"folder: this network takes numbers \[n, 2, 32\] and no images; give them in P"
+    ):
+        signals.adapt("folder")
+    assert signals.adapt({"a": np.zeros((1, 2, 32)), "b": np.ones((1, 2, 32))}).classes == ["a", "b"]
     with pytest.raises(ValueError, match=r"x: this network takes float32 .*; these are bool"):
         learner.adapt(x.bool(), y)

@@ -1,0 +1,96 @@
+"""How many operations is a meta-step, and what do they cost in arithmetic and memory?
+
+    python benchmarks/operations.py [--write]
+
+Counts, so they are the same on every machine, busy or not: the operations that torch launches, the floating-point
+operations in its products, and the most bytes at a time. One step of each network, 4 tasks, 1 inner step, Adam
+outside; and one step of 5 inner steps, kept and recomputed. ``--write`` writes them to results/operations.json, against
+which CI holds every change: a count that grows by 5 % fails there.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from counted import peak_bytes
+from networks import PROBLEMS, Problem, problem
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+import fmaml
+
+FILE = Path(__file__).parent / "results" / "operations.json"
+TASKS = 4
+CPU = torch.device("cpu")
+Counts = dict[str, int]
+
+
+class Operations(TorchDispatchMode):
+    """Counts what torch launches while it is on; views launch nothing."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+def counts_of(step: Callable[[], Any]) -> Counts:
+    """The counts of one call, after one that may fill caches."""
+    step()
+    with Operations() as operations:
+        step()
+    with FlopCounterMode(display=False) as products:
+        step()
+    return {"operations": operations.count, "flop": products.get_total_flops(), "peak_bytes": peak_bytes(step)}
+
+
+def measured() -> dict[str, Counts]:
+    """The counts of every case."""
+    cases = {name: make(CPU) for name, make in PROBLEMS.items()} | {"conv4 by from_module": by_module()}
+    found = {name: counts_of(case.step(case.maml(1), case.tasks(TASKS))) for name, case in cases.items()}
+    conv4 = cases["conv4 28x28x1"]
+    for name, remat in (("kept", False), ("recomputed", True)):
+        step = conv4.step(conv4.maml(5, remat=remat), conv4.tasks(TASKS))
+        found[f"conv4 28x28x1, 5 steps {name}"] = counts_of(step)
+    return found
+
+
+def by_module() -> Problem:
+    """The layers of conv4 28x28x1 as a module of torch."""
+    layers: list[nn.Module] = []
+    for channels in (1, 64, 64, 64):
+        norm = nn.BatchNorm2d(64, track_running_stats=False)
+        layers += [nn.Conv2d(channels, 64, 3, stride=2, padding=1), norm, nn.ReLU()]
+    torch.manual_seed(0)
+    module = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 5))
+    like = PROBLEMS["conv4 28x28x1"](CPU)
+    return problem(fmaml.from_module(module), like.criterion, like.inner_lr, CPU, like.tasks)
+
+
+def grown(now: dict[str, Counts], tracked: dict[str, Counts], limit: float = 1.05) -> list[str]:
+    """What is more than it was, or not tracked, in words."""
+    return [
+        f"{name}: {value:,} {what.replace('_', ' ')}, tracked are {tracked.get(name, {}).get(what, 0):,}"
+        for name, counts in now.items()
+        for what, value in counts.items()
+        if value > limit * tracked.get(name, {}).get(what, 0)
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true")
+    found = measured()
+    for name, counts in found.items():
+        print(f"{name:32}", *(f"{value:>16,} {what.replace('_', ' ')}" for what, value in counts.items()))
+    if parser.parse_args().write:
+        FILE.write_text(json.dumps({"torch": torch.__version__.partition("+")[0], "steps": found}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
