@@ -19,6 +19,7 @@ from ..losses import supervised
 from ..run import report
 from ..run.build import Experiment, call_by_name, outer_optimizer
 from ..run.checks import check_same_facts
+from ..run.determinism import make_deterministic
 from ..run.environment import pick_device
 from ..run.launcher import launched, time_limit, told_once
 from ..run.output import lasting_stdout
@@ -49,6 +50,7 @@ def run_test(model: str, overrides: list[str], *, device: str = "auto", out: str
         learner = load(model)
         config = config_of_test(learner, model, overrides)
         torch_device = pick_device(device, here)
+        make_deterministic(torch_device)
     with joined(here, torch_device) as processes:
         return test_in(processes, learner, model, config, torch_device, out)
 

@@ -17,6 +17,7 @@ from ..tree import leaves, map_leaves
 from ..types import Params
 from .build import Experiment, build
 from .checks import check_algorithm, check_batch, check_same_facts
+from .determinism import make_deterministic
 from .environment import environment, pick_device
 from .fit import fit, restored, train_baseline
 from .followers import NoStore, follows
@@ -53,6 +54,7 @@ def run(
     with told_once(here):
         check_batch(config, here.world_size)
         torch_device = pick_device(device, here)
+        make_deterministic(torch_device)
     with joined(here, torch_device) as processes:
         return run_in(processes, config, torch_device, out=out, dry_run=dry_run, resume=resume)
 
