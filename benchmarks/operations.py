@@ -65,7 +65,7 @@ def by_module() -> Problem:
     layers: list[nn.Module] = []
     for channels in (1, 64, 64, 64):
         norm = nn.BatchNorm2d(64, track_running_stats=False)
-        layers += [nn.Conv2d(channels, 64, 3, stride=2, padding=1), norm, nn.ReLU()]
+        layers += [nn.Conv2d(channels, 64, 3, stride=2, padding=1, bias=False), norm, nn.ReLU()]
     torch.manual_seed(0)
     module = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 5))
     like = PROBLEMS["conv4 28x28x1"](CPU)
