@@ -151,6 +151,8 @@ def take_step(running: Running, grads: list[Tensor]) -> None:
         if running.schedule:
             running.schedule.step()
     except (TypeError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "gradients" not in str(error):
+            raise  # such as out of memory
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"from_torch: {type(running.optimizer).__name__} or its schedule needs more than gradients ({reason}); "

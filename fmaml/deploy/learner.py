@@ -169,9 +169,9 @@ class Learner:
         x, y = to_inputs(support, self.shape), to_tensor(targets, "adapt: targets are numbers")
         if self.blueprint.targets == "classes":
             return self._adapt(Batch(x, y), names_of_classes(y, len(x)), steps)
-        return self._adapt(Batch(x, self.values_of(y, len(x))), [], steps)
+        return self._adapt(Batch(x, self._values_of(y, len(x))), [], steps)
 
-    def values_of(self, y: Tensor, examples: int) -> Tensor:
+    def _values_of(self, y: Tensor, examples: int) -> Tensor:
         """Targets that are values or symbols, in the network's type; ValueError if there is not one an example."""
         if self.blueprint.targets == "values":
             y = y.to(self.shape.dtype)
