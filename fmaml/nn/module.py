@@ -1,11 +1,11 @@
 """Any `torch.nn.Module` as a `Model`; what torch gets wrong in it is replaced or refused.
 
 Replaced, or refused when called: the functions of `fmaml.nn.exact_functions`, whatever layer calls them. Refused by the
-layer's name, before anything is trained: layers without a second derivative, layers that draw from the global random
-generator, and layers that update their own buffers or parameters.
+layer's name, before anything is trained: those of `fmaml.nn.refused_layers`, without a second derivative, drawing from
+the global random generator, or updating their own buffers or parameters.
 """
 
-# only private base classes of torch.nn cover whole groups of layers, and some of their methods have no types:
+# how often a tensor was changed in place has no public name, and some methods of torch.nn have no types:
 # pyright: reportPrivateUsage=false, reportUnknownMemberType=false
 
 import contextlib
@@ -13,19 +13,14 @@ import copy
 import difflib
 import fnmatch
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, TypeAlias, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.func import functional_call
+from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.dropout import _DropoutNd
-from torch.nn.modules.lazy import LazyModuleMixin
-from torch.nn.utils.parametrizations import _SpectralNorm
-from torch.nn.utils.spectral_norm import SpectralNorm
-from torch.nn.utils.weight_norm import WeightNorm
 
 from ..pickling import picklable
 from ..tree import leaves
@@ -33,44 +28,12 @@ from ..types import Model, Params
 from .batch_encoding import know_batch_encodings
 from .dropout import Keyed, dropouts
 from .exact_functions import EXACT, ExactFunctions
+from .fast.layout import channels_last, is_laid_out, is_vmapped, shape_of_all_tasks
 from .models import check_names
+from .refused_layers import Dropout, RunningStats, prepare, refused
 
-RunningStats: TypeAlias = Literal["refuse", "batch", "frozen"]
-Dropout: TypeAlias = Literal["refuse", "keyed"]
-Refusal: TypeAlias = tuple[Any, Callable[[Any], bool], str]
-
-REFUSED: list[Refusal] = [  # (layer type, condition, reason and alternative)
-    (nn.EmbeddingBag, lambda m: True, "has no second derivative; use nn.Embedding and a mean"),
-    (_SpectralNorm, lambda m: True, "updates its buffers in place; remove the parametrization"),
-    (
-        nn.Module,
-        lambda m: has_hook(m, SpectralNorm),
-        "has spectral_norm, which updates its buffers in place; remove it",
-    ),
-    (
-        nn.Module,
-        lambda m: has_hook(m, WeightNorm),
-        "has the old weight_norm, which sets attributes; use parametrizations",
-    ),
-    (nn.Embedding, lambda m: m.max_norm is not None, "changes its weight in place; build it with max_norm=None"),
-    (nn.Embedding, lambda m: m.scale_grad_by_freq, "has a wrong derivative under vmap; use scale_grad_by_freq=False"),
-    (LazyModuleMixin, lambda m: m.has_uninitialized_params(), "has no parameters yet; call the module once"),
-    (
-        _DropoutNd,
-        lambda m: m.training and m.p > 0,
-        "draws from the global generator; use p=0, .eval(), or nn.Dropout with dropout='keyed'",
-    ),
-    (nn.MultiheadAttention, lambda m: m.training and m.dropout > 0, "has dropout; use dropout=0 or .eval()"),
-    (nn.RNNBase, lambda m: m.training and m.dropout > 0, "has dropout; use dropout=0 or .eval()"),
-    (nn.RReLU, lambda m: m.training, "draws from the global generator; use nn.LeakyReLU or .eval()"),
-]
-WITH_KEYS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)  # what dropout="keyed" can do
 _LOCK = threading.RLock()  # one for all modules; the same thread may call one module within another
 IN_PLACE = "a call changes a buffer or a frozen parameter in place, and the next call sees it; compute a new tensor"
-RUNNING = (
-    "keeps running statistics; build it with track_running_stats=False, or pass running_stats='batch' (the statistics "
-    "of the current batch, as MAML does) or running_stats='frozen' (the stored ones, never updated)"
-)
 
 
 def from_module(
@@ -148,6 +111,7 @@ def model_of(
     kept = {id(tensor): tensor for tensor in (*skeleton.parameters(), *skeleton.buffers())}
     called = copy.deepcopy(skeleton, kept)  # the same tensors in a module of its own, in which a call puts others
 
+    fastest = FastLayout(any(isinstance(layer, nn.Conv2d) for layer in called.modules()))
     placed: dict[torch.device, Params] = {}  # the constants where they were needed, copied there once
 
     def init(generator: Generator | None = None) -> Params:
@@ -158,19 +122,18 @@ def model_of(
         device = leaves(x)[0].device
         if device not in placed:
             placed[device] = {name: value.to(device) for name, value in constants.items()}
-        functions = EXACT
+        functions = EXACT | {F.max_pool2d: max_pooling}
         if dropout == "keyed":
             x, keys = x if isinstance(x, Keyed) else (x, None)
-            functions = EXACT | dropouts(keys)
-        args, kwargs = arguments(x)
+            functions |= dropouts(keys)
         before = versions(placed[device])
         with (
             turn(),
-            sdpa_kernel(SDPBackend.MATH),
+            sdpa_kernel(SDPBackend.MATH),  # fused attention has no second derivative
             ExactFunctions(functions),
-        ):  # fused attention has no second derivative
+        ):
             try:
-                result = functional_call(called, {**placed[device], **params}, args, kwargs)
+                result = fastest(lambda x: functional_call(called, {**placed[device], **params}, *arguments(x)), x)
             except RuntimeError as error:
                 if "vmap" not in str(error):
                     raise
@@ -180,6 +143,41 @@ def model_of(
         return selected(result, output)
 
     return Model(init, apply)
+
+
+class FastLayout:
+    """Calls a function of images in the layout that is fastest, or in torch's usual one where it needs that."""
+
+    def __init__(self, helps: bool) -> None:
+        self.helps = helps
+        self.usual: set[tuple[int, ...]] = set()  # shapes of x that need it, so that a call does not depend on others
+
+    def __call__(self, function: Callable[[Any], Any], x: Any) -> Any:
+        if not (self.helps and isinstance(x, Tensor) and x.ndim == 4 and x.is_floating_point()):
+            return function(x)
+        laid_out = channels_last(x)
+        if laid_out is x or (shape := shape_of_all_tasks(x)) in self.usual:
+            return function(x)
+        try:
+            return function(laid_out)
+        except UsualLayout:
+            self.usual.add(shape)
+        except RuntimeError as error:
+            if "view size is not compatible" not in str(error):
+                raise
+            self.usual.add(shape)
+        return function(x)
+
+
+class UsualLayout(Exception):
+    """Raised by a function that is slow in the other layout."""
+
+
+def max_pooling(*args: Any, **kwargs: Any) -> Any:
+    """`F.max_pool2d`, whose batching rule copies what is laid out channels last."""
+    if is_vmapped(args[0]) and is_laid_out(args[0]):
+        raise UsualLayout
+    return cast(Any, F).max_pool2d(*args, **kwargs)
 
 
 def versions(tensors: Params) -> list[int]:
@@ -281,38 +279,3 @@ def learnt_names(module: nn.Module, patterns: Sequence[str] | None) -> list[str]
             raise ValueError(f"trainable: {pattern!r} fits no parameter; the nearest are {', '.join(closest)}")
     learnt = {id(p) for name, p in names.items() if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)}
     return [name for name, p in named.items() if id(p) in learnt]
-
-
-def refused(module: nn.Module, running_stats: RunningStats, dropout: Dropout) -> Iterator[tuple[str, nn.Module, str]]:
-    """(name, layer, reason) for each layer that cannot be used."""
-    for name, layer in cast(Iterator[tuple[str, nn.Module]], module.named_modules()):
-        if dropout == "keyed" and isinstance(layer, WITH_KEYS):
-            continue
-        yield from ((name, layer, why) for kind, when, why in REFUSED if isinstance(layer, kind) and when(layer))
-        if running_stats == "refuse" and getattr(layer, "track_running_stats", False):
-            yield name, layer, RUNNING
-
-
-def has_hook(module: nn.Module, kind: type) -> bool:
-    """Whether an old reparametrization of this kind runs before the module's forward."""
-    hooks = cast(dict[int, Any], module._forward_pre_hooks)
-    return any(isinstance(hook, kind) for hook in hooks.values())
-
-
-def keeps_running_statistics(layer: nn.Module) -> bool:
-    """Whether it is a norm layer that does, and so has a choice of statistics."""
-    return isinstance(layer, _NormBase) and layer.track_running_stats
-
-
-def prepare(layer: Any, running_stats: RunningStats) -> None:
-    """Set the layer up to run as asked; it stays the same object, also where it is shared."""
-    if keeps_running_statistics(layer):
-        layer.training = False  # in training mode it would update its statistics
-        if running_stats == "batch":
-            layer.track_running_stats = False  # by which instance norm decides
-            for buffer in ("running_mean", "running_var", "num_batches_tracked"):
-                setattr(layer, buffer, None)
-    if isinstance(layer, nn.MultiheadAttention) and not layer.training:
-        layer.dropout = 0.0
-    if isinstance(layer, (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)):
-        layer.training = True  # in training mode it does not take the fused path for inference, which has no derivative

@@ -15,7 +15,8 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from ..types import Params
 from .dropout import Keyed, dropouts
 from .exact_functions import EXACT, ExactFunctions
-from .module import arguments, keeps_running_statistics, prepare
+from .module import arguments
+from .refused_layers import keeps_running_statistics, prepare
 
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 

@@ -18,7 +18,8 @@ from torch import Generator, Tensor, nn
 
 from ..extras import require
 from ..nn.models import linear_init
-from ..nn.module import RunningStats, from_module, keeps_running_statistics, learnt_names
+from ..nn.module import from_module, learnt_names
+from ..nn.refused_layers import RunningStats, keeps_running_statistics
 from ..pickling import picklable
 from ..types import Model, Params
 

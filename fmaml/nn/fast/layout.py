@@ -26,6 +26,16 @@ def is_vmapped(x: Tensor) -> bool:
     return not torch.compiler.is_compiling() and _of_all_tasks(x).ndim > x.ndim
 
 
+def is_laid_out(images: Tensor) -> bool:
+    """Whether images, [n, channels, height, width], are laid out channels last."""
+    return images.stride(-1) > 1
+
+
+def shape_of_all_tasks(x: Tensor) -> tuple[int, ...]:
+    """The shape of the tensor of all tasks that x stands for under vmap."""
+    return tuple(_of_all_tasks(x).shape)
+
+
 def _of_all_tasks(x: Tensor) -> Tensor:
     """The tensor of all tasks that x stands for under vmap; use only its shape."""
     return debug_unwrap(x)
@@ -49,6 +59,10 @@ class ChannelsLast(Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
         return grad_outputs[0]
+
+    @staticmethod
+    def jvp(ctx: Any, *grad_inputs: Tensor) -> Tensor:
+        return grad_inputs[0].clone(memory_format=torch.channels_last)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None], *args: Tensor) -> tuple[Tensor, int]:
