@@ -173,9 +173,14 @@ def last(phis: Iterator[Params]) -> Params:
 
 def repeated(support: Batch, steps: int) -> Iterable[Batch]:
     """The same batch for each inner step; ValueError if ``steps`` is negative."""
+    check_steps(steps)
+    return repeat(support, steps)
+
+
+def check_steps(steps: int) -> None:
+    """ValueError if ``steps`` is negative."""
     if steps < 0:
         raise ValueError(f"steps = {steps}: must be 0 or more")
-    return repeat(support, steps)
 
 
 def select(params: Params, only: Sequence[str], key: str = "only") -> Params:

@@ -7,6 +7,7 @@ import torch
 from problems import doubled, image_tasks, peak, regression_tasks, relative
 
 import fmaml
+from fmaml import remat as remat_file
 
 pytestmark = pytest.mark.core
 
@@ -32,6 +33,27 @@ def test_same_gradient_for_any_inner_rule(rule, steps, options):
     assert relative(also, metrics) < 1e-13
     (loss, _), (same, _) = (fmaml.meta_loss(algorithm, theta, tasks, **options) for algorithm in (kept, again))
     assert relative(same, loss) < 1e-13
+
+
+@pytest.mark.parametrize("rule", ["a rate", "adam"])
+@pytest.mark.parametrize("steps", [2, 4, 7, 9])
+def test_same_gradient_when_only_the_start_of_each_part_is_kept(rule, steps, monkeypatch):
+    model = fmaml.mlp(inputs=(3,), outputs=2, activation="tanh")
+    theta, tasks = doubled(model.init(torch.Generator().manual_seed(0))), regression_tasks(3, 3, 2)
+    loss_fn = fmaml.supervised(model.apply, fmaml.mse)
+    again = fmaml.maml(loss_fn, inner_lr=RULES[rule], steps=steps, remat=True)
+    expected, metrics = fmaml.meta_grad(again, theta, tasks)
+    monkeypatch.setattr(remat_file, "KEEP_ALL", 0)
+    grads, also = fmaml.meta_grad(again, theta, tasks)
+    assert all(torch.equal(grads[name], expected[name]) for name in expected)
+    assert relative(also, metrics) == 0
+
+
+@pytest.mark.parametrize("steps", [33, 40, 100, 1000])
+def test_parts_are_all_the_steps_and_about_as_many_as_long(steps):
+    lengths = remat_file.parts(steps)
+    assert sum(lengths) == steps
+    assert max(len(lengths), *lengths) <= steps**0.5 + 2
 
 
 @pytest.mark.parametrize("only", [("*",), ("head.*",), ("conv*",)])
