@@ -10,7 +10,14 @@ from torch import Tensor
 from fmaml.data.rng import task_keys
 from fmaml.data.source import Source
 from fmaml.data.sources.markov import markov
-from fmaml.data.text.markov_math import bayes_bits, draw_passages, entropy_rate, log_gamma_draws, transition_tables
+from fmaml.data.text.markov_math import (
+    bayes_bits,
+    draw_passages,
+    entropy_rate,
+    log_gamma_draws,
+    transition_tables,
+    uniforms,
+)
 from fmaml.rng import fold
 
 CPU = torch.device("cpu")
@@ -61,7 +68,7 @@ def test_tiny_concentrations_still_give_probabilities():
 def test_passages_follow_the_table(order):
     symbols = 3
     table = transition_tables(keys(1), symbols**order, symbols, 1.0)
-    text = draw_passages(keys(1, seed=5), table, order, 3000, 12)[0]
+    text = draw_passages(uniforms(keys(1, seed=5), 3000, 12), table, order)[0]
     assert text.shape == (3000, 12)
     assert (text[:, :order].flatten().bincount() / text[:, :order].numel() - 1 / 3).abs().max() < 0.03
     for context in itertools.product(range(symbols), repeat=order):
@@ -91,7 +98,7 @@ def test_entropy_rate_of_two_symbols_in_closed_form(p, q):
 @pytest.mark.parametrize("order", [1, 2])
 def test_entropy_rate_is_what_a_long_passage_costs(order):
     table = transition_tables(keys(3), 4**order, 4, 0.5)
-    text = draw_passages(keys(3, seed=1), table, order, 200, 500)[..., 100:]  # what came first is forgotten
+    text = draw_passages(uniforms(keys(3, seed=1), 200, 500), table, order)[..., 100:]  # what came first is forgotten
     context = sum(text[..., i : 400 - order + i] * 4 ** (order - 1 - i) for i in range(order))
     paid = -table[torch.arange(3)[:, None, None], context, text[..., order:]].log2()
     torch.testing.assert_close(entropy_rate(table, order), paid.mean((1, 2)), rtol=0.02, atol=0)

@@ -14,7 +14,7 @@ from ...types import Params, Task
 from ..rng import task_keys
 from ..source import Source
 from ..text.generate import BITS_PER_SYMBOL, next_symbols, write_samples
-from ..text.markov_math import bayes_bits, draw_passages, entropy_rate, transition_tables
+from ..text.markov_math import bayes_bits, draw_passages, entropy_rate, transition_tables, uniforms
 
 _TABLE, _SUPPORT, _QUERY = range(3)  # counters of a task's random numbers. Never renumber: it changes the tasks
 
@@ -48,8 +48,9 @@ def markov(
 
     def sample(split: str, step: int, tasks: range) -> Task:
         keys, table = draw_languages(split, step, tasks)
-        support = draw_passages(fold(keys, _SUPPORT), table, order, shots, length + 1)
-        query = draw_passages(fold(keys, _QUERY), table, order, queries, length + 1)
+        counts = {_SUPPORT: shots, _QUERY: queries}
+        draws = [uniforms(fold(keys, part), count, length + 1) for part, count in counts.items()]
+        support, query = draw_passages(torch.cat(draws, 1), table, order).split(list(counts.values()), 1)
         return Task(next_symbols(support), next_symbols(query))
 
     def references(split: str, step: int, tasks: range) -> dict[str, Tensor]:

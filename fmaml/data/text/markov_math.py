@@ -39,18 +39,27 @@ def log_gamma_draws(keys: Tensor, shape: float) -> Tensor:
     return math.log(d) + log_v.gather(-1, chosen)[..., 0] + power
 
 
-def draw_passages(keys: Tensor, table: Tensor, order: int, count: int, length: int) -> Tensor:
-    """Random passages of each task's chain, int64 [tasks, count, length]; the first ``order`` symbols are uniform."""
-    symbols = table.shape[-1]
+def uniforms(keys: Tensor, count: int, length: int) -> Tensor:
+    """Random numbers for ``count`` passages of each task: [tasks, count, length]."""
     slots = torch.arange(count * length, device=keys.device)
-    draws = uniform(fold(keys[:, None], slots)).unflatten(1, (count, length))
+    return uniform(fold(keys[:, None], slots)).unflatten(1, (count, length))
+
+
+def draw_passages(draws: Tensor, table: Tensor, order: int) -> Tensor:
+    """Random passages of each task's chain, int64 [tasks, count, length]; the first ``order`` symbols are uniform.
+
+    ``draws`` are uniform in [0, 1), one a symbol: [tasks, count, length].
+    """
+    contexts, symbols = table.shape[-2:]
     cumulative = table.cumsum(-1)[..., :-1].contiguous()  # the last symbol takes the rest, including rounding
-    symbols_so_far = [(symbols * draws[..., i]).long() for i in range(order)]
-    tasks = torch.arange(len(keys), device=keys.device)[:, None]
-    for i in range(order, length):
-        context = _from_digits(symbols_so_far[-order:], symbols)  # [tasks, count]
-        symbols_so_far.append((draws[..., i, None] >= cumulative[tasks, context]).sum(-1))
-    return torch.stack(symbols_so_far, -1)
+    passage = [(symbols * draws[..., i]).long() for i in range(order)]
+    context = _from_digits(passage, symbols)  # [tasks, count]
+    tasks = torch.arange(len(draws), device=draws.device)[:, None]
+    for draw in draws[..., order:, None].unbind(-2):
+        symbol = (draw >= cumulative[tasks, context]).sum(-1)
+        context = symbol if order == 1 else (context * symbols + symbol) % contexts
+        passage.append(symbol)
+    return torch.stack(passage, -1)
 
 
 def _from_digits(digits: list[Tensor], base: int) -> Tensor:
