@@ -1,4 +1,4 @@
-"""The meta-gradient of MAML as others have one write it in PyTorch. Each returns a call that gives a dict of gradients.
+"""The meta-gradient of MAML as courses and torch.func's example have one write it: calls that give a dict of gradients.
 
 The modules' parameters have the names and the initial values of fmaml's.
 """
@@ -71,46 +71,6 @@ def autograd_loop(problem: Problem, tasks: Task, steps: int) -> Gradient:
         losses = [problem.loss_fn(adapted(task.support), task.query) for task in each]
         grads = torch.autograd.grad(torch.stack(losses).mean(), list(theta.values()))
         return dict(zip(theta, grads, strict=True))
-
-    return run
-
-
-def higher_loop(problem: Problem, tasks: Task, steps: int) -> Gradient:
-    import higher  # pyright: ignore[reportMissingImports]
-
-    net, count = module(problem), leading(tasks)
-    inner = torch.optim.SGD(net.parameters(), lr=problem.inner_lr)
-
-    def run() -> Params:
-        net.zero_grad()
-        for i in range(count):
-            support, query = take(tasks, i)
-            with higher.innerloop_ctx(net, inner, copy_initial_weights=False) as (fnet, diffopt):
-                for _ in range(steps):
-                    diffopt.step(problem.criterion(fnet(support.x), support.y))
-                (problem.criterion(fnet(query.x), query.y) / count).backward()
-        return grads_of(net)
-
-    return run
-
-
-def torchopt_loop(problem: Problem, tasks: Task, steps: int) -> Gradient:
-    import torchopt  # pyright: ignore[reportMissingImports]
-
-    net, count = module(problem), leading(tasks)
-    inner = torchopt.MetaSGD(net, lr=problem.inner_lr)
-
-    def run() -> Params:
-        net.zero_grad()
-        start, begun = torchopt.extract_state_dict(net), torchopt.extract_state_dict(inner)
-        for i in range(count):
-            support, query = take(tasks, i)
-            for _ in range(steps):
-                inner.step(problem.criterion(net(support.x), support.y))
-            (problem.criterion(net(query.x), query.y) / count).backward()
-            torchopt.recover_state_dict(net, start)
-            torchopt.recover_state_dict(inner, begun)
-        return grads_of(net)
 
     return run
 
