@@ -21,7 +21,7 @@ def script(name: str, *arguments: object) -> subprocess.CompletedProcess:
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Those of all scripts at their smallest, each in a process of its own."""
     folder = tmp_path_factory.mktemp("results")
-    ran = script("gpu", "--quick", "--device", "cpu", "--out", folder)
+    ran = script("run_all", "--quick", "--device", "cpu", "--out", folder)
     tables = "\n".join(path.read_text() for path in folder.glob("*.txt"))
     assert ran.returncode == 0, ran.stdout + ran.stderr + tables
     return folder

@@ -1,0 +1,60 @@
+"""All benchmarks one after the other on one device, within eight minutes.
+
+    python benchmarks/run_all.py --out FOLDER [--device auto] [--quick]
+
+Writes FOLDER/NAME_DEVICE.json for each script, and its table to NAME_DEVICE.txt. Each is a process of its own with a
+time limit of its own: it begins nothing after that, says in its rows what it left out, and is stopped, with the rows it
+has written, if it overruns by a quarter and ten seconds.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from fmaml.run.environment import pick_device
+
+SECONDS = {
+    "roofline": 25,
+    "peers": 60,
+    "vmap_vs_loop": 100,
+    "conv_lowering": 40,
+    "sampling": 25,
+    "memory": 60,
+    "startup": 40,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--quick", action="store_true")
+    args = parser.parse_args()
+    device = pick_device(args.device)
+    args.out.mkdir(parents=True, exist_ok=True)
+    failed = []
+    for name, seconds in SECONDS.items():
+        target = args.out / f"{name}_{device.type}.json"
+        command = [sys.executable, str(Path(__file__).with_name(f"{name}.py")), "--device", str(device)]
+        command += ["--seconds", str(seconds), "--json", str(target)] + ["--quick"] * args.quick
+        begun = time.perf_counter()
+        code = part(command, target.with_suffix(".txt"), limit=1.25 * seconds + 10)
+        print(f"{name}: {time.perf_counter() - begun:.0f} s of {seconds}, {code or 'done'}", flush=True)
+        failed += [name] * bool(code)
+    return len(failed)
+
+
+def part(command: list[str], table: Path, limit: float) -> str:
+    """Run it, with what it prints in a file; "", or what went wrong."""
+    with table.open("w", encoding="utf-8") as file:
+        try:
+            code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, timeout=limit, check=False).returncode
+        except subprocess.TimeoutExpired:
+            return "stopped: it took too long"
+    return f"exit code {code}: see {table}" if code else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

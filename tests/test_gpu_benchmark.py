@@ -1,0 +1,57 @@
+"""`benchmarks/gpu.py` loses nothing that it measured, whatever ends a part, and needs torch and little else."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parent.parent / "benchmarks" / "gpu.py"
+QUICK = ("--quick", "--device", "cpu")
+
+
+def rows(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.mark.parametrize("part", ["ceilings", "steps", "omniglot", "large", "resume"])
+def test_each_part_comes_to_its_end(part, tmp_path):
+    command = [sys.executable, SCRIPT, "--out", tmp_path / "gpu.jsonl", *QUICK, "--parts", part]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    *found, end = rows(tmp_path / "gpu.jsonl")
+    assert end["case"] == "end"
+    assert end["ended"] == "done"
+    assert found
+    assert not [row for row in found if "why" in row]
+    assert found[-1]["case"] in ran.stdout
+
+
+def test_a_part_that_is_killed_keeps_its_rows_and_the_next_one_runs(tmp_path):
+    out = tmp_path / "gpu.jsonl"
+    parent = subprocess.Popen([sys.executable, SCRIPT, "--out", out, *QUICK, "--parts", "steps,resume"])
+    while not rows(out):
+        assert parent.poll() is None
+        time.sleep(0.01)
+    (child,) = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+    os.kill(int(child), signal.SIGKILL)
+    assert parent.wait() == 1
+    found = rows(out)
+    ends = {row["part"]: row["ended"] for row in found if row["case"] == "end"}
+    assert ends == {"steps": "ended by signal 9", "resume": "done"}
+    assert found[0]["part"] == "steps"
+    assert "ms" in found[0]
+
+
+def test_it_needs_few_packages():
+    """Those of a bare image with torch: without what checks settings and draws pictures."""
+    code = (
+        "import sys; sys.modules |= dict.fromkeys(['pydantic', 'pydantic_core', 'matplotlib']);"
+        f"sys.path.insert(0, {str(SCRIPT.parent)!r}); import gpu_parts"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
