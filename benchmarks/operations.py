@@ -18,10 +18,9 @@ import torch
 from counted import peak_bytes
 from networks import PROBLEMS, Problem, problem
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 import fmaml
+from fmaml.run.work import with_work
 
 FILE = Path(__file__).parent / "results" / "operations.json"
 TASKS = 4
@@ -29,24 +28,11 @@ CPU = torch.device("cpu")
 Counts = dict[str, int]
 
 
-class Operations(TorchDispatchMode):
-    """Counts what torch launches while it is on; views launch nothing."""
-
-    count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += not func.is_view
-        return func(*args, **(kwargs or {}))
-
-
 def counts_of(step: Callable[[], Any]) -> Counts:
     """The counts of one call, after one that may fill caches."""
     step()
-    with Operations() as operations:
-        step()
-    with FlopCounterMode(display=False) as products:
-        step()
-    return {"operations": operations.count, "flop": products.get_total_flops(), "peak_bytes": peak_bytes(step)}
+    _, work = with_work(step)
+    return {"operations": work.operations, "flop": work.flop, "peak_bytes": peak_bytes(step)}
 
 
 def measured() -> dict[str, Counts]:

@@ -6,6 +6,8 @@ forward pass keeps only phi_0 .. phi_K, of many steps every sqrt(K)-th; the back
 torch's own checkpointing does not work under torch.func; this works there, also under vmap.
 """
 
+from __future__ import annotations  # torch.compile cannot trace list[...] in a signature within a function
+
 import math
 from collections.abc import Callable, Sequence
 from typing import TypeAlias

@@ -59,7 +59,7 @@ def train(
     ``progress`` is `first_progress` or a restored checkpoint; theta is validated after ``test_steps`` inner steps.
     Raises RunFailed if a number is not finite, and Stopped, once the progress is saved, if a signal came.
     """
-    step_fn = TrainingStep(experiment, progress.state.theta, settings, log.notify, progress.step_form)
+    step_fn = TrainingStep(experiment, settings, log.notify, progress.step_form)
     guard = NanGuard(step_fn, experiment.algorithm, settings)
     total = settings.tasks_of(distributed.count())
     throughput, vote = Throughput(progress.state.step, total), Vote()

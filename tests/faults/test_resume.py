@@ -367,7 +367,7 @@ def test_a_run_that_becomes_long_stays_uncompiled(tmp_path, lengths):
 def test_a_run_that_becomes_short_stays_compiled(tmp_path, lengths):
     out = tmp_path / "out"
     ended(out, 20, dies_at=8)
-    assert "train.compile" not in ended(out, 12)
+    assert "uncompiled" not in ended(out, 12)
     assert learnt(out) == lengths[True, 12]
 
 

@@ -107,7 +107,7 @@ def test_a_loop_has_nothing_to_halve(monkeypatch):
     experiment = build(load_config("sinusoid", []), torch.device("cpu"))
     theta = experiment.model.init(torch.Generator().manual_seed(0))
     settings = TrainSettings(meta_steps=1, meta_batch=4, batching="loop", compile=False)
-    step = TrainingStep(experiment, theta, settings, said.append, StepForm())
+    step = TrainingStep(experiment, settings, said.append, StepForm())
     state = init_state(experiment.algorithm, experiment.optimizer, theta)
     with pytest.raises(TaskTooLarge):
         step(state, experiment.source.sample("train", 1, range(4)))

@@ -9,7 +9,14 @@ from problems import F64, regression_tasks, relative
 from torch._dynamo.testing import CompileCounter
 
 import fmaml
-from fmaml.run.step import compiled, compiling_saves_time
+from fmaml.config.load import load_config
+from fmaml.config.settings import TrainSettings
+from fmaml.run import step as step_module
+from fmaml.run.build import build
+from fmaml.run.compiled import compiled
+from fmaml.run.run import initial_params
+from fmaml.run.step import StepForm, TrainingStep, compiling_saves_time
+from fmaml.run.work import Work
 from fmaml.tree import map_leaves
 
 
@@ -96,8 +103,49 @@ def test_a_loss_that_changes_with_the_step_is_not_compiled():
     assert "changes from step to step" in said[0]
 
 
-def test_it_pays_for_small_networks_and_long_runs():
-    small, large = {"w": torch.zeros(100)}, {"w": torch.zeros(100_000)}
-    assert compiling_saves_time(small, 70_000)
-    assert not compiling_saves_time(small, 500)
-    assert not compiling_saves_time(large, 70_000)
+def test_it_pays_for_little_work_in_long_runs():
+    """The work of the sinusoid's step and of conv4 with 64 filters, 16 tasks, 15 queries a class (operations.json)."""
+    sinusoid, conv4 = Work(765, 40_000_000), Work(1_022, 165_000_000_000)
+    assert compiling_saves_time(sinusoid, 70_000)
+    assert not compiling_saves_time(sinusoid, 500)
+    assert not compiling_saves_time(conv4, 70_000)
+
+
+@pytest.mark.parametrize(
+    "rule", [fmaml.adam(1e-2), fmaml.sgd(1e-2), fmaml.momentum(1e-2)], ids=["adam", "sgd", "momentum"]
+)
+def test_a_compiler_that_computes_something_else_is_not_believed(rule):
+    algorithm, _, state = problem()
+    step, state, said = partial(fmaml.meta_step, algorithm, rule), fmaml.init_state(algorithm, rule, state.theta), []
+
+    def wrong(graph, inputs):
+        def run(*values):
+            return tuple(1.1 * found if found.is_floating_point() else found for found in graph(*values))
+
+        return run
+
+    batch = tasks()
+    fast = compiled(step, algorithm, said.append, backend=cast(Any, wrong))
+    assert relative(fast(state, batch)[0].theta, step(state, batch)[0].theta) == 0
+    (line,) = said
+    assert line.startswith("train.compile: the compiled step differs from the uncompiled one by ")
+    assert line.endswith("run uncompiled")
+
+
+def test_the_first_step_of_a_run_is_not_compiled(monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        step_module, "compiled", lambda step, *args: lambda *a, **k: calls.append("compiled") or step(*a, **k)
+    )
+    config = load_config("sinusoid", ["train.compile=true"])
+    experiment = build(config, torch.device("cpu"))
+    said: list[str] = []
+    step = TrainingStep(experiment, TrainSettings(**config["train"]), said.append, StepForm())
+    state = fmaml.init_state(
+        experiment.algorithm, experiment.optimizer, initial_params(experiment, 0, torch.device("cpu"))
+    )
+    for number in (1, 2, 3):
+        state, _ = step(state, experiment.source.sample("train", number, range(4)))
+        assert len(calls) == number - 1
+        assert step.form.compiled
+    assert said == [step_module.COMPILING]
