@@ -288,6 +288,35 @@ def protonet_scores_are_distances_to_the_means():
 
 
 @law
+def unicorn_maml_does_not_depend_on_which_class_has_which_number():
+    """The logits are permuted as the labels are, and plain MAML's are not."""
+    model, loss_fn, params, tasks = images()
+    params = {name: p + 0.1 * torch.randn_like(p) for name, p in params.items()}
+    task, order = take(tasks, 0), torch.tensor([2, 0, 1])
+    renamed = fmaml.Batch(task.support.x, order[task.support.y])
+    logits = {}
+    for make in (fmaml.unicorn_maml, fmaml.maml):
+        algorithm = make(loss_fn, inner_lr=LR, steps=3)
+        theta = algorithm.init(params)
+        one, other = (model.apply(algorithm.adapt(theta, batch), task.query.x) for batch in (task.support, renamed))
+        logits[make.__name__] = one, other[:, order]
+    assert relative(*logits["maml"]) > 1e-3
+    yield logits["unicorn_maml"]
+
+
+@law
+def unicorn_maml_is_maml_of_a_shared_vector_and_its_gradient_the_mean_over_classes():
+    _, loss_fn, params, tasks = images()
+    algorithm, plain = (make(loss_fn, inner_lr=LR, steps=3) for make in (fmaml.unicorn_maml, fmaml.maml))
+    theta = algorithm.init(params)
+    grads, metrics = fmaml.meta_grad(algorithm, theta, tasks)
+    expected, same_metrics = fmaml.meta_grad(plain, theta, tasks)
+    for name in ("head.weight", "head.bias"):
+        expected[name] = expected[name].mean(0).expand_as(expected[name])
+    yield (grads, metrics), (expected, same_metrics)
+
+
+@law
 def proto_maml_without_steps_is_protonet():
     model, loss_fn, params, tasks = images()
     one = fmaml.proto_maml(loss_fn, model.apply, inner_lr=LR, steps=0)

@@ -1,0 +1,71 @@
+"""UNICORN-MAML (Ye and Chao, arXiv 2106.16245, section 5): MAML whose head starts as one vector for every class.
+
+W_k = w, b_k = b for all classes k;    then phi_i by ``steps`` inner steps, as in MAML
+
+Which class of a task has which number means nothing, but a plain head starts with other weights for each. Here the
+adapted network does not depend on the numbers.
+"""
+
+from collections.abc import Sequence
+
+from ..head import head_weight, labels, with_head
+from ..pickling import picklable
+from ..ranges import Rate, Rule, Steps
+from ..types import Algorithm, Batch, InnerRate, LossFn, Params
+from ..unroll import stepping, unrolled
+
+
+@picklable
+def unicorn_maml(
+    loss_fn: LossFn,
+    *,
+    inner_lr: Rate | InnerRate,
+    steps: Steps,
+    first_order: bool = False,
+    only: Sequence[str] = ("*",),
+    head: str = "head",
+    inner: Rule = "sgd",
+    remat: bool = False,
+) -> Algorithm[Params]:
+    """MAML whose head starts with the same weights for all classes; classification only.
+
+    Args:
+        head: the name of the network's last, linear layer.
+        loss_fn, inner_lr, steps, first_order, only, inner, remat: as in `fmaml.maml`.
+
+    Returns:
+        The algorithm; its theta is the parameters. w and b are the means of the head's rows, so all rows have one
+        gradient, and stay equal.
+
+    Raises:
+        ValueError: from ``init``: the model has no such layer; on use: the targets are not class labels.
+
+    Source: arXiv 2106.16245.
+
+    >>> import torch, fmaml
+    >>> model = fmaml.conv4(inputs=(1, 28, 28), outputs=5, width=8)
+    >>> loss_fn = fmaml.supervised(model.apply, fmaml.cross_entropy)
+    >>> algorithm = fmaml.unicorn_maml(loss_fn, inner_lr=0.4, steps=5)
+    >>> algorithm.init(model.init(torch.Generator().manual_seed(0)))["head.weight"].std(0).max()
+    tensor(0.)
+    """
+
+    def init(params: Params) -> Params:
+        weight, bias = head_weight(params, head), params[f"{head}.bias"]
+        return with_head(params, weight.mean(0).expand_as(weight).clone(), bias.mean().expand_as(bias).clone(), head)
+
+    def start(theta: Params, support: Batch) -> Params:
+        labels(support, theta, head, "unicorn_maml")  # refuses targets that are not classes
+        return init(theta)
+
+    step = stepping(inner, inner_lr)
+    return unrolled(
+        loss_fn,
+        lambda theta: step,
+        steps=steps,
+        init=init,
+        start=start,
+        first_order=first_order,
+        only=only,
+        remat=remat,
+    )
