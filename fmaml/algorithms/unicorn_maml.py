@@ -8,7 +8,9 @@ adapted network does not depend on the numbers.
 
 from collections.abc import Sequence
 
-from ..head import head_weight, labels, with_head
+import torch
+
+from ..head import EMPTY_CLASS_SCORE, head_weight, labels, with_head
 from ..pickling import picklable
 from ..ranges import Rate, Rule, Steps
 from ..types import Algorithm, Batch, InnerRate, LossFn, Params
@@ -55,8 +57,10 @@ def unicorn_maml(
         return with_head(params, weight.mean(0).expand_as(weight).clone(), bias.mean().expand_as(bias).clone(), head)
 
     def start(theta: Params, support: Batch) -> Params:
-        labels(support, theta, head, "unicorn_maml")  # refuses targets that are not classes
-        return init(theta)
+        """A class without an example is never predicted."""
+        shared, count = init(theta), labels(support, theta, head, "unicorn_maml").sum(0)
+        bias = torch.where(count > 0, shared[f"{head}.bias"], EMPTY_CLASS_SCORE)
+        return {**shared, f"{head}.bias": bias}
 
     step = stepping(inner, inner_lr)
     return unrolled(
