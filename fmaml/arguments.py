@@ -11,6 +11,12 @@ EXPERIMENT = "a YAML file, the name of an experiment that `fmaml ls` lists, or -
 OVERRIDES = "settings that replace those of the file, such as algorithm.inner_lr=0.1 or data.name=glyphs"
 MODEL = "a model file, the folder of a run, or the name of a model that `fmaml ls models` lists"
 
+SEVERAL_RUNS = """\
+Several values of a setting, with commas between, are a run each: algorithm.inner_lr=0.1,0.4. Of several such settings
+and seeds every combination is run, 100 at most. A list in brackets is one value, so data.ways=[3,8],5 are two; text of
+any kind is one value, so quote each of several: 'data.root="a","b"'. The runs lie in one folder; --resume and
+`fmaml resume` go on with what is not finished."""
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that reports a mistake as a UserError: one line, without the usage above it."""
@@ -35,6 +41,34 @@ def add_device_option(parser: Parser, default: str | None, default_text: str) ->
     """Add --device; ``default_text`` is what its help calls the default."""
     help_text = f"auto, cpu, cuda or cuda:N (default: {default_text})"
     parser.add_argument("--device", type=device_name, default=default, metavar="D", help=help_text)
+
+
+def add_sweep_options(parser: Parser) -> None:
+    """Add --seeds, --repeat and --jobs, and what is said of several runs at the end of the help."""
+    parser.add_argument("--seeds", type=list_of_seeds, metavar="N,N,..", help="a run for each of these seeds")
+    parser.add_argument("--repeat", type=positive, metavar="N", help="N runs, from the experiment's seed on")
+    add_jobs_option(parser)
+    parser.epilog = SEVERAL_RUNS
+
+
+def add_jobs_option(parser: Parser) -> None:
+    """Add --jobs."""
+    help_text = "of several runs, how many at a time; they share the processor's cores (default: 1)"
+    parser.add_argument("--jobs", type=positive, metavar="N", help=help_text)
+
+
+def list_of_seeds(word: str) -> list[int]:
+    """The seeds that ``word`` lists; else argparse's error."""
+    if not re.fullmatch(r"[0-9]{1,10}(,[0-9]{1,10})*", word):
+        raise argparse.ArgumentTypeError(f"{word}: must be whole numbers with commas between, such as 0,1,2")
+    return [int(part) for part in word.split(",")]
+
+
+def positive(word: str) -> int:
+    """``word`` as a whole number, 1 or more; else argparse's error."""
+    if not re.fullmatch(r"[0-9]{1,6}", word) or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word}: must be a whole number, 1 or more")
+    return int(word)
 
 
 def parse_arguments(parser: Parser, argv: list[str]) -> argparse.Namespace:

@@ -10,7 +10,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .arguments import OVERRIDES, add_device_option, add_experiment_arguments, new_parser, parse_arguments
+from .arguments import (
+    OVERRIDES,
+    add_device_option,
+    add_experiment_arguments,
+    add_jobs_option,
+    add_sweep_options,
+    new_parser,
+    parse_arguments,
+)
 from .deploy.commands import adapt_command, export_command, predict_command, test_command
 from .deploy.demo.command import demo_command
 from .errors import Ended, UserError, note
@@ -27,7 +35,7 @@ commands:
   ls       list experiments, trained models, data, networks, algorithms and optimizers
   show     print the settings of an experiment, every default filled in
   run      meta-train and meta-test an experiment
-  resume   continue a run that was interrupted
+  resume   continue what was interrupted
   predict  name photographs by a trained model and a few examples of each class
   adapt    keep a model that has learnt your classes as a file
   export   write such a model as ONNX, or as a file for torch, that runs without fmaml
@@ -42,7 +50,9 @@ examples:
   fmaml run omniglot --dry-run             check everything, train nothing
   fmaml show omniglot > mine.yaml          a file of your own to change
   fmaml run mine.yaml algorithm.steps=5    ... and to run
-  fmaml resume runs/omniglot/TIME          continue a run that was interrupted
+  fmaml run omniglot --seeds 0,1,2         three runs: mean and spread over seeds
+  fmaml run omniglot algorithm.inner_lr=0.1,0.4  a run for each value, compared in a table
+  fmaml resume runs/omniglot/TIME          continue a run, or several, that were interrupted
   fmaml ls model                           list the models and their settings
 
 `fmaml COMMAND --help` says more about a command; `fmaml --version` prints the versions in use.
@@ -112,9 +122,16 @@ def run_command(argv: list[str]) -> int:
     parser.add_argument("--out", metavar="DIR", help="the folder for what the run writes (default: runs/NAME/TIME)")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out, if there is one")
     parser.add_argument("--dry-run", action="store_true", help="check everything, then stop before training")
+    add_sweep_options(parser)
     args = parse_arguments(parser, argv)
     if args.resume and not args.out:
         raise UserError("--resume: given without the folder of a run to continue; name it with --out DIR")
+    if args.seeds or args.repeat or any("," in override for override in args.overrides):
+        from .sweep.command import is_sweep, run_sweep
+
+        if is_sweep(args):
+            return run_sweep(args)
+    refuse_jobs(args.jobs)
 
     from .config.load import load_config
     from .run.launcher import check_launch, launched, told_once
@@ -132,8 +149,14 @@ def resume_command(argv: list[str]) -> int:
     parser.add_argument("folder", metavar="DIR", help="the run's folder")
     parser.add_argument("overrides", nargs="*", default=[], metavar="section.key=value", help=OVERRIDES)
     add_device_option(parser, None, "the one it was on")
+    add_jobs_option(parser)
     args = parse_arguments(parser, argv)
     folder = Path(args.folder)
+    if (folder / "sweep.json").is_file():
+        from .sweep.command import resume_sweep
+
+        return resume_sweep(folder, args.overrides, args.device, args.jobs or 1)
+    refuse_jobs(args.jobs)
 
     from .config.load import load_config
     from .run.launcher import check_launch, launched, told_once
@@ -148,6 +171,12 @@ def resume_command(argv: list[str]) -> int:
         config = load_config(str(folder / "config.yaml"), args.overrides, note)
     device = args.device or saved_device(folder)
     return start_run(config, device=device, out=args.folder, dry_run=False, resume=True)
+
+
+def refuse_jobs(jobs: int | None) -> None:
+    """UserError if processes are asked for at a time where there is one run."""
+    if jobs is not None:
+        raise UserError("--jobs: there is one run; it is for several, of --seeds, --repeat or listed values")
 
 
 def start_run(config: "Config", *, device: str, out: str | None, dry_run: bool, resume: bool) -> int:

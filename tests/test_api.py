@@ -74,8 +74,9 @@ EDGE = {  # has state: each of these rooms may import itself and those
     "deploy": {*CORE, "errors", "extras", "atomic_files", "regular_files", "arguments", "data", "config", "run"}
     - {"algorithms", "remat", "unroll"},
     "recipes": {"data", "run", "extras"},
+    "sweep": {"errors", "atomic_files", "regular_files", "config", "run"},
     "arguments": {"errors"},
-    "cli": {"__init__", "errors", "arguments", "config", "data", "run", "deploy"},
+    "cli": {"__init__", "errors", "arguments", "config", "data", "run", "deploy", "sweep"},
     "__main__": {"cli"},
 }
 ALLOWED = CORE | EDGE
@@ -91,6 +92,7 @@ TORCHLESS += [
 TORCHLESS += ["run.store.run_folder", "run.store.run_lock", "run.store.model_shelf", "run.store.held_folder"]
 TORCHLESS += ["deploy.demo.command"]
 TORCHLESS += ["run.limits"]
+TORCHLESS += ["sweep.command", "sweep.child"]
 
 
 def imports(path: Path) -> set[str]:

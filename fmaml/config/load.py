@@ -29,11 +29,17 @@ def load_config(experiment: str, overrides: Iterable[str] = (), notify: Notify =
     Every default is filled in. ``notify`` receives what the user may not expect, such as a key that is dropped.
     Raises UserError, with one line for each problem, if the file or an override is wrong.
     """
+    tree, path = read_experiment(experiment, notify)
+    return complete(tree, path, overrides, notify)
+
+
+def read_experiment(experiment: str, notify: Notify) -> tuple[Config, Path]:
+    """The sections that ``experiment`` spells out and its name, not yet validated; and the file's path."""
     path = STANDARD_INPUT if experiment == "-" else packaged.find_experiment(experiment, notify)
     tree = read_config(path)
     if "name" not in tree:
         tree = {"name": name_from_file(path, notify), **tree}
-    return complete(tree, path, overrides, notify)
+    return tree, path
 
 
 def complete(tree: Config, path: Path, overrides: Iterable[str], notify: Notify) -> Config:

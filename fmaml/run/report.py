@@ -75,7 +75,8 @@ def describe_protocol(config: Config, about: About, duration: str) -> str:
 def write_results(path: Path, results: Results, metric: Metric, about: About) -> None:
     """Write results.json: the results, and everything they depend on."""
     columns = {label: [score._asdict() for score in column] for label, column in results.items()}
-    content = {**about, "metric": metric.name, "results": columns}
+    form = {"metric": metric.name, "more_is_better": metric.more_is_better, "style": metric.style}
+    content = {**about, **form, "results": columns}
     text = json.dumps(nan_to_null(content), indent=2, ensure_ascii=False, allow_nan=False)
     write_text_durably(path, text + "\n")
 
