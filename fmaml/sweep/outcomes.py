@@ -59,7 +59,7 @@ def summarise(sweep: Sweep, rows: dict[str, Measured]) -> list[Measured]:
     """
     groups: dict[str, Measured] = {}
     for run in sweep.runs:
-        settings = {key: value for key, value in run.settings.items() if key != SEED}
+        settings = without_seed(run.settings)
         group = groups.setdefault(json.dumps(settings), {"settings": settings, "seeds": [], "missing": [], "rows": []})
         done = run.folder in rows
         group["seeds" if done else "missing"].append(run.config[SEED])
@@ -67,6 +67,11 @@ def summarise(sweep: Sweep, rows: dict[str, Measured]) -> list[Measured]:
     summary = [entry_of(**group) for group in groups.values()]
     mark_best(summary)
     return summary
+
+
+def without_seed(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings but the seed."""
+    return {key: value for key, value in settings.items() if key != SEED}
 
 
 def entry_of(settings: dict[str, Any], seeds: list[int], missing: list[int], rows: list[Measured]) -> Measured:

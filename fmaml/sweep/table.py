@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .expand import short_text
-from .outcomes import Measured
+from .outcomes import Measured, without_seed
 from .record import FAILED, Sweep
 
 BEST = "*"
@@ -31,7 +31,7 @@ def print_sweep(console: Console, sweep: Sweep, summary: list[Measured]) -> None
     for run in sweep.runs:
         outcome = sweep.outcomes[run.folder]
         if outcome.state == FAILED:
-            say(console, f"failed: {run.folder}: {outcome.message} (exit code {outcome.exit_code})")
+            say(console, f"{run.folder}: failed with exit code {outcome.exit_code}: {outcome.message}")
 
 
 def say(console: Console, line: str) -> None:
@@ -51,7 +51,7 @@ def table_of(sweep: Sweep, summary: list[Measured], title: str) -> Table:
     )
     header, *rows = cells(sweep, summary)
     for number, heading in enumerate(header):
-        longest = max(cell_len(line) for row in rows for line in row[number].split("\n"))
+        longest = max(cell_len(line) for row in (header, *rows) for line in row[number].split("\n"))
         table.add_column(heading, justify="left" if number == 0 else "right", min_width=longest, no_wrap=True)
     for row in rows:
         table.add_row(*row)
@@ -63,9 +63,9 @@ def lines_of(sweep: Sweep, summary: list[Measured]) -> list[str]:
     header, *rows = cells(sweep, summary)
     lines: list[str] = []
     for row in rows:
-        lines.append(f"{row[0]}:")
+        lines.append(f"{row[0].replace(chr(10), ', ')}:")
         pairs = zip(header[1:], row[1:], strict=True)
-        lines += [f"  {' '.join(heading.split())}: {', '.join(cell.split(chr(10)))}" for heading, cell in pairs if cell]
+        lines += [f"  {' '.join(heading.split())}: {cell.replace(chr(10), ', ')}" for heading, cell in pairs if cell]
     return lines
 
 
@@ -82,13 +82,10 @@ def cells(sweep: Sweep, summary: list[Measured]) -> list[list[str]]:
     columns = [columns_of(sweep, entry) for entry in summary]
     labels = list(dict.fromkeys(label for column in columns for label in column))
     metrics = list(dict.fromkeys(entry["metric"] for entry in summary if "metric" in entry))
-    headings = ["settings", "seeds", *(f"{label}\n{' or '.join(metrics)}" for label in labels)]
+    headings = ["settings", *(f"{label}\n{' or '.join(metrics)}" for label in labels)]
     rows = [headings]
     for entry, column in zip(summary, columns, strict=True):
-        name = short_text(entry["settings"]) or sweep.name
-        rows.append(
-            [f"{name} {BEST}" if entry["best"] else name, seeds_of(entry), *(column.get(label, "") for label in labels)]
-        )
+        rows.append([name_of(sweep, entry), *(column.get(label, "") for label in labels)])
     return rows
 
 
@@ -121,7 +118,12 @@ def write_number(value: float | None, style: str) -> str:
     return "not finite" if value is None else f"{value:{style}}"
 
 
-def seeds_of(entry: Measured) -> str:
-    """How many seeds an entry is over."""
+def name_of(sweep: Sweep, entry: Measured) -> str:
+    """The settings of an entry, and how many of its seeds are done, if there are several or one lacks."""
+    name = short_text(entry["settings"]) or sweep.name
     done, missing = len(entry["seeds"]), len(entry["missing"])
-    return f"{done} of {done + missing}" if missing else f"{done}"
+    failed = [run for run in sweep.runs if sweep.outcomes[run.folder].state == FAILED]
+    lost = sum(entry["settings"] == without_seed(run.settings) for run in failed)
+    counts = [f"{done} of {done + missing} seeds" if missing else f"{done} seeds"] if done + missing > 1 else []
+    counts += ([f"{lost} failed"] if done + missing > 1 else ["failed"]) if lost else []
+    return "\n".join([f"{name} {BEST}" if entry["best"] else name, *([", ".join(counts)] if counts else [])])
