@@ -12,11 +12,11 @@ from .record import FAILED, Sweep
 
 BEST = "*"
 OVER_SEEDS = (
-    "± is the 95 % t-interval of the mean over seeds; sd is the standard deviation over seeds;\n"
+    "± is the 95 % t-interval of the mean over seeds; sd is the standard deviation over seeds; "
     "tasks ± is the 95 % interval over the tasks of one run"
 )
 OVER_TASKS = "± is the 95 % interval over the tasks of the run"
-CHOSEN = f"{BEST} is the best on validation tasks, which choose; the other columns are unseen tasks"
+CHOSEN = f"{BEST} is the best on validation tasks, of the rows with all their seeds; the other columns are unseen tasks"
 
 
 def print_sweep(console: Console, sweep: Sweep, summary: list[Measured]) -> None:
