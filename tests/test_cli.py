@@ -11,6 +11,7 @@ from fmaml.cli import main
 from fmaml.config import packaged
 from fmaml.config.load import load_config
 from fmaml.errors import UserError
+from fmaml.sweep.expand import Seeds, expand
 
 QUICK = [
     ["--help"],
@@ -88,7 +89,7 @@ def test_help_shows_the_commands_and_examples_that_load(told):
     assert {words[0] for words in examples} == {"run", "resume", "show", "ls", "predict"}
     for words in examples:
         if words[0] == "run" and words[1] != "mine.yaml":
-            load_config(words[1], [word for word in words[2:] if "=" in word])
+            expand(words[1], [word for word in words[2:] if "=" in word], Seeds((0,)), print)
 
 
 def test_no_command_shows_the_help_and_the_version_names_torch(told):
@@ -142,7 +143,8 @@ def test_show_can_be_piped_back_in(tmp_path):
         (["run", "omniglt"], "omniglt: no such file, and no experiment of that name; did you mean omniglot?"),
         (["run", "omniglot", "--devise", "cpu"], "--devise: unknown option; did you mean --device?"),
         (["run", "omniglot", "--dry"], "--dry: unknown option; did you mean --dry-run?"),
-        (["run", "omniglot", "--seed=3"], "--seed=3: unknown option; settings are written section.key=value"),
+        (["run", "omniglot", "--seed=3"], "--seed=3: unknown option; did you mean --seeds?"),
+        (["run", "omniglot", "--lr=3"], "--lr=3: unknown option; settings are written section.key=value"),
         (["run", "omniglot", "--device", "gpu"], "argument --device: gpu: must be one of auto, cpu, cuda"),
         (
             ["run", "omniglot", "--device", "mps"],
