@@ -51,7 +51,7 @@ examples:
   fmaml show omniglot > mine.yaml          a file of your own to change
   fmaml run mine.yaml algorithm.steps=5    ... and to run
   fmaml run omniglot --seeds 0,1,2         three runs: mean and spread over seeds
-  fmaml run omniglot algorithm.inner_lr=0.1,0.4  a run for each value, compared in a table
+  fmaml run omniglot optimizer.lr=0.001,0.01   a run for each value, compared in a table
   fmaml resume runs/omniglot/TIME          continue a run, or several, that were interrupted
   fmaml ls model                           list the models and their settings
 

@@ -144,7 +144,7 @@ def test_show_can_be_piped_back_in(tmp_path):
         (["run", "omniglot", "--devise", "cpu"], "--devise: unknown option; did you mean --device?"),
         (["run", "omniglot", "--dry"], "--dry: unknown option; did you mean --dry-run?"),
         (["run", "omniglot", "--seed=3"], "--seed=3: unknown option; did you mean --seeds?"),
-        (["run", "omniglot", "--lr=3"], "--lr=3: unknown option; settings are written section.key=value"),
+        (["run", "omniglot", "--width=3"], "--width=3: unknown option; settings are written section.key=value"),
         (["run", "omniglot", "--device", "gpu"], "argument --device: gpu: must be one of auto, cpu, cuda"),
         (
             ["run", "omniglot", "--device", "mps"],

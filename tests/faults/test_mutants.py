@@ -208,6 +208,24 @@ MUTANTS = {  # what is left out: file, text, what stands there instead, the test
         "        if None:",
         "../data/test_download.py",
     ),
+    "a run that ends with its sweep": (
+        "sweep/child.py",
+        "        os.kill(os.getpid(), signal.SIGTERM)",
+        "        return",
+        "test_sweep.py",
+    ),
+    "what is finished in a sweep is not run again": (
+        "sweep/running.py",
+        " if sweep.outcomes[run.folder].state != FINISHED]",
+        "]",
+        "test_sweep.py",
+    ),
+    "a sweep's record of each run": (
+        "sweep/command.py",
+        "        sweep.outcomes[run.folder] = outcome\n",
+        "",
+        "test_sweep.py",
+    ),
     "lock of a download": (
         "data/files/download.py",
         "        with folder_lock(path.parent):",

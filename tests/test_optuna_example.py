@@ -1,0 +1,29 @@
+"""examples/optuna_search.py as the documents tell it: a few trials, judged by validation, gone on with."""
+
+import json
+import runpy
+from pathlib import Path
+
+import optuna
+
+from fmaml.cli import main
+from fmaml.sweep.outcomes import row_of
+
+SCRIPT = Path(__file__).parent.parent / "examples/optuna_search.py"
+TINY = ["data.shots=3", "data.queries=3", "model.hidden=[8]", "train.meta_steps=3", "train.meta_batch=2"]
+TINY += ["train.validate_tasks=2", "train.baseline=false", "eval.steps=1"]
+
+
+def test_three_trials_the_last_in_a_second_call(tmp_path):
+    assert len(SCRIPT.read_text(encoding="utf-8").splitlines()) <= 40
+    search = runpy.run_path(str(SCRIPT))["main"]
+    command = ["sinusoid", *TINY, "--out", str(tmp_path), "--trials"]
+    search([*command, "2"])
+    search([*command, "1"])
+    study = optuna.load_study(study_name="fmaml", storage=f"sqlite:///{tmp_path}/study.db")
+    folders = [tmp_path / f"trial-{number}" for number in range(3)]
+    validations = [row_of(folder)["validation"]["mean"] for folder in folders]
+    assert [trial.value for trial in study.trials] == validations
+    assert study.best_value == min(validations)
+    assert json.loads((folders[0] / "results.json").read_text())["tasks"] == 1
+    assert main(["resume", str(folders[2])]) == 0  # an ordinary run
