@@ -145,8 +145,12 @@ def run_command(argv: list[str]) -> int:
 
 def resume_command(argv: list[str]) -> int:
     """`fmaml resume`: continue a run from its folder; returns the exit code."""
-    parser = new_parser("resume", "Continue a run that was interrupted, from its newest intact checkpoint.")
-    parser.add_argument("folder", metavar="DIR", help="the run's folder")
+    parser = new_parser(
+        "resume",
+        "Continue a run that was interrupted, from its newest intact checkpoint; or the runs of one command, all that "
+        "are not finished.",
+    )
+    parser.add_argument("folder", metavar="DIR", help="the folder of the run, or of the runs")
     parser.add_argument("overrides", nargs="*", default=[], metavar="section.key=value", help=OVERRIDES)
     add_device_option(parser, None, "the one it was on")
     add_jobs_option(parser)

@@ -220,10 +220,10 @@ MUTANTS = {  # what is left out: file, text, what stands there instead, the test
         "]",
         "test_sweep.py",
     ),
-    "a sweep's record of each run": (
+    "the exit code of a sweep with a run that failed": (
         "sweep/command.py",
-        "        sweep.outcomes[run.folder] = outcome\n",
-        "",
+        "    return int(any(counts.values()))",
+        "    return 0",
         "test_sweep.py",
     ),
     "lock of a download": (
