@@ -221,7 +221,7 @@ def ls_command(argv: list[str]) -> None:
     args = parse_arguments(parser, argv)
 
     if args.section == "models":
-        from .deploy.card import overview_of_models
+        from .run.store.model_card import overview_of_models
 
         print(overview_of_models())
         return

@@ -86,7 +86,7 @@ TORCHLESS += [
     "data.images.listing",
     "data.files.cache_files",
     "deploy.commands",
-    "deploy.card",
+    "run.store.model_card",
     "run.signals",
 ]
 TORCHLESS += ["run.store.run_folder", "run.store.run_lock", "run.store.model_shelf", "run.store.held_folder"]

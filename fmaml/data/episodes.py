@@ -73,13 +73,23 @@ def sample_episodes(split: Split, keys: Tensor, *, ways: int, shots: int, querie
     classes = len(split.starts)
     slots = torch.arange(classes + ways * split.max_count, device=keys.device)
     scores = fold(keys[:, None], slots)  # [tasks, slots]: of the classes, then of the images of each way in turn
-    chosen = scores[:, :classes].topk(ways).indices  # [tasks, ways]
+    chosen = _highest(scores[:, :classes], ways)
 
     absent = slots[: split.max_count] >= split.counts[chosen][..., None]  # [tasks, ways, max_count]
     image_scores = scores[:, classes:].unflatten(1, (ways, split.max_count)).masked_fill(absent, -(2**63))
     drawn = image_scores.topk(shots + queries).indices  # [tasks, ways, shots + queries], all different
     rows = drawn + split.starts[chosen][..., None]
     return Task(_gather(split, rows[..., :shots]), _gather(split, rows[..., shots:]))
+
+
+def draw_classes(split: Split, keys: Tensor, ways: int) -> Tensor:
+    """The numbers of the classes that `sample_episodes` draws, in the order of their labels: int64 [tasks, ways]."""
+    return _highest(fold(keys[:, None], torch.arange(len(split.starts), device=keys.device)), ways)
+
+
+def _highest(scores: Tensor, ways: int) -> Tensor:
+    """The classes of the highest scores [tasks, classes]: [tasks, ways]."""
+    return scores.topk(ways).indices
 
 
 def _gather(split: Split, rows: Tensor) -> Batch:
@@ -118,7 +128,7 @@ def episodes(
     ``queries`` is per class. A range (least, most) as ``ways``, ``shots`` or ``queries`` makes tasks of different
     sizes, see `fmaml.data.ragged`. ``about`` becomes part of ``Source.about``; its key "split" is the split's name in
     reports, and "shared_classes" the classes that are in more than one split. ``names`` holds the class names of each
-    split, for messages. ``train_ways`` are the ways of training tasks, where they differ; ``form`` is that of images,
+    split, for messages and reports; in a split of more classes they are repeated with each rotation. ``train_ways`` are the ways of training tasks, where they differ; ``form`` is that of images,
     ``scaling`` that of signals. Raises UserError, naming split and class, if a split has too few classes or a class too
     few examples.
     """
@@ -136,6 +146,12 @@ def episodes(
         full = sample_episodes(images, keys, **most | override)
         return randomize_sizes(full, keys, **sizes | override) if padded else full
 
+    def classes_of(split: str, step: int, tasks: range) -> list[list[str]]:
+        keys = task_keys(seed, split, step, tasks, splits[split].starts.device)
+        task_ways = train_ways if split == "train" and train_ways is not None else most["ways"]
+        own = names[split] if names else []
+        return [[class_name(own, i) for i in row] for row in draw_classes(splits[split], keys, task_ways).tolist()]
+
     def of_features(fn: Callable[[Tensor], Tensor]) -> Source:
         features = {name: split._replace(images=fn(split.images)) for name, split in splits.items()}
         return source._replace(sample=partial(draw, features), of_features=None, seen=source.sample)
@@ -152,11 +168,18 @@ def episodes(
         form=form,
         scaling=scaling,
         of_features=of_features,
+        classes_of=classes_of if names else None,
     )
     if padded:
         metric = ACCURACY._replace(fn=mask_absent_classes(accuracy))
         source = source._replace(criterion=mask_absent_classes(cross_entropy), metric=metric)
     return source
+
+
+def class_name(names: list[str], number: int) -> str:
+    """The name of a class; beyond the names it is one of them, turned as in `with_rotations`."""
+    turns, index = divmod(number, len(names))
+    return f"{names[index]}, turned by {90 * turns} degrees" if turns else names[index]
 
 
 def _describe(splits: dict[str, Split], sizes: dict[str, SizeRange], about: About, train_ways: int | None) -> About:
@@ -202,6 +225,6 @@ def _check_split(name: str, split: Split, ways: int, each: int, names: list[str]
     if each > least:
         smallest = int(split.counts.argmin())
         raise UserError(
-            f"data.shots + data.queries = {each}: class {names[smallest] if names else smallest} of split {name} has "
+            f"data.shots + data.queries = {each}: class {class_name(names, smallest) if names else smallest} of split {name} has "
             f"{least} examples, and those of a task are all different; give shots + queries of at most {least}"
         )

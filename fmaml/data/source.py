@@ -74,3 +74,4 @@ class Source(NamedTuple):
     scaling: Scaling | None = None
     of_features: "Callable[[Callable[[Tensor], Tensor]], Source] | None" = None
     seen: Sample | None = None
+    classes_of: Callable[[str, int, range], list[list[str]]] | None = None

@@ -15,7 +15,7 @@ import fmaml
 from fmaml.config.load import load_config
 from fmaml.data.published import class_names
 from fmaml.data.sources.omniglot import omniglot
-from fmaml.deploy.card import card, command_of, overview_of_models
+from fmaml.run.store.model_card import card, command_of, overview_of_models
 from fmaml.run.store.model_shelf import SHELF, metadata_on_shelf, model_names
 
 NAMES = ["cifar_fs_prototypes", "omniglot", "omniglot_prototypes", "sinusoid"]

@@ -65,9 +65,16 @@ def glyphs(
         shots=shots,
         queries=queries,
         about=about,
+        names=glyph_names(),
         train_ways=train_ways,
         form=CHARACTER_FORM,
     )
+
+
+def glyph_names() -> dict[str, list[str]]:
+    """The names of the characters of each split, which are their numbers."""
+    numbers = iter(range(sum(OMNIGLOT_CLASSES.values())))
+    return {split: [f"glyph {next(numbers)}" for _ in range(count)] for split, count in OMNIGLOT_CLASSES.items()}
 
 
 @functools.cache

@@ -49,7 +49,8 @@ def omniglot(
     2015.
     """
     parts = _locate(root, download)
-    characters = [name for split in OMNIGLOT_CLASSES for name in class_names("omniglot", split)]
+    names = {split: class_names("omniglot", split) for split in OMNIGLOT_CLASSES}
+    characters = [name for own in names.values() for name in own]
     key = fingerprint(_CACHE_VERSION, CHARACTER_SIZE, "lanczos", stamp_parts(parts), characters)
     images = cached(cache_folder() / f"omniglot-{key}.safetensors", lambda: read_drawings(parts, characters))
     splits = consecutive_splits(images.to(device), OMNIGLOT_CLASSES, rotate)
@@ -67,6 +68,7 @@ def omniglot(
         shots=shots,
         queries=queries,
         about=about,
+        names={split: [name.partition("/")[2] for name in own] for split, own in names.items()},  # without the part
         train_ways=train_ways,
         form=CHARACTER_FORM,
     )

@@ -3,10 +3,10 @@
 import json
 from typing import Any
 
-from ..config import packaged
-from ..config.load import read_config
-from ..config.validate import validate_config
-from ..run.store.model_shelf import SHELF, metadata_on_shelf, model_names
+from ...config import packaged
+from ...config.load import read_config
+from ...config.validate import validate_config
+from .model_shelf import SHELF, metadata_on_shelf, model_names
 
 USES = {  # targets -> how to use such a model; {name} is the model's
     "classes": """\
@@ -31,6 +31,7 @@ adapted.outputs(new_x)
 LIMITS = {
     "classes": "It names one of the classes shown, whatever the image holds; its probabilities are not calibrated.",
     "values": "It knows functions like those it was trained on, and no others.",
+    "symbols": "It continues passages of languages like those it was trained on, and knows no others.",
 }
 
 
@@ -82,9 +83,8 @@ def command_of(about: dict[str, Any]) -> str:
 
 def card(about: dict[str, Any]) -> str:
     """The card of a model as Markdown."""
-    config, environment = about["config"], about["environment"]
+    config = about["config"]
     uses = USES[about["targets"]].format(name=about["name"], inputs=about["inputs"][0], outputs=about["outputs"])
-    settings = ", ".join(f"{key} {value}" for key, value in config["model"].items() if key != "name")
     table = [
         "| inner steps | " + " | ".join(about["results"]) + " |",
         "|---|" + "---|" * len(about["results"]),
@@ -104,15 +104,25 @@ def card(about: dict[str, Any]) -> str:
             "",
             *table,
             "",
-            f"- **Network**: {config['model']['name']} ({settings})",
-            f"- **Input**: {describe_input(about)}",
-            f"- **Data**: {config['data']['name']}; licence: {about['data']['license']}",
-            f"- **Made by**: `{command_of(about)}`, in {about['training_seconds'] / 60:.0f} minutes on "
-            f"{environment['hardware']}, torch {environment['versions']['torch']}, commit `{environment['commit']}`",
-            f"- **Limits**: {LIMITS[about['targets']]}",
+            *(f"- **{name}**: {text}" for name, text in facts_of(about, "`").items()),
             "",
         ]
     )
+
+
+def facts_of(about: dict[str, Any], quote: str = "") -> dict[str, str]:
+    """What a card says of a model beside its results: heading -> text, with ``quote`` around what is typed."""
+    config, environment = about["config"], about["environment"]
+    settings = ", ".join(f"{key} {value}" for key, value in config["model"].items() if key != "name")
+    return {
+        "Network": f"{config['model']['name']} ({settings})",
+        "Input": describe_input(about),
+        "Data": f"{config['data']['name']}; licence: {about['data']['license']}",
+        "Made by": f"{quote}{command_of(about)}{quote}, in {about['training_seconds'] / 60:.0f} minutes on "
+        f"{environment['hardware']}, torch {environment['versions']['torch']}, commit {quote}{environment['commit']}"
+        f"{quote}",
+        "Limits": LIMITS[about["targets"]],
+    }
 
 
 def describe_input(about: dict[str, Any]) -> str:
