@@ -15,6 +15,7 @@ from rich.table import Column
 from ..atomic_files import write_durably
 from ..data.source import Metric
 from ..regular_files import read_regular
+from .durations import minutes_and_seconds
 from .store.held_folder import CheckFolder
 
 LINE_EVERY_S = 10.0  # seconds between two training lines, where there is no bar
@@ -92,7 +93,7 @@ class RunLog:
     def _show_train(self, step: int, seconds: float, numbers: dict[str, float]) -> None:
         text = (
             f"query loss {numbers['query_loss']:.3f}  "
-            f"{self.metric.name} {self.metric.write(numbers['before'])} → {self.metric.write(numbers['after'])}  "
+            f"{self.metric.name} {self._scores(numbers)}  "
             f"{numbers['tasks_per_second']:.0f} tasks/s"
         )
         self.bar.update(self.bar_task, completed=step, numbers=text)
@@ -102,6 +103,12 @@ class RunLog:
             left = minutes_and_seconds(seconds / step * (self.meta_steps - step))
             line = f"step {step}/{self.meta_steps}  {text}  {left} left"
             self.console.print(line, highlight=False, soft_wrap=True)
+
+
+    def _scores(self, numbers: dict[str, float]) -> str:
+        """The metric before and after adaptation; once where they are the same, as of what takes no inner steps."""
+        before, after = (self.metric.write(numbers[key]) for key in ("before", "after"))
+        return after if numbers["before"] == numbers["after"] else f"{before} → {after}"
 
 
 def truncate_metrics(path: Path, step: int, validated: int) -> None:
@@ -128,11 +135,6 @@ def nan_to_null(tree: Any) -> Any:
     if isinstance(tree, list):
         return [nan_to_null(value) for value in tree]
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree
-
-
-def minutes_and_seconds(seconds: float) -> str:
-    """A duration as text, such as 2:05."""
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
 def progress_bar(console: Console) -> Progress:

@@ -73,7 +73,7 @@ def describe_protocol(config: Config, about: About, duration: str) -> str:
 
 
 def write_results(path: Path, results: Results, metric: Metric, about: About) -> None:
-    """Write results.json: the results, and everything they depend on."""
+    """Write results.json: the results, how they are written, and everything they depend on."""
     columns = {label: [score._asdict() for score in column] for label, column in results.items()}
     form = {"metric": metric.name, "more_is_better": metric.more_is_better, "style": metric.style}
     content = {**about, **form, "results": columns}

@@ -1,4 +1,4 @@
-"""The end of a run: meta-testing, the table, results.json, the model with its results, the pictures."""
+"""The end of a run: meta-testing, the table, results.json, the model with its results, the pictures, the page."""
 
 import math
 from pathlib import Path
@@ -8,8 +8,10 @@ from rich.console import Console
 from ..config.settings import Config, EvalSettings
 from ..types import Theta
 from .build import Experiment
+from .durations import minutes_and_seconds
 from .followers import NoScores, NoStore
-from .log import minutes_and_seconds, progress_bar
+from .html_report import write_report
+from .log import progress_bar
 from .meta_test import Interval, meta_test, references
 from .nan_guard import CURE
 from .saved_scores import SavedScores, digest_of_theta
@@ -30,7 +32,7 @@ PROTOCOL_HEADINGS = {
 def report_results(
     console: Console, store: CheckpointStore | NoStore, config: Config, trained: Trained, training_seconds: float
 ) -> None:
-    """Meta-test, print the table, and write results.json, the model with its results, and the pictures."""
+    """Meta-test, print the table, and write results.json, the model with its results, the pictures and the page."""
     settings = EvalSettings(**config["eval"])
     if isinstance(store, NoStore):
         score_all(console, None, trained, settings, {})
@@ -41,20 +43,24 @@ def report_results(
     source = experiment.source
     facts = {"data": store.facts["data"], "config": config["data"], "seed": config["seed"], "steps": settings.steps}
     scored = score_all(console, store.folder / "scores.jsonl", trained, settings, facts, store.check_folder)
-    results = scored | references(source, settings)
+    longest = max(map(len, scored.values()))  # what takes no inner steps has one row, and so have its references
+    compared = {label: column[:longest] for label, column in references(source, settings).items()}
+    results = scored | compared
     protocol = report.describe_protocol(config, source.about, minutes_and_seconds(training_seconds))
     title = f"{config['name']}: {source.metric.name} on unseen tasks"
     report.print_results(console, results, source.metric, title, protocol)
     if any(math.isnan(score.mean) for column in results.values() for score in column):
         console.print(f"not finite: the network diverges on test tasks; {CURE}", highlight=False, soft_wrap=True)
     evaluated = {"seed": config["seed"], **config["eval"], "training_seconds": round(training_seconds, 1)}
-    about = {**source.about, **evaluated, "protocol": protocol}
+    about = {**source.about, **evaluated, "protocol": protocol, "chance": source.chance, "references": list(compared)}
     store.check_folder()
     report.write_results(store.folder / "results.json", results, source.metric, about)
+    model = None
     if store.metadata is not None:
         model = with_results(store.metadata, scored, settings.tasks, training_seconds)
         write_model(store.folder / "model.safetensors", flatten(theta), model)
     report.write_pictures(store.folder, experiment, theta, results, settings.steps)
+    write_report(console, store.folder, store.check_folder, experiment, theta, model)
 
 
 def score_all(

@@ -18,12 +18,12 @@ from ..types import Params
 from .build import Experiment, build
 from .checks import check_algorithm, check_batch, check_same_facts
 from .determinism import make_deterministic
+from .durations import minutes_and_seconds
 from .environment import environment, pick_device
 from .fit import fit, restored, train_baseline
 from .followers import NoStore, follows
 from .known_features import with_known_features
 from .launcher import launched, told_once
-from .log import minutes_and_seconds
 from .memory import check_model_fits, explain_out_of_memory, keep_freed_memory
 from .output import lasting_stdout
 from .processes import Processes, joined
