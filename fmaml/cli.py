@@ -22,6 +22,7 @@ from .arguments import (
 from .deploy.commands import adapt_command, export_command, predict_command, test_command
 from .deploy.demo.command import demo_command
 from .errors import Ended, UserError, note
+from .run.past_commands import compare_command, runs_command
 
 if TYPE_CHECKING:
     from .config.settings import Config
@@ -39,6 +40,8 @@ commands:
   predict  name photographs by a trained model and a few examples of each class
   adapt    keep a model that has learnt your classes as a file
   export   write such a model as ONNX, or as a file for torch, that runs without fmaml
+  runs     list runs: how far they are, and their results
+  compare  compare runs: settings, results, a paired test on the same test tasks
   test     meta-test a trained model: other ways, shots, steps, other data
   demo     open a page where a trained model learns what you draw, or photographs
   cache    list or clear the decoded images that are kept for later runs
@@ -53,6 +56,7 @@ examples:
   fmaml run omniglot --seeds 0,1,2         three runs: mean and spread over seeds
   fmaml run omniglot optimizer.lr=0.001,0.01   a run for each value, compared in a table
   fmaml resume runs/omniglot/TIME          continue a run, or several, that were interrupted
+  fmaml compare runs/a runs/b --html c.html  which is better, and is it by chance? with a page of curves
   fmaml ls model                           list the models and their settings
 
 `fmaml COMMAND --help` says more about a command; `fmaml --version` prints the versions in use.
@@ -265,6 +269,8 @@ COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "export": export_command,
     "test": test_command,
     "demo": demo_command,
+    "runs": runs_command,
+    "compare": compare_command,
     "cache": cache_command,
 }
 

@@ -69,7 +69,11 @@ EDGE = {  # has state: each of these rooms may import itself and those
         "extras",
     },
     "config": {"ranges", "errors", "regular_files", "data/published", "nn/constants"},
-    "run": {*CORE, "__init__", "errors", "atomic_files", "regular_files", "data", "config", "pretrained"}
+    "html": set(),
+    "run": {
+        *(*CORE, "__init__", "errors", "atomic_files", "regular_files", "arguments", "data", "config", "pretrained"),
+        "html",
+    }
     - {"algorithms", "nn"},
     "deploy": {*CORE, "errors", "extras", "atomic_files", "regular_files", "arguments", "data", "config", "run"}
     - {"algorithms", "remat", "unroll"},
@@ -91,8 +95,15 @@ TORCHLESS += [
 ]
 TORCHLESS += ["run.store.run_folder", "run.store.run_lock", "run.store.model_shelf", "run.store.held_folder"]
 TORCHLESS += ["deploy.demo.command"]
-TORCHLESS += ["run.limits"]
 TORCHLESS += ["sweep.command", "sweep.child"]
+TORCHLESS += [
+    "run.limits",
+    "run.past_commands",
+    "run.run_list",
+    "run.compare",
+    "run.compare_page",
+    "run.report_sections",
+]
 
 
 def imports(path: Path) -> set[str]:

@@ -128,9 +128,9 @@ def episodes(
     ``queries`` is per class. A range (least, most) as ``ways``, ``shots`` or ``queries`` makes tasks of different
     sizes, see `fmaml.data.ragged`. ``about`` becomes part of ``Source.about``; its key "split" is the split's name in
     reports, and "shared_classes" the classes that are in more than one split. ``names`` holds the class names of each
-    split, for messages and reports; in a split of more classes they are repeated with each rotation. ``train_ways`` are the ways of training tasks, where they differ; ``form`` is that of images,
-    ``scaling`` that of signals. Raises UserError, naming split and class, if a split has too few classes or a class too
-    few examples.
+    split, for messages and reports; in a split of more classes they are repeated with each rotation. ``train_ways``
+    are the ways of training tasks, where they differ; ``form`` is that of images, ``scaling`` that of signals. Raises
+    UserError, naming split and class, if a split has too few classes or a class too few examples.
     """
     sizes = {"ways": ways, "shots": shots, "queries": queries}
     most = {name: bounds(size)[1] for name, size in sizes.items()}
@@ -225,6 +225,6 @@ def _check_split(name: str, split: Split, ways: int, each: int, names: list[str]
     if each > least:
         smallest = int(split.counts.argmin())
         raise UserError(
-            f"data.shots + data.queries = {each}: class {class_name(names, smallest) if names else smallest} of split {name} has "
-            f"{least} examples, and those of a task are all different; give shots + queries of at most {least}"
+            f"data.shots + data.queries = {each}: class {class_name(names, smallest) if names else smallest} of split "
+            f"{name} has {least} examples, and those of a task are all different; give shots + queries of at most {least}"
         )

@@ -116,15 +116,15 @@ def interval_chart(
     A row without a number shows its text alone.
     """
     lines = "".join(
-        f'<span>{escape(row.label)}</span><svg class="scale wide" aria-hidden="true">{_interval(row, scale, mark)}'
-        f"</svg><em>{escape(row.text)}</em>"
+        f"<span>{escape(row.label)}</span><em>{escape(row.text)}</em>"
+        f'<svg class="scale wide" aria-hidden="true">{_interval(row, scale, mark)}</svg>'
         for row in rows
     )
     ticks = "".join(
         f'<text x="{_percent(scale.place(tick))}" y="1em" text-anchor="middle">{escape(write(tick))}</text>'
         for tick in scale.ticks
     )
-    axis = f'<span></span><svg class="scale axis wide" aria-hidden="true">{ticks}</svg><em></em>'
+    axis = f'<span></span><em></em><svg class="scale axis wide" aria-hidden="true">{ticks}</svg>'
     return f'<figure class="rows" role="group" aria-label="{escape(title)}">{lines}{axis}</figure>'
 
 
@@ -149,8 +149,8 @@ def bar_chart(title: str, rows: Sequence[tuple[str, float, str]]) -> str:
     """A bar for each (label, value, text), the longest as wide as the chart."""
     longest = max((value for _, value, _ in rows if math.isfinite(value)), default=0) or 1.0
     lines = "".join(
-        f'<span>{escape(label)}</span><div class="bar wide"><i style="width:{_percent(_part(value / longest))}"></i>'
-        f"</div><em>{escape(text)}</em>"
+        f"<span>{escape(label)}</span><em>{escape(text)}</em>"
+        f'<div class="bar wide"><i style="width:{_percent(_part(value / longest))}"></i></div>'
         for label, value, text in rows
     )
     return f'<figure class="rows" role="group" aria-label="{escape(title)}">{lines}</figure>' if rows else ""

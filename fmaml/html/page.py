@@ -41,7 +41,8 @@ th, td { text-align: left; vertical-align: top; padding: .3rem .9rem .3rem 0; bo
 tr:last-child > * { border-bottom: 0; }
 th { font-weight: 600; }
 thead th { font-size: .875rem; color: var(--quiet); vertical-align: bottom; }
-.number { text-align: right; white-space: nowrap; }
+td.number { text-align: right; white-space: nowrap; }
+th.number { text-align: right; max-width: 12rem; }
 td code { white-space: pre-wrap; }
 details > summary { cursor: pointer; color: var(--quiet); font-size: .875rem; margin-bottom: .5rem; }
 figure { margin: 0 0 1rem; }
@@ -66,10 +67,12 @@ figure { margin: 0 0 1rem; }
 .c0 { color: var(--c0); } .c1 { color: var(--c1); } .c2 { color: var(--c2); } .c3 { color: var(--c3); }
 .c4 { color: var(--c4); } .c5 { color: var(--c5); }
 
-.rows { display: grid; grid-template-columns: minmax(6rem, auto) minmax(0, 1fr) auto; gap: .45rem .9rem;
-  align-items: center; }
-.rows > span { overflow-wrap: anywhere; }
-.rows > em { font-style: normal; text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+.rows { display: grid; grid-template-columns: minmax(6rem, 16rem) minmax(0, 1fr) auto; gap: .45rem .9rem;
+  align-items: center; grid-auto-flow: dense; font-size: .9rem; }
+.rows > span { grid-column: 1; overflow-wrap: anywhere; }
+.rows > .wide { grid-column: 2; }
+.rows > em { grid-column: 3; font-style: normal; text-align: right; white-space: nowrap;
+  font-variant-numeric: tabular-nums; }
 .scale { display: block; width: 100%; height: 1.4rem; overflow: visible; }
 .axis { height: 1.2rem; }
 .bar { height: .7rem; border-radius: 3px; background: var(--track); }
@@ -78,10 +81,9 @@ figure { margin: 0 0 1rem; }
 @media (max-width: 40rem) {
   body { padding: 1rem .6rem 2rem; }
   section { padding: .85rem .8rem; }
-  .rows { grid-template-columns: minmax(0, 1fr) auto; }
-  .rows > span { grid-column: 1; } .rows > em { grid-row: auto; grid-column: 2; }
-  .rows > .wide { grid-column: 1 / -1; margin-bottom: .3rem; }
-  .rows > span, .rows > em { order: 0; }
+  .rows { grid-template-columns: minmax(0, 1fr) auto; grid-auto-flow: row; gap: .1rem .9rem; }
+  .rows > em { grid-column: 2; }
+  .rows > .wide { grid-column: 1 / -1; margin-bottom: .4rem; }
 }
 @media print {
   :root { --page: #fff; --card: #fff; --text: #000; --quiet: #444; --line: #bbb; --track: #eee; --paper: #fff;
@@ -107,9 +109,13 @@ def document(title: str, *parts: str, style: str = "") -> str:
 
 
 def escape(text: object) -> str:
-    """The text as HTML shows it, in an attribute too; what no page may hold, such as a NUL, is replaced."""
-    kept = "".join(c if c.isprintable() or c in "\n\t " else "\N{REPLACEMENT CHARACTER}" for c in str(text))
-    return html.escape(kept, quote=True)
+    """The text as HTML shows it, in an attribute too."""
+    return html.escape("\n".join(map(without_controls, str(text).split("\n"))), quote=True)
+
+
+def without_controls(text: str) -> str:
+    """The text with what a terminal would obey and no page may hold, such as an escape sequence, replaced."""
+    return "".join(c if c.isprintable() or c in "\t " else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def section(title: str, *parts: str, kind: str = "") -> str:

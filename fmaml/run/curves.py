@@ -28,7 +28,8 @@ def learning_curve(metrics: Path, metric: Metric) -> Figure:
     val = [row for row in rows if row["kind"] == "val"]
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     steps = [row["step"] for row in train]
-    for key, label, color in TRAIN_CURVES:
+    once = [row["before"] for row in train] == [row["after"] for row in train]  # as of what takes no inner steps
+    for key, label, color in TRAIN_CURVES[: 1 if once else None]:
         values = with_gaps(row[key] for row in train)
         axes.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
         axes.plot(steps, smooth(values), color=color, label=label)
@@ -48,7 +49,12 @@ def learning_curve(metrics: Path, metric: Metric) -> Figure:
 
 
 def by_inner_step(curves: Curves, metric: Metric, title: str, chance: float | None) -> Figure:
-    """The metric on unseen tasks against inner steps, one curve a label; ``chance`` is the metric of guessing."""
+    """The metric on unseen tasks against inner steps, one curve a label; ``chance`` is the metric of guessing.
+
+    Where nothing takes inner steps, the intervals stand below each other instead.
+    """
+    if all(len(column) == 1 for column in curves.values()):
+        return intervals(curves, metric, title, chance)
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     for label, column in curves.items():
         means, widths = zip(*column, strict=True)
@@ -58,6 +64,22 @@ def by_inner_step(curves: Curves, metric: Metric, title: str, chance: float | No
     axes.set(xlabel="inner steps", ylabel=f"{metric.name} on the query sets", title=title)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     style_axes(axes, metric)
+    return figure
+
+
+def intervals(curves: Curves, metric: Metric, title: str, chance: float | None) -> Figure:
+    """The one value of each label with its interval, a row each."""
+    figure, axes = plt.subplots(figsize=(7, 1.4 + 0.7 * len(curves)), layout="constrained")
+    for row, (label, [(mean, width)]) in enumerate(curves.items()):
+        axes.errorbar(*with_gaps([mean]), row, xerr=with_gaps([width]), fmt="o", capsize=4)
+        told = f"{label}: {metric.write(mean, width)}"
+        axes.annotate(told, (0, row), (6, 9), xycoords=("axes fraction", "data"), textcoords="offset points")
+    if chance is not None:
+        axes.axvline(chance, color="gray", linestyle=":", label="chance")
+        axes.legend(loc="lower right")
+    axes.set(xlabel=f"{metric.name} on the query sets", title=title, ylim=(len(curves) - 0.4, -0.8), yticks=[])
+    axes.set_xlim(0, 1.02 if metric.style.endswith("%") else None)
+    axes.grid(axis="x", alpha=0.3)
     return figure
 
 

@@ -8,7 +8,6 @@ import torch
 from rich.console import Console
 
 from ..atomic_files import write_text_durably
-from ..data.source import Source
 from ..errors import UserError
 from ..html.page import document, escape, html_table, paragraph, section
 from ..regular_files import read_regular
@@ -73,7 +72,14 @@ def write_report(
             data_section(run),
         ]
         name = str(run.config["name"])
-        page = document(f"{name}: a run of fmaml", f"<header><h1>{escape(name)}</h1>", *parts[:1], "</header>", *parts[1:], style=STYLE)
+        page = document(
+            f"{name}: a run of fmaml",
+            f"<header><h1>{escape(name)}</h1>",
+            *parts[:1],
+            "</header>",
+            *parts[1:],
+            style=STYLE,
+        )
         check_folder()
         write_text_durably(folder / REPORT, page)
     except UserError as error:
@@ -89,7 +95,7 @@ def write_report(
 
 def test_sections(run: PastRun, experiment: Experiment, theta: Theta) -> Iterator[str]:
     """The sections for which test tasks are run again; in the place of one that fails, why it did."""
-    source, config = experiment.source, run.config
+    config = run.config
     steps, tasks = int(config["eval"]["steps"]), int(config["eval"]["tasks"])
     targets = targets_of(config["data"]["name"])
     makers: list[Callable[[], str]] = []
@@ -98,7 +104,11 @@ def test_sections(run: PastRun, experiment: Experiment, theta: Theta) -> Iterato
     elif targets == "values":
         makers.append(lambda: functions_section(experiment, theta, steps, min(TASKS_SHOWN_HERE, tasks)))
     elif (run.folder / "samples.txt").is_file():
-        makers.append(lambda: samples_section(read_regular(run.folder / "samples.txt", MAX_SAMPLES_BYTES).decode("utf-8", "replace")))
+        makers.append(
+            lambda: samples_section(
+                read_regular(run.folder / "samples.txt", MAX_SAMPLES_BYTES).decode("utf-8", "replace")
+            )
+        )
     shown = min(TASKS_OF_CHANGES, tasks)
     makers.append(lambda: layers_section(change_by_parameter(experiment, theta, steps, shown), steps, shown))
     for make in makers:
@@ -110,7 +120,7 @@ def test_sections(run: PastRun, experiment: Experiment, theta: Theta) -> Iterato
 
 def class_sections(experiment: Experiment, theta: Theta, steps: int, tasks: int) -> str:
     """A few tasks of classes, and what was confused, if the classes have names."""
-    source: Source = experiment.source
+    source = experiment.source
     looked_at = min(tasks, TASKS_OF_CONFUSIONS if source.classes_of else TASKS_SHOWN_HERE)
     found = named_tasks(experiment, theta, steps, range(looked_at))
     confused = most_confused(found, PAIRS_SHOWN) if source.classes_of else []

@@ -18,7 +18,9 @@ def picture_of(x: Tensor, alt: str) -> str:
 def image_tag(x: Tensor, alt: str) -> str:
     """An image; one channel is drawn as black on white, as ink is 1. ``alt`` is HTML already."""
     pixels = (255 * x.detach().float().cpu().nan_to_num().clamp(0, 1)).byte().numpy()
-    shown = Image.fromarray(255 - pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels[:3].transpose(1, 2, 0)))
+    shown = Image.fromarray(
+        255 - pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels[:3].transpose(1, 2, 0))
+    )
     shown.thumbnail((LARGEST, LARGEST))
     file = io.BytesIO()
     shown.save(file, "PNG", optimize=True)
@@ -30,5 +32,10 @@ def signal_line(x: Tensor, alt: str) -> str:
     values = x[0].detach().float().cpu().nan_to_num()
     values = values[:: max(1, len(values) // 100)]
     low, high = float(values.min()), float(values.max())
-    places = [f"{100 * i / max(1, len(values) - 1):.1f} {38 - 36 * (v - low) / ((high - low) or 1):.1f}" for i, v in enumerate(values.tolist())]
-    return f'<svg class="signal" viewBox="0 0 100 40" role="img" aria-label="{alt}"><path d="M{"L".join(places)}"/></svg>'
+    places = [
+        f"{100 * i / max(1, len(values) - 1):.1f} {38 - 36 * (v - low) / ((high - low) or 1):.1f}"
+        for i, v in enumerate(values.tolist())
+    ]
+    return (
+        f'<svg class="signal" viewBox="0 0 100 40" role="img" aria-label="{alt}"><path d="M{"L".join(places)}"/></svg>'
+    )

@@ -104,7 +104,6 @@ class RunLog:
             line = f"step {step}/{self.meta_steps}  {text}  {left} left"
             self.console.print(line, highlight=False, soft_wrap=True)
 
-
     def _scores(self, numbers: dict[str, float]) -> str:
         """The metric before and after adaptation; once where they are the same, as of what takes no inner steps."""
         before, after = (self.metric.write(numbers[key]) for key in ("before", "after"))

@@ -95,7 +95,12 @@ def _are_results(results: dict[str, Any]) -> bool:
 
 def metrics_of(folder: Path) -> list[dict[str, Any]]:
     """The rows of metrics.jsonl that were written whole, in the order of their steps; [] if there are none."""
-    rows = [row for row in _rows(folder / "metrics.jsonl") if isinstance(row.get("step"), int)]
+    numbers = ("before", "after", "score", "ci95", "tasks_per_second")
+    rows = [
+        row
+        for row in _rows(folder / "metrics.jsonl")
+        if isinstance(row.get("step"), int) and all(isinstance(row.get(key), float | int | None) for key in numbers)
+    ]
     return sorted(rows, key=lambda row: row["step"])
 
 
@@ -110,7 +115,9 @@ def scores_of_tasks(folder: Path) -> tuple[dict[str, Any], dict[str, dict[int, f
         with contextlib.suppress(KeyError, TypeError, ValueError, IndexError):
             numbers = range(int(row["first"]), int(row["end"]))
             last = [scores[-1] for scores in row["scores"]]
-            found = {task: math.nan if score is None else float(score) for task, score in zip(numbers, last, strict=True)}
+            found = {
+                task: math.nan if score is None else float(score) for task, score in zip(numbers, last, strict=True)
+            }
             columns.setdefault(str(row["column"]), {}).update(found)
     return facts, columns
 

@@ -37,7 +37,7 @@ class Confusion(NamedTuple):
 
 
 def named_tasks(experiment: Experiment, theta: Theta, steps: int, tasks: range) -> list[NamedTask]:
-    """The test tasks of these numbers, with what the network says after the last inner step, of all queries together."""
+    """The test tasks of these numbers, with what the network says in the end, of all queries together."""
     source, apply = experiment.source, experiment.model.apply
     found: list[NamedTask] = []
     for part in task_ranges(len(tasks), tasks_at_once(source)):

@@ -70,7 +70,9 @@ def results_section(run: PastRun) -> str:
     return section(
         "Results",
         chart,
-        html_table(["inner steps" if longest > 1 else "", *columns], table_rows(run, longest), range(1, 1 + len(columns))),
+        html_table(
+            ["inner steps" if longest > 1 else "", *columns], table_rows(run, longest), range(1, 1 + len(columns))
+        ),
         paragraph(str(results.get("protocol", "")), "quiet"),
     )
 
@@ -80,7 +82,10 @@ def table_rows(run: PastRun, rows: int) -> list[list[str]]:
     return [
         [
             str(step) if rows > 1 else "adapted",
-            *(run.write(column[step]["mean"], column[step]["ci95"]) if step < len(column) else "" for column in run.columns.values()),
+            *(
+                run.write(column[step]["mean"], column[step]["ci95"]) if step < len(column) else ""
+                for column in run.columns.values()
+            ),
         ]
         for step in range(rows)
     ]
@@ -109,12 +114,19 @@ def one_row_chart(run: PastRun, title: str) -> str:
     """The intervals of an algorithm without inner steps."""
     chance = (run.results or {}).get("chance")
     rows = [
-        Row(label, column[0]["mean"], column[0]["ci95"], run.write(column[0]["mean"], column[0]["ci95"]), COLUMN_COLORS[number % 5])
+        Row(
+            label,
+            column[0]["mean"],
+            column[0]["ci95"],
+            run.write(column[0]["mean"], column[0]["ci95"]),
+            COLUMN_COLORS[number % 5],
+        )
         for number, (label, column) in enumerate(run.columns.items())
         if column
     ]
-    ends = [value + half for row in rows if row.value is not None for half in (row.half or 0, -(row.half or 0))]
-    scale = score_scale([*ends, *([] if chance is None else [chance])], is_fraction(run))
+    found = Curve("", range(len(rows)), [row.value for row in rows], [row.half for row in rows])
+    ends = ends_of_intervals([found]) + ([] if chance is None else [chance])
+    scale = score_scale(ends, is_fraction(run))
     note = "" if chance is None else paragraph("The dashed line is chance.", "quiet")
     return (interval_chart(title, rows, scale, axis_writer(run), chance) + note) if rows else ""
 
@@ -123,7 +135,9 @@ def asked_section(run: PastRun) -> str:
     """What was asked: the settings that differ, and all of them."""
     base, changed = changed_settings(run.config)
     rows = [[change.key, as_json(change.value), as_json(change.usual)] for change in changed]
-    table = html_table(["setting", "here", "otherwise"], rows) if rows else paragraph("Every setting is as it is there.")
+    table = (
+        html_table(["setting", "here", "otherwise"], rows) if rows else paragraph("Every setting is as it is there.")
+    )
     return section(
         "What was asked",
         paragraph(f"Settings that differ from {base}:"),
@@ -164,8 +178,8 @@ def learning_curves(rows: list[dict[str, Any]]) -> list[Curve]:
         label = "training tasks, not adapted"
         curves = [Curve("", steps, before, (), 2, "raw"), Curve(label, steps, smoothed(before), (), 2), *curves]
     if val:
-        x, y, half = ([row.get(key) for row in val] for key in ("step", "score", "ci95"))
-        curves.append(Curve("validation, adapted (95 % interval)", x, y, half, 1, "dots"))
+        y, half = ([row.get(key) for row in val] for key in ("score", "ci95"))
+        curves.append(Curve("validation, adapted (95 % interval)", [row["step"] for row in val], y, half, 1, "dots"))
     return curves
 
 
@@ -184,7 +198,11 @@ def cost_section(run: PastRun, rows: list[dict[str, Any]], memory: dict[str, str
 def environment_section(run: PastRun) -> str:
     """Hardware and versions, and the commands that make the run again."""
     found = run.environment
-    facts = {key: str(found[key]) for key in ("device", "hardware", "threads", "system", "python", "fmaml", "commit") if key in found}
+    facts = {
+        key: str(found[key])
+        for key in ("device", "hardware", "threads", "system", "python", "fmaml", "commit")
+        if key in found
+    }
     versions = found.get("versions")
     if isinstance(versions, dict):
         facts["packages"] = ", ".join(f"{name} {version}" for name, version in versions.items())

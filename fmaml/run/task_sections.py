@@ -41,8 +41,8 @@ STYLE = """
 @media (max-width: 40rem) {
   .task { grid-template-columns: minmax(0, 1fr); gap: .35rem; }
   .task > small { display: none; }
-  .class { display: grid; grid-template-columns: auto minmax(0, 1fr); gap: .3rem .8rem; border-top: 1px solid var(--line);
-    padding: .5rem 0; }
+  .class { display: grid; grid-template-columns: auto minmax(0, 1fr); gap: .3rem .8rem; padding: .5rem 0;
+    border-top: 1px solid var(--line); }
   .class > b { grid-column: 1 / -1; }
   .examples figure { width: 4.6rem; }
 }
@@ -70,7 +70,9 @@ def classes_of_task(number: int, task: Task, names: list[str], probabilities: to
         queries = [i for i, (truth, _, _) in enumerate(answers) if truth == label][:MOST_QUERIES]
         support = "".join(picture_of(task.support.x[i], escape(name)) for i in seen)
         told = "".join(
-            _answer(picture_of(task.query.x[i], escape(name)), names[answers[i][1]], answers[i][2], answers[i][1] == label)
+            _answer(
+                picture_of(task.query.x[i], escape(name)), names[answers[i][1]], answers[i][2], answers[i][1] == label
+            )
             for i in queries
         )
         rows.append(
@@ -115,8 +117,8 @@ def layers_section(sums: dict[str, tuple[float, float]], steps: int, tasks: int)
     bars = [(name, _relative(*moved[name]), _moved(*moved[name])) for name in moved if name in largest]
     left_out = len(moved) - len(bars)
     how = (
-        f"The norm of φ − θ after {steps} inner step{'s' * (steps != 1)}, relative to that of θ, over {tasks} test tasks."
-        + (f" {left_out} layers that moved less are not shown." if left_out else "")
+        f"The norm of φ − θ after {steps} inner step{'s' * (steps != 1)}, relative to that of θ, over {tasks} test "
+        "tasks." + (f" {left_out} layers that moved less are not shown." if left_out else "")
     )
     return section("What was adapted", paragraph(how, "quiet"), bar_chart("change by layer", bars))
 
@@ -152,7 +154,11 @@ def functions_section(experiment: Experiment, theta: Theta, steps: int, tasks: i
     for i in range(tasks):
         task = take(stacked, i)
         phis = trajectory_of(experiment.algorithm, theta, task.support, steps)
-        ends = {"not adapted": phis[0], f"after {len(phis) - 1} inner steps": phis[-1]} if len(phis) > 1 else {"adapted": phis[0]}
+        ends = (
+            {"not adapted": phis[0], f"after {len(phis) - 1} inner steps": phis[-1]}
+            if len(phis) > 1
+            else {"adapted": phis[0]}
+        )
         parts.append(f"<h3>Task {i}</h3>" + draw(experiment, task, ends))
     return section("Test tasks", *parts)
 
@@ -182,10 +188,14 @@ def _predicted(experiment: Experiment, task: Task, ends: dict[str, Params]) -> s
     ]
     x = scale_of(y)
     curves.append(Curve("as it should be", [x.low, x.high], [x.low, x.high], (), 3, "curve dashed"))
-    return line_chart("predicted y", "true y, standardised (upwards: predicted)", curves, x, scale_of(ends_of_intervals(curves)))
+    return line_chart(
+        "predicted y", "true y, standardised (upwards: predicted)", curves, x, scale_of(ends_of_intervals(curves))
+    )
 
 
 def samples_section(text: str) -> str:
     """What the model wrote of unseen languages."""
     shown = text[:MOST_SAMPLE_CHARACTERS]
-    return section("Test tasks", folded("what the network writes, before and after adaptation (samples.txt)", preformatted(shown)))
+    return section(
+        "Test tasks", folded("what the network writes, before and after adaptation (samples.txt)", preformatted(shown))
+    )
