@@ -43,7 +43,7 @@ def differences_from(base: Config, config: Config) -> list[Changed]:
         for key, value in (config.get(section) or {}).items():
             default = defaults[key].default if key in defaults else REQUIRED
             usual = (base.get(section) or {}).get(key, default)
-            if usual is REQUIRED or as_json(usual) != as_json(value):
+            if usual is REQUIRED or setting_text(usual) != setting_text(value):
                 found.append(Changed(f"{section}.{key}", value, usual))
     return found
 
@@ -60,12 +60,12 @@ def flattened(config: Config) -> Iterable[tuple[str, str]]:
     """The dotted keys of the config with their values as text."""
     for key, value in config.items():
         if isinstance(value, dict):
-            yield from ((f"{key}.{name}", as_json(setting)) for name, setting in value.items())
+            yield from ((f"{key}.{name}", setting_text(setting)) for name, setting in value.items())
         else:
-            yield key, as_json(value)
+            yield key, setting_text(value)
 
 
-def as_json(value: Any) -> str:
+def setting_text(value: Any) -> str:
     """A setting's value as text, without the quotes of a word."""
     if value is REQUIRED:
         return ABSENT

@@ -225,6 +225,6 @@ def _check_split(name: str, split: Split, ways: int, each: int, names: list[str]
     if each > least:
         smallest = int(split.counts.argmin())
         raise UserError(
-            f"data.shots + data.queries = {each}: class {class_name(names, smallest) if names else smallest} of split "
-            f"{name} has {least} examples, and those of a task are all different; give shots + queries of at most {least}"
+            f"data.shots + data.queries = {each}: class {class_name(names, smallest) if names else smallest} of "
+            f"split {name} has {least} examples, and those of a task are all different; give shots + queries of at most {least}"
         )

@@ -106,7 +106,7 @@ def verdict(compared: Compared, first: str, more_is_better: bool | None) -> list
         if found is None:
             said.append(f"{where}: no paired test: they share no task, or a score is not finite")
             continue
-        text = signed(compared.run, found)
+        text = with_sign(compared.run, found)
         if found.ci95 is None:
             said.append(f"{where}: {text} on the same task; of one task there is no interval")
             continue
@@ -116,7 +116,7 @@ def verdict(compared: Compared, first: str, more_is_better: bool | None) -> list
     return said
 
 
-def signed(run: PastRun, found: Paired) -> str:
+def with_sign(run: PastRun, found: Paired) -> str:
     """A difference with its sign and half its interval."""
     text = run.write(abs(found.mean), found.ci95)
     return f"{'−' if found.mean < 0 else '+'}{text}"

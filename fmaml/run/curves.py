@@ -71,9 +71,9 @@ def intervals(curves: Curves, metric: Metric, title: str, chance: float | None) 
     """The one value of each label with its interval, a row each."""
     figure, axes = plt.subplots(figsize=(7, 1.4 + 0.7 * len(curves)), layout="constrained")
     for row, (label, [(mean, width)]) in enumerate(curves.items()):
-        axes.errorbar(*with_gaps([mean]), row, xerr=with_gaps([width]), fmt="o", capsize=4)
+        axes.errorbar(with_gaps([mean]), [row], xerr=with_gaps([width]), fmt="o", capsize=4)
         told = f"{label}: {metric.write(mean, width)}"
-        axes.annotate(told, (0, row), (6, 9), xycoords=("axes fraction", "data"), textcoords="offset points")
+        axes.text(0.01, row - 0.2, told)
     if chance is not None:
         axes.axvline(chance, color="gray", linestyle=":", label="chance")
         axes.legend(loc="lower right")

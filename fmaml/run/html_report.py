@@ -31,7 +31,7 @@ from .store.model_file import Metadata
 from .store.model_metadata import targets_of
 from .store.run_folder import megabytes
 from .task_sections import (
-    STYLE,
+    STYLE_OF_TASKS,
     confusions_section,
     functions_section,
     layers_section,
@@ -78,7 +78,7 @@ def write_report(
             *parts[:1],
             "</header>",
             *parts[1:],
-            style=STYLE,
+            style=STYLE_OF_TASKS,
         )
         check_folder()
         write_text_durably(folder / REPORT, page)

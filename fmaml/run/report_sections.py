@@ -4,7 +4,7 @@ import json
 import shlex
 from typing import Any
 
-from ..config.differences import as_json, changed_settings
+from ..config.differences import changed_settings, setting_text
 from ..config.strict_yaml import dump_yaml
 from ..html.charts import (
     Curve,
@@ -134,7 +134,7 @@ def one_row_chart(run: PastRun, title: str) -> str:
 def asked_section(run: PastRun) -> str:
     """What was asked: the settings that differ, and all of them."""
     base, changed = changed_settings(run.config)
-    rows = [[change.key, as_json(change.value), as_json(change.usual)] for change in changed]
+    rows = [[change.key, setting_text(change.value), setting_text(change.usual)] for change in changed]
     table = (
         html_table(["setting", "here", "otherwise"], rows) if rows else paragraph("Every setting is as it is there.")
     )

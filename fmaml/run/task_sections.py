@@ -19,7 +19,7 @@ from .predictions import Confusion, NamedTask
 MOST_CLASSES, MOST_SUPPORT, MOST_QUERIES = 10, 3, 5  # of a task that are shown
 MOST_BARS = 24  # of a chart of layers
 MOST_SAMPLE_CHARACTERS = 20_000
-STYLE = """
+STYLE_OF_TASKS = """
 .task { display: grid; grid-template-columns: minmax(5rem, 9rem) auto minmax(0, 1fr); gap: .6rem 1.2rem;
   align-items: start; margin: .4rem 0 1.4rem; }
 .task > b { font-weight: 600; overflow-wrap: anywhere; font-size: .9rem; }

@@ -33,6 +33,7 @@ FILES = {
     "learning_curve.png",
     "by_inner_step.png",
     "task.png",
+    "report.html",
 }
 
 
