@@ -224,7 +224,8 @@ def _check_split(name: str, split: Split, ways: int, each: int, names: list[str]
         )
     if each > least:
         smallest = int(split.counts.argmin())
+        named = class_name(names, smallest) if names else smallest
         raise UserError(
-            f"data.shots + data.queries = {each}: class {class_name(names, smallest) if names else smallest} of "
-            f"split {name} has {least} examples, and those of a task are all different; give shots + queries of at most {least}"
+            f"data.shots + data.queries = {each}: class {named} of split {name} has {least} examples, and those "
+            f"of a task are all different; give shots + queries of at most {least}"
         )

@@ -22,7 +22,8 @@ def make_run(folder, scores, facts=FACTS, name="x", finished=True):
     config = f"name: '{name}'\nseed: 0\ndata: {{name: glyphs}}\nmodel: {{name: conv4}}\nalgorithm: {{name: maml}}\n"
     (folder / "config.yaml").write_text(config + "train: {meta_steps: 4}\n")
     (folder / "metrics.jsonl").write_text(
-        '{"kind": "train", "step": 3, "before": 0.2, "after": 0.5}\n{"kind": "val", "step": 4, "score": 0.6, "ci95": 0.1}\n{"kin'
+        '{"kind": "train", "step": 3, "before": 0.2, "after": 0.5}\n'
+        '{"kind": "val", "step": 4, "score": 0.6, "ci95": 0.1}\n{"kin'
     )
     row = {"column": "maml transductive", "first": 0, "end": len(scores), "scores": [[0.2, s] for s in scores]}
     (folder / "scores.jsonl").write_text(f"{json.dumps(facts)}\n{json.dumps(row)}\n")

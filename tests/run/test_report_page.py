@@ -76,7 +76,7 @@ def test_all_text_is_escaped():
     )
     assert "\x1b" not in page
     assert "<b>" not in page
-    assert text_of(page).count("<b>&\"'</b>") == 7
+    assert text_of(page).count("<b>&\"'</b>") == 9
 
 
 def test_curves_that_are_the_same_are_one():
