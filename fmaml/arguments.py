@@ -9,6 +9,7 @@ from .errors import UserError
 
 EXPERIMENT = "a YAML file, the name of an experiment that `fmaml ls` lists, or - for standard input"
 OVERRIDES = "settings that replace those of the file, such as algorithm.inner_lr=0.1 or data.name=glyphs"
+PICTURE_FORMATS = ("png", "svg", "pdf")
 MODEL = "a model file, the folder of a run, or the name of a model that `fmaml ls models` lists"
 
 SEVERAL_RUNS = """\
@@ -71,6 +72,12 @@ def positive(word: str) -> int:
     return int(word)
 
 
+def add_format_option(parser: Parser) -> None:
+    """Add --format."""
+    help_text = "write the pictures in these formats too: svg, pdf or both (default: png alone)"
+    parser.add_argument("--format", type=picture_formats, default=(), metavar="svg,pdf", help=help_text)
+
+
 def parse_arguments(parser: Parser, argv: list[str]) -> argparse.Namespace:
     """The parsed arguments; options may stand before, after and between the overrides.
 
@@ -94,3 +101,12 @@ def device_name(word: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", word):
         raise argparse.ArgumentTypeError(f"{word}: must be one of auto, cpu, cuda, cuda:N")
     return word
+
+
+def picture_formats(words: str) -> tuple[str, ...]:
+    """The formats in a list with commas, if pictures can be written in them; else argparse's error."""
+    formats = tuple(words.lower().split(","))
+    for word in formats:
+        if word not in PICTURE_FORMATS:
+            raise argparse.ArgumentTypeError(f"{word}: must be one or more of {', '.join(PICTURE_FORMATS)}")
+    return formats

@@ -14,6 +14,7 @@ from .arguments import (
     OVERRIDES,
     add_device_option,
     add_experiment_arguments,
+    add_format_option,
     add_jobs_option,
     add_sweep_options,
     new_parser,
@@ -123,6 +124,7 @@ def run_command(argv: list[str]) -> int:
     parser = new_parser("run", "Meta-train an experiment, then meta-test it on classes it has never seen.")
     add_experiment_arguments(parser)
     add_device_option(parser, "auto", "auto")
+    add_format_option(parser)
     parser.add_argument("--out", metavar="DIR", help="the folder for what the run writes (default: runs/NAME/TIME)")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out, if there is one")
     parser.add_argument("--dry-run", action="store_true", help="check everything, then stop before training")
@@ -144,7 +146,9 @@ def run_command(argv: list[str]) -> int:
     with told_once(here):
         check_launch(here, args.out)
         config = load_config(args.experiment, args.overrides, note)
-    return start_run(config, device=args.device, out=args.out, dry_run=args.dry_run, resume=args.resume)
+    return start_run(
+        config, device=args.device, out=args.out, dry_run=args.dry_run, resume=args.resume, formats=args.format
+    )
 
 
 def resume_command(argv: list[str]) -> int:
@@ -157,6 +161,7 @@ def resume_command(argv: list[str]) -> int:
     parser.add_argument("folder", metavar="DIR", help="the folder of the run, or of the runs")
     parser.add_argument("overrides", nargs="*", default=[], metavar="section.key=value", help=OVERRIDES)
     add_device_option(parser, None, "the one it was on")
+    add_format_option(parser)
     add_jobs_option(parser)
     args = parse_arguments(parser, argv)
     folder = Path(args.folder)
@@ -178,7 +183,7 @@ def resume_command(argv: list[str]) -> int:
             )
         config = load_config(str(folder / "config.yaml"), args.overrides, note)
     device = args.device or saved_device(folder)
-    return start_run(config, device=device, out=args.folder, dry_run=False, resume=True)
+    return start_run(config, device=device, out=args.folder, dry_run=False, resume=True, formats=args.format)
 
 
 def refuse_jobs(jobs: int | None) -> None:
@@ -187,7 +192,9 @@ def refuse_jobs(jobs: int | None) -> None:
         raise UserError("--jobs: there is one run; it is for several, of --seeds, --repeat or listed values")
 
 
-def start_run(config: "Config", *, device: str, out: str | None, dry_run: bool, resume: bool) -> int:
+def start_run(
+    config: "Config", *, device: str, out: str | None, dry_run: bool, resume: bool, formats: tuple[str, ...]
+) -> int:
     """Check the run's folder, then import torch and run; returns the exit code."""
     from .run.launcher import launched
     from .run.limits import importing_torch
@@ -200,7 +207,7 @@ def start_run(config: "Config", *, device: str, out: str | None, dry_run: bool, 
     with importing_torch():
         from .run.run import run  # imports torch, so only after the folder was checked
 
-    return run(config, device=device, out=out, dry_run=dry_run, resume=resume)
+    return run(config, device=device, out=out, dry_run=dry_run, resume=resume, formats=formats)
 
 
 def show_command(argv: list[str]) -> None:

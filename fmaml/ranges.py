@@ -15,6 +15,10 @@ class Mark(NamedTuple):
     meaning: str
 
 
+class Meaning(Mark):
+    """What a setting does, for `fmaml ls`, where its name and its values do not say it."""
+
+
 FreeOnResume = Mark("may change when a run is resumed: it does not touch what is learnt")
 CostsMemory = Mark("memory grows with it: named when there is too little")
 

@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterable
 
 from ..errors import UserError
+from ..ranges import Meaning
 from . import packaged
 from .registry import SETTINGS, TABLE, Entry
 from .signature import (
@@ -112,11 +113,12 @@ def experiment_lines() -> list[str]:
 
 
 def setting_lines(settings: dict[str, Setting]) -> list[str]:
-    """One line for each setting: its key, the values it takes and its default."""
+    """One line for each setting: its key, the values it takes and its default, and what it does if it says so."""
     rows: list[tuple[str, str]] = []
     for key, setting in settings.items():
         default = "required" if setting.default is REQUIRED else f"default {json.dumps(setting.default)}"
-        rows.append((key, f"{describe_values(setting.type)} ({default})"))
+        meaning = "".join(f": {mark.meaning}" for mark in setting.marks if isinstance(mark, Meaning))
+        rows.append((key, f"{describe_values(setting.type)} ({default}){meaning}"))
     return align_columns(rows)
 
 

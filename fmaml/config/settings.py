@@ -3,8 +3,11 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
-from ..ranges import Batching, Count, FreeOnResume, Natural, Precision, Rate, Size
+from ..ranges import Batching, Count, FreeOnResume, Meaning, Natural, Precision, Rate, Size
 
+PATIENCE = Meaning(
+    "training ends after so many validations in a row without a new best; schedule still reaches to meta_steps"
+)
 Config: TypeAlias = dict[str, Any]  # section -> key -> value, plain data that YAML and JSON can hold
 
 
@@ -25,6 +28,7 @@ class TrainSettings:
     precision: Precision = "float32"
     validate_every: Annotated[Count, FreeOnResume] = 500
     validate_tasks: Count = 200
+    patience: Annotated[Count | None, FreeOnResume, PATIENCE] = None
     log_every: Annotated[Count, FreeOnResume] = 20
     save_every: Annotated[Count, FreeOnResume] = 500
     on_nan: Annotated[Literal["stop", "skip"], FreeOnResume] = "stop"
@@ -36,6 +40,10 @@ class TrainSettings:
     def tasks_of(self, processes: int) -> int:
         """The tasks of a meta-step in all processes together."""
         return self.meta_batch * (processes if self.meta_batch_for == "each" else 1)
+
+    def gives_up(self, without_best: int) -> bool:
+        """Whether training ends after so many validations in a row ``without_best``."""
+        return self.patience is not None and without_best >= self.patience
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,11 +9,12 @@ from ..config.settings import Config, TrainSettings
 from ..errors import RunFailed, note
 from ..sharded_optimizer import own_state, whole_state
 from ..tree import T, flat_of
-from ..types import OptState, Params, Theta
+from ..types import OptState, Params
 from .build import Experiment, joint_baseline, joint_settings
 from .fine_tuning import candidates, fine_tuned
 from .followers import NoLog, NoStore
 from .log import RunLog, progress_bar, truncate_metrics
+from .pace import Pace, plan_of
 from .results import Trained
 from .store.checkpoint_store import CheckpointStore, Progress
 from .store.held_folder import CheckFolder
@@ -54,10 +55,10 @@ def on_device(tree: T, device: torch.device) -> T:
 
 def fit(
     console: Console, store: CheckpointStore | NoStore, config: Config, experiment: Experiment, progress: Progress
-) -> Theta:
-    """Train, writing metrics.jsonl, checkpoints and the best and last parameters; returns the best theta."""
+) -> Progress:
+    """Train, writing metrics.jsonl, checkpoints and the best and last parameters; returns the progress at the end."""
     settings = TrainSettings(**config["train"])
-    with open_log(console, store, experiment, progress, settings) as log:
+    with open_log(console, store, config, experiment, progress) as log:
 
         def save(progress: Progress) -> None:
             check_alike(progress)
@@ -67,7 +68,7 @@ def fit(
         progress = train(experiment, progress, log, save, settings, config["eval"]["steps"])
         save(progress)
     store.finish(to_save(progress, settings))
-    return progress.best_theta
+    return progress
 
 
 def check_alike(progress: Progress) -> None:
@@ -82,17 +83,17 @@ def check_alike(progress: Progress) -> None:
 def open_log(
     console: Console,
     store: CheckpointStore | NoStore,
+    config: Config,
     experiment: Experiment,
     progress: Progress,
-    settings: TrainSettings,
 ) -> RunLog | NoLog:
     """The log of the run from this progress on."""
     if isinstance(store, NoStore):
         return NoLog()
     path = store.folder / "metrics.jsonl"
     truncate_metrics(path, progress.state.step, progress.validated)
-    metric = experiment.source.metric
-    return RunLog(path, settings.meta_steps, metric, console, store.seconds(), store.check_folder)
+    pace = Pace(plan_of(config, experiment.source), progress.state.step)
+    return RunLog(path, pace, experiment.source.metric, console, store.seconds(), store.check_folder)
 
 
 def train_baseline(
@@ -119,7 +120,8 @@ def train_baseline(
     joint, settings = joint_baseline(config, experiment), TrainSettings(**config["train"])
     joint_first = first_progress(joint, params)
     if isinstance(store, NoStore):
-        return {JOINT: (joint, fit(console, store, config, joint, restored(store, joint_first, settings, device)))}
+        progress = restored(store, joint_first, settings, device)
+        return {JOINT: (joint, fit(console, store, config, joint, progress).best_theta)}
     folder = store.folder / "joint"
     folder.mkdir(exist_ok=True)
     about = store.metadata and {
@@ -128,4 +130,4 @@ def train_baseline(
     }
     joint_store = CheckpointStore(folder, store.facts | {"algorithm": "joint"}, check_folder, about)
     progress = restored(joint_store, joint_first, settings, device)
-    return {JOINT: (joint, fit(console, joint_store, config, joint, progress))}
+    return {JOINT: (joint, fit(console, joint_store, config, joint, progress).best_theta)}

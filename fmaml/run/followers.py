@@ -1,5 +1,6 @@
 """What the processes of a run other than the first have in the place of files and output: nothing is written."""
 
+import contextlib
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -41,6 +42,11 @@ class NoLog:
     def record(self, kind: str, step: int, **numbers: Any) -> None: ...
 
     def notify(self, line: str) -> None: ...
+
+    def stepped(self, step: int) -> None: ...
+
+    def timed(self, what: str) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
     def sync(self) -> None: ...
 

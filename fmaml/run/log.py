@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Column
+from rich.text import Text
 
 from ..atomic_files import write_durably
 from ..data.source import Metric
 from ..regular_files import read_regular
 from .durations import minutes_and_seconds
+from .pace import Clock, Pace, Timed
 from .store.held_folder import CheckFolder
 
 LINE_EVERY_S = 10.0  # seconds between two training lines, where there is no bar
@@ -29,7 +31,7 @@ class RunLog:
     def __init__(
         self,
         path: Path,
-        meta_steps: int,
+        pace: Pace,
         metric: Metric,
         console: Console,
         seconds: float,
@@ -39,7 +41,8 @@ class RunLog:
         self.file = path.open("a", encoding="utf-8")
         self.check_folder = check_folder
         self.console = console
-        self.meta_steps = meta_steps
+        self.pace = pace
+        self.meta_steps = pace.plan.meta_steps
         self.shows_bar = fits_bar(console)
         self.metric = metric
         self.started = time.perf_counter() - seconds
@@ -47,15 +50,14 @@ class RunLog:
         self.bar = Progress(
             MofNCompleteColumn(),
             TextColumn("{task.fields[numbers]}", table_column=Column(overflow="ellipsis", no_wrap=True)),
-            TimeRemainingColumn(
-                compact=True, elapsed_when_finished=True, table_column=Column(no_wrap=True, min_width=5)
-            ),
+            time_left_column(pace.clock),
             BarColumn(bar_width=None, table_column=Column(ratio=1)),
-            speed_estimate_period=300,
             console=console,
             disable=not self.shows_bar,
         )
-        self.bar_task = self.bar.add_task("training", total=meta_steps, numbers="first step ...")
+        self.bar_task = self.bar.add_task(
+            "training", total=self.meta_steps, completed=pace.step, numbers="first step ...", deadline=None
+        )
 
     def __enter__(self) -> "RunLog":
         self.bar.start()
@@ -86,6 +88,14 @@ class RunLog:
         """Show a message."""
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
+    def stepped(self, step: int) -> None:
+        """Count a step, for the estimate of the time that is left."""
+        self.pace.stepped(step)
+
+    def timed(self, what: Timed) -> contextlib.AbstractContextManager[None]:
+        """Measure the block, for the same."""
+        return self.pace.timed(what)
+
     def sync(self) -> None:
         """Write the rows to disk."""
         os.fsync(self.file.fileno())
@@ -96,13 +106,14 @@ class RunLog:
             f"{self.metric.name} {self._scores(numbers)}  "
             f"{numbers['tasks_per_second']:.0f} tasks/s"
         )
-        self.bar.update(self.bar_task, completed=step, numbers=text)
+        left = self.pace.seconds_left()
+        deadline = None if left is None else self.pace.clock() + left
+        self.bar.update(self.bar_task, completed=step, numbers=text, deadline=deadline)
         due = seconds - self.last_line >= LINE_EVERY_S or step == self.meta_steps
         if due and not self.shows_bar:
             self.last_line = seconds
-            left = minutes_and_seconds(seconds / step * (self.meta_steps - step))
-            line = f"step {step}/{self.meta_steps}  {text}  {left} left"
-            self.console.print(line, highlight=False, soft_wrap=True)
+            time_left = "" if left is None else f"  {minutes_and_seconds(left)} left"
+            self.console.print(f"step {step}/{self.meta_steps}  {text}{time_left}", highlight=False, soft_wrap=True)
 
     def _scores(self, numbers: dict[str, float]) -> str:
         """The metric before and after adaptation; once where they are the same, as of what takes no inner steps."""
@@ -136,12 +147,25 @@ def nan_to_null(tree: Any) -> Any:
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
-def progress_bar(console: Console) -> Progress:
+def time_left_column(clock: Clock) -> ProgressColumn:
+    """The time until a bar's field ``deadline``, or where this is None, nothing; the whole time once it is done."""
+
+    class TimeLeft(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            deadline = task.fields["deadline"]
+            if task.finished or deadline is None:
+                return Text(minutes_and_seconds(task.finished_time or 0) if task.finished else "")
+            return Text(f"{minutes_and_seconds(max(0, deadline - clock()))} left")
+
+    return TimeLeft(Column(no_wrap=True, min_width=len("99:59 left")))
+
+
+def progress_bar(console: Console, time_left: ProgressColumn | None = None) -> Progress:
     """A bar with a name, the number done and the time left; nothing where there is no room for it."""
     return Progress(
         TextColumn("{task.description}"),
         MofNCompleteColumn(),
-        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        time_left or TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         BarColumn(bar_width=None, table_column=Column(ratio=1)),
         console=console,
         transient=True,

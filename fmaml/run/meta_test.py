@@ -1,7 +1,6 @@
 """Meta-testing: the metric on the tasks of a split, after every inner step, as means with intervals."""
 
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ from .build import Experiment
 from .followers import NoScores
 from .processes import divided
 from .saved_scores import SavedScores
+from .testing_progress import MetaTestProgress
 
 
 class Interval(NamedTuple):
@@ -32,25 +32,24 @@ def meta_test(
     settings: EvalSettings,
     *,
     saved: SavedScores | NoScores,
-    advance: Callable[[int], None],
+    progress: MetaTestProgress,
     name: str = "",
 ) -> dict[str, list[Interval]]:
     """For each evaluation protocol of the source, the metric on unseen tasks after 0, 1, .. inner steps.
 
-    What is ``saved`` under the experiment's ``name`` is not tested again; ``advance`` is told of each number of tasks
-    that is done.
+    What is ``saved`` under the experiment's ``name`` is not tested again; ``progress`` is told of what is done.
     """
     results: dict[str, list[Interval]] = {}
     for protocol in experiment.source.settings:
         column = f"{name} {protocol.__name__}"
         parts = task_ranges(settings.tasks, tasks_at_once(experiment.source))
         scores = distributed.from_first({part: saved.find(column, part) for part in parts})
-        advance(sum(len(part) for part in parts if scores[part] is not None))
+        progress.skip(sum(len(part) for part in parts if scores[part] is not None))
         compute = partial(scores_of, experiment, protocol, theta, "test", steps=settings.steps)
         for part, found in divided([part for part in parts if scores[part] is None], compute):
             saved.add(column, part, found)
             scores[part] = found
-            advance(len(part))
+            progress.advance(len(part))
         results[protocol.__name__] = [interval(column) for column in torch.cat([scores[part] for part in parts]).T]
     return results
 

@@ -58,17 +58,23 @@ def result_lines(results: Results, metric: Metric) -> list[str]:
     return lines
 
 
-def describe_protocol(config: Config, about: About, duration: str) -> str:
-    """One line with everything that the results depend on; ``duration`` is that of the training."""
+def describe_protocol(config: Config, about: About, duration: str, trained_steps: int) -> str:
+    """One line with everything that the results depend on; ``duration`` is that of the training.
+
+    It was ``trained_steps`` long: fewer than ``train.meta_steps`` where ``train.patience`` ended it.
+    """
     steps = config["algorithm"].get("steps")
     tasks = config["eval"]["tasks"]
     inner = "" if steps is None else f" with {steps} inner step{'' if steps == 1 else 's'}"
     interval = "± is a 95 % interval over tasks" if tasks > 1 else "of one task there is no interval"
     train = TrainSettings(**config["train"])
-    meta_steps = f"{train.meta_steps} meta-steps of {train.tasks_of(distributed.count())} tasks{inner}"
+    early = trained_steps < train.meta_steps
+    stopped = f", ended by train.patience = {train.patience}" if early else ""
+    steps_done = f"{trained_steps} of {train.meta_steps}" if early else f"{train.meta_steps}"
+    meta_steps = f"{steps_done} meta-steps of {train.tasks_of(distributed.count())} tasks{inner}"
     return (
         f"{about['protocol']} ({config['data']['name']}), {tasks} tasks, seed {config['seed']}; "
-        f"trained for {meta_steps} in {duration}; {interval}"
+        f"trained for {meta_steps} in {duration}{stopped}; {interval}"
     )
 
 

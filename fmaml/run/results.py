@@ -1,7 +1,9 @@
 """The end of a run: meta-testing, the table, results.json, the model with its results, the pictures, the page."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 
@@ -11,17 +13,27 @@ from .build import Experiment
 from .durations import minutes_and_seconds
 from .followers import NoScores, NoStore
 from .html_report import write_report
-from .log import progress_bar
 from .meta_test import Interval, meta_test, references
 from .nan_guard import CURE
+from .pace import forward_passes
 from .saved_scores import SavedScores, digest_of_theta
 from .store.checkpoint_format import Facts, flatten
 from .store.checkpoint_store import CheckpointStore
 from .store.held_folder import CheckFolder
 from .store.model_file import write_model
 from .store.model_metadata import with_results
+from .testing_progress import Column, MetaTestProgress
 
 Trained = dict[str, tuple[Experiment, Theta]]  # name -> the experiment, and its best theta
+
+
+class Training(NamedTuple):
+    """What the report says of the training."""
+
+    seconds: float
+    meta_steps: int  # which are fewer than train.meta_steps where train.patience ended it
+
+
 PROTOCOL_HEADINGS = {
     "transductive": "transductive (all queries together)",
     "inductive": "inductive (each query alone with the support set)",
@@ -30,14 +42,23 @@ PROTOCOL_HEADINGS = {
 
 
 def report_results(
-    console: Console, store: CheckpointStore | NoStore, config: Config, trained: Trained, training_seconds: float
+    console: Console,
+    store: CheckpointStore | NoStore,
+    config: Config,
+    trained: Trained,
+    training: Training,
+    formats: Sequence[str],
 ) -> None:
-    """Meta-test, print the table, and write results.json, the model with its results, the pictures and the page."""
+    """Meta-test, print the table, and write results.json, the model with its results, the pictures and the page.
+
+    The pictures are written as PNG and in the ``formats``.
+    """
     settings = EvalSettings(**config["eval"])
     if isinstance(store, NoStore):
         score_all(console, None, trained, settings, {})
         return
-    from . import report  # imports matplotlib, half a second that the first training step need not wait for
+    from ..data.pictures import also_in
+    from . import report  # these import matplotlib, half a second that the first training step need not wait for
 
     experiment, theta = next(iter(trained.values()))
     source = experiment.source
@@ -46,20 +67,23 @@ def report_results(
     longest = max(map(len, scored.values()))  # what takes no inner steps has one row, and so have its references
     compared = {label: column[:longest] for label, column in references(source, settings).items()}
     results = scored | compared
-    protocol = report.describe_protocol(config, source.about, minutes_and_seconds(training_seconds))
+    duration = minutes_and_seconds(training.seconds)
+    protocol = report.describe_protocol(config, source.about, duration, training.meta_steps)
     title = f"{config['name']}: {source.metric.name} on unseen tasks"
     report.print_results(console, results, source.metric, title, protocol)
     if any(math.isnan(score.mean) for column in results.values() for score in column):
         console.print(f"not finite: the network diverges on test tasks; {CURE}", highlight=False, soft_wrap=True)
-    evaluated = {"seed": config["seed"], **config["eval"], "training_seconds": round(training_seconds, 1)}
+    evaluated = {"seed": config["seed"], **config["eval"], "training_seconds": round(training.seconds, 1)}
+    evaluated["meta_steps"] = training.meta_steps
     about = {**source.about, **evaluated, "protocol": protocol, "chance": source.chance, "references": list(compared)}
     store.check_folder()
     report.write_results(store.folder / "results.json", results, source.metric, about)
     model = None
     if store.metadata is not None:
-        model = with_results(store.metadata, scored, settings.tasks, training_seconds)
+        model = with_results(store.metadata, scored, settings.tasks, training.seconds)
         write_model(store.folder / "model.safetensors", flatten(theta), model)
-    report.write_pictures(store.folder, experiment, theta, results, settings.steps)
+    with also_in(formats):
+        report.write_pictures(store.folder, experiment, theta, results, settings.steps)
     write_report(console, store.folder, store.check_folder, experiment, theta, model)
 
 
@@ -78,20 +102,27 @@ def score_all(
     """
     digests = {name: digest_of_theta(theta) for name, (_, theta) in trained.items()}
     saved = SavedScores(path, {**facts, "theta": digests}, check_folder) if path else NoScores()
-    total = settings.tasks * sum(len(experiment.source.settings) for experiment, _ in trained.values())
-    with progress_bar(console) as bar:
-        task = bar.add_task("meta-testing", total=total)
+    with MetaTestProgress(console, tested_columns(trained, settings)) as progress:
         columns = {
             (name, protocol): column
             for name, (experiment, theta) in trained.items()
             for protocol, column in meta_test(
-                experiment, theta, settings, saved=saved, advance=lambda tasks: bar.advance(task, tasks), name=name
+                experiment, theta, settings, saved=saved, progress=progress, name=name
             ).items()
         }
     protocols = {protocol for _, protocol in columns}
     return {
         column_heading(name, protocol, len(trained), protocols): column for (name, protocol), column in columns.items()
     }
+
+
+def tested_columns(trained: Trained, settings: EvalSettings) -> list[Column]:
+    """What is tested, in order: for each algorithm each evaluation protocol."""
+    return [
+        Column(settings.tasks, forward_passes(experiment.source, protocol, settings.steps))
+        for experiment, _ in trained.values()
+        for protocol in experiment.source.settings
+    ]
 
 
 def column_heading(name: str, protocol: str, algorithms: int, protocols: set[str]) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -27,7 +28,7 @@ from .launcher import launched, told_once
 from .memory import check_model_fits, explain_out_of_memory, keep_freed_memory
 from .output import lasting_stdout
 from .processes import Processes, joined
-from .results import Trained, report_results
+from .results import Trained, Training, report_results
 from .signals import deferred_signals
 from .store.checkpoint_format import Facts
 from .store.checkpoint_store import CheckpointStore, Progress
@@ -45,8 +46,9 @@ def run(
     out: str | None = None,
     dry_run: bool = False,
     resume: bool = False,
+    formats: Sequence[str] = (),
 ) -> int:
-    """Train, meta-test and report; returns the process's exit code.
+    """Train, meta-test and report; returns the process's exit code. Pictures are also written in the ``formats``.
 
     Raises UserError if the config, the device or the folder cannot be used, RunFailed if the run cannot continue.
     """
@@ -56,11 +58,18 @@ def run(
         torch_device = pick_device(device, here)
         make_deterministic(torch_device)
     with joined(here, torch_device) as processes:
-        return run_in(processes, config, torch_device, out=out, dry_run=dry_run, resume=resume)
+        return run_in(processes, config, torch_device, out=out, dry_run=dry_run, resume=resume, formats=formats)
 
 
 def run_in(
-    processes: Processes, config: Config, torch_device: torch.device, *, out: str | None, dry_run: bool, resume: bool
+    processes: Processes,
+    config: Config,
+    torch_device: torch.device,
+    *,
+    out: str | None,
+    dry_run: bool,
+    resume: bool,
+    formats: Sequence[str] = (),
 ) -> int:
     """The run in this process, which the others have joined; returns the exit code."""
     leads = processes.launched.rank == 0
@@ -85,7 +94,7 @@ def run_in(
             check_folder = stack.enter_context(held_folder(folder))
         folder = distributed.from_first(folder)
         try:
-            train_and_report(console, folder, check_folder, config, experiment, params, first, torch_device)
+            train_and_report(console, folder, check_folder, config, experiment, params, first, torch_device, formats)
         except Stopped as stop:
             message = f"stopped; `fmaml resume {folder}` continues"
             console.print(message, highlight=False, markup=False, soft_wrap=True)
@@ -105,6 +114,7 @@ def train_and_report(
     params: Params,
     first: Progress,
     device: torch.device,
+    formats: Sequence[str],
 ) -> None:
     """Restore or start the run in its folder, train, and report; with ``train.baseline`` also train jointly."""
     facts = collect_facts(config, experiment.source, device)
@@ -115,15 +125,15 @@ def train_and_report(
         write_text_durably(folder / "config.yaml", dump_yaml(config))  # a resumed run may have changed some settings
         write_text_durably(folder / "environment.json", json.dumps(environment(device), indent=2) + "\n")
     experiment = with_known_features(console, config, experiment, device)
-    best_theta = fit(console, store, config, experiment, progress)
-    training_seconds = store.seconds()
-    trained: Trained = {config["algorithm"]["name"]: (experiment, best_theta)}
+    progress = fit(console, store, config, experiment, progress)
+    training = Training(store.seconds(), progress.state.step)
+    trained: Trained = {config["algorithm"]["name"]: (experiment, progress.best_theta)}
     trained |= train_baseline(console, store, check_folder, config, experiment, params, device)
     console.print(
-        f"trained in {minutes_and_seconds(training_seconds)}; meta-testing on {config['eval']['tasks']} tasks ...",
+        f"trained in {minutes_and_seconds(training.seconds)}; meta-testing on {config['eval']['tasks']} tasks ...",
         highlight=False,
     )
-    report_results(console, store, config, trained, training_seconds)
+    report_results(console, store, config, trained, training, formats)
     console.print(f"everything is in {folder}", highlight=False, markup=False, soft_wrap=True)
 
 

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 from .. import distributed
@@ -16,6 +16,7 @@ from ..types import Metrics, Params, Task, Theta
 from .build import Experiment
 from .meta_test import interval, task_scores
 from .nan_guard import NanGuard
+from .pace import Timed
 from .processes import Vote, mean_of
 from .step import TrainingStep
 from .store.checkpoint_store import Progress
@@ -31,6 +32,14 @@ class Log(Protocol):
 
     def notify(self, line: str) -> None:
         """Show a message to the user."""
+        ...
+
+    def stepped(self, step: int) -> None:
+        """Learn that a step has ended."""
+        ...
+
+    def timed(self, what: Timed) -> AbstractContextManager[None]:
+        """Measure the time of the block."""
         ...
 
 
@@ -57,6 +66,7 @@ def train(
     """Train on the train split up to ``settings.meta_steps``, and keep the theta that did best on the val split.
 
     ``progress`` is `first_progress` or a restored checkpoint; theta is validated after ``test_steps`` inner steps.
+    It ends earlier where ``settings.patience`` says so, in all processes at the same step, as all validate alike.
     Raises RunFailed if a number is not finite, and Stopped, once the progress is saved, if a signal came.
     """
     step_fn = TrainingStep(experiment, settings, log.notify, progress.step_form)
@@ -66,7 +76,9 @@ def train(
 
     def validate(progress: Progress) -> Progress:
         guard.check_pending()
-        with throughput.paused():
+        if progress.validated == progress.state.step:
+            return progress
+        with throughput.paused(), log.timed("validation"):
             return validate_progress(experiment, log, progress, settings, test_steps)
 
     def checkpoint(progress: Progress) -> Progress:
@@ -84,11 +96,19 @@ def train(
         if due(progress.state.step, settings.validate_every):  # the run may have been stopped before it was validated
             progress = validate(progress)
         for step in range(progress.state.step + 1, settings.meta_steps + 1):
+            if settings.gives_up(progress.without_best):
+                reason = f"{progress.without_best} validations without a new best (train.patience)"
+                log.notify(f"training ended after step {step - 1}: {reason}")
+                break
             tasks = experiment.source.sample("train", step, distributed.slice(total))
             logged = due(step, settings.log_every) or step == 1
-            scores = scores_before_and_after(experiment, progress.state.theta, tasks, total) if logged else None
+            scores = None
+            if logged:
+                with log.timed("scores"):
+                    scores = scores_before_and_after(experiment, progress.state.theta, tasks, total)
             progress, metrics, skip_reason = advance(guard, progress, tasks)
             progress = progress._replace(step_form=step_fn.form)
+            log.stepped(step)
             log_step(log, step, metrics, scores, skip_reason, throughput)
             if due(step, settings.validate_every):
                 progress = validate(progress)
@@ -146,10 +166,8 @@ class Throughput:
 def validate_progress(
     experiment: Experiment, log: Log, progress: Progress, settings: TrainSettings, test_steps: int
 ) -> Progress:
-    """The progress after scoring its theta on the val split; unchanged if its step was already validated."""
+    """The progress after scoring its theta on the val split."""
     step, theta = progress.state.step, progress.state.theta
-    if progress.validated == step:
-        return progress
     tasks, chunk = settings.validate_tasks, settings.meta_batch
     scores = task_scores(experiment, transductive, theta, "val", tasks, test_steps, chunk)
     score = interval(scores[:, -1])
@@ -159,8 +177,8 @@ def validate_progress(
     progress = progress._replace(validated=step)
     higher_is_better = score.mean if experiment.source.metric.more_is_better else -score.mean
     if higher_is_better > progress.best:
-        progress = progress._replace(best=higher_is_better, best_theta=theta)
-    return progress
+        return progress._replace(best=higher_is_better, best_theta=theta, without_best=0)
+    return progress._replace(without_best=progress.without_best + 1)
 
 
 def scores_before_and_after(experiment: Experiment, theta: Theta, tasks: Task, total: int) -> dict[str, float]:

@@ -68,6 +68,12 @@ MUTANTS = {  # what is left out: file, text, what stands there instead, the test
         "best_theta = theta",
         "test_resume.py",
     ),
+    "counting validations": (
+        "run/store/checkpoint_store.py",
+        'facts.get("without_best", 0)',
+        "0",
+        "test_patience.py",
+    ),
     "cursor": (
         "run/train.py",
         "range(progress.state.step + 1, settings.meta_steps + 1)",

@@ -4,12 +4,14 @@ import json
 
 import pytest
 import torch
+from rich.console import Console
 
 from fmaml.config.load import load_config
 from fmaml.config.settings import EvalSettings
 from fmaml.run import meta_test as module
 from fmaml.run.build import build
 from fmaml.run.saved_scores import SavedScores
+from fmaml.run.testing_progress import Column, MetaTestProgress
 
 SETTINGS = EvalSettings(tasks=40, steps=1)
 
@@ -34,7 +36,8 @@ def scored(experiment, path, facts, monkeypatch, calls: int = 1000):
     with monkeypatch.context() as patched:
         patched.setattr(module, "scores_of", counted)
         saved = SavedScores(path, facts)
-        return module.meta_test(experiment, theta, SETTINGS, saved=saved, advance=lambda tasks: None), len(computed)
+        progress = MetaTestProgress(Console(quiet=True), [Column(SETTINGS.tasks, 1.0)])
+        return module.meta_test(experiment, theta, SETTINGS, saved=saved, progress=progress), len(computed)
 
 
 def test_it_goes_on_where_it_was(experiment, tmp_path, monkeypatch):

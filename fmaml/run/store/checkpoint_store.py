@@ -39,6 +39,7 @@ class Progress(NamedTuple):
     validated: int = 0  # the last step that was validated
     skipped: int = 0  # number of steps discarded because a number was not finite
     step_form: StepForm = StepForm()
+    without_best: int = 0  # validations since the best one
 
 
 class CheckpointStore:
@@ -110,7 +111,8 @@ class CheckpointStore:
         best = float("-inf") if facts["best"] is None else facts["best"]
         state = MetaState(theta, opt_state, facts["step"])
         step_form = StepForm(**facts.get("step_form", {}))  # the first checkpoints had none
-        return Progress(state, best, best_theta, facts["validated"], facts["skipped"], step_form)
+        without_best = facts.get("without_best", 0)  # nor did they count this
+        return Progress(state, best, best_theta, facts["validated"], facts["skipped"], step_form, without_best)
 
     def save(self, progress: Progress) -> None:
         """Write a checkpoint, unless it is already saved, and delete all but the last two.
@@ -128,6 +130,7 @@ class CheckpointStore:
             "best": progress.best if progress.best > float("-inf") else None,
             "validated": progress.validated,
             "skipped": progress.skipped,
+            "without_best": progress.without_best,
             "step_form": progress.step_form._asdict(),
             "seconds": round(self.seconds(), 3),
         }
