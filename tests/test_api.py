@@ -72,7 +72,7 @@ EDGE = {  # has state: each of these rooms may import itself and those
     "html": set(),
     "run": {
         *(*CORE, "__init__", "errors", "atomic_files", "regular_files", "arguments", "data", "config", "pretrained"),
-        "html",
+        *("html", "extras"),
     }
     - {"algorithms", "nn"},
     "deploy": {*CORE, "errors", "extras", "atomic_files", "regular_files", "arguments", "data", "config", "run"}

@@ -1,5 +1,6 @@
 """The settings of the sections `train` and `eval`, which configure the run itself. Imports no torch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -8,6 +9,7 @@ from ..ranges import Batching, Count, FreeOnResume, Meaning, Natural, Precision,
 PATIENCE = Meaning(
     "training ends after so many validations in a row without a new best; schedule still reaches to meta_steps"
 )
+LOG_TO = Meaning("where the rows of metrics.jsonl also go")
 Config: TypeAlias = dict[str, Any]  # section -> key -> value, plain data that YAML and JSON can hold
 
 
@@ -30,6 +32,7 @@ class TrainSettings:
     validate_tasks: Count = 200
     patience: Annotated[Count | None, FreeOnResume, PATIENCE] = None
     log_every: Annotated[Count, FreeOnResume] = 20
+    log_to: Annotated[Sequence[Literal["csv", "tensorboard", "wandb"]], FreeOnResume, LOG_TO] = ()
     save_every: Annotated[Count, FreeOnResume] = 500
     on_nan: Annotated[Literal["stop", "skip"], FreeOnResume] = "stop"
     skip_limit: Annotated[Count, FreeOnResume] = 10

@@ -13,9 +13,10 @@ from ..types import OptState, Params
 from .build import Experiment, joint_baseline, joint_settings
 from .fine_tuning import candidates, fine_tuned
 from .followers import NoLog, NoStore
-from .log import RunLog, progress_bar, truncate_metrics
+from .log import RunLog, logged_rows, progress_bar, truncate_metrics
 from .pace import Pace, plan_of
 from .results import Trained
+from .sinks.sinks import Sinks
 from .store.checkpoint_store import CheckpointStore, Progress
 from .store.held_folder import CheckFolder
 from .train import first_progress, train
@@ -54,11 +55,16 @@ def on_device(tree: T, device: torch.device) -> T:
 
 
 def fit(
-    console: Console, store: CheckpointStore | NoStore, config: Config, experiment: Experiment, progress: Progress
+    console: Console,
+    store: CheckpointStore | NoStore,
+    config: Config,
+    experiment: Experiment,
+    progress: Progress,
+    sinks: Sinks,
 ) -> Progress:
     """Train, writing metrics.jsonl, checkpoints and the best and last parameters; returns the progress at the end."""
     settings = TrainSettings(**config["train"])
-    with open_log(console, store, config, experiment, progress) as log:
+    with open_log(console, store, config, experiment, progress, sinks) as log:
 
         def save(progress: Progress) -> None:
             check_alike(progress)
@@ -86,14 +92,17 @@ def open_log(
     config: Config,
     experiment: Experiment,
     progress: Progress,
+    sinks: Sinks,
 ) -> RunLog | NoLog:
-    """The log of the run from this progress on."""
+    """The log of the run from this progress on; the ``sinks`` have what was logged before."""
     if isinstance(store, NoStore):
         return NoLog()
     path = store.folder / "metrics.jsonl"
     truncate_metrics(path, progress.state.step, progress.validated)
+    if sinks.open:
+        sinks.replay(logged_rows(path))
     pace = Pace(plan_of(config, experiment.source), progress.state.step)
-    return RunLog(path, pace, experiment.source.metric, console, store.seconds(), store.check_folder)
+    return RunLog(path, pace, experiment.source.metric, console, store.seconds(), store.check_folder, sinks)
 
 
 def train_baseline(
@@ -104,6 +113,7 @@ def train_baseline(
     experiment: Experiment,
     params: Params,
     device: torch.device,
+    sinks: Sinks,
 ) -> Trained:
     """What ``train.baseline`` asks for: joint training, fine-tuning without any, or nothing."""
     kind = config["train"]["baseline"]
@@ -121,7 +131,7 @@ def train_baseline(
     joint_first = first_progress(joint, params)
     if isinstance(store, NoStore):
         progress = restored(store, joint_first, settings, device)
-        return {JOINT: (joint, fit(console, store, config, joint, progress).best_theta)}
+        return {JOINT: (joint, fit(console, store, config, joint, progress, sinks).best_theta)}
     folder = store.folder / "joint"
     folder.mkdir(exist_ok=True)
     about = store.metadata and {
@@ -130,4 +140,6 @@ def train_baseline(
     }
     joint_store = CheckpointStore(folder, store.facts | {"algorithm": "joint"}, check_folder, about)
     progress = restored(joint_store, joint_first, settings, device)
-    return {JOINT: (joint, fit(console, joint_store, config, joint, progress).best_theta)}
+    with sinks.of("joint"):
+        progress = fit(console, joint_store, config, joint, progress, sinks)
+    return {JOINT: (joint, progress.best_theta)}

@@ -18,6 +18,7 @@ from ..data.source import Metric
 from ..regular_files import read_regular
 from .durations import minutes_and_seconds
 from .pace import Clock, Pace, Timed
+from .sinks.sinks import Sinks
 from .store.held_folder import CheckFolder
 
 LINE_EVERY_S = 10.0  # seconds between two training lines, where there is no bar
@@ -36,9 +37,11 @@ class RunLog:
         console: Console,
         seconds: float,
         check_folder: CheckFolder,
+        sinks: Sinks,
     ) -> None:
         """``seconds`` is the time spent on the run before this process, if it is resumed."""
         self.file = path.open("a", encoding="utf-8")
+        self.sinks = sinks
         self.check_folder = check_folder
         self.console = console
         self.pace = pace
@@ -71,9 +74,10 @@ class RunLog:
         """Write one row, and show it. RunFailed if the run's folder is gone."""
         self.check_folder()
         seconds = time.perf_counter() - self.started
-        row = {"kind": kind, "step": step, "seconds": round(seconds, 3), **numbers}
-        self.file.write(json.dumps(nan_to_null(row), allow_nan=False) + "\n")
+        row = nan_to_null({"kind": kind, "step": step, "seconds": round(seconds, 3), **numbers})
+        self.file.write(json.dumps(row, allow_nan=False) + "\n")
         self.file.flush()
+        self.sinks.write(row)
         if kind == "train":
             self._show_train(step, seconds, numbers)
         elif kind == "skipped":
@@ -136,6 +140,12 @@ def truncate_metrics(path: Path, step: int, validated: int) -> None:
             if row["step"] <= last and line.endswith(b"\n"):
                 kept.append(line)
     write_durably(path, b"".join(kept))
+
+
+def logged_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl, after `truncate_metrics`."""
+    content = read_regular(path, MAX_METRICS_BYTES) if path.exists() else b""
+    return [json.loads(line) for line in content.splitlines()]
 
 
 def nan_to_null(tree: Any) -> Any:

@@ -1,9 +1,9 @@
 """The end of a run: meta-testing, the table, results.json, the model with its results, the pictures, the page."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console
 
@@ -13,10 +13,12 @@ from .build import Experiment
 from .durations import minutes_and_seconds
 from .followers import NoScores, NoStore
 from .html_report import write_report
+from .log import nan_to_null
 from .meta_test import Interval, meta_test, references
 from .nan_guard import CURE
 from .pace import forward_passes
 from .saved_scores import SavedScores, digest_of_theta
+from .sinks.sinks import Sinks
 from .store.checkpoint_format import Facts, flatten
 from .store.checkpoint_store import CheckpointStore
 from .store.held_folder import CheckFolder
@@ -47,6 +49,7 @@ def report_results(
     config: Config,
     trained: Trained,
     training: Training,
+    sinks: Sinks,
     formats: Sequence[str],
 ) -> None:
     """Meta-test, print the table, and write results.json, the model with its results, the pictures and the page.
@@ -76,6 +79,8 @@ def report_results(
     evaluated = {"seed": config["seed"], **config["eval"], "training_seconds": round(training.seconds, 1)}
     evaluated["meta_steps"] = training.meta_steps
     about = {**source.about, **evaluated, "protocol": protocol, "chance": source.chance, "references": list(compared)}
+    for row in rows_of(results):
+        sinks.write(row)
     store.check_folder()
     report.write_results(store.folder / "results.json", results, source.metric, about)
     model = None
@@ -85,6 +90,13 @@ def report_results(
     with also_in(formats):
         report.write_pictures(store.folder, experiment, theta, results, settings.steps)
     write_report(console, store.folder, store.check_folder, experiment, theta, model)
+
+
+def rows_of(results: dict[str, list[Interval]]) -> Iterator[dict[str, Any]]:
+    """The results as rows of a log; the step is the number of inner steps."""
+    for label, column in results.items():
+        for step, score in enumerate(column):
+            yield nan_to_null({"kind": "test", "step": step, "result": label, "score": score.mean, "ci95": score.ci95})
 
 
 def score_all(

@@ -30,6 +30,7 @@ from .output import lasting_stdout
 from .processes import Processes, joined
 from .results import Trained, Training, report_results
 from .signals import deferred_signals
+from .sinks.sinks import Sinks, check_sinks
 from .store.checkpoint_format import Facts
 from .store.checkpoint_store import CheckpointStore, Progress
 from .store.held_folder import CheckFolder, held_folder
@@ -55,6 +56,7 @@ def run(
     here = launched()
     with told_once(here):
         check_batch(config, here.world_size)
+        check_sinks(config)
         torch_device = pick_device(device, here)
         make_deterministic(torch_device)
     with joined(here, torch_device) as processes:
@@ -125,15 +127,16 @@ def train_and_report(
         write_text_durably(folder / "config.yaml", dump_yaml(config))  # a resumed run may have changed some settings
         write_text_durably(folder / "environment.json", json.dumps(environment(device), indent=2) + "\n")
     experiment = with_known_features(console, config, experiment, device)
-    progress = fit(console, store, config, experiment, progress)
-    training = Training(store.seconds(), progress.state.step)
-    trained: Trained = {config["algorithm"]["name"]: (experiment, progress.best_theta)}
-    trained |= train_baseline(console, store, check_folder, config, experiment, params, device)
-    console.print(
-        f"trained in {minutes_and_seconds(training.seconds)}; meta-testing on {config['eval']['tasks']} tasks ...",
-        highlight=False,
-    )
-    report_results(console, store, config, trained, training, formats)
+    with Sinks(folder, config, () if isinstance(store, NoStore) else config["train"]["log_to"]) as sinks:
+        progress = fit(console, store, config, experiment, progress, sinks)
+        training = Training(store.seconds(), progress.state.step)
+        trained: Trained = {config["algorithm"]["name"]: (experiment, progress.best_theta)}
+        trained |= train_baseline(console, store, check_folder, config, experiment, params, device, sinks)
+        console.print(
+            f"trained in {minutes_and_seconds(training.seconds)}; meta-testing on {config['eval']['tasks']} tasks ...",
+            highlight=False,
+        )
+        report_results(console, store, config, trained, training, sinks, formats)
     console.print(f"everything is in {folder}", highlight=False, markup=False, soft_wrap=True)
 
 

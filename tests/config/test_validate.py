@@ -30,6 +30,7 @@ NUMBER = ["null", "abc", "false", "[1]", "{a: 1}", ".nan", "-.inf", "1e400", "'0
 WORD = ["null", "abc", "1", "true", "[1]", "{a: 1}"]
 LIST = ["null", "abc", "1", "true", "{a: 1}", "[abc]", "[true]", "[[1]]", "[null]"]
 WAYS, SHOTS = Ways | tuple[Ways, Ways], Count | tuple[Count, Count]  # a number, or its least and greatest
+LOG_TO = Sequence[Literal["csv", "tensorboard", "wandb"]]
 WRONG: dict[Any, list[str]] = {
     Natural: [*WHOLE, "-1"],
     TOP_LEVEL["seed"].type: [*WHOLE, "-1", "4294967296"],
@@ -54,6 +55,7 @@ WRONG: dict[Any, list[str]] = {
     tuple[Unit, Unit, Unit]: [*LIST, "[0.5, 0.5]", "[2, 0, 0]", "[1, 1, -1]"],
     WAYS: [*(wrong for wrong in WHOLE if wrong != "[1]"), "1", "[2]", "[1, 3]", "[2, 3, 4]", "[2, 3.5]", "[]"],
     SHOTS: [*(wrong for wrong in WHOLE if wrong != "[1]"), "0", "[1]", "[0, 3]", "[2, 3, 4]", "[2, abc]", "[]"],
+    LOG_TO: ["null", "csv", "1", "true", "{a: 1}", "[1]", "[CSV]", "[csv, excel]", "[[csv]]", "[null]"],
     dict: ["null", "abc", "1", "true", "[1]"],
     Literal[1, 3]: ["null", "2", "rgb", "1.5", "[1]"],
 }
@@ -79,6 +81,7 @@ RIGHT: dict[Any, dict[str, Any]] = {
     WAYS: {"2": 2, "[2, 2]": [2, 2], "[3, 8]": [3, 8]},
     SHOTS: {"1": 1, "999999999999": 999999999999, "[1, 5]": [1, 5]},
     str: {"/some/where": "/some/where", "'1'": "1"},
+    LOG_TO: {"[]": [], "[csv]": ["csv"], "[wandb, tensorboard]": ["wandb", "tensorboard"]},
     dict: {"{}": {}, "{width: 8}": {"width": 8}},
 }
 

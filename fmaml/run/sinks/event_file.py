@@ -1,0 +1,46 @@
+"""The rows of a run as an event file, which TensorBoard shows."""
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+class EventFile:
+    """Writes FOLDER/tensorboard anew.
+
+    A TensorBoard that shows an earlier file of the run drops what it has read of it when the first event says so.
+    Rows are written at once: the library's own writer does so in a thread, where an error would be lost.
+    """
+
+    def __init__(self, folder: Path, _: Any) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # takes a second, so only where it is wanted
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        self.event, self.summary = Event, Summary
+        here = folder / "tensorboard"
+        here.mkdir(exist_ok=True)
+        for old in here.glob("events.out.tfevents.*.fmaml"):
+            old.unlink()
+        self.file = (here / f"events.out.tfevents.{time.time_ns()}.{os.getpid()}.fmaml").open("xb")
+        self.records = RecordWriter(self.file)
+        self._add(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        self._add(Event(wall_time=time.time(), step=0, session_log=SessionLog(status=SessionLog.START)))
+
+    def write(self, row: Mapping[str, Any], when: float) -> None:
+        name = row["kind"] + (f"/{row['result']}" if "result" in row else "")
+        values = [
+            self.summary.Value(tag=f"{name}/{key}", simple_value=value)
+            for key, value in row.items()
+            if isinstance(value, float) and key != "seconds"
+        ]
+        self._add(self.event(wall_time=when, step=row["step"], summary=self.summary(value=values)))
+
+    def _add(self, event: Any) -> None:
+        self.records.write(event.SerializeToString())
+        self.records.flush()
+
+    def close(self) -> None:
+        self.file.close()
