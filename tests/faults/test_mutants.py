@@ -68,6 +68,24 @@ MUTANTS = {  # what is left out: file, text, what stands there instead, the test
         "best_theta = theta",
         "test_resume.py",
     ),
+    "going on without a log": (
+        "run/sinks/sinks.py",
+        "        except Exception as error:",
+        "        except ZeroDivisionError as error:",
+        "test_sinks.py",
+    ),
+    "dropping what TensorBoard has read": (
+        "run/sinks/event_file.py",
+        "session_log=SessionLog(status=SessionLog.START)",
+        "",
+        "test_sinks.py",
+    ),
+    "giving a log what was before": (
+        "run/fit.py",
+        "        sinks.replay(logged_rows(path))",
+        "        pass",
+        "test_sinks.py",
+    ),
     "counting validations": (
         "run/store/checkpoint_store.py",
         'facts.get("without_best", 0)',

@@ -8,9 +8,9 @@ from typing import Any
 
 
 class EventFile:
-    """Writes FOLDER/tensorboard anew.
+    """Writes a new file in FOLDER/tensorboard, whose first event has TensorBoard drop what it read in earlier ones.
 
-    A TensorBoard that shows an earlier file of the run drops what it has read of it when the first event says so.
+    Those are kept: a TensorBoard that is open would not find the new file if the one that it reads were gone.
     Rows are written at once: the library's own writer does so in a thread, where an error would be lost.
     """
 
@@ -22,8 +22,6 @@ class EventFile:
         self.event, self.summary = Event, Summary
         here = folder / "tensorboard"
         here.mkdir(exist_ok=True)
-        for old in here.glob("events.out.tfevents.*.fmaml"):
-            old.unlink()
         self.file = (here / f"events.out.tfevents.{time.time_ns()}.{os.getpid()}.fmaml").open("xb")
         self.records = RecordWriter(self.file)
         self._add(Event(wall_time=time.time(), file_version="brain.Event:2"))

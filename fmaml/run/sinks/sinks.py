@@ -74,8 +74,10 @@ class Sinks:
     def of(self, training: str) -> Iterator[None]:
         """Within it the rows are of another training, which this names."""
         self.prefix = f"{training}/"
-        yield
-        self.prefix = ""
+        try:
+            yield
+        finally:
+            self.prefix = ""
 
     @contextlib.contextmanager
     def _may_fail(self, name: str) -> Iterator[None]:
