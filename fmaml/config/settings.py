@@ -6,9 +6,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from ..ranges import Batching, Count, FreeOnResume, Meaning, Natural, Precision, Rate, Size
 
-PATIENCE = Meaning(
-    "training ends after so many validations in a row without a new best; schedule still reaches to meta_steps"
-)
+PATIENCE = Meaning("end after so many validations without a new best; a cosine schedule is not shortened")
 LOG_TO = Meaning("where the rows of metrics.jsonl also go")
 Config: TypeAlias = dict[str, Any]  # section -> key -> value, plain data that YAML and JSON can hold
 

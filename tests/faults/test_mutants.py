@@ -76,7 +76,7 @@ MUTANTS = {  # what is left out: file, text, what stands there instead, the test
     ),
     "dropping what TensorBoard has read": (
         "run/sinks/event_file.py",
-        "session_log=SessionLog(status=SessionLog.START)",
+        ", session_log=begin",
         "",
         "test_sinks.py",
     ),

@@ -48,9 +48,9 @@ def dies(out: Path, step: int, *overrides: str) -> None:
 
         record = RunLog.record
 
-        def dying(self, kind, at, **numbers):
-            record(self, kind, at, **numbers)
-            if at >= step:
+        def dying(self, *row, **numbers):
+            record(self, *row, **numbers)
+            if row[1] >= step:
                 os._exit(99)
 
         RunLog.record = dying
@@ -120,10 +120,6 @@ def test_a_full_disk_for_one_of_them_is_said_once_and_the_run_goes_on(tmp_path):
 def test_one_that_cannot_begin_or_end_stops_nothing(tmp_path):
     out, said = tmp_path / "out", tmp_path / "said"
 
-    class Broken:
-        def __init__(self, folder, config):
-            raise RuntimeError("no\nlonger")
-
     class Unending:
         def __init__(self, folder, config): ...
 
@@ -131,6 +127,10 @@ def test_one_that_cannot_begin_or_end_stops_nothing(tmp_path):
 
         def close(self):
             raise ValueError
+
+    class Broken(Unending):
+        def __init__(self, folder, config):
+            raise RuntimeError("no\nlonger")
 
     def work() -> int:
         SINKS["tensorboard"], SINKS["wandb"] = Broken, Unending

@@ -59,6 +59,20 @@ def test_a_whole_run_prints_and_writes_once(processes, tmp_path, capsys):
     assert environment["threads"] == 1
 
 
+def test_they_end_early_at_the_same_step(tmp_path, capsys):
+    early = ["train.meta_steps=500", "train.validate_every=5", "train.patience=3", "optimizer.lr=0.3"]
+    process = start(2, *RUN, *early, "--out", str(tmp_path / "out"))
+    said = finish(process)
+    assert process.returncode == 0, said
+    assert said.count("3 validations without a new best (train.patience)") == 1
+    assert main(["run", *RUN[3:], *early, "--out", str(tmp_path / "alone")]) == 0
+    ours, alone = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("out", "alone"))
+    assert ours["meta_steps"] == alone["meta_steps"] < 500
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"trained for {alone['meta_steps']} of 500 meta-steps" in printed
+    assert ", ended by train.patience = 3;" in printed
+
+
 def test_a_test_is_divided_too(tmp_path, capsys):
     assert main(["run", *RUN[3:], "--out", str(tmp_path / "out")]) == 0
     words = ["test", str(tmp_path / "out"), "eval.tasks=80", "--device", "cpu"]

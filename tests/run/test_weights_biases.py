@@ -84,5 +84,5 @@ def test_without_a_key_it_is_written_offline(tmp_path):
     said = fmaml(tmp_path, WANDB_BASE_URL="http://127.0.0.1:9")
     assert said.count("\n") == 1
     assert "No API key" in said
-    assert f"it is written to {tmp_path / 'out/wandb'}, and `wandb sync` sends it" in said
+    assert f"written offline; `wandb sync` sends {tmp_path / 'out/wandb'}" in said
     check(tmp_path / "out")

@@ -15,17 +15,18 @@ class EventFile:
     """
 
     def __init__(self, folder: Path, _: Any) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # takes a second, so only where it is wanted
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.compat.proto import event_pb2, summary_pb2  # takes a second, so only where it is wanted
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        self.event, self.summary = Event, Summary
+        self.proto: Any = event_pb2  # whose classes are made as it is imported, where no type checker sees them
+        self.summary: Any = summary_pb2.__dict__["Summary"]
         here = folder / "tensorboard"
         here.mkdir(exist_ok=True)
         self.file = (here / f"events.out.tfevents.{time.time_ns()}.{os.getpid()}.fmaml").open("xb")
         self.records = RecordWriter(self.file)
-        self._add(Event(wall_time=time.time(), file_version="brain.Event:2"))
-        self._add(Event(wall_time=time.time(), step=0, session_log=SessionLog(status=SessionLog.START)))
+        self._add(wall_time=time.time(), file_version="brain.Event:2")
+        begin = self.proto.SessionLog(status=self.proto.SessionLog.START)
+        self._add(wall_time=time.time(), step=0, session_log=begin)
 
     def write(self, row: Mapping[str, Any], when: float) -> None:
         name = row["kind"] + (f"/{row['result']}" if "result" in row else "")
@@ -34,10 +35,10 @@ class EventFile:
             for key, value in row.items()
             if isinstance(value, float) and key != "seconds"
         ]
-        self._add(self.event(wall_time=when, step=row["step"], summary=self.summary(value=values)))
+        self._add(wall_time=when, step=row["step"], summary=self.summary(value=values))
 
-    def _add(self, event: Any) -> None:
-        self.records.write(event.SerializeToString())
+    def _add(self, **event: Any) -> None:
+        self.records.write(self.proto.Event(**event).SerializeToString())
         self.records.flush()
 
     def close(self) -> None:

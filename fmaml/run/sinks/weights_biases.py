@@ -41,7 +41,7 @@ class WeightsAndBiases:
             self.run = wandb.init(**about)
         except wandb.Error as error:
             reason = str(error).partition("\n")[0].rstrip(".")
-            note(f"train.log_to: wandb: {reason}; it is written to {folder / 'wandb'}, and `wandb sync` sends it")
+            note(f"train.log_to: wandb: {reason}; written offline; `wandb sync` sends {folder / 'wandb'}")
             self.run = wandb.init(**about, mode="offline")
 
     def write(self, row: Mapping[str, Any], when: float) -> None:
