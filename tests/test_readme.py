@@ -1,4 +1,4 @@
-"""The README's script runs as it stands, and learns."""
+"""The README's script runs as it stands, and learns; so do the examples and commands of the pages in `docs/`."""
 
 import json
 import math
@@ -21,7 +21,12 @@ from fmaml.cli import main
 from fmaml.config import packaged
 from fmaml.config.registry import TABLE
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+TOP = Path(__file__).parent.parent
+README = (TOP / "README.md").read_text(encoding="utf-8")
+
+
+def page(name: str) -> str:
+    return (TOP / f"docs/{name}.md").read_text(encoding="utf-8")
 
 
 def test_script(tmp_path):
@@ -36,16 +41,15 @@ def test_script(tmp_path):
 
 
 def own_copy(tmp_path: Path, heading: str, section: str, file: str) -> Callable[..., str]:
-    """A copy of the package with the README's example in it; returns what runs a Python module there."""
-    part = README.partition(f"### {heading}\n")[2].partition("\n#")[0]
+    """A copy of the package with the example of docs/extend.md in it; returns what runs a Python module there."""
+    part = page("extend").partition(f"## {heading}\n")[2].partition("\n#")[0]
     (example,) = re.findall(r"```py\n(.*?)```", part, re.DOTALL)
     (entry,) = re.findall(r'`("\w+": Entry\(.*?\),)`', part, re.DOTALL)
     assert len(example.splitlines()) <= 40
-    top = Path(__file__).parent.parent
-    for folder in ("fmaml", "experiments", "tests"):
-        shutil.copytree(top / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in ("fmaml", "experiments", "tests", "docs"):
+        shutil.copytree(TOP / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for copied in ("README.md", "CONTRIBUTING.md", "pyproject.toml", "setup.cfg"):
-        shutil.copy(top / copied, tmp_path)
+        shutil.copy(TOP / copied, tmp_path)
     (tmp_path / "fmaml" / file).write_text(example, encoding="utf-8")
     registry = tmp_path / "fmaml/config/registry.py"
     text = registry.read_text(encoding="utf-8")
@@ -67,7 +71,7 @@ SMALL = ["train.meta_steps=3", "train.meta_batch=2", "train.validate_tasks=2", "
 
 
 def test_an_algorithm_of_ones_own_is_one_file_and_one_entry(tmp_path):
-    """The README's example: listed, trained, and its rate learnt."""
+    """The example: listed, trained, and its rate learnt."""
     python = own_copy(tmp_path, "An algorithm of your own", "algorithm", "algorithms/alpha_maml.py")
     assert "MAML whose one inner rate is learnt" in python("fmaml", "ls", "algorithms")
     small = [*SMALL, "data.name=glyphs", "model.width=8", "algorithm.name=alpha_maml"]
@@ -81,7 +85,7 @@ def test_an_algorithm_of_ones_own_is_one_file_and_one_entry(tmp_path):
 
 
 def test_data_of_ones_own_are_one_file_and_one_entry(tmp_path):
-    """The README's example: listed, trained on, held to its entry, and refused by what needs other data."""
+    """The example: listed, trained on, held to its entry, and refused by what needs other data."""
     python = own_copy(tmp_path, "Data of your own", "data", "data/sources/lines.py")
     assert "Lines y = a x + b with a and b in [-1, 1]" in python("fmaml", "ls", "data")
     python("fmaml", "run", "sinusoid", "data.name=lines", *SMALL, "--out", "out", "--device", "cpu")
@@ -110,7 +114,7 @@ def test_the_commands_for_ones_own_photographs_run(tmp_path, monkeypatch, capfd)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     photographs(tmp_path)
-    part = README.partition("## Photographs of your own\n")[2]
+    part = page("photos")
     commands = [line.partition("#")[0].split() for line in part.split("```")[1].splitlines() if line]
     assert [command[1] for command in commands] == ["run", "run", "run", "cache"]
     small = [*SMALL, "data.size=16", "model.width=4", "--device", "cpu"]
@@ -129,7 +133,7 @@ def test_the_commands_for_ones_own_photographs_run(tmp_path, monkeypatch, capfd)
 def test_the_commands_for_tables_and_signals_run(public_tables, tmp_path, monkeypatch):
     """Each as it stands, but for a smaller network and less of it, on the public tables themselves."""
     monkeypatch.chdir(public_tables)
-    part = README.partition("### Tables and signals of your own\n")[2]
+    part = page("tables")
     install, *commands = [line.split() for line in part.split("```")[1].splitlines() if line]
     assert install[-2:] == ["python", "benchmarks/public_tables.py"]
     smaller = {"table": "model.hidden=[8]", "signals": "model.width=4"}
@@ -142,11 +146,15 @@ def test_the_commands_for_tables_and_signals_run(public_tables, tmp_path, monkey
 
 
 def test_the_table_of_algorithms_names_all_of_the_public_api():
-    assert set(re.findall(r"^\| `(\w+)`", README, re.MULTILINE)) >= set(TABLE["algorithm"]) & set(fmaml.__all__)
+    public = set(TABLE["algorithm"]) & set(fmaml.__all__)
+    assert set(re.findall(r"^\| `(\w+)`", page("algorithms"), re.MULTILINE)) >= public
+    named = README.partition("[Algorithms](docs/algorithms.md): ")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`(\w+)`", named)) == public
 
 
 def test_the_tables_of_algorithms_say_what_the_headers_of_their_experiments_say():
-    text = README.replace("`maml`, `first_order: true`", "`fomaml`").replace("`maml`, `steps: 5`", "`maml_5_steps`")
+    text = page("algorithms").replace("`maml`, `first_order: true`", "`fomaml`")
+    text = text.replace("`maml`, `steps: 5`", "`maml_5_steps`")
     rows = re.findall(r"^\| `(\w+)` \|(.*)\|$", text, re.MULTILINE)
     cells = [(name, [cell.strip() for cell in row.split("|")]) for name, row in rows]
     measured = {name: row for name, row in cells if len(row) == 10}
@@ -160,20 +168,15 @@ def test_the_tables_of_algorithms_say_what_the_headers_of_their_experiments_say(
         assert found["when"] == when[name]
 
 
-def test_links_and_pictures_are_there():
-    for target in re.findall(r"\]\(([^)h][^)]*)\)", README):
-        assert (Path(__file__).parent.parent / target).exists(), target
-
-
 def test_commands_exist():
     from fmaml.cli import COMMANDS
 
-    assert {word for word in re.findall(r"^fmaml (\w+)", README, re.MULTILINE)} == set(COMMANDS)
+    assert {word for word in re.findall(r"^fmaml (\w+)", page("commands"), re.MULTILINE)} == set(COMMANDS)
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing. is deprecated:FutureWarning")  # peft's
 def test_the_example_of_networks_of_others_runs():
-    part = README.partition("### Networks of others\n")[2].partition("\n#")[0]
+    part = page("networks").partition("## Networks of others\n")[2].partition("\n#")[0]
     (example,) = re.findall(r"```py\n(.*?)```", part, re.DOTALL)
     names: dict[str, Any] = {}
     exec(example, names)
@@ -185,7 +188,7 @@ def test_the_example_of_networks_of_others_runs():
 
 
 def test_the_example_of_dropout_and_running_statistics_runs():
-    part = README.partition("### Dropout and running statistics\n")[2].partition("\n#")[0]
+    part = page("networks").partition("## Dropout and running statistics\n")[2].partition("\n#")[0]
     (example,) = re.findall(r"```py\n(.*?)```", part, re.DOTALL)
     names: dict[str, Any] = {}
     exec(example, names)

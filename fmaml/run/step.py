@@ -145,7 +145,7 @@ def compiling_saves_time(work: Work, meta_steps: int) -> bool:
 
     Measured on 2 cores of an AMD EPYC (torch 2.13): up to `LITTLE_WORK` the compiled step takes 0.13 to 0.85 of the
     time, which is 7 to 37 microseconds less for each operation, and compiling takes 14 to 45 milliseconds for each:
-    CONTRIBUTING.md has the table. With more work in each operation, the time is the products', and those are the same.
+    see docs/decisions.md. With more work in each operation, the time is the products', and those are the same.
     """
     return meta_steps >= LONG_RUN and work.flop <= LITTLE_WORK * work.operations
 

@@ -19,7 +19,7 @@ from fmaml.run.store.model_card import card, command_of, overview_of_models
 from fmaml.run.store.model_shelf import SHELF, metadata_on_shelf, model_names
 
 NAMES = ["cifar_fs_prototypes", "omniglot", "omniglot_prototypes", "sinusoid"]
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs/models.md").read_text(encoding="utf-8")
 TASKS = 60
 
 
@@ -49,10 +49,10 @@ def test_the_command_of_its_card_gives_its_settings(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_readme_has_its_figure(name):
+def test_its_page_has_its_figure(name):
     mean, ci95 = list(metadata_on_shelf(name)["results"].values())[-1][-1]
     figure = f"{mean:.3f} ± {ci95:.3f}" if name == "sinusoid" else f"{100 * mean:.2f} ± {100 * ci95:.2f} %"
-    line = next(line for line in README.splitlines() if line.startswith(f"| `{name}`"))
+    line = next(line for line in PAGE.splitlines() if line.startswith(f"| `{name}`"))
     assert figure in line
 
 

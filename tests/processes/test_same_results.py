@@ -140,9 +140,9 @@ def test_slices_are_the_meta_batch(monkeypatch, tasks, count):
         distributed.slice(count - 1)
 
 
-def test_the_script_of_the_readme(tmp_path):
-    section = (ROOT / "README.md").read_text().partition("## Many processes, many machines\n")[2].partition("\n## ")[0]
-    (tmp_path / "train.py").write_text(section.partition("```py\n")[2].partition("```")[0])
+def test_the_script_of_the_page_on_many_processes(tmp_path):
+    page = (ROOT / "docs/many_processes.md").read_text(encoding="utf-8")
+    (tmp_path / "train.py").write_text(page.partition("```py\n")[2].partition("```")[0])
     losses = []
     for processes in (1, 2):
         agent = start(processes, str(tmp_path / "train.py"))
