@@ -47,7 +47,7 @@ def inner_update(
         loss_fn: (params, batch) -> scalar, L in the formula.
         params: theta, or the phi of the previous step; name -> tensor.
         batch: the support set D^tr, x [n, *shape] and y [n, *target].
-        lr: alpha; the top of this file lists what it may be.
+        lr: alpha: a number, or what else `maml` takes for ``inner_lr``.
         state: if ``lr`` is an optimizer and this is not its first step, its state.
         first_order: treat the gradient as a constant (FOMAML), so that no graph for a second derivative is recorded.
 
@@ -114,7 +114,7 @@ def trajectory(
         loss_fn: (params, batch) -> scalar.
         params: theta, name -> tensor.
         support: D^tr, x [n, *shape] and y [n, *target]; every step uses all of it.
-        lr: the inner rate alpha; the top of this file lists what it may be.
+        lr: the inner rate alpha: a number, or what else `maml` takes for ``inner_lr``.
         steps: how many inner steps, 0 or more.
         first_order: treat each inner gradient as a constant (FOMAML).
         only: patterns of the names of the parameters that change.

@@ -15,7 +15,7 @@ PUBLIC = set(re.findall(r" as (\w+)$", (Path(__file__).parents[2] / "fmaml/__ini
 
 
 class Docstrings(Extension):
-    def on_object(self, *, obj: Object, **_: Any) -> None:
+    def on_object(self, *, obj: Object, **ignored: Any) -> None:
         if obj.docstring is None or not obj.path.startswith("fmaml."):
             return
         text, examples = _apart(obj.docstring.value)

@@ -64,8 +64,8 @@ def _execute(notebook: Any) -> Any:
             "OMP_NUM_THREADS": "1",  # others may run beside it
         }
         environment.pop("MPLBACKEND", None)
-        resources = {"metadata": {"path": folder}}
-        client = NotebookClient(notebook, timeout=SECONDS, kernel_name="python3", resources=resources)
+        options: dict[str, Any] = {"timeout": SECONDS, "kernel_name": "python3", "coalesce_streams": True}
+        client = NotebookClient(notebook, resources={"metadata": {"path": folder}}, **options)
         return client.execute(env=environment)
 
 
@@ -83,7 +83,7 @@ def as_markdown(name: str, notebook: Any) -> tuple[str, dict[str, bytes]]:
                 picture = f"{name}_{len(pictures)}.png"
                 pictures[picture] = base64.b64decode(output.data["image/png"])
                 parts.append(f"![What the code above draws]({picture})")
-            else:
+            elif output.get("name") != "stderr":  # progress bars
                 parts.append(_block('text title="output"', _text(output)))
     return "\n\n".join(filter(None, parts)) + "\n", pictures
 
