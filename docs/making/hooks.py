@@ -48,13 +48,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Links to notebooks lead to their pages, and comments such as ``fmaml ls train`` become what it prints."""
     markdown = re.sub(r"\]\(([\w./]+)\.ipynb(#[\w-]+)?\)", r"](\1.md\2)", markdown)
+    markdown = markdown.replace(" ± ", "\u00a0±\u00a0")
     return LISTED.sub(lambda found: f"```text\n{_listing(found[1])}\n```", markdown)
 
 
 def _listing(section: str) -> str:
     command = [sys.executable, "-m", "fmaml", "ls", section]
     said = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True).stdout
-    return said.strip()
+    return said.strip("\n")
 
 
 def _as_pages(nav: Any) -> Any:
