@@ -1,14 +1,15 @@
 """Docstrings of fmaml as mkdocstrings reads them: an extension of griffe.
 
 In the source they are plain text for `help`. On a page, what stands after ``>>>`` is an example, and ``*`` and ``<``
-between words are no markup. The page of an algorithm shows the equations at the top of its file.
+between words are no markup. Of an algorithm the equations at the top of its file are shown, of a class its fields with
+the comments beside them, which tell shapes.
 """
 
 import re
 from pathlib import Path
 from typing import Any
 
-from griffe import Docstring, Extension, Function, Module, Object
+from griffe import Class, Docstring, Extension, Function, Module, Object
 
 CODE = re.compile(r"(``.+?``|`[^`]+`)")
 PUBLIC = set(re.findall(r" as (\w+)$", (Path(__file__).parents[2] / "fmaml/__init__.pyi").read_text(), re.MULTILINE))
@@ -16,18 +17,20 @@ PUBLIC = set(re.findall(r" as (\w+)$", (Path(__file__).parents[2] / "fmaml/__ini
 
 class Docstrings(Extension):
     def on_object(self, *, obj: Object, **ignored: Any) -> None:
-        if obj.docstring is None or not obj.path.startswith("fmaml."):
+        if obj.docstring is None or isinstance(obj, Module) or not obj.path.startswith("fmaml."):
             return
         text, examples = _apart(obj.docstring.value)
-        equations = ""
+        beside = ""
         if (
             isinstance(obj, Function)
             and isinstance(obj.parent, Module)
             and obj.parent.path.startswith("fmaml.algorithms.")
         ):
-            equations = _equations(obj.parent.docstring)
+            beside = _equations(obj.parent.docstring)
+        if isinstance(obj, Class):
+            beside = _fields(obj)
         head, _, rest = text.partition("\n\n")
-        text = "\n\n".join(part for part in (_markdown(head), equations, _markdown(rest)) if part)
+        text = "\n\n".join(part for part in (_markdown(head), beside, _markdown(rest)) if part)
         if examples:
             text += "\n\nExamples:\n" + "\n".join(f"    {line}".rstrip() for line in examples)
         obj.docstring.value = text
@@ -54,4 +57,15 @@ def _apart(docstring: str) -> tuple[str, list[str]]:
 
 def _equations(docstring: Docstring | None) -> str:
     _, _, body = docstring.value.partition("\n\n") if docstring else ("", "", "")
-    return f"```text\n{body.strip()}\n```" if body else ""
+    return f"```text\n{body.strip().replace('``', '')}\n```" if body else ""
+
+
+def _fields(obj: Class) -> str:
+    """The lines of the class's fields, a comment below one included."""
+    lines = re.findall(r"^    (\w+: .*|# .*)$", obj.source.rpartition('"""')[2] if _flat(obj) else "", re.MULTILINE)
+    return "```python\n" + "\n".join(lines) + "\n```" if lines else ""
+
+
+def _flat(obj: Class) -> bool:
+    """Whether its docstring is the only one inside, and what comes after it its fields."""
+    return obj.source.count('"""') == 2

@@ -65,6 +65,7 @@ def _execute(notebook: Any) -> Any:
         }
         environment.pop("MPLBACKEND", None)
         options: dict[str, Any] = {"timeout": SECONDS, "kernel_name": "python3", "coalesce_streams": True}
+        options["extra_arguments"] = ["--IPKernelApp.log_level=ERROR"]
         client = NotebookClient(notebook, resources={"metadata": {"path": folder}}, **options)
         return client.execute(env=environment)
 
