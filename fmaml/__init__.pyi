@@ -45,6 +45,7 @@ from .nn.models import conv4 as conv4
 from .nn.models import mlp as mlp
 from .nn.module import from_module as from_module
 from .nn.module import to_module as to_module
+from .nn.policy import policy as policy
 from .nn.resnet12 import resnet12 as resnet12
 from .nn.running_statistics import running_statistics as running_statistics
 from .nn.transformer import transformer as transformer

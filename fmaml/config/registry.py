@@ -18,6 +18,7 @@ TRAITS = {  # a trait of the tasks -> its name in messages
     "symbols": "passages of symbols",  # int64 [length]
     "classes": "class numbers as targets",  # int64, one an example
     "single_targets": "one target for each example",  # a class number, or a vector
+    "episodes": "episodes of a policy",  # the noise of its actions, and a goal
 }
 NUMBERS = frozenset({"numbers", "single_targets"})
 IMAGES = NUMBERS | {"images", "classes"}
@@ -61,6 +62,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "texts": Entry("fmaml.data.sources.texts:texts", gives=SYMBOLS),
         "markov": Entry("fmaml.data.sources.markov:markov", gives=SYMBOLS),
         "sinusoid": Entry("fmaml.data.sources.sinusoid:sinusoid", gives=NUMBERS),
+        "navigation": Entry("fmaml.data.sources.navigation:navigation", gives=frozenset({"numbers", "episodes"})),
         "table": Entry("fmaml.data.sources.table:table", gives=NUMBERS),
         "signals": Entry("fmaml.data.sources.signals:signals", gives=SIGNALS),
     },
@@ -68,6 +70,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "conv4": needing("fmaml.nn.models:conv4", "images"),
         "resnet12": needing("fmaml.nn.resnet12:resnet12", "images"),
         "mlp": needing("fmaml.nn.models:mlp", "numbers"),
+        "policy": needing("fmaml.nn.policy:policy", "episodes"),
         "transformer": needing("fmaml.nn.transformer:transformer", "symbols"),
         "timm": needing("fmaml.pretrained.networks:timm", "images"),
         "torchvision": needing("fmaml.pretrained.networks:torchvision", "images"),

@@ -167,3 +167,27 @@ def save_figure(figure: Figure, path: Path) -> None:
     plt.close(figure)
     for file, content in images.items():
         write_durably(file, content)
+
+
+def paths_figure(walked: list[list[Tensor]], goals: list[Tensor]) -> Figure:
+    """A figure of the first four tasks: paths in the plane before adaptation, after one inner step and after the last.
+
+    ``walked`` are for each task the paths [n, steps, 2] after 0, 1, .. inner steps, of which five are drawn, NaN after
+    their end; ``goals`` is where each task's should go, [2].
+    """
+    figure, axes = plt.subplots(2, 2, figsize=(8, 8), layout="constrained", squeeze=False)
+    for axis, by_step, goal in zip(axes.flat, walked, goals, strict=False):
+        last = len(by_step) - 1
+        for step, color in {0: "tab:gray", 1: "tab:orange", last: "tab:blue"}.items():
+            label = f"after {step} inner step{'s' * (step != 1)}"
+            for number, path in enumerate(by_step[min(step, last)][:5].cpu()):
+                axis.plot(
+                    path[:, 0], path[:, 1], color=color, alpha=0.6, linewidth=1, label=label if not number else None
+                )
+        axis.plot(*goal.cpu(), "*", color="tab:red", markersize=14, label="goal")
+        axis.plot(0, 0, "o", color="black", markersize=5, label="start")
+        axis.set_aspect("equal")
+        axis.grid(alpha=0.3)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
+    figure.suptitle("Unseen goals: five paths of the policy, as it adapts")
+    return figure

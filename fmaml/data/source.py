@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ..losses import Apply, Criterion, accuracy, cross_entropy, inductive, transductive
-from ..types import MetricFn, Params, Task
+from ..types import LossFn, MetricFn, Params, Task
 from .images.decode import Form
 from .scaling import Scaling
 
@@ -75,3 +75,4 @@ class Source(NamedTuple):
     of_features: "Callable[[Callable[[Tensor], Tensor]], Source] | None" = None
     seen: Sample | None = None
     classes_of: Callable[[str, int, range], list[list[str]]] | None = None
+    loss: Callable[[Apply], LossFn] | None = None

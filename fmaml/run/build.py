@@ -37,7 +37,7 @@ def build(config: Config, device: torch.device) -> Experiment:
     source: Source = call_by_name("data", config["data"], seed=config["seed"], device=device)
     model: Model = call_by_name("model", config["model"], inputs=source.inputs, outputs=source.outputs)
     model = with_precision(model, settings.precision, device)
-    loss_fn = supervised(model.apply, source.criterion)
+    loss_fn = source.loss(model.apply) if source.loss else supervised(model.apply, source.criterion)
     algorithm: Algorithm[Any] = call_by_name("algorithm", config["algorithm"], loss_fn=loss_fn, apply=model.apply)
     return Experiment(source, model, loss_fn, algorithm, outer_optimizer(config["optimizer"], settings))
 

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 from ..config.registry import TABLE
 from ..config.settings import Config
-from ..losses import transductive
 from ..types import Params
 from .build import Experiment, call_by_name
 from .meta_test import interval, task_scores
@@ -50,7 +49,10 @@ def fine_tuned(config: Config, experiment: Experiment, params: Params, advance: 
         tried = experiment._replace(algorithm=algorithm)
         theta = algorithm.init(params)
         tasks, steps = config["train"]["validate_tasks"], config["eval"]["steps"]
-        score = better * interval(task_scores(tried, transductive, theta, "val", tasks, steps)[:, 1:].mean(1)).mean
+        score = (
+            better
+            * interval(task_scores(tried, tried.source.settings[0], theta, "val", tasks, steps)[:, 1:].mean(1)).mean
+        )
         advance()
         if found is None or score > best:  # NaN is never better
             best, found = score, FineTuned(name, section, tried)

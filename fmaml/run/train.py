@@ -10,7 +10,6 @@ from .. import distributed
 from ..config.settings import TrainSettings
 from ..errors import Stopped
 from ..evaluation import evaluate
-from ..losses import transductive
 from ..outer import init_state
 from ..types import Metrics, Params, Task, Theta
 from .build import Experiment
@@ -169,7 +168,7 @@ def validate_progress(
     """The progress after scoring its theta on the val split."""
     step, theta = progress.state.step, progress.state.theta
     tasks, chunk = settings.validate_tasks, settings.meta_batch
-    scores = task_scores(experiment, transductive, theta, "val", tasks, test_steps, chunk)
+    scores = task_scores(experiment, experiment.source.settings[0], theta, "val", tasks, test_steps, chunk)
     score = interval(scores[:, -1])
     log.record("val", step, score=score.mean, ci95=score.ci95)
     if math.isnan(score.mean):
@@ -183,6 +182,6 @@ def validate_progress(
 
 def scores_before_and_after(experiment: Experiment, theta: Theta, tasks: Task, total: int) -> dict[str, float]:
     """The mean metric of a meta-batch before and after adaptation; all processes together have ``total`` tasks."""
-    metric_fn = transductive(experiment.model.apply, experiment.source.metric.fn)
+    metric_fn = experiment.source.settings[0](experiment.model.apply, experiment.source.metric.fn)
     mean = evaluate(experiment.algorithm, metric_fn, theta, tasks).mean(0)
     return mean_of({"before": float(mean[0]), "after": float(mean[-1])}, total)

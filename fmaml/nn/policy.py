@@ -1,0 +1,57 @@
+"""A Gaussian policy: a perceptron for the mean of an action, and a deviation of each action that is learnt."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import torch
+from torch import Generator, Tensor
+
+from ..pickling import picklable
+from ..ranges import CostsMemory, Count
+from ..types import Model, Params
+from .models import mlp, named_model
+
+LOG_STD = "log_std"
+
+
+@picklable
+def policy(
+    *,
+    inputs: tuple[int, ...],
+    outputs: int,
+    hidden: Annotated[Sequence[Count], CostsMemory] = (100, 100),
+    activation: Literal["relu", "tanh"] = "relu",
+    initial_std: float = 1.0,
+) -> Model:
+    """A Gaussian policy: [n, *inputs] -> [n, outputs], means of the actions and logarithms of their deviations.
+
+    Args:
+        inputs: the shape of one state, which is flattened.
+        outputs: twice the number of actions.
+        hidden: the widths of the hidden layers; the default is that of the MAML paper.
+        activation: the activation function after each hidden layer, "relu" or "tanh".
+        initial_std: the deviation of each action at first; it does not depend on the state.
+
+    Returns:
+        A model with the parameters of `fmaml.mlp` and "log_std" [actions].
+
+    Source: arXiv 1703.03400, section 5.3.
+
+    >>> import torch, fmaml
+    >>> model = fmaml.policy(inputs=(2,), outputs=4)
+    >>> model.apply(model.init(torch.Generator()), torch.zeros(10, 2)).shape
+    torch.Size([10, 4])
+    """
+    if initial_std <= 0:
+        raise ValueError(f"policy: initial_std = {initial_std}: must be above 0")
+    actions = outputs // 2
+    mean = mlp(inputs=inputs, outputs=actions, hidden=hidden, activation=activation)
+
+    def init(generator: Generator) -> Params:
+        return {**mean.init(generator), LOG_STD: torch.full((actions,), initial_std).log()}
+
+    def apply(params: Params, x: Tensor) -> Tensor:
+        means = mean.apply({name: p for name, p in params.items() if name != LOG_STD}, x)
+        return torch.cat([means, params[LOG_STD].expand_as(means)], -1)
+
+    return named_model(init, apply)

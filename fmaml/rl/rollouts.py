@@ -1,0 +1,67 @@
+"""Rollouts of a Gaussian policy: a function of its parameters and of the noise in its actions, given in advance.
+
+So a batch of a task holds random numbers, and what is seen depends on the parameters, as in the sampling of
+trajectories in algorithm 3 of arXiv 1703.03400, and yet is a pure function, the same for the same seed.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..losses import Apply
+from ..tree import detach
+from ..types import Batch, Params
+
+
+class Environment(NamedTuple):
+    """A body and its task; both functions take many episodes at once, and vmap."""
+
+    start: Callable[[Tensor], Tensor]  # goal [n, *goal] -> state [n, *state]
+    step: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+    """state, action [n, actions], goal -> next state, reward [n], whether the episode ends [n]."""
+
+
+class Rollouts(NamedTuple):
+    """Episodes of one task; after its end an episode's rewards are 0 and its weights too."""
+
+    states: Tensor  # [n, horizon, *state]
+    actions: Tensor  # [n, horizon, actions]
+    rewards: Tensor  # [n, horizon]
+    weights: Tensor  # [n, horizon]: 1 up to the end of the episode, then 0
+
+
+def rollouts(apply: Apply, params: Params, environment: Environment, noise: Tensor, goal: Tensor) -> Rollouts:
+    """Act by ``mean + exp(log_std) * noise``; a constant with respect to the parameters.
+
+    Args:
+        apply: the policy: (params, states [n, *state]) -> [n, 2 * actions], means and logarithms of deviations.
+        params: of the policy.
+        environment: where it acts.
+        noise: standard normal, [n, horizon, actions].
+        goal: what tells the task apart, [n, *goal].
+    """
+    params, state = detach(params), environment.start(goal)
+    weight = torch.ones_like(noise[:, 0, 0])
+    steps: list[Rollouts] = []
+    for drawn in noise.unbind(1):
+        mean, log_std = apply(params, state).chunk(2, -1)
+        action = mean + log_std.exp() * drawn
+        after, reward, ended = environment.step(state, action, goal)
+        steps.append(Rollouts(state, action, reward * weight, weight))
+        state, weight = after, weight * (~ended).to(weight.dtype)
+    return Rollouts(*(torch.stack(column, 1) for column in zip(*steps, strict=True)))
+
+
+def log_probability(output: Tensor, actions: Tensor) -> Tensor:
+    """Of actions [n, actions] under the policy's output [n, 2 * actions]: [n]."""
+    mean, log_std = output.chunk(2, -1)
+    scaled = (actions - mean) * (-log_std).exp()
+    return -(0.5 * scaled.square() + log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
+
+
+def noise_and_goal(batch: Batch, horizon: int) -> tuple[Tensor, Tensor]:
+    """Of a batch with a row for every step of every episode: noise [n, horizon, actions], and goal [n, *goal]."""
+    return batch.x.unflatten(0, (-1, horizon)), batch.y.unflatten(0, (-1, horizon))[:, 0]
