@@ -1,5 +1,7 @@
 """What an action was worth: generalised advantages over a linear baseline, by matrix products."""
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor
 
@@ -39,7 +41,8 @@ def fitted_values(seen: Rollouts, returns: Tensor) -> Tensor:
     features = baseline_features(seen).double()  # [n, horizon, features]
     rows = (features * seen.weights[..., None]).flatten(0, 1)
     gram = rows.T @ rows + RIDGE * torch.eye(rows.shape[-1], dtype=rows.dtype, device=rows.device)
-    weights = torch.linalg.solve(gram, rows.T @ (returns * seen.weights).flatten().double())
+    moments = rows.T @ (returns * seen.weights).flatten().double()
+    weights: Tensor = cast(Any, torch.linalg).solve(gram, moments)
     return (features @ weights).to(returns.dtype)
 
 

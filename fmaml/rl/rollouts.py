@@ -59,7 +59,8 @@ def log_probability(output: Tensor, actions: Tensor) -> Tensor:
     """Of actions [n, actions] under the policy's output [n, 2 * actions]: [n]."""
     mean, log_std = output.chunk(2, -1)
     scaled = (actions - mean) * (-log_std).exp()
-    return -(0.5 * scaled.square() + log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
+    each: Tensor = 0.5 * scaled.square() + log_std + 0.5 * math.log(2 * math.pi)
+    return -each.sum(-1)
 
 
 def noise_and_goal(batch: Batch, horizon: int) -> tuple[Tensor, Tensor]:
