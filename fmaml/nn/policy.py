@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from ..pickling import picklable
-from ..ranges import CostsMemory, Count
+from ..ranges import CostsMemory, Count, Rate
 from ..types import Model, Params
 from .models import mlp, named_model
 
@@ -21,7 +21,7 @@ def policy(
     outputs: int,
     hidden: Annotated[Sequence[Count], CostsMemory] = (100, 100),
     activation: Literal["relu", "tanh"] = "relu",
-    initial_std: float = 1.0,
+    initial_std: Rate = 1.0,
 ) -> Model:
     """A Gaussian policy: [n, *inputs] -> [n, outputs], means of the actions and logarithms of their deviations.
 

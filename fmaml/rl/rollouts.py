@@ -59,10 +59,11 @@ def log_probability(output: Tensor, actions: Tensor) -> Tensor:
     """Of actions [n, actions] under the policy's output [n, 2 * actions]: [n]."""
     mean, log_std = output.chunk(2, -1)
     scaled = (actions - mean) * (-log_std).exp()
-    each: Tensor = 0.5 * scaled.square() + log_std + 0.5 * math.log(2 * math.pi)
-    return -each.sum(-1)
+    each = 0.5 * (scaled.square() + math.log(2 * math.pi)) + log_std
+    return each.sum(-1).neg()
 
 
 def noise_and_goal(batch: Batch, horizon: int) -> tuple[Tensor, Tensor]:
     """Of a batch with a row for every step of every episode: noise [n, horizon, actions], and goal [n, *goal]."""
-    return batch.x.unflatten(0, (-1, horizon)), batch.y.unflatten(0, (-1, horizon))[:, 0]
+    noise, goals = (rows.view(-1, horizon, *rows.shape[1:]) for rows in (batch.x, batch.y))
+    return noise, goals[:, 0]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...losses import Apply, Criterion, mse
 from ...pickling import picklable
-from ...ranges import CostsMemory, Decay, Size
+from ...ranges import CostsMemory, Size, Unit
 from ...rl.navigation import NAVIGATION, straight_walk
 from ...rl.objective import mean_return, policy_loss
 from ...rl.rollouts import noise_and_goal, rollouts
@@ -31,9 +31,9 @@ def navigation(
     device: torch.device,
     episodes: Annotated[Size, CostsMemory] = 20,
     horizon: Annotated[Size, CostsMemory] = 100,
-    discount: Decay = 0.99,
-    gae_lambda: Decay = 1.0,
-    dice_lambda: Decay = 1.0,
+    discount: Unit = 0.99,
+    gae_lambda: Unit = 1.0,
+    dice_lambda: Unit = 1.0,
 ) -> Source:
     """Walking from the origin to a goal, uniform in the square from -0.5 to 0.5, which only the rewards tell.
 
