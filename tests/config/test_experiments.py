@@ -138,7 +138,7 @@ def test_the_package_links_to_the_experiments_at_the_top():
     assert packaged.FOLDER.resolve() == top / "experiments"
 
 
-@pytest.mark.parametrize("name", sorted({*NAMES} - {*LANGUAGES, *TABLES}))
+@pytest.mark.parametrize("name", sorted({*NAMES} - {*LANGUAGES, *TABLES, "navigation"}))
 def test_each_builds_what_it_says(name):
     import torch
 
@@ -152,6 +152,18 @@ def test_each_builds_what_it_says(name):
     assert tasks.support.x.shape == (2, ways * data["shots"], 1, 28, 28)
     params = experiment.model.init(torch.Generator().manual_seed(0))
     assert experiment.model.apply(params, tasks.support.x[0]).shape[1] == ways
+
+
+def test_navigation_builds_what_it_says():
+    import torch
+
+    from fmaml.run.build import build
+
+    experiment = build(load_config("navigation"), torch.device("cpu"))
+    tasks = experiment.source.sample("train", 1, range(2))
+    assert tasks.support.x.shape == tasks.support.y.shape == (2, 20 * 100, 2)
+    params = experiment.model.init(torch.Generator().manual_seed(0))
+    assert experiment.model.apply(params, tasks.support.x[0]).shape == (2000, 4)
 
 
 @pytest.mark.parametrize("name", LANGUAGES)

@@ -1,9 +1,10 @@
 """Navigation in the plane, the first reinforcement learning of MAML (arXiv 1703.03400, section 5.3)."""
 
 import math
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -22,6 +23,17 @@ from ..source import Metric, Source
 _GOAL, _SUPPORT, _QUERY = range(3)  # counters of a task's random numbers. Never renumber: it changes the tasks
 _ACTIONS = 2
 RETURN = Metric("return", mse, ".2f", more_is_better=True)
+
+
+@dataclass(frozen=True)
+class ReturnOf:
+    """How a policy is judged: by the mean return of its query episodes. A class, so that a source can be pickled."""
+
+    horizon: int
+    __name__: ClassVar[str] = "return"
+
+    def __call__(self, apply: Apply, criterion: Criterion) -> MetricFn:
+        return mean_return(apply, NAVIGATION, self.horizon)
 
 
 @picklable
@@ -62,9 +74,6 @@ def navigation(
         options = {"discount": discount, "gae_lambda": gae_lambda, "dice_lambda": dice_lambda}
         return policy_loss(apply, NAVIGATION, horizon, **options)
 
-    def adapted(apply: Apply, criterion: Criterion) -> MetricFn:
-        return mean_return(apply, NAVIGATION, horizon)
-
     def references(split: str, step: int, tasks: range) -> dict[str, Tensor]:
         goal = sample(split, step, tasks).query.y[:, 0]
         return {"oracle, which knows the goal": straight_walk(goal, horizon)}
@@ -80,8 +89,9 @@ def navigation(
         2 * _ACTIONS,
         about,
         partial(_save_paths, horizon),
+        criterion=mse,  # of outputs, which `loss` is not
         metric=RETURN,
-        settings=(adapted,),
+        settings=(ReturnOf(horizon),),
         references=references,
         loss=loss,
     )
