@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from .log import LINE_EVERY_S, fits_bar, minutes_and_seconds, progress_bar, time_left_column
+from .durations import minutes_and_seconds
+from .log import LINE_EVERY_S, fits_bar, progress_bar, time_left_column
 from .pace import Clock
 
 

@@ -27,7 +27,7 @@ def test_each_class_has_the_name_of_what_is_drawn():
 
 
 def test_tasks_of_different_sizes_keep_the_names_of_their_labels():
-    source = glyphs(seed=0, device=CPU, ways=[2, 5], shots=[1, 2])
+    source = glyphs(seed=0, device=CPU, ways=(2, 5), shots=(1, 2))
     assert source.classes_of is not None
     tasks, names = source.sample("test", 0, range(6)), source.classes_of("test", 0, range(6))
     for i, row in enumerate(names):
