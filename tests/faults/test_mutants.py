@@ -132,8 +132,8 @@ MUTANTS = {  # what is left out: file, text, what stands there instead, the test
     ),
     "keeping compiled or not": (
         "run/step.py",
-        "if self.begun.compiled is None:",
-        "if True:",
+        "self.compiled = begun.compiled if self.may_compile or begun.compiled is not None else False",
+        "self.compiled = None if self.may_compile else False",
         "test_resume.py",
     ),
     "keeping the tasks at a time": (
