@@ -10,7 +10,7 @@ from .settings import Config
 from .signature import REQUIRED
 from .validate import SECTIONS, section_settings, validate_config
 
-ABSENT = "–"  # in the place of a value that there is none of
+NO_VALUE = "–"  # in the place of a value that there is none of
 
 
 class Changed(NamedTuple):
@@ -52,7 +52,7 @@ def settings_that_differ(configs: Sequence[Config]) -> dict[str, list[str]]:
     """Dotted key -> its value in each config as text, for the settings that are not the same in all."""
     flat = [dict(flattened(config)) for config in configs]
     keys = dict.fromkeys(key for values in flat for key in values)
-    texts = {key: [values.get(key, ABSENT) for values in flat] for key in keys}
+    texts = {key: [values.get(key, NO_VALUE) for values in flat] for key in keys}
     return {key: values for key, values in texts.items() if len(set(values)) > 1}
 
 
@@ -68,5 +68,5 @@ def flattened(config: Config) -> Iterable[tuple[str, str]]:
 def setting_text(value: Any) -> str:
     """A setting's value as text, without the quotes of a word."""
     if value is REQUIRED:
-        return ABSENT
+        return NO_VALUE
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

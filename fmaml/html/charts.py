@@ -23,7 +23,7 @@ class Curve(NamedTuple):
     kind: str = "curve"  # or "curve dashed"; "raw": points without a line; "dots": points with a line and whiskers
 
 
-class Row(NamedTuple):
+class IntervalRow(NamedTuple):
     """One row of a chart of intervals."""
 
     label: str
@@ -109,7 +109,7 @@ def _points(curve: Curve, x: Scale, y: Scale, write_x: Write, write_y: Write) ->
 
 
 def interval_chart(
-    title: str, rows: Sequence[Row], scale: Scale, write: Write = plain_number, mark: float | None = None
+    title: str, rows: Sequence[IntervalRow], scale: Scale, write: Write = plain_number, mark: float | None = None
 ) -> str:
     """A row for each value with its interval, over a common scale; ``mark`` is a value to compare with, such as chance.
 
@@ -128,7 +128,7 @@ def interval_chart(
     return f'<figure class="rows" role="group" aria-label="{escape(title)}">{lines}{axis}</figure>'
 
 
-def _interval(row: Row, scale: Scale, mark: float | None) -> str:
+def _interval(row: IntervalRow, scale: Scale, mark: float | None) -> str:
     """The scale of one row, and on it the mark, the interval and the value."""
     parts = ['<line class="grid" x1="0" x2="100%" y1="50%" y2="50%"/>']
     if mark is not None:
@@ -138,10 +138,13 @@ def _interval(row: Row, scale: Scale, mark: float | None) -> str:
         return "".join(parts)
     if _is_number(row.half):
         ends = [_percent(min(max(scale.place(end), 0), 1)) for end in (row.value - row.half, row.value + row.half)]
-        line = f'<line class="whisker" stroke-width="5" x1="{ends[0]}" x2="{ends[1]}" y1="50%" y2="50%"/>'
+        line = (
+            f'<line class="whisker" style="stroke-width:9;opacity:.5" x1="{ends[0]}" x2="{ends[1]}" y1="50%" y2="50%"/>'
+        )
         parts.append(f'<g class="c{row.color % COLORS}">{line}</g>')
     place = _percent(scale.place(row.value))
-    parts.append(f'<circle class="dot c{row.color % COLORS}" cx="{place}" cy="50%" r="4.5"/>')
+    tick = f'<line class="whisker" style="stroke-width:2.5" x1="{place}" x2="{place}" y1="12%" y2="88%"/>'
+    parts.append(f'<g class="c{row.color % COLORS}">{tick}</g>')
     return "".join(parts)
 
 

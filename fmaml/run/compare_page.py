@@ -4,7 +4,7 @@ from typing import Any
 
 from ..html.charts import (
     Curve,
-    Row,
+    IntervalRow,
     ends_of_intervals,
     interval_chart,
     line_chart,
@@ -79,7 +79,7 @@ def column_chart(title: str, runs: list[tuple[int, str, PastRun, list[dict[str, 
     if longest > 1:
         return line_chart(title, "inner steps", curves, whole_scale(longest - 1), scale, axis_writer(first))
     rows = [
-        Row(name, own[0]["mean"], own[0]["ci95"], run.write(own[0]["mean"], own[0]["ci95"]), color)
+        IntervalRow(name, own[0]["mean"], own[0]["ci95"], run.write(own[0]["mean"], own[0]["ci95"]), color)
         for color, name, run, own in runs
     ]
     return interval_chart(title, rows, scale, axis_writer(first))

@@ -8,7 +8,7 @@ from ..config.differences import changed_settings, setting_text
 from ..config.strict_yaml import dump_yaml
 from ..html.charts import (
     Curve,
-    Row,
+    IntervalRow,
     ends_of_intervals,
     interval_chart,
     line_chart,
@@ -114,7 +114,7 @@ def one_row_chart(run: PastRun, title: str) -> str:
     """The intervals of an algorithm without inner steps."""
     chance = (run.results or {}).get("chance")
     rows = [
-        Row(
+        IntervalRow(
             label,
             column[0]["mean"],
             column[0]["ci95"],
