@@ -13,14 +13,14 @@ from .csv_file import CsvFile
 from .event_file import EventFile
 from .weights_biases import WeightsAndBiases
 
-Row = Mapping[str, Any]  # kind, step, seconds and the numbers of that kind, of which None stands for NaN
+LoggedRow = Mapping[str, Any]  # kind, step, seconds and the numbers of that kind, of which None stands for NaN
 NEEDED = ("tensorboard", "wandb")  # an extra, and the module of the same name
 
 
 class Sink(Protocol):
     """Takes rows: those of a training, each kind in the order of its steps, and those of the test."""
 
-    def write(self, row: Row, when: float) -> None:
+    def write(self, row: LoggedRow, when: float) -> None:
         """Take one row, which was logged at this time."""
         ...
 
@@ -56,13 +56,13 @@ class Sinks:
                 sink.close()
         self.open = {}
 
-    def replay(self, rows: Sequence[Row]) -> None:
+    def replay(self, rows: Sequence[LoggedRow]) -> None:
         """Give every sink what was logged before: as far apart as it was, up to now."""
         now = time.time()
         for row in rows:
             self.write(row, now + row["seconds"] - rows[-1]["seconds"])
 
-    def write(self, row: Row, when: float | None = None) -> None:
+    def write(self, row: LoggedRow, when: float | None = None) -> None:
         """Give a row to every sink; ``when`` it was logged is now if it is not given."""
         when = time.time() if when is None else when
         named = {**row, "kind": self.prefix + row["kind"]}
