@@ -86,7 +86,7 @@ def test_help_shows_the_commands_and_examples_that_load(told):
     code, out, err = told("--help")
     assert (code, err) == (0, [])
     examples = [line.split("  ")[1].split()[1:] for line in out.splitlines() if line.startswith("  fmaml")]
-    assert {words[0] for words in examples} == {"run", "resume", "show", "ls", "predict"}
+    assert {words[0] for words in examples} == {"run", "resume", "show", "ls", "predict", "compare"}
     for words in examples:
         if words[0] == "run" and words[1] != "mine.yaml":
             expand(words[1], [word for word in words[2:] if "=" in word], Seeds((0,)), print)
@@ -133,7 +133,8 @@ def test_show_can_be_piped_back_in(tmp_path):
         (["rnu"], "rnu: unknown command; did you mean run? `fmaml --help` shows how it is used"),
         (
             ["xyz"],
-            "xyz: unknown command; the commands are run, resume, show, ls, predict, adapt, export, test, demo, cache; ",
+            "xyz: unknown command; the commands are run, resume, show, ls, predict, adapt, export, test, demo, runs, "
+            "compare, cache; ",
         ),
         (["mine.yaml"], "mine.yaml: unknown command; did you mean `fmaml run mine.yaml`?"),
         (

@@ -19,9 +19,9 @@ from .store import run_lock
 
 DEEPEST = 4  # folders below the one that is listed
 MOST_FOLDERS = 20_000
-TAIL_BYTES = 65_536  # of metrics.jsonl, in which the last step is looked for
+LAST_BYTES = 65_536  # of metrics.jsonl, in which the last step is looked for
 HEADINGS = ("run", "algorithm", "data", "steps", "result", "last written", "state")
-LEAST_WIDTH = 100  # columns of a terminal that hold the table
+LEAST_TABLE_WIDTH = 100  # columns of a terminal that hold the table
 
 
 class Listed(NamedTuple):
@@ -40,7 +40,7 @@ def print_runs(folder: Path) -> None:
         print(f"no run in {folder}; `fmaml run EXPERIMENT` writes one")
         return
     console = Console()
-    if console.is_terminal and console.width >= LEAST_WIDTH:
+    if console.is_terminal and console.width >= LEAST_TABLE_WIDTH:
         table = Table(*HEADINGS, highlight=False)
         for run in listed:
             table.add_row(*map(escape, run.cells))
@@ -79,7 +79,7 @@ def listed_run(folder: Path) -> Listed:
         str(folder),
         config["algorithm"]["name"],
         config["data"]["name"],
-        f"{last_step(folder)}/{total}",
+        f"{last_logged_step(folder)}/{total}",
         result_of(run),
     )
     return Listed((*map(without_controls, cells), when, state_of(run)), written)
@@ -102,13 +102,13 @@ def state_of(run: PastRun) -> str:
     return "not finished"
 
 
-def last_step(folder: Path) -> int:
+def last_logged_step(folder: Path) -> int:
     """The last meta-step in metrics.jsonl; 0 if there is none."""
     path = folder / "metrics.jsonl"
     try:
         check_regular(path)
         with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+            file.seek(max(0, path.stat().st_size - LAST_BYTES))
             lines = file.read().splitlines()
     except OSError:
         return 0
