@@ -19,7 +19,7 @@ SPAN_S = 1.0  # steps are counted together until they have taken this long
 FEWEST_SPANS = 3
 OUTLIER = 3.0  # a span this many times slower than the middle one is not the pace: a pause, or compiling once more
 RECENT_SCORES = 5
-QUERY_ALONE = 2.5  # what an example costs where a query is alone, beside one of many: 1.5 to 3.2 for conv4 on a CPU
+COST_ALONE = 2.5  # what an example costs where a query is alone, beside one of many: 1.5 to 3.2 for conv4 on a CPU
 FIRST_STEPS = 2  # of a process: its start, and compiling
 
 
@@ -50,7 +50,7 @@ def forward_passes(source: Source, protocol: QuerySetting, steps: int) -> float:
     """
     task = take(source.sample("test", 0, range(1)), 0)
     support, queries = leading(task.support.x), leading(task.query.x)
-    a_query = 1 if protocol is transductive else QUERY_ALONE * (support + 1)
+    a_query = 1 if protocol is transductive else COST_ALONE * (support + 1)
     return 3 * steps * support + (steps + 1) * queries * a_query
 
 

@@ -21,7 +21,7 @@ DEEPEST = 4  # folders below the one that is listed
 MOST_FOLDERS = 20_000
 LAST_BYTES = 65_536  # of metrics.jsonl, in which the last step is looked for
 HEADINGS = ("run", "algorithm", "data", "steps", "result", "last written", "state")
-LEAST_TABLE_WIDTH = 100  # columns of a terminal that hold the table
+LEAST_LIST_WIDTH = 100  # columns of a terminal that hold the table
 
 
 class Listed(NamedTuple):
@@ -40,7 +40,7 @@ def print_runs(folder: Path) -> None:
         print(f"no run in {folder}; `fmaml run EXPERIMENT` writes one")
         return
     console = Console()
-    if console.is_terminal and console.width >= LEAST_TABLE_WIDTH:
+    if console.is_terminal and console.width >= LEAST_LIST_WIDTH:
         table = Table(*HEADINGS, highlight=False)
         for run in listed:
             table.add_row(*map(escape, run.cells))

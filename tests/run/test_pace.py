@@ -8,7 +8,7 @@ from rich.console import Console
 from fmaml.config.load import load_config
 from fmaml.losses import inductive, transductive
 from fmaml.run.build import call_by_name
-from fmaml.run.pace import QUERY_ALONE, Pace, Plan, forward_passes, plan_of, validations
+from fmaml.run.pace import COST_ALONE, Pace, Plan, forward_passes, plan_of, validations
 from fmaml.run.testing_progress import Column, MetaTestProgress
 
 TRAINING = Plan(meta_steps=1000, validate_every=10_000, validation=0.0, testing=0.0)
@@ -136,7 +136,7 @@ def test_the_plan_of_an_experiment():
     steps = config["eval"]["steps"]
     together, alone = (forward_passes(source, protocol, steps) for protocol in (transductive, inductive))
     assert together == 3 * steps * 5 + (steps + 1) * 25
-    assert alone == 3 * steps * 5 + (steps + 1) * 25 * 6 * QUERY_ALONE
+    assert alone == 3 * steps * 5 + (steps + 1) * 25 * 6 * COST_ALONE
     plan = plan_of(config, source)
     assert plan.testing == pytest.approx(3 * (1 + alone / together))
     config["train"]["baseline"] = True
