@@ -20,7 +20,7 @@ class Curve(NamedTuple):
     y: Values
     half: Values = ()  # half the widths of the intervals around y; () for none
     color: int = 0
-    kind: str = "curve"  # or "curve dashed"; "raw": points without a line; "dots": points with a line and whiskers
+    kind: str = "curve"  # or "curve dashed"; "raw": pale points without a line, "raw points": clear ones; "dots": points with a line and whiskers
 
 
 class IntervalRow(NamedTuple):
@@ -81,7 +81,7 @@ def _shapes(curve: Curve, x: Scale, y: Scale) -> str:
         None if not _is_number(value) else f"{1000 * x.place(at):.1f} {1000 * (1 - y.place(value)):.1f}"
         for at, value in zip(curve.x, curve.y, strict=True)
     ]
-    if curve.kind == "raw":
+    if curve.kind.startswith("raw"):
         every = math.ceil(len(places) / MOST_DOTS) or 1
         steps = [f"M{place}h0" for place in places[::every] if place]
     else:

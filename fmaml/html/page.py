@@ -62,6 +62,7 @@ figure { margin: 0 0 1rem; }
 .dashed { stroke-dasharray: 2 5; stroke-linecap: round; }
 .raw { fill: none; stroke: currentColor; stroke-width: 4; stroke-linecap: round; opacity: .4;
   vector-effect: non-scaling-stroke; }
+.raw.points { stroke-width: 8; opacity: .9; }
 .whisker { stroke: currentColor; stroke-width: 1.5; }
 .dot { fill: currentColor; }
 .c0 { color: var(--c0); } .c1 { color: var(--c1); } .c2 { color: var(--c2); } .c3 { color: var(--c3); }

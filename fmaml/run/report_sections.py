@@ -20,7 +20,8 @@ from ..html.scales import Write, plain_number, scale_of, whole_scale
 from .durations import minutes_and_seconds
 from .past_run import PastRun
 
-REFERENCE_COLOR = 2  # of what does not depend on the run
+CHANCE_COLOR = 2
+REFERENCE_COLORS = (2, 5, 4)  # of what does not depend on the run
 COLUMN_COLORS = (0, 1, 3, 4, 5)
 
 
@@ -100,12 +101,14 @@ def by_inner_step_chart(run: PastRun, title: str) -> str:
         flat = len(column) == 1 or label in references
         rows = column * longest if len(column) == 1 else column
         means, halves = [row["mean"] for row in rows], [row["ci95"] for row in rows]
-        color = REFERENCE_COLOR if label in references else COLUMN_COLORS[number % len(COLUMN_COLORS)]
+        color = COLUMN_COLORS[number % len(COLUMN_COLORS)]
+        if label in references:
+            color = REFERENCE_COLORS[references.index(label) % len(REFERENCE_COLORS)]
         kind = "curve dashed" if flat else "dots"
         curves.append(Curve(label, range(len(rows)), means, () if flat else halves, color, kind))
     chance = (run.results or {}).get("chance")
     if chance is not None:
-        curves.append(Curve("chance", range(longest), [chance] * longest, (), REFERENCE_COLOR, "curve dashed"))
+        curves.append(Curve("chance", range(longest), [chance] * longest, (), CHANCE_COLOR, "curve dashed"))
     y = score_scale(ends_of_intervals(curves), is_fraction(run))
     return line_chart(title, "inner steps", curves, whole_scale(longest - 1), y, axis_writer(run))
 

@@ -173,7 +173,7 @@ def _function(experiment: Experiment, task: Task, ends: dict[str, Params]) -> st
         for color, (label, phi) in zip(colors, ends.items(), strict=True)
     ]
     for label, color, batch in (("query set", 3, task.query), ("support set", 1, task.support)):
-        curves.append(Curve(label, batch.x.flatten().tolist(), batch.y[:, 0].tolist(), (), color, "raw"))
+        curves.append(Curve(label, batch.x.flatten().tolist(), batch.y[:, 0].tolist(), (), color, "raw points"))
     y = scale_of(ends_of_intervals(curves))
     return line_chart("y over x", "x", curves, scale_of(grid.flatten().tolist()), y)
 
@@ -183,7 +183,7 @@ def _predicted(experiment: Experiment, task: Task, ends: dict[str, Params]) -> s
     y = task.query.y.flatten(1)[:, 0].tolist()
     colors = (2, 0)[-len(ends) :]
     curves = [
-        Curve(label, y, experiment.model.apply(phi, task.query.x).flatten(1)[:, 0].tolist(), (), color, "raw")
+        Curve(label, y, experiment.model.apply(phi, task.query.x).flatten(1)[:, 0].tolist(), (), color, "raw points")
         for color, (label, phi) in zip(colors, ends.items(), strict=True)
     ]
     x = scale_of(y)
