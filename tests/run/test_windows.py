@@ -13,6 +13,7 @@ from fmaml.errors import UserError
 from fmaml.run.store.run_lock import LOCK_FILE, locked, refuse_if_held
 
 LIKE_WINDOWS = """
+    import asyncio  # torch needs it, and where there are sockets of Unix it reads os.sysconf, from Python 3.12 on
     import os, signal, sys
 
     modules = "fcntl resource pwd grp termios tty pty syslog curses readline"
