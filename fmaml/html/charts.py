@@ -20,7 +20,9 @@ class Curve(NamedTuple):
     y: Values
     half: Values = ()  # half the widths of the intervals around y; () for none
     color: int = 0
-    kind: str = "curve"  # or "curve dashed"; "raw": pale points without a line, "raw points": clear ones; "dots": points with a line and whiskers
+    kind: str = "curve"
+    """"curve" or "curve dashed"; "raw": pale points without a line; "raw points": clear ones; "dots": points with a line
+    and whiskers."""
 
 
 class IntervalRow(NamedTuple):

@@ -79,7 +79,7 @@ def report_results(
     evaluated = {"seed": config["seed"], **config["eval"], "training_seconds": round(training.seconds, 1)}
     evaluated["meta_steps"] = training.meta_steps
     about = {**source.about, **evaluated, "protocol": protocol, "chance": source.chance, "references": list(compared)}
-    for row in result_rows(results):
+    for row in logged_results(results):
         sinks.write(row)
     store.check_folder()
     report.write_results(store.folder / "results.json", results, source.metric, about)
@@ -92,7 +92,7 @@ def report_results(
     write_report(console, store.folder, store.check_folder, experiment, theta, model)
 
 
-def result_rows(results: dict[str, list[Interval]]) -> Iterator[dict[str, Any]]:
+def logged_results(results: dict[str, list[Interval]]) -> Iterator[dict[str, Any]]:
     """The results as rows of a log; the step is the number of inner steps."""
     for label, column in results.items():
         for step, score in enumerate(column):
