@@ -136,6 +136,10 @@ def run_command(argv: list[str]) -> int:
         from .sweep.command import is_sweep, run_sweep
 
         if is_sweep(args):
+            if args.format:
+                raise UserError(
+                    "--format: is for one run; `fmaml resume RUN --format svg` makes them of one of several"
+                )
             return run_sweep(args)
     refuse_jobs(args.jobs)
 

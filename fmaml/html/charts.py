@@ -21,8 +21,8 @@ class Curve(NamedTuple):
     half: Values = ()  # half the widths of the intervals around y; () for none
     color: int = 0
     kind: str = "curve"
-    """"curve" or "curve dashed"; "raw": pale points without a line; "raw points": clear ones; "dots": points with a line
-    and whiskers."""
+    """"curve" or "curve dashed"; "raw": pale points without a line; "raw points": clear ones; "dots": points with a
+    line and whiskers."""
 
 
 class IntervalRow(NamedTuple):
