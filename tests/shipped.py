@@ -30,7 +30,9 @@ def smallest(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, request:
         pytest.skip("no real data: set FMAML_DATA to the folder that holds it")
     small = [*SMALL, "train.meta_steps=2", "train.meta_batch=2", "train.validate_tasks=2"]
     small += ["eval.tasks=2", "eval.steps=1"]
-    if "sinusoid" not in path.stem:
+    if path.stem == "navigation":
+        small += ["data.episodes=2", "data.horizon=5"]
+    elif "sinusoid" not in path.stem:
         small += ["data.queries=1"]  # each alone beside the support set, they would take longest
     if "mini_imagenet" in path.stem:
         small += ["train.meta_batch=1"]  # large images are trained on one task after the other
