@@ -82,11 +82,22 @@ EDGE = {  # has state: each of these rooms may import itself and those
     "recipes": {"data", "run", "extras"},
     "sweep": {"errors", "atomic_files", "regular_files", "config", "run"},
     "arguments": {"errors"},
-    "cli": {"__init__", "errors", "arguments", "config", "data", "run", "deploy", "sweep"},
+    "run_commands": {"errors", "arguments", "config", "run", "sweep"},
+    "cli": {"__init__", "errors", "arguments", "run_commands", "config", "data", "run", "deploy"},
     "__main__": {"cli"},
 }
 ALLOWED = CORE | EDGE
-TORCHLESS = ["__init__", "arguments", "cli", "errors", "ranges", "atomic_files", "config.catalogue", "config.load"]
+TORCHLESS = [
+    "__init__",
+    "arguments",
+    "cli",
+    "run_commands",
+    "errors",
+    "ranges",
+    "atomic_files",
+    "config.catalogue",
+    "config.load",
+]
 TORCHLESS += [
     "data.published",
     "data.images.listing",

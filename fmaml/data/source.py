@@ -56,7 +56,10 @@ class Source(NamedTuple):
     ``form`` says how an image file becomes an x, where x are images: a trained model reads others' images like that.
     ``scaling`` says how x and y were standardised: a trained model takes and gives the units that they had before.
     ``of_features(fn)`` is the source whose x are those of ``fn``, which is called once with all x of each split as they
-    are stored; ``seen`` is then the ``sample`` of this source, whose x people can look at.
+    are stored; ``seen`` is then the ``sample`` of this source, whose x people can look at. ``classes_of``, with the
+    arguments of ``sample``, gives the names of each task's classes, where they have any. ``loss(apply)`` is the loss of
+    a network where that is not the ``criterion`` of its outputs, as for a policy, whose data come from what it does.
+    The first of the ``settings`` is that of validations.
     """
 
     sample: Sample  # split is "train", "val" or "test"

@@ -84,6 +84,11 @@ def read_blueprint(metadata: Metadata, name: str) -> Blueprint:
                 f"{name}: its network is code, {config['model'].get('module')!r}, and a model file may not run any; "
                 f"make the network with fmaml.from_module, and read the parameters with safetensors"
             )
+        if metadata["targets"] == "actions":
+            raise UserError(
+                f"{name}: a policy, which adapts by what it does and not by examples; the report in its run's folder "
+                f"says how well it does, and train.start begins another run with it"
+            )
         valid, problems = validate_sections(config, ("model", "algorithm"))
         sizes = [*inputs, outputs]
         fits = metadata["targets"] in CRITERIA and 1 <= len(inputs) <= 3 and outputs <= 100_000

@@ -173,7 +173,7 @@ def exact_hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     return F.relu6(input + 3) / 6
 
 
-def pooled(input: Tensor, output_size: Any) -> Tensor:
+def exact_adaptive_pooling(input: Tensor, output_size: Any) -> Tensor:
     """`F.adaptive_avg_pool2d`; to one position it is the mean, which torch can vmap in every memory layout."""
     if output_size in (1, (1, 1), [1, 1]):
         return input.mean((-2, -1), keepdim=True)
@@ -277,7 +277,7 @@ EXACT: dict[Callable[..., Any], Callable[..., Any]] = {
     F.scaled_dot_product_attention: exact_attention,
     F.multi_head_attention_forward: exact_multi_head_attention,
     F.hardsigmoid: exact_hardsigmoid,
-    F.adaptive_avg_pool2d: pooled,
+    F.adaptive_avg_pool2d: exact_adaptive_pooling,
     F.rrelu: exact_rrelu,
     **{function: exact_rrelu for function in (torch.rrelu, torch.rrelu_)},
     **{function: no_dropout(function) for function in DROPOUTS},

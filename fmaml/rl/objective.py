@@ -11,9 +11,10 @@ from .rollouts import Environment, log_probability, noise_and_goal, rollouts
 def policy_loss(
     apply: Apply, environment: Environment, horizon: int, *, discount: float, gae_lambda: float, dice_lambda: float
 ) -> LossFn:
-    """Minus the mean return of rollouts made by the parameters themselves; its gradient is minus the policy gradient.
+    """Minus the mean return of rollouts made by the parameters themselves.
 
-    Differentiating it again gives the derivative of that gradient, including how the rollouts would change.
+    Its gradient is minus the policy gradient: the mean over all steps of grad log pi(a) A, with advantages A that are
+    standardised (`advantages`). Differentiating again gives the derivative of that, including how the rollouts change.
 
     Args:
         apply: the policy, as for `rollouts`.
@@ -21,8 +22,8 @@ def policy_loss(
         horizon: steps of an episode.
         discount: of the rewards.
         gae_lambda: of the advantages.
-        dice_lambda: how far back higher derivatives look: 1 is unbiased, less has a smaller variance, and 0 is the
-            low-variance curvature of arXiv 1810.06784.
+        dice_lambda: how far back higher derivatives look: 1 leaves nothing out, less has a smaller variance, and 0 is
+            the low-variance curvature of arXiv 1810.06784.
 
     Returns:
         (params, batch) -> scalar. ``batch.x`` is noise [n * horizon, actions], ``batch.y`` the goal, in every row.

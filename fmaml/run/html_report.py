@@ -41,6 +41,12 @@ from .task_sections import (
 
 REPORT = "report.html"
 TASKS_SHOWN_HERE, TASKS_OF_CHANGES, PAIRS_SHOWN = 2, 8, 12
+TAKEN_BY = {  # targets -> what takes such a model
+    "classes": ", for fmaml.load, fmaml predict and fmaml test",
+    "values": ", for fmaml.load and fmaml test",
+    "symbols": ", for fmaml.load and fmaml test",
+    "actions": "",
+}
 MAX_SAMPLES_BYTES = 10_000_000
 
 
@@ -144,5 +150,5 @@ def card_section(model: Metadata | None) -> str:
     """The card of the trained model."""
     if model is None:
         return ""
-    facts = facts_of(model) | {"File": "model.safetensors in the run's folder: fmaml.load, fmaml predict, fmaml test"}
+    facts = facts_of(model) | {"File": f"model.safetensors in the run's folder{TAKEN_BY[model['targets']]}"}
     return section("Model card", html_table(["", ""], [list(fact) for fact in facts.items()]))

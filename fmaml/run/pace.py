@@ -9,7 +9,6 @@ from typing import Literal, NamedTuple
 
 from ..config.settings import Config, EvalSettings, TrainSettings
 from ..data.source import QuerySetting, Source
-from ..losses import transductive
 from ..tree import leading, take
 
 Clock = Callable[[], float]  # seconds
@@ -36,8 +35,8 @@ def plan_of(config: Config, source: Source) -> Plan:
     """The plan of a training with this config; its test includes that of a baseline that is trained."""
     train, test = TrainSettings(**config["train"]), EvalSettings(**config["eval"])
     inner_steps = config["algorithm"].get("steps", 1)
-    validation = train.validate_tasks * forward_passes(source, transductive, test.steps)
-    scores = train.meta_batch * forward_passes(source, transductive, inner_steps)
+    validation = train.validate_tasks * forward_passes(source, source.settings[0], test.steps)
+    scores = train.meta_batch * forward_passes(source, source.settings[0], inner_steps)
     trained = 2 if train.baseline else 1
     testing = trained * test.tasks * sum(forward_passes(source, protocol, test.steps) for protocol in source.settings)
     return Plan(train.meta_steps, train.validate_every, validation / scores, testing / validation)
@@ -46,11 +45,12 @@ def plan_of(config: Config, source: Source) -> Plan:
 def forward_passes(source: Source, protocol: QuerySetting, steps: int) -> float:
     """Passes of one example through the network, for the metric of a task after 0 .. ``steps`` inner steps.
 
-    A gradient counts as two more. Where each query is alone with the support set, this goes through with each.
+    A gradient counts as two more. The first protocol of a source takes the queries together, and validations are by it;
+    in others each query is alone with the support set, which goes through with each.
     """
     task = take(source.sample("test", 0, range(1)), 0)
     support, queries = leading(task.support.x), leading(task.query.x)
-    a_query = 1 if protocol is transductive else COST_ALONE * (support + 1)
+    a_query = 1 if protocol is source.settings[0] else COST_ALONE * (support + 1)
     return 3 * steps * support + (steps + 1) * queries * a_query
 
 

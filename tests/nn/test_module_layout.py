@@ -87,6 +87,12 @@ def test_derivatives_with_respect_to_the_images(case):
     assert relative(jvp(total, (x,), (v,))[1], (slope * v).sum()) < 1e-12
 
 
+def test_pooling_to_one_position_has_a_vmap_rule_in_both_layouts(recwarn, monkeypatch):
+    monkeypatch.setattr(layout, "LARGE_IMAGES", 0)
+    meta_gradient(NETWORKS["pooled to one"][0], image_tasks(3, (1, 6, 6)))
+    assert not [warning for warning in recwarn if "performance drop" in str(warning.message)]
+
+
 def test_an_error_of_the_network_is_the_networks(monkeypatch):
     monkeypatch.setattr(layout, "LARGE_IMAGES", 0)
     model = network(nn.Flatten(), nn.Linear(7, 2))

@@ -8,7 +8,7 @@ from ...data.source import Source
 from ..log import nan_to_null
 from .model_file import Metadata
 
-Targets: TypeAlias = Literal["classes", "values", "symbols"]
+Targets: TypeAlias = Literal["classes", "values", "symbols", "actions"]
 ENVIRONMENT = ("hardware", "python", "fmaml", "commit", "versions")
 PRIVATE_SETTINGS = ("root", "file", "start")  # paths of the machine that trained the model
 
@@ -42,6 +42,8 @@ def describe(config: Config, source: Source, data: dict[str, str], measured: dic
 def targets_of(data: str) -> Targets:
     """What the targets of a data source are, by its traits."""
     gives = TABLE["data"][data].gives
+    if "episodes" in gives:
+        return "actions"
     if "classes" in gives:
         return "classes"
     return "values" if "single_targets" in gives else "symbols"

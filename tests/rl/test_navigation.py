@@ -1,0 +1,49 @@
+"""`fmaml run navigation`, its report, its time left, and what does not take its model."""
+
+import pytest
+import torch
+
+from fmaml.cli import main
+from fmaml.config.load import load_config
+from fmaml.data.sources.navigation import navigation
+from fmaml.run.pace import plan_of
+
+SMALL = ["train.meta_steps=2", "train.meta_batch=2", "train.validate_tasks=2", "train.baseline=false"]
+SMALL += ["eval.tasks=3", "eval.steps=2", "data.episodes=3", "data.horizon=6"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("navigation") / "run"
+    assert main(["run", "navigation", *SMALL, "--out", str(out)]) == 0
+    return out
+
+
+def test_the_report_is_whole(folder):
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "Left out" not in page
+    assert "adapts to one by rewards" in page
+    assert (folder / "paths.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    "command", ["test", "adapt --support docs/letters/support --out x", "export --to torch --out x"]
+)
+def test_what_learns_from_examples_says_that_a_policy_does_not(folder, command, capsys):
+    name, *options = command.split()
+    capsys.readouterr()
+    assert main([name, str(folder), *options]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"fmaml: {folder}")
+    assert "a policy, which adapts by what it does and not by examples" in line
+
+
+def test_another_run_begins_with_it(folder, tmp_path):
+    start = f"train.start={folder / 'model.safetensors'}"
+    assert main(["run", "navigation", *SMALL, start, "--out", str(tmp_path / "next")]) == 0
+
+
+def test_a_test_is_estimated_as_so_many_validations():
+    config = load_config("navigation", ["train.baseline=false"])
+    source = navigation(seed=0, device=torch.device("cpu"))
+    assert plan_of(config, source).testing == config["eval"]["tasks"] / config["train"]["validate_tasks"]
