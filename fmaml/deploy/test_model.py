@@ -13,6 +13,7 @@ from ..config.settings import Config, EvalSettings, TrainSettings
 from ..config.validate import section_settings
 from ..data.files.cache import fingerprint
 from ..data.files.find import cache_folder
+from ..data.refit import of_form
 from ..data.source import Source
 from ..errors import Stopped, UserError, note
 from ..losses import supervised
@@ -65,7 +66,7 @@ def test_in(
     def read() -> Source:
         return call_by_name("data", config["data"], seed=config["seed"], device=torch_device)
 
-    source = processes.first_on_machine(read)
+    source = with_form_of(learner, processes.first_on_machine(read))
     check_fits(learner, source, config)
     settings = EvalSettings(**config["eval"])
     experiment, theta = as_experiment(learner, source, config, torch_device)
@@ -138,6 +139,14 @@ def form_overrides(learner: Learner, overrides: list[str]) -> list[str]:
     ]
 
 
+def with_form_of(learner: Learner, source: Source) -> Source:
+    """The source with images of the size and channels that the model takes, where both have images."""
+    form = learner.blueprint.form
+    if form is None or source.form is None or source.inputs == learner.blueprint.inputs:
+        return source
+    return of_form(source, form)
+
+
 def check_fits(learner: Learner, source: Source, config: Config) -> None:
     """UserError unless the data's examples are what the model takes, and its targets what the model gives."""
     name = config["data"]["name"]
@@ -147,8 +156,7 @@ def check_fits(learner: Learner, source: Source, config: Config) -> None:
     if source.inputs != learner.blueprint.inputs:
         raise UserError(
             f"data.name = {name}: its examples are {list(source.inputs)}, and the model takes "
-            f"{list(learner.blueprint.inputs)}; give data of that size, such as data.name=folder data.root=FOLDER, "
-            f"which resizes images"
+            f"{list(learner.blueprint.inputs)}; give data of that shape"
         )
 
 

@@ -72,7 +72,12 @@ def test_each_has_a_folder_of_its_own_for_its_runs():
     assert len({load_config(name)["name"] for name in NAMES}) == len(NAMES)
 
 
-PHOTOGRAPHS = {"mini_imagenet": (1, 4), "mini_imagenet_5w5s": (5, 2), "cifar_fs": (1, 4)}  # shots, meta_batch
+PHOTOGRAPHS = {  # shots, meta_batch
+    "mini_imagenet": (1, 4),
+    "mini_imagenet_5w5s": (5, 2),
+    "cifar_fs": (1, 4),
+    "cifar_fs_5w5s": (5, 2),
+}
 
 
 @pytest.mark.parametrize("name", PHOTOGRAPHS)

@@ -190,6 +190,15 @@ def test_a_test_on_other_data_needs_no_training_classes(tmp_path, capsys):
     assert main(["test", "cifar_fs_prototypes", *settings]) == 0, capsys.readouterr().err
 
 
+def test_images_of_another_size_become_those_that_the_model_takes(tmp_path, capsys):
+    """The shelf's CIFAR-FS model takes 32x32 in colour, glyphs are 28x28 in grey, ink 1 on 0."""
+    words = ["test", "cifar_fs_prototypes", "data.name=glyphs", "data.shots=1", "eval.tasks=20", "--device", "cpu"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0, capsys.readouterr().err
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert "images of 28x28x1 as 32x32x3" in results["protocol"]
+    assert results["results"]["transductive (all queries together)"][0]["mean"] > 0.6  # chance is 0.2
+
+
 def test_predictions_are_whole_in_ten_columns(trained, characters, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "10")
     monkeypatch.chdir(characters)

@@ -1,0 +1,121 @@
+"""Hold the header of every shipped experiment against `benchmarks/results/`: python benchmarks/headers.py.
+
+A header says "not measured", or each of its `mean +- interval` is in the result file of that experiment, rounded as
+there, with the header's commit and, where the file has it, its training time.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+TOP = Path(__file__).resolve().parent.parent
+RESULTS = TOP / "benchmarks" / "results"
+FIELDS = ("command", "published", "ours", "hardware", "time", "commit")
+FIGURE = re.compile(r"(-?\d+(?:\.\d+)?) \+- (\d+(?:\.\d+)?)")
+CLOCK = re.compile(r"\b(?:(\d+):)?(\d+):(\d\d)\b")
+
+
+def header(path: Path) -> dict[str, str]:
+    """The fields of the comment at the top of an experiment; what is below the last of them belongs to none."""
+    fields: dict[str, str] = {}
+    name = ""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        if begins := re.match(r"# (\w+) {2,}(.*)", line):
+            name, text = begins.groups()
+            fields[name] = text
+        elif name and re.match(r"# {5,}", line):
+            fields[name] += " " + line[1:].strip()
+        elif name != "ours" or line != "#":  # a table within `ours` has an empty line above it
+            name = ""
+    return fields
+
+
+def measured(path: Path) -> list[dict[str, Any]]:
+    """The runs of an experiment in the result files."""
+    name = path.stem
+    files = [file for file in RESULTS.rglob(f"{name}*.json") if re.fullmatch(rf"{name}(_sample)?_[a-z0-9]+", file.stem)]
+    runs = [run for file in files for run in _runs(json.loads(file.read_text(encoding="utf-8")))]
+    if path.parent.name == "algorithms":
+        every = json.loads((RESULTS / "algorithms_cpu.json").read_text(encoding="utf-8"))["runs"]
+        runs += [run for run in every if run["algorithm"] == name]
+    return runs
+
+
+def _runs(content: dict[str, Any]) -> list[dict[str, Any]]:
+    return content.get("runs", [content])
+
+
+def found(node: Any, key: str) -> Iterator[Any]:
+    """All values of a key, however deep."""
+    if isinstance(node, dict):
+        yield from (value for name, value in node.items() if name == key)
+    if isinstance(node, dict | list):
+        for value in node.values() if isinstance(node, dict) else node:
+            yield from found(value, key)
+
+
+def pairs(node: Any) -> Iterator[tuple[float, float]]:
+    """All means with intervals, however deep."""
+    if isinstance(node, dict) and node.get("ci95") is not None and "mean" in node:
+        yield node["mean"], node["ci95"]
+    if isinstance(node, dict | list):
+        for value in node.values() if isinstance(node, dict) else node:
+            yield from pairs(value)
+
+
+def is_measured(mean: str, interval: str, values: list[tuple[float, float]]) -> bool:
+    """Whether a figure is one of the values, as it is or in per cent, at its own number of decimals."""
+    half_unit = [0.5001 * 10.0 ** -len(text.partition(".")[2]) for text in (mean, interval)]
+    return any(
+        abs(scale * value - float(mean)) <= half_unit[0] and abs(scale * ci95 - float(interval)) <= half_unit[1]
+        for value, ci95 in values
+        for scale in (1, 100)
+    )
+
+
+def seconds(clock: re.Match[str]) -> int:
+    hours, minutes, rest = (int(part or 0) for part in clock.groups())
+    return 3600 * hours + 60 * minutes + rest
+
+
+def faults(path: Path) -> list[str]:
+    """What of an experiment's header is not in the result files."""
+    fields = header(path)
+    missing = [f"no {name}" for name in FIELDS if name not in fields]
+    if missing:
+        return missing
+    figures = FIGURE.findall(fields["ours"])
+    if not figures:
+        return [] if "not measured" in fields["ours"] else ["`ours` has no figure and does not say: not measured"]
+    runs = measured(path)
+    if not runs:
+        return ["no result file"]
+    values = list(pairs(runs))
+    wrong = [f"{mean} +- {ci95}: in no result file" for mean, ci95 in figures if not is_measured(mean, ci95, values)]
+    commits = [str(commit) for commit in found(runs, "commit")]
+    commit = fields["commit"].split()[0].strip(",;")
+    if not any(one.startswith(commit[:7]) for one in commits):
+        wrong.append(f"commit {commit}: the result files have {', '.join(commits)}")
+    times = [float(value) for value in found(runs, "training_seconds")]
+    clock = CLOCK.search(fields["time"])
+    if clock and times and not any(abs(seconds(clock) - time) <= 1 for time in times):
+        wrong.append(f"time {clock[0]}: the result files have {', '.join(f'{time:.0f} s' for time in times)}")
+    return wrong
+
+
+def main() -> int:
+    wrong = {path: faults(path) for path in sorted((TOP / "experiments").rglob("*.yaml"))}
+    for path, lines in wrong.items():
+        for line in lines:
+            print(f"{path.relative_to(TOP)}: {line}")
+    print(f"{len(wrong)} headers, {sum(map(bool, wrong.values()))} of them not as measured")
+    return int(any(wrong.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

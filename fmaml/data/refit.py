@@ -1,0 +1,46 @@
+"""Images of one form as those of another: what a model that takes 32x32 in colour needs to see 84x84 or drawings."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..types import Batch, Task
+from .images.decode import Form
+from .source import Source
+
+_LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in grey (ITU-R BT.601), as files are read
+
+
+def of_form(source: Source, form: Form) -> Source:
+    """The source with its images, which are square, of another form: scaled, grey or in colour, ink as light or dark.
+
+    Raises ValueError if the source has no images.
+    """
+    own = source.form
+    if own is None:
+        raise ValueError("the source has no images")
+
+    def sample(split: str, step: int, tasks: range) -> Task:
+        return Task(*(Batch(refit(x, own, form), y) for x, y in source.sample(split, step, tasks)))
+
+    inputs = (form.channels, form.size, form.size)
+    protocol = f"{source.about['protocol']}, images of {_shape(own)} as {_shape(form)}"
+    about = {**source.about, "protocol": protocol}
+    return source._replace(sample=sample, inputs=inputs, about=about, form=form, of_features=None, seen=None)
+
+
+def refit(x: Tensor, own: Form, form: Form) -> Tensor:
+    """Images x [tasks, n, channels, size, size] from 0 to 1 of the form ``own`` as those of ``form``."""
+    images = x.flatten(0, 1)
+    if own.channels > form.channels:
+        images = (images * images.new_tensor(_LUMA).view(3, 1, 1)).sum(1, keepdim=True)
+    if own.size != form.size:
+        size = (form.size, form.size)
+        images = F.interpolate(images, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+    if own.invert != form.invert:
+        images = 1 - images
+    return images.expand(-1, form.channels, -1, -1).contiguous().unflatten(0, torch.Size(x.shape[:2]))
+
+
+def _shape(form: Form) -> str:
+    return f"{form.size}x{form.size}x{form.channels}"
