@@ -1,7 +1,8 @@
 """Hold the header of every shipped experiment against `benchmarks/results/`: python benchmarks/headers.py.
 
-A header says "not measured", or each of its `mean +- interval` is in the result file of that experiment, rounded as
-there, with the header's commit and, where the file has it, its training time.
+A header says "not measured", or each `mean +- interval` that it claims is in a result file of the experiment, or of one
+named beside it in backquotes, at the decimals of the header; and a file of the experiment has the header's commit and
+training time.
 """
 
 import json
@@ -95,7 +96,8 @@ def faults(path: Path) -> list[str]:
     runs = measured(path)
     if not runs:
         return ["no result file"]
-    values = list(pairs(runs))
+    beside = [path.parent / f"{name}.yaml" for name in re.findall(r"`(\w+)`", fields["ours"])]
+    values = list(pairs([runs, *map(measured, beside)]))
     wrong = [f"{mean} +- {ci95}: in no result file" for mean, ci95 in figures if not is_measured(mean, ci95, values)]
     commits = [str(commit) for commit in found(runs, "commit")]
     commit = fields["commit"].split()[0].strip(",;")

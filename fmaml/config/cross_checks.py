@@ -133,6 +133,12 @@ def minibatch_fits_support_set(config: Config) -> Violations:
         yield "algorithm.minibatch", f"a support set has {examples} examples; give at most {examples}, or null for all"
 
 
+def average_is_in_every_process(config: Config) -> Violations:
+    """A process that has a part of theta alone has no average of it to validate."""
+    if config["train"]["average"] is not None and config["train"]["shard_optimizer"]:
+        yield "train.average", "train.shard_optimizer = true divides what an average is of; give null"
+
+
 RULES: list[Callable[[Config], Violations]] = [
     data_has_needed_traits,
     enough_classes,
@@ -144,4 +150,5 @@ RULES: list[Callable[[Config], Violations]] = [
     markov_tables_fit,
     baseline_has_its_settings,
     minibatch_fits_support_set,
+    average_is_in_every_process,
 ]

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
-from ..ranges import Batching, Count, FreeOnResume, Meaning, Natural, Precision, Rate, Size
+from ..ranges import Batching, Count, Decay, FreeOnResume, Meaning, Natural, Precision, Rate, Size
 
+AVERAGE = Meaning("validate, test and keep the moving average of theta with this decay")
 PATIENCE = Meaning("end after so many validations without a new best; a cosine schedule is not shortened")
 LOG_TO = Meaning("where the rows of metrics.jsonl also go")
 Config: TypeAlias = dict[str, Any]  # section -> key -> value, plain data that YAML and JSON can hold
@@ -20,6 +21,7 @@ class TrainSettings:
     meta_batch_for: Literal["all", "each"] = "all"  # whether these are of all processes together, or of each
     start: str | None = None  # a trained model to begin with
     schedule: Literal["constant", "cosine"] = "constant"  # of the outer learning rate
+    average: Annotated[Decay | None, AVERAGE] = None  # such as 0.99: over the last hundred meta-steps
     clip: Rate | None = None  # the largest norm of a meta-gradient
     shard_optimizer: bool = False  # whether each process has the optimizer's state of a part of theta alone
     batching: Batching = "auto"

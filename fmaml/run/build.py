@@ -11,7 +11,7 @@ from ..config.settings import Config, TrainSettings
 from ..data.source import Source
 from ..errors import UserError
 from ..losses import supervised
-from ..optim import cosine
+from ..optim import cosine, ema
 from ..sharded_optimizer import sharded
 from ..transforms import chain, clip_by_global_norm
 from ..types import Algorithm, LossFn, Model, Optimizer
@@ -55,13 +55,14 @@ def joint_settings(config: Config) -> Config:
 
 
 def outer_optimizer(section: Config, settings: TrainSettings) -> Optimizer:
-    """The optimizer of the section, with the schedule, sharding and clipping that the train section asks for."""
+    """The optimizer of the section, with what the train section asks for: schedule, sharding, clipping, averaging."""
     if settings.schedule == "cosine":
         section = {**section, "lr": cosine(section["lr"], max(1, settings.meta_steps))}
     optimizer: Optimizer = call_by_name("optimizer", section)
     if settings.shard_optimizer:
         optimizer = sharded(optimizer)
-    return optimizer if settings.clip is None else chain(clip_by_global_norm(settings.clip), optimizer)
+    optimizer = optimizer if settings.clip is None else chain(clip_by_global_norm(settings.clip), optimizer)
+    return optimizer if settings.average is None else ema(optimizer, settings.average)
 
 
 def call_by_name(section: str, settings: Config, **supplied: Any) -> Any:

@@ -166,7 +166,7 @@ def validate_progress(
     experiment: Experiment, log: Log, progress: Progress, settings: TrainSettings, test_steps: int
 ) -> Progress:
     """The progress after scoring its theta on the val split."""
-    step, theta = progress.state.step, progress.state.theta
+    step, theta = progress.state.step, progress.model
     tasks, chunk = settings.validate_tasks, settings.meta_batch
     scores = task_scores(experiment, experiment.source.settings[0], theta, "val", tasks, test_steps, chunk)
     score = interval(scores[:, -1])

@@ -25,6 +25,7 @@ REPTILE = ["algorithm.name=reptile", "algorithm.minibatch=2"]
         (["data.name=cifar_fs", "data.shots=[1, 586]"], "data.shots", "more than the 600 images of a class"),
         (["data.name=glyphs", "data.ways=[8, 3]"], "data.ways", "from its least to its greatest; give [3, 8]"),
         (["data.name=folder", "data.root=x", "data.fractions=[0.5, 0.5, 0.5]"], "data.fractions", "add up to 1"),
+        (["train.average=0.9", "train.shard_optimizer=true"], "train.average", "give null"),
         (["algorithm.name=protonet", "train.baseline=true"], "train.baseline", "protonet does not have"),
         (
             ["algorithm.name=protonet", *SINUSOID],

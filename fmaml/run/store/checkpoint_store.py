@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ...atomic_files import delete_temporary_files, write_durably
 from ...errors import Notify, RunFailed
+from ...optim import EmaState
 from ...regular_files import read_regular
 from ...tree import is_finite, leaves
 from ...types import MetaState, Theta
@@ -40,6 +41,11 @@ class Progress(NamedTuple):
     skipped: int = 0  # number of steps discarded because a number was not finite
     step_form: StepForm = StepForm()
     without_best: int = 0  # validations since the best one
+
+    @property
+    def model(self) -> Theta:
+        """What is validated, tested and kept: theta's average where the optimizer keeps one, else theta itself."""
+        return self.state.opt_state.average if isinstance(self.state.opt_state, EmaState) else self.state.theta
 
 
 class CheckpointStore:
@@ -147,7 +153,7 @@ class CheckpointStore:
         """Write the last checkpoint, best.safetensors and last.safetensors; RunFailed as for `save`."""
         self.save(progress)
         self._write_best(progress.best_theta)
-        write_model(self.folder / "last.safetensors", flatten(progress.state.theta), self.metadata)
+        write_model(self.folder / "last.safetensors", flatten(progress.model), self.metadata)
 
     def _write_best(self, theta: Theta) -> None:
         if theta is not self.saved_best_theta:
