@@ -191,3 +191,7 @@ def paths_figure(walked: list[list[Tensor]], goals: list[Tensor]) -> Figure:
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
     figure.suptitle("Unseen goals: five paths of the policy, as it adapts")
     return figure
+
+
+def runs_figure(runs: list[list[Tensor]], rods: Sequence[tuple[int, int]], seconds: float) -> Figure:
+    raise NotImplementedError
