@@ -34,7 +34,8 @@ SPIN = 10.0  # rad / s, the unit of theta' in a state, whose numbers are about a
 F64 = torch.float64
 RODS = ((0, 1), (0, 2), (2, 3), (1, 4), (4, 5))  # torso, back thigh and shin, front thigh and shin: from point to point
 MASSES = torch.tensor([6.0, 1.5, 1.0, 1.5, 1.0], dtype=F64)
-STANCE = torch.tensor([0.0, 0.5, -0.5, -0.5, 0.5], dtype=F64) - math.pi / 2 * torch.tensor([0, 1, 1, 1, 1])
+_BENT, _DOWN = torch.tensor([[0, 0.5, -0.5, -0.5, 0.5], [0, 1, 1, 1, 1]], dtype=F64)
+STANCE = _BENT - math.pi / 2 * _DOWN
 ENDS = torch.tensor(  # of the torso, then knee and foot behind and in front
     [[-5, 0, 0, 0, 0], [5, 0, 0, 0, 0], [-5, 3, 0, 0, 0], [-5, 3, 3, 0, 0], [5, 0, 0, 3, 0], [5, 0, 0, 3, 3]], dtype=F64
 ).div(10)

@@ -77,6 +77,7 @@ def _save_runs(horizon: int, folder: Path, tasks: list[Task], phis: list[list[Pa
         far = STEP * direction[0, 0] * (seen.rewards[0].cumsum(0) - seen.rewards[0])
         return outline(seen.states[0]) + torch.stack([far, torch.zeros_like(far)], -1)[:, None]
 
-    by_direction = {float(task.query.y[0, 0]): i for i, task in reversed(list(enumerate(tasks)))}
-    shown = {way: [motion(phi, tasks[i]) for phi in phis[i]] for way, i in sorted(by_direction.items())}
-    save_figure(runs_figure(list(shown.values()), RODS, STEP), folder / "cheetah.png")
+    first = {float(task.query.y[0, 0]): number for number, task in reversed(list(enumerate(tasks)))}
+    names = {"backward": first.get(-1.0), "forward": first.get(1.0)}
+    motions = {name: [motion(phi, tasks[i]) for phi in phis[i]] for name, i in names.items() if i is not None}
+    save_figure(runs_figure(motions, RODS, STEP), folder / "cheetah.png")
