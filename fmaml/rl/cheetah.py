@@ -57,12 +57,12 @@ def velocities(height: Tensor, turned: Tensor, u: Tensor, action: Tensor, dt: fl
     s = torch.stack([torch.cat([one, zero, -sin], -1), torch.cat([zero, one, cos], -1)], -2)  # J is s times levers
     v = (s * u[..., None, :]) @ levers.mT  # [.., 2, points]
     inward = (torch.stack([cos, sin], -2) * u[..., None, 2:].square()) @ levers[:, 2:].mT
-    drag, lift = ground(height[..., None] + HEIGHT + sin @ levers[:, 2:].mT, *v.unbind(-2), dt)
+    drag, lift = ground(height[..., None] + HEIGHT + sin @ levers[:, 2:].mT, v[..., 0, :], v[..., 1, :], dt)
     force = m * inward + torch.stack([torch.zeros_like(lift), lift - GRAVITY * m], -2)
     torque = TORQUE * action.clamp(-1, 1) - SPRING * turned @ hinges[:, 2:].mT
     impulse = (s * ((m * v + dt * force) @ levers)).sum(-2) + dt * torque @ hinges
     outer = (s[..., :, None] * s[..., None, :]).flatten(-2)  # [.., 2, 49]
-    mass = (outer * ((m + dt * drag) @ pairs)).sum(-2).unflatten(-1, (7, 7))
+    mass = (outer * ((m + dt * drag) @ pairs)).sum(-2).reshape(*u.shape, 7)
     mass = mass + (dt * DAMPER + dt * dt * SPRING) * hinges.mT @ hinges
     return cast(Any, torch.linalg).solve_ex(mass, impulse)[0]
 

@@ -1,5 +1,8 @@
 """The planar cheetah moves as Lagrange's equations say, and `fmaml run cheetah` shows how."""
 
+from collections.abc import Callable
+from typing import Any, cast
+
 import pytest
 import torch
 from problems import F64, relative
@@ -10,6 +13,7 @@ import fmaml
 from fmaml import tree
 from fmaml.cli import main
 from fmaml.data.acting import normal
+from fmaml.data.source import Source
 from fmaml.data.sources.cheetah import cheetah
 from fmaml.rl import cheetah as body
 from fmaml.rl.cheetah import CHEETAH, DAMPER, GRAVITY, HEIGHT, JOINTS, SPRING, STANCE, TORQUE, outline, run, velocities
@@ -35,21 +39,26 @@ def acceleration(q: Tensor, u: Tensor, action: Tensor) -> Tensor:
     return jvp(after, (zero,), (zero + 1,))[1]
 
 
+def along(fn: Callable[[Tensor], Tensor], q: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """A function of q, and its derivative in time."""
+    return cast(Any, jvp(fn, (q,), (u,)))
+
+
 # The body as rods, written down once more
 
 
 def centres(q: Tensor) -> Tensor:
     """The middles of the five rods, which hang on each other: [5, 2]."""
-    along = torch.stack([q[2:].cos(), q[2:].sin()], 1) * LENGTHS[:, None]
-    torso, (_, back, back_shin, front, front_shin) = q[:2], along
-    hip, shoulder = torso - along[0] / 2, torso + along[0] / 2
+    rods = torch.stack([q[2:].cos(), q[2:].sin()], 1) * LENGTHS[:, None]
+    torso, (_, back, back_shin, front, front_shin) = q[:2], rods
+    hip, shoulder = torso - rods[0] / 2, torso + rods[0] / 2
     legs = [hip + back / 2, hip + back + back_shin / 2, shoulder + front / 2, shoulder + front + front_shin / 2]
     return torch.stack([torso, *legs])
 
 
 def kinetic(q: Tensor, u: Tensor) -> Tensor:
     """1/2 m v^2 + 1/2 (m l^2 / 12) omega^2, over the rods."""
-    v = jvp(centres, (q,), (u,))[1]
+    v = along(centres, q, u)[1]
     return (body.MASSES * (v.square().sum(1) + LENGTHS**2 / 12 * u[2:].square())).sum() / 2
 
 
@@ -62,9 +71,9 @@ def potential(q: Tensor) -> Tensor:
 
 def touching(q: Tensor) -> Tensor:
     """The points that the ground can press: the ends of the rods and their middles, [11, 2]."""
-    along = torch.stack([q[2:].cos(), q[2:].sin()], 1) * LENGTHS[:, None]
+    rods = torch.stack([q[2:].cos(), q[2:].sin()], 1) * LENGTHS[:, None]
     middle = centres(q)
-    ends = torch.cat([middle[:1] - along[:1] / 2, middle + along / 2])
+    ends = torch.cat([middle[:1] - rods[:1] / 2, middle + rods / 2])
     return torch.cat([ends, middle])
 
 
@@ -102,7 +111,7 @@ def test_in_the_air_only_weight_changes_the_momentum_and_nothing_the_spin():
     q, u, action = moving(IN_THE_AIR)
 
     def momenta(q: Tensor, u: Tensor) -> Tensor:
-        at, v = jvp(centres, (q,), (u,))
+        at, v = along(centres, q, u)
         m = body.MASSES[:, None]
         linear = (m * v).sum(0)
         apart = at - (m * at).sum(0) / m.sum()
@@ -120,7 +129,7 @@ def test_the_ground_takes_the_energy_that_its_law_says():
     pressed = leaving = 0
     for _ in range(10):
         q, u, _ = moving(ON_THE_GROUND)
-        at, v = jvp(touching, (q,), (u,))
+        at, v = along(touching, q, u)
         depth = (-at[:, 1]).clamp(min=0)
         force = (body.STIFFNESS * depth * (1 - body.DISSIPATION * v[:, 1])).clamp(min=0)
         rubbing = body.FRICTION * force * v[:, 0].square() / (v[:, 0].square() + body.SLIP**2).sqrt()
@@ -150,9 +159,11 @@ def test_steps_of_half_the_length_are_half_as_wrong(monkeypatch):
 
 @core
 def test_it_stands_and_the_ground_carries_its_weight():
-    state = CHEETAH.start(torch.ones(1, 1, dtype=F64))
+    forward, still = torch.ones(1, 1, dtype=F64), torch.zeros(1, 4, dtype=F64)
+    state = CHEETAH.start(forward)
     for _ in range(200):
-        state, speed, ended = CHEETAH.step(state, torch.zeros(1, 4, dtype=F64), torch.ones(1, 1, dtype=F64))
+        state, _, _ = CHEETAH.step(state, still, forward)
+    _, speed, ended = CHEETAH.step(state, still, forward)
     depth = -outline(state)[0, :, 1]
     assert relative(body.STIFFNESS * depth.clamp(min=0).sum(), GRAVITY * body.MASSES.sum()) < 1e-4
     assert state[:, 6:].abs().max() < 0.01  # its feet creep apart
@@ -188,7 +199,7 @@ def test_the_reward_is_how_far_it_comes_in_its_direction():
 # As a source of tasks
 
 
-def small() -> fmaml.data.source.Source:
+def small() -> Source:
     return cheetah(seed=0, device=torch.device("cpu"), episodes=3, horizon=6)
 
 
