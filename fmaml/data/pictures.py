@@ -193,7 +193,7 @@ def paths_figure(walked: list[list[Tensor]], goals: list[Tensor]) -> Figure:
     return figure
 
 
-_AIR, _GROUND = 1.15, 0.15  # metres that are drawn above and below the ground
+_AIR, _GROUND = 1.45, 0.15  # metres that are drawn above and below the ground
 _APART = 1.5  # metres from body to body of a film
 
 
@@ -217,11 +217,13 @@ def runs_figure(runs: dict[str, list[Tensor]], rods: Sequence[tuple[int, int]], 
         _draw_ground(axis, left, right)
         for name, motion in runs.items():
             points = motion[stage].cpu()
-            axis.plot(*points[:, :2].mean(1).T, color=colors[name], linewidth=0.8, alpha=0.6)
+            axis.plot(*points[:, :2].mean(1).T, color=colors[name], linewidth=0.8, alpha=0.6, label=name)
             for body in [*points[::second], points[-1]]:
                 _draw_body(axis, body, rods, colors[name])
         far = ", ".join(f"{name} {float(motion[stage][-1, :2, 0].mean()):+.1f} m" for name, motion in runs.items())
         axis.set_title(f"after {stage} inner step{'s' * (stage != 1)}: {far}", fontsize=9, loc="left")
+    for line in axes[0].legend(loc="upper right", fontsize=9, frameon=False).get_lines():
+        line.set(linewidth=4.5, alpha=0.85)
     axes[len(stages) - 1].set_xlabel("metres", fontsize=9)
     for axis, (name, motion) in zip(axes[len(stages) :], runs.items(), strict=True):
         _draw_film(axis, motion[last].cpu(), rods, second, colors[name])
