@@ -20,7 +20,7 @@ _GOAL, _SUPPORT, _QUERY = range(3)  # counters of a task's random numbers. Never
 RETURN = Metric("return", mse, ".2f", more_is_better=True)
 
 
-class Rates(NamedTuple):
+class Discounting(NamedTuple):
     """How far a policy's loss looks, see `fmaml.rl.objective.policy_loss`."""
 
     discount: float
@@ -44,7 +44,7 @@ def acting(
     environment: Environment,
     sample: Sample,
     horizon: int,
-    rates: Rates,
+    discounting: Discounting,
     *,
     states: int,
     actions: int,
@@ -55,7 +55,7 @@ def acting(
     """The source of tasks of a policy that sees ``states`` numbers and acts by ``actions``."""
 
     def loss(apply: Apply) -> LossFn:
-        return policy_loss(apply, environment, horizon, **rates._asdict())
+        return policy_loss(apply, environment, horizon, **discounting._asdict())
 
     return Source(
         sample,

@@ -80,7 +80,7 @@ def stand(direction: Tensor) -> Tensor:
     return direction.new_zeros(*direction.shape[:-1], 13)
 
 
-def run(state: Tensor, action: Tensor, direction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def run_on(state: Tensor, action: Tensor, direction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Act for one step; the reward is the torso's mean speed in m / s in the direction [n, 1], which is 1 or -1."""
     height, turned, u = state[..., 0], state[..., 1:6], torch.cat([state[..., 6:8], SPIN * state[..., 8:]], -1)
     way, dt = torch.zeros_like(height), STEP / SUBSTEPS
@@ -98,4 +98,4 @@ def outline(state: Tensor) -> Tensor:
     return ends @ torch.stack([angles.cos(), angles.sin()], -1) + above[..., None, :]
 
 
-CHEETAH = Environment(stand, run)
+CHEETAH = Environment(stand, run_on)

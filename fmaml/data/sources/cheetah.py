@@ -14,7 +14,7 @@ from ...rl.cheetah import CHEETAH, RODS, STEP, outline
 from ...rl.rollouts import noise_and_goal, rollouts
 from ...rng import uniform
 from ...types import Params, Task
-from ..acting import Rates, acting, tasks_of_goals
+from ..acting import Discounting, acting, tasks_of_goals
 from ..source import Source
 
 
@@ -53,7 +53,7 @@ def cheetah(
         CHEETAH,
         tasks_of_goals(_direction, episodes * horizon, 4, seed=seed, device=device),
         horizon,
-        Rates(discount, gae_lambda, dice_lambda),
+        Discounting(discount, gae_lambda, dice_lambda),
         states=13,
         actions=4,
         about=about,

@@ -14,7 +14,7 @@ from ...rl.navigation import NAVIGATION, straight_walk
 from ...rl.rollouts import noise_and_goal, rollouts
 from ...rng import fold, uniform
 from ...types import Params, Task
-from ..acting import Rates, acting, tasks_of_goals
+from ..acting import Discounting, acting, tasks_of_goals
 from ..source import Source
 
 
@@ -58,7 +58,7 @@ def navigation(
         NAVIGATION,
         sample,
         horizon,
-        Rates(discount, gae_lambda, dice_lambda),
+        Discounting(discount, gae_lambda, dice_lambda),
         states=2,
         actions=2,
         about=about,
