@@ -16,7 +16,8 @@ Time is in linearly implicit Euler steps: what is linear in the new u is taken t
 """
 
 import math
-from typing import Any, cast
+from functools import partial
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -45,13 +46,31 @@ _ENDS_OF = one_hot(torch.tensor(RODS), len(ENDS)).sum(1).to(F64)  # [rods, ends]
 POINTS = torch.cat([ENDS, _ENDS_OF @ ENDS / 2])  # C: [points, rods]
 INERTIA = torch.cat([MASSES @ _ENDS_OF / 6, MASSES * 4 / 6])  # m: [points]
 _LEVERS = pad(POINTS, (2, 0), value=1.0)  # J, but for cosines and sines: [points, 7]
-_PAIRS = (_LEVERS[:, :, None] * _LEVERS[:, None]).flatten(1)  # [points, 49]
 _HINGES = pad(JOINTS, (2, 0))  # S of u: [joints, 7]
+_NUMBERS: list[tuple[list[float], torch.Size]] = [
+    (cast(Any, x.flatten()).tolist(), x.shape) for x in (INERTIA, STANCE, _LEVERS, _HINGES)
+]
 
 
-def velocities(height: Tensor, turned: Tensor, u: Tensor, action: Tensor, dt: float | Tensor) -> Tensor:
+class Body(NamedTuple):
+    """The constants of the equations of motion, float64, on a device."""
+
+    inertia: Tensor
+    stance: Tensor
+    levers: Tensor
+    hinges: Tensor
+
+
+def body_on(device: torch.device) -> Body:
+    """Filled number by number: a GPU would be waited for by a copy."""
+    filled = ([torch.full((), x, dtype=F64, device=device) for x in numbers] for numbers, _ in _NUMBERS)
+    return Body(*(torch.stack(numbers).view(shape) for numbers, (_, shape) in zip(filled, _NUMBERS, strict=True)))
+
+
+def velocities(body: Body, height: Tensor, turned: Tensor, u: Tensor, action: Tensor, dt: float | Tensor) -> Tensor:
     """u [.., 7] after dt. The torso's height [..] and the rods' angles [.., 5] are given from the stance."""
-    m, stance, levers, pairs, hinges = (x.to(u) for x in (INERTIA, STANCE, _LEVERS, _PAIRS, _HINGES))
+    m, stance, levers, hinges = (x.to(u.dtype) for x in body)
+    pairs = (levers[:, :, None] * levers[:, None]).flatten(1)  # [points, 49]
     cos, sin = (turned + stance).cos(), (turned + stance).sin()
     one, zero = torch.ones_like(u[..., :1]), torch.zeros_like(u[..., :1])
     s = torch.stack([torch.cat([one, zero, -sin], -1), torch.cat([zero, one, cos], -1)], -2)  # J is s times levers
@@ -80,12 +99,13 @@ def stand(direction: Tensor) -> Tensor:
     return direction.new_zeros(*direction.shape[:-1], 13)
 
 
-def run_on(state: Tensor, action: Tensor, direction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def run_on(state: Tensor, action: Tensor, direction: Tensor, body: Body | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Act for one step; the reward is the torso's mean speed in m / s in the direction [n, 1], which is 1 or -1."""
     height, turned, u = state[..., 0], state[..., 1:6], torch.cat([state[..., 6:8], SPIN * state[..., 8:]], -1)
+    body = body or body_on(state.device)
     way, dt = torch.zeros_like(height), STEP / SUBSTEPS
     for _ in range(SUBSTEPS):
-        u = velocities(height, turned, u, action, dt)
+        u = velocities(body, height, turned, u, action, dt)
         height, turned, way = height + dt * u[..., 1], turned + dt * u[..., 2:], way + dt * u[..., 0]
     state = torch.cat([height[..., None], turned, u[..., :2], u[..., 2:] / SPIN], -1)
     return state, way / STEP * direction[..., 0], torch.zeros_like(height, dtype=torch.bool)
@@ -98,4 +118,9 @@ def outline(state: Tensor) -> Tensor:
     return ends @ torch.stack([angles.cos(), angles.sin()], -1) + above[..., None, :]
 
 
-CHEETAH = Environment(stand, run_on)
+def prepared(direction: Tensor) -> Environment:
+    """The cheetah with its constants on the device of the direction."""
+    return Environment(stand, partial(run_on, body=body_on(direction.device)))
+
+
+CHEETAH = Environment(stand, run_on, prepared)

@@ -25,13 +25,15 @@ from fmaml.rl.cheetah import (
     SPRING,
     STANCE,
     TORQUE,
+    body_on,
     outline,
-    run_on,
     velocities,
 )
 
 core = pytest.mark.core
 LENGTHS = torch.tensor([1.0, 0.3, 0.3, 0.3, 0.3], dtype=F64)
+CPU = torch.device("cpu")
+BODY = body_on(CPU)
 IN_THE_AIR, ON_THE_GROUND = 2.0, -0.2
 
 
@@ -46,7 +48,7 @@ def acceleration(q: Tensor, u: Tensor, action: Tensor) -> Tensor:
     zero = torch.zeros((), dtype=F64)
 
     def after(dt: Tensor) -> Tensor:
-        return velocities(q[1] - HEIGHT, q[2:] - STANCE, u, action, dt)
+        return velocities(BODY, q[1] - HEIGHT, q[2:] - STANCE, u, action, dt)
 
     return jvp(after, (zero,), (zero + 1,))[1]
 
@@ -161,7 +163,7 @@ def test_steps_of_half_the_length_are_half_as_wrong(monkeypatch):
         monkeypatch.setattr(body, "SUBSTEPS", substeps)
         state, total = torch.zeros(1, 13, dtype=F64), torch.zeros(1, dtype=F64)
         for action in actions:
-            state, speed, _ = run_on(state, action, torch.ones(1, 1, dtype=F64))
+            state, speed, _ = CHEETAH.step(state, action, torch.ones(1, 1, dtype=F64))
             total = total + speed
         way.append(total)
         ended.append(state)
@@ -193,8 +195,8 @@ def mirrored(state: Tensor) -> Tensor:
 def test_its_mirror_image_runs_the_other_way():
     state = 0.3 * torch.randn(8, 13, dtype=F64)
     action, direction = torch.randn(8, 4, dtype=F64), torch.tensor([1.0, -1.0] * 4, dtype=F64)[:, None]
-    after, speed, _ = run_on(state, action, direction)
-    other, same_speed, _ = run_on(mirrored(state), -action[:, [2, 3, 0, 1]], -direction)
+    after, speed, _ = CHEETAH.step(state, action, direction)
+    other, same_speed, _ = CHEETAH.step(mirrored(state), -action[:, [2, 3, 0, 1]], -direction)
     assert relative(other, mirrored(after)) < 1e-11
     assert relative(same_speed, speed) < 1e-11
 
@@ -204,7 +206,7 @@ def test_the_reward_is_how_far_it_comes_in_its_direction():
     """In free flight its middle of mass keeps its speed, so a rigid body's torso does."""
     state = torch.zeros(2, 13, dtype=F64)
     state[:, 0], state[:, 6] = IN_THE_AIR, 3.0
-    _, speed, _ = run_on(state, torch.zeros(2, 4, dtype=F64), torch.tensor([[1.0], [-1.0]], dtype=F64))
+    _, speed, _ = CHEETAH.step(state, torch.zeros(2, 4, dtype=F64), torch.tensor([[1.0], [-1.0]], dtype=F64))
     assert relative(speed, torch.tensor([3.0, -3.0], dtype=F64)) < 1e-12
 
 
