@@ -30,7 +30,7 @@ def smallest(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, request:
         pytest.skip("no real data: set FMAML_DATA to the folder that holds it")
     small = [*SMALL, "train.meta_steps=2", "train.meta_batch=2", "train.validate_tasks=2"]
     small += ["eval.tasks=2", "eval.steps=1"]
-    if path.stem == "navigation":
+    if path.stem in ("navigation", "cheetah"):
         small += ["data.episodes=2", "data.horizon=5"]
     elif "sinusoid" not in path.stem:
         small += ["data.queries=1"]  # each alone beside the support set, they would take longest

@@ -24,6 +24,7 @@ NUMBERS = frozenset({"numbers", "single_targets"})
 IMAGES = NUMBERS | {"images", "classes"}
 SIGNALS = NUMBERS | {"signals", "classes"}
 SYMBOLS = frozenset({"symbols"})
+EPISODES = frozenset({"numbers", "episodes"})
 
 
 class Contents(NamedTuple):
@@ -62,7 +63,8 @@ TABLE: dict[str, dict[str, Entry]] = {
         "texts": Entry("fmaml.data.sources.texts:texts", gives=SYMBOLS),
         "markov": Entry("fmaml.data.sources.markov:markov", gives=SYMBOLS),
         "sinusoid": Entry("fmaml.data.sources.sinusoid:sinusoid", gives=NUMBERS),
-        "navigation": Entry("fmaml.data.sources.navigation:navigation", gives=frozenset({"numbers", "episodes"})),
+        "navigation": Entry("fmaml.data.sources.navigation:navigation", gives=EPISODES),
+        "cheetah": Entry("fmaml.data.sources.cheetah:cheetah", gives=EPISODES),
         "table": Entry("fmaml.data.sources.table:table", gives=NUMBERS),
         "signals": Entry("fmaml.data.sources.signals:signals", gives=SIGNALS),
     },

@@ -58,12 +58,13 @@ class Source(NamedTuple):
     ``of_features(fn)`` is the source whose x are those of ``fn``, which is called once with all x of each split as they
     are stored; ``seen`` is then the ``sample`` of this source, whose x people can look at. ``classes_of``, with the
     arguments of ``sample``, gives the names of each task's classes, where they have any. ``loss(apply)`` is the loss of
-    a network where that is not the ``criterion`` of its outputs, as for a policy, whose data come from what it does.
+    a network where that is not the ``criterion`` of its outputs, as for a policy, whose data come from what it does
+    and whose x are the noise in that.
     The first of the ``settings`` is that of validations.
     """
 
     sample: Sample  # split is "train", "val" or "test"
-    inputs: tuple[int, ...]  # the shape of one x, such as (1, 28, 28)
+    inputs: tuple[int, ...]  # the shape of what a network takes: of one x, such as (1, 28, 28), or of a state
     outputs: int  # the width of the model's output: for classification the number of ways
     about: About
     show: Show = show_nothing

@@ -16,7 +16,7 @@ def check_tasks(split: str, tasks: Task, source: Source) -> None:
 
 def _problem(batch: Batch, source: Source) -> str:
     x, y = batch
-    if tuple(x.shape[2:]) != source.inputs:
+    if source.loss is None and tuple(x.shape[2:]) != source.inputs:
         return f"has examples of shape {list(x.shape[2:])}, and the source says inputs = {list(source.inputs)}"
     if y.shape[:2] != x.shape[:2]:
         return f"has {list(y.shape[:2])} targets for {list(x.shape[:2])} examples, each [tasks, n]; give one for each"

@@ -22,6 +22,7 @@ class Environment(NamedTuple):
     start: Callable[[Tensor], Tensor]  # goal [n, *goal] -> state [n, *state]
     step: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
     """state, action [n, actions], goal -> next state, reward [n], whether the episode ends [n]."""
+    prepared: "Callable[[Tensor], Environment] | None" = None  # goal -> itself with what all steps compute from
 
 
 class Rollouts(NamedTuple):
@@ -43,6 +44,7 @@ def rollouts(apply: Apply, params: Params, environment: Environment, noise: Tens
         noise: standard normal, [n, horizon, actions].
         goal: what tells the task apart, [n, *goal].
     """
+    environment = environment.prepared(goal) if environment.prepared else environment
     params, state = detach(params), environment.start(goal)
     weight = torch.ones_like(noise[:, 0, 0])
     steps: list[Rollouts] = []

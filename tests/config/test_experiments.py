@@ -15,6 +15,7 @@ from fmaml.config.strict_yaml import parse_yaml
 NAMES = packaged.names()
 OMNIGLOT = [name for name in NAMES if "omniglot" in name]
 LANGUAGES = ["languages", "markov", "lora"]
+POLICIES = {"navigation": (2, 2, 2), "cheetah": (13, 4, 1)}  # numbers of a state, of an action, and of a goal
 TABLES = ["table", "signals"]  # `tests/data` builds these
 HEADER = ["command", "published", "ours", "hardware", "time", "commit"]
 PUBLISHED = {  # ways and shots: accuracy and interval, MAML, arXiv 1703.03400, table 1
@@ -143,7 +144,7 @@ def test_the_package_links_to_the_experiments_at_the_top():
     assert packaged.FOLDER.resolve() == top / "experiments"
 
 
-@pytest.mark.parametrize("name", sorted({*NAMES} - {*LANGUAGES, *TABLES, "navigation"}))
+@pytest.mark.parametrize("name", sorted({*NAMES} - {*LANGUAGES, *TABLES, *POLICIES}))
 def test_each_builds_what_it_says(name):
     import torch
 
@@ -159,16 +160,19 @@ def test_each_builds_what_it_says(name):
     assert experiment.model.apply(params, tasks.support.x[0]).shape[1] == ways
 
 
-def test_navigation_builds_what_it_says():
+@pytest.mark.parametrize("name", POLICIES)
+def test_the_policies_build_what_they_say(name):
     import torch
 
     from fmaml.run.build import build
 
-    experiment = build(load_config("navigation"), torch.device("cpu"))
+    experiment = build(load_config(name), torch.device("cpu"))
     tasks = experiment.source.sample("train", 1, range(2))
-    assert tasks.support.x.shape == tasks.support.y.shape == (2, 20 * 100, 2)
+    states, actions, goal = POLICIES[name]
+    assert tasks.support.x.shape == (2, 20 * 100, actions)
+    assert tasks.support.y.shape == (2, 20 * 100, goal)
     params = experiment.model.init(torch.Generator().manual_seed(0))
-    assert experiment.model.apply(params, tasks.support.x[0]).shape == (2000, 4)
+    assert experiment.model.apply(params, torch.zeros(3, states)).shape == (3, 2 * actions)
 
 
 @pytest.mark.parametrize("name", LANGUAGES)

@@ -1,39 +1,21 @@
 """Navigation in the plane, the first reinforcement learning of MAML (arXiv 1703.03400, section 5.3)."""
 
-import math
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from ...losses import Apply, Criterion, mse
+from ...losses import Apply
 from ...pickling import picklable
 from ...ranges import CostsMemory, Size, Unit
 from ...rl.navigation import NAVIGATION, straight_walk
-from ...rl.objective import mean_return, policy_loss
 from ...rl.rollouts import noise_and_goal, rollouts
 from ...rng import fold, uniform
-from ...types import Batch, LossFn, MetricFn, Params, Task
-from ..rng import task_keys
-from ..source import Metric, Source
-
-_GOAL, _SUPPORT, _QUERY = range(3)  # counters of a task's random numbers. Never renumber: it changes the tasks
-_ACTIONS = 2
-RETURN = Metric("return", mse, ".2f", more_is_better=True)
-
-
-@dataclass(frozen=True)
-class ReturnOf:
-    """How a policy is judged: by the mean return of its query episodes. A class, so that a source can be pickled."""
-
-    horizon: int
-    __name__: ClassVar[str] = "return"
-
-    def __call__(self, apply: Apply, criterion: Criterion) -> MetricFn:
-        return mean_return(apply, NAVIGATION, self.horizon)
+from ...types import Params, Task
+from ..acting import Discounting, acting, tasks_of_goals
+from ..source import Source
 
 
 @picklable
@@ -61,18 +43,7 @@ def navigation(
     Finn, Abbeel and Levine, "Model-agnostic meta-learning for fast adaptation of deep networks", ICML 2017, section
     5.3.
     """
-
-    def sample(split: str, step: int, tasks: range) -> Task:
-        keys = task_keys(seed, split, step, tasks, device)
-        counters = torch.arange(2, device=device)
-        goal = (uniform(fold(fold(keys, _GOAL)[:, None], counters)) - 0.5).float()  # [tasks, 2]
-        rows = episodes * horizon
-        goals = goal[:, None].expand(-1, rows, -1).contiguous()
-        return Task(*(Batch(_normal(fold(keys, part), rows), goals) for part in (_SUPPORT, _QUERY)))
-
-    def loss(apply: Apply) -> LossFn:
-        options = {"discount": discount, "gae_lambda": gae_lambda, "dice_lambda": dice_lambda}
-        return policy_loss(apply, NAVIGATION, horizon, **options)
+    sample = tasks_of_goals(_goal, episodes * horizon, 2, seed=seed, device=device)
 
     def references(split: str, step: int, tasks: range) -> dict[str, Tensor]:
         goal = sample(split, step, tasks).query.y[:, 0]
@@ -83,26 +54,23 @@ def navigation(
         "task": f"navigation, {episodes} episodes",
         "protocol": f"navigation in the plane, {episodes} support and {episodes} query episodes of {horizon} steps",
     }
-    return Source(
+    return acting(
+        NAVIGATION,
         sample,
-        (_ACTIONS,),
-        2 * _ACTIONS,
-        about,
-        partial(_save_paths, horizon),
-        criterion=mse,  # of outputs, which `loss` is not
-        metric=RETURN,
-        settings=(ReturnOf(horizon),),
+        horizon,
+        Discounting(discount, gae_lambda, dice_lambda),
+        states=2,
+        actions=2,
+        about=about,
+        show=partial(_save_paths, horizon),
         references=references,
-        loss=loss,
     )
 
 
-def _normal(keys: Tensor, rows: int) -> Tensor:
-    """Standard normal numbers, float32 [tasks, rows, actions] (Box and Muller)."""
-    counters = torch.arange(2 * rows, device=keys.device)
-    first, second = uniform(fold(keys[:, None], counters)).unflatten(1, (2, rows)).unbind(1)  # [tasks, rows]
-    radius, angle = (-2 * torch.log1p(-first)).sqrt(), 2 * math.pi * second
-    return torch.stack([radius * angle.cos(), radius * angle.sin()], -1).float()
+def _goal(keys: Tensor) -> Tensor:
+    """Goals, float32 [tasks, 2]."""
+    counters = torch.arange(2, device=keys.device)
+    return (uniform(fold(keys[:, None], counters)) - 0.5).float()
 
 
 def _save_paths(horizon: int, folder: Path, tasks: list[Task], phis: list[list[Params]], apply: Apply) -> None:
