@@ -1,0 +1,38 @@
+"""How tests are vectorised."""
+
+import pytest
+import torch
+
+from fmaml.config.load import load_config
+from fmaml.losses import inductive, transductive
+from fmaml.run import meta_test as module
+from fmaml.run.build import build
+from fmaml.run.meta_test import batching_of_test, scores_of
+
+CPU = torch.device("cpu")
+
+
+def experiment(*overrides: str):
+    return build(load_config("omniglot", ["data.name=glyphs", "model.width=8", *overrides]), CPU)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "queries", "batching"),
+    [(transductive, 5, "auto"), (inductive, 5, "loop"), (inductive, 4, "auto"), (transductive, 15, "auto")],
+)
+def test_it_loops_over_tasks_that_keep_a_processor_busy_alone(protocol, queries, batching):
+    """28x28 is 784 numbers: 30 images of 5 queries and 5 shown are few, 25 times 6 of queries alone are many."""
+    tasks = experiment(f"data.queries={queries}").source.sample("test", 0, range(2))
+    assert batching_of_test(protocol, tasks) == batching
+
+
+def test_looped_and_vmapped_tests_agree(monkeypatch):
+    it = experiment("model.norm=group")
+    theta = it.algorithm.init(it.model.init(torch.Generator().manual_seed(0)))
+    used: list[str] = []
+    evaluate = module.evaluate
+    monkeypatch.setattr(module, "evaluate", lambda *args, **kw: used.append(kw["batching"]) or evaluate(*args, **kw))
+    looped = scores_of(it, inductive, theta, "test", range(6), 2)
+    monkeypatch.setattr(module, "batching_of_test", lambda *_: "vmap")
+    assert torch.equal(scores_of(it, inductive, theta, "test", range(6), 2), looped)
+    assert used == ["loop", "vmap"]
