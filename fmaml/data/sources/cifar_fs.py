@@ -2,12 +2,14 @@
 of 600 images, 32x32, split into 64, 16 and 20 classes.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import torch
 
 from ...ranges import CostsMemory, FreeOnResume, SizeOrRange, Ways, WaysOrRange
+from ..augment import Change, augmented
 from ..episodes import episodes
 from ..files.find import DataFiles, Download, find_or_download
 from ..images.cifar100_files import (
@@ -44,6 +46,7 @@ def cifar_fs(
     shots: SizeOrRange = 1,
     queries: SizeOrRange = 15,
     train_ways: Annotated[Ways | None, CostsMemory] = None,
+    augment: Sequence[Change] = (),
     root: Annotated[str | None, FreeOnResume] = None,
     download: Annotated[bool, FreeOnResume] = True,
 ) -> Source:
@@ -51,7 +54,8 @@ def cifar_fs(
 
     Returns a source of N-way K-shot tasks: support x float32 [tasks, ways * shots, 3, 32, 32] and y int64 [tasks,
     ways * shots], the query set the same with ``queries``, which is per class. A range, such as ``ways: [3, 8]``, makes
-    tasks of different sizes. ``train_ways`` are the ways of training tasks, by default ``ways``.
+    tasks of different sizes. ``train_ways`` are the ways of training tasks, by default ``ways``. ``augment``
+    mirrors ("flip") and shifts ("shift") the images of training tasks at random.
 
     ``root`` is the folder with the files; without it they are looked for, and CIFAR-100 is downloaded if ``download``.
     Images go to ``device``. Tasks are a function of ``seed``. Raises UserError if the files are absent, damaged or not
@@ -68,7 +72,7 @@ def cifar_fs(
     split_name = f"Bertinetto et al.'s 64/16/20{describe_sample(store.counts.tolist())}"
     about = {"data": "cifar_fs", "files": [str(path)], "split": split_name}
     about |= {"license": "none stated; cite Krizhevsky 2009 and Bertinetto et al. 2019"}
-    return episodes(
+    source = episodes(
         splits,
         seed=seed,
         ways=ways,
@@ -79,6 +83,7 @@ def cifar_fs(
         train_ways=train_ways,
         form=_FORM,
     )
+    return augmented(source, augment, seed)
 
 
 def _find_images(folder: Path) -> Path | None:

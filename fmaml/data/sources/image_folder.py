@@ -1,5 +1,6 @@
 """Your own images: a folder for each class, or a table of them; split by you, or at random once and for all."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -7,6 +8,7 @@ import torch
 
 from ...errors import UserError, note
 from ...ranges import CostsMemory, FreeOnResume, Natural, Size, SizeOrRange, Unit, Ways, WaysOrRange
+from ..augment import Change, augmented
 from ..episodes import episodes
 from ..images.decode import Form
 from ..images.image_store import store_from_listing, store_splits
@@ -30,6 +32,7 @@ def folder(
     shots: SizeOrRange = 1,
     queries: SizeOrRange = 15,
     train_ways: Annotated[Ways | None, CostsMemory] = None,
+    augment: Sequence[Change] = (),
     layout: Literal["auto", "classes", "splits"] = "auto",
     fractions: tuple[Unit, Unit, Unit] = (0.64, 0.16, 0.2),
     split_seed: Natural = 0,
@@ -43,7 +46,8 @@ def folder(
     ``ways: [3, 8]``, makes tasks of different sizes. ``train_ways`` are the ways of training tasks, by default
     ``ways``. Images are made square by ``fit``, cropped to their central square, squeezed, or padded with white; they
     are resized to ``size`` pixels, with 1 channel (grey) or 3 (RGB), light and dark exchanged if ``invert``, and go to
-    ``device``. Tasks are a function of ``seed``.
+    ``device``. ``augment`` mirrors ("flip") and shifts ("shift") the images of training tasks at random. Tasks are a
+    function of ``seed``.
 
     ``root`` is a folder, in which each folder with images is a class and its path the class's name; or a CSV file with
     the columns file, label and, optionally, split. By ``layout`` "splits" the folders train, val and test at the top
@@ -76,7 +80,7 @@ def folder(
         "license": "that of your images",
     }
     about |= {"shared_classes": three.shared} if three.shared else {}
-    return episodes(
+    source = episodes(
         splits,
         seed=seed,
         ways=ways,
@@ -87,6 +91,7 @@ def folder(
         train_ways=train_ways,
         form=form,
     )
+    return augmented(source, augment, seed)
 
 
 def find_images(path: Path, root: str, layout: Layout) -> FoundImages:

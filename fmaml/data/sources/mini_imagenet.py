@@ -2,6 +2,7 @@
 Larochelle (ICLR 2017) into 64, 16 and 20 classes. ImageNet's terms forbid passing it on, so nothing is downloaded.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import torch
 
 from ...errors import UserError
 from ...ranges import CostsMemory, FreeOnResume, SizeOrRange, Ways, WaysOrRange
+from ..augment import Change, augmented
 from ..episodes import episodes
 from ..files.cache import file_stamp
 from ..files.find import DataFiles, find_or_download
@@ -38,13 +40,15 @@ def mini_imagenet(
     shots: SizeOrRange = 1,
     queries: SizeOrRange = 15,
     train_ways: Annotated[Ways | None, CostsMemory] = None,
+    augment: Sequence[Change] = (),
     root: Annotated[str | None, FreeOnResume] = None,
 ) -> Source:
     """Photographs of 100 classes, split 64 / 16 / 20 as by Ravi and Larochelle, 84x84, three channels from 0 to 1.
 
     Returns a source of N-way K-shot tasks: support x float32 [tasks, ways * shots, 3, 84, 84] and y int64 [tasks,
     ways * shots], the query set the same with ``queries``, which is per class. A range, such as ``ways: [3, 8]``, makes
-    tasks of different sizes. ``train_ways`` are the ways of training tasks, by default ``ways``.
+    tasks of different sizes. ``train_ways`` are the ways of training tasks, by default ``ways``. ``augment``
+    mirrors ("flip") and shifts ("shift") the images of training tasks at random.
 
     ``root`` is the folder with the files; without it they are looked for. Images go to ``device``. Tasks are a function
     of ``seed``. Raises UserError if the files are absent, damaged or not mini-ImageNet, or a class is too small for the
@@ -60,7 +64,7 @@ def mini_imagenet(
     split_name = f"Ravi and Larochelle's 64/16/20{describe_sample(store.counts.tolist())}"
     about = {"data": "mini_imagenet", "files": [str(folder)], "split": split_name}
     about |= {"license": "ImageNet's: research only, not to be passed on"}
-    return episodes(
+    source = episodes(
         splits,
         seed=seed,
         ways=ways,
@@ -71,6 +75,7 @@ def mini_imagenet(
         train_ways=train_ways,
         form=_FORM,
     )
+    return augmented(source, augment, seed)
 
 
 def _find_images(folder: Path) -> Path | None:

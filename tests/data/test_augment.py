@@ -1,0 +1,80 @@
+"""Images of training tasks are mirrored and shifted, each by itself, and those of other tasks never."""
+
+import pytest
+import torch
+
+from fmaml.data.augment import augmented, changed
+from fmaml.data.sources.glyphs import glyphs
+from fmaml.rng import fold
+
+CPU = torch.device("cpu")
+SIZE = 16
+MOST = 2  # an eighth of it
+
+
+def images(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random images [2, count, 3, 16, 16] with a key for each."""
+    x = torch.rand(2, count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    return x, fold(fold(7, torch.arange(2)[:, None]), torch.arange(count))
+
+
+def shifted(x: torch.Tensor, down: int, right: int) -> torch.Tensor:
+    """An image [3, 16, 16] seen that many pixels further down and right, by padding and cutting."""
+    wide = torch.nn.functional.pad(x[None], (MOST,) * 4, mode="reflect")[0]
+    return wide[:, MOST + down : MOST + down + SIZE, MOST + right : MOST + right + SIZE]
+
+
+def test_flip_mirrors_every_other_image_left_to_right():
+    x, keys = images(500)
+    y = changed(x, keys, ["flip"])
+    mirrored = (y == x.flip(-1)).flatten(2).all(2)
+    assert (mirrored | (y == x).flatten(2).all(2)).all()
+    assert abs(mirrored.float().mean() - 0.5) < 0.05
+
+
+def test_shift_is_padding_by_reflection_and_cutting():
+    x, keys = images(200)
+    y = changed(x, keys, ["shift"])
+    places = [(down, right) for down in range(-MOST, MOST + 1) for right in range(-MOST, MOST + 1)]
+    seen = torch.zeros(len(places))
+    for image, found in zip(x.flatten(0, 1), y.flatten(0, 1), strict=True):
+        same = [torch.equal(found, shifted(image, *place)) for place in places]
+        assert sum(same) == 1
+        seen += torch.tensor(same)
+    assert (seen > 0).all(), "each of the 25 shifts is as likely as any other"
+    assert seen.max() < 3 * 400 / 25
+
+
+def test_both_are_the_shift_of_the_mirrored():
+    x, keys = images(50)
+    flipped = changed(x, keys, ["flip"])
+    both = changed(x, keys, ["flip", "shift"])
+    assert torch.equal(changed(x, keys, ["shift", "flip"]), both)
+    straight = (flipped == x).flatten(2).all(2)
+    assert torch.equal(both[straight], changed(x, keys, ["shift"])[straight])
+    places = [(down, right) for down in range(-MOST, MOST + 1) for right in range(-MOST, MOST + 1)]
+    for image, found in zip(flipped.flatten(0, 1), both.flatten(0, 1), strict=True):
+        assert sum(torch.equal(found, shifted(image, *place)) for place in places) == 1
+
+
+def test_only_training_tasks_and_each_by_its_own_number():
+    plain = glyphs(seed=1, device=CPU, ways=5, queries=3)
+    source = augmented(plain, ["flip", "shift"], 1)
+    for split in ("val", "test"):
+        assert torch.equal(source.sample(split, 3, range(2)).query.x, plain.sample(split, 3, range(2)).query.x)
+    tasks, before = source.sample("train", 3, range(4)), plain.sample("train", 3, range(4))
+    assert torch.equal(tasks.query.y, before.query.y)
+    for batch, other in zip(tasks, before, strict=True):
+        assert not torch.equal(batch.x, other.x)
+        assert batch.x.shape == other.x.shape
+    alone = source.sample("train", 3, range(2, 3))
+    assert torch.equal(alone.support.x[0], tasks.support.x[2])
+    assert torch.equal(alone.query.x[0], tasks.query.x[2])
+    assert source.about["augment"] == ["flip", "shift"]
+    assert augmented(plain, [], 1) is plain
+
+
+@pytest.mark.parametrize("changes", [["flip"], ["shift"], ["flip", "shift"]])
+def test_constant_images_stay(changes):
+    x, keys = torch.full((2, 5, 3, SIZE, SIZE), 0.25), images(5)[1]
+    assert torch.equal(changed(x, keys, changes), x)
