@@ -31,6 +31,7 @@ Unit: TypeAlias = Annotated[float, Ge(0), Le(1)]
 Decay: TypeAlias = Annotated[float, Ge(0), Lt(1)]  # a momentum or an averaging constant
 Ways: TypeAlias = Annotated[int, Ge(2)]
 Batching: TypeAlias = Literal["vmap", "loop", "auto"]  # how the tasks of a meta-batch are evaluated
+Change: TypeAlias = Literal["flip", "shift"]  # of a photograph in training
 Precision: TypeAlias = Literal["float32", "tf32", "bf16"]  # of a network's arithmetic
 Rule: TypeAlias = Literal["sgd", "momentum", "adam", "rmsprop"]  # what an inner gradient goes through before the step
 

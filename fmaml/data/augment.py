@@ -1,17 +1,16 @@
 """Photographs seen a little differently each time: mirrored and shifted at random, in training tasks alone."""
 
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
+from ..ranges import Change
 from ..rng import fold, uniform
 from ..types import Batch, Task
 from .rng import task_keys
 from .source import Source
 
-Change: TypeAlias = Literal["flip", "shift"]
 _SUPPORT, _QUERY = -2, -3  # counters of a task's key; `sample_episodes` uses those from 0, `randomize_sizes` -1
 _MIRROR, _DOWN, _RIGHT = range(3)  # counters of an image's key
 _FARTHEST = 8  # an image is shifted by an eighth of its size at most

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import torch
 
-from ...ranges import CostsMemory, FreeOnResume, SizeOrRange, Ways, WaysOrRange
-from ..augment import Change, augmented
+from ...ranges import Change, CostsMemory, FreeOnResume, SizeOrRange, Ways, WaysOrRange
+from ..augment import augmented
 from ..episodes import episodes
 from ..files.find import DataFiles, Download, find_or_download
 from ..images.cifar100_files import (

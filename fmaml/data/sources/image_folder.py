@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 import torch
 
 from ...errors import UserError, note
-from ...ranges import CostsMemory, FreeOnResume, Natural, Size, SizeOrRange, Unit, Ways, WaysOrRange
-from ..augment import Change, augmented
+from ...ranges import Change, CostsMemory, FreeOnResume, Natural, Size, SizeOrRange, Unit, Ways, WaysOrRange
+from ..augment import augmented
 from ..episodes import episodes
 from ..images.decode import Form
 from ..images.image_store import store_from_listing, store_splits

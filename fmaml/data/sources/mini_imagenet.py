@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from ...errors import UserError
-from ...ranges import CostsMemory, FreeOnResume, SizeOrRange, Ways, WaysOrRange
-from ..augment import Change, augmented
+from ...ranges import Change, CostsMemory, FreeOnResume, SizeOrRange, Ways, WaysOrRange
+from ..augment import augmented
 from ..episodes import episodes
 from ..files.cache import file_stamp
 from ..files.find import DataFiles, find_or_download
