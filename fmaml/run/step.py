@@ -34,6 +34,7 @@ from .work import Work, with_work
 StepFn: TypeAlias = Callable[[MetaState, Task], tuple[MetaState, Metrics]]
 LONG_RUN = 5_000  # meta-steps, after which compiling has saved more time than it took, wherever it saves any
 LITTLE_WORK = 60e6  # floating-point operations an operation of torch, up to which compiling saves time
+LITTLE_WORK_LOOPED = 6e6  # the same for one task after the other, whose images torch lays out best by itself
 COMPILING = "train.compile: compiling the steps, which takes up to a minute or two, once; false does without"
 BITS_MAY_DIFFER = "results may now differ in the last bits from an uninterrupted run"
 
@@ -97,7 +98,9 @@ class TrainingStep:
             self.settings.tasks_of(distributed.count()) / distributed.count()
         )  # another process may have fewer tasks
         work = work._replace(flop=int(work.flop / leading(tasks) * share))
-        pays = self.settings.compile is True or compiling_saves_time(work, self.settings.meta_steps)
+        pays = self.settings.compile is True or compiling_saves_time(
+            work, self.settings.meta_steps, looped=loops_over_tasks(self.batching, tasks)
+        )
         if self.compiled is None:
             self.compiled = pays
         elif pays:
@@ -140,14 +143,15 @@ def updated_together(grads_fn: StepFn, optimizer: Optimizer, settings: TrainSett
     return step
 
 
-def compiling_saves_time(work: Work, meta_steps: int) -> bool:
-    """Whether compiling is known to save more time than it takes, for a step with this work.
+def compiling_saves_time(work: Work, meta_steps: int, *, looped: bool) -> bool:
+    """Whether compiling is known to save more time than it takes, for a step with this work, looped over tasks or not.
 
     Measured on 2 cores of an AMD EPYC (torch 2.13): up to `LITTLE_WORK` the compiled step takes 0.13 to 0.85 of the
     time, which is 7 to 37 microseconds less for each operation, and compiling takes 14 to 45 milliseconds for each:
     see docs/decisions.md. With more work in each operation, the time is the products', and those are the same.
     """
-    return meta_steps >= LONG_RUN and work.flop <= LITTLE_WORK * work.operations
+    most = LITTLE_WORK_LOOPED if looped else LITTLE_WORK
+    return meta_steps >= LONG_RUN and work.flop <= most * work.operations
 
 
 class Chunks:
