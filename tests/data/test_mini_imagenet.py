@@ -5,6 +5,7 @@ import pickle
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,8 +94,9 @@ def small(tmp_path, monkeypatch):
     return tmp_path
 
 
-def load(root, **more):
-    return mini_imagenet(seed=0, device=CPU, root=str(root), **{"ways": 2, "queries": 3} | more)
+def load(root, **more: Any):
+    settings: dict[str, Any] = {"ways": 2, "queries": 3}
+    return mini_imagenet(seed=0, device=CPU, root=str(root), **settings | more)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

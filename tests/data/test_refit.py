@@ -51,6 +51,7 @@ def test_ink_and_colour():
 def test_a_source_of_another_form_has_the_same_tasks():
     source = glyphs(seed=3, device=CPU, ways=5, queries=2)
     other = of_form(source, SMALL_PHOTO)
+    assert source.form is not None
     plain, seen = source.sample("test", 7, range(2)), other.sample("test", 7, range(2))
     assert other.inputs == (3, 32, 32) == seen.query.x.shape[2:]
     assert torch.equal(seen.query.y, plain.query.y)
