@@ -1,4 +1,4 @@
-"""Photographs seen a little differently each time: mirrored and shifted at random, in training tasks alone."""
+"""Photographs seen a little differently each time: mirrored and shifted at random."""
 
 from collections.abc import Sequence
 
@@ -8,31 +8,20 @@ from torch import Tensor
 from ..ranges import Change
 from ..rng import fold, uniform
 from ..types import Batch, Task
-from .rng import task_keys
-from .source import Source
 
 _SUPPORT, _QUERY = -2, -3  # counters of a task's key; `sample_episodes` uses those from 0, `randomize_sizes` -1
 _MIRROR, _DOWN, _RIGHT = range(3)  # counters of an image's key
 _FARTHEST = 8  # an image is shifted by an eighth of its size at most
 
 
-def augmented(source: Source, changes: Sequence[Change], seed: int) -> Source:
-    """The source of images with these changes to those of training tasks, a function of ``seed`` and the task alone."""
-    if not changes:
-        return source
+def augmented(task: Task, keys: Tensor, changes: Sequence[Change]) -> Task:
+    """Stacked tasks of images with random ``changes`` to each image, by the tasks' keys, int64 [tasks]."""
 
-    def sample(split: str, step: int, tasks: range) -> Task:
-        plain = source.sample(split, step, tasks)
-        if split != "train":
-            return plain
-        keys = task_keys(seed, split, step, tasks, plain.query.y.device)
-        return Task(*(_changed(batch, fold(keys, part)) for batch, part in zip(plain, (_SUPPORT, _QUERY), strict=True)))
+    def batch(plain: Batch, part: int) -> Batch:
+        images = torch.arange(plain.y.shape[1], device=keys.device)
+        return Batch(changed(plain.x, fold(fold(keys, part)[:, None], images), changes), plain.y)
 
-    def _changed(batch: Batch, keys: Tensor) -> Batch:
-        images = torch.arange(batch.y.shape[1], device=keys.device)
-        return Batch(changed(batch.x, fold(keys[:, None], images), changes), batch.y)
-
-    return source._replace(sample=sample, about={**source.about, "augment": list(changes)}, of_features=None)
+    return Task(batch(task.support, _SUPPORT), batch(task.query, _QUERY))
 
 
 def changed(x: Tensor, keys: Tensor, changes: Sequence[Change]) -> Tensor:

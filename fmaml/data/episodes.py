@@ -1,6 +1,6 @@
 """N-way K-shot tasks drawn from a tensor of examples with a few gathers, on the device that holds the examples."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,8 +12,10 @@ from torch import Tensor
 from ..errors import UserError
 from ..losses import IGNORED, Apply, accuracy, cross_entropy
 from ..pickling import picklable
+from ..ranges import Change
 from ..rng import fold
 from ..types import Batch, Params, Task
+from .augment import augmented
 from .images.decode import Form
 from .ragged import SizeRange, bounds, describe_size, mask_absent_classes, randomize_sizes, without_padding
 from .rng import task_keys
@@ -120,6 +122,7 @@ def episodes(
     about: About,
     names: dict[str, list[str]] | None = None,
     train_ways: int | None = None,
+    augment: Sequence[Change] = (),
     form: Form | None = None,
     scaling: Scaling | None = None,
 ) -> Source:
@@ -129,8 +132,9 @@ def episodes(
     sizes, see `fmaml.data.ragged`. ``about`` becomes part of ``Source.about``; its key "split" is the split's name in
     reports, and "shared_classes" the classes that are in more than one split. ``names`` holds the class names of each
     split, for messages and reports; in a split of more classes they are repeated with each rotation. ``train_ways``
-    are the ways of training tasks, where they differ; ``form`` is that of images, ``scaling`` that of signals. Raises
-    UserError, naming split and class, if a split has too few classes or a class too few examples.
+    are the ways of training tasks, where they differ; ``augment`` changes their images at random; ``form`` is that of
+    images, ``scaling`` that of signals. Raises UserError, naming split and class, if a split has too few classes or a
+    class too few examples.
     """
     sizes = {"ways": ways, "shots": shots, "queries": queries}
     most = {name: bounds(size)[1] for name, size in sizes.items()}
@@ -144,7 +148,8 @@ def episodes(
         keys = task_keys(seed, split, step, tasks, images.starts.device)
         override = {"ways": train_ways} if split == "train" and train_ways is not None else {}
         full = sample_episodes(images, keys, **most | override)
-        return randomize_sizes(full, keys, **sizes | override) if padded else full
+        sized = randomize_sizes(full, keys, **sizes | override) if padded else full
+        return augmented(sized, keys, augment) if augment and split == "train" else sized
 
     def classes_of(split: str, step: int, tasks: range) -> list[list[str]]:
         keys = task_keys(seed, split, step, tasks, splits[split].starts.device)
@@ -161,13 +166,13 @@ def episodes(
         partial(draw, splits),
         inputs=tuple(next(iter(splits.values())).images.shape[1:]),
         outputs=max(most["ways"], train_ways or 0),
-        about=_describe(splits, sizes, about, train_ways),
+        about=_describe(splits, sizes, about, train_ways) | ({"augment": [*augment]} if augment else {}),
         show=_save_example_task if scaling is None else _save_signals,
         chance=sum(1 / n for n in candidates) / len(candidates),
         data=dict(splits),
         form=form,
         scaling=scaling,
-        of_features=of_features,
+        of_features=None if augment else of_features,
         classes_of=classes_of if names else None,
     )
     if padded:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..pickling import picklable
 from ..types import Batch, Task
 from .images.decode import Form
 from .source import Source
@@ -11,6 +12,7 @@ from .source import Source
 _LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in grey (ITU-R BT.601), as files are read
 
 
+@picklable
 def of_form(source: Source, form: Form) -> Source:
     """The source with its images, which are square, of another form: scaled, grey or in colour, ink as light or dark.
 

@@ -30,6 +30,7 @@ NUMBER = ["null", "abc", "false", "[1]", "{a: 1}", ".nan", "-.inf", "1e400", "'0
 WORD = ["null", "abc", "1", "true", "[1]", "{a: 1}"]
 LIST = ["null", "abc", "1", "true", "{a: 1}", "[abc]", "[true]", "[[1]]", "[null]"]
 WAYS, SHOTS = Ways | tuple[Ways, Ways], Count | tuple[Count, Count]  # a number, or its least and greatest
+AUGMENT = Sequence[Literal["flip", "shift"]]
 LOG_TO = Sequence[Literal["csv", "tensorboard", "wandb"]]
 WRONG: dict[Any, list[str]] = {
     Natural: [*WHOLE, "-1"],
@@ -49,6 +50,7 @@ WRONG: dict[Any, list[str]] = {
     or_none(Count): [wrong for wrong in WHOLE if wrong != "null"] + ["0"],
     or_none(Ways): [wrong for wrong in WHOLE if wrong != "null"] + ["1"],
     or_none(Rate): [wrong for wrong in NUMBER if wrong != "null"] + ["0"],
+    or_none(Decay): [wrong for wrong in NUMBER if wrong != "null"] + ["1"],
     str: ["null", "1", "true", "1e-3", "[a]", "{a: b}"],
     Sequence[str]: ["null", "abc", "1", "true", "{a: 1}", "[1]", "[true]", "[[a]]", "[null]"],
     Sequence[Count]: [*LIST, "[0]", "[1.5]", "[40, -1]"],
@@ -56,6 +58,7 @@ WRONG: dict[Any, list[str]] = {
     tuple[Unit, Unit, Unit]: [*LIST, "[0.5, 0.5]", "[2, 0, 0]", "[1, 1, -1]"],
     WAYS: [*(wrong for wrong in WHOLE if wrong != "[1]"), "1", "[2]", "[1, 3]", "[2, 3, 4]", "[2, 3.5]", "[]"],
     SHOTS: [*(wrong for wrong in WHOLE if wrong != "[1]"), "0", "[1]", "[0, 3]", "[2, 3, 4]", "[2, abc]", "[]"],
+    AUGMENT: ["null", "flip", "1", "true", "{a: 1}", "[1]", "[FLIP]", "[flip, turn]", "[[flip]]", "[null]"],
     LOG_TO: ["null", "csv", "1", "true", "{a: 1}", "[1]", "[CSV]", "[csv, excel]", "[[csv]]", "[null]"],
     dict: ["null", "abc", "1", "true", "[1]"],
     Literal[1, 3]: ["null", "2", "rgb", "1.5", "[1]"],
@@ -76,6 +79,7 @@ RIGHT: dict[Any, dict[str, Any]] = {
     or_none(Count): {"null": None, "4": 4},
     or_none(Ways): {"null": None, "20": 20},
     or_none(Rate): {"null": None, "10": 10.0},
+    or_none(Decay): {"null": None, "0.99": 0.99},
     Sequence[str]: {"[]": [], "[head.*]": ["head.*"], "['*.bias', conv1.weight]": ["*.bias", "conv1.weight"]},
     Sequence[Count]: {"[]": [], "[40, 40]": [40, 40]},
     tuple[Decay, Decay]: {"[0, 0.99]": [0.0, 0.99]},
@@ -83,6 +87,7 @@ RIGHT: dict[Any, dict[str, Any]] = {
     WAYS: {"2": 2, "[2, 2]": [2, 2], "[3, 8]": [3, 8]},
     SHOTS: {"1": 1, "999999999999": 999999999999, "[1, 5]": [1, 5]},
     str: {"/some/where": "/some/where", "'1'": "1"},
+    AUGMENT: {"[]": [], "[flip]": ["flip"], "[shift, flip]": ["shift", "flip"]},
     LOG_TO: {"[]": [], "[csv]": ["csv"], "[wandb, tensorboard]": ["wandb", "tensorboard"]},
     dict: {"{}": {}, "{width: 8}": {"width": 8}},
 }

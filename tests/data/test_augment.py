@@ -3,11 +3,10 @@
 import pytest
 import torch
 
-from fmaml.data.augment import augmented, changed
-from fmaml.data.sources.glyphs import glyphs
+from fmaml.data.augment import changed
+from fmaml.data.episodes import episodes, equal_classes
 from fmaml.rng import fold
 
-CPU = torch.device("cpu")
 SIZE = 16
 MOST = 2  # an eighth of it
 
@@ -58,8 +57,12 @@ def test_both_are_the_shift_of_the_mirrored():
 
 
 def test_only_training_tasks_and_each_by_its_own_number():
-    plain = glyphs(seed=1, device=CPU, ways=5, queries=3)
-    source = augmented(plain, ["flip", "shift"], 1)
+    images = torch.randint(0, 256, (30, 12, 3, SIZE, SIZE), dtype=torch.uint8)
+    splits = dict(zip(("train", "val", "test"), map(equal_classes, images.split(10)), strict=True))
+    plain, source = (
+        episodes(splits, seed=1, ways=5, shots=2, queries=3, about={}, augment=changes)
+        for changes in ([], ["flip", "shift"])
+    )
     for split in ("val", "test"):
         assert torch.equal(source.sample(split, 3, range(2)).query.x, plain.sample(split, 3, range(2)).query.x)
     tasks, before = source.sample("train", 3, range(4)), plain.sample("train", 3, range(4))
@@ -71,7 +74,7 @@ def test_only_training_tasks_and_each_by_its_own_number():
     assert torch.equal(alone.support.x[0], tasks.support.x[2])
     assert torch.equal(alone.query.x[0], tasks.query.x[2])
     assert source.about["augment"] == ["flip", "shift"]
-    assert augmented(plain, [], 1) is plain
+    assert source.of_features is None  # features of images that change are not computed once
 
 
 @pytest.mark.parametrize("changes", [["flip"], ["shift"], ["flip", "shift"]])

@@ -1,5 +1,7 @@
 """Images of one form as those of another, held against Pillow."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -58,6 +60,8 @@ def test_a_source_of_another_form_has_the_same_tasks():
     assert torch.equal(seen.query.x, refit(plain.query.x, source.form, SMALL_PHOTO))
     assert torch.equal(other.sample("test", 7, range(1, 2)).support.x, seen.support.x[1:])
     assert other.about["protocol"].endswith("images of 28x28x1 as 32x32x3")
+    again = pickle.loads(pickle.dumps(other))
+    assert torch.equal(again.sample("test", 7, range(2)).query.x, seen.query.x)
 
 
 def test_what_has_no_images_is_refused():

@@ -9,7 +9,6 @@ from typing import Annotated
 import torch
 
 from ...ranges import Change, CostsMemory, FreeOnResume, SizeOrRange, Ways, WaysOrRange
-from ..augment import augmented
 from ..episodes import episodes
 from ..files.find import DataFiles, Download, find_or_download
 from ..images.cifar100_files import (
@@ -72,7 +71,7 @@ def cifar_fs(
     split_name = f"Bertinetto et al.'s 64/16/20{describe_sample(store.counts.tolist())}"
     about = {"data": "cifar_fs", "files": [str(path)], "split": split_name}
     about |= {"license": "none stated; cite Krizhevsky 2009 and Bertinetto et al. 2019"}
-    source = episodes(
+    return episodes(
         splits,
         seed=seed,
         ways=ways,
@@ -81,9 +80,9 @@ def cifar_fs(
         about=about,
         names=names,
         train_ways=train_ways,
+        augment=augment,
         form=_FORM,
     )
-    return augmented(source, augment, seed)
 
 
 def _find_images(folder: Path) -> Path | None:

@@ -8,7 +8,6 @@ import torch
 
 from ...errors import UserError, note
 from ...ranges import Change, CostsMemory, FreeOnResume, Natural, Size, SizeOrRange, Unit, Ways, WaysOrRange
-from ..augment import augmented
 from ..episodes import episodes
 from ..images.decode import Form
 from ..images.image_store import store_from_listing, store_splits
@@ -80,7 +79,7 @@ def folder(
         "license": "that of your images",
     }
     about |= {"shared_classes": three.shared} if three.shared else {}
-    source = episodes(
+    return episodes(
         splits,
         seed=seed,
         ways=ways,
@@ -89,9 +88,9 @@ def folder(
         about=about,
         names=names,
         train_ways=train_ways,
+        augment=augment,
         form=form,
     )
-    return augmented(source, augment, seed)
 
 
 def find_images(path: Path, root: str, layout: Layout) -> FoundImages:

@@ -11,7 +11,6 @@ import torch
 
 from ...errors import UserError
 from ...ranges import Change, CostsMemory, FreeOnResume, SizeOrRange, Ways, WaysOrRange
-from ..augment import augmented
 from ..episodes import episodes
 from ..files.cache import file_stamp
 from ..files.find import DataFiles, find_or_download
@@ -64,7 +63,7 @@ def mini_imagenet(
     split_name = f"Ravi and Larochelle's 64/16/20{describe_sample(store.counts.tolist())}"
     about = {"data": "mini_imagenet", "files": [str(folder)], "split": split_name}
     about |= {"license": "ImageNet's: research only, not to be passed on"}
-    source = episodes(
+    return episodes(
         splits,
         seed=seed,
         ways=ways,
@@ -73,9 +72,9 @@ def mini_imagenet(
         about=about,
         names=names,
         train_ways=train_ways,
+        augment=augment,
         form=_FORM,
     )
-    return augmented(source, augment, seed)
 
 
 def _find_images(folder: Path) -> Path | None:
