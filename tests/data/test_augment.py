@@ -58,11 +58,10 @@ def test_both_are_the_shift_of_the_mirrored():
 
 def test_only_training_tasks_and_each_by_its_own_number():
     images = torch.randint(0, 256, (30, 12, 3, SIZE, SIZE), dtype=torch.uint8)
-    splits = dict(zip(("train", "val", "test"), map(equal_classes, images.split(10)), strict=True))
-    plain, source = (
-        episodes(splits, seed=1, ways=5, shots=2, queries=3, about={}, augment=changes)
-        for changes in ([], ["flip", "shift"])
-    )
+    train, val, test = map(equal_classes, images.split(10))
+    splits = {"train": train, "val": val, "test": test}
+    plain = episodes(splits, seed=1, ways=5, shots=2, queries=3, about={})
+    source = episodes(splits, seed=1, ways=5, shots=2, queries=3, about={}, augment=["flip", "shift"])
     for split in ("val", "test"):
         assert torch.equal(source.sample(split, 3, range(2)).query.x, plain.sample(split, 3, range(2)).query.x)
     tasks, before = source.sample("train", 3, range(4)), plain.sample("train", 3, range(4))
