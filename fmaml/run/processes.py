@@ -6,6 +6,7 @@
 import contextlib
 import signal
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar
@@ -99,6 +100,7 @@ def joined(launched: Launched, device: torch.device) -> Iterator[Processes]:
             first_to_fail(store, launched)
             raise
         with deferred_signals():  # the launcher asks all to end as soon as it has seen one end
+            traceback.clear_frames(error.__traceback__)  # what was under way there would keep connections open
             leave()  # so that those who wait for this one notice, too
             reason = why_lost(store, launched, any(word in str(error).lower() for word in WAITED), limit)
         raise reason from None
