@@ -140,9 +140,9 @@ def form_overrides(learner: Learner, overrides: list[str]) -> list[str]:
 
 
 def with_form_of(learner: Learner, source: Source) -> Source:
-    """The source with images of the size and channels that the model takes, where both have images."""
+    """The source with its images as the model takes them, where both have images; what made them square may differ."""
     form = learner.blueprint.form
-    if form is None or source.form is None or source.inputs == learner.blueprint.inputs:
+    if form is None or source.form is None or source.form._replace(fit=form.fit) == form:
         return source
     return of_form(source, form)
 

@@ -18,7 +18,7 @@ SPAN_S = 1.0  # steps are counted together until they have taken this long
 FEWEST_SPANS = 3
 OUTLIER = 3.0  # a span this many times slower than the middle one is not the pace: a pause, or compiling once more
 RECENT_SCORES = 5
-COST_ALONE = 1.2  # what an example costs where a query is alone, beside one of many: 0.8 to 1.4 for conv4 on a CPU
+COST_ALONE = 1.5  # what an example costs where a query is alone, beside one of many: 0.7 to 3.0 for conv4 on a CPU
 FIRST_STEPS = 2  # of a process: its start, and compiling
 
 

@@ -34,7 +34,9 @@ from .work import Work, with_work
 StepFn: TypeAlias = Callable[[MetaState, Task], tuple[MetaState, Metrics]]
 LONG_RUN = 5_000  # meta-steps, after which compiling has saved more time than it took, wherever it saves any
 LITTLE_WORK = 60e6  # floating-point operations an operation of torch, up to which compiling saves time
-LITTLE_WORK_LOOPED = 6e6  # the same for one task after the other, whose images torch lays out best by itself
+LITTLE_WORK_LOOPED = (
+    6e6  # the same for one task after the other, whose images are laid out channels last uncompiled alone
+)
 COMPILING = "train.compile: compiling the steps, which takes up to a minute or two, once; false does without"
 BITS_MAY_DIFFER = "results may now differ in the last bits from an uninterrupted run"
 
