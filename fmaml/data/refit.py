@@ -16,17 +16,22 @@ _LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in grey (ITU-R BT.601), 
 def of_form(source: Source, form: Form) -> Source:
     """The source with its images, which are square, of another form: scaled, grey or in colour, ink as light or dark.
 
+    It is the source itself where they are so, whatever made them square.
+
     Raises ValueError if the source has no images.
     """
     own = source.form
     if own is None:
         raise ValueError("the source has no images")
+    if own._replace(fit=form.fit) == form:
+        return source
 
     def sample(split: str, step: int, tasks: range) -> Task:
         return Task(*(Batch(refit(x, own, form), y) for x, y in source.sample(split, step, tasks)))
 
     inputs = (form.channels, form.size, form.size)
-    protocol = f"{source.about['protocol']}, images of {_shape(own)} as {_shape(form)}"
+    exchanged = ", light and dark exchanged" if own.invert != form.invert else ""
+    protocol = f"{source.about['protocol']}, images of {_shape(own)} as {_shape(form)}{exchanged}"
     about = {**source.about, "protocol": protocol}
     return source._replace(sample=sample, inputs=inputs, about=about, form=form, of_features=None, seen=None)
 

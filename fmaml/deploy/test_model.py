@@ -66,7 +66,9 @@ def test_in(
     def read() -> Source:
         return call_by_name("data", config["data"], seed=config["seed"], device=torch_device)
 
-    source = with_form_of(learner, processes.first_on_machine(read))
+    source = processes.first_on_machine(read)
+    if learner.blueprint.form and source.form:
+        source = of_form(source, learner.blueprint.form)
     check_fits(learner, source, config)
     settings = EvalSettings(**config["eval"])
     experiment, theta = as_experiment(learner, source, config, torch_device)
@@ -137,14 +139,6 @@ def form_overrides(learner: Learner, overrides: list[str]) -> list[str]:
         for key, value in form._asdict().items()
         if key in taken and f"data.{key}" not in given
     ]
-
-
-def with_form_of(learner: Learner, source: Source) -> Source:
-    """The source with its images as the model takes them, where both have images; what made them square may differ."""
-    form = learner.blueprint.form
-    if form is None or source.form is None or source.form._replace(fit=form.fit) == form:
-        return source
-    return of_form(source, form)
 
 
 def check_fits(learner: Learner, source: Source, config: Config) -> None:

@@ -59,9 +59,20 @@ def test_a_source_of_another_form_has_the_same_tasks():
     assert torch.equal(seen.query.y, plain.query.y)
     assert torch.equal(seen.query.x, refit(plain.query.x, source.form, SMALL_PHOTO))
     assert torch.equal(other.sample("test", 7, range(1, 2)).support.x, seen.support.x[1:])
-    assert other.about["protocol"].endswith("images of 28x28x1 as 32x32x3")
+    assert other.about["protocol"].endswith("images of 28x28x1 as 32x32x3, light and dark exchanged")
     again = pickle.loads(pickle.dumps(other))
     assert torch.equal(again.sample("test", 7, range(2)).query.x, seen.query.x)
+
+
+def test_where_nothing_differs_it_is_the_source():
+    source = glyphs(seed=3, device=CPU, ways=5, queries=2)
+    assert source.form is not None
+    assert source.form.invert
+    plain = source.sample("test", 7, range(2)).query.x
+    for fit, invert, seen in (("squeeze", True, plain), ("pad", False, 1 - plain)):
+        other = of_form(source, source.form._replace(fit=fit, invert=invert))
+        assert torch.equal(other.sample("test", 7, range(2)).query.x, seen)
+        assert (other.about["protocol"] == source.about["protocol"]) == invert
 
 
 def test_what_has_no_images_is_refused():
