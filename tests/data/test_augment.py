@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from fmaml.data.augment import changed
+from fmaml.data.augment import augmented, changed
 from fmaml.data.episodes import episodes, equal_classes
 from fmaml.rng import fold
+from fmaml.types import Batch, Task
 
 SIZE = 16
 MOST = 2  # an eighth of it
@@ -74,6 +75,16 @@ def test_only_training_tasks_and_each_by_its_own_number():
     assert torch.equal(alone.query.x[0], tasks.query.x[2])
     assert source.about["augment"] == ["flip", "shift"]
     assert source.of_features is None  # features of images that change are not computed once
+
+
+def test_what_is_shown_and_what_is_asked_change_apart():
+    """The same images in both: drawn alike, a support image would be its query's twin."""
+    x, _ = images(20)
+    batch = Batch(x, torch.zeros(2, 20, dtype=torch.long))
+    support, query = augmented(Task(batch, batch), fold(7, torch.arange(2)), ["flip", "shift"])
+    twins = (support.x == query.x).flatten(2).all(2)
+    assert twins.float().mean() < 0.2  # by chance one in fifty
+    assert not torch.equal(support.x[0], support.x[1])
 
 
 @pytest.mark.parametrize("changes", [["flip"], ["shift"], ["flip", "shift"]])

@@ -157,3 +157,19 @@ def test_the_first_step_of_a_run_is_not_compiled(monkeypatch):
         assert len(calls) == number - 1
         assert step.form.compiled
     assert said == [step_module.COMPILING]
+
+
+@pytest.mark.parametrize(("batching", "looped"), [("loop", True), ("vmap", False)])
+def test_whether_it_pays_is_asked_of_the_step_as_it_is(monkeypatch, batching, looped):
+    asked: list[bool] = []
+    monkeypatch.setattr(
+        step_module, "compiling_saves_time", lambda work, meta_steps, *, looped: bool(asked.append(looped))
+    )
+    config = load_config("sinusoid", ["train.meta_batch=4", f"train.batching={batching}"])
+    experiment = build(config, torch.device("cpu"))
+    step = TrainingStep(experiment, TrainSettings(**config["train"]), silent, StepForm())
+    params = initial_params(experiment, 0, torch.device("cpu"))
+    state = fmaml.init_state(experiment.algorithm, experiment.optimizer, params)
+    step(state, experiment.source.sample("train", 1, range(4)))
+    assert asked == [looped]
+    assert not step.form.compiled
