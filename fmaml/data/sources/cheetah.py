@@ -68,7 +68,8 @@ def _direction(keys: Tensor) -> Tensor:
 
 def _save_runs(horizon: int, folder: Path, tasks: list[Task], phis: list[list[Params]], apply: Apply) -> None:
     """Write cheetah.png: an episode of the first task of each direction, before adaptation and after inner steps."""
-    from ..pictures import runs_figure, save_figure  # imported here because matplotlib takes half a second
+    from ..motion_pictures import runs_figure  # imported here because matplotlib takes half a second
+    from ..pictures import save_figure
 
     def motion(params: Params, task: Task) -> Tensor:
         """Where the ends of the rods are, step by step: [horizon, 6, 2]."""

@@ -75,7 +75,8 @@ def _goal(keys: Tensor) -> Tensor:
 
 def _save_paths(horizon: int, folder: Path, tasks: list[Task], phis: list[list[Params]], apply: Apply) -> None:
     """Write paths.png: for each task some paths before adaptation, after one inner step and after the last."""
-    from ..pictures import paths_figure, save_figure  # imported here because matplotlib takes half a second
+    from ..motion_pictures import paths_figure  # imported here because matplotlib takes half a second
+    from ..pictures import save_figure
 
     def paths(params: Params, task: Task) -> Tensor:
         seen = rollouts(apply, params, NAVIGATION, *noise_and_goal(task.query, horizon))
