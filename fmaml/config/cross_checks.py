@@ -55,12 +55,15 @@ def enough_images(config: Config) -> Violations:
     """The images of a task all differ, so shots and queries together are at most the images of a class."""
     data = config["data"]
     contents = TABLE["data"][data["name"]].contents
-    if contents is not None and upper_bound(data["shots"]) + upper_bound(data["queries"]) > contents.images:
-        yield (
-            "data.shots",
-            f"with data.queries = {data['queries']} that is more than the {contents.images} images of a class; "
-            f"give shots + queries of at most {contents.images}",
-        )
+    if contents is None:
+        return
+    for key in ("shots", "train_shots"):
+        if upper_bound(data.get(key) or 0) + upper_bound(data["queries"]) > contents.images:
+            yield (
+                f"data.{key}",
+                f"with data.queries = {data['queries']} that is more than the {contents.images} images of a class; "
+                f"give {key} + queries of at most {contents.images}",
+            )
 
 
 def ranges_ascend(config: Config) -> Violations:
@@ -126,9 +129,8 @@ def minibatch_fits_support_set(config: Config) -> Violations:
     if any(isinstance(data.get(key), list) for key in ("ways", "shots")):
         yield "algorithm.minibatch", "it needs tasks of one size, but data.ways or data.shots is a range; give null"
         return
-    ways = data.get("ways", 1)
-    train_ways = data.get("train_ways") or ways
-    examples = min(ways, train_ways) * data["shots"]
+    ways, shots = data.get("ways", 1), data["shots"]
+    examples = min(ways * shots, (data.get("train_ways") or ways) * (data.get("train_shots") or shots))
     if size > examples:
         yield "algorithm.minibatch", f"a support set has {examples} examples; give at most {examples}, or null for all"
 

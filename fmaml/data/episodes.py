@@ -122,6 +122,7 @@ def episodes(
     about: About,
     names: dict[str, list[str]] | None = None,
     train_ways: int | None = None,
+    train_shots: int | None = None,
     augment: Sequence[Change] = (),
     form: Form | None = None,
     scaling: Scaling | None = None,
@@ -132,41 +133,42 @@ def episodes(
     sizes, see `fmaml.data.ragged`. ``about`` becomes part of ``Source.about``; its key "split" is the split's name in
     reports, and "shared_classes" the classes that are in more than one split. ``names`` holds the class names of each
     split, for messages and reports; in a split of more classes they are repeated with each rotation. ``train_ways``
-    are the ways of training tasks, where they differ; ``augment`` changes their images at random; ``form`` is that of
-    images, ``scaling`` that of signals. Raises UserError, naming split and class, if a split has too few classes or a
-    class too few examples.
+    and ``train_shots`` are those of training tasks, where they differ; ``augment`` changes their images at random;
+    ``form`` is that of images, ``scaling`` that of signals. Raises UserError, naming split and class, if a split has
+    too few classes or a class too few examples.
     """
     sizes = {"ways": ways, "shots": shots, "queries": queries}
-    most = {name: bounds(size)[1] for name, size in sizes.items()}
-    for name, split in splits.items():
-        split_ways = train_ways or most["ways"] if name == "train" else most["ways"]
-        _check_split(name, split, split_ways, most["shots"] + most["queries"], (names or {}).get(name))
+    for_training = {name: n for name, n in {"ways": train_ways, "shots": train_shots}.items() if n is not None}
+    sizes_of = {split: sizes | (for_training if split == "train" else {}) for split in splits}
+    most_of = {split: {name: bounds(size)[1] for name, size in own.items()} for split, own in sizes_of.items()}
+    for split in splits:
+        keys = {name: f"train_{name}" if split == "train" and name in for_training else name for name in sizes}
+        _check_split(split, splits[split], most_of[split], keys, (names or {}).get(split))
     padded = any(isinstance(size, list | tuple) for size in sizes.values())
 
     def draw(splits: dict[str, Split], split: str, step: int, tasks: range) -> Task:
         images = splits[split]
         keys = task_keys(seed, split, step, tasks, images.starts.device)
-        override = {"ways": train_ways} if split == "train" and train_ways is not None else {}
-        full = sample_episodes(images, keys, **most | override)
-        sized = randomize_sizes(full, keys, **sizes | override) if padded else full
+        full = sample_episodes(images, keys, **most_of[split])
+        sized = randomize_sizes(full, keys, **sizes_of[split]) if padded else full
         return augmented(sized, keys, augment) if augment and split == "train" else sized
 
     def classes_of(split: str, step: int, tasks: range) -> list[list[str]]:
         keys = task_keys(seed, split, step, tasks, splits[split].starts.device)
-        task_ways = train_ways if split == "train" and train_ways is not None else most["ways"]
-        own = names[split] if names else []
-        return [[class_name(own, i) for i in row] for row in draw_classes(splits[split], keys, task_ways).tolist()]
+        own, drawn = names[split] if names else [], draw_classes(splits[split], keys, most_of[split]["ways"])
+        return [[class_name(own, i) for i in row] for row in drawn.tolist()]
 
     def of_features(fn: Callable[[Tensor], Tensor]) -> Source:
         features = {name: split._replace(images=fn(split.images)) for name, split in splits.items()}
         return source._replace(sample=partial(draw, features), of_features=None, seen=source.sample)
 
-    candidates = range(bounds(ways)[0], most["ways"] + 1)
+    least, most = bounds(ways)
+    candidates = range(least, most + 1)
     source = Source(
         partial(draw, splits),
         inputs=tuple(next(iter(splits.values())).images.shape[1:]),
-        outputs=max(most["ways"], train_ways or 0),
-        about=_describe(splits, sizes, about, train_ways) | ({"augment": [*augment]} if augment else {}),
+        outputs=max(most, train_ways or 0),
+        about=_describe(splits, sizes, about, for_training) | ({"augment": [*augment]} if augment else {}),
         show=_save_example_task if scaling is None else _save_signals,
         chance=sum(1 / n for n in candidates) / len(candidates),
         data=dict(splits),
@@ -187,7 +189,9 @@ def class_name(names: list[str], number: int) -> str:
     return f"{names[index]}, turned by {90 * turns} degrees" if turns else names[index]
 
 
-def _describe(splits: dict[str, Split], sizes: dict[str, SizeRange], about: About, train_ways: int | None) -> About:
+def _describe(
+    splits: dict[str, Split], sizes: dict[str, SizeRange], about: About, for_training: dict[str, int]
+) -> About:
     """``Source.about``: what was given, the task, the protocol and the number of classes."""
     classes = {name: len(split.starts) for name, split in splits.items()}
     ways, shots, queries = (describe_size(size) for size in sizes.values())
@@ -195,7 +199,7 @@ def _describe(splits: dict[str, Split], sizes: dict[str, SizeRange], about: Abou
     split_name = f" ({about['split']})" if "split" in about else ""
     kind = "classes, some seen in training" if about.get("shared_classes") else "unseen classes"
     protocol = f"{task}, {queries} queries a class, from {classes['test']} {kind}{split_name}"
-    given = about if train_ways is None else {**about, "train_ways": train_ways}
+    given = about | {f"train_{name}": n for name, n in for_training.items()}
     return {**given, "task": task, "protocol": protocol, **sizes, "classes": classes}
 
 
@@ -219,18 +223,22 @@ def _save_signals(folder: Path, tasks: list[Task], phis: list[list[Params]], app
     save_figure(signal_task_figure(Task(support, query), apply(phi, query.x)[:, :ways].argmax(-1)), folder / "task.png")
 
 
-def _check_split(name: str, split: Split, ways: int, each: int, names: list[str] | None) -> None:
-    """Raise UserError unless the split has ``ways`` classes, and each of its classes ``each`` images."""
+def _check_split(name: str, split: Split, most: dict[str, int], keys: dict[str, str], names: list[str] | None) -> None:
+    """Raise UserError unless the split has as many classes, and each of them as many images, as a task takes.
+
+    ``keys`` are the settings that the sizes of its tasks come from, for messages.
+    """
     classes, least = len(split.counts), int(split.counts.min())
-    if ways > classes:
+    if most["ways"] > classes:
         raise UserError(
-            f"data.ways = {ways}: split {name} has {classes} classes, and those of a task are all different; "
-            f"give at most {classes}"
+            f"data.{keys['ways']} = {most['ways']}: split {name} has {classes} classes, and those of a task are all "
+            f"different; give at most {classes}"
         )
+    each = most["shots"] + most["queries"]
     if each > least:
         smallest = int(split.counts.argmin())
         named = class_name(names, smallest) if names else smallest
         raise UserError(
-            f"data.shots + data.queries = {each}: class {named} of split {name} has {least} examples, and those "
-            f"of a task are all different; give shots + queries of at most {least}"
+            f"data.{keys['shots']} + data.queries = {each}: class {named} of split {name} has {least} examples, and "
+            f"those of a task are all different; give {keys['shots']} + queries of at most {least}"
         )

@@ -123,7 +123,8 @@ def config_of_test(learner: Learner, model: str, overrides: list[str]) -> Config
         if key.partition(".")[0] not in OPEN_SECTIONS:
             raise UserError(f"command line: {key}: fixed in a trained model; test takes data.*, eval.* and seed")
     config = copy.deepcopy(learner.metadata["config"])
-    config["data"].pop("train_ways", None)  # a test has no training tasks
+    for key in ("train_ways", "train_shots"):  # a test has no training tasks
+        config["data"].pop(key, None)
     return complete(config, Path(model), [*overrides, *form_overrides(learner, overrides)], note)
 
 

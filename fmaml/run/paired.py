@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 Z = 1.96  # standard errors in half a 95 % interval
 TRAINING_ONLY = (
     "train_ways",
+    "train_shots",
+    "augment",
     "rotate",
     "root",
     "file",

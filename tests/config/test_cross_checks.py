@@ -45,6 +45,9 @@ REPTILE = ["algorithm.name=reptile", "algorithm.minibatch=2"]
         ([*REPTILE, "data.shots=[1, 3]"], "algorithm.minibatch", "data.ways or data.shots is a range; give null"),
         ([*REPTILE, "algorithm.minibatch=6"], "algorithm.minibatch", "a support set has 5 examples; give at most 5"),
         ([*REPTILE, "algorithm.minibatch=6", "data.train_ways=20"], "algorithm.minibatch", "has 5 examples"),
+        ([*REPTILE, "algorithm.minibatch=6", "data.train_shots=2"], "algorithm.minibatch", "has 5 examples"),
+        ([*REPTILE, "algorithm.minibatch=6", "data.shots=2", "data.train_shots=1"], "algorithm.minibatch", "has 5"),
+        (["data.train_shots=16"], "data.train_shots", "give train_shots + queries of at most 20"),
         (["model.norm=group", "model.width=12"], "model.width", 'norm = "group" needs a multiple of 8'),
         ([*MARKOV, "model.heads=3"], "model.width", "model.heads = 3 must divide it"),
         (

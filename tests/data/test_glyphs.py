@@ -1,11 +1,13 @@
 """The built-in characters: the same everywhere, and about as hard as Omniglot."""
 
 import hashlib
+from typing import Any
 
 import pytest
 import torch
 
 from fmaml.data.sources.glyphs import draw_all_characters, draw_strokes, glyphs, perturb_strokes, render
+from fmaml.errors import UserError
 
 CPU = torch.device("cpu")
 
@@ -95,3 +97,25 @@ def test_more_ways_in_training_than_in_testing():
     support = ranged.sample("train", 1, range(3)).support
     assert support.y.shape == (3, 21)
     assert {int(y.max()) for y in support.y} == {6}
+
+
+def test_more_shots_in_training_than_in_testing():
+    sizes: dict[str, Any] = {"seed": 0, "device": torch.device("cpu"), "queries": 2, "rotate": ()}
+    source = glyphs(**sizes, train_shots=10)
+    rows = {split: source.sample(split, 1, range(3)).support.y.shape[1] for split in ("train", "val", "test")}
+    assert rows == {"train": 50, "val": 5, "test": 5}
+    assert source.about["train_shots"] == 10
+    assert source.about["protocol"].startswith("5-way 1-shot, 2 queries a class")
+    ten_shots = glyphs(**sizes, shots=10)
+    x, same_x = (each.sample("train", 1, range(3)).support.x for each in (source, ten_shots))
+    assert torch.equal(x, same_x)
+    ranged = glyphs(**sizes, shots=(1, 3), train_shots=10).sample("train", 1, range(3)).support
+    assert ranged.y.shape == (3, 50)
+    assert (ranged.y >= 0).all()
+
+
+def test_a_split_too_small_for_training_tasks_names_their_settings():
+    with pytest.raises(UserError, match=r"data\.train_shots \+ data\.queries = 21: .* train .*give train_shots \+"):
+        glyphs(seed=0, device=torch.device("cpu"), queries=2, train_shots=19)
+    with pytest.raises(UserError, match=r"data\.train_ways = 5000: split train has"):
+        glyphs(seed=0, device=torch.device("cpu"), train_ways=5000)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import torch
 
-from ...ranges import Change, CostsMemory, FreeOnResume, SizeOrRange, Ways, WaysOrRange
+from ...ranges import Change, CostsMemory, Count, FreeOnResume, SizeOrRange, Ways, WaysOrRange
 from ..episodes import episodes
 from ..files.find import DataFiles, Download, find_or_download
 from ..images.cifar100_files import (
@@ -45,6 +45,7 @@ def cifar_fs(
     shots: SizeOrRange = 1,
     queries: SizeOrRange = 15,
     train_ways: Annotated[Ways | None, CostsMemory] = None,
+    train_shots: Annotated[Count | None, CostsMemory] = None,
     augment: Sequence[Change] = (),
     root: Annotated[str | None, FreeOnResume] = None,
     download: Annotated[bool, FreeOnResume] = True,
@@ -53,7 +54,7 @@ def cifar_fs(
 
     Returns a source of N-way K-shot tasks: support x float32 [tasks, ways * shots, 3, 32, 32] and y int64 [tasks,
     ways * shots], the query set the same with ``queries``, which is per class. A range, such as ``ways: [3, 8]``, makes
-    tasks of different sizes. ``train_ways`` are the ways of training tasks, by default ``ways``. ``augment``
+    tasks of different sizes. ``train_ways`` and ``train_shots`` are those of training tasks. ``augment``
     mirrors ("flip") and shifts ("shift") the images of training tasks at random.
 
     ``root`` is the folder with the files; without it they are looked for, and CIFAR-100 is downloaded if ``download``.
@@ -80,6 +81,7 @@ def cifar_fs(
         about=about,
         names=names,
         train_ways=train_ways,
+        train_shots=train_shots,
         augment=augment,
         form=_FORM,
     )

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...ranges import CostsMemory, SizeOrRange, Ways, WaysOrRange
+from ...ranges import CostsMemory, Count, SizeOrRange, Ways, WaysOrRange
 from ...rng import fold, uniform
 from ..episodes import consecutive_splits, episodes
 from ..images.decode import CHARACTER_FORM
@@ -39,13 +39,14 @@ def glyphs(
     shots: SizeOrRange = 1,
     queries: SizeOrRange = 5,
     train_ways: Annotated[Ways | None, CostsMemory] = None,
+    train_shots: Annotated[Count | None, CostsMemory] = None,
     rotate: tuple[Literal["train", "val", "test"], ...] = ("train",),
 ) -> Source:
     """Built-in drawn characters that need no file, split 1,100 / 100 / 423 as Omniglot is, 28x28, ink 1 on 0.
 
     Returns a source of N-way K-shot tasks: support x float32 [tasks, ways * shots, 1, 28, 28] and y int64 [tasks,
     ways * shots], the query set the same with ``queries``, which is per class. A range, such as ``ways: [3, 8]``, makes
-    tasks of different sizes. ``train_ways`` are the ways of training tasks, by default ``ways``. The characters of the
+    tasks of different sizes. ``train_ways`` and ``train_shots`` are those of training tasks. The characters of the
     splits in ``rotate`` are also used rotated by 90, 180 and 270 degrees, each rotation a class of its own.
 
     Images are on ``device``. Tasks are a function of ``seed``. Raises UserError if there are too few characters or
@@ -67,6 +68,7 @@ def glyphs(
         about=about,
         names=glyph_names(),
         train_ways=train_ways,
+        train_shots=train_shots,
         form=CHARACTER_FORM,
     )
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import torch
 
 from ...errors import UserError, note
-from ...ranges import Change, CostsMemory, FreeOnResume, Natural, Size, SizeOrRange, Unit, Ways, WaysOrRange
+from ...ranges import Change, CostsMemory, Count, FreeOnResume, Natural, Size, SizeOrRange, Unit, Ways, WaysOrRange
 from ..episodes import episodes
 from ..images.decode import Form
 from ..images.image_store import store_from_listing, store_splits
@@ -31,6 +31,7 @@ def folder(
     shots: SizeOrRange = 1,
     queries: SizeOrRange = 15,
     train_ways: Annotated[Ways | None, CostsMemory] = None,
+    train_shots: Annotated[Count | None, CostsMemory] = None,
     augment: Sequence[Change] = (),
     layout: Literal["auto", "classes", "splits"] = "auto",
     fractions: tuple[Unit, Unit, Unit] = (0.64, 0.16, 0.2),
@@ -42,9 +43,9 @@ def folder(
 
     Returns a source of N-way K-shot tasks: support x float32 [tasks, ways * shots, channels, size, size] in [0, 1] and
     y int64 [tasks, ways * shots], the query set the same with ``queries``, which is per class. A range, such as
-    ``ways: [3, 8]``, makes tasks of different sizes. ``train_ways`` are the ways of training tasks, by default
-    ``ways``. Images are made square by ``fit``, cropped to their central square, squeezed, or padded with white; they
-    are resized to ``size`` pixels, with 1 channel (grey) or 3 (RGB), light and dark exchanged if ``invert``, and go to
+    ``ways: [3, 8]``, makes tasks of different sizes. ``train_ways`` and ``train_shots`` are those of training
+    tasks. Images are made square by ``fit``, cropped to their central square, squeezed, or padded with white; they are
+    resized to ``size`` pixels, with 1 channel (grey) or 3 (RGB), light and dark exchanged if ``invert``, and go to
     ``device``. ``augment`` mirrors ("flip") and shifts ("shift") the images of training tasks at random. Tasks are a
     function of ``seed``.
 
@@ -88,6 +89,7 @@ def folder(
         about=about,
         names=names,
         train_ways=train_ways,
+        train_shots=train_shots,
         augment=augment,
         form=form,
     )

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ...errors import UserError
-from ...ranges import Change, CostsMemory, FreeOnResume, SizeOrRange, Ways, WaysOrRange
+from ...ranges import Change, CostsMemory, Count, FreeOnResume, SizeOrRange, Ways, WaysOrRange
 from ..episodes import episodes
 from ..files.cache import file_stamp
 from ..files.find import DataFiles, find_or_download
@@ -39,6 +39,7 @@ def mini_imagenet(
     shots: SizeOrRange = 1,
     queries: SizeOrRange = 15,
     train_ways: Annotated[Ways | None, CostsMemory] = None,
+    train_shots: Annotated[Count | None, CostsMemory] = None,
     augment: Sequence[Change] = (),
     root: Annotated[str | None, FreeOnResume] = None,
 ) -> Source:
@@ -46,7 +47,7 @@ def mini_imagenet(
 
     Returns a source of N-way K-shot tasks: support x float32 [tasks, ways * shots, 3, 84, 84] and y int64 [tasks,
     ways * shots], the query set the same with ``queries``, which is per class. A range, such as ``ways: [3, 8]``, makes
-    tasks of different sizes. ``train_ways`` are the ways of training tasks, by default ``ways``. ``augment``
+    tasks of different sizes. ``train_ways`` and ``train_shots`` are those of training tasks. ``augment``
     mirrors ("flip") and shifts ("shift") the images of training tasks at random.
 
     ``root`` is the folder with the files; without it they are looked for. Images go to ``device``. Tasks are a function
@@ -72,6 +73,7 @@ def mini_imagenet(
         about=about,
         names=names,
         train_ways=train_ways,
+        train_shots=train_shots,
         augment=augment,
         form=_FORM,
     )

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import torch
 
-from ...ranges import CostsMemory, FreeOnResume, SizeOrRange, Ways, WaysOrRange
+from ...ranges import CostsMemory, Count, FreeOnResume, SizeOrRange, Ways, WaysOrRange
 from ..episodes import consecutive_splits, episodes
 from ..files.cache import cached, fingerprint
 from ..files.find import DataFiles, Download, cache_folder, find_or_download
@@ -30,6 +30,7 @@ def omniglot(
     shots: SizeOrRange = 1,
     queries: SizeOrRange = 5,
     train_ways: Annotated[Ways | None, CostsMemory] = None,
+    train_shots: Annotated[Count | None, CostsMemory] = None,
     root: Annotated[str | None, FreeOnResume] = None,
     download: Annotated[bool, FreeOnResume] = True,
     rotate: tuple[Literal["train", "val", "test"], ...] = ("train",),
@@ -38,7 +39,7 @@ def omniglot(
 
     Returns a source of N-way K-shot tasks: support x float32 [tasks, ways * shots, 1, 28, 28] and y int64 [tasks,
     ways * shots], the query set the same with ``queries``, which is per class. A range, such as ``ways: [3, 8]``, makes
-    tasks of different sizes. ``train_ways`` are the ways of training tasks, by default ``ways``. The characters of the
+    tasks of different sizes. ``train_ways`` and ``train_shots`` are those of training tasks. The characters of the
     splits in ``rotate`` are also used rotated by 90, 180 and 270 degrees, each rotation a class of its own.
 
     ``root`` is the folder with the files; without it they are looked for, and downloaded if ``download``. Images go to
@@ -70,6 +71,7 @@ def omniglot(
         about=about,
         names={split: [name.partition("/")[2] for name in own] for split, own in names.items()},  # without the part
         train_ways=train_ways,
+        train_shots=train_shots,
         form=CHARACTER_FORM,
     )
 

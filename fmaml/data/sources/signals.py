@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ...errors import UserError
-from ...ranges import CostsMemory, FreeOnResume, Natural, Size, SizeOrRange, Unit, Ways, WaysOrRange
+from ...ranges import CostsMemory, Count, FreeOnResume, Natural, Size, SizeOrRange, Unit, Ways, WaysOrRange
 from ..class_split import random_split
 from ..episodes import Split, episodes
 from ..scaling import Scaling
@@ -26,6 +26,7 @@ def signals(
     shots: SizeOrRange = 1,
     queries: SizeOrRange = 5,
     train_ways: Annotated[Ways | None, CostsMemory] = None,
+    train_shots: Annotated[Count | None, CostsMemory] = None,
     fractions: tuple[Unit, Unit, Unit] = (0.64, 0.16, 0.2),
     split_seed: Natural = 0,
 ) -> Source:
@@ -34,7 +35,7 @@ def signals(
     Returns a source of N-way K-shot tasks: support x float32 [tasks, ways * shots, channels, length] and y int64
     [tasks, ways * shots], the query set the same with ``queries``, which is per class. The other columns are the
     samples in the order of time, all of the first channel, then all of the second. A range, such as ``ways: [3, 8]``,
-    makes tasks of different sizes. ``train_ways`` are the ways of training tasks, by default ``ways``. Each channel has
+    makes tasks of different sizes. ``train_ways`` and ``train_shots`` are those of training tasks. Each channel has
     mean 0 and standard deviation 1 over the training classes; a trained model takes signals in their own units.
 
     Classes are split by ``fractions`` (train, val, test) and ``split_seed``. Signals go to ``device``. Tasks are a
@@ -67,6 +68,7 @@ def signals(
         about=about,
         names=names,
         train_ways=train_ways,
+        train_shots=train_shots,
         scaling=scaling,
     )
     return source
