@@ -5,15 +5,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 Z = 1.96  # standard errors in half a 95 % interval
-TRAINING_ONLY = (
-    "train_ways",
-    "train_shots",
-    "augment",
-    "rotate",
-    "root",
-    "file",
-    "download",
-)  # settings of data that leave test tasks as they are
+# settings of data that leave test tasks as they are
+TRAINING_ONLY = ("train_ways", "train_shots", "augment", "rotate", "root", "file", "download")
 
 
 class Paired(NamedTuple):

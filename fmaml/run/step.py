@@ -34,9 +34,7 @@ from .work import Work, with_work
 StepFn: TypeAlias = Callable[[MetaState, Task], tuple[MetaState, Metrics]]
 LONG_RUN = 5_000  # meta-steps, after which compiling has saved more time than it took, wherever it saves any
 LITTLE_WORK = 60e6  # floating-point operations an operation of torch, up to which compiling saves time
-LITTLE_WORK_LOOPED = (
-    6e6  # the same for one task after the other, whose images are laid out channels last uncompiled alone
-)
+LITTLE_WORK_LOOPED = 6e6  # looped over tasks: only uncompiled are a task's images laid out channels last
 COMPILING = "train.compile: compiling the steps, which takes up to a minute or two, once; false does without"
 BITS_MAY_DIFFER = "results may now differ in the last bits from an uninterrupted run"
 
@@ -96,9 +94,8 @@ class TrainingStep:
             return self.plain(state, tasks, chunk_size=chunk_size)
         result, work = with_work(lambda: self.plain(state, tasks, chunk_size=chunk_size))
         self.may_compile = False  # it is decided
-        share = (
-            self.settings.tasks_of(distributed.count()) / distributed.count()
-        )  # another process may have fewer tasks
+        processes = distributed.count()
+        share = self.settings.tasks_of(processes) / processes  # another process may have fewer tasks
         work = work._replace(flop=int(work.flop / leading(tasks) * share))
         pays = self.settings.compile is True or compiling_saves_time(
             work, self.settings.meta_steps, looped=loops_over_tasks(self.batching, tasks)
