@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from itertools import count, islice
 from math import gcd
 
+import torch
 from torch import Tensor
 
 from ..derivative_order import detach_result, detach_theta, with_gradient
@@ -90,5 +91,8 @@ def minibatches(batch: Batch, size: int | None) -> Iterator[Batch]:
         raise ValueError(f"minibatch = {size}: the support set has {n} examples; give 1 to {n}, or None for all")
     stride = next(s for s in count(max(1, round(GOLDEN_RATIO * n))) if gcd(s, n) == 1)
     for first in count(0, size or n):
-        indices = [(first + i) * stride % n for i in range(size or n)]
-        yield batch if size is None else Batch(batch.x[indices], batch.y[indices])
+        if size is None:
+            yield batch
+        else:  # indices made on the device, which would be waited for by a copy
+            indices = torch.arange(first, first + size, device=batch.y.device) * stride % n
+            yield Batch(batch.x[indices], batch.y[indices])

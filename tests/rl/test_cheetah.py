@@ -29,6 +29,10 @@ from fmaml.rl.cheetah import (
     outline,
     velocities,
 )
+from fmaml.rl.navigation import NAVIGATION
+from fmaml.rl.rollouts import rollouts
+from fmaml.rl.told import told
+from fmaml.types import Params
 
 core = pytest.mark.core
 LENGTHS = torch.tensor([1.0, 0.3, 0.3, 0.3, 0.3], dtype=F64)
@@ -235,6 +239,34 @@ def test_its_directions_are_as_likely_and_stay_for_a_task():
     assert directions.unique().tolist() == [-1, 1]
     assert abs(float(directions.mean())) < 0.15
     assert all((batch.y == directions[:, None, None]).all() for batch in tasks)
+
+
+@core
+@pytest.mark.parametrize("environment", [CHEETAH, NAVIGATION])
+def test_who_is_told_sees_the_goal_and_acts_in_the_same_world(environment):
+    """The same actions give the same states and rewards, with the goal beside them."""
+    noise = torch.randn(3, 6, 4 if environment is CHEETAH else 2, generator=torch.Generator().manual_seed(0))
+    goal = torch.tensor([[1.0], [-1.0], [1.0]]) if environment is CHEETAH else torch.rand(3, 2)
+    plain, informed = (rollouts(noise_alone, {}, each, noise, goal) for each in (environment, told(environment)))
+    size = goal.shape[-1]
+    assert torch.equal(informed.states[..., :-size], plain.states)
+    assert torch.equal(informed.states[..., -size:], goal[:, None].expand(-1, 6, -1))
+    assert all(torch.equal(a, b) for a, b in zip(informed[1:], plain[1:], strict=True))
+
+
+def noise_alone(params: Params, states: Tensor) -> Tensor:
+    """A policy of mean 0 and deviation 1."""
+    return states.new_zeros(len(states), 8 if states.shape[-1] > 4 else 4)
+
+
+def test_the_policy_of_a_source_that_tells_sees_one_number_more():
+    source = cheetah(seed=0, device=torch.device("cpu"), episodes=3, horizon=6, told=True)
+    assert source.inputs == (14,)
+    assert source.loss is not None
+    model = fmaml.policy(inputs=source.inputs, outputs=source.outputs, hidden=[8])
+    task = tree.map_leaves(lambda x: x[0], source.sample("train", 0, range(1)))
+    grads = grad(source.loss(model.apply))(model.init(torch.Generator().manual_seed(0)), task.support)
+    assert grads["layer1.weight"][:, 13].any()
 
 
 def test_noise_is_normal_and_that_of_each_joint_its_own():

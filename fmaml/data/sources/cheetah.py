@@ -11,7 +11,8 @@ from ...losses import Apply
 from ...pickling import picklable
 from ...ranges import CostsMemory, Size, Unit
 from ...rl.cheetah import CHEETAH, RODS, STEP, outline
-from ...rl.rollouts import noise_and_goal, rollouts
+from ...rl.rollouts import Environment, noise_and_goal, rollouts
+from ...rl.told import told as with_goal
 from ...rng import uniform
 from ...types import Params, Task
 from ..acting import Discounting, acting, tasks_of_goals
@@ -28,6 +29,7 @@ def cheetah(
     discount: Unit = 0.99,
     gae_lambda: Unit = 1.0,
     dice_lambda: Unit = 1.0,
+    told: bool = False,
 ) -> Source:
     """Running forward or backward, each as likely, which only the rewards tell: the speed in that direction.
 
@@ -38,7 +40,8 @@ def cheetah(
     early. The body, `fmaml.rl.cheetah`, has two legs of two links where the half-cheetah of MuJoCo's has feet besides,
     and is symmetric.
 
-    The loss is that of policy gradients, with ``discount``, ``gae_lambda`` and ``dice_lambda`` as in `navigation`.
+    The loss is that of policy gradients, with ``discount``, ``gae_lambda`` and ``dice_lambda`` as in `navigation`. With
+    ``told`` the policy sees the direction as well, the last of 14 numbers, and has nothing to adapt to: an oracle.
 
     Finn, Abbeel and Levine, "Model-agnostic meta-learning for fast adaptation of deep networks", ICML 2017, section
     5.3.
@@ -47,17 +50,18 @@ def cheetah(
         "data": "cheetah",
         "task": f"cheetah, {episodes} episodes",
         "protocol": "a planar cheetah forward or backward, "
-        f"{episodes} support and {episodes} query episodes of {horizon} steps",
+        f"{episodes} support and {episodes} query episodes of {horizon} steps{', the direction told' * told}",
     }
+    environment = with_goal(CHEETAH) if told else CHEETAH
     return acting(
-        CHEETAH,
+        environment,
         tasks_of_goals(_direction, episodes * horizon, 4, seed=seed, device=device),
         horizon,
         Discounting(discount, gae_lambda, dice_lambda),
-        states=13,
+        states=13 + told,
         actions=4,
         about=about,
-        show=partial(_save_runs, horizon),
+        show=partial(_save_runs, environment, horizon),
     )
 
 
@@ -66,7 +70,9 @@ def _direction(keys: Tensor) -> Tensor:
     return torch.where(uniform(keys) < 0.5, -1.0, 1.0)[:, None]
 
 
-def _save_runs(horizon: int, folder: Path, tasks: list[Task], phis: list[list[Params]], apply: Apply) -> None:
+def _save_runs(
+    environment: Environment, horizon: int, folder: Path, tasks: list[Task], phis: list[list[Params]], apply: Apply
+) -> None:
     """Write cheetah.png: an episode of the first task of each direction, before adaptation and after inner steps."""
     from ..motion_pictures import runs_figure  # imported here because matplotlib takes half a second
     from ..pictures import save_figure
@@ -74,7 +80,7 @@ def _save_runs(horizon: int, folder: Path, tasks: list[Task], phis: list[list[Pa
     def motion(params: Params, task: Task) -> Tensor:
         """Where the ends of the rods are, step by step: [horizon, 6, 2]."""
         noise, direction = noise_and_goal(task.query, horizon)
-        seen = rollouts(apply, params, CHEETAH, noise[:1], direction[:1])
+        seen = rollouts(apply, params, environment, noise[:1], direction[:1])
         far = STEP * direction[0, 0] * (seen.rewards[0].cumsum(0) - seen.rewards[0])
         return outline(seen.states[0]) + torch.stack([far, torch.zeros_like(far)], -1)[:, None]
 
