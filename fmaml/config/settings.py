@@ -8,6 +8,7 @@ from ..ranges import Batching, Count, Decay, FreeOnResume, Meaning, Natural, Pre
 
 AVERAGE = Meaning("validate, test and keep the moving average of theta with this decay")
 PATIENCE = Meaning("end after so many validations without a new best; a cosine schedule is not shortened")
+INDUCTIVE = Meaning("test each query alone beside the support set, too, which takes longest")
 LOG_TO = Meaning("where the rows of metrics.jsonl also go")
 Config: TypeAlias = dict[str, Any]  # section -> key -> value, plain data that YAML and JSON can hold
 
@@ -36,9 +37,8 @@ class TrainSettings:
     save_every: Annotated[Count, FreeOnResume] = 500
     on_nan: Annotated[Literal["stop", "skip"], FreeOnResume] = "stop"
     skip_limit: Annotated[Count, FreeOnResume] = 10
-    baseline: Annotated[bool | Literal["joint", "fine_tune"], FreeOnResume] = (
-        False  # what else to report; true is joint
-    )
+    # what else to report; true is joint
+    baseline: Annotated[bool | Literal["joint", "fine_tune"], FreeOnResume] = False
 
     def tasks_of(self, processes: int) -> int:
         """The tasks of a meta-step in all processes together."""
@@ -51,7 +51,8 @@ class TrainSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class EvalSettings:
-    """Adapt to ``tasks`` unseen tasks: for each setting of the source, the metric after 0 .. ``steps`` inner steps."""
+    """Adapt to ``tasks`` unseen tasks: for each way of testing queries, the metric after 0 .. ``steps`` inner steps."""
 
     tasks: Annotated[Count, FreeOnResume] = 600
     steps: Natural = 10
+    inductive: Annotated[bool, FreeOnResume, INDUCTIVE] = True

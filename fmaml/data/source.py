@@ -80,3 +80,7 @@ class Source(NamedTuple):
     seen: Sample | None = None
     classes_of: Callable[[str, int, range], list[list[str]]] | None = None
     loss: Callable[[Apply], LossFn] | None = None
+
+    def tested(self, *, alone: bool) -> tuple[QuerySetting, ...]:
+        """The ``settings`` that a test takes: all, or without ``alone`` those but `inductive`."""
+        return tuple(setting for setting in self.settings if alone or setting is not inductive)

@@ -45,7 +45,7 @@ def meta_test(
     What is ``saved`` under the experiment's ``name`` is not tested again; ``progress`` is told of what is done.
     """
     results: dict[str, list[Interval]] = {}
-    for protocol in experiment.source.settings:
+    for protocol in experiment.source.tested(alone=settings.inductive):
         column = f"{name} {protocol.__name__}"
         parts = task_ranges(settings.tasks, tasks_at_once(experiment.source))
         scores = distributed.from_first({part: saved.find(column, part) for part in parts})

@@ -38,7 +38,8 @@ def plan_of(config: Config, source: Source) -> Plan:
     validation = train.validate_tasks * forward_passes(source, source.settings[0], test.steps)
     scores = train.meta_batch * forward_passes(source, source.settings[0], inner_steps)
     trained = 2 if train.baseline else 1
-    testing = trained * test.tasks * sum(forward_passes(source, protocol, test.steps) for protocol in source.settings)
+    tested = source.tested(alone=test.inductive)
+    testing = trained * test.tasks * sum(forward_passes(source, protocol, test.steps) for protocol in tested)
     return Plan(train.meta_steps, train.validate_every, validation / scores, testing / validation)
 
 

@@ -122,9 +122,9 @@ def score_all(
                 experiment, theta, settings, saved=saved, progress=progress, name=name
             ).items()
         }
-    protocols = {protocol for _, protocol in columns}
+    possible = {protocol.__name__ for experiment, _ in trained.values() for protocol in experiment.source.settings}
     return {
-        column_heading(name, protocol, len(trained), protocols): column for (name, protocol), column in columns.items()
+        column_heading(name, protocol, len(trained), possible): column for (name, protocol), column in columns.items()
     }
 
 
@@ -133,7 +133,7 @@ def tested_columns(trained: Trained, settings: EvalSettings) -> list[Column]:
     return [
         Column(settings.tasks, forward_passes(experiment.source, protocol, settings.steps))
         for experiment, _ in trained.values()
-        for protocol in experiment.source.settings
+        for protocol in experiment.source.tested(alone=settings.inductive)
     ]
 
 

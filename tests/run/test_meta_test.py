@@ -2,12 +2,15 @@
 
 import pytest
 import torch
+from rich.console import Console
 
 from fmaml.config.load import load_config
+from fmaml.config.settings import EvalSettings
 from fmaml.losses import inductive, transductive
 from fmaml.run import meta_test as module
 from fmaml.run.build import build
 from fmaml.run.meta_test import batching_of_test, scores_of
+from fmaml.run.results import PROTOCOL_HEADINGS, score_all
 
 CPU = torch.device("cpu")
 
@@ -24,6 +27,18 @@ def test_it_loops_over_tasks_that_keep_a_processor_busy_alone(protocol, queries,
     """28x28 is 784 numbers: 30 images of 5 queries and 5 shown are few, 25 times 6 of queries alone are many."""
     tasks = experiment(f"data.queries={queries}").source.sample("test", 0, range(2))
     assert batching_of_test(protocol, tasks) == batching
+
+
+def test_without_inductive_there_is_the_first_column_alone_named_as_before():
+    it = experiment()
+    theta = it.algorithm.init(it.model.init(torch.Generator().manual_seed(0)))
+    quiet = Console(quiet=True)
+    both, one = (
+        score_all(quiet, None, {"maml": (it, theta)}, EvalSettings(tasks=4, steps=1, inductive=alone), {})
+        for alone in (True, False)
+    )
+    assert list(both) == [PROTOCOL_HEADINGS["transductive"], PROTOCOL_HEADINGS["inductive"]]
+    assert one == {PROTOCOL_HEADINGS["transductive"]: both[PROTOCOL_HEADINGS["transductive"]]}
 
 
 def test_looped_and_vmapped_tests_agree(monkeypatch):

@@ -139,6 +139,10 @@ def test_the_plan_of_an_experiment():
     assert alone == pytest.approx(3 * steps * 5 + (steps + 1) * 25 * 6 * COST_ALONE)
     plan = plan_of(config, source)
     assert plan.testing == pytest.approx(3 * (1 + alone / together))
+    without = load_config(
+        "omniglot", ["data.name=glyphs", "train.validate_tasks=100", "eval.tasks=300", "eval.inductive=false"]
+    )
+    assert plan_of(without, source).testing == pytest.approx(3)
     config["train"]["baseline"] = True
     assert plan_of(config, source).testing == pytest.approx(2 * plan.testing)
 
