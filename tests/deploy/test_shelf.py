@@ -18,7 +18,7 @@ from fmaml.data.sources.omniglot import omniglot
 from fmaml.run.store.model_card import card, command_of, overview_of_models
 from fmaml.run.store.model_shelf import SHELF, metadata_on_shelf, model_names
 
-NAMES = ["cifar_fs_prototypes", "omniglot", "omniglot_prototypes", "sinusoid"]
+NAMES = ["cifar_fs_prototypes", "cifar_fs_r2d2_5w5s", "omniglot", "omniglot_prototypes", "sinusoid"]
 PAGE = (Path(__file__).parents[2] / "docs/models.md").read_text(encoding="utf-8")
 TASKS = 60
 
