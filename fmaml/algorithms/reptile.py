@@ -6,7 +6,7 @@ The loss 1/2 |theta - stop(phi_i)|^2 has the gradient theta - phi_i, so epsilon 
 """
 
 from collections.abc import Iterator
-from itertools import count, islice
+from itertools import count, islice, repeat
 from math import gcd
 
 import torch
@@ -36,16 +36,13 @@ def reptile(
 
     Args:
         steps: inner steps, 1 or more.
-        minibatch: how many examples of the support set an inner step uses; None: all of them. With a number, tasks
-            must all be of one size, without padding.
+        minibatch: how many examples of the support set an inner step uses, all where it has no more; None: all of
+            them. With a number, tasks must all be of one size, without padding.
         loss_fn, inner_lr, inner: as in `fmaml.maml`.
 
     Returns:
         The algorithm; its theta is the parameters. The loss is a surrogate with the right gradient and no meaning
         of its own.
-
-    Raises:
-        ValueError: on use: ``minibatch`` is larger than the support set.
 
     Source: arXiv 1803.02999.
 
@@ -83,16 +80,17 @@ def reptile(
 def minibatches(batch: Batch, size: int | None) -> Iterator[Batch]:
     """Yield batches of ``size`` examples endlessly; every example is used once before any is used again.
 
-    Each batch is spread over all of ``batch``, in which neighbours are often of the same class. Raises ValueError if
-    ``size`` is below 1 or above the number of examples.
+    Each batch is spread over all of ``batch``, in which neighbours are often of the same class; without a ``size``, or
+    where it has no more examples, it is all of it. Raises ValueError if ``size`` is below 1.
     """
     n = len(batch.y)
-    if size is not None and not 0 < size <= n:
-        raise ValueError(f"minibatch = {size}: the support set has {n} examples; give 1 to {n}, or None for all")
+    if size is not None and size < 1:
+        raise ValueError(f"minibatch = {size}: must be 1 or more, or None for all examples")
+    if size is None or size >= n:
+        yield from repeat(batch)
+        return
     stride = next(s for s in count(max(1, round(GOLDEN_RATIO * n))) if gcd(s, n) == 1)
-    for first in count(0, size or n):
-        if size is None:
-            yield batch
-        else:  # indices made on the device, which would be waited for by a copy
-            indices = torch.arange(first, first + size, device=batch.y.device) * stride % n
-            yield Batch(batch.x[indices], batch.y[indices])
+    for first in count(0, size):
+        # made on the device, which would wait for a copy
+        indices = torch.arange(first, first + size, device=batch.y.device) * stride % n
+        yield Batch(batch.x[indices], batch.y[indices])

@@ -58,7 +58,7 @@ def enough_images(config: Config) -> Violations:
     if contents is None:
         return
     for key in ("shots", "train_shots"):
-        if upper_bound(data.get(key) or 0) + upper_bound(data["queries"]) > contents.images:
+        if data.get(key) and upper_bound(data[key]) + upper_bound(data["queries"]) > contents.images:
             yield (
                 f"data.{key}",
                 f"with data.queries = {data['queries']} that is more than the {contents.images} images of a class; "
@@ -129,10 +129,16 @@ def minibatch_fits_support_set(config: Config) -> Violations:
     if any(isinstance(data.get(key), list) for key in ("ways", "shots")):
         yield "algorithm.minibatch", "it needs tasks of one size, but data.ways or data.shots is a range; give null"
         return
-    ways, shots = data.get("ways", 1), data["shots"]
-    examples = min(ways * shots, (data.get("train_ways") or ways) * (data.get("train_shots") or shots))
+    if "shots" not in data:
+        yield (
+            "algorithm.minibatch",
+            f"it needs support sets of examples, which data.name = {data['name']} lacks; give null",
+        )
+        return
+    examples = (data.get("train_ways") or data.get("ways", 1)) * (data.get("train_shots") or data["shots"])
     if size > examples:
-        yield "algorithm.minibatch", f"a support set has {examples} examples; give at most {examples}, or null for all"
+        reason = f"a support set in training has {examples} examples"
+        yield "algorithm.minibatch", f"{reason}; give at most {examples}, or null for all"
 
 
 def average_is_in_every_process(config: Config) -> Violations:

@@ -82,5 +82,6 @@ class Source(NamedTuple):
     loss: Callable[[Apply], LossFn] | None = None
 
     def tested(self, *, alone: bool) -> tuple[QuerySetting, ...]:
-        """The ``settings`` that a test takes: all, or without ``alone`` those but `inductive`."""
-        return tuple(setting for setting in self.settings if alone or setting is not inductive)
+        """The ``settings`` that a test takes: all, or without ``alone`` the first and those but `inductive`."""
+        first, *others = self.settings
+        return (first, *(setting for setting in others if alone or setting is not inductive))

@@ -85,7 +85,8 @@ def test_in(
         return stop.code
     if not leads:
         return 0
-    protocol = f"{source.about['protocol']} ({config['data']['name']}), {settings.tasks} tasks, seed {config['seed']}"
+    tested = f"{report.numbered(settings.tasks, 'task')}, seed {config['seed']}"
+    protocol = f"{source.about['protocol']} ({config['data']['name']}), {tested}"
     title = f"{config['name']}: {source.metric.name} on unseen tasks"
     report.print_results(console, results, source.metric, title, protocol)
     if out:
@@ -125,6 +126,8 @@ def config_of_test(learner: Learner, model: str, overrides: list[str]) -> Config
     config = copy.deepcopy(learner.metadata["config"])
     for key in ("train_ways", "train_shots"):  # a test has no training tasks
         config["data"].pop(key, None)
+    if config["algorithm"].get("minibatch"):  # the model keeps its own, which takes what is there of smaller sets
+        config["algorithm"]["minibatch"] = 1
     return complete(config, Path(model), [*overrides, *form_overrides(learner, overrides)], note)
 
 

@@ -3,11 +3,13 @@
 from torch import Tensor
 
 from ..losses import Apply
+from ..pickling import picklable
 from ..types import Batch, LossFn, MetricFn, Params, Task
 from .advantages import advantages, powers
 from .rollouts import Environment, log_probability, noise_and_goal, rollouts
 
 
+@picklable
 def policy_loss(
     apply: Apply, environment: Environment, horizon: int, *, discount: float, gae_lambda: float, dice_lambda: float
 ) -> LossFn:
@@ -51,6 +53,7 @@ def loaded_dice(log_p: Tensor, dice_lambda: float) -> Tensor:
     return (w - w.detach()).exp() - (v - v.detach()).exp()
 
 
+@picklable
 def mean_return(apply: Apply, environment: Environment, horizon: int) -> MetricFn:
     """(params, task) -> the mean sum of rewards on the rollouts of the query set, not discounted."""
 

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 Z = 1.96  # standard errors in half a 95 % interval
 # settings of data that leave test tasks as they are
-TRAINING_ONLY = ("train_ways", "train_shots", "augment", "rotate", "root", "file", "download")
+_OF_TRAINING = ("train_ways", "train_shots", "augment", "rotate", "root", "file", "download")
+_OF_POLICIES = ("told", "discount", "gae_lambda", "dice_lambda")
 
 
 class Paired(NamedTuple):
@@ -52,7 +53,8 @@ def why_other_tasks(first: dict[str, Any], second: dict[str, Any]) -> str:
     if _test_digest(first) != _test_digest(second):
         reasons.append("the test data differ")
     one, two = (_of_tasks(facts) for facts in (first, second))
-    reasons += [f"data.{key} differs" for key in sorted({*one, *two}) if one.get(key) != two.get(key)]
+    keys = {*one} & {*two} if _test_digest(first) else {*one, *two}  # what one lacks came later, or is of other data
+    reasons += [f"data.{key} differs" for key in sorted(keys) if one.get(key) != two.get(key)]
     return ", ".join(reasons)
 
 
@@ -66,4 +68,4 @@ def _of_tasks(facts: dict[str, Any]) -> dict[str, Any]:
     config = facts.get("config")
     settings: dict[str, Any] = config if isinstance(config, dict) else {}
     known = _test_digest(facts) is not None
-    return {key: value for key, value in settings.items() if not (known and key in TRAINING_ONLY)}
+    return {key: value for key, value in settings.items() if not (known and key in (*_OF_TRAINING, *_OF_POLICIES))}

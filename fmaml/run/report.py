@@ -65,17 +65,25 @@ def describe_protocol(config: Config, about: About, duration: str, trained_steps
     """
     steps = config["algorithm"].get("steps")
     tasks = config["eval"]["tasks"]
-    inner = "" if steps is None else f" with {steps} inner step{'' if steps == 1 else 's'}"
+    inner = "" if steps is None else f" with {numbered(steps, 'inner step')}"
     interval = "± is a 95 % interval over tasks" if tasks > 1 else "of one task there is no interval"
     train = TrainSettings(**config["train"])
     early = trained_steps < train.meta_steps
     stopped = f", ended by train.patience = {train.patience}" if early else ""
     steps_done = f"{trained_steps} of {train.meta_steps}" if early else f"{train.meta_steps}"
-    meta_steps = f"{steps_done} meta-steps of {train.tasks_of(distributed.count())} tasks{inner}"
+    own = [f"{about[f'train_{size}']} {size}" for size in ("ways", "shots") if f"train_{size}" in about]
+    own += [f"images changed by {' and '.join(about['augment'])}"] if about.get("augment") else []
+    of = f" ({', '.join(own)})" if own else ""
+    meta_steps = f"{steps_done} meta-steps of {numbered(train.tasks_of(distributed.count()), 'task')}{of}{inner}"
     return (
-        f"{about['protocol']} ({config['data']['name']}), {tasks} tasks, seed {config['seed']}; "
+        f"{about['protocol']} ({config['data']['name']}), {numbered(tasks, 'task')}, seed {config['seed']}; "
         f"trained for {meta_steps} in {duration}{stopped}; {interval}"
     )
+
+
+def numbered(count: int, thing: str) -> str:
+    """Such as "1 task" and "2 tasks"."""
+    return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def write_results(path: Path, results: Results, metric: Metric, about: About) -> None:

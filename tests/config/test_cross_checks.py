@@ -8,6 +8,7 @@ from fmaml.config.registry import TABLE, TRAITS
 
 MARKOV = ["data.name=markov", "model.name=transformer"]
 SINUSOID = ["data.name=sinusoid", "model.name=mlp"]
+NAVIGATION = ["data.name=navigation", "model.name=policy"]
 REPTILE = ["algorithm.name=reptile", "algorithm.minibatch=2"]
 
 
@@ -43,10 +44,10 @@ REPTILE = ["algorithm.name=reptile", "algorithm.minibatch=2"]
             "which data.name = sinusoid does not have; give mlp",
         ),
         ([*REPTILE, "data.shots=[1, 3]"], "algorithm.minibatch", "data.ways or data.shots is a range; give null"),
-        ([*REPTILE, "algorithm.minibatch=6"], "algorithm.minibatch", "a support set has 5 examples; give at most 5"),
-        ([*REPTILE, "algorithm.minibatch=6", "data.train_ways=20"], "algorithm.minibatch", "has 5 examples"),
-        ([*REPTILE, "algorithm.minibatch=6", "data.train_shots=2"], "algorithm.minibatch", "has 5 examples"),
+        ([*REPTILE, "algorithm.minibatch=6"], "algorithm.minibatch", "in training has 5 examples; give at most 5"),
+        ([*REPTILE, "algorithm.minibatch=21", "data.train_ways=20"], "algorithm.minibatch", "has 20 examples"),
         ([*REPTILE, "algorithm.minibatch=6", "data.shots=2", "data.train_shots=1"], "algorithm.minibatch", "has 5"),
+        ([*NAVIGATION, *REPTILE], "algorithm.minibatch", "which data.name = navigation lacks; give null"),
         (["data.train_shots=16"], "data.train_shots", "give train_shots + queries of at most 20"),
         (["model.norm=group", "model.width=12"], "model.width", 'norm = "group" needs a multiple of 8'),
         ([*MARKOV, "model.heads=3"], "model.width", "model.heads = 3 must divide it"),
@@ -76,6 +77,8 @@ def test_settings_that_do_not_go_together(write, overrides, key, cure):
         ["data.ways=100"],
         ["data.ways=400", "data.rotate=[train, val]"],
         ["data.shots=15"],
+        ["data.train_shots=15"],
+        [*REPTILE, "algorithm.minibatch=20", "data.train_ways=20"],
         ["model.norm=group", "model.width=16"],
         ["model.norm=batch", "model.width=12"],
         ["model.name=mlp"],
@@ -96,3 +99,8 @@ def test_every_trait_that_is_needed_is_one_that_some_data_gives():
     given = frozenset().union(*(entry.gives for entry in entries))
     assert needed <= given == TRAITS.keys()
     assert all(bool(entry.gives) == (section == "data") for section, names in TABLE.items() for entry in names.values())
+
+
+def test_a_setting_that_was_not_given_is_not_blamed():
+    (line,) = complaints("omniglot", ["data.queries=25"])
+    assert ": data.shots = " in line

@@ -178,6 +178,17 @@ def test_without_a_cache_folder_a_test_is_made_all_the_same(monkeypatch, capsys)
     assert "a test that is interrupted now begins anew" in capsys.readouterr().err
 
 
+def test_a_model_trained_by_larger_minibatches_learns_from_fewer_examples(tmp_path, characters, capsys):
+    out = str(tmp_path / "out")
+    small = ["data.name=glyphs", "model.width=8", "train.meta_steps=2", "train.validate_tasks=2", "train.compile=false"]
+    small += ["data.train_shots=2", "eval.tasks=2", "eval.steps=2", "--device", "cpu"]
+    assert main(["run", "omniglot_reptile", *small, "--out", out]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "of 5 tasks (2 shots) with 10 inner steps" in said
+    assert main(["test", out, "data.ways=3", "--device", "cpu"]) == 0, capsys.readouterr().err
+    assert main(["predict", out, "--support", str(characters / "support"), str(characters / "new")]) == 0
+
+
 def test_a_test_on_other_data_needs_no_training_classes(tmp_path, capsys):
     """The shelf's CIFAR-FS model was trained 12-way; six classes of photographs are enough to test it 2-way."""
     for name in "abcdef":

@@ -15,7 +15,7 @@ import fmaml
 from fmaml.config.load import load_config
 from fmaml.data.published import class_names
 from fmaml.data.sources.omniglot import omniglot
-from fmaml.run.store.model_card import card, command_of, overview_of_models
+from fmaml.run.store.model_card import card, command_of, overview_of_models, summary_of
 from fmaml.run.store.model_shelf import SHELF, metadata_on_shelf, model_names
 
 NAMES = ["cifar_fs_prototypes", "cifar_fs_r2d2_5w5s", "omniglot", "omniglot_prototypes", "sinusoid"]
@@ -46,6 +46,18 @@ def test_the_command_of_its_card_gives_its_settings(name):
     for section in ("model", "algorithm", "optimizer", "eval"):
         assert about[section].items() <= config[section].items()  # settings may have been added since
     assert config["train"]["meta_steps"] == about["train"]["meta_steps"]
+
+
+def test_the_summary_is_that_of_the_model_itself_not_of_a_baseline():
+    about = metadata_on_shelf("omniglot")
+    assert about["config"]["algorithm"]["name"] == "maml"
+    columns = {
+        "maml, transductive (x)": 0.9,
+        "maml, inductive (x)": 0.8,
+        "joint training, fine-tuned, inductive (x)": 0.7,
+    }
+    summary = summary_of({**about, "results": {label: [[mean, 0.01]] for label, mean in columns.items()}})
+    assert summary.endswith("accuracy 80.00% ± 1.00% (maml, inductive (x))")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -122,12 +122,12 @@ REFUSED = {
     "optimizer={name: sgd, lr: 0.01}": "optimizer.name: saved with adam, given sgd",
     "data.shots=4": "data.shots: saved with 3, given 4",
     "train.meta_batch=4": "train.meta_batch: saved with 3, given 4",
-    "train.clip=1": "train.clip: saved with None, given 1",
+    "train.clip=1": "train.clip: saved with null, given 1",
     "train.schedule=constant": "train.schedule: saved with cosine, given constant",
     "train.meta_steps=50": "train.meta_steps: saved with 40, given 50",
     "train.validate_tasks=7": "train.validate_tasks: saved with 6, given 7",
     "train.batching=loop": "train.batching: saved with auto, given loop",
-    "train.chunk_size=2": "train.chunk_size: saved with None, given 2",
+    "train.chunk_size=2": "train.chunk_size: saved with null, given 2",
 }
 
 

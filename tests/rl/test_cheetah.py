@@ -1,5 +1,6 @@
 """The planar cheetah moves as Lagrange's equations say, and `fmaml run cheetah` shows how."""
 
+import pickle
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -267,6 +268,11 @@ def test_the_policy_of_a_source_that_tells_sees_one_number_more():
     task = tree.map_leaves(lambda x: x[0], source.sample("train", 0, range(1)))
     grads = grad(source.loss(model.apply))(model.init(torch.Generator().manual_seed(0)), task.support)
     assert grads["layer1.weight"][:, 13].any()
+    again = pickle.loads(pickle.dumps(source.loss(model.apply)))
+    params = model.init(torch.Generator().manual_seed(1))
+    assert torch.equal(again(params, task.query), source.loss(model.apply)(params, task.query))
+    metric = source.settings[0](model.apply, source.criterion)
+    assert torch.equal(pickle.loads(pickle.dumps(metric))(params, task), metric(params, task))
 
 
 def test_noise_is_normal_and_that_of_each_joint_its_own():

@@ -70,6 +70,9 @@ def test_one_task_none_in_common_and_numbers_that_are_not_finite():
 
 def test_tasks_are_the_same_if_seed_data_and_sizes_are():
     assert why_other_tasks(FACTS, {**FACTS, "config": {**FACTS["config"], "train_ways": 20, "train_shots": 9}}) == ""
+    later = {**FACTS["config"], "told": True}
+    assert why_other_tasks(FACTS, {**FACTS, "config": later}) == ""
+    assert why_other_tasks({**FACTS, "config": {**later, "told": False}}, {**FACTS, "config": later}) == ""
     assert "seed" in why_other_tasks(FACTS, {**FACTS, "seed": 1})
     assert "data.ways" in why_other_tasks(FACTS, {**FACTS, "config": {**FACTS["config"], "ways": 20}})
     assert "test data" in why_other_tasks(FACTS, {**FACTS, "data": {"test": "z"}})

@@ -31,7 +31,7 @@ def cheetah(
     dice_lambda: Unit = 1.0,
     told: bool = False,
 ) -> Source:
-    """Running forward or backward, each as likely, which only the rewards tell: the speed in that direction.
+    """Running forward or backward, each as likely, which the rewards tell: the speed in that direction.
 
     Returns a source of tasks whose examples are the steps of ``episodes`` episodes of ``horizon`` steps of 0.05 s:
     support x float32 [tasks, episodes * horizon, 4], the noise of the actions, and y float32 [tasks, the same, 1], the

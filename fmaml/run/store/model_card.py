@@ -55,8 +55,14 @@ def summary_of(about: dict[str, Any]) -> str:
 
 
 def best_column(about: dict[str, Any]) -> tuple[str, str]:
-    """The column of results that holds for deployment, the inductive one if there is one, and its last row as text."""
-    label, rows = next(reversed(about["results"].items()))
+    """The column of results that holds for deployment, the inductive one if there is one, and its last row as text.
+
+    Beside those of a baseline, the columns of the model itself begin with its algorithm's name.
+    """
+    name, results = about["config"]["algorithm"]["name"], about["results"]
+    own = [label for label in results if label == name or label.startswith(f"{name}, ")]
+    label = (own or [*results])[-1]
+    rows = results[label]
     return label, write_value(about["metric"], *rows[-1])
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ... import __version__, distributed
+from ...config.differences import setting_text
 from ...config.settings import Config, TrainSettings
 from ...config.validate import marked_settings, validate_config
 from ...data.rng import SPLITS
@@ -78,9 +79,12 @@ def check_compatible(folder: Path, saved: Facts, current: Facts, notify: Notify)
     """
     differences = _differences(saved, current)
     forbidden = [difference for difference in differences if not _may_change(difference, saved, current)]
+    if any(difference.key.startswith("config.data.") for difference in forbidden):  # so other data are no surprise
+        forbidden = [difference for difference in forbidden if not difference.key.startswith("data.")]
     if forbidden:
         lines = [
-            f"{folder}: {key.removeprefix('config.')}: saved with {was}, given {now}" for key, was, now in forbidden
+            f"{folder}: {key.removeprefix('config.')}: saved with {setting_text(was)}, given {setting_text(now)}"
+            for key, was, now in forbidden
         ]
         free = ", ".join(sorted(marked_settings(current["config"], FreeOnResume)))
         may_change = f"what may change: train.meta_steps (if train.schedule is constant), the device, {free}"
