@@ -1,8 +1,8 @@
 """Hold the header of every shipped experiment against `benchmarks/results/`: python benchmarks/headers.py.
 
-A header says "not measured", or each `mean +- interval` that it claims is in a result file of the experiment, or of a run
-named beside it in backquotes, at the decimals of the header; and a file of the experiment has the header's commit and
-training time. A figure that has no file says so beside its commit.
+A header says "not measured", or each `mean +- interval` that it claims is in a result file of the experiment, or of a
+run named beside it in backquotes, at the decimals of the header; and a file of the experiment has the header's commit
+and training time. A figure that has no file says so beside its commit.
 """
 
 import json
