@@ -41,7 +41,7 @@ CORE = {  # pure: each of these may import those
     "losses": {"types", "tree", "pickling"},
     "nn": {"types", "tree", "ranges", "rng", "pickling", "losses", "derivative_order", "nn"},
     "head": {"types", "tree", "losses"},
-    "rl": {"types", "tree", "losses", "rl"},
+    "rl": {"types", "tree", "pickling", "losses", "rl"},
     "anneal": {"types", "pickling", "outer"},
     "remat": {"types", "tree", "inner", "inner_rules", "derivative_order"},
     "unroll": {"types", "inner", "inner_rules", "outer", "remat", "optim", "transforms", "ranges"},
