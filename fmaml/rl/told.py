@@ -25,4 +25,4 @@ def _step(environment: Environment, state: Tensor, action: Tensor, goal: Tensor)
 
 
 def _prepared(prepare: Callable[[Tensor], Environment], goal: Tensor) -> Environment:
-    return told(prepare(goal)._replace(prepared=None))
+    return told(prepare(goal))

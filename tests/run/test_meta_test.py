@@ -41,6 +41,12 @@ def test_without_inductive_there_is_the_first_column_alone_named_as_before():
     assert one == {PROTOCOL_HEADINGS["transductive"]: both[PROTOCOL_HEADINGS["transductive"]]}
 
 
+def test_a_source_that_is_only_tested_alone_is():
+    source = experiment().source
+    assert source.tested(alone=False) == (transductive,)
+    assert source._replace(settings=(inductive,)).tested(alone=False) == (inductive,)
+
+
 def test_looped_and_vmapped_tests_agree(monkeypatch):
     it = experiment("model.norm=group")
     theta = it.algorithm.init(it.model.init(torch.Generator().manual_seed(0)))
