@@ -59,7 +59,8 @@ def runs_figure(runs: dict[str, list[Tensor]], rods: Sequence[tuple[int, int]], 
                 _draw_body(axis, body, rods, colors[name])
         far = ", ".join(f"{name} {float(motion[stage][-1, :2, 0].mean()):+.1f} m" for name, motion in runs.items())
         axis.set_title(f"after {stage} inner step{'s' * (stage != 1)}: {far}", fontsize=9, loc="left")
-    for line in axes[0].legend(loc="upper right", fontsize=9, frameon=False).get_lines():
+    above = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": len(runs), "borderaxespad": 0}
+    for line in axes[0].legend(**above, fontsize=9, frameon=False).get_lines():
         line.set(linewidth=4.5, alpha=0.85)
     axes[len(stages) - 1].set_xlabel("metres", fontsize=9)
     for axis, (name, motion) in zip(axes[len(stages) :], runs.items(), strict=True):
