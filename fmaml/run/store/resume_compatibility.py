@@ -26,6 +26,7 @@ from .checkpoint_format import Facts
 ABSENT = "nothing"  # how messages call a value that there is not
 MACHINE = "machine."
 EARLIER = {f"{MACHINE}processes": 1}  # what was so before checkpoints said it
+CHOOSES_THE_DATA = ("config.data.", "config.seed")
 PROBE_TASKS = 4  # tasks of each split whose digest stands for how it samples
 MAX_ELEMENTS_PER_COPY = 1 << 26  # from the GPU, of the data that is digested
 
@@ -79,7 +80,7 @@ def check_compatible(folder: Path, saved: Facts, current: Facts, notify: Notify)
     """
     differences = _differences(saved, current)
     forbidden = [difference for difference in differences if not _may_change(difference, saved, current)]
-    if any(difference.key.startswith("config.data.") for difference in forbidden):  # so other data are no surprise
+    if any(difference.key.startswith(CHOOSES_THE_DATA) for difference in forbidden):  # so other data are no surprise
         forbidden = [difference for difference in forbidden if not difference.key.startswith("data.")]
     if forbidden:
         lines = [
