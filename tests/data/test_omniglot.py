@@ -399,6 +399,15 @@ def test_the_real_omniglot_opens_fast_from_its_cache(source):
 
 
 @real
+def test_shifted_drawings_of_training_keep_their_ink_and_those_of_tests_their_place(source):
+    moved = omniglot(seed=0, device=CPU, download=False, queries=15, augment=["shift"])
+    (_, query), (_, plain) = (each.sample("train", 0, range(64)) for each in (moved, source))
+    assert (query.x.flatten(2) != plain.x.flatten(2)).any(2).double().mean() > 0.9  # 1 of 49 stays in place
+    assert (query.x.sum() / plain.x.sum() - 1).abs() < 0.05  # what leaves at a border comes back in as a reflection
+    assert torch.equal(moved.sample("test", 0, range(8)).query.x, source.sample("test", 0, range(8)).query.x)
+
+
+@real
 def test_pixels_tell_real_characters_apart_as_published(source):
     """Nearest neighbour on pixels, 5-way 1-shot: 41.7 % (cosine) in Vinyals et al. 2016, table 1."""
     assert 0.38 < nearest_neighbour(source) < 0.50

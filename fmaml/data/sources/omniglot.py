@@ -1,5 +1,6 @@
 """Omniglot (Lake, Salakhutdinov and Tenenbaum, Science 2015): 1,623 characters, each drawn by 20 people."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -34,6 +35,7 @@ def omniglot(
     root: Annotated[str | None, FreeOnResume] = None,
     download: Annotated[bool, FreeOnResume] = True,
     rotate: tuple[Literal["train", "val", "test"], ...] = ("train",),
+    augment: Sequence[Literal["shift"]] = (),
 ) -> Source:
     """Handwritten characters of 50 alphabets, split 1,100 / 100 / 423 as in the original MAML code, 28x28, ink 1 on 0.
 
@@ -41,6 +43,8 @@ def omniglot(
     ways * shots], the query set the same with ``queries``, which is per class. A range, such as ``ways: [3, 8]``, makes
     tasks of different sizes. ``train_ways`` and ``train_shots`` are those of training tasks. The characters of the
     splits in ``rotate`` are also used rotated by 90, 180 and 270 degrees, each rotation a class of its own.
+    ``augment`` shifts the images of training tasks at random, by up to an eighth of their size; mirrored, a character
+    would be another.
 
     ``root`` is the folder with the files; without it they are looked for, and downloaded if ``download``. Images go to
     ``device``. Tasks are a function of ``seed``. Raises UserError if the files are absent, damaged or not Omniglot, or
@@ -72,6 +76,7 @@ def omniglot(
         names={split: [name.partition("/")[2] for name in own] for split, own in names.items()},  # without the part
         train_ways=train_ways,
         train_shots=train_shots,
+        augment=augment,
         form=CHARACTER_FORM,
     )
 
