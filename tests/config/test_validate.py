@@ -31,6 +31,7 @@ WORD = ["null", "abc", "1", "true", "[1]", "{a: 1}"]
 LIST = ["null", "abc", "1", "true", "{a: 1}", "[abc]", "[true]", "[[1]]", "[null]"]
 WAYS, SHOTS = Ways | tuple[Ways, Ways], Count | tuple[Count, Count]  # a number, or its least and greatest
 AUGMENT = Sequence[Literal["flip", "shift"]]
+SHIFT = Sequence[Literal["shift"]]
 LOG_TO = Sequence[Literal["csv", "tensorboard", "wandb"]]
 WRONG: dict[Any, list[str]] = {
     Natural: [*WHOLE, "-1"],
@@ -59,6 +60,7 @@ WRONG: dict[Any, list[str]] = {
     WAYS: [*(wrong for wrong in WHOLE if wrong != "[1]"), "1", "[2]", "[1, 3]", "[2, 3, 4]", "[2, 3.5]", "[]"],
     SHOTS: [*(wrong for wrong in WHOLE if wrong != "[1]"), "0", "[1]", "[0, 3]", "[2, 3, 4]", "[2, abc]", "[]"],
     AUGMENT: ["null", "flip", "1", "true", "{a: 1}", "[1]", "[FLIP]", "[flip, turn]", "[[flip]]", "[null]"],
+    SHIFT: ["null", "shift", "1", "true", "{a: 1}", "[1]", "[SHIFT]", "[shift, flip]", "[[shift]]", "[null]"],
     LOG_TO: ["null", "csv", "1", "true", "{a: 1}", "[1]", "[CSV]", "[csv, excel]", "[[csv]]", "[null]"],
     dict: ["null", "abc", "1", "true", "[1]"],
     Literal[1, 3]: ["null", "2", "rgb", "1.5", "[1]"],
@@ -88,6 +90,7 @@ RIGHT: dict[Any, dict[str, Any]] = {
     SHOTS: {"1": 1, "999999999999": 999999999999, "[1, 5]": [1, 5]},
     str: {"/some/where": "/some/where", "'1'": "1"},
     AUGMENT: {"[]": [], "[flip]": ["flip"], "[shift, flip]": ["shift", "flip"]},
+    SHIFT: {"[]": [], "[shift]": ["shift"]},
     LOG_TO: {"[]": [], "[csv]": ["csv"], "[wandb, tensorboard]": ["wandb", "tensorboard"]},
     dict: {"{}": {}, "{width: 8}": {"width": 8}},
 }
