@@ -47,16 +47,18 @@ def main() -> int:
         os.environ.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))  # of every process to come
         torch.set_num_threads(threads)
         train(folders, overrides, args.jobs)
-        prices.write_text(json.dumps(measure(names, overrides), indent=1) + "\n")
+        measured = {"environment": environment(torch.device("cpu")), "costs": measure(names, overrides)}
+        prices.write_text(json.dumps(measured, indent=1) + "\n")
     paths = {key: finished(folder) for key, folder in folders.items()}
     found = {key: json.loads(path.read_text(encoding="utf-8")) for key, path in paths.items() if path.exists()}
     curves = {name: pooled([run for key, run in found.items() if key[0] == name]) for name, _ in found}
-    costs = json.loads(prices.read_text()) if prices.exists() else {}
+    measured = json.loads(prices.read_text()) if prices.exists() else {"environment": {}, "costs": {}}
+    costs = measured["costs"]
     print(table(curves, costs))
     if args.picture:
         save_figure(picture(curves, costs), args.picture)
     if args.json:
-        write(args.json, folders, found, costs)
+        write(args.json, folders, found, measured)
     return 0 if len(found) == len(folders) else 1
 
 
@@ -124,14 +126,14 @@ def table(curves: Curves, costs: dict[str, Any]) -> str:
     return "\n".join([*lines, "", note])
 
 
-def write(path: Path, folders: dict[tuple[str, int], Path], found: dict, costs: dict[str, Any]) -> None:
+def write(path: Path, folders: dict[tuple[str, int], Path], found: dict, measured: dict[str, Any]) -> None:
     runs = []
     for (name, seed), run in found.items():
         saved = folders[name, seed] / "config.yaml"
         about = {"config": parse_yaml(saved.read_text(encoding="utf-8"), str(saved))}
         about["environment"] = json.loads((folders[name, seed] / "environment.json").read_text(encoding="utf-8"))
         runs.append({"algorithm": name, "run_seed": seed, **about, **run})
-    content = {"environment": environment(torch.device("cpu")), "costs": costs, "runs": runs}
+    content = {**measured, "runs": runs}
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
