@@ -108,7 +108,8 @@ def adamw(
     Returns:
         An optimizer with the state of `adam`.
 
-    Source: arXiv 1711.05101, algorithm 2.
+    Source: arXiv 1711.05101, algorithm 2, whose decay is multiplied by the schedule alone; here, as in torch, by the
+    whole rate.
 
     >>> import torch, fmaml
     >>> optimizer, theta = fmaml.adamw(0.5, weight_decay=0.1), {"p": torch.tensor(1.0)}

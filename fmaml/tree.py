@@ -86,8 +86,8 @@ def unflatten(flat: Tensor, like: T) -> T:
     return map_leaves(part, like)
 
 
-def take(tree: T, index: int | slice) -> T:
-    """One entry, or a slice, along the leading axis of every leaf."""
+def take(tree: T, index: int | slice | Tensor) -> T:
+    """One entry, a slice, or the entries of these numbers, along the leading axis of every leaf."""
     return map_leaves(lambda leaf: leaf[index], tree)
 
 

@@ -29,7 +29,7 @@ def anil(
         loss_fn, inner_lr, steps, first_order, inner, remat: as in `fmaml.maml`.
 
     Returns:
-        The algorithm; its theta is the parameters.
+        The algorithm; its theta is the parameters. It raises ValueError where a pattern matches none of them.
 
     Source: arXiv 1909.09157.
 

@@ -25,11 +25,12 @@ def boil(
     """Adapt all but the head, so that the representation must change from task to task.
 
     Args:
-        only: patterns of the body's parameter names.
+        only: patterns of the body's parameter names. The default is `fmaml.conv4`'s body, unless its norm is "none";
+            `fmaml.resnet12`'s, for one, is ("block*",).
         loss_fn, inner_lr, steps, first_order, inner, remat: as in `fmaml.maml`.
 
     Returns:
-        The algorithm; its theta is the parameters.
+        The algorithm; its theta is the parameters. It raises ValueError where a pattern matches none of them.
 
     Source: arXiv 2008.08882.
 

@@ -16,7 +16,7 @@ from ..derivative_order import detach_result, detach_theta, with_gradient
 from ..inner import last, walk
 from ..pickling import picklable
 from ..ranges import Count, PositiveSteps, Rate, Rule
-from ..tree import map_leaves, squared_norm
+from ..tree import map_leaves, squared_norm, take
 from ..types import Algorithm, Batch, InnerRate, LossFn, Metrics, Params, Task
 from ..unroll import stepping
 
@@ -93,4 +93,4 @@ def minibatches(batch: Batch, size: int | None) -> Iterator[Batch]:
     for first in count(0, size):
         # made on the device, which would wait for a copy
         indices = torch.arange(first, first + size, device=batch.y.device) * stride % n
-        yield Batch(batch.x[indices], batch.y[indices])
+        yield take(batch, indices)

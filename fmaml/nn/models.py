@@ -96,7 +96,8 @@ def conv4(
 
     Raises:
         ValueError: ``inputs`` is not the shape of an image, or too small for four halvings by max-pooling; an unknown
-            ``pool`` or ``norm``; a ``width`` that is not a multiple of 8 with group norm.
+            ``pool`` or ``norm``; with group norm, a ``width`` that is not a multiple of 8, or whose groups would each
+            be a single number at the last convolution.
 
     Source: arXiv 1703.03400, section 5.2.
 

@@ -35,6 +35,9 @@ def policy(
     Returns:
         A model with the parameters of `fmaml.mlp` and "log_std" [actions].
 
+    Raises:
+        ValueError: ``outputs`` is odd; ``initial_std`` is not above 0; an unknown ``activation``.
+
     Source: arXiv 1703.03400, section 5.3.
 
     >>> import torch, fmaml
@@ -44,7 +47,9 @@ def policy(
     """
     if initial_std <= 0:
         raise ValueError(f"policy: initial_std = {initial_std}: must be above 0")
-    actions = outputs // 2
+    actions, rest = divmod(outputs, 2)
+    if rest:
+        raise ValueError(f"policy: outputs = {outputs}: must be even, a mean and a deviation for each action")
     mean = mlp(inputs=inputs, outputs=actions, hidden=hidden, activation=activation)
 
     def init(generator: Generator) -> Params:

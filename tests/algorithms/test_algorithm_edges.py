@@ -148,6 +148,15 @@ def test_minibatches_of_none_or_more_than_all():
     assert all(part is batch for part in islice(minibatches(batch, 6), 3))
 
 
+def test_minibatches_of_a_network_with_several_inputs_hold_the_same_examples_of_each():
+    numbers = torch.arange(6)
+    for x in ({"a": numbers, "b": numbers * 10}, (numbers, numbers * 10)):
+        part = next(minibatches(Batch(x, numbers), 4))
+        first, second = part.x.values() if isinstance(x, dict) else part.x
+        assert torch.equal(first, part.y)
+        assert torch.equal(second, part.y * 10)
+
+
 def test_minibatches_mix_the_classes():
     labels = torch.arange(5).repeat_interleave(10)
     first = next(minibatches(Batch(labels, labels), 5))

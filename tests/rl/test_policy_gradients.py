@@ -171,3 +171,8 @@ def test_an_inner_step_acts_anew():
     support = tree.take(tasks.support, 0)
     expected = fmaml.inner_update(loss, one.adapt(params, support), support, 0.1)
     assert relative(two.adapt(params, support), expected) < 1e-12
+
+
+def test_a_policy_has_a_mean_and_a_deviation_for_each_action():
+    with pytest.raises(ValueError, match="policy: outputs = 5: must be even"):
+        fmaml.policy(inputs=(2,), outputs=5)
