@@ -49,7 +49,9 @@ def measured(path: Path) -> list[dict[str, Any]]:
 
 
 def _runs(content: dict[str, Any]) -> list[dict[str, Any]]:
-    return content.get("runs", [content])
+    """The runs of a file, with the environment that they share."""
+    shared = {"environment": content.get("environment", {})}
+    return [shared | run for run in content["runs"]] if "runs" in content else [content]
 
 
 def found(node: Any, key: str) -> Iterator[Any]:
