@@ -28,6 +28,7 @@ def test_one_table_and_one_picture_and_nothing_is_run_twice(tmp_path):
     content = json.loads((tmp_path / "out.json").read_text())
     assert {run["algorithm"] for run in content["runs"]} == {"maml", "protonet"}
     assert content["costs"]["maml"]["time"] == content["costs"]["maml"]["memory"] == 1
+    assert "commit" in content["environment"]
     assert all(run["config"]["model"]["width"] == 4 and "commit" in run["environment"] for run in content["runs"])
     assert (tmp_path / "out.png").stat().st_size > 10_000
     rows = {line.split("`")[1]: line.split("|") for line in first.splitlines() if line.startswith("| `")}
