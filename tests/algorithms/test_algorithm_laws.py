@@ -225,14 +225,18 @@ def mamlpp_is_judged_after_each_step_with_the_norms_of_that_step():
 
 @law
 def imaml_solves_its_linear_system_exactly():
-    """v = (I + A / lambda)^-1 B (phi - q), and phi the minimum of the proximal problem."""
+    """v = (I + A / (lambda + damping))^-1 B (phi - q), and phi the minimum of the proximal problem."""
     tasks, theta, _, _ = bowls()
     a, c, eye, strength = tasks.support.x, tasks.support.y, torch.eye(DIM, dtype=F64), 2.0
-    algorithm = fmaml.imaml(quadratic, inner_lr=0.4, steps=200, regularization=strength, cg_steps=2 * DIM)
+    settings = {"inner_lr": 0.4, "steps": 200, "regularization": strength, "cg_steps": 2 * DIM}
     phi = torch.linalg.solve(a + strength * eye, times(a, c) + strength * theta)
-    expected = torch.linalg.solve(eye + a / strength, residual(phi, tasks)).mean(0)
-    yield vmap(algorithm.adapt, (None, 0))({"p": theta}, tasks.support), {"p": phi}
-    yield gradient(algorithm, {"p": theta}, tasks)[0], {"p": expected}
+    for damping in (0.0, 3.0):
+        algorithm = fmaml.imaml(quadratic, **settings, damping=damping)
+        expected = torch.linalg.solve(eye + a / (strength + damping), residual(phi, tasks)).mean(0)
+        yield vmap(algorithm.adapt, (None, 0))({"p": theta}, tasks.support), {"p": phi}
+        yield gradient(algorithm, {"p": theta}, tasks)[0], {"p": expected}
+    endless = fmaml.imaml(quadratic, **settings, damping=1e18)
+    yield gradient(endless, {"p": theta}, tasks)[0], {"p": residual(phi, tasks).mean(0)}
 
 
 @law
