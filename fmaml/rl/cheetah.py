@@ -12,7 +12,8 @@ weight and, at a depth d below the ground, N = k d (1 - c v_z), or 0 if that is 
 -mu N v_x / sqrt(v_x^2 + v_0^2). The torques tau on the joints, which are at the angles S theta, are a motor's, a
 spring's to the stance and a damper's. The body is its own mirror image, so neither direction is the easier one.
 
-Time is in linearly implicit Euler steps: what is linear in the new u is taken there, and stiff contacts are stable.
+Time is in linearly implicit Euler steps: what is linear in the new u is taken there, and stiff contacts are stable. The
+forces N found at the new u, none of which may pull, then act in a step of their own.
 """
 
 import math
@@ -77,13 +78,20 @@ def velocities(body: Body, height: Tensor, turned: Tensor, u: Tensor, action: Te
     v = (s * u[..., None, :]) @ levers.mT  # [.., 2, points]
     inward = (torch.stack([cos, sin], -2) * u[..., None, 2:].square()) @ levers[:, 2:].mT
     drag, lift = ground(height[..., None] + HEIGHT + sin @ levers[:, 2:].mT, v[..., 0, :], v[..., 1, :], dt)
-    force = m * inward + torch.stack([torch.zeros_like(lift), lift - GRAVITY * m], -2)
     torque = TORQUE * action.clamp(-1, 1) - SPRING * turned @ hinges[:, 2:].mT
-    impulse = (s * ((m * v + dt * force) @ levers)).sum(-2) + dt * torque @ hinges
     outer = (s[..., :, None] * s[..., None, :]).flatten(-2)  # [.., 2, 49]
-    mass = (outer * ((m + dt * drag) @ pairs)).sum(-2).reshape(*u.shape, 7)
-    mass = mass + (dt * DAMPER + dt * dt * SPRING) * hinges.mT @ hinges
-    return cast(Any, torch.linalg).solve_ex(mass, impulse)[0]
+
+    def after(drag: Tensor, lift: Tensor) -> Tensor:
+        force = m * inward + torch.stack([torch.zeros_like(lift), lift - GRAVITY * m], -2)
+        impulse = (s * ((m * v + dt * force) @ levers)).sum(-2) + dt * torque @ hinges
+        mass = (outer * ((m + dt * drag) @ pairs)).sum(-2).reshape(*u.shape, 7)
+        mass = mass + (dt * DAMPER + dt * dt * SPRING) * hinges.mT @ hinges
+        return cast(Any, torch.linalg).solve_ex(mass, impulse)[0]
+
+    rising = (s[..., 1, :] * after(drag, lift)) @ levers.mT
+    normal = (lift - drag[..., 1, :] * rising).clamp(min=0)
+    rubbing = FRICTION * normal / (v[..., 0, :].square() + SLIP**2).sqrt()
+    return after(torch.stack([rubbing, torch.zeros_like(rubbing)], -2), normal)
 
 
 def ground(z: Tensor, v_x: Tensor, v_z: Tensor, dt: float | Tensor) -> tuple[Tensor, Tensor]:

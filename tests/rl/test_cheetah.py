@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -157,6 +158,26 @@ def test_the_ground_takes_the_energy_that_its_law_says():
         pressed, leaving = pressed + int((force > 0).sum()), leaving + int(((depth > 0) & (force == 0)).sum())
     assert pressed > 10
     assert leaving > 0
+
+
+def rise(q: Tensor, u: Tensor) -> Tensor:
+    """The momentum upward."""
+    return (body.MASSES * along(centres, q, u)[1][:, 1]).sum()
+
+
+@core
+def test_the_ground_never_pulls():
+    """In steps as long as those of a run: what lifts the body is the weight and the change of its momentum."""
+    falling = torch.zeros(2, dtype=torch.long)
+    for height, dt in ((ON_THE_GROUND, body.STEP / body.SUBSTEPS), (-0.02, 0.05)):
+        for _ in range(100):
+            q, u, action = moving(height)
+            after = velocities(BODY, q[1] - HEIGHT, q[2:] - STANCE, u, action, dt)
+            change = (rise(q, after) - rise(q, u)) / dt + along(partial(rise, u=u), q, u)[1]
+            normal = change + GRAVITY * body.MASSES.sum()
+            assert normal > -1e-9
+            falling += torch.stack([normal < 1e-9, normal > 1e-9])
+    assert (falling > 10).all()
 
 
 @core
