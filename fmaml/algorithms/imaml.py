@@ -4,8 +4,8 @@ The inner problem:     phi_i = argmin over phi of L(phi, D_i^tr) + lambda/2 |phi
 Its derivative:        d phi_i / d theta = (I + H / lambda)^-1, H the Hessian of L(phi_i, D_i^tr)
 The meta-gradient:     (I + H / lambda) v_i = grad L(phi_i, D_i^ts), by conjugate gradients
 
-Where phi_i has not come to the minimum, I + H / lambda may have eigenvalues near 0 or below, and v_i is then noise. With
-H / (lambda + damping) in its place v_i lies between that solution and the gradient at phi_i itself.
+A large lambda keeps phi_i close to theta; a small one makes H / lambda large and, where phi_i is not the minimum yet, the
+system no longer positive definite. H / (lambda + damping) in its place takes v_i towards the gradient at phi_i.
 
 The loss <stop(v_i), theta> has the gradient v_i: no inner step is differentiated, and none is kept in memory.
 """
@@ -44,9 +44,8 @@ def imaml(
         steps: inner steps, enough to come close to the minimum of the inner problem.
         regularization: lambda, above 0.
         cg_steps: conjugate gradient steps, 1 or more.
-        damping: added to lambda in the linear system alone: 0 for the exact meta-gradient at a minimum. A network of
-            16 inner steps learnt well with a small regularization and 24. The authors' code solves
-            2 v + H v / (lambda + 10) = grad, whose direction is that of damping = lambda + 20.
+        damping: added to lambda in the linear system alone: 0 for the exact meta-gradient at a minimum. The authors'
+            code solves 2 v + H v / (lambda + 10) = grad, whose direction is that of damping = lambda + 20.
         loss_fn, inner_lr, inner: as in `fmaml.maml`.
 
     Returns:
