@@ -4,8 +4,8 @@ The inner problem:     phi_i = argmin over phi of L(phi, D_i^tr) + lambda/2 |phi
 Its derivative:        d phi_i / d theta = (I + H / lambda)^-1, H the Hessian of L(phi_i, D_i^tr)
 The meta-gradient:     (I + H / lambda) v_i = grad L(phi_i, D_i^ts), by conjugate gradients
 
-A large lambda keeps phi_i close to theta; a small one makes H / lambda large and, where phi_i is not the minimum yet, the
-system no longer positive definite. H / (lambda + damping) in its place takes v_i towards the gradient at phi_i.
+A large lambda keeps phi_i close to theta; a small one makes H / lambda large and, where phi_i is not the minimum yet,
+the system no longer positive definite. H / (lambda + damping) in its place takes v_i towards the gradient at phi_i.
 
 The loss <stop(v_i), theta> has the gradient v_i: no inner step is differentiated, and none is kept in memory.
 """

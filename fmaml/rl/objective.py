@@ -1,4 +1,4 @@
-"""The objective of policy gradients, with the right derivatives of every order that meta-learning takes of it."""
+"""The objective of policy gradients, whose higher derivatives include how the rollouts change."""
 
 from torch import Tensor
 
@@ -16,7 +16,9 @@ def policy_loss(
     """Minus the mean return of rollouts made by the parameters themselves.
 
     Its gradient is minus the policy gradient: the mean over all steps of grad log pi(a) A, with advantages A that are
-    standardised (`advantages`). Differentiating again gives the derivative of that, including how the rollouts change.
+    standardised (`advantages`). Differentiating again includes how the rollouts change; only the mean and the deviation
+    by which advantages are standardised are held constant, as are baselines: a gradient divided by a deviation that
+    depends on the parameters is no longer the gradient of anything.
 
     Args:
         apply: the policy, as for `rollouts`.

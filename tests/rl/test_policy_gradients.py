@@ -1,5 +1,7 @@
 """Policy gradients and their derivatives are those of expected returns that are known in closed form."""
 
+from typing import Any, cast
+
 import pytest
 import torch
 from problems import F64, relative
@@ -11,7 +13,7 @@ from fmaml import Batch, Task, tree
 from fmaml.rl.advantages import advantages, discounted, fitted_values
 from fmaml.rl.navigation import NAVIGATION, straight_walk
 from fmaml.rl.objective import loaded_dice, mean_return, policy_loss
-from fmaml.rl.rollouts import Rollouts, log_probability, rollouts
+from fmaml.rl.rollouts import Environment, Rollouts, log_probability, noise_and_goal, rollouts
 
 pytestmark = pytest.mark.core
 SAMPLES = 400_000
@@ -52,6 +54,60 @@ def test_of_two_actions_and_of_what_the_low_variance_curvature_leaves_out(dice_l
     assert relative(grad(objective)(at, actions, returns, dice_lambda)[0], torch.tensor(-8 * MEAN)) < 0.01
     found = hessian(objective)(at, actions, returns, dice_lambda)[0, 0]
     assert relative(found, torch.tensor(curvature, dtype=F64)) < 0.05
+
+
+def adding(at_step: int) -> Environment:
+    """The state (sum of actions, steps taken); the reward -(sum - goal)^2 is paid once, at that step."""
+
+    def step(state: Tensor, action: Tensor, goal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        total, taken = state[:, :1] + action, state[:, 1:] + 1
+        reward = -(total - goal).square() * (taken == at_step)
+        return torch.cat([total, taken], 1), reward[:, 0], torch.zeros(len(state), dtype=torch.bool)
+
+    return Environment(lambda goal: goal.new_zeros(len(goal), 2), step)
+
+
+def derivatives(horizon: int, goal: float, dice_lambda: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradient and Hessian of `policy_loss` by (mean, log deviation), and the deviation of the advantages.
+
+    Episodes are all pairs of quantiles of the normal distribution.
+    """
+    at = torch.tensor([MEAN, LOG_STD], dtype=F64)
+    count = 1_000_000 if horizon == 1 else 1_000
+    quantiles = torch.special.ndtri((torch.arange(count, dtype=F64) + 0.5) / count)
+    noise = torch.cartesian_prod(*[quantiles] * horizon).reshape(-1, 1)
+    batch, environment = Batch(noise, torch.full_like(noise, goal)), adding(horizon)
+
+    def apply(at: Tensor, states: Tensor) -> Tensor:
+        return at.expand(len(states), 2)
+
+    loss: Any = policy_loss(
+        cast(Any, apply), environment, horizon, discount=1.0, gae_lambda=1.0, dice_lambda=dice_lambda
+    )
+    walked = rollouts(cast(Any, apply), cast(Any, at), environment, *noise_and_goal(batch, horizon))
+    left = discounted(walked.rewards, 1.0)
+    apart = left - fitted_values(walked, left)
+    return grad(loss)(at, batch), hessian(loss)(at, batch), apart.std(correction=0)
+
+
+def test_the_loss_of_one_action_to_second_order():
+    """Derivatives of minus the expected reward, over the deviation of the advantages."""
+
+    def exact(at: Tensor) -> Tensor:
+        return (at[0] - GOAL).square() + (2 * at[1]).exp()
+
+    at = torch.tensor([MEAN, LOG_STD], dtype=F64)
+    first, second, deviation = derivatives(1, GOAL, 1.0)
+    assert relative(first * deviation, grad(exact)(at)) < 1e-3
+    assert relative(second * deviation, hessian(exact)(at)) < 1e-3
+
+
+@pytest.mark.parametrize(("dice_lambda", "curvature"), [(1.0, 8.0), (0.0, 4.0)])
+def test_the_loss_of_two_actions_to_second_order(dice_lambda, curvature):
+    """Of -(a_0 + a_1)^2 as above; the mean over steps halves it."""
+    first, second, deviation = derivatives(2, 0.0, dice_lambda)
+    assert relative(2 * deviation * first[0], torch.tensor(8 * MEAN)) < 0.01
+    assert relative(2 * deviation * second[0, 0], torch.tensor(curvature, dtype=F64)) < 0.02
 
 
 def test_log_probability_is_that_of_torchs_normal():
