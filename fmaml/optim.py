@@ -174,6 +174,7 @@ class EmaState(NamedTuple):
 
     inner: Any
     average: Any  # of theta's tree
+    weights: Tensor  # their sum, where the last theta's is 1
 
 
 @picklable
@@ -185,21 +186,26 @@ def ema(optimizer: Optimizer, decay: Decay = 0.999) -> Optimizer:
         decay: the part of the average that is kept at each step, from 0 to below 1.
 
     Returns:
-        An optimizer that takes the same steps; average' = decay * average + (1 - decay) * theta', beginning at theta.
+        An optimizer that takes the same steps. The average is over the thetas that the steps gave, that of k steps ago
+        with the weight decay^k; the initial theta is not in it.
 
     >>> import torch, fmaml
     >>> optimizer, theta = fmaml.ema(fmaml.sgd(1.0), decay=0.5), {"p": torch.tensor(1.0)}
     >>> theta, state = optimizer.update({"p": torch.tensor(1.0)}, optimizer.init(theta), theta)
     >>> theta, state.average
-    ({'p': tensor(0.)}, {'p': tensor(0.5000)})
+    ({'p': tensor(0.)}, {'p': tensor(0.)})
+    >>> theta, state = optimizer.update({"p": torch.tensor(3.0)}, state, theta)
+    >>> theta, state.average
+    ({'p': tensor(-3.)}, {'p': tensor(-2.)})
     """
 
     def init(theta: Theta) -> EmaState:
-        return EmaState(optimizer.init(theta), map_leaves(torch.clone, theta))
+        return EmaState(optimizer.init(theta), map_leaves(torch.clone, theta), count_steps(theta))
 
     def update(grads: Theta, state: EmaState, theta: Theta) -> tuple[Theta, EmaState]:
         theta, inner = optimizer.update(grads, state.inner, theta)
-        average = map_leaves(lambda mean, p: torch.lerp(p, mean, decay), state.average, theta)
-        return theta, EmaState(inner, average)
+        weights = 1 + decay * state.weights
+        average = map_leaves(lambda mean, p: torch.lerp(mean, p, (1 / weights).to(p.dtype)), state.average, theta)
+        return theta, EmaState(inner, average, weights)
 
     return Optimizer(init, update)

@@ -98,13 +98,16 @@ def test_it_trains():
 
 
 def test_the_average_follows_theta():
+    """Weighted by 0.9^k, k steps later, and not by the theta that it began at."""
     optimizer, theta = fmaml.ema(fmaml.sgd(0.1), decay=0.9), theta0(True)
-    state, average = optimizer.init(theta), theta
+    state, passed = optimizer.init(theta), []
     for step in range(5):
         theta, state = optimizer.update(gradient(theta, step), state, theta)
-        average = {key: 0.9 * value + 0.1 * theta[key] for key, value in average.items()}
-    for key, value in average.items():
-        assert torch.allclose(state.average[key], value, rtol=1e-6)
+        passed.append(theta)
+    weights = torch.tensor([0.9**k for k in reversed(range(5))])
+    for key, value in state.average.items():
+        expected = torch.tensordot(weights / weights.sum(), torch.stack([theta[key] for theta in passed]), 1)
+        assert torch.allclose(value, expected, rtol=1e-6)
 
 
 def test_what_needs_more_than_gradients_is_refused():
