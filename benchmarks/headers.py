@@ -1,10 +1,12 @@
 """Hold the header of every shipped experiment against `benchmarks/results/`: python benchmarks/headers.py.
 
-A header says "not measured", or each `mean +- interval` that it claims is in a result file of the experiment, or of a
-run named beside it in backquotes, at the decimals of the header; and a file of the experiment has the header's commit
-and training time. A figure that has no file says so beside its commit.
+A header says "not measured", or each `mean +- interval` in it, but the published one, is in a result file of the
+experiment, or of one named in backquotes, at the decimals of the header; and a file of the experiment has the header's
+commit and training time. The settings of that run are the experiment's, or stand in the header. A figure that has no
+file says so beside its commit.
 """
 
+import itertools
 import json
 import re
 import sys
@@ -12,11 +14,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from fmaml.config.differences import differences_from, setting_text
+from fmaml.config.load import load_config
+
 TOP = Path(__file__).resolve().parent.parent
 RESULTS = TOP / "benchmarks" / "results"
 FIELDS = ("command", "published", "ours", "hardware", "time", "commit")
 NO_FILE = "before result files were kept"  # what the commit of a figure says that has none
 FIGURE = re.compile(r"(-?\d+(?:\.\d+)?) \+- (\d+(?:\.\d+)?)")
+FREE = {
+    "name",
+    "data.root",
+    "data.download",
+    "train.compile",
+    "train.save_every",
+    "train.log_every",
+}  # of what is learnt
 CLOCK = re.compile(r"\b(?:(\d+):)?(\d+):(\d\d)\b")
 
 
@@ -35,6 +48,24 @@ def header(path: Path) -> dict[str, str]:
         elif name != "ours" or line != "#":  # a table within `ours` has an empty line above it
             name = ""
     return fields
+
+
+def comment(path: Path) -> str:
+    """All of the comment at the top of an experiment, as one line."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
+    return " ".join(" ".join(line.lstrip("#") for line in lines).split())
+
+
+def unsaid(path: Path, run: dict[str, Any]) -> Iterator[str]:
+    """The settings of a run that neither the experiment has nor its header names."""
+    command = run["environment"].get("command", [])
+    trained = run.get("config")
+    if trained is None and command[:2] == ["fmaml", "run"]:
+        trained = load_config(command[2], [word for word in command[3:] if "=" in word])
+    if trained is not None:
+        for key, value, usual in differences_from(load_config(str(path)), trained):
+            if key not in FREE and f"{key}={setting_text(value)}" not in comment(path):
+                yield f"{key}: {setting_text(usual)}, but it was measured with {setting_text(value)}"
 
 
 def measured(path: Path) -> list[dict[str, Any]]:
@@ -99,13 +130,20 @@ def faults(path: Path) -> list[str]:
     runs = measured(path)
     if not runs:
         return [] if NO_FILE in fields["commit"] else ["no result file"]
-    beside = [path.parent / f"{name}.yaml" for name in re.findall(r"`(\w+)`", fields["ours"])]
+    text = comment(path)
+    beside = [
+        path.parent / f"{name}.yaml" for name in re.findall(r"`(?:benchmarks/results/)?(\w+?)(?:_cpu\.json)?`", text)
+    ]
     values = list(pairs([runs, *map(measured, beside)]))
-    wrong = [f"{mean} +- {ci95}: in no result file" for mean, ci95 in figures if not is_measured(mean, ci95, values)]
+    claimed = [figure for figure in FIGURE.findall(text) if figure not in FIGURE.findall(fields["published"])]
+    wrong = [f"{mean} +- {ci95}: in no result file" for mean, ci95 in claimed if not is_measured(mean, ci95, values)]
     commits = [str(commit) for commit in found(runs, "commit")]
     commit = fields["commit"].split()[0].strip(",;")
     if not any(one.startswith(commit[:7]) for one in commits):
         wrong.append(f"commit {commit}: the result files have {', '.join(commits)}")
+    wrong += itertools.chain(
+        *(unsaid(path, run) for run in runs if run["environment"]["commit"].startswith(commit[:7]))
+    )
     times = [float(value) for value in found(runs, "training_seconds")]
     clock = CLOCK.search(fields["time"])
     if clock and times and not any(abs(seconds(clock) - time) <= 1 for time in times):

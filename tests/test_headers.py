@@ -27,6 +27,7 @@ def test_every_header_is_as_measured(headers, capsys):
         ("commit      ce1", "commit      fe1", "commit fe101a98e355: the result files have ce101a98e355"),
         ("time        28:34", "time        28:24", "time 28:24: the result files have 1714 s"),
         ("# hardware ", "# machine ", "no hardware"),
+        ("is one class.", "is one class: 96.11 +- 0.41 %.", "96.11 +- 0.41: in no result file"),
     ],
 )
 def test_a_wrong_claim_is_found(headers, tmp_path, before, after, fault):
@@ -36,6 +37,17 @@ def test_a_wrong_claim_is_found(headers, tmp_path, before, after, fault):
     assert headers.faults(path) == []
     path.write_text(text.replace(before, after, 1), encoding="utf-8")
     assert headers.faults(path) == [fault]
+
+
+def test_another_setting_than_the_measured_one_is_found(headers, tmp_path):
+    text = (TOP / "experiments/algorithms/imaml.yaml").read_text(encoding="utf-8")
+    path = tmp_path / "algorithms/imaml.yaml"
+    path.parent.mkdir()
+    path.write_text(text.replace("  cg_steps: 5", "  cg_steps: 4"), encoding="utf-8")
+    assert headers.faults(path) == ["algorithm.cg_steps: 4, but it was measured with 5"]
+    said = text.replace("\n\n", " algorithm.cg_steps=5\n\n", 1).replace("  cg_steps: 5", "  cg_steps: 4")
+    path.write_text(said, encoding="utf-8")
+    assert headers.faults(path) == []
 
 
 @pytest.mark.parametrize(
