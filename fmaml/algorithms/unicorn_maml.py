@@ -3,7 +3,8 @@
 W_k = w, b_k = b for all classes k;    then phi_i by ``steps`` inner steps, as in MAML
 
 Which class of a task has which number means nothing, but a plain head starts with other weights for each. Here the
-adapted network does not depend on the numbers.
+adapted network does not depend on the numbers. Cross-entropy does not see what all classes have in common, so under it
+w and b have no gradient, and this is MAML whose head starts at 0: its first inner step moves the head alone.
 """
 
 from collections.abc import Sequence
@@ -11,8 +12,9 @@ from collections.abc import Sequence
 import torch
 
 from ..head import EMPTY_CLASS_SCORE, head_weight, labels, with_head
+from ..inner import select
 from ..pickling import picklable
-from ..ranges import Rate, Rule, Steps
+from ..ranges import PositiveSteps, Rate, Rule
 from ..types import Algorithm, Batch, InnerRate, LossFn, Params
 from ..unroll import stepping, unrolled
 
@@ -22,7 +24,7 @@ def unicorn_maml(
     loss_fn: LossFn,
     *,
     inner_lr: Rate | InnerRate,
-    steps: Steps,
+    steps: PositiveSteps,
     first_order: bool = False,
     only: Sequence[str] = ("*",),
     head: str = "head",
@@ -32,15 +34,18 @@ def unicorn_maml(
     """MAML whose head starts with the same weights for all classes; classification only.
 
     Args:
+        steps: inner steps, 1 or more; the first moves the head alone, so only more adapt what is below.
+        only: patterns of the parameters that the inner steps change; the head's weight must be among them.
         head: the name of the network's last, linear layer.
-        loss_fn, inner_lr, steps, first_order, only, inner, remat: as in `fmaml.maml`.
+        loss_fn, inner_lr, first_order, inner, remat: as in `fmaml.maml`.
 
     Returns:
         The algorithm; its theta is the parameters. w and b are the means of the head's rows, so all rows have one
         gradient, and stay equal.
 
     Raises:
-        ValueError: from ``init``: the model has no such layer; on use: the targets are not class labels.
+        ValueError: from ``init``: the model has no such layer, or ``only`` leaves its weight out; on use: the targets
+            are not class labels.
 
     Source: arXiv 2106.16245.
 
@@ -54,6 +59,11 @@ def unicorn_maml(
 
     def init(params: Params) -> Params:
         weight, bias = head_weight(params, head), params[f"{head}.bias"]
+        if f"{head}.weight" not in select(params, only):
+            raise ValueError(
+                f"unicorn_maml: only = {list(only)} leaves out {head}.weight, so all classes would keep one score; "
+                f"add {head}.weight, or use maml with this mask"
+            )
         return with_head(params, weight.mean(0).expand_as(weight).clone(), bias.mean().expand_as(bias).clone(), head)
 
     def start(theta: Params, support: Batch) -> Params:

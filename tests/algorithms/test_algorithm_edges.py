@@ -43,6 +43,15 @@ def test_mamlpp_says_which_patterns_leave_nothing():
         fmaml.mamlpp(loss_fn, inner_lr=LR, steps=2, norms=("film*",)).init(params)
 
 
+def test_a_shared_head_that_no_step_changes_is_refused():
+    _, loss_fn, params, _ = images()
+    algorithm = fmaml.unicorn_maml(loss_fn, inner_lr=LR, steps=2, only=("conv*", "head.bias"))
+    with pytest.raises(
+        ValueError, match=r"leaves out head\.weight, so all classes would keep one score; add head\.weight"
+    ):
+        algorithm.init(params)
+
+
 def test_what_never_changes_needs_no_step():
     model, loss_fn, _, _ = images()
     for name in ("mamlpp", "proto_mamlpp"):

@@ -321,6 +321,21 @@ def unicorn_maml_is_maml_of_a_shared_vector_and_its_gradient_the_mean_over_class
 
 
 @law
+def unicorn_maml_starts_as_if_the_head_were_zero():
+    """Under cross-entropy: what all classes have in common changes no probability, and has no gradient."""
+    model, loss_fn, params, tasks = images()
+    algorithm, plain = (make(loss_fn, inner_lr=LR, steps=3) for make in (fmaml.unicorn_maml, fmaml.maml))
+    theta = algorithm.init(map_leaves(lambda p: p + torch.randn_like(p), params))
+    zero = theta | {name: torch.zeros_like(theta[name]) for name in ("head.weight", "head.bias")}
+    task = take(tasks, 0)
+    one, other = (made.adapt(start, task.support) for made, start in ((algorithm, theta), (plain, zero)))
+    yield (model.apply(phi, task.query.x).softmax(-1) for phi in (one, other))
+    grads, _ = fmaml.meta_grad(algorithm, theta, tasks)
+    assert grads["head.weight"].abs().max() < 1e-12 < grads["conv1.weight"].abs().max()
+    assert not torch.equal(theta["head.weight"], zero["head.weight"])
+
+
+@law
 def proto_maml_without_steps_is_protonet():
     model, loss_fn, params, tasks = images()
     one = fmaml.proto_maml(loss_fn, model.apply, inner_lr=LR, steps=0)
