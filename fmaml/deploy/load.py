@@ -28,7 +28,7 @@ def load(model: str | Path) -> Learner:
         The learner.
 
     Raises:
-        UserError: there is no such model, or it is damaged, of a newer version, or an adapted network.
+        UserError: there is no such model, or it is damaged, of a newer version, an adapted network, or a policy.
 
     >>> import torch, fmaml
     >>> learner = fmaml.load("sinusoid")
@@ -37,6 +37,17 @@ def load(model: str | Path) -> Learner:
     >>> adapted.outputs(torch.tensor([[0.5]])).shape
     torch.Size([1, 1])
     """
+    learner = load_for_test(model)
+    if learner.blueprint.targets == "actions":
+        raise UserError(
+            f"{find_model(model)}: a policy, which adapts by what it does and not by examples; fmaml test says how well it "
+            f"does, and train.start begins another run with it"
+        )
+    return learner
+
+
+def load_for_test(model: str | Path) -> Learner:
+    """The same of a policy, too, which can be tested but not be given examples."""
     path = find_model(model)
     tensors, metadata, blueprint = _read(path)
     if metadata.get("kind") != "learner":

@@ -28,6 +28,7 @@ CRITERIA: dict[Targets, Criterion] = {
     "classes": mask_absent_classes(cross_entropy),
     "values": mse,
     "symbols": cross_entropy,
+    "actions": mse,  # only to build the network: a policy's loss is its source's
 }
 
 
@@ -83,11 +84,6 @@ def read_blueprint(metadata: Metadata, name: str) -> Blueprint:
             raise UserError(
                 f"{name}: its network is code, {config['model'].get('module')!r}, and a model file may not run any; "
                 f"make the network with fmaml.from_module, and read the parameters with safetensors"
-            )
-        if metadata["targets"] == "actions":
-            raise UserError(
-                f"{name}: a policy, which adapts by what it does and not by examples; the report in its run's folder "
-                f"says how well it does, and train.start begins another run with it"
             )
         valid, problems = validate_sections(config, ("model", "algorithm"))
         sizes = [*inputs, outputs]

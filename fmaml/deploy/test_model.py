@@ -31,7 +31,7 @@ from ..run.store.model_metadata import targets_of
 from ..run.store.resume_compatibility import digest_of_split
 from ..tree import map_leaves
 from .learner import Learner
-from .load import load
+from .load import load_for_test
 from .network import CRITERIA
 
 OPEN_SECTIONS = ("data", "eval", "seed")  # of the config: what a trained model may be tested with
@@ -48,7 +48,7 @@ def run_test(model: str, overrides: list[str], *, device: str = "auto", out: str
         time_limit()
         if out:
             check_has_no_results(Path(out))
-        learner = load(model)
+        learner = load_for_test(model)
         config = config_of_test(learner, model, overrides)
         torch_device = pick_device(device, here)
         make_deterministic(torch_device)
@@ -160,8 +160,12 @@ def check_fits(learner: Learner, source: Source, config: Config) -> None:
 
 def as_experiment(learner: Learner, source: Source, config: Config, device: torch.device) -> tuple[Experiment, Any]:
     """The model as an experiment on this source, with a head for its ways, and its theta on the device."""
-    network, theta = learner.for_outputs(source.outputs)
-    loss_fn = supervised(network.model.apply, CRITERIA[learner.blueprint.targets])
+    (model, algorithm), theta = learner.for_outputs(source.outputs)
+    if source.loss:
+        loss_fn = source.loss(model.apply)
+        algorithm = call_by_name("algorithm", config["algorithm"], loss_fn=loss_fn, apply=model.apply)
+    else:
+        loss_fn = supervised(model.apply, CRITERIA[learner.blueprint.targets])
     optimizer = outer_optimizer(config["optimizer"], TrainSettings(**config["train"]))
-    experiment = Experiment(source, network.model, loss_fn, network.algorithm, optimizer)
+    experiment = Experiment(source, model, loss_fn, algorithm, optimizer)
     return experiment, map_leaves(lambda leaf: leaf.to(device), theta)

@@ -1,5 +1,8 @@
 """`fmaml run navigation`, its report, its time left, and what does not take its model."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -26,9 +29,7 @@ def test_the_report_is_whole(folder):
     assert (folder / "paths.png").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize(
-    "command", ["test", "adapt --support docs/letters/support --out x", "export --to torch --out x"]
-)
+@pytest.mark.parametrize("command", ["adapt --support docs/letters/support --out x", "export --to torch --out x"])
 def test_what_learns_from_examples_says_that_a_policy_does_not(folder, command, capsys):
     name, *options = command.split()
     capsys.readouterr()
@@ -36,6 +37,17 @@ def test_what_learns_from_examples_says_that_a_policy_does_not(folder, command, 
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"fmaml: {folder}")
     assert "a policy, which adapts by what it does and not by examples" in line
+
+
+def test_it_is_tested_again_as_in_its_run_and_on_other_tasks(folder, tmp_path):
+    def returns(where: Path) -> list[float]:
+        results = json.loads((where / "results.json").read_text(encoding="utf-8"))["results"]
+        return [score["mean"] for score in results["maml"]]
+
+    assert main(["test", str(folder), "--out", str(tmp_path / "again")]) == 0
+    assert returns(tmp_path / "again") == pytest.approx(returns(folder), rel=1e-5)
+    assert main(["test", str(folder), "seed=1", "data.horizon=5", "--out", str(tmp_path / "other")]) == 0
+    assert returns(tmp_path / "other") != pytest.approx(returns(folder), rel=1e-2)
 
 
 def test_another_run_begins_with_it(folder, tmp_path):
