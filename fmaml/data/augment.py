@@ -27,8 +27,8 @@ def augmented(task: Task, keys: Tensor, changes: Sequence[Change]) -> Task:
 def changed(x: Tensor, keys: Tensor, changes: Sequence[Change]) -> Tensor:
     """Images x [tasks, n, channels, height, width] with random changes by the keys, int64 [tasks, n].
 
-    "flip" mirrors every other image, left to right; "shift" moves each by up to an eighth of its height and width, and
-    what comes in at the border is the image's own reflection.
+    "flip" mirrors an image, left to right, with probability 1/2; "shift" moves each by up to an eighth of its height
+    and width, and what comes in at the border is the image's own reflection.
     """
     rows, columns = (torch.arange(size, device=x.device).expand(*keys.shape, size) for size in x.shape[-2:])
     if "flip" in changes:

@@ -40,8 +40,8 @@ def load(model: str | Path) -> Learner:
     learner = load_for_test(model)
     if learner.blueprint.targets == "actions":
         raise UserError(
-            f"{find_model(model)}: a policy, which adapts by what it does and not by examples; fmaml test says how well "
-            f"it does, and train.start begins another run with it"
+            f"{find_model(model)}: a policy, which adapts by what it does and not by examples; fmaml test says how "
+            f"well it does, and train.start begins another run with it"
         )
     return learner
 

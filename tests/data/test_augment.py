@@ -24,7 +24,7 @@ def shifted(x: torch.Tensor, down: int, right: int) -> torch.Tensor:
     return wide[:, MOST + down : MOST + down + SIZE, MOST + right : MOST + right + SIZE]
 
 
-def test_flip_mirrors_every_other_image_left_to_right():
+def test_flip_mirrors_half_of_the_images_left_to_right():
     x, keys = images(500)
     y = changed(x, keys, ["flip"])
     mirrored = (y == x.flip(-1)).flatten(2).all(2)

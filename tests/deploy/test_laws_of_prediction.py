@@ -19,7 +19,6 @@ NETWORKS += [{"name": "resnet12", "width": 4}]
 OWN_SETTINGS = {
     "cavia": {**RATES, "context": 3},
     "warpgrad": RATES,
-    "imaml": {**RATES, "regularizer": 1.0},
     "protonet": {},
     "r2d2": {},
     "joint": RATES,

@@ -34,8 +34,8 @@ def navigation(
     Returns a source of tasks whose examples are the steps of ``episodes`` episodes of ``horizon`` steps: support x
     float32 [tasks, episodes * horizon, 2], the noise of the actions, and y float32 of the same shape, the goal, which
     the policy does not see; the query set the same. The episodes are those of the parameters that the loss is taken of,
-    so every inner step acts anew. A step is at most 0.1 along each axis, the reward minus the distance (as in the
-    authors' code; the paper says its square), and an episode ends within 0.01 of the goal.
+    so every inner step acts anew, with the same noise. A step is at most 0.1 along each axis, the reward minus the
+    distance (as in the authors' code; the paper says its square), and an episode ends within 0.01 of the goal.
 
     The loss is that of policy gradients with generalised advantages (``discount``, ``gae_lambda``) over a linear
     baseline; ``dice_lambda`` is how far back its higher derivatives look, see `fmaml.rl.objective.policy_loss`.
