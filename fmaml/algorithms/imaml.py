@@ -42,7 +42,7 @@ def imaml(
 
     Args:
         steps: inner steps, enough to come close to the minimum of the inner problem.
-        regularization: lambda, above 0.
+        regularization: lambda, above 0; 2 as published, where `experiments/algorithms/imaml.yaml` learns more with 0.1.
         cg_steps: conjugate gradient steps, 1 or more.
         damping: added to lambda in the linear system alone: 0 for the exact meta-gradient at a minimum. The authors'
             code solves 2 v + H v / (lambda + 10) = grad, whose direction is that of damping = lambda + 20.
