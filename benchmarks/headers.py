@@ -2,8 +2,8 @@
 
 A header says "not measured", or each `mean +- interval` in it, but the published one, is in a result file of the
 experiment, or of one named in backquotes, at the decimals of the header; and a file of the experiment has the header's
-commit and training time. The settings of that run are the experiment's, or stand in the header. A figure that has no
-file says so beside its commit.
+commit and its first time. The settings of that run are the experiment's, or stand in the header. A figure that has no
+file says so beside its commit. Figures without an interval and further times are not compared.
 """
 
 import itertools
@@ -29,7 +29,7 @@ FREE = {
     "train.compile",
     "train.save_every",
     "train.log_every",
-}  # of what is learnt
+}  # these change nothing that is learnt
 CLOCK = re.compile(r"\b(?:(\d+):)?(\d+):(\d\d)\b")
 
 
@@ -64,7 +64,8 @@ def unsaid(path: Path, run: dict[str, Any]) -> Iterator[str]:
         trained = load_config(command[2], [word for word in command[3:] if "=" in word])
     if trained is not None:
         for key, value, usual in differences_from(load_config(str(path)), trained):
-            if key not in FREE and f"{key}={setting_text(value)}" not in comment(path):
+            said = re.search(rf"\b{re.escape(f'{key}={setting_text(value)}')}(?![\w.]*\w)", comment(path))
+            if key not in FREE and not said:
                 yield f"{key}: {setting_text(usual)}, but it was measured with {setting_text(value)}"
 
 
@@ -135,7 +136,7 @@ def faults(path: Path) -> list[str]:
         path.parent / f"{name}.yaml" for name in re.findall(r"`(?:benchmarks/results/)?(\w+?)(?:_cpu\.json)?`", text)
     ]
     values = list(pairs([runs, *map(measured, beside)]))
-    claimed = [figure for figure in FIGURE.findall(text) if figure not in FIGURE.findall(fields["published"])]
+    claimed = FIGURE.findall(text.replace(" ".join(fields["published"].split()), "", 1))
     wrong = [f"{mean} +- {ci95}: in no result file" for mean, ci95 in claimed if not is_measured(mean, ci95, values)]
     commits = [str(commit) for commit in found(runs, "commit")]
     commit = fields["commit"].split()[0].strip(",;")

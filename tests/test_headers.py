@@ -27,6 +27,7 @@ def test_every_header_is_as_measured(headers, capsys):
         ("commit      ce1", "commit      fe1", "commit fe101a98e355: the result files have ce101a98e355"),
         ("time        28:34", "time        28:24", "time 28:24: the result files have 1714 s"),
         ("# hardware ", "# machine ", "no hardware"),
+        ("ours        97.75 +- 0.32", "ours        98.7 +- 0.4", "98.7 +- 0.4: in no result file"),
         ("is one class.", "is one class: 96.11 +- 0.41 %.", "96.11 +- 0.41: in no result file"),
     ],
 )
@@ -45,9 +46,10 @@ def test_another_setting_than_the_measured_one_is_found(headers, tmp_path):
     path.parent.mkdir()
     path.write_text(text.replace("  cg_steps: 5", "  cg_steps: 4"), encoding="utf-8")
     assert headers.faults(path) == ["algorithm.cg_steps: 4, but it was measured with 5"]
-    said = text.replace("\n\n", " algorithm.cg_steps=5\n\n", 1).replace("  cg_steps: 5", "  cg_steps: 4")
-    path.write_text(said, encoding="utf-8")
-    assert headers.faults(path) == []
+    for said, found in (("5.", 0), ("5,", 0), ("50", 1), ("5.5", 1)):
+        other = text.replace("\n\n", f" algorithm.cg_steps={said}\n\n", 1).replace("  cg_steps: 5", "  cg_steps: 4")
+        path.write_text(other, encoding="utf-8")
+        assert len(headers.faults(path)) == found
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,9 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+from torch import Tensor
+
 from ...atomic_files import delete_temporary_files, write_durably
 from ...errors import Notify, RunFailed
 from ...optim import EmaState
@@ -46,6 +49,11 @@ class Progress(NamedTuple):
     def model(self) -> Theta:
         """What is validated, tested and kept: theta's average where the optimizer keeps one, else theta itself."""
         return self.state.opt_state.average if isinstance(self.state.opt_state, EmaState) else self.state.theta
+
+
+def weights_from_theta_on(decay: float) -> Tensor:
+    """`EmaState.weights` for the first averages, which began at the initial theta: they go on as they were."""
+    return torch.tensor(1 / (1 - decay), dtype=torch.float64)
 
 
 class CheckpointStore:
@@ -110,6 +118,8 @@ class CheckpointStore:
         if path != self.path(facts["step"]):
             raise DamagedCheckpoint(f"it is of step {facts['step']}")
         check_compatible(self.folder, facts, self.facts, notify)
+        if isinstance(start.state.opt_state, EmaState) and "optimizer.weights" not in tensors:
+            tensors["optimizer.weights"] = weights_from_theta_on(self.facts["config"]["train"]["average"])
         theta = fill(start.state.theta, tensors, "theta.")
         opt_state = fill(start.state.opt_state, tensors, "optimizer.")
         best_theta = fill(start.best_theta, tensors, "best.")
