@@ -61,7 +61,7 @@ def unicorn_maml(
         weight, bias = head_weight(params, head), params[f"{head}.bias"]
         if f"{head}.weight" not in select(params, only):
             raise ValueError(
-                f"unicorn_maml: only = {list(only)} leaves out {head}.weight, so all classes would keep one score; "
+                f"unicorn_maml: only = {list(only)} leaves out {head}.weight, so no score would depend on the example; "
                 f"add {head}.weight, or use maml with this mask"
             )
         return with_head(params, weight.mean(0).expand_as(weight).clone(), bias.mean().expand_as(bias).clone(), head)

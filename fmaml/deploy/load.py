@@ -47,7 +47,7 @@ def load(model: str | Path) -> Learner:
 
 
 def load_for_test(model: str | Path) -> Learner:
-    """The same of a policy, too, which can be tested but not be given examples."""
+    """As `load`, but policies too, which cannot be given examples but can be tested."""
     path = find_model(model)
     tensors, metadata, blueprint = _read(path)
     if metadata.get("kind") != "learner":

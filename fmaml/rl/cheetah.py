@@ -12,8 +12,8 @@ weight and, at a depth d below the ground, N = k d (1 - c v_z), or 0 if that is 
 -mu N v_x / sqrt(v_x^2 + v_0^2). The torques tau on the joints, which are at the angles S theta, are a motor's, a
 spring's to the stance and a damper's. The body is its own mirror image, so neither direction is the easier one.
 
-Time is in linearly implicit Euler steps: what is linear in the new u is taken there, and stiff contacts are stable. The
-forces N found at the new u, none of which may pull, then act in a step of their own.
+Time is in linearly implicit Euler steps: what is linear in the new u is taken there, and stiff contacts are stable. A
+step is then taken again with the forces N of its end, none of which may pull.
 """
 
 import math

@@ -47,7 +47,7 @@ def test_a_shared_head_that_no_step_changes_is_refused():
     _, loss_fn, params, _ = images()
     algorithm = fmaml.unicorn_maml(loss_fn, inner_lr=LR, steps=2, only=("conv*", "head.bias"))
     with pytest.raises(
-        ValueError, match=r"leaves out head\.weight, so all classes would keep one score; add head\.weight"
+        ValueError, match=r"leaves out head\.weight, so no score would depend on the example; add head\.weight"
     ):
         algorithm.init(params)
 

@@ -160,22 +160,23 @@ def test_the_ground_takes_the_energy_that_its_law_says():
     assert leaving > 0
 
 
-def rise(q: Tensor, u: Tensor) -> Tensor:
-    """The momentum upward."""
-    return (body.MASSES * along(centres, q, u)[1][:, 1]).sum()
+def momentum(q: Tensor, u: Tensor) -> Tensor:
+    """Forward and upward."""
+    return (body.MASSES[:, None] * along(centres, q, u)[1]).sum(0)
 
 
 @core
-def test_the_ground_never_pulls():
-    """In steps as long as those of a run: what lifts the body is the weight and the change of its momentum."""
+def test_the_ground_never_pulls_and_rubs_only_where_it_presses():
+    """In steps as long as those of a run: its force is the change of the momentum, without the weight."""
     falling = torch.zeros(2, dtype=torch.long)
     for height, dt in ((ON_THE_GROUND, body.STEP / body.SUBSTEPS), (-0.02, 0.05)):
         for _ in range(100):
             q, u, action = moving(height)
             after = velocities(BODY, q[1] - HEIGHT, q[2:] - STANCE, u, action, dt)
-            change = (rise(q, after) - rise(q, u)) / dt + along(partial(rise, u=u), q, u)[1]
-            normal = change + GRAVITY * body.MASSES.sum()
+            change = (momentum(q, after) - momentum(q, u)) / dt + along(partial(momentum, u=u), q, u)[1]
+            rubbing, normal = change[0], change[1] + GRAVITY * body.MASSES.sum()
             assert normal > -1e-9
+            assert normal > 1e-9 or abs(rubbing) < 1e-9
             falling += torch.stack([normal < 1e-9, normal > 1e-9])
     assert (falling > 10).all()
 
