@@ -159,10 +159,11 @@ def adapted_by(model: str, support: str | None, inner_steps: int | None) -> "Ada
         if support is not None:
             raise UserError(f"{model}: has learnt its classes already; leave out --support, or name the model itself")
         return load_adapted(model)
+    learner = load(model)
     if support is None:
         raise UserError(f"--support: missing; {model} needs examples of your classes: give {SUPPORT}")
     try:
-        return load(model).adapt(support, steps=inner_steps)
+        return learner.adapt(support, steps=inner_steps)
     except ValueError as error:
         raise UserError(f"{model}: {error}") from None
 

@@ -9,6 +9,7 @@ import torch
 from rich.console import Console
 
 from ..config.load import complete
+from ..config.registry import TABLE
 from ..config.settings import Config, EvalSettings, TrainSettings
 from ..config.validate import section_settings
 from ..data.files.cache import fingerprint
@@ -25,7 +26,7 @@ from ..run.environment import pick_device
 from ..run.launcher import launched, time_limit, told_once
 from ..run.output import lasting_stdout
 from ..run.processes import Processes, joined
-from ..run.results import score_all
+from ..run.results import compared_with, score_all
 from ..run.signals import deferred_signals
 from ..run.store.model_metadata import targets_of
 from ..run.store.resume_compatibility import digest_of_split
@@ -87,12 +88,15 @@ def test_in(
         return 0
     tested = f"{report.numbered(settings.tasks, 'task')}, seed {config['seed']}"
     protocol = f"{source.about['protocol']} ({config['data']['name']}), {tested}"
+    compared = compared_with(source, settings, results)
+    results |= compared
     title = f"{config['name']}: {source.metric.name} on unseen tasks"
     report.print_results(console, results, source.metric, title, protocol)
     if out:
         folder = Path(out)
         folder.mkdir(parents=True, exist_ok=True)
         about = {**source.about, "seed": config["seed"], **config["eval"], "model": model, "protocol": protocol}
+        about["references"] = list(compared)
         report.write_results(folder / "results.json", results, source.metric, about)
     scores.unlink(missing_ok=True)  # another process may have completed the same test
     return 0
@@ -123,12 +127,23 @@ def config_of_test(learner: Learner, model: str, overrides: list[str]) -> Config
         key = text.partition("=")[0]
         if key.partition(".")[0] not in OPEN_SECTIONS:
             raise UserError(f"command line: {key}: fixed in a trained model; test takes data.*, eval.* and seed")
+    check_targets(learner, overrides)
     config = copy.deepcopy(learner.metadata["config"])
     for key in ("train_ways", "train_shots"):  # a test has no training tasks
         config["data"].pop(key, None)
     if config["algorithm"].get("minibatch"):  # the model keeps its own, which takes what is there of smaller sets
         config["algorithm"]["minibatch"] = 1
     return complete(config, Path(model), [*overrides, *form_overrides(learner, overrides)], note)
+
+
+def check_targets(learner: Learner, overrides: list[str]) -> None:
+    """UserError if the overrides name data whose targets are not what the model was trained for."""
+    name = dict(text.split("=", 1) for text in overrides if "=" in text).get("data.name")
+    wanted = learner.blueprint.targets
+    if name in TABLE["data"] and targets_of(name) != wanted:
+        raise UserError(
+            f"data.name = {name}: its targets are {targets_of(name)}, and the model was trained for {wanted}"
+        )
 
 
 def form_overrides(learner: Learner, overrides: list[str]) -> list[str]:
@@ -146,11 +161,8 @@ def form_overrides(learner: Learner, overrides: list[str]) -> list[str]:
 
 
 def check_fits(learner: Learner, source: Source, config: Config) -> None:
-    """UserError unless the data's examples are what the model takes, and its targets what the model gives."""
+    """UserError unless the data's examples are what the model takes."""
     name = config["data"]["name"]
-    targets, wanted = targets_of(name), learner.blueprint.targets
-    if targets != wanted:
-        raise UserError(f"data.name = {name}: its targets are {targets}, and the model was trained for {wanted}")
     if source.inputs != learner.blueprint.inputs:
         raise UserError(
             f"data.name = {name}: its examples are {list(source.inputs)}, and the model takes "

@@ -45,7 +45,7 @@ TAKEN_BY = {  # targets -> what takes such a model
     "classes": ", for fmaml.load, fmaml predict and fmaml test",
     "values": ", for fmaml.load and fmaml test",
     "symbols": ", for fmaml.load and fmaml test",
-    "actions": "",
+    "actions": ", for fmaml test",
 }
 MAX_SAMPLES_BYTES = 10_000_000
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from ..config.settings import Config, EvalSettings
+from ..data.source import Source
 from ..types import Theta
 from .build import Experiment
 from .durations import minutes_and_seconds
@@ -67,8 +68,7 @@ def report_results(
     source = experiment.source
     facts = {"data": store.facts["data"], "config": config["data"], "seed": config["seed"], "steps": settings.steps}
     scored = score_all(console, store.folder / "scores.jsonl", trained, settings, facts, store.check_folder)
-    longest = max(map(len, scored.values()))  # what takes no inner steps has one row, and so have its references
-    compared = {label: column[:longest] for label, column in references(source, settings).items()}
+    compared = compared_with(source, settings, scored)
     results = scored | compared
     duration = minutes_and_seconds(training.seconds)
     protocol = report.describe_protocol(config, source.about, duration, training.meta_steps)
@@ -90,6 +90,14 @@ def report_results(
     with also_in(formats):
         report.write_pictures(store.folder, experiment, theta, results, settings.steps)
     write_report(console, store.folder, store.check_folder, experiment, theta, model)
+
+
+def compared_with(
+    source: Source, settings: EvalSettings, scored: dict[str, list[Interval]]
+) -> dict[str, list[Interval]]:
+    """The source's references on the same tasks, as long as the columns of the scores."""
+    longest = max(map(len, scored.values()))  # what takes no inner steps has one row, and so have its references
+    return {label: column[:longest] for label, column in references(source, settings).items()}
 
 
 def logged_results(results: dict[str, list[Interval]]) -> Iterator[dict[str, Any]]:
