@@ -40,14 +40,25 @@ def test_what_learns_from_examples_says_that_a_policy_does_not(folder, command, 
 
 
 def test_it_is_tested_again_as_in_its_run_and_on_other_tasks(folder, tmp_path):
-    def returns(where: Path) -> list[float]:
+    def returns(where: Path) -> dict[str, list[float]]:
         results = json.loads((where / "results.json").read_text(encoding="utf-8"))["results"]
-        return [score["mean"] for score in results["maml"]]
+        return {label: [score["mean"] for score in column] for label, column in results.items()}
 
+    first = returns(folder)
+    assert first.keys() == {"maml", "oracle, which knows the goal"}
     assert main(["test", str(folder), "--out", str(tmp_path / "again")]) == 0
-    assert returns(tmp_path / "again") == pytest.approx(returns(folder), rel=1e-5)
+    again = returns(tmp_path / "again")
+    assert again.keys() == first.keys()
+    assert all(again[label] == pytest.approx(first[label], rel=1e-5) for label in first)
     assert main(["test", str(folder), "seed=1", "data.horizon=5", "--out", str(tmp_path / "other")]) == 0
-    assert returns(tmp_path / "other") != pytest.approx(returns(folder), rel=1e-2)
+    assert returns(tmp_path / "other")["maml"] != pytest.approx(first["maml"], rel=1e-2)
+
+
+def test_data_of_other_targets_are_refused_before_their_settings(folder, capsys):
+    capsys.readouterr()
+    assert main(["test", str(folder), "data.name=omniglot"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("data.name = omniglot: its targets are classes, and the model was trained for actions")
 
 
 def test_another_run_begins_with_it(folder, tmp_path):
