@@ -136,14 +136,14 @@ def config_of_test(learner: Learner, model: str, overrides: list[str]) -> Config
     return complete(config, Path(model), [*overrides, *form_overrides(learner, overrides)], note)
 
 
-def values_of(overrides: list[str]) -> dict[str, str]:
+def values_by_key(overrides: list[str]) -> dict[str, str]:
     """Dotted key -> what stands behind its equals sign."""
     return {key: value for key, _, value in (text.partition("=") for text in overrides)}
 
 
 def check_targets(learner: Learner, overrides: list[str]) -> None:
     """UserError if the overrides name data whose targets are not what the model was trained for."""
-    name = values_of(overrides).get("data.name")
+    name = values_by_key(overrides).get("data.name")
     wanted = learner.blueprint.targets
     if name in TABLE["data"] and targets_of(name) != wanted:
         raise UserError(
@@ -153,7 +153,7 @@ def check_targets(learner: Learner, overrides: list[str]) -> None:
 
 def form_overrides(learner: Learner, overrides: list[str]) -> list[str]:
     """Settings that make other data's images those that the model takes, as far as the data have such settings."""
-    given = values_of(overrides)
+    given = values_by_key(overrides)
     form = learner.blueprint.form
     if form is None or "data.name" not in given:
         return []
