@@ -15,7 +15,9 @@ from ..pickling import picklable
 from ..ranges import CostsMemory, Count, Size
 from ..types import Model, Params
 from .constants import NORM_GROUPS
-from .fast.layout import channels_last, is_vmapped
+from .fast.convolution import conv2d
+from .fast.layout import channels_last
+from .fast.max_pool import max_pool
 from .norms import batch_norm, group_norm, layer_norm
 
 LAYERS = 4
@@ -134,13 +136,12 @@ def conv4(
         return params | linear_init("head", features, outputs, generator)
 
     def apply(params: Params, x: Tensor) -> Tensor:
-        undone = pool == "max" and is_vmapped(x)  # the layout, by torch's batching rule of max-pooling
-        if norm == "batch" and not undone:
-            x = channels_last(x)
+        if norm == "batch":
+            x = channels_last(x, params["conv1.weight"])
         for i in range(1, LAYERS + 1):  # x: [n, channels or width, h, w]
-            x = F.conv2d(x, params[f"conv{i}.weight"], params.get(f"conv{i}.bias"), stride=stride, padding=1)
+            x = conv2d(x, params[f"conv{i}.weight"], params.get(f"conv{i}.bias"), stride=stride, padding=1)
             x = torch.relu(normalise(norm, params, f"norm{i}", x))
-            x = F.max_pool2d(x, 2) if pool == "max" else x
+            x = max_pool(x, 2) if pool == "max" else x
         x = reduce(x, "n c h w -> n c", "mean") if pool == "stride" else x.flatten(1)  # [n, features]
         return F.linear(x, params["head.weight"], params["head.bias"])
 

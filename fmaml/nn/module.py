@@ -13,7 +13,7 @@ import copy
 import difflib
 import fnmatch
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -28,7 +28,9 @@ from ..types import Model, Params
 from .batch_encoding import know_batch_encodings
 from .dropout import Keyed, dropouts
 from .exact_functions import EXACT, ExactFunctions
-from .fast.layout import channels_last, is_laid_out, is_vmapped, shape_of_all_tasks
+from .fast.convolution import conv2d
+from .fast.layout import channels_last, shape_of_all_tasks
+from .fast.max_pool import max_pool
 from .models import check_names
 from .refused_layers import Dropout, RunningStats, prepare, refused
 
@@ -111,7 +113,8 @@ def model_of(
     kept = {id(tensor): tensor for tensor in (*skeleton.parameters(), *skeleton.buffers())}
     called = copy.deepcopy(skeleton, kept)  # the same tensors in a module of its own, in which a call puts others
 
-    fastest = FastLayout(any(isinstance(layer, nn.Conv2d) for layer in called.modules()))
+    fastest = FastLayout()
+    convolution = first_convolution(called)
     placed: dict[torch.device, Params] = {}  # the constants where they were needed, copied there once
 
     def init(generator: Generator | None = None) -> Params:
@@ -122,7 +125,7 @@ def model_of(
         device = leaves(x)[0].device
         if device not in placed:
             placed[device] = {name: value.to(device) for name, value in constants.items()}
-        functions = EXACT | {F.max_pool2d: max_pooling}
+        functions = EXACT | FAST
         if dropout == "keyed":
             x, keys = x if isinstance(x, Keyed) else (x, None)
             functions |= dropouts(keys)
@@ -133,7 +136,8 @@ def model_of(
             ExactFunctions(functions),
         ):
             try:
-                result = fastest(lambda x: functional_call(called, {**placed[device], **params}, *arguments(x)), x)
+                weights = {**placed[device], **params}
+                result = fastest(lambda x: functional_call(called, weights, *arguments(x)), x, weights.get(convolution))
             except RuntimeError as error:
                 if "vmap" not in str(error):
                     raise
@@ -145,39 +149,35 @@ def model_of(
     return Model(init, apply)
 
 
+def first_convolution(module: nn.Module) -> str:
+    """The name of the weight of the first convolution of images; empty if there is none."""
+    layers = cast(Iterator[tuple[str, nn.Module]], module.named_modules())
+    return next((f"{name}.weight".lstrip(".") for name, layer in layers if isinstance(layer, nn.Conv2d)), "")
+
+
+FAST: dict[Callable[..., Any], Callable[..., Any]] = {F.conv2d: conv2d, F.max_pool2d: max_pool}
+
+
 class FastLayout:
     """Calls a function of images in the layout that is fastest, or in torch's usual one where it needs that."""
 
-    def __init__(self, helps: bool) -> None:
-        self.helps = helps
+    def __init__(self) -> None:
         self.usual: set[tuple[int, ...]] = set()  # shapes of x that need it, so that a call does not depend on others
 
-    def __call__(self, function: Callable[[Any], Any], x: Any) -> Any:
-        if not (self.helps and isinstance(x, Tensor) and x.ndim == 4 and x.is_floating_point()):
+    def __call__(self, function: Callable[[Any], Any], x: Any, weight: Tensor | None) -> Any:
+        """The function of x; ``weight`` is that of its first convolution, if it has one."""
+        if weight is None or not (isinstance(x, Tensor) and x.ndim == 4 and x.is_floating_point()):
             return function(x)
-        laid_out = channels_last(x)
+        laid_out = channels_last(x, weight)
         if laid_out is x or (shape := shape_of_all_tasks(x)) in self.usual:
             return function(x)
         try:
             return function(laid_out)
-        except UsualLayout:
-            self.usual.add(shape)
         except RuntimeError as error:
             if "view size is not compatible" not in str(error):
                 raise
             self.usual.add(shape)
         return function(x)
-
-
-class UsualLayout(Exception):
-    """Raised by a function that is slow in the other layout."""
-
-
-def max_pooling(*args: Any, **kwargs: Any) -> Any:
-    """`F.max_pool2d`, whose batching rule copies what is laid out channels last."""
-    if is_vmapped(args[0]) and is_laid_out(args[0]):
-        raise UsualLayout
-    return cast(Any, F).max_pool2d(*args, **kwargs)
 
 
 def versions(tensors: Params) -> list[int]:

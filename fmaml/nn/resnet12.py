@@ -8,7 +8,9 @@ from torch.nn import functional as F
 from ..pickling import picklable
 from ..ranges import Size
 from ..types import Model, Params
-from .fast.layout import channels_last, is_vmapped
+from .fast.convolution import conv2d
+from .fast.layout import channels_last
+from .fast.max_pool import max_pool
 from .models import conv_init, linear_init, named_model, norm_init, normalise
 
 BLOCKS, CONVOLUTIONS = 4, 3
@@ -60,10 +62,9 @@ def resnet12(*, inputs: tuple[int, ...], outputs: int, width: Size = 64) -> Mode
         return params | linear_init("head", widths[-1], outputs, generator)
 
     def apply(params: Params, x: Tensor) -> Tensor:
-        if not is_vmapped(x):  # under vmap torch's rule for max-pooling undoes the layout
-            x = channels_last(x)
+        x = channels_last(x, params["block1.conv1.weight"])
         for i in range(1, BLOCKS + 1):
-            x = F.max_pool2d(residual(params, f"block{i}", x), 2)
+            x = max_pool(residual(params, f"block{i}", x), 2)
         return F.linear(x.mean((2, 3)), params["head.weight"], params["head.bias"])
 
     return named_model(init, apply)
@@ -71,9 +72,9 @@ def resnet12(*, inputs: tuple[int, ...], outputs: int, width: Size = 64) -> Mode
 
 def residual(params: Params, block: str, x: Tensor) -> Tensor:
     """Three convolutions beside a shortcut, x [n, channels, h, w] -> [n, width of the block, h, w]."""
-    shortcut = normalise("batch", params, f"{block}.norm", F.conv2d(x, params[f"{block}.shortcut.weight"]))
+    shortcut = normalise("batch", params, f"{block}.norm", conv2d(x, params[f"{block}.shortcut.weight"]))
     for j in range(1, CONVOLUTIONS + 1):
-        x = F.conv2d(x, params[f"{block}.conv{j}.weight"], padding=1)
+        x = conv2d(x, params[f"{block}.conv{j}.weight"], padding=1)
         x = normalise("batch", params, f"{block}.norm{j}", x)
         x = F.leaky_relu(x, SLOPE) if j < CONVOLUTIONS else x
     return F.leaky_relu(x + shortcut, SLOPE)

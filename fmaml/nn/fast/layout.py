@@ -41,9 +41,13 @@ def _of_all_tasks(x: Tensor) -> Tensor:
     return debug_unwrap(x)
 
 
-def channels_last(images: Tensor) -> Tensor:
-    """The same images, [n, channels, height, width], laid out channels last if that saves time."""
-    return applied(ChannelsLast, images) if is_large(images, LARGE_IMAGES) else images
+def channels_last(images: Tensor, weight: Tensor | None = None) -> Tensor:
+    """The same images, [n, channels, height, width], laid out channels last if that saves time.
+
+    ``weight`` is that of the convolution that takes them: under vmap one that all tasks share would undo the layout.
+    """
+    undone = weight is not None and is_vmapped(images) and not is_vmapped(weight)
+    return applied(ChannelsLast, images) if is_large(images, LARGE_IMAGES) and not undone else images
 
 
 class ChannelsLast(Function):

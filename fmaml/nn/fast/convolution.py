@@ -1,0 +1,44 @@
+"""A convolution of images that are laid out channels last, whose filters' gradient is laid out as usual.
+
+The gradient of the filters has the layout of the images. In the backward pass through an inner step it is the filters
+of another convolution, whose result inherits it, beside images of a small support set in the usual layout: all
+operations on both would walk through one of them in strides.
+"""
+
+from typing import Any
+
+from torch import Tensor
+from torch.autograd import Function
+from torch.nn import functional as F
+
+from .layout import applied, is_laid_out, is_vmapped
+
+
+def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, *args: Any, **options: Any) -> Tensor:
+    """`torch.nn.functional.conv2d`, input [n, channels, height, width]."""
+    if is_vmapped(input) and is_laid_out(input):
+        weight = applied(UsualGradient, weight)
+    return F.conv2d(input, weight, bias, *args, **options)
+
+
+class UsualGradient(Function):
+    """The identity, with a gradient in torch's usual layout."""
+
+    @staticmethod
+    def forward(weight: Tensor) -> Tensor:
+        return weight.view_as(weight)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None: ...
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
+        return grad_outputs[0].contiguous()
+
+    @staticmethod
+    def jvp(ctx: Any, *grad_inputs: Tensor) -> Tensor:
+        return grad_inputs[0].view_as(grad_inputs[0])
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None], *args: Tensor) -> tuple[Tensor, int | None]:
+        return applied(UsualGradient, *args), in_dims[0]
