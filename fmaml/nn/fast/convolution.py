@@ -1,8 +1,9 @@
 """A convolution of images that are laid out channels last, whose filters' gradient is laid out as usual.
 
-The gradient of the filters has the layout of the images. In the backward pass through an inner step it is the filters
-of another convolution, whose result inherits it, beside images of a small support set in the usual layout: all
-operations on both would walk through one of them in strides.
+torch gives the gradient of the filters the layout of the images. In the backward pass through an inner step it is the
+filters of another convolution, whose result inherits it, beside images of a small support set in the usual layout; each
+operation on both walks through one of them in strides. So a gradient of filters is laid out as usual, but for strided
+convolutions, of which those of the other layout are faster by as much (docs/decisions.md).
 """
 
 from typing import Any
@@ -14,11 +15,13 @@ from torch.nn import functional as F
 from .layout import applied, is_laid_out, is_vmapped
 
 
-def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, *args: Any, **options: Any) -> Tensor:
+def conv2d(
+    input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, *args: Any, **options: Any
+) -> Tensor:
     """`torch.nn.functional.conv2d`, input [n, channels, height, width]."""
-    if is_vmapped(input) and is_laid_out(input):
+    if stride in (1, (1, 1)) and is_vmapped(input) and is_laid_out(input):
         weight = applied(UsualGradient, weight)
-    return F.conv2d(input, weight, bias, *args, **options)
+    return F.conv2d(input, weight, bias, stride, *args, **options)
 
 
 class UsualGradient(Function):
