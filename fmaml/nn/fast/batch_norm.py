@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from .layout import applied, channels_of_all, split_tasks, vectors_of_all
+from .layout import Dims, applied, channels_of_all, split_tasks, vectors_of_all
 
-Dims: TypeAlias = tuple[int | None, ...]  # the axis that vmap maps over, for each argument; None: it is not mapped
 Three: TypeAlias = tuple[Tensor, Tensor, Tensor]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
-from .layout import applied, is_laid_out, is_vmapped
+from .layout import Dims, applied, is_laid_out, is_vmapped
 
 
 def conv2d(
@@ -43,5 +43,5 @@ class UsualGradient(Function):
         return grad_inputs[0].view_as(grad_inputs[0])
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None], *args: Tensor) -> tuple[Tensor, int | None]:
+    def vmap(info: Any, in_dims: Dims, *args: Tensor) -> tuple[Tensor, int | None]:
         return applied(UsualGradient, *args), in_dims[0]

@@ -6,13 +6,14 @@ measures the last). Compiled code chooses its own layouts, and GPUs have not bee
 """
 
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.func import debug_unwrap
 
+Dims: TypeAlias = tuple[int | None, ...]  # the axis that vmap maps over, for each argument; None: it is not mapped
 LARGE_IMAGES, LARGE_FEATURES = 2**17, 2**20  # numbers in all tasks together, above which the layout saves time
 
 
@@ -69,7 +70,7 @@ class ChannelsLast(Function):
         return grad_inputs[0].clone(memory_format=torch.channels_last)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None], *args: Tensor) -> tuple[Tensor, int]:
+    def vmap(info: Any, in_dims: Dims, *args: Tensor) -> tuple[Tensor, int]:
         y: Tensor = applied(ChannelsLast, channels_of_all(info.batch_size, in_dims[0], args[0]))
         return split_tasks(y, info.batch_size, 1), 1
 

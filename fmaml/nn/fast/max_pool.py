@@ -16,9 +16,8 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 from ...derivative_order import in_forward_mode
-from .layout import applied, channels_of_all, is_laid_out, is_vmapped, split_tasks
+from .layout import Dims, applied, channels_of_all, is_laid_out, is_vmapped, split_tasks
 
-Dims: TypeAlias = tuple[int | None, ...]  # the axis that vmap maps over, for each argument; None: it is not mapped
 Window: TypeAlias = int | tuple[int, ...]
 NOT_THE_WINDOW = (None,) * 4  # has a derivative
 
