@@ -1,4 +1,4 @@
-"""Convolutions of images that are laid out channels last: their derivatives, and the layout of the filters' gradient."""
+"""Convolutions of images that are laid out channels last: derivatives, and the layout of the filters' gradient."""
 
 import pytest
 import torch
