@@ -49,8 +49,8 @@ def loops_over_tasks(batching: Batching, tasks: Task) -> bool:
 def loop_wins(tasks: Task) -> bool:
     """Whether looping over the tasks is known to be faster than vmap (benchmarks/vmap_vs_loop.py).
 
-    On a CPU it is for a single task, and for many large ones: slower at 28x28x1 and 32x32x3; at 84x84x3 slower with 4
-    tasks of MAML, faster with 16, or where tasks share weights.
+    On a CPU the loop is faster for a single task of most networks, and for large tasks where there are many (16 of
+    84x84x3; 4 are faster vmapped by MAML) or where they share weights (prototypes).
     """
     inputs = leaves((tasks.support.x, tasks.query.x))
     count = len(inputs[0])

@@ -150,9 +150,11 @@ def model_of(
 
 
 def first_convolution(module: nn.Module) -> str:
-    """The name of the weight of the first convolution of images; empty if there is none."""
-    layers = cast(Iterator[tuple[str, nn.Module]], module.named_modules())
-    return next((f"{name}.weight".lstrip(".") for name, layer in layers if isinstance(layer, nn.Conv2d)), "")
+    """The name of a parameter of the first convolution of images; empty if there is none."""
+    for name, layer in cast(Iterator[tuple[str, nn.Module]], module.named_modules()):
+        if isinstance(layer, nn.Conv2d):
+            return next(f"{name}.{part}".lstrip(".") for part, _ in layer.named_parameters())
+    return ""
 
 
 FAST: dict[Callable[..., Any], Callable[..., Any]] = {F.conv2d: conv2d, F.max_pool2d: max_pool}
@@ -165,7 +167,7 @@ class FastLayout:
         self.usual: set[tuple[int, ...]] = set()  # shapes of x that need it, so that a call does not depend on others
 
     def __call__(self, function: Callable[[Any], Any], x: Any, weight: Tensor | None) -> Any:
-        """The function of x; ``weight`` is that of its first convolution, if it has one."""
+        """The function of x; ``weight`` is a parameter of its first convolution, if it has one."""
         if weight is None or not (isinstance(x, Tensor) and x.ndim == 4 and x.is_floating_point()):
             return function(x)
         laid_out = channels_last(x, weight)

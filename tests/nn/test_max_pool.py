@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 import fmaml
 from fmaml.nn.fast import layout
+from fmaml.nn.fast import max_pool as max_pool_file
 from fmaml.nn.fast.max_pool import MaxPool, applied, max_pool
 
 WINDOWS = {  # size, stride, padding, dilation
@@ -110,6 +111,44 @@ def test_what_the_operator_does_not_do_is_torchs():
     assert torch.equal(places[1], F.max_pool2d(x[1], 2, return_indices=True)[1])
     found = jvp(laid_out(lambda x: max_pool(x, 2)), (x,), (x,))
     assert torch.equal(found[0], found[1])  # pooling is homogeneous
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_single_images_and_no_images_are_torchs(monkeypatch):
+    """A single image has no axis for the tasks to share; of no images nothing says how many there were."""
+    x = torch.randn(5, 4, 3, 7, 7, dtype=F64)
+    each = laid_out(lambda x: torch.stack([max_pool(image, 3, 1, 1) for image in x]))(x)
+    assert torch.equal(each[2], F.max_pool2d(x[2], 3, 1, 1))
+    assert laid_out(lambda x: max_pool(x[:0], 2))(x).shape == (5, 0, 3, 3, 3)
+    with pytest.raises(RuntimeError, match="stride should not be zero"):
+        laid_out(lambda x: max_pool(x, 2, 0))(x)
+
+
+def test_only_vmapped_images_that_are_laid_out_take_the_operator(monkeypatch):
+    calls = []
+    monkeypatch.setattr(max_pool_file, "applied", lambda function, x, *_: (calls.append(x.shape), None))
+    x = torch.randn(5, 4, 3, 8, 8)
+    vmap(lambda x: max_pool(x, 2))(x)
+    max_pool(layout.channels_last(x[0]), 2)
+    assert not calls
+    with pytest.raises(ValueError, match="got type <class 'NoneType'>"):  # what the stand-in returns
+        laid_out(lambda x: max_pool(x, 2))(x)
+    assert calls == [(4, 3, 8, 8)]
+
+
+@pytest.mark.parametrize("name", ["conv4", "resnet12"])
+def test_forward_derivatives_with_respect_to_the_images(name):
+    model, shape = NETWORKS[name]
+    x, v = torch.randn(2, 3, 4, *shape, dtype=F64)
+    params = doubled(model.init(torch.Generator().manual_seed(0)))
+    params = {key: p.expand(3, *p.shape) for key, p in params.items()}  # each task's own
+
+    def total(x):
+        return vmap(model.apply)(params, x).square().sum()
+
+    assert relative(jvp(total, (x,), (v,))[1], (grad(total)(x) * v).sum()) < 1e-11
+    alone = vmap(lambda p, x, v: jvp(lambda x: model.apply(p, x).square().sum(), (x,), (v,))[1])(params, x, v)
+    assert relative(alone.sum(), (grad(total)(x) * v).sum()) < 1e-11
 
 
 NETWORKS = {

@@ -5,11 +5,14 @@ import torch
 from problems import F64, image_tasks, relative
 from torch import nn
 from torch.func import jvp, vmap
+from torch.nn import functional as F
 
 import fmaml
 from fmaml.nn import module as module_file
 from fmaml.nn import norms
 from fmaml.nn.fast import layout
+from fmaml.nn.fast.convolution import conv2d
+from fmaml.nn.fast.max_pool import max_pool
 
 
 class Viewed(nn.Module):
@@ -17,6 +20,13 @@ class Viewed(nn.Module):
 
     def forward(self, x):
         return x.view(x.size(0), -1)
+
+
+class Looked(nn.Module):
+    """The identity; a test looks at what goes through it."""
+
+    def forward(self, x):
+        return x
 
 
 def network(*after: nn.Module) -> fmaml.Model:
@@ -95,6 +105,20 @@ def test_pooling_to_one_position_has_a_vmap_rule_in_both_layouts(recwarn, monkey
     monkeypatch.setattr(layout, "LARGE_IMAGES", 0)
     meta_gradient(NETWORKS["pooled to one"][0], image_tasks(3, (1, 6, 6)))
     assert not [warning for warning in recwarn if "performance drop" in str(warning.message)]
+
+
+def test_a_parametrized_convolution_is_laid_out_too(monkeypatch):
+    monkeypatch.setattr(layout, "LARGE_IMAGES", 0)
+    convolution = nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 4, 3, padding=1))
+    model, seen = fmaml.from_module(nn.Sequential(convolution, Looked(), nn.Flatten(), nn.Linear(144, 5)).to(F64)), []
+    monkeypatch.setattr(Looked, "forward", lambda self, x: seen.append(layout.is_laid_out(x)) or x)
+    params = {name: p.expand(3, *p.shape) for name, p in model.init(torch.Generator()).items()}
+    vmap(model.apply)(params, torch.randn(3, 5, 1, 6, 6, dtype=F64))
+    assert seen == [True]
+
+
+def test_modules_take_the_convolution_and_the_pooling():
+    assert {F.conv2d: conv2d, F.max_pool2d: max_pool} == module_file.FAST
 
 
 def test_an_error_of_the_network_is_the_networks(monkeypatch):

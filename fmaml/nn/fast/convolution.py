@@ -2,8 +2,8 @@
 
 torch gives the gradient of the filters the layout of the images. In the backward pass through an inner step it is the
 filters of another convolution, whose result inherits it, beside images of a small support set in the usual layout; each
-operation on both walks through one of them in strides. So a gradient of filters is laid out as usual, but for strided
-convolutions, of which those of the other layout are faster by as much (docs/decisions.md).
+operation on both walks through one of them in strides. So a gradient of filters is laid out as usual here. A strided
+convolution gains nothing by it (docs/decisions.md), and is left alone.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ def conv2d(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, *args: Any, **options: Any
 ) -> Tensor:
     """`torch.nn.functional.conv2d`, input [n, channels, height, width]."""
-    if stride in (1, (1, 1)) and is_vmapped(input) and is_laid_out(input):
+    if stride in (1, (1, 1), [1, 1]) and is_vmapped(input) and is_laid_out(input):
         weight = applied(UsualGradient, weight)
     return F.conv2d(input, weight, bias, stride, *args, **options)
 

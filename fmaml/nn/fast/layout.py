@@ -67,7 +67,7 @@ class ChannelsLast(Function):
 
     @staticmethod
     def jvp(ctx: Any, *grad_inputs: Tensor) -> Tensor:
-        return grad_inputs[0].clone(memory_format=torch.channels_last)
+        return applied(ChannelsLast, grad_inputs[0])
 
     @staticmethod
     def vmap(info: Any, in_dims: Dims, *args: Tensor) -> tuple[Tensor, int]:

@@ -23,18 +23,21 @@ NOT_THE_WINDOW = (None,) * 4  # has a derivative
 
 
 def max_pool(
-    x: Tensor,
+    input: Tensor,
     kernel_size: Window,
     stride: Window | None = None,
     padding: Window = 0,
     dilation: Window = 1,
-    **options: bool,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
 ) -> Any:
-    """`torch.nn.functional.max_pool2d`, by the operator where it saves time; x [n, channels, height, width]."""
-    if is_vmapped(x) and is_laid_out(x) and not in_forward_mode() and not any(options.values()):
-        y, _ = applied(MaxPool, x, kernel_size, stride or kernel_size, padding, dilation)
+    """`torch.nn.functional.max_pool2d`, by the operator where it saves time; input [n, channels, height, width]."""
+    layout_counts = is_vmapped(input) and is_laid_out(input) and input.ndim == 4 and input.numel() > 0
+    if layout_counts and not (ceil_mode or return_indices or in_forward_mode()):
+        y, _ = applied(MaxPool, input, kernel_size, () if stride is None else stride, padding, dilation)
         return y
-    return cast(Any, F).max_pool2d(x, kernel_size, stride, padding, dilation, **options)
+    pool = cast(Any, F.max_pool2d)
+    return pool(input, kernel_size, stride, padding, dilation, ceil_mode=ceil_mode, return_indices=return_indices)
 
 
 class MaxPool(Function):
