@@ -151,10 +151,10 @@ def model_of(
 
 def first_convolution(module: nn.Module) -> str:
     """The name of a parameter of the first convolution of images; empty if there is none."""
-    for name, layer in cast(Iterator[tuple[str, nn.Module]], module.named_modules()):
-        if isinstance(layer, nn.Conv2d):
-            return next(f"{name}.{part}".lstrip(".") for part, _ in layer.named_parameters())
-    return ""
+    layers = cast(Iterator[tuple[str, nn.Module]], module.named_modules())
+    convolutions = ((name, layer) for name, layer in layers if isinstance(layer, nn.Conv2d))
+    parts = (f"{name}.{part}" for name, layer in convolutions for part, _ in layer.named_parameters())
+    return next(parts, "").lstrip(".")
 
 
 FAST: dict[Callable[..., Any], Callable[..., Any]] = {F.conv2d: conv2d, F.max_pool2d: max_pool}

@@ -6,6 +6,7 @@ from problems import F64, relative
 from torch.func import debug_unwrap, grad, jvp, vmap
 from torch.nn import functional as F
 
+from fmaml.nn.fast import convolution as convolution_file
 from fmaml.nn.fast import layout
 from fmaml.nn.fast.convolution import conv2d
 
@@ -51,3 +52,14 @@ def test_derivatives_are_those_of_torchs_convolution(stride):
     each = vmap(grad(lambda x, weight: conv2d(layout.channels_last(x, weight), weight).sin().sum(), 1))(x, weights)
     alone = [grad(lambda w, i=i: F.conv2d(x[i], w).sin().sum())(weights[i]) for i in range(5)]
     assert relative(each, torch.stack(alone)) < 1e-12
+
+
+def test_only_vmapped_images_that_are_laid_out_need_it(monkeypatch):
+    calls = []
+    monkeypatch.setattr(convolution_file, "applied", lambda function, weight: calls.append(weight.shape) or weight)
+    x, weights = torch.randn(5, 4, 3, 8, 8), torch.randn(5, 6, 3, 3, 3)
+    vmap(conv2d)(x, weights)
+    conv2d(layout.channels_last(x[0]), weights[0])
+    assert not calls
+    vmap(lambda x, weight: conv2d(layout.channels_last(x), weight))(x, weights)
+    assert calls == [(6, 3, 3, 3)]

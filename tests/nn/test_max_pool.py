@@ -179,3 +179,4 @@ def test_images_before_weights_that_all_tasks_share_are_not_laid_out(shared):
 
     vmap(look, (0, None if shared else 0))(x, weight)
     assert seen == [not shared]
+    assert layout.is_laid_out(layout.channels_last(x[0], weight[0]))  # a task alone shares nothing

@@ -117,6 +117,16 @@ def test_a_parametrized_convolution_is_laid_out_too(monkeypatch):
     assert seen == [True]
 
 
+def test_a_convolution_without_parameters_stays_in_the_usual_layout():
+    convolution = nn.Conv2d(1, 4, 3, padding=1, bias=False)
+    weight = convolution.weight.detach()
+    del convolution.weight
+    convolution.register_buffer("weight", weight)
+    module = nn.Sequential(convolution, nn.Flatten(), nn.Linear(144, 5))
+    model, x = fmaml.from_module(module), torch.randn(2, 1, 6, 6)
+    assert torch.equal(model.apply(model.init(torch.Generator()), x), module(x))
+
+
 def test_modules_take_the_convolution_and_the_pooling():
     assert {F.conv2d: conv2d, F.max_pool2d: max_pool} == module_file.FAST
 

@@ -64,17 +64,21 @@ class MaxPool(Function):
         return tuple(split_tasks(t, info.batch_size, 1) for t in found), (1, 1)
 
 
-class PutAt(Function):
-    """The operator (g, x, i) -> g at i, and 0 elsewhere; x gives the shape and the layout."""
-
-    @staticmethod
-    def forward(g: Tensor, x: Tensor, i: Tensor, *window: Window) -> Tensor:
-        return torch.ops.aten.max_pool2d_with_indices_backward(g, x, *window, False, i)
+class AtPlaces(Function):
+    """An operator that is linear in the first of its three tensors of images; the others are x and i."""
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         _, x, i, *ctx.window = inputs
         ctx.save_for_backward(x, i)
+
+
+class PutAt(AtPlaces):
+    """The operator (g, x, i) -> g at i, and 0 elsewhere; x gives the shape and the layout."""
+
+    @staticmethod
+    def forward(g: Tensor, x: Tensor, i: Tensor, *window: Window) -> Tensor:
+        return torch.ops.aten.max_pool2d_with_indices_backward(g, x, *window, False, i)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
@@ -85,7 +89,7 @@ class PutAt(Function):
         return _vmapped(PutAt, info.batch_size, in_dims, args)
 
 
-class TakeAt(Function):
+class TakeAt(AtPlaces):
     """The operator (u, x, i) -> u[i]; x is for the derivative."""
 
     @staticmethod
@@ -93,11 +97,6 @@ class TakeAt(Function):
         found = _positions(u).gather(1, _positions(i))  # [n, positions, channels]
         n, channels, height, width = i.shape
         return found.view(n, height, width, channels).permute(0, 3, 1, 2)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, x, i, *ctx.window = inputs
-        ctx.save_for_backward(x, i)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
