@@ -20,8 +20,8 @@ from fmaml.data.episodes import consecutive_splits, episodes
 from fmaml.data.published import OMNIGLOT_CLASSES
 from fmaml.data.source import Source
 from fmaml.nn.norms import batch_norm
-from fmaml.run.determinism import make_deterministic
-from fmaml.run.precision import in_bf16, set_precision
+from fmaml.training.determinism import make_deterministic
+from fmaml.training.precision import in_bf16, set_precision
 from fmaml.tree import T, global_norm, is_finite, leaves, map_leaves
 from fmaml.types import MetaState, Params, Task
 

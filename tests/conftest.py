@@ -8,11 +8,12 @@ import pytest
 
 # Several processes that each take all cores wait for each other. What the tests start inherits it.
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("SCIPY_ARRAY_API", "1")  # before scipy is imported: one of scikit-learn's checks asks for it
 
 import torch
 
 LONGEST = (
-    *("test_algorithms_benchmark.py", "test_benchmarks.py", "test_readme.py", "test_run.py"),
+    *("test_algorithms_benchmark.py", "test_benchmarks.py", "test_readme.py", "test_run_experiment.py"),
     *("test_elastic.py", "test_same_results.py"),
 )
 
@@ -73,3 +74,24 @@ def public_tables(tmp_path_factory) -> Path:
     functions["write_gapminder"](folder / "gapminder.csv")
     functions["write_pigs"](folder / "pigs.csv")
     return folder
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> Path:
+    """The folder of a run that has learnt something of the built-in characters."""
+    from fmaml.cli.main import main
+
+    out = tmp_path_factory.mktemp("run") / "out"
+    settings = ["data.name=glyphs", "model.width=16", "train.meta_steps=60", "train.validate_tasks=8"]
+    settings += ["data.train_ways=20", "train.meta_batch=4"]
+    small = ["eval.tasks=40", "eval.steps=1", "train.validate_every=30"]
+    assert main(["run", "omniglot_prototypes", *settings, *small, "--out", str(out), "--device", "cpu"]) == 0
+    return out
+
+
+@pytest.fixture
+def characters(tmp_path) -> Path:
+    """``support/`` with a drawing of each of five characters, and ``new/`` with five others of each, as PNG files."""
+    from learners import draw_characters  # imports torch and Pillow
+
+    return draw_characters(tmp_path, support=1, queries=5)

@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import fmaml
-from fmaml.cli import main
+from fmaml.cli.main import main
 from fmaml.config import packaged
 from fmaml.config.registry import TABLE
 
@@ -169,7 +169,7 @@ def test_the_tables_of_algorithms_say_what_the_headers_of_their_experiments_say(
 
 
 def test_commands_exist():
-    from fmaml.cli import COMMANDS
+    from fmaml.cli.main import COMMANDS
 
     assert {word for word in re.findall(r"^fmaml (\w+)", page("commands"), re.MULTILINE)} == set(COMMANDS)
 

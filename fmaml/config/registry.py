@@ -74,10 +74,10 @@ TABLE: dict[str, dict[str, Entry]] = {
         "mlp": needing("fmaml.nn.models:mlp", "numbers"),
         "policy": needing("fmaml.nn.policy:policy", "episodes"),
         "transformer": needing("fmaml.nn.transformer:transformer", "symbols"),
-        "timm": needing("fmaml.pretrained.networks:timm", "images"),
-        "torchvision": needing("fmaml.pretrained.networks:torchvision", "images"),
-        "module": Entry("fmaml.pretrained.networks:module"),
-        "causal_lm": needing("fmaml.pretrained.causal_lm:causal_lm", "symbols"),
+        "timm": needing("fmaml.modules.pretrained_networks:timm", "images"),
+        "torchvision": needing("fmaml.modules.pretrained_networks:torchvision", "images"),
+        "module": Entry("fmaml.modules.pretrained_networks:module"),
+        "causal_lm": needing("fmaml.modules.causal_lm:causal_lm", "symbols"),
         "conv1d": needing("fmaml.nn.conv1d:conv1d", "signals"),
     },
     "algorithm": {
@@ -102,10 +102,10 @@ TABLE: dict[str, dict[str, Entry]] = {
         "scratch": Entry("fmaml.algorithms.scratch:scratch"),
     },
     "optimizer": {
-        "sgd": Entry("fmaml.optim:sgd"),
-        "momentum": Entry("fmaml.optim:momentum"),
-        "adam": Entry("fmaml.optim:adam"),
-        "adamw": Entry("fmaml.optim:adamw"),
+        "sgd": Entry("fmaml.optim.optimizers:sgd"),
+        "momentum": Entry("fmaml.optim.optimizers:momentum"),
+        "adam": Entry("fmaml.optim.optimizers:adam"),
+        "adamw": Entry("fmaml.optim.optimizers:adamw"),
     },
 }
 SETTINGS = {"train": TrainSettings, "eval": EvalSettings}  # sections without a name -> their dataclass

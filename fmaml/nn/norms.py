@@ -7,9 +7,9 @@ whose weight and bias give wrong second-order gradients under vmap.
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..derivative_order import in_forward_mode, kernels_are_exact
-from .fast.batch_norm import batch_norm_of_tasks
-from .fast.layout import LARGE_FEATURES, is_large, is_vmapped
+from ..torch_fixes.batch_norm import batch_norm_of_tasks
+from ..torch_fixes.grad_levels import in_forward_mode, kernels_are_exact
+from ..torch_fixes.layout import LARGE_FEATURES, is_large, is_vmapped
 from .support_statistics import Statistics, supplied_statistics
 
 

@@ -5,10 +5,10 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..atomic_files import delete_temporary_files
+from ..checkpoints.run_folder import NOT_WRITABLE_CURE, check_out_folder, new_folder
+from ..checkpoints.run_lock import LOCK_FILE, locked, refuse_if_held
 from ..errors import Notify, UserError
-from ..run.store.run_folder import NOT_WRITABLE_CURE, check_out_folder, new_folder
-from ..run.store.run_lock import LOCK_FILE, locked, refuse_if_held
+from ..files.atomic import delete_temporary_files
 from .record import SWEEP_FILE
 
 WAIT_S = 120.0  # for runs whose sweep was killed: each stops after its step

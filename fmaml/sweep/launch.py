@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol
 
-from ..atomic_files import write_text_durably
 from ..config.settings import Config
 from ..config.strict_yaml import dump_yaml
+from ..files.atomic import write_text_durably
 from .record import FAILED, FINISHED, UNFINISHED, Outcome
 
 OUTPUT_FILE = "output.txt"  # what the run prints

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..regular_files import read_regular
+from ..files.regular import read_regular
 from .expand import SEED
 from .record import FINISHED, Outcome, Sweep
 from .statistics import spread

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..atomic_files import write_text_durably
 from ..errors import UserError
-from ..regular_files import read_regular
+from ..files.atomic import write_text_durably
+from ..files.regular import read_regular
 from .expand import PlannedRun
 
 SWEEP_FILE = "sweep.json"

@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ..run.signals import deferred_signals, raise_if_stopped
-from . import launch
+from ..processes.signals import deferred_signals, raise_if_stopped
+from ..sweep import launch
 from .expand import PlannedRun
 from .launch import Started, outcome_of, threads_of_each
 from .progress import SweepProgress

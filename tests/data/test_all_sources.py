@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
+from fmaml.config.build import call_by_name
 from fmaml.config.registry import TABLE
 from fmaml.config.signature import REQUIRED, find_function, function_settings
 from fmaml.data.source import Source
-from fmaml.run.build import call_by_name
 from fmaml.tree import leaves, map_leaves
 from fmaml.types import Batch, Task
 

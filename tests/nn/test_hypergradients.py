@@ -13,7 +13,7 @@ from torch.func import grad, jvp
 import fmaml
 from fmaml import Batch, Model, Task
 from fmaml.nn import models, norms
-from fmaml.nn.fast import layout
+from fmaml.torch_fixes import layout
 
 STEP = 1e-6  # of the finite differences
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fmaml.cli import main
+from fmaml.checkpoints.run_lock import locked
+from fmaml.cli.main import main
 from fmaml.config.load import load_config
 from fmaml.config.packaged import FOLDER
 from fmaml.errors import UserError
-from fmaml.run.store.run_lock import locked
 from fmaml.sweep import launch
 from fmaml.sweep.expand import PlannedRun
 from fmaml.sweep.folder import wait_until_free
@@ -186,7 +186,7 @@ def test_the_words_of_a_run_that_failed_are_its_last(tmp_path):
 def test_one_run_goes_the_way_it_always_went(monkeypatch, capsys, tmp_path):
     """Neither a comma in a list nor one in a text makes several runs."""
     seen = []
-    monkeypatch.setattr("fmaml.run_commands.start_run", lambda config, **options: seen.append(config) or 0)
+    monkeypatch.setattr("fmaml.cli.run_commands.start_run", lambda config, **options: seen.append(config) or 0)
     assert main(["run", "sinusoid", "model.hidden=[20,20]", "train.start=a,b"]) == 0
     assert seen == [load_config("sinusoid", ["model.hidden=[20,20]", "train.start=a,b"])]
     assert not Path(tmp_path / "runs").exists()
