@@ -14,6 +14,10 @@ class UserError(Exception):
     code = 2
 
 
+class MissingData(UserError):
+    """The files of a data set are not on this computer."""
+
+
 class RunFailed(UserError):
     """A run that cannot continue for a reason outside its settings, such as NaN or a full disk."""
 

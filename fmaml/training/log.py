@@ -23,6 +23,7 @@ from .time_left import Clock, Pace, Timed
 
 LINE_EVERY_S = 10.0  # seconds between two training lines, where there is no bar
 LEAST_BAR_WIDTH = 80  # columns: in a narrower terminal the numbers beside the bar would be cut
+LONG_RUN_S = 300.0  # a run that takes longer says so
 MAX_METRICS_BYTES = 1_000_000_000  # some five million rows
 
 
@@ -38,8 +39,12 @@ class RunLog:
         seconds: float,
         check_folder: CheckFolder,
         sinks: Sinks,
+        can_be_shorter: bool = False,
     ) -> None:
-        """``seconds`` is the time spent on the run before this process, if it is resumed."""
+        """``seconds`` is the time spent on the run before this process, if it is resumed.
+
+        ``can_be_shorter`` says whether ``--quick`` would shorten the run, which a long run then names.
+        """
         self.file = path.open("a", encoding="utf-8")
         self.sinks = sinks
         self.check_folder = check_folder
@@ -50,6 +55,8 @@ class RunLog:
         self.metric = metric
         self.started = time.perf_counter() - seconds
         self.last_line = -LINE_EVERY_S  # seconds into the run
+        self.can_be_shorter = can_be_shorter
+        self.told_time = False
         self.bar = Progress(
             MofNCompleteColumn(),
             TextColumn("{task.fields[numbers]}", table_column=Column(overflow="ellipsis", no_wrap=True)),
@@ -111,6 +118,8 @@ class RunLog:
             f"{numbers['tasks_per_second']:.0f} tasks/s"
         )
         left = self.pace.seconds_left()
+        if left is not None:
+            self._tell_time(left)
         deadline = None if left is None else self.pace.clock() + left
         self.bar.update(self.bar_task, completed=step, numbers=text, deadline=deadline)
         due = seconds - self.last_line >= LINE_EVERY_S or step == self.meta_steps
@@ -118,6 +127,13 @@ class RunLog:
             self.last_line = seconds
             time_left = "" if left is None else f"  {minutes_and_seconds(left)} left"
             self.console.print(f"step {step}/{self.meta_steps}  {text}{time_left}", highlight=False, soft_wrap=True)
+
+    def _tell_time(self, left: float) -> None:
+        """Say once, as soon as the pace is known, that the run will take long."""
+        if not self.told_time and left > LONG_RUN_S:
+            quick = "; add --quick to `fmaml run` for a short form of it" if self.can_be_shorter else ""
+            self.notify(f"this run takes about {round(left / 60)} minutes{quick}")
+        self.told_time = True
 
     def _scores(self, numbers: dict[str, float]) -> str:
         """The metric before and after adaptation; once where they are the same, as of what takes no inner steps."""

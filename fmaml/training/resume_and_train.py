@@ -8,6 +8,7 @@ from .. import distributed
 from ..checkpoints.checkpoint_store import CheckpointStore, Progress
 from ..checkpoints.folder_watch import CheckFolder
 from ..config.build import Experiment, joint_baseline, joint_settings
+from ..config.quick import quick_settings
 from ..config.settings import Config, TrainSettings
 from ..errors import RunFailed, note
 from ..meta_testing.fine_tuning import candidates, fine_tuned
@@ -102,7 +103,8 @@ def open_log(
     if sinks.open:
         sinks.replay(logged_rows(path))
     pace = Pace(plan_of(config, experiment.source), progress.state.step)
-    return RunLog(path, pace, experiment.source.metric, console, store.seconds(), store.check_folder, sinks)
+    metric, shorter = experiment.source.metric, bool(quick_settings(config))
+    return RunLog(path, pace, metric, console, store.seconds(), store.check_folder, sinks, shorter)
 
 
 def train_baseline(

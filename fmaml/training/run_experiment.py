@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -15,10 +15,11 @@ from ..checkpoints.folder_watch import CheckFolder, held_folder
 from ..checkpoints.resume_compatibility import collect_facts
 from ..checkpoints.run_folder import describe_os_error, run_folder
 from ..config.build import Experiment, build
+from ..config.quick import has_images
 from ..config.settings import Config, TrainSettings
 from ..config.strict_yaml import dump_yaml
 from ..data.files.writing import writing
-from ..errors import RunFailed, Stopped
+from ..errors import MissingData, RunFailed, Stopped, note
 from ..files.atomic import write_text_durably
 from ..files.standard_output import lasting_stdout
 from ..models.metadata import describe
@@ -48,9 +49,11 @@ def run(
     dry_run: bool = False,
     resume: bool = False,
     formats: Sequence[str] = (),
+    stand_in: Callable[[], Config] | None = None,
 ) -> int:
     """Train, meta-test and report; returns the process's exit code. Pictures are also written in the ``formats``.
 
+    Where the files of the data set are missing, the config that ``stand_in`` makes is run in its place.
     Raises UserError if the config, the device or the folder cannot be used, RunFailed if the run cannot continue.
     """
     here = launched()
@@ -60,7 +63,31 @@ def run(
         torch_device = pick_device(device, here)
         make_deterministic(torch_device)
     with joined(here, torch_device) as processes:
-        return run_in(processes, config, torch_device, out=out, dry_run=dry_run, resume=resume, formats=formats)
+        return run_in(
+            processes,
+            config,
+            torch_device,
+            out=out,
+            dry_run=dry_run,
+            resume=resume,
+            formats=formats,
+            stand_in=stand_in,
+        )
+
+
+def build_or_stand_in(
+    config: Config, device: torch.device, stand_in: Callable[[], Config] | None
+) -> tuple[Config, Experiment]:
+    """The config and its experiment; those of the stand-in if there is one and the files of the data are missing."""
+    try:
+        return config, build(config, device)
+    except MissingData:
+        if stand_in is None:
+            raise
+    with told_once(launched()):
+        note(f"no files of {config['data']['name']} on this computer: built-in drawn characters in their place")
+        config = stand_in()
+    return config, build(config, device)
 
 
 def run_in(
@@ -72,6 +99,7 @@ def run_in(
     dry_run: bool,
     resume: bool,
     formats: Sequence[str] = (),
+    stand_in: Callable[[], Config] | None = None,
 ) -> int:
     """The run in this process, which the others have joined; returns the exit code."""
     leads = processes.launched.rank == 0
@@ -79,7 +107,7 @@ def run_in(
     if torch_device.type == "cpu":
         keep_freed_memory()
     with explain_out_of_memory(config), writing(not dry_run):
-        experiment = processes.first_on_machine(lambda: build(config, torch_device))
+        config, experiment = processes.first_on_machine(lambda: build_or_stand_in(config, torch_device, stand_in))
         check_model_fits(config, experiment.model, torch_device)
         params = initial_params(experiment, config["seed"], torch_device)
         check_algorithm(config, experiment, params)
@@ -137,7 +165,19 @@ def train_and_report(
             highlight=False,
         )
         report_results(console, store, config, trained, training, sinks, formats)
-    console.print(f"everything is in {folder}", highlight=False, markup=False, soft_wrap=True)
+    for line in (f"everything is in {folder}", *next_steps(config, folder)):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def next_steps(config: Config, folder: Path) -> list[str]:
+    """What to open and to try with a finished run, a line each."""
+    lines = [f"open {folder}/report.html: results, learning curve, test tasks"]
+    if has_images(config):
+        lines.append(f"next: `fmaml predict {folder} --support MY_CLASSES PICTURE` names pictures of your own")
+        lines.append(
+            "      (MY_CLASSES holds a folder of examples for each class); `fmaml demo` opens a page to draw on"
+        )
+    return lines
 
 
 def open_store(
