@@ -28,11 +28,11 @@ def load_quick(experiment: str, overrides: Sequence[str], notify: Notify) -> tup
     There is none for other data. Settings that ``overrides`` give are kept. Raises UserError as `load_config` does.
     """
     tree, path = read_experiment(experiment, notify)
-    config, told = lowered(tree, path, overrides)
+    config, told = lowered(tree, path, overrides, notify)
     notify(told)
 
     def stand_in() -> Config:
-        other, line = lowered(tree, path, [*overrides, f"data.name={STAND_IN}"])
+        other, line = lowered(tree, path, [*overrides, f"data.name={STAND_IN}"], _silent)
         if line != told:
             notify(line)
         return other
@@ -40,17 +40,20 @@ def load_quick(experiment: str, overrides: Sequence[str], notify: Notify) -> tup
     return config, stand_in if can_stand_in(config) else None
 
 
-def lowered(tree: Config, path: Path, overrides: Sequence[str]) -> tuple[Config, str]:
+def _silent(line: str) -> None: ...
+
+
+def lowered(tree: Config, path: Path, overrides: Sequence[str], notify: Notify) -> tuple[Config, str]:
     """The config of the sections in ``tree`` with the quick settings, and a line that describes them.
 
     Settings that the overrides give are not lowered.
     """
-    config = complete(deepcopy(tree), path, overrides, lambda line: None)
+    config = complete(deepcopy(tree), path, overrides, _silent)
     given = {parse_override(override)[0] for override in overrides}
     settings = {key: value for key, value in quick_settings(config).items() if key not in given}
     local = ["data.download=false"] if "download" in config["data"] else []
     lower = [f"{key}={value}" for key, value in settings.items()]
-    return complete(deepcopy(tree), path, [*local, *lower, *overrides], lambda line: None), describe(config, settings)
+    return complete(deepcopy(tree), path, [*local, *lower, *overrides], notify), describe(config, settings)
 
 
 def quick_settings(config: Config) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from fmaml.cli.main import main
@@ -99,10 +100,14 @@ def test_the_model_is_tested_as_its_run_was(trained, capsys):
     shutil.rmtree(trained / "again")
 
 
-def test_other_ways_shots_steps_and_data(trained, capsys, tmp_path):
+def test_other_ways_and_shots(trained, capsys, tmp_path):
     settings = ["data.ways=7", "data.shots=3", "data.queries=2", "eval.tasks=6", "--out", str(tmp_path / "a")]
     assert main(["test", str(trained), *settings, "--device", "cpu"]) == 0
     assert "7-way 3-shot, 2 queries a class" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.real_data("omniglot")
+def test_other_data(trained, capsys):
     other = ["data.name=omniglot", "eval.tasks=6", "--device", "cpu"]
     assert main(["test", str(trained), *other]) == 0
     assert "(omniglot), 6 tasks" in " ".join(capsys.readouterr().out.split())

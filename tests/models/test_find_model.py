@@ -81,7 +81,7 @@ def drawings_of_the_test_split() -> dict[str, list[bytes]]:
     return found
 
 
-@pytest.mark.skipif("not __import__('os').environ.get('FMAML_DATA')", reason="needs Omniglot: FMAML_DATA=FOLDER")
+@pytest.mark.real_data("omniglot")
 @pytest.mark.parametrize("name", ["omniglot", "omniglot_prototypes"])
 def test_drawings_of_unseen_characters_are_named_as_well_as_the_report_says(name):
     """Read from the image files themselves, each named by itself: within both intervals of the inductive accuracy."""
@@ -101,7 +101,7 @@ def test_drawings_of_unseen_characters_are_named_as_well_as_the_report_says(name
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("not __import__('os').environ.get('FMAML_DATA')", reason="needs the data: FMAML_DATA=FOLDER")
+@pytest.mark.real_data("omniglot")
 @pytest.mark.parametrize("name", ["sinusoid", "omniglot", "omniglot_prototypes"])
 def test_the_command_of_its_card_makes_it_again(name, tmp_path):
     """Hours; another machine gives other bits, and the same accuracy within the intervals."""

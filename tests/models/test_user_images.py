@@ -1,7 +1,6 @@
 """What users have for images becomes what the network was trained on, and what is none is told in one line."""
 
 import io
-import os  # noqa: F401
 import struct
 import zipfile
 import zlib
@@ -18,7 +17,7 @@ from fmaml.data.sources.omniglot import omniglot
 from fmaml.errors import UserError
 from fmaml.models.user_images import Shape, list_support, read_support, to_inputs
 
-real = pytest.mark.skipif("not os.environ.get('FMAML_DATA')", reason="needs Omniglot: FMAML_DATA=FOLDER")
+real = pytest.mark.real_data("omniglot")
 COLOUR = Shape((3, 8, 8), Form(8, 3))
 CHARACTERS = Shape((1, 28, 28), CHARACTER_FORM)
 

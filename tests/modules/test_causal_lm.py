@@ -102,7 +102,7 @@ def test_what_does_not_fit_is_one_line(gpt2, tmp_path):
         causal_lm(inputs=(200,), outputs=256, base=str(gpt2))
 
 
-@pytest.mark.skipif("not __import__('os').environ.get('FMAML_DATA')", reason="needs texts: FMAML_DATA=FOLDER")
+@pytest.mark.real_data("udhr")
 def test_the_experiment_reports_all_that_it_compares(gpt2, tmp_path, capsys):
     small = ["data.length=16", "data.shots=2", "data.queries=2", "algorithm.steps=1", "train.meta_steps=2"]
     small += ["train.meta_batch=2", "train.validate_tasks=2", "eval.tasks=2", "eval.steps=1", "--device", "cpu"]
@@ -118,7 +118,7 @@ def test_the_experiment_reports_all_that_it_compares(gpt2, tmp_path, capsys):
     assert all(".lora_" in name for name in learner.theta["params"])
 
 
-@pytest.mark.skipif("not __import__('os').environ.get('FMAML_DATA')", reason="needs texts: FMAML_DATA=FOLDER")
+@pytest.mark.real_data("udhr")
 def test_a_prompt_longer_than_the_context_is_refused_before_training(gpt2, tmp_path, capsys):
     assert main(["run", "lora", f"model.base={gpt2}", "--dry-run"]) == 2
     error = capsys.readouterr().err

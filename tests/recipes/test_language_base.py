@@ -10,7 +10,7 @@ import torch
 from fmaml.modules.causal_lm import causal_lm
 
 
-@pytest.mark.skipif("not __import__('os').environ.get('FMAML_DATA')", reason="needs texts: FMAML_DATA=FOLDER")
+@pytest.mark.real_data("udhr")
 def test_it_learns_and_is_a_base(tmp_path):
     small = ["--width", "32", "--layers", "1", "--context", "48", "--steps", "80", "--batch", "8"]
     command = [sys.executable, "-m", "fmaml.recipes.language_base", "--out", str(tmp_path / "base"), *small]

@@ -131,14 +131,14 @@ def test_languages_are_held_against_the_best_that_is_possible(tmp_path, capsys):
     assert samples.count("before adaptation") == samples.count("after 2 inner steps") == 4
 
 
-@pytest.mark.skipif("FMAML_DATA" not in os.environ, reason="real texts: set FMAML_DATA")
+@pytest.mark.real_data("udhr")
 def test_real_languages(tmp_path):
     small = [*SMALL, "data.name=udhr", "model.width=8", "train.meta_steps=2", "eval.tasks=2"]
     assert main(["run", "languages", *small, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
     assert "given" in (tmp_path / "out/samples.txt").read_text(encoding="utf-8")
 
 
-@pytest.mark.skipif("FMAML_DATA" not in os.environ, reason="real drawings: set FMAML_DATA")
+@pytest.mark.real_data("omniglot")
 def test_real_omniglot(tmp_path, capsys):
     assert run(tmp_path / "out", "data.name=omniglot") == 0
     assert "(omniglot)" in " ".join(capsys.readouterr().out.split())
