@@ -17,7 +17,7 @@ from ..losses import Apply
 from ..models.blueprint import Blueprint
 from ..models.learner import Adapted, Learner
 from ..models.model_file import Metadata
-from ..nn.support_statistics import statistics_of, with_statistics
+from ..torch_fixes.support_statistics import statistics_of, with_statistics
 from ..types import Params
 
 Outputs: TypeAlias = dict[str, Tensor]

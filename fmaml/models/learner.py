@@ -17,7 +17,7 @@ from ..checkpoints.checkpoint_format import flatten
 from ..data.scaling import in_own_units
 from ..errors import UserError
 from ..evaluation import trajectory_of
-from ..nn.support_statistics import Statistics, statistics_of, with_statistics
+from ..torch_fixes.support_statistics import Statistics, statistics_of, with_statistics
 from ..tree import leaves
 from ..types import Batch, Params, Theta
 from .blueprint import Blueprint, Network

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..nn.support_statistics import Statistics
+from ..torch_fixes.support_statistics import Statistics
 from .blueprint import Blueprint, fill_theta, read_blueprint
 from .find_model import find_model
 from .learner import Adapted, Learner

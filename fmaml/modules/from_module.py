@@ -1,8 +1,8 @@
 """Any `torch.nn.Module` as a `Model`; what torch gets wrong in it is replaced or refused.
 
-Replaced, or refused when called: the functions of `fmaml.torch_fixes.functions`, whatever layer calls them. Refused by the
-layer's name, before anything is trained: those of `fmaml.torch_fixes.unsupported_layers`, without a second derivative, drawing from
-the global random generator, or updating their own buffers or parameters.
+The functions of `fmaml.torch_fixes.functions` are replaced, or refused when called, whatever layer calls them. The
+layers of `fmaml.torch_fixes.unsupported_layers` are refused by name before training starts: they have no second
+derivative, draw from the global random generator, or update their own buffers or parameters.
 """
 
 # how often a tensor was changed in place has no public name, and some methods of torch.nn have no types:

@@ -16,9 +16,9 @@ from ..setting_types import CostsMemory, Count, Size
 from ..torch_fixes.convolution import conv2d
 from ..torch_fixes.layout import channels_last
 from ..torch_fixes.max_pool import max_pool
+from ..torch_fixes.norms import batch_norm, group_norm, layer_norm
 from ..types import Model, Params
 from .constants import NORM_GROUPS
-from .norms import batch_norm, group_norm, layer_norm
 
 LAYERS = 4
 

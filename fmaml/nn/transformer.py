@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from ..pickling import picklable
 from ..setting_types import Size
+from ..torch_fixes.norms import standardise_last
 from ..types import Model, Params
 from .models import linear_init, named_model, norm_init
-from .norms import standardise_last
 
 
 @picklable

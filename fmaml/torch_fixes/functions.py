@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from ..nn.norms import batch_norm, channelwise, standardise_instances, standardise_last
 from .grad_levels import in_forward_mode, is_differentiated
 from .layout import is_vmapped
+from .norms import batch_norm, channelwise, standardise_instances, standardise_last
 
 
 class ExactFunctions(TorchFunctionMode):

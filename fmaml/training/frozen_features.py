@@ -12,7 +12,7 @@ from ..data.files.find import cache_folder
 from ..modules.pretrained_networks import WithHead, frozen_features
 from ..types import Model, Params
 from .log import progress_bar
-from .precision import with_precision
+from .torch_settings import with_precision
 
 _CACHE_VERSION = 1  # increase it when the same network and images would give other features
 IMAGES_AT_ONCE = 64

@@ -16,7 +16,6 @@ from ..evaluation import trajectory_of
 from ..outer import at_step
 from ..tree import is_finite, leaves, take
 from ..types import Algorithm, MetaState, Metrics, Task, Theta
-from .async_flag import Verdict
 from .step import StepFn
 
 OUTER_UPDATE = "the outer update is not finite, though every task is"
@@ -28,6 +27,27 @@ class StepInputs(NamedTuple):
 
     state: MetaState
     tasks: Task
+
+
+class AsyncFlag:
+    """The truth of a boolean scalar, read without waiting for what was launched after it.
+
+    ``bool`` of a tensor on a GPU waits for all that was launched, the next step too. So it is copied to pinned memory
+    at once, and an event tells when it is there.
+    """
+
+    def __init__(self, flag: Tensor) -> None:
+        self.flag = flag
+        self.event: torch.cuda.Event | None = None
+        if flag.is_cuda:
+            self.flag = torch.empty((), dtype=torch.bool, pin_memory=True).copy_(flag, non_blocking=True)
+            self.event = torch.cuda.Event()
+            self.event.record()
+
+    def __bool__(self) -> bool:
+        if self.event is not None:
+            self.event.synchronize()
+        return bool(self.flag)
 
 
 class NanGuard:
@@ -42,7 +62,7 @@ class NanGuard:
         self.step_fn = step_fn
         self.algorithm = algorithm
         self.skip_limit = settings.skip_limit if settings.on_nan == "skip" else 0
-        self.pending: tuple[Verdict, StepInputs] | None = None  # the check that was not read yet, and its step
+        self.pending: tuple[AsyncFlag, StepInputs] | None = None  # the check that was not read yet, and its step
 
     def __call__(self, state: MetaState, tasks: Task, skipped: int) -> tuple[MetaState, Metrics, str]:
         """The next state and metrics, and why the step was skipped ("" if it was not).
@@ -52,7 +72,7 @@ class NanGuard:
         inputs = StepInputs(state, tasks)
         new, metrics = self.step_fn(state, tasks)
         finite = is_finite((new.theta, new.opt_state, metrics["query_loss"]))
-        verdict = Verdict(finite)
+        verdict = AsyncFlag(finite)
         self.check_pending()
         if self.can_defer(finite):
             self.pending = verdict, inputs

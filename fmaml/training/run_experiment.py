@@ -29,7 +29,6 @@ from ..processes.signals import deferred_signals
 from ..report.format import minutes_and_seconds
 from ..tree import leaves, map_leaves
 from ..types import Params
-from .determinism import make_deterministic
 from .environment import environment, pick_device
 from .finish import Trained, Training, report_results
 from .frozen_features import with_known_features
@@ -38,6 +37,7 @@ from .null_rank import NoStore, follows
 from .preflight import check_algorithm, check_batch, check_same_facts
 from .resume_and_train import fit, restored, train_baseline
 from .sinks import Sinks, check_sinks
+from .torch_settings import make_deterministic
 from .train import first_progress
 
 

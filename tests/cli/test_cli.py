@@ -49,7 +49,7 @@ def ran(monkeypatch):
     return calls
 
 
-def shell(*argv: str, code: str = "from fmaml.cli import main; sys.exit(main(sys.argv[1:]))", **options):
+def shell(*argv: str, code: str = "from fmaml.cli.main import main; sys.exit(main(sys.argv[1:]))", **options):
     environment = {**os.environ, "PYTHONPATH": str(packaged.FOLDER.parent.parent)}
     return subprocess.run(
         [sys.executable, "-c", f"import sys; {code}", *argv],
@@ -63,7 +63,7 @@ def shell(*argv: str, code: str = "from fmaml.cli import main; sys.exit(main(sys
 @pytest.mark.parametrize("argv", QUICK, ids=" ".join)
 def test_torch_is_not_imported_to_answer(argv):
     code = """
-from fmaml.cli import main
+from fmaml.cli.main import main
 try: main(sys.argv[1:])
 finally: print("imported:", *sorted({"torch", "numpy", "matplotlib", "rich", "PIL"} & sys.modules.keys()))"""
     assert shell(*argv, code=code).stdout.splitlines()[-1] == "imported:"

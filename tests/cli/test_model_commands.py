@@ -115,7 +115,7 @@ def test_other_data(trained, capsys):
 
 def test_prediction_starts_without_what_it_does_not_need():
     """matplotlib, the compiler and the data sources take seconds to import, and a prediction needs none of them."""
-    code = "import sys, fmaml; fmaml.load, fmaml.Learner; from fmaml.deploy import present; print(*sys.modules)"
+    code = "import sys, fmaml; fmaml.load, fmaml.Learner; import fmaml.models.format_predictions; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"matplotlib", "torch._dynamo", "torch._inductor", "sympy"} & set(modules)
 

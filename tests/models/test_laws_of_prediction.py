@@ -10,8 +10,8 @@ from fmaml.config.registry import TABLE
 from fmaml.errors import UserError
 from fmaml.evaluation import trajectory_of
 from fmaml.models.resize_head import head_of, with_outputs
-from fmaml.nn.norms import batch_norm
-from fmaml.nn.support_statistics import statistics_of, with_statistics
+from fmaml.torch_fixes.norms import batch_norm
+from fmaml.torch_fixes.support_statistics import statistics_of, with_statistics
 
 NETWORKS = [{**CONV4, "pool": pool, "norm": norm} for pool in ("stride", "max") for norm in ("batch", "layer", "none")]
 NETWORKS += [{"name": "conv4", "width": 16, "norm": "group"}, {"name": "mlp", "hidden": [8]}]

@@ -8,7 +8,7 @@ from learners import MAML, untrained
 
 from fmaml.errors import UserError
 from fmaml.export.standalone import adapted_network, example
-from fmaml.nn.support_statistics import statistics_of
+from fmaml.torch_fixes.support_statistics import statistics_of
 
 MLP = {"name": "mlp", "hidden": [8]}
 UNITS = {

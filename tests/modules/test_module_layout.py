@@ -9,8 +9,7 @@ from torch.nn import functional as F
 
 import fmaml
 from fmaml.modules import from_module as module_file
-from fmaml.nn import norms
-from fmaml.torch_fixes import layout
+from fmaml.torch_fixes import layout, norms
 from fmaml.torch_fixes.convolution import conv2d
 from fmaml.torch_fixes.max_pool import max_pool
 

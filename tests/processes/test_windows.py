@@ -57,7 +57,7 @@ def like_windows(code: str, *argv: str, **options) -> subprocess.CompletedProces
 
 
 def command(*argv: str, **options) -> subprocess.CompletedProcess[str]:
-    return like_windows("from fmaml.cli import main; sys.exit(main(sys.argv[1:]))", *argv, **options)
+    return like_windows("from fmaml.cli.main import main; sys.exit(main(sys.argv[1:]))", *argv, **options)
 
 
 def test_every_module_is_imported():
@@ -95,7 +95,7 @@ def test_standard_input_is_read_without_its_file():
                 raise FileNotFoundError(2, "No such file or directory", str(path))
             return real(path, *args, **options)
         Path.open = without_devices
-        from fmaml.cli import main
+        from fmaml.cli.main import main
         sys.exit(main(["show", "-"]))
     """
     again = like_windows(code, input=shown)

@@ -147,7 +147,7 @@ def test_runs_are_listed_newest_first(tmp_path, capsys):
 
 def test_neither_imports_torch(tmp_path):
     one, two = (str(make_run(tmp_path / name, [0.5, 0.6])) for name in "ab")
-    code = "import sys; from fmaml.cli import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
+    code = "import sys; from fmaml.cli.main import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
     for arguments in (["runs", str(tmp_path)], ["compare", one, two, "--html", str(tmp_path / "c.html")]):
         assert (
             subprocess.run([sys.executable, "-c", code, *arguments], check=False, capture_output=True).returncode == 0

@@ -35,7 +35,7 @@ def refusal(capsys, *arguments: str) -> str:
 
 def test_in_processes_of_their_own(tmp_path):
     """The command itself: two processes at a time, one of which fails; the parent needs no torch."""
-    code = "import sys; from fmaml.cli import main; code = main(sys.argv[1:]); print(code, 'torch' in sys.modules)"
+    code = "import sys; from fmaml.cli.main import main; code = main(sys.argv[1:]); print(code, 'torch' in sys.modules)"
     command = ["run", "sinusoid", *TINY, "algorithm.inner_lr=0.01,1.0e+30", "--device", "cpu", "--jobs", "2"]
     environment = {**os.environ, "PYTHONPATH": str(FOLDER.parent.parent)}
     ended = subprocess.run(

@@ -40,7 +40,7 @@ def statistics_of(apply: Apply, params: Params, x: Tensor) -> list[Statistics]:
     """The statistics of each batch norm in the forward pass of x [n, *shape]; none if the network has none.
 
     >>> import torch, fmaml
-    >>> from fmaml.nn.support_statistics import statistics_of
+    >>> from fmaml.torch_fixes.support_statistics import statistics_of
     >>> model = fmaml.conv4(inputs=(1, 28, 28), outputs=5, width=8)
     >>> len(statistics_of(model.apply, model.init(torch.Generator()), torch.rand(5, 1, 28, 28)))
     4

@@ -7,9 +7,9 @@ whose weight and bias give wrong second-order gradients under vmap.
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..torch_fixes.batch_norm import batch_norm_of_tasks
-from ..torch_fixes.grad_levels import in_forward_mode, kernels_are_exact
-from ..torch_fixes.layout import LARGE_FEATURES, is_large, is_vmapped
+from .batch_norm import batch_norm_of_tasks
+from .grad_levels import in_forward_mode, kernels_are_exact
+from .layout import LARGE_FEATURES, is_large, is_vmapped
 from .support_statistics import Statistics, supplied_statistics
 
 
@@ -17,7 +17,7 @@ def batch_norm(x: Tensor, scale: Tensor, shift: Tensor, eps: float = 1e-5) -> Te
     """Normalise each channel by the statistics of this batch, then scale and shift; x [n, channels, ...].
 
     There are no running statistics: MAML normalises the support set and the query set separately. A deployed network
-    uses those of its support set, see `fmaml.nn.support_statistics`.
+    uses those of its support set, see `fmaml.torch_fixes.support_statistics`.
     """
     if (given := supplied_statistics(x)) is not None:
         return by_statistics(x, given, scale, shift, eps)

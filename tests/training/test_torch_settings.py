@@ -1,14 +1,18 @@
-"""Precision by name: what it changes, and what it leaves in float32."""
+"""Deterministic algorithms on a GPU; precision by name: what it changes, and what it leaves in float32."""
+
+import os
+from typing import Any, cast
 
 import pytest
 import torch
 from problems import image_tasks, relative
 
 import fmaml
-from fmaml.training.precision import set_precision, with_precision
+from fmaml.training.torch_settings import make_deterministic, set_precision, with_precision
 from fmaml.tree import map_leaves
 
 CPU = torch.device("cpu")
+DETERMINISTIC = cast(Any, torch.utils.deterministic)
 
 
 @pytest.fixture
@@ -49,3 +53,26 @@ def test_bf16_vmapped_is_near_float32_and_stays_float32():
     assert all(g.dtype == torch.float32 for g in rough.values())
     assert relative(rough, gradient(with_precision(model, "bf16", CPU), batching="loop")) < 3e-2
     assert 1e-4 < relative(rough, gradient(model)) < 3e-2
+
+
+@pytest.fixture
+def _restored(monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    fills = DETERMINISTIC.fill_uninitialized_memory
+    yield
+    torch.use_deterministic_algorithms(False)
+    DETERMINISTIC.fill_uninitialized_memory = fills
+
+
+@pytest.mark.usefixtures("_restored")
+def test_a_gpu_is_asked_for_deterministic_algorithms():
+    make_deterministic(torch.device("cpu"))
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.backends.cudnn.benchmark
+    make_deterministic(torch.device("cuda:0"))
+    assert torch.are_deterministic_algorithms_enabled()
+    assert torch.is_deterministic_algorithms_warn_only_enabled()
+    assert not torch.backends.cudnn.benchmark
+    assert not DETERMINISTIC.fill_uninitialized_memory
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"

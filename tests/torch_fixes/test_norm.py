@@ -9,8 +9,7 @@ from torch.func import debug_unwrap, grad, vmap
 from torch.nn import functional as F
 
 import fmaml
-from fmaml.nn import norms
-from fmaml.torch_fixes import batch_norm, layout
+from fmaml.torch_fixes import batch_norm, layout, norms
 
 EPS = 1e-5
 SHAPES = {"images": (3, 2, 4, 5), "vectors": (5, 2), "one pixel": (3, 2, 1, 1), "volumes": (2, 2, 2, 3, 2)}

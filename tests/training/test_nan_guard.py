@@ -1,4 +1,4 @@
-"""The verdict of a check on a GPU is copied when it is launched, and awaited only when it is read."""
+"""The result of a check on a GPU is copied when it is launched, and awaited only when it is read."""
 
 from types import SimpleNamespace
 from typing import Any, cast
@@ -6,12 +6,12 @@ from typing import Any, cast
 import pytest
 import torch
 
-from fmaml.training.async_flag import Verdict
+from fmaml.training.nan_guard import AsyncFlag
 
 
 @pytest.mark.parametrize("truth", [True, False])
 def test_on_a_cpu_it_is_the_flag(truth):
-    assert bool(Verdict(torch.tensor(truth))) is truth
+    assert bool(AsyncFlag(torch.tensor(truth))) is truth
 
 
 @pytest.mark.parametrize("truth", [True, False])
@@ -31,7 +31,7 @@ def test_on_a_gpu_it_waits_for_its_own_event(monkeypatch, truth):
     monkeypatch.setattr(torch, "empty", lambda shape, *, dtype, pin_memory: pinned if pin_memory else None)
     event = SimpleNamespace(record=lambda: happened.append("recorded"), synchronize=arrive)
     monkeypatch.setattr(torch.cuda, "Event", lambda: event)
-    verdict = Verdict(cast(torch.Tensor, SimpleNamespace(is_cuda=True)))
+    verdict = AsyncFlag(cast(torch.Tensor, SimpleNamespace(is_cuda=True)))
     assert happened == ["copied, non_blocking=True", "recorded"]
     assert bool(verdict) is truth
     assert happened[2:] == ["awaited"]

@@ -1,4 +1,6 @@
-"""The precision of a network's arithmetic: float32, or one of two faster approximations of it.
+"""Settings of torch: deterministic algorithms, and the precision of a network's arithmetic.
+
+The precision is float32, or one of two faster approximations of it.
 
 ``tf32``: float32 products and convolutions with 10 bits of mantissa, on GPUs that have it; elsewhere no change.
 ``bf16``: the network under autocast to bfloat16; parameters, losses, inner and outer updates stay float32.
@@ -10,12 +12,28 @@ that in float32 by 72 % of its norm, at a cosine of 0.76. The accuracy did not d
 90.09 +- 0.64 % in float32 (one thread of an Intel Xeon). The effect of tf32 has not been measured.
 """
 
+import os
+from typing import Any, cast
+
 import torch
 from torch import Tensor
 
 from ..pickling import picklable
 from ..setting_types import Precision
 from ..types import Model, Params
+
+
+def make_deterministic(device: torch.device) -> None:
+    """Ask the libraries of a GPU for algorithms with the same result each time; a CPU's are so by themselves.
+
+    An operation that has none says so by a warning. Must be called before the first product on the GPU.
+    """
+    if device.type != "cuda":
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS chooses by its free memory otherwise
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    cast(Any, torch.utils.deterministic).fill_uninitialized_memory = False  # nothing reads it, and filling takes time
+    torch.backends.cudnn.benchmark = False  # it chooses by times, which differ
 
 
 def set_precision(precision: Precision) -> None:
