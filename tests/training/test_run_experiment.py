@@ -144,6 +144,32 @@ def test_real_omniglot(tmp_path, capsys):
     assert "(omniglot)" in " ".join(capsys.readouterr().out.split())
 
 
+def test_a_quick_run_takes_drawn_characters_where_omniglot_is_missing(tmp_path, capsys):
+    less = [*SMALL, "model.width=8", "train.meta_steps=2", "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert main(["run", "omniglot", "--quick", *less]) == 0
+    said = capsys.readouterr()
+    assert "no files of omniglot on this computer: built-in drawn characters in their place" in said.err
+    assert "maml on glyphs" in " ".join(said.out.split())
+    *_, report, predict, demo = said.out.splitlines()
+    assert report == f"open {tmp_path}/out/report.html: results, learning curve, test tasks"
+    assert predict.startswith(f"next: `fmaml predict {tmp_path}/out --support MY_CLASSES PICTURE`")
+    assert "fmaml demo" in demo
+    assert (tmp_path / "out/report.html").exists()
+
+
+@pytest.mark.slow
+def test_the_short_form_of_omniglot_is_right_in_85_of_100(tmp_path):
+    """The first command of the README, a minute or two."""
+    assert main(["run", "experiments/omniglot.yaml", "--quick", "--out", str(tmp_path / "out")]) == 0
+    columns = json.loads((tmp_path / "out/results.json").read_text())["results"].values()
+    assert min(column[-1]["mean"] for column in columns) > 0.85
+
+
+def test_a_folder_that_is_named_has_no_stand_in(tmp_path, capsys):
+    assert main(["run", "omniglot", "--quick", f"data.root={tmp_path}", "--out", str(tmp_path / "out")]) == 2
+    assert f"data.root = {tmp_path}: no Omniglot in" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_every_experiment_trains(path, tmp_path, monkeypatch, request):
     small = smallest(path, tmp_path, monkeypatch, request)
