@@ -40,6 +40,19 @@ def test_script(tmp_path):
     assert accuracy[-1] > 40
 
 
+def test_ci_runs_the_commands_of_the_readme_as_they_stand():
+    """Without constraints and without data, in a fresh clone, as a newcomer does."""
+    commands = [line for line in README.splitlines() if line.startswith("python3 -m venv")]
+    assert [command.split(" && ")[-1].split()[0] for command in commands] == ["fmaml", "pytest"]
+    script = [line.strip() for line in (TOP / ".ci/run").read_text(encoding="utf-8").splitlines()]
+    first, last = script.index("newcomer() {"), script.index("}")
+    newcomer = script[first:last]
+    assert [line for line in newcomer if line.startswith("python3 -m venv")] == commands
+    assert "unset FMAML_DATA" in newcomer
+    assert not any("constraints" in line for line in newcomer)
+    assert commands == [line for line in page("start").splitlines() if line.startswith("python3 -m venv")]
+
+
 def own_copy(tmp_path: Path, heading: str, section: str, file: str) -> Callable[..., str]:
     """A copy of the package with the example of docs/extend.md in it; returns what runs a Python module there."""
     part = page("extend").partition(f"## {heading}\n")[2].partition("\n#")[0]

@@ -37,7 +37,7 @@ commands:
 examples:
   fmaml predict omniglot --support DIR scan.png  which character is it? DIR has examples of each
   fmaml run omniglot                       train on Omniglot: 5 classes, 1 example of each
-  fmaml run omniglot data.name=glyphs      the same on drawn characters, which need no download
+  fmaml run omniglot --quick               a short form of it in two minutes, which needs no download
   fmaml run omniglot --dry-run             check everything, train nothing
   fmaml show omniglot > mine.yaml          a file of your own to change
   fmaml run mine.yaml algorithm.steps=5    ... and to run
