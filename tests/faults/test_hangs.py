@@ -24,7 +24,7 @@ from fmaml.data.sources.udhr import read_udhr_files
 from fmaml.errors import UserError
 from fmaml.run.store.checkpoint_store import checkpoint_files
 
-LIMIT = 20  # seconds that a child may take; it would take for ever
+LIMIT = 20  # seconds of a processor that a child may use; it would go on for ever
 HUGE = 100 * 10**9  # bytes of a file that takes up none of the disk
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from harness import SMALL, fork, wait
+from harness import SMALL, fork, steps, wait, wait_for
 
 import fmaml.run.report
 import fmaml.run.run
@@ -99,10 +99,7 @@ def undisturbed(tmp_path_factory) -> bytes:
 def begun(out: Path, said: Path, *more: str) -> Iterator[int]:
     """A sweep that has begun a run."""
     parent = fork(lambda: sweep(out, *more), None, said)
-    end = time.monotonic() + 30
-    while not children(out):
-        assert time.monotonic() < end, said.read_text()
-        time.sleep(0.005)
+    wait_for(lambda: children(out), said)
     yield parent
 
 
@@ -155,10 +152,8 @@ def test_no_run_outlives_a_sweep_that_is_killed(tmp_path):
     with begun(out, tmp_path / "said", "train.meta_steps=100000", "--jobs", "2") as parent:
         os.kill(parent, signal.SIGKILL)
     wait(parent)
-    end = time.monotonic() + 20
-    while children(out):
-        assert time.monotonic() < end, "a run goes on"
-        time.sleep(0.02)
+    wait_for(lambda: not children(out))
+    assert all(step < 100_000 for run in out.glob("seed*") for step in steps(run)), "a run went on to its end"
 
 
 def test_a_signal_stops_all_and_resume_goes_on(tmp_path, undisturbed):

@@ -17,7 +17,7 @@ def names_of(store, count: int) -> list[str]:
 
     def start(rank: int, delay: float) -> None:
         time.sleep(delay)
-        found[rank] = generation(store, rank, count, 10)
+        found[rank] = generation(store, rank, count, 300)
 
     threads = [threading.Thread(target=start, args=(rank, random.random() * 0.2)) for rank in range(count)]
     for thread in threads:

@@ -77,7 +77,7 @@ def test_data_is_prepared_once_a_machine_and_the_others_wait(monkeypatch):
     waiting.join(0.3)
     assert waiting.is_alive()
     first.first_on_machine(lambda: order.append("first"))
-    waiting.join(5)
+    waiting.join(300)
     assert order == ["first", "second"]
     monkeypatch.setattr(module, "PREPARATION_LIMIT_S", 0.1)
     other_machine = Processes(Launched(3, 4, 1, 2), store)
