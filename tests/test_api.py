@@ -108,7 +108,7 @@ TORCHLESS += [
 ]
 TORCHLESS += ["run.store.run_folder", "run.store.run_lock", "run.store.model_shelf", "run.store.held_folder"]
 TORCHLESS += ["deploy.demo.command"]
-TORCHLESS += ["sweep.command", "sweep.child"]
+TORCHLESS += ["sweep.command", "sweep.workers"]
 TORCHLESS += [
     "run.limits",
     "run.past_commands",
