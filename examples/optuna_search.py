@@ -10,8 +10,8 @@ import optuna
 
 from fmaml.config.load import load_config
 from fmaml.errors import RunFailed
-from fmaml.run.run import run
 from fmaml.sweep.results import results_of
+from fmaml.training.run_experiment import run
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from torch.func import vmap
 
-from .ranges import Batching
+from .setting_types import Batching
 from .tree import T, add, leading, leaves, map_leaves, take
 from .types import Task
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from .batching import per_chunk
-from .ranges import Batching
+from .setting_types import Batching
 from .tree import concat, stack
 from .types import Algorithm, Batch, MetricFn, Params, Task, ThetaT
 

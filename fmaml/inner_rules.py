@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .transforms import no_state
+from .optim.transforms import no_state
 from .tree import leaves
 from .types import InnerRate, Optimizer, Params, Rates
 

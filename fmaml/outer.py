@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.func import grad
 
 from .batching import mean_over_tasks
-from .nn.exact_functions import exact_derivatives
-from .ranges import Batching
+from .setting_types import Batching
+from .torch_fixes.functions import exact_derivatives
 from .tree import detach
 from .types import Algorithm, Batch, LossFn, MetaState, Metrics, Optimizer, Params, Task, Theta, ThetaT
 

@@ -15,9 +15,9 @@ from typing import TypeAlias
 from torch import Tensor
 from torch.func import grad_and_value, vjp
 
-from .derivative_order import detach_result, detach_theta, with_gradient
 from .inner import EVERYTHING, check_steps, inner_update, loss_of_part, select
 from .inner_rules import as_rule
+from .torch_fixes.grad_levels import detach_result, detach_theta, with_gradient
 from .tree import add, zeros_like
 from .types import Batch, InnerRate, LossFn, Metrics, OptState, Params, Task, ThetaT
 

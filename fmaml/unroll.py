@@ -10,11 +10,11 @@ from typing import TypedDict
 
 from .inner import EVERYTHING, adapt, trajectory
 from .inner_rules import as_rule
-from .optim import rule_named
+from .optim.optimizers import rule_named
+from .optim.transforms import chain
 from .outer import query_loss
-from .ranges import Rule
 from .remat import recomputed_query_loss
-from .transforms import chain
+from .setting_types import Rule
 from .types import Algorithm, Batch, InnerRate, LossFn, Optimizer, Params, ThetaT
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import optuna
 
-from fmaml.cli import main
+from fmaml.cli.main import main
 from fmaml.sweep.results import results_of
 
 SCRIPT = Path(__file__).parent.parent / "examples/optuna_search.py"

@@ -6,7 +6,7 @@ Inner step:    phi_head = head - alpha * grad_head L(theta, D_i^tr), ``steps`` t
 from collections.abc import Sequence
 
 from ..pickling import picklable
-from ..ranges import Rate, Rule, Steps
+from ..setting_types import Rate, Rule, Steps
 from ..types import Algorithm, InnerRate, LossFn, Params
 from ..unroll import stepping, unrolled
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..evaluation import trajectory_of
 from ..head import cosine_basis
 from ..pickling import picklable
-from ..ranges import Rate, Rule, Size, Steps
+from ..setting_types import Rate, Rule, Size, Steps
 from ..types import Algorithm, Batch, InnerRate, LossFn, Params
 from ..unroll import stepping, unrolled
 

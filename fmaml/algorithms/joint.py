@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ..pickling import picklable
-from ..ranges import Rate, Rule, Steps
+from ..setting_types import Rate, Rule, Steps
 from ..types import Algorithm, InnerRate, LossFn, Metrics, Params, Task
 from ..unroll import stepping, unrolled
 

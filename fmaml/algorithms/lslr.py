@@ -8,7 +8,7 @@ from typing import TypedDict
 
 from ..inner_rules import descent_by_step
 from ..pickling import picklable
-from ..ranges import PositiveSteps, Rate, Rule
+from ..setting_types import PositiveSteps, Rate, Rule
 from ..tree import map_leaves
 from ..types import Algorithm, LossFn, Optimizer, Params
 from ..unroll import its_params, stepping, unrolled

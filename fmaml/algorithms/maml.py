@@ -7,7 +7,7 @@ the meta-objective:              min over theta of sum_i L(phi_i, D_i^ts)
 from collections.abc import Sequence
 
 from ..pickling import picklable
-from ..ranges import Rate, Rule, Steps
+from ..setting_types import Rate, Rule, Steps
 from ..types import Algorithm, InnerRate, LossFn, Params
 from ..unroll import stepping, unrolled
 

@@ -23,7 +23,7 @@ from ..anneal import first_then, multi_step
 from ..inner import select
 from ..inner_rules import descent_by_step, of_step, step_count
 from ..pickling import picklable
-from ..ranges import Natural, PositiveSteps, Rate, Rule
+from ..setting_types import Natural, PositiveSteps, Rate, Rule
 from ..tree import map_leaves
 from ..types import Algorithm, Batch, LossFn, Optimizer, OptState, Params
 from ..unroll import stepping, unrolled

@@ -12,9 +12,9 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
+from ..optim.transforms import chain, no_state
 from ..pickling import picklable
-from ..ranges import Rate, Rule, Steps
-from ..transforms import chain, no_state
+from ..setting_types import Rate, Rule, Steps
 from ..types import Algorithm, InnerRate, LossFn, Optimizer, Params, Transform
 from ..unroll import its_params, stepping, unrolled
 

@@ -10,7 +10,7 @@ from typing import TypedDict
 import torch
 
 from ..pickling import picklable
-from ..ranges import Rate, Rule, Steps
+from ..setting_types import Rate, Rule, Steps
 from ..tree import map_leaves
 from ..types import Algorithm, LossFn, Optimizer, Params
 from ..unroll import its_params, stepping, unrolled

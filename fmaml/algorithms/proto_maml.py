@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from ..head import head_weight, prototypes
 from ..losses import Apply
 from ..pickling import picklable
-from ..ranges import Rate, Rule, Steps
+from ..setting_types import Rate, Rule, Steps
 from ..types import Algorithm, Batch, InnerRate, LossFn, Params
 from ..unroll import stepping, unrolled
 

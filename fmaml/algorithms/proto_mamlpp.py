@@ -15,7 +15,7 @@ from ..head import head_weight, prototypes
 from ..inner_rules import descent_by_step
 from ..losses import Apply
 from ..pickling import picklable
-from ..ranges import Natural, PositiveSteps, Rate, Rule
+from ..setting_types import Natural, PositiveSteps, Rate, Rule
 from ..tree import map_leaves
 from ..types import Algorithm, Batch, LossFn, Optimizer, Params
 from ..unroll import stepping, unrolled

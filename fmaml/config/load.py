@@ -9,9 +9,9 @@ from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any
 
+from ..config import packaged
 from ..errors import Notify, UserError
-from ..regular_files import UnsuitableFile, check_regular
-from . import packaged
+from ..files.regular import UnsuitableFile, check_regular
 from .cross_checks import RULES
 from .registry import TABLE
 from .settings import Config

@@ -7,7 +7,7 @@ keys, and add one entry here. Data lists the traits of its tasks, a model or an 
 
 from typing import NamedTuple
 
-from ..data.published import DRAWINGS_PER_CLASS, HUNDRED_CLASSES, IMAGES_PER_CLASS, OMNIGLOT_CLASSES
+from ..data.published import CHARACTER_SIZE, DRAWINGS_PER_CLASS, HUNDRED_CLASSES, IMAGES_PER_CLASS, OMNIGLOT_CLASSES
 from ..errors import UserError
 from .settings import EvalSettings, TrainSettings
 
@@ -32,10 +32,12 @@ class Contents(NamedTuple):
 
     classes: dict[str, int]  # split -> number of classes
     images: int  # largest number of images of a class
+    numbers: int  # in one image: channels x height x width
 
 
-CHARACTERS = Contents(OMNIGLOT_CLASSES, DRAWINGS_PER_CLASS)
-PHOTOGRAPHS = Contents(HUNDRED_CLASSES, IMAGES_PER_CLASS)
+CHARACTERS = Contents(OMNIGLOT_CLASSES, DRAWINGS_PER_CLASS, CHARACTER_SIZE**2)
+MINI_IMAGENET = Contents(HUNDRED_CLASSES, IMAGES_PER_CLASS, 3 * 84**2)
+CIFAR_FS = Contents(HUNDRED_CLASSES, IMAGES_PER_CLASS, 3 * 32**2)
 
 
 class Entry(NamedTuple):
@@ -56,8 +58,8 @@ TABLE: dict[str, dict[str, Entry]] = {
     "data": {
         "omniglot": Entry("fmaml.data.sources.omniglot:omniglot", gives=IMAGES, contents=CHARACTERS),
         "glyphs": Entry("fmaml.data.sources.glyphs:glyphs", gives=IMAGES, contents=CHARACTERS),
-        "mini_imagenet": Entry("fmaml.data.sources.mini_imagenet:mini_imagenet", gives=IMAGES, contents=PHOTOGRAPHS),
-        "cifar_fs": Entry("fmaml.data.sources.cifar_fs:cifar_fs", gives=IMAGES, contents=PHOTOGRAPHS),
+        "mini_imagenet": Entry("fmaml.data.sources.mini_imagenet:mini_imagenet", gives=IMAGES, contents=MINI_IMAGENET),
+        "cifar_fs": Entry("fmaml.data.sources.cifar_fs:cifar_fs", gives=IMAGES, contents=CIFAR_FS),
         "folder": Entry("fmaml.data.sources.image_folder:folder", gives=IMAGES),
         "udhr": Entry("fmaml.data.sources.udhr:udhr", gives=SYMBOLS),
         "texts": Entry("fmaml.data.sources.texts:texts", gives=SYMBOLS),
@@ -74,10 +76,10 @@ TABLE: dict[str, dict[str, Entry]] = {
         "mlp": needing("fmaml.nn.models:mlp", "numbers"),
         "policy": needing("fmaml.nn.policy:policy", "episodes"),
         "transformer": needing("fmaml.nn.transformer:transformer", "symbols"),
-        "timm": needing("fmaml.pretrained.networks:timm", "images"),
-        "torchvision": needing("fmaml.pretrained.networks:torchvision", "images"),
-        "module": Entry("fmaml.pretrained.networks:module"),
-        "causal_lm": needing("fmaml.pretrained.causal_lm:causal_lm", "symbols"),
+        "timm": needing("fmaml.modules.pretrained_networks:timm", "images"),
+        "torchvision": needing("fmaml.modules.pretrained_networks:torchvision", "images"),
+        "module": Entry("fmaml.modules.pretrained_networks:module"),
+        "causal_lm": needing("fmaml.modules.causal_lm:causal_lm", "symbols"),
         "conv1d": needing("fmaml.nn.conv1d:conv1d", "signals"),
     },
     "algorithm": {
@@ -102,10 +104,10 @@ TABLE: dict[str, dict[str, Entry]] = {
         "scratch": Entry("fmaml.algorithms.scratch:scratch"),
     },
     "optimizer": {
-        "sgd": Entry("fmaml.optim:sgd"),
-        "momentum": Entry("fmaml.optim:momentum"),
-        "adam": Entry("fmaml.optim:adam"),
-        "adamw": Entry("fmaml.optim:adamw"),
+        "sgd": Entry("fmaml.optim.optimizers:sgd"),
+        "momentum": Entry("fmaml.optim.optimizers:momentum"),
+        "adam": Entry("fmaml.optim.optimizers:adam"),
+        "adamw": Entry("fmaml.optim.optimizers:adamw"),
     },
 }
 SETTINGS = {"train": TrainSettings, "eval": EvalSettings}  # sections without a name -> their dataclass

@@ -16,9 +16,9 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, Union, get_ar
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from .. import ranges
+from .. import setting_types
 from ..errors import UserError
-from ..ranges import Mark
+from ..setting_types import Mark
 
 TypeForm: TypeAlias = Any  # whatever an annotation may spell: a class, a union, a Literal, an Annotated
 
@@ -26,7 +26,7 @@ PACKAGE = Path(__file__).parent.parent
 BUILTIN_TYPES = (int, float, str, bool, list, tuple, dict)
 RANGE_NAMES = {
     name: value
-    for name, value in vars(ranges).items()
+    for name, value in vars(setting_types).items()
     if get_origin(value) in (Annotated, Literal) or isinstance(value, Mark)
 }
 ANNOTATION_NAMES: dict[str, TypeForm] = {  # the names that the annotation of a setting may use
@@ -112,7 +112,7 @@ def function_settings(function: ast.FunctionDef) -> dict[str, Setting]:
         if kind is not ONLY_IN_CODE:
             found[argument.arg] = _setting(kind, REQUIRED if default is None else _literal(function, argument, default))
         elif default is None:
-            words = "the words of fmaml/ranges.py, without quotes"
+            words = "the words of fmaml/setting_types.py, without quotes"
             raise UserError(f"{_place(function, argument)}: its annotation spells no setting; write it in {words}")
     return found
 

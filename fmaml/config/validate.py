@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple
 from annotated_types import Lt, Predicate
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from ..ranges import FreeOnResume, Mark, Natural
+from ..setting_types import FreeOnResume, Mark, Natural
 from .registry import SETTINGS, TABLE
 from .settings import Config
 from .signature import (

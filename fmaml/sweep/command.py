@@ -6,11 +6,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ..checkpoints.run_folder import check_out_folder, describe_os_error, run_folder
 from ..errors import RunFailed, Stopped, UserError, note
-from ..run.launcher import launched, told_once
-from ..run.limits import importing_torch
-from ..run.output import lasting_stdout
-from ..run.store.run_folder import check_out_folder, describe_os_error, run_folder
+from ..files.standard_output import lasting_stdout
+from ..processes.launcher import launched, told_once
+from ..processes.limits import importing_torch
 from .plan import Seeds, plan, values_of
 from .results import read_results, summarise
 from .show import SweepProgress, print_sweep, say
@@ -70,7 +70,7 @@ def refuse_processes() -> None:
 def dry_run(runs: list[SweepRun], device: str) -> int:
     """Check every run as `fmaml run --dry-run` does, and say what is wrong with which; returns the exit code."""
     with importing_torch():
-        from ..run.run import run as run_once
+        from ..training.run_experiment import run as run_once
 
     code = 0
     for number, run in enumerate(runs, 1):

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from ..config.differences import setting_text
+from ..config.config_diff import setting_text
 from ..config.load import complete, parse_override, read_experiment
 from ..config.registry import TABLE
 from ..config.settings import Config

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..run.past_run import metrics_of, read_run
+from ..report.read_run import metrics_of, read_run
 from .plan import SEED
 from .state import FAILED, FINISHED, Sweep, SweepRun
 

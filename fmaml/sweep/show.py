@@ -8,8 +8,8 @@ from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from ..run.durations import minutes_and_seconds
-from ..run.run_list import last_logged_step
+from ..report.format import minutes_and_seconds
+from ..report.run_list import last_logged_step
 from .plan import short_text
 from .results import Measured, without_seed
 from .state import FAILED, UNFINISHED, Sweep, SweepRun

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..atomic_files import write_text_durably
-from ..config.differences import settings_that_differ
+from ..checkpoints.run_lock import LOCK_FILE, refuse_if_held
+from ..config.config_diff import settings_that_differ
 from ..config.settings import Config
 from ..errors import Notify, UserError
-from ..regular_files import read_regular
-from ..run.store.run_lock import LOCK_FILE, refuse_if_held
+from ..files.atomic import write_text_durably
+from ..files.regular import read_regular
 
 SWEEP_FILE = "sweep.json"
 MAX_SWEEP_BYTES = 100_000_000

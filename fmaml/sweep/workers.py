@@ -14,9 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from ..atomic_files import write_text_durably
 from ..config.strict_yaml import dump_yaml
-from ..run.signals import deferred_signals, raise_if_stopped
+from ..files.atomic import write_text_durably
+from ..processes.signals import deferred_signals, raise_if_stopped
 from .show import SweepProgress
 from .state import FAILED, FINISHED, UNFINISHED, Sweep, SweepRun
 

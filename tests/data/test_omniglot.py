@@ -366,7 +366,7 @@ def test_the_splits_are_1100_100_423_disjoint_characters():
 
 # ---- the real thing
 
-real = pytest.mark.skipif("not os.environ.get('FMAML_DATA')", reason="needs Omniglot: FMAML_DATA=FOLDER")
+real = pytest.mark.real_data("omniglot")
 
 
 @pytest.fixture(scope="module")

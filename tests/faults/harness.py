@@ -22,15 +22,16 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-import fmaml.run.run
-import fmaml.run.store.checkpoint_store
-from fmaml import atomic_files, init_state, meta_step
+import fmaml.checkpoints.checkpoint_store
+import fmaml.training.run_experiment
+from fmaml import init_state, meta_step
+from fmaml.checkpoints.checkpoint_format import decode_checkpoint
+from fmaml.checkpoints.checkpoint_store import checkpoint_files
+from fmaml.config.build import build
 from fmaml.config.load import load_config
 from fmaml.errors import Stopped, UserError
-from fmaml.run.build import build
-from fmaml.run.store.checkpoint_format import decode_checkpoint
-from fmaml.run.store.checkpoint_store import checkpoint_files
-from fmaml.run.train import scores_before_and_after
+from fmaml.files import atomic as atomic_files
+from fmaml.training.train import scores_before_and_after
 
 STEPS = 40
 SMALL = [
@@ -73,14 +74,14 @@ def config(*overrides: str) -> dict[str, Any]:
 
 def run(out: Path, *overrides: str, resume: bool = True) -> int:
     """The run as the command line starts it, up to the evaluation of the trained network."""
-    return fmaml.run.run.run(config(*overrides), device="cpu", out=str(out), resume=resume)
+    return fmaml.training.run_experiment.run(config(*overrides), device="cpu", out=str(out), resume=resume)
 
 
 @cache
 def warm() -> None:
     """Let torch import what it imports at a first step, so that no child has to."""
     experiment = build(config(), torch.device("cpu"))
-    theta = fmaml.run.run.initial_params(experiment, 0, torch.device("cpu"))
+    theta = fmaml.training.run_experiment.initial_params(experiment, 0, torch.device("cpu"))
     tasks = experiment.source.sample("train", 1, range(2))
     scores_before_and_after(experiment, theta, tasks, 2)
     state = init_state(experiment.algorithm, experiment.optimizer, theta)
@@ -118,11 +119,11 @@ def fork(work: Callable[[], int | None], page: Page | None = None, said: Path | 
 
 def bare(page: Page | None) -> None:
     """Leave out what costs time and keeps no promise here; count on the page."""
-    fmaml.run.run.report_results = lambda *_: None
-    fmaml.run.run.environment = lambda place: {"device": str(place)}
+    fmaml.training.run_experiment.report_results = lambda *_: None
+    fmaml.training.run_experiment.environment = lambda place: {"device": str(place)}
     if page is None:
         return
-    save, unlink = fmaml.run.store.checkpoint_store.CheckpointStore.save, Path.unlink
+    save, unlink = fmaml.checkpoints.checkpoint_store.CheckpointStore.save, Path.unlink
 
     def counted(self: Any, progress: Any) -> None:
         page[STEP] = progress.state.step
@@ -134,7 +135,7 @@ def bare(page: Page | None) -> None:
         page[PRUNES] += self.suffix == ".ckpt"
         unlink(self, missing_ok)
 
-    fmaml.run.store.checkpoint_store.CheckpointStore.save, Path.unlink = counted, pruned
+    fmaml.checkpoints.checkpoint_store.CheckpointStore.save, Path.unlink = counted, pruned
 
 
 def wait_for(event: Callable[[], Any], said: Path | None = None) -> None:
@@ -225,7 +226,7 @@ def litter(folder: Path) -> list[str]:
 
 
 class Shim:
-    """`os` as `fmaml.atomic_files` sees it: calls ``act`` before and after each operation on files."""
+    """`os` as `fmaml.files.atomic` sees it: calls ``act`` before and after each operation on files."""
 
     OPERATIONS = ("open", "write", "fsync", "close", "replace", "unlink")
 

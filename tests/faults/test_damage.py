@@ -13,7 +13,7 @@ import torch
 from harness import fingerprint, finish, fork, run, steps, uninterrupted, wait
 from safetensors.torch import save
 
-from fmaml.run.store.checkpoint_format import (
+from fmaml.checkpoints.checkpoint_format import (
     MAGIC,
     DamagedCheckpoint,
     decode_checkpoint,
@@ -21,7 +21,7 @@ from fmaml.run.store.checkpoint_format import (
     fill,
     flatten,
 )
-from fmaml.run.store.checkpoint_store import checkpoint_files
+from fmaml.checkpoints.checkpoint_store import checkpoint_files
 
 TENSORS = {f"theta.layer{i}.weight": torch.arange(200.0) + i for i in range(4)}
 FACTS = {"step": 7, "config": {"seed": 0}}

@@ -11,9 +11,9 @@ import pytest
 from harness import PATIENCE, fingerprint, finish, fork, run, uninterrupted, wait
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fmaml.run.sinks import csv_file, weights_biases
-from fmaml.run.sinks.csv_file import CsvFile
-from fmaml.run.sinks.sinks import SINKS, Sinks
+from fmaml.training import csv_file, weights_biases
+from fmaml.training.csv_file import CsvFile
+from fmaml.training.sinks import SINKS, Sinks
 
 BOTH = "train.log_to=[csv,tensorboard]"
 RARELY = "train.save_every=7"
@@ -44,7 +44,7 @@ def dies(out: Path, step: int, *overrides: str) -> None:
     """A run that is killed after it has logged this step, and saved an earlier one."""
 
     def work() -> int:
-        from fmaml.run.log import RunLog
+        from fmaml.training.log import RunLog
 
         record = RunLog.record
 

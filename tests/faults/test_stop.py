@@ -33,13 +33,15 @@ from harness import (
 )
 
 import fmaml
-import fmaml.run.run
+import fmaml.training.run_experiment
+from fmaml.checkpoints.run_folder import run_folder
+from fmaml.checkpoints.run_lock import locked, refuse_if_held
 from fmaml.errors import Stopped, UserError
-from fmaml.run import meta_test, nan_guard, signals
-from fmaml.run.store.run_folder import run_folder
-from fmaml.run.store.run_lock import locked, refuse_if_held
+from fmaml.meta_testing import scores as meta_test
+from fmaml.processes import signals
+from fmaml.training import nan_guard
 
-FINISH = fmaml.run.run.report_results  # the real one: children of this folder have none
+FINISH = fmaml.training.run_experiment.report_results  # the real one: children of this folder have none
 LONG = 10  # a cell of the shared page: 1 in a long step, 2 once it may end
 CHUNKS = 11  # another: how many chunks of tasks were evaluated
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 128 + signal.SIGUSR1, signal.SIGHUP: 129}
@@ -149,7 +151,7 @@ def test_a_signal_during_the_meta_test_loses_no_step_and_the_next_run_reports(tm
     out, said = tmp_path / "out", tmp_path / "said"
 
     def work(tasks: str = "eval.tasks=10000000") -> int:
-        fmaml.run.run.report_results = FINISH
+        fmaml.training.run_experiment.report_results = FINISH
         return run(out, SHORT, tasks)
 
     child = fork(work, None, said)
@@ -252,9 +254,11 @@ def test_the_lock_is_asked_for_before_torch_is_imported(tmp_path, monkeypatch, c
     import sys
     from types import SimpleNamespace
 
-    from fmaml.cli import main
+    from fmaml.cli.main import main
 
-    monkeypatch.setitem(sys.modules, "fmaml.run.run", SimpleNamespace(run=lambda *_, **__: pytest.fail("it ran")))
+    monkeypatch.setitem(
+        sys.modules, "fmaml.training.run_experiment", SimpleNamespace(run=lambda *_, **__: pytest.fail("it ran"))
+    )
     with locked(tmp_path):
         assert main(["run", "sinusoid", "--out", str(tmp_path)]) == 2
     assert f"in use by process {os.getpid()}" in capsys.readouterr().err

@@ -14,15 +14,15 @@ from typing import IO
 import pytest
 from harness import SMALL, fork, steps, wait, wait_for
 
-import fmaml.run.report
-import fmaml.run.run
-from fmaml.cli import main
-from fmaml.run.signals import STOP_SIGNALS
+import fmaml.report.results
+import fmaml.training.run_experiment
+from fmaml.cli.main import main
+from fmaml.processes.signals import STOP_SIGNALS
 from fmaml.sweep import workers
 from fmaml.sweep.state import SWEEP_FILE
 from fmaml.sweep.workers import stop_with_parent
 
-FINISH = fmaml.run.run.report_results  # the real one: children of this folder have none
+FINISH = fmaml.training.run_experiment.report_results  # the real one: children of this folder have none
 RATES = "optimizer.lr=0.01,0.02"
 _held: list[int] = []  # the ends of pipes by which a sweep's processes see that it has ended
 
@@ -70,8 +70,8 @@ def let_go(*handles: int) -> None:
 
 def sweep(out: Path, *more: str) -> int:
     """The sweep as the command line starts it, in a forked process."""
-    fmaml.run.run.report_results = FINISH
-    fmaml.run.report.write_pictures = lambda *_: None
+    fmaml.training.run_experiment.report_results = FINISH
+    fmaml.report.results.write_pictures = lambda *_: None
     workers.start_process = Forked
     command = ["run", "sinusoid", *SMALL, RATES, "--seeds", "0,1", "--out", str(out), "--resume", "--device", "cpu"]
     return main([*command, *more])
@@ -169,8 +169,8 @@ def test_a_signal_stops_all_and_resume_goes_on(tmp_path, undisturbed):
             assert not children(out)
 
     def resumed() -> int:
-        fmaml.run.run.report_results = FINISH
-        fmaml.run.report.write_pictures = lambda *_: None
+        fmaml.training.run_experiment.report_results = FINISH
+        fmaml.report.results.write_pictures = lambda *_: None
         workers.start_process = Forked
         return main(["resume", str(out)])
 

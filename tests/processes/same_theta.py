@@ -11,14 +11,14 @@ import torch
 import torch.distributed as dist
 
 from fmaml import distributed
+from fmaml.checkpoints.checkpoint_format import flatten
+from fmaml.config.build import build
 from fmaml.config.load import load_config
 from fmaml.config.settings import TrainSettings
 from fmaml.losses import transductive
-from fmaml.run.build import build
-from fmaml.run.meta_test import task_scores
-from fmaml.run.run import initial_params
-from fmaml.run.store.checkpoint_format import flatten
-from fmaml.run.train import first_progress, train
+from fmaml.meta_testing.scores import task_scores
+from fmaml.training.run_experiment import initial_params
+from fmaml.training.train import first_progress, train
 from fmaml.tree import map_leaves
 from fmaml.types import Task
 

@@ -11,9 +11,9 @@ import torch
 from processes.torchrun import HERE, PATIENCE, finish, start
 
 from fmaml import distributed
+from fmaml.checkpoints.checkpoint_format import decode_checkpoint
+from fmaml.checkpoints.resume_compatibility import check_compatible
 from fmaml.config.load import load_config
-from fmaml.run.store.checkpoint_format import decode_checkpoint
-from fmaml.run.store.resume_compatibility import check_compatible
 
 RUN = ["run", "sinusoid", "train.meta_steps=20", "train.validate_every=10", "train.validate_tasks=8", "eval.tasks=8"]
 RUN += ["train.compile=false", "train.baseline=false", "eval.steps=1", "--device", "cpu"]

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from fmaml.cli import main
+from fmaml.cli.main import main
 from fmaml.config.load import load_config
 from fmaml.data.sources.navigation import navigation
-from fmaml.run.pace import plan_of
+from fmaml.training.time_left import plan_of
 
 SMALL = ["train.meta_steps=2", "train.meta_batch=2", "train.validate_tasks=2", "train.baseline=false"]
 SMALL += ["eval.tasks=3", "eval.steps=2", "data.episodes=3", "data.horizon=6"]

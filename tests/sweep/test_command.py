@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fmaml.cli import main
+from fmaml.checkpoints.run_lock import locked
+from fmaml.cli.main import main
 from fmaml.config.load import load_config
 from fmaml.config.packaged import FOLDER
 from fmaml.errors import UserError
-from fmaml.run.run_list import last_logged_step
-from fmaml.run.store.run_lock import locked
+from fmaml.report.run_list import last_logged_step
 from fmaml.sweep import workers
 from fmaml.sweep.results import summarise
 from fmaml.sweep.show import print_sweep
@@ -33,7 +33,7 @@ def refusal(capsys, *arguments: str) -> str:
 
 def test_in_processes_of_their_own(tmp_path):
     """The command itself: two processes at a time, one of which fails; the parent needs no torch."""
-    code = "import sys; from fmaml.cli import main; code = main(sys.argv[1:]); print(code, 'torch' in sys.modules)"
+    code = "import sys; from fmaml.cli.main import main; code = main(sys.argv[1:]); print(code, 'torch' in sys.modules)"
     command = ["run", "sinusoid", *TINY, "algorithm.inner_lr=0.01,1.0e+30", "--device", "cpu", "--jobs", "2"]
     environment = {**os.environ, "PYTHONPATH": str(FOLDER.parent.parent)}
     ended = subprocess.run(
@@ -184,7 +184,7 @@ def test_the_words_of_a_run_that_failed_are_its_last(tmp_path):
 def test_one_run_goes_the_way_it_always_went(monkeypatch, capsys, tmp_path):
     """Neither a comma in a list nor one in a text makes several runs."""
     seen = []
-    monkeypatch.setattr("fmaml.run_commands.start_run", lambda config, **options: seen.append(config) or 0)
+    monkeypatch.setattr("fmaml.cli.run_commands.start_run", lambda config, **options: seen.append(config) or 0)
     assert main(["run", "sinusoid", "model.hidden=[20,20]", "train.start=a,b"]) == 0
     assert seen == [load_config("sinusoid", ["model.hidden=[20,20]", "train.start=a,b"])]
     assert not Path(tmp_path / "runs").exists()
