@@ -29,7 +29,7 @@ def test_the_spread_is_that_of_numpy(values):
     assert found["mean"] == pytest.approx(float(np.mean(values)), abs=1e-9)
     assert found["sd"] == pytest.approx(float(np.std(values, ddof=1)), abs=1e-9)
     half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
-    assert found["t95"] == pytest.approx(half, abs=1e-6)
+    assert found["t95"] == pytest.approx(half, rel=1e-7, abs=1e-6)
     assert found["ci95"] == pytest.approx(1.0)
 
 
