@@ -108,7 +108,7 @@ class Running(NamedTuple):
 
 def values_of(running: Running) -> list[Tensor]:
     """The tensors and numbers of its state, in order; a number is a 0-d tensor of its own type."""
-    return [as_tensor(leaf) for leaf in pytree.tree_leaves(running.state_dicts()) if is_value(leaf)]
+    return [as_tensor(leaf) for leaf in pytree.tree_leaves(running.state_dicts()) if is_number_or_tensor(leaf)]
 
 
 def load_values(running: Running, template: Any, values: list[Tensor]) -> None:
@@ -116,16 +116,16 @@ def load_values(running: Running, template: Any, values: list[Tensor]) -> None:
     following = iter(values)
 
     def value(leaf: Any) -> Any:
-        if not is_value(leaf):
+        if not is_number_or_tensor(leaf):
             return leaf
-        return next(following).clone() if isinstance(leaf, Tensor) else next(following).item()
+        return next(following).clone() if isinstance(leaf, Tensor) else next(following).tolist()
 
     loaded = cast(list[dict[str, Any]], pytree.tree_map(value, template))
     for part, state in zip((running.optimizer, running.schedule), loaded, strict=False):
         part.load_state_dict(state)
 
 
-def is_value(leaf: Any) -> bool:
+def is_number_or_tensor(leaf: Any) -> bool:
     """Whether it is a tensor, a number or a truth value."""
     return isinstance(leaf, (Tensor, int, float))
 
