@@ -76,7 +76,7 @@ def from_torch(
         return templates[shapes]
 
     def init(theta: Theta) -> TorchState:
-        values = [torch.zeros_like(value) for value in values_of(after_a_step(theta))]
+        values = [torch.zeros_like(value) for value in state_values(after_a_step(theta))]
         return TorchState(torch.zeros((), dtype=torch.int64), values)
 
     def update(grads: Theta, state: TorchState, theta: Theta) -> tuple[Theta, TorchState]:
@@ -89,7 +89,7 @@ def from_torch(
             load_values(running, template(theta), state.values)
         take_step(running, leaves(grads))
         moved = iter([p.detach() for p in running.params])
-        return map_leaves(lambda _: next(moved), theta), TorchState(state.steps + 1, values_of(running))
+        return map_leaves(lambda _: next(moved), theta), TorchState(state.steps + 1, state_values(running))
 
     return Optimizer(init, update)
 
@@ -106,7 +106,7 @@ class Running(NamedTuple):
         return [part.state_dict() for part in (self.optimizer, self.schedule) if part]
 
 
-def values_of(running: Running) -> list[Tensor]:
+def state_values(running: Running) -> list[Tensor]:
     """The tensors and numbers of its state, in order; a number is a 0-d tensor of its own type."""
     return [as_tensor(leaf) for leaf in pytree.tree_leaves(running.state_dicts()) if is_number_or_tensor(leaf)]
 
