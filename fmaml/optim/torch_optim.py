@@ -108,7 +108,7 @@ class Running(NamedTuple):
 
 def state_values(running: Running) -> list[Tensor]:
     """The tensors and numbers of its state, in order; a number is a 0-d tensor of its own type."""
-    return [to_tensor(leaf) for leaf in pytree.tree_leaves(running.state_dicts()) if is_number_or_tensor(leaf)]
+    return [value_tensor(leaf) for leaf in pytree.tree_leaves(running.state_dicts()) if is_number_or_tensor(leaf)]
 
 
 def load_values(running: Running, template: Any, values: list[Tensor]) -> None:
@@ -130,7 +130,7 @@ def is_number_or_tensor(leaf: Any) -> bool:
     return isinstance(leaf, (Tensor, int, float))
 
 
-def to_tensor(leaf: Tensor | float) -> Tensor:
+def value_tensor(leaf: Tensor | float) -> Tensor:
     """A copy of the tensor, or the number as a tensor that holds all its digits."""
     if isinstance(leaf, Tensor):
         return leaf.clone()
