@@ -68,7 +68,7 @@ def refuse_processes() -> None:
 
 
 def dry_run(runs: list[SweepRun], device: str) -> int:
-    """Check every run as `fmaml run --dry-run` does, and say what is wrong with which; returns the exit code."""
+    """Check every run as `fmaml run --dry-run` does, and report each problem with its run; returns the exit code."""
     with importing_torch():
         from ..training.run_experiment import run as run_once
 
@@ -85,7 +85,7 @@ def dry_run(runs: list[SweepRun], device: str) -> int:
 
 
 def run_in_folder(asked: Sweep, out: str | None, jobs: int, resume: bool) -> int:
-    """Run what is not done of the sweep, then print the table; returns the exit code."""
+    """Do the unfinished runs of the sweep, then print the table; returns the exit code."""
     console = Console(file=lasting_stdout())
     with run_folder(out, asked.name, resume, check_sweep_folder) as folder:
         sweep = merged(read_sweep(folder), asked, folder) if (folder / SWEEP_FILE).exists() else asked
@@ -99,7 +99,7 @@ def run_in_folder(asked: Sweep, out: str | None, jobs: int, resume: bool) -> int
 
 
 def run_and_report(console: Console, folder: Path, sweep: Sweep, jobs: int) -> int:
-    """Run the rest, keeping sweep.json, and report on all; 1 if a run failed or was stopped, else 0."""
+    """Do the unfinished runs, keep sweep.json, and report on all; 1 if a run failed or was stopped, else 0."""
     for run in sweep.runs:
         read_results(folder, run)
     write_sweep(folder, sweep, summarise(sweep))

@@ -26,7 +26,7 @@ def spread(scores: Sequence[Measured]) -> dict[str, float | None]:
     """The spread over seeds of scores that each have a mean over tasks and half its interval, ``ci95``.
 
     Returns the mean over seeds, None if one is not finite; sd, the standard deviation over seeds, of n - 1; t95, half
-    of the t-interval of the mean; and ci95, the mean of the intervals over tasks. What is not defined is None.
+    of the t-interval of the mean; and ci95, the mean of the intervals over tasks. None stands where one is undefined.
     """
     values = [score["mean"] for score in scores]
     mean, sd, half = finite_mean(values), None, None

@@ -16,7 +16,7 @@ from ..files.regular import read_regular
 
 SWEEP_FILE = "sweep.json"
 MAX_SWEEP_BYTES = 100_000_000
-WAIT_S = 120.0  # for a run whose sweep was killed: it stops after its step
+WAIT_S = 120.0  # for a run of a killed sweep, which stops after its step
 FINISHED, FAILED, UNFINISHED = "finished", "failed", "not finished"
 
 
@@ -96,7 +96,7 @@ def check_sweep_folder(folder: Path, resume: bool) -> None:
 
 
 def wait_until_free(folder: Path, notify: Notify, wait_s: float = WAIT_S) -> None:
-    """Wait for a run whose sweep was killed; UserError if it goes on."""
+    """Wait for a run of a killed sweep to stop; UserError if it does not."""
     end, told = time.monotonic() + wait_s, False
     while time.monotonic() < end:
         with contextlib.suppress(UserError):

@@ -100,7 +100,7 @@ def start_process(folder: Path, device: str, output: IO[bytes], threads: int | N
 
 
 def threads_of_each(jobs: int) -> int | None:
-    """The threads of each of so many processes; None leaves them as they are: one process takes what it always does."""
+    """The threads of each of so many processes; None leaves their number as it is."""
     if jobs == 1 or "OMP_NUM_THREADS" in os.environ:
         return None
     own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
@@ -108,7 +108,7 @@ def threads_of_each(jobs: int) -> int | None:
 
 
 def outcome_of(worker: Worker, code: int) -> tuple[str, int | None, str]:
-    """The state of a run whose process has ended, its exit code and, if it failed, the last line of its message."""
+    """The state of a run after its process has ended, the exit code and, if it failed, the last line of its message."""
     if code == 0:
         return FINISHED, 0, ""
     if code in STOP_CODES:
