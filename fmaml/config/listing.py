@@ -75,12 +75,13 @@ def summary_of(section: str, name: str) -> str:
 
 def describe_entry(section: str, name: str) -> str:
     """One name's summary and settings; for an algorithm also its paper, its equations and its measurements."""
-    lines = [f"{section}.name: {name}", f"  {summary_of(section, name)}"]
+    title = f"{section}.name: {name}"
     try:
         target = find_entry(section, name).target
         settings = function_settings(find_function(target))
-    except UserError:
-        return "\n".join(lines)
+    except UserError as error:
+        return f"{title}\n  cannot be used: {error}"
+    lines = [title, f"  {summary_of(section, name)}"]
     if section == "algorithm":
         lines.append(textwrap.indent(f"{module_docstring(target)}\n{measurements(name)}", "  "))
     return "\n".join([*lines, *setting_lines(settings)])

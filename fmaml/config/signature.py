@@ -119,18 +119,18 @@ def find_function(target: str) -> ast.FunctionDef:
 
 
 def declared_traits(function: ast.FunctionDef, word: str) -> frozenset[str]:
-    """The traits in the decorator ``@gives(...)`` or ``@needs(...)``, and what they imply; UserError for a wrong one."""
+    """The traits in a decorator ``@gives(...)`` or ``@needs(...)``, and what they imply; UserError for a wrong one."""
     found: set[str] = set()
     for node in function.decorator_list:
         if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == word:
             for argument in [*node.args, *node.keywords]:
-                trait = getattr(argument, "value", None)
+                trait = argument.value if isinstance(argument, ast.Constant) else None
                 if trait not in TRAITS:
                     raise UserError(
                         f"{function.name}(), line {node.lineno}: @{word} takes traits of the tasks, as text: "
                         f"{', '.join(TRAITS)}; {ast.unparse(argument)} is none of them"
                     )
-                found |= {trait, IMPLIED.get(trait, trait)}
+                found |= {str(trait), IMPLIED.get(str(trait), str(trait))}
     return frozenset(found)
 
 
