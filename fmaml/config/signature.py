@@ -114,7 +114,8 @@ def find_function(target: str) -> ast.FunctionDef:
     path = source_file(module)
     functions = {node.name: node for node in parse_file(path).body if isinstance(node, ast.FunctionDef)}
     if name not in functions:
-        raise UserError(f"{path} has no function {name} at its top level; it has {', '.join(functions) or 'none'}")
+        known = f", such as {next(iter(functions))}" if functions else ""
+        raise UserError(f"{path} defines no function {name} at its top level; name one that it defines{known}")
     return functions[name]
 
 
