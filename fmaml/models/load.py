@@ -121,5 +121,5 @@ def is_adapted(path: str | Path) -> bool:
 def _read(path: Path, trust: bool) -> tuple[dict[str, Tensor], Metadata, Blueprint]:
     tensors, metadata = read_model(path)
     if metadata is None:
-        raise UserError(f"{path}: parameters without metadata, so its network is not known; name a model that fmaml wrote")
+        raise UserError(f"{path}: parameters without metadata, which name no network; give a model that fmaml wrote")
     return tensors, metadata, read_blueprint(metadata, str(path), trust)

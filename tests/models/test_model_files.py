@@ -75,7 +75,7 @@ def test_each_kind_of_file_says_how_it_is_read(learner, tmp_path):
 
 def test_parameters_without_metadata_are_refused(learner, tmp_path):
     write_model(path := tmp_path / "bare.safetensors", learner.theta, None)
-    with pytest.raises(UserError, match=r"bare\.safetensors: parameters without metadata, .*; name a model that fmaml"):
+    with pytest.raises(UserError, match=r"bare\.safetensors: parameters without metadata, .*; give a model that fmaml"):
         fmaml.load(path)
 
 
