@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import Notify
 from .cross_checks import upper_bound
 from .load import complete, parse_override, read_experiment, setting_value
-from .registry import TABLE
+from .registry import TABLE, find_entry
 from .settings import Config
 
 META_STEPS = 1200  # of the experiment omniglot; other images get the number of steps that costs the same
@@ -78,20 +78,21 @@ def step_cost(config: Config) -> float:
     ways = data["train_ways"] or upper_bound(data["ways"])
     shots = data["train_shots"] or upper_bound(data["shots"])
     examples = (INNER_STEP * algorithm.get("steps", 0) + 1) * shots + upper_bound(data["queries"])
-    contents = TABLE["data"][data["name"]].contents
+    contents = find_entry("data", data["name"]).contents
     numbers = contents.numbers if contents else 3 * data["size"] ** 2
     tasks = min(config["train"]["meta_batch"], META_BATCH)
     return tasks * ways * examples * numbers * config["model"].get("width", 64)
 
 
 def has_images(config: Config) -> bool:
-    """Whether the tasks are of images."""
-    return "images" in TABLE["data"][config["data"]["name"]].gives
+    """Whether the tasks are of images, from a source of fmaml's own, with the settings that these have."""
+    entry = TABLE["data"].get(config["data"]["name"])
+    return entry is not None and "images" in entry.gives
 
 
 def can_stand_in(config: Config) -> bool:
     """Whether built-in characters can replace the data: published images, and no folder was named for them."""
-    return TABLE["data"][config["data"]["name"]].contents is not None and config["data"].get("root") is None
+    return find_entry("data", config["data"]["name"]).contents is not None and config["data"].get("root") is None
 
 
 def describe(config: Config, settings: dict[str, Any]) -> str:
