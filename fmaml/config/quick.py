@@ -54,7 +54,7 @@ def lowered(tree: Config, path: Path, overrides: Sequence[str], notify: Notify) 
     settings = {key: value for key, value in quick_settings(config).items() if key not in given}
     local = ["data.download=false"] if "download" in config["data"] else []
     lower = [f"{key}={value}" for key, value in settings.items()]
-    return complete(deepcopy(tree), path, [*local, *lower, *overrides], notify), describe(config, settings)
+    return complete(deepcopy(tree), path, [*local, *lower, *overrides], notify), quick_line(config, settings)
 
 
 def quick_settings(config: Config) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def can_stand_in(config: Config) -> bool:
     return find_entry("data", config["data"]["name"]).contents is not None and config["data"].get("root") is None
 
 
-def describe(config: Config, settings: dict[str, Any]) -> str:
+def quick_line(config: Config, settings: dict[str, Any]) -> str:
     """One line: the settings that were lowered, the time, and how to run the experiment in full."""
     names = {
         "train.meta_steps": "meta-steps",
