@@ -15,7 +15,6 @@ from ..evaluation import evaluate
 from ..losses import inductive
 from ..processes.join import divided
 from ..setting_types import Batching
-from ..training.null_rank import NoScores
 from ..tree import leading, leaves
 from ..types import Task, Theta
 from .progress import MetaTestProgress
@@ -36,7 +35,7 @@ def meta_test(
     theta: Theta,
     settings: EvalSettings,
     *,
-    saved: SavedScores | NoScores,
+    saved: SavedScores | None,
     progress: MetaTestProgress,
     name: str = "",
 ) -> dict[str, list[Interval]]:
@@ -48,11 +47,12 @@ def meta_test(
     for protocol in experiment.source.tested(alone=settings.inductive):
         column = f"{name} {protocol.__name__}"
         parts = task_ranges(settings.tasks, tasks_at_once(experiment.source))
-        scores = distributed.from_first({part: saved.find(column, part) for part in parts})
+        scores = distributed.from_first({part: saved.find(column, part) if saved else None for part in parts})
         progress.skip(sum(len(part) for part in parts if scores[part] is not None))
         compute = partial(scores_of, experiment, protocol, theta, "test", steps=settings.steps)
         for part, found in divided([part for part in parts if scores[part] is None], compute):
-            saved.add(column, part, found)
+            if saved:
+                saved.add(column, part, found)
             scores[part] = found
             progress.advance(len(part))
         results[protocol.__name__] = [interval(column) for column in torch.cat([scores[part] for part in parts]).T]

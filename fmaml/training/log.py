@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 import os
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.text import Text
 from ..checkpoints.folder_watch import CheckFolder
 from ..data.source import Metric
 from ..files.atomic import write_durably
+from ..files.json_files import nan_to_null
 from ..files.regular import read_regular
 from ..report.format import minutes_and_seconds
 from .sinks import Sinks
@@ -141,6 +141,26 @@ class RunLog:
         return after if numbers["before"] == numbers["after"] else f"{before} → {after}"
 
 
+class NoLog:
+    """The log of processes other than the first, which write nothing."""
+
+    def __enter__(self) -> "NoLog":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def record(self, kind: str, step: int, **numbers: Any) -> None: ...
+
+    def notify(self, line: str) -> None: ...
+
+    def stepped(self, step: int) -> None: ...
+
+    def timed(self, what: Timed) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def sync(self) -> None: ...
+
+
 def truncate_metrics(path: Path, step: int, validated: int) -> None:
     """Drop the rows after a checkpoint, which will be written again, and lines that were written only in part.
 
@@ -162,15 +182,6 @@ def logged_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of metrics.jsonl, after `truncate_metrics`."""
     content = read_regular(path, MAX_METRICS_BYTES) if path.exists() else b""
     return [json.loads(line) for line in content.splitlines()]
-
-
-def nan_to_null(tree: Any) -> Any:
-    """The tree of dicts and lists with None for NaN and infinity, which JSON lacks and a diverging run may log."""
-    if isinstance(tree, dict):
-        return {key: nan_to_null(value) for key, value in tree.items()}
-    if isinstance(tree, list):
-        return [nan_to_null(value) for value in tree]
-    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
 def time_left_column(clock: Clock) -> ProgressColumn:

@@ -12,12 +12,13 @@ is (`fmaml.training.compiled`).
 import gc
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import torch
 
 from .. import distributed
 from ..batching import loops_over_tasks
+from ..checkpoints.progress import BITS_MAY_DIFFER, StepForm
 from ..config.build import Experiment
 from ..config.settings import TrainSettings
 from ..errors import Notify
@@ -36,17 +37,9 @@ LONG_RUN = 5_000  # meta-steps, after which compiling has saved more time than i
 LITTLE_WORK = 60e6  # floating-point operations an operation of torch, up to which compiling saves time
 LITTLE_WORK_LOOPED = 6e6  # looped over tasks: only uncompiled are a task's images laid out channels last
 COMPILING = "train.compile: compiling the steps, which takes up to a minute or two, once; false does without"
-BITS_MAY_DIFFER = "results may now differ in the last bits from an uninterrupted run"
 
 
 GRADS = Optimizer(lambda theta: (), lambda grads, state, theta: (grads, state))  # "updates" theta to its gradient
-
-
-class StepForm(NamedTuple):
-    """How meta-steps are computed, as far as a run finds it out: it changes rounding, so a resumed run keeps to it."""
-
-    compiled: bool | None = None  # None before the first step
-    chunk_size: int | None = None
 
 
 class TrainingStep:

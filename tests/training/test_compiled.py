@@ -9,6 +9,7 @@ from problems import F64, regression_tasks, relative
 from torch._dynamo.testing import CompileCounter
 
 import fmaml
+from fmaml.checkpoints.progress import StepForm
 from fmaml.config.build import build
 from fmaml.config.load import load_config
 from fmaml.config.settings import TrainSettings
@@ -16,7 +17,7 @@ from fmaml.training import step as step_module
 from fmaml.training.compiled import compiled
 from fmaml.training.op_counter import Work
 from fmaml.training.run_experiment import initial_params
-from fmaml.training.step import StepForm, TrainingStep, compiling_saves_time
+from fmaml.training.step import TrainingStep, compiling_saves_time
 from fmaml.tree import map_leaves
 
 
