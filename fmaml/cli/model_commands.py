@@ -6,8 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import UserError, note
-from ..extras import require
+from ..errors import UserError, note, require
 from ..processes.limits import importing_torch
 from .arguments import MODEL, Parser, add_device_option, new_parser, parse_arguments
 

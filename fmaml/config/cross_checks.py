@@ -7,7 +7,7 @@ everything that has those settings.
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
-from ..nn.constants import NORM_GROUPS
+from ..setting_types import NORM_GROUPS
 from .registry import TABLE, TRAITS
 from .settings import Config
 

@@ -2,7 +2,7 @@
 
 import math
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -17,7 +17,6 @@ from ..processes.join import divided
 from ..setting_types import Batching
 from ..tree import leading, leaves
 from ..types import Task, Theta
-from .progress import MetaTestProgress
 from .saved_scores import SavedScores
 
 MUCH_SEEN = 100_000  # numbers of one task that the network is shown, from which vmapping over tasks costs time on a CPU
@@ -30,13 +29,25 @@ class Interval(NamedTuple):
     ci95: float | None  # None if there is only one task
 
 
+class TaskCounter(Protocol):
+    """Learns how many tasks are done."""
+
+    def skip(self, tasks: int) -> None:
+        """So many more tasks were scored before."""
+        ...
+
+    def advance(self, tasks: int) -> None:
+        """So many more tasks are scored now."""
+        ...
+
+
 def meta_test(
     experiment: Experiment,
     theta: Theta,
     settings: EvalSettings,
     *,
     saved: SavedScores | None,
-    progress: MetaTestProgress,
+    progress: TaskCounter,
     name: str = "",
 ) -> dict[str, list[Interval]]:
     """For each evaluation protocol of the source, the metric on unseen tasks after 0, 1, .. inner steps.

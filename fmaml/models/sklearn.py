@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..extras import require
+from ..errors import require
 from .learner import Learner
 from .load import load
 from .user_images import Picture, Shape, to_inputs

@@ -16,7 +16,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Generator, Tensor, nn
 
-from ..extras import require
+from ..errors import require
 from ..nn.models import linear_init
 from ..pickling import picklable
 from ..torch_fixes.unsupported_layers import RunningStats, keeps_running_statistics

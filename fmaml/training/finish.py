@@ -12,7 +12,6 @@ from ..checkpoints.folder_watch import CheckFolder
 from ..config.settings import Config, EvalSettings
 from ..data.source import Source
 from ..files.json_files import nan_to_null
-from ..meta_testing.progress import Column, MetaTestProgress
 from ..meta_testing.saved_scores import SavedScores, digest_of_theta
 from ..meta_testing.scores import Interval, meta_test, references
 from ..models.metadata import with_results
@@ -21,6 +20,7 @@ from ..report.format import minutes_and_seconds
 from ..report.html_report import write_report
 from .nan_guard import CURE
 from .resume_and_train import Outputs, Trained
+from .testing_progress import Column, MetaTestProgress
 from .time_left import forward_passes
 
 

@@ -28,9 +28,8 @@ from ..processes.limits import is_out_of_memory
 from ..setting_types import Batching
 from ..tree import T, leading
 from ..types import MetaState, Metrics, Optimizer, Task
-from .compiled import ChunkedStepFn, compiled
+from .compiled import ChunkedStepFn, Work, compiled, with_work
 from .memory import MEMORY_ERRORS, TaskTooLarge
-from .op_counter import Work, with_work
 
 StepFn: TypeAlias = Callable[[MetaState, Task], tuple[MetaState, Metrics]]
 LONG_RUN = 5_000  # meta-steps, after which compiling has saved more time than it took, wherever it saves any

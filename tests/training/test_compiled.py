@@ -14,8 +14,7 @@ from fmaml.config.build import build
 from fmaml.config.load import load_config
 from fmaml.config.settings import TrainSettings
 from fmaml.training import step as step_module
-from fmaml.training.compiled import compiled
-from fmaml.training.op_counter import Work
+from fmaml.training.compiled import Work, compiled
 from fmaml.training.run_experiment import initial_params
 from fmaml.training.step import TrainingStep, compiling_saves_time
 from fmaml.tree import map_leaves

@@ -8,7 +8,7 @@ from rich.console import Console
 from fmaml.config.build import call_by_name
 from fmaml.config.load import load_config
 from fmaml.losses import inductive, transductive
-from fmaml.meta_testing.progress import Column, MetaTestProgress
+from fmaml.training.testing_progress import Column, MetaTestProgress
 from fmaml.training.time_left import COST_ALONE, Pace, Plan, forward_passes, plan_of, validations
 
 TRAINING = Plan(meta_steps=1000, validate_every=10_000, validation=0.0, testing=0.0)

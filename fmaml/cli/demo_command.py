@@ -6,13 +6,13 @@ import threading
 import webbrowser
 from typing import TYPE_CHECKING
 
-from ..cli.arguments import MODEL, new_parser, parse_arguments
 from ..errors import UserError, note
 from ..models.find_model import find_model
 from ..processes.limits import importing_torch
+from .arguments import MODEL, new_parser, parse_arguments
 
 if TYPE_CHECKING:
-    from .server import DemoServer
+    from ..demo.server import DemoServer
 
 
 def demo_command(argv: list[str]) -> None:
@@ -30,7 +30,7 @@ def demo_command(argv: list[str]) -> None:
     note("loading the models")
 
     with importing_torch():
-        from .classifier import Classifier
+        from ..demo.classifier import Classifier
 
     classifiers = {"draw": Classifier(args.model), "photo": Classifier(args.photo_model)}
     with contextlib.suppress(KeyboardInterrupt), new_server(classifiers, args.port) as server:
@@ -42,7 +42,7 @@ def demo_command(argv: list[str]) -> None:
 
 def new_server(classifiers: dict, port: int) -> "DemoServer":
     """The server; UserError if the port cannot be had."""
-    from .server import DemoServer
+    from ..demo.server import DemoServer
 
     try:
         return DemoServer(classifiers, port)
