@@ -1,9 +1,8 @@
-"""Exceptions that end the command line, each with its exit code; notes; the check for optional packages."""
+"""Exceptions that end the command line, each with its exit code, and notes on standard error."""
 
 import contextlib
 import sys
 from collections.abc import Callable, Generator
-from importlib.util import find_spec
 from typing import TypeAlias
 
 Notify: TypeAlias = Callable[[str], None]  # receives one line for the user that is not an error
@@ -66,16 +65,3 @@ def note(line: str) -> None:
         return
     with contextlib.suppress(OSError):  # nobody reads it
         print(f"fmaml: {line}", file=sys.stderr)
-
-
-def require(feature: str, extra: str, *modules: str) -> None:
-    """UserError with the command that installs them, unless all ``modules`` of the extra are installed."""
-    missing = [module for module in modules if not is_installed(module)]
-    if missing:
-        raise UserError(f"{feature}: needs {', '.join(missing)}; pip install 'fmaml[{extra}]' installs it")
-
-
-def is_installed(module: str) -> bool:
-    """Whether it can be imported; a folder of that name, such as ``wandb`` with W&B's own files, is no module."""
-    spec = find_spec(module)
-    return spec is not None and spec.origin is not None

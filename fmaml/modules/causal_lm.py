@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Generator, Tensor, nn
 
-from ..errors import require
+from ..extras import require
 from ..pickling import picklable
 from ..setting_types import Count, Rate
 from ..types import Model, Params

@@ -88,7 +88,7 @@ def compiler_message(error: Exception) -> str:
     return " ".join(str(error).split("\n")[:2]).strip() or type(error).__name__
 
 
-class Work(NamedTuple):
+class OperationCount(NamedTuple):
     """``operations`` that torch launches, and floating-point operations in their products."""
 
     operations: int
@@ -105,8 +105,8 @@ class Operations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def with_work(call: Callable[[], T]) -> tuple[T, Work]:
+def with_work(call: Callable[[], T]) -> tuple[T, OperationCount]:
     """The result of the call, and its work, which is the same on every machine, busy or not."""
     with Operations() as operations, FlopCounterMode(display=False) as products:
         result = call()
-    return result, Work(operations.count, products.get_total_flops())
+    return result, OperationCount(operations.count, products.get_total_flops())

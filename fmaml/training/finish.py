@@ -13,15 +13,14 @@ from ..config.settings import Config, EvalSettings
 from ..data.source import Source
 from ..files.json_files import nan_to_null
 from ..meta_testing.saved_scores import SavedScores, digest_of_theta
-from ..meta_testing.scores import Interval, meta_test, references
+from ..meta_testing.scores import Interval, meta_test, passes_of_test, references
 from ..models.metadata import with_results
 from ..models.model_file import write_model
 from ..report.format import minutes_and_seconds
 from ..report.html_report import write_report
 from .nan_guard import CURE
 from .resume_and_train import Outputs, Trained
-from .testing_progress import Column, MetaTestProgress
-from .time_left import forward_passes
+from .testing_progress import MetaTestProgress
 
 
 class Training(NamedTuple):
@@ -43,7 +42,8 @@ def report_results(
 ) -> None:
     """Meta-test, print the table, and write results.json, the model with its results, the pictures and the page.
 
-    The pictures are written as PNG and in the ``formats``.
+    The pictures are written as PNG and in the ``formats``. Without a ``store``, as in processes other than the first,
+    nothing is written.
     """
     settings, (console, sinks, store, metadata) = EvalSettings(**config["eval"]), outputs
     if store is None:
@@ -110,7 +110,10 @@ def score_all(
     """
     digests = {name: digest_of_theta(theta) for name, (_, theta) in trained.items()}
     saved = SavedScores(path, {**facts, "theta": digests}, check_folder) if path else None
-    with MetaTestProgress(console, tested_columns(trained, settings)) as progress:
+    sources = [experiment.source for experiment, _ in trained.values()]
+    tasks = settings.tasks * sum(len(source.tested(alone=settings.inductive)) for source in sources)
+    passes = sum(passes_of_test(source, settings) for source in sources)
+    with MetaTestProgress(console, tasks, passes) as progress:
         columns = {
             (name, protocol): column
             for name, (experiment, theta) in trained.items()
@@ -122,15 +125,6 @@ def score_all(
     return {
         column_heading(name, protocol, len(trained), possible): column for (name, protocol), column in columns.items()
     }
-
-
-def tested_columns(trained: Trained, settings: EvalSettings) -> list[Column]:
-    """What is tested, in order: for each algorithm each evaluation protocol."""
-    return [
-        Column(settings.tasks, forward_passes(experiment.source, protocol, settings.steps))
-        for experiment, _ in trained.values()
-        for protocol in experiment.source.tested(alone=settings.inductive)
-    ]
 
 
 def column_heading(name: str, protocol: str, algorithms: int, protocols: set[str]) -> str:

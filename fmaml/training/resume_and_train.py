@@ -1,6 +1,8 @@
 """Training from a checkpoint or from the beginning, with its log and its checkpoints, and that of the baseline."""
 
 import math
+import os
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -22,9 +24,9 @@ from ..optim.sharded import own_state, whole_state
 from ..outer import init_state
 from ..tree import T, flat_of
 from ..types import OptState, Params, Theta
-from .log import NoLog, RunLog, logged_rows, progress_bar, truncate_metrics
+from .log import RunLog, logged_rows, progress_bar, truncate_metrics
 from .sinks import Sinks
-from .time_left import Pace, plan_of
+from .time_left import Pace, work_of
 from .train import train
 
 JOINT = "joint training, fine-tuned"
@@ -113,10 +115,10 @@ def fit(outputs: Outputs, config: Config, experiment: Experiment, progress: Prog
 
         def save(progress: Progress) -> None:
             check_alike(progress)
-            log.sync()  # so that every checkpoint has the rows before it
-            saved = to_save(progress, settings)
+            whole = to_save(progress, settings)
             if store and models:
-                store.save(saved)
+                log.sync()  # so that every checkpoint has the rows before it
+                store.save(whole)
                 if progress.best > -math.inf:
                     models.write_best(progress.best_theta)
 
@@ -137,18 +139,21 @@ def check_alike(progress: Progress) -> None:
         )
 
 
-def open_log(outputs: Outputs, config: Config, experiment: Experiment, progress: Progress) -> RunLog | NoLog:
-    """The log of the run from this progress on; the sinks have what was logged before."""
-    store, sinks = outputs.store, outputs.sinks
-    if store is None:
-        return NoLog()
+def open_log(outputs: Outputs, config: Config, experiment: Experiment, progress: Progress) -> RunLog:
+    """The log of the run from this progress on; the sinks have what was logged before.
+
+    Without a store, as in processes other than the first, it goes nowhere.
+    """
+    console, sinks, store, _ = outputs
+    pace = Pace(work_of(config, experiment.source, progress.state.step))
+    metric, shorter = experiment.source.metric, bool(quick_settings(config))
+    if not store:
+        return RunLog(Path(os.devnull), pace, metric, console, 0.0, lambda: None, sinks)
     path = store.folder / "metrics.jsonl"
     truncate_metrics(path, progress.state.step, progress.validated)
     if sinks.open:
         sinks.replay(logged_rows(path))
-    pace = Pace(plan_of(config, experiment.source), progress.state.step)
-    metric, shorter = experiment.source.metric, bool(quick_settings(config))
-    return RunLog(path, pace, metric, outputs.console, store.seconds(), store.check_folder, sinks, shorter)
+    return RunLog(path, pace, metric, console, store.seconds(), store.check_folder, sinks, shorter)
 
 
 def train_baseline(

@@ -116,7 +116,7 @@ def run_in(
         return 0
 
     with deferred_signals(), explain_out_of_memory(config), contextlib.ExitStack() as stack:
-        folder, check_folder = Path(), nothing_to_check
+        folder, check_folder = Path(), lambda: None  # the first process alone has a folder to check
         if leads:
             folder = stack.enter_context(run_folder(out, config["name"], resume))
             check_folder = stack.enter_context(held_folder(folder))
@@ -182,10 +182,6 @@ def next_steps(config: Config, folder: Path) -> list[str]:
             "      (MY_CLASSES holds a folder of examples for each class); `fmaml demo` opens a page to draw on"
         )
     return lines
-
-
-def nothing_to_check() -> None:
-    """Takes the place of the check of the run's folder in processes other than the first, which do not write there."""
 
 
 def initial_params(experiment: Experiment, seed: int, device: torch.device) -> Params:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..config.settings import Config
-from ..errors import note, require
+from ..errors import note
+from ..extras import require
 
 LoggedRow = Mapping[str, Any]  # kind, step, seconds and the numbers of that kind, of which None stands for NaN
 NEEDED = ("tensorboard", "wandb")  # an extra, and the module of the same name

@@ -28,7 +28,7 @@ from ..processes.limits import is_out_of_memory
 from ..setting_types import Batching
 from ..tree import T, leading
 from ..types import MetaState, Metrics, Optimizer, Task
-from .compiled import ChunkedStepFn, Work, compiled, with_work
+from .compiled import ChunkedStepFn, OperationCount, compiled, with_work
 from .memory import MEMORY_ERRORS, TaskTooLarge
 
 StepFn: TypeAlias = Callable[[MetaState, Task], tuple[MetaState, Metrics]]
@@ -134,7 +134,7 @@ def updated_together(grads_fn: StepFn, optimizer: Optimizer, settings: TrainSett
     return step
 
 
-def compiling_saves_time(work: Work, meta_steps: int, *, looped: bool) -> bool:
+def compiling_saves_time(work: OperationCount, meta_steps: int, *, looped: bool) -> bool:
     """Whether compiling is known to save more time than it takes, for a step with this work, looped over tasks or not.
 
     Measured on 2 cores of an AMD EPYC (torch 2.13): up to `LITTLE_WORK` the compiled step takes 0.13 to 0.85 of the

@@ -239,7 +239,7 @@ def test_a_file_is_not_overwritten(protonet, support, capsys):
 
 
 def test_a_missing_package_is_one_line_with_its_cure(protonet, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("fmaml.errors.find_spec", lambda name: None if name == "onnxruntime" else find_spec("torch"))
+    monkeypatch.setattr("fmaml.extras.find_spec", lambda name: None if name == "onnxruntime" else find_spec("torch"))
     assert main(["export", protonet, "--to", "onnx", "--out", str(tmp_path / "out")]) == 2
     wanted = "fmaml: --to onnx: needs onnxruntime; pip install 'fmaml[onnx]' installs it\n"
     assert capsys.readouterr().err == wanted

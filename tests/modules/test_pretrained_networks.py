@@ -172,7 +172,7 @@ def test_an_experiment_with_a_pretrained_network_and_its_baseline(kind, tmp_path
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_the_library_the_cure_is_told(kind, monkeypatch):
-    monkeypatch.setattr("fmaml.errors.find_spec", lambda name: None)
+    monkeypatch.setattr("fmaml.extras.find_spec", lambda name: None)
     with pytest.raises(
         UserError, match=rf"model.name = {kind}: needs {kind}; pip install 'fmaml\[{kind}\]' installs it"
     ):

@@ -32,7 +32,7 @@ from fmaml.rl.cheetah import (
     velocities,
 )
 from fmaml.rl.navigation import NAVIGATION
-from fmaml.rl.rollouts import rollouts
+from fmaml.rl.rollouts import rollouts, with_goal_in_state
 from fmaml.types import Params
 
 core = pytest.mark.core

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ...errors import UserError, require
+from ...errors import UserError
+from ...extras import require
 from ...losses import Criterion, bits
 from ...pickling import picklable
 
