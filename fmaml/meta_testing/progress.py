@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from ..report.format import minutes_and_seconds
+from ..files.plain_text import minutes_and_seconds
 from ..training.log import LINE_EVERY_S, fits_bar, progress_bar, time_left_column
 from ..training.time_left import Clock
 

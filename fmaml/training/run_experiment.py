@@ -21,12 +21,12 @@ from ..config.strict_yaml import dump_yaml
 from ..data.files.writing import writing
 from ..errors import MissingData, RunFailed, Stopped, note
 from ..files.atomic import write_text_durably
+from ..files.plain_text import minutes_and_seconds
 from ..files.standard_output import lasting_stdout
 from ..models.metadata import describe
 from ..processes.join import Processes, joined
 from ..processes.launcher import launched, told_once
 from ..processes.signals import deferred_signals
-from ..report.format import minutes_and_seconds
 from ..tree import leaves, map_leaves
 from ..types import Params
 from .environment import environment, pick_device
