@@ -1,5 +1,12 @@
 # The public API: read by type checkers, and by __init__.py, which imports each name when it is first used.
 
+from collections.abc import Callable
+from typing import Any
+
+from . import data as data
+from . import distributed as distributed
+from . import rng as rng
+from . import setting_types as setting_types
 from .algorithms.alfa import alfa as alfa
 from .algorithms.anil import anil as anil
 from .algorithms.boil import boil as boil
@@ -71,6 +78,9 @@ from .types import Optimizer as Optimizer
 from .types import Params as Params
 from .types import Task as Task
 from .types import Transform as Transform
+from .unroll import unrolled as unrolled
 
 __all__: list[str]
 __version__: str
+
+def imported_when_used(package: str, file: str) -> tuple[Callable[[str], Any], list[str]]: ...

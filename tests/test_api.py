@@ -43,7 +43,7 @@ EDGE = {  # has state: each of these rooms may import itself, the core and those
         *("report",),
     },
     "recipes": {"data", "training"},
-    "sweep": {"checkpoints", "config", "files", "processes", "training"},
+    "sweep": {"checkpoints", "config", "files", "processes", "report", "training"},
     "export": {"data", "files", "models", "torch_fixes"},
     "demo": {"cli", "data", "models", "processes"},
     "cli": {
@@ -58,7 +58,7 @@ TORCHLESS = """
     files.atomic processes.signals processes.limits checkpoints.run_folder checkpoints.run_lock checkpoints.folder_watch
     models.model_card models.find_model report.run_list report.compare report.compare_page report.run_sections
     cli.main cli.arguments cli.run_commands cli.report_commands cli.model_commands demo.command sweep.command
-    sweep.child
+    sweep.workers
 """.split()
 
 

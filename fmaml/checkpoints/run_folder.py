@@ -5,7 +5,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -20,20 +20,35 @@ MAX_ENVIRONMENT_BYTES = 1_000_000
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+def _check_contents(folder: Path, resume: bool) -> None:
+    """UserError if the folder holds something else than the run to resume."""
+    temporary = {path.name for path in folder.glob(".config.yaml.*.tmp")}  # of a run killed before its first file
+    files = {entry.name for entry in folder.iterdir()} - {run_lock.LOCK_FILE, *temporary}
+    if not files:
+        return
+    if not resume:
+        cure = "add --resume to continue it, or name a new folder" if "config.yaml" in files else "name a new folder"
+        raise UserError(f"--out {folder}: holds files already, and a run never overwrites; {cure}")
+    if not files & {"config.yaml", "checkpoints"}:
+        raise UserError(f"--out {folder}: holds files, but no run to continue; name the folder of a run")
+
+
 @contextlib.contextmanager
-def run_folder(out: str | None, name: str, resume: bool) -> Iterator[Path]:
+def run_folder(
+    out: str | None, name: str, resume: bool, check: Callable[[Path, bool], None] = _check_contents
+) -> Iterator[Path]:
     """The run's folder, created if it does not exist, and locked for the duration of the block.
 
-    Raises UserError if it cannot be written, is in use, or holds something else than the run to resume.
+    Raises UserError if it cannot be written, is in use, or ``check`` refuses its contents.
     """
     folder = Path(out or "runs")
     with contextlib.ExitStack() as stack:
         try:
             folder = folder if out else new_folder(folder / name)
             folder.mkdir(parents=True, exist_ok=True)
-            _check_usable(folder, resume)  # before the lock file is created there
+            _check_usable(folder, resume, check)  # before the lock file is created there
             stack.enter_context(run_lock.locked(folder))
-            _check_contents(folder, resume)  # another run may have started in between
+            check(folder, resume)  # another run may have started in between
             delete_temporary_files(folder)
         except OSError as error:
             raise UserError(f"--out {folder}: {error.strerror}; {NOT_WRITABLE_CURE}") from error
@@ -53,7 +68,7 @@ def new_folder(parent: Path) -> Path:
             number += 1
 
 
-def check_out_folder(out: str | None, resume: bool) -> None:
+def check_out_folder(out: str | None, resume: bool, check: Callable[[Path, bool], None] = _check_contents) -> None:
     """Raise UserError if the run's folder cannot be used, as far as that shows without creating anything.
 
     It imports no torch, so that the command line can report such a mistake at once.
@@ -61,7 +76,7 @@ def check_out_folder(out: str | None, resume: bool) -> None:
     folder = Path(out or "runs")
     try:
         if out and folder.is_dir():
-            _check_usable(folder, resume)
+            _check_usable(folder, resume, check)
         existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
         if not existing.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
@@ -71,26 +86,14 @@ def check_out_folder(out: str | None, resume: bool) -> None:
         raise UserError(f"--out {folder}: {error.strerror}; {NOT_WRITABLE_CURE}") from error
 
 
-def _check_usable(folder: Path, resume: bool) -> None:
+def _check_usable(folder: Path, resume: bool, check: Callable[[Path, bool], None]) -> None:
     """Raise UserError if another run holds the folder, which is reported first, or if its contents do not fit."""
     run_lock.refuse_if_held(folder)
     try:
-        _check_contents(folder, resume)
+        check(folder, resume)
     except UserError:
         run_lock.refuse_if_held(folder)  # a run that has just started may have written the files
         raise
-
-
-def _check_contents(folder: Path, resume: bool) -> None:
-    temporary = {path.name for path in folder.glob(".config.yaml.*.tmp")}  # of a run killed before its first file
-    files = {entry.name for entry in folder.iterdir()} - {run_lock.LOCK_FILE, *temporary}
-    if not files:
-        return
-    if not resume:
-        cure = "add --resume to continue it, or name a new folder" if "config.yaml" in files else "name a new folder"
-        raise UserError(f"--out {folder}: holds files already, and a run never overwrites; {cure}")
-    if not files & {"config.yaml", "checkpoints"}:
-        raise UserError(f"--out {folder}: holds files, but no run to continue; name the folder of a run")
 
 
 def describe_os_error(error: OSError, folder: Path) -> str:

@@ -44,6 +44,12 @@ def add_device_option(parser: Parser, default: str | None, default_text: str) ->
     parser.add_argument("--device", type=device_name, default=default, metavar="D", help=help_text)
 
 
+def add_trust_option(parser: Parser) -> None:
+    """Add --trust."""
+    help_text = "import the functions outside fmaml that a model file names, from this folder or installed"
+    parser.add_argument("--trust", action="store_true", help=help_text)
+
+
 def add_sweep_options(parser: Parser) -> None:
     """Add --seeds, --repeat and --jobs, and what is said of several runs at the end of the help."""
     parser.add_argument("--seeds", type=list_of_seeds, metavar="N,N,..", help="a run for each of these seeds")

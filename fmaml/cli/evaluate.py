@@ -11,7 +11,6 @@ from rich.console import Console
 from ..checkpoints.resume_compatibility import digest_of_split
 from ..config.build import Experiment, call_by_name, outer_optimizer
 from ..config.load import complete
-from ..config.registry import TABLE
 from ..config.settings import Config, EvalSettings, TrainSettings
 from ..config.validate import section_settings
 from ..data.files.cache import fingerprint
@@ -22,7 +21,7 @@ from ..errors import Stopped, UserError, note
 from ..files.plain_text import counted
 from ..files.standard_output import lasting_stdout
 from ..losses import supervised
-from ..models.blueprint import CRITERIA
+from ..models.blueprint import CRITERIA, check_trust
 from ..models.learner import Learner
 from ..models.load import load_for_test
 from ..models.metadata import targets_of
@@ -39,7 +38,9 @@ from ..tree import map_leaves
 OPEN_SECTIONS = ("data", "eval", "seed")  # of the config: what a trained model may be tested with
 
 
-def run_test(model: str, overrides: list[str], *, device: str = "auto", out: str | None = None) -> int:
+def run_test(
+    model: str, overrides: list[str], *, device: str = "auto", out: str | None = None, trust: bool = False
+) -> int:
     """Meta-test a model and print the table; returns the exit code.
 
     Scores are kept in the user's cache folder until the test is complete, so that the same command goes on after an
@@ -50,7 +51,9 @@ def run_test(model: str, overrides: list[str], *, device: str = "auto", out: str
         time_limit()
         if out:
             check_has_no_results(Path(out))
-        learner = load_for_test(model)
+        learner = load_for_test(model, trust=trust)
+        other_data = {"data", "data.name"} & values_by_key(overrides).keys()  # the user's own word
+        check_trust(learner.metadata, ["optimizer"] if other_data else ["data", "optimizer"], model, trust)
         config = config_of_test(learner, model, overrides)
         torch_device = pick_device(device, here)
         make_deterministic(torch_device)
@@ -144,9 +147,9 @@ def values_by_key(overrides: list[str]) -> dict[str, str]:
 
 def check_targets(learner: Learner, overrides: list[str]) -> None:
     """UserError if the overrides name data whose targets are not what the model was trained for."""
-    name = values_by_key(overrides).get("data.name")
+    name = values_by_key(overrides).get("data.name", "")
     wanted = learner.blueprint.targets
-    if name in TABLE["data"] and targets_of(name) != wanted:
+    if section_settings("data", {"name": name}) is not None and targets_of(name) != wanted:
         raise UserError(
             f"data.name = {name}: its targets are {targets_of(name)}, and the model was trained for {wanted}"
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..errors import UserError, note
 from ..extras import require
 from ..processes.limits import importing_torch
-from .arguments import MODEL, Parser, add_device_option, new_parser, parse_arguments
+from .arguments import MODEL, Parser, add_device_option, add_trust_option, new_parser, parse_arguments
 
 if TYPE_CHECKING:
     from ..export.standalone import Exportable
@@ -34,7 +34,7 @@ def predict_command(argv: list[str]) -> None:
         raise UserError(f"--html {args.html}: is a folder; name the file to write")
     photos = list_photos(args.photos)
 
-    adapted = adapted_by(args.model, args.support, args.steps)
+    adapted = adapted_by(args.model, args.support, args.steps, args.trust)
 
     from ..report import format_predictions as present
 
@@ -70,7 +70,7 @@ def adapt_command(argv: list[str]) -> None:
         raise UserError(f"--support: missing; give {SUPPORT}")
     check_is_new(args.out)
 
-    adapted = adapted_by(args.model, args.support, args.steps)
+    adapted = adapted_by(args.model, args.support, args.steps, args.trust)
     with named_in_errors("--out", args.out):
         adapted.save(args.out)
     print(f"{args.out} tells {', '.join(adapted.classes)} apart; `fmaml predict {args.out} PHOTO` names photographs")
@@ -97,7 +97,7 @@ def export_command(argv: list[str]) -> None:
     with importing_torch():
         from ..export.formats import write_export
 
-    exportable = exportable_by(args.model, args.support, args.steps)
+    exportable = exportable_by(args.model, args.support, args.steps, args.trust)
     with named_in_errors("--out", args.out):
         write_export(Path(args.out), exportable, args.to)
     print(f"{args.out} gives what the network itself gives, to 1e-5 of its largest output, for batches of any size")
@@ -114,18 +114,20 @@ def test_command(argv: list[str]) -> int:
     parser.add_argument("overrides", nargs="*", default=[], metavar="section.key=value", help=what)
     add_device_option(parser, "auto", "auto")
     parser.add_argument("--out", metavar="DIR", help="a folder for results.json, which is new or has none")
+    add_trust_option(parser)
     args = parse_arguments(parser, argv)
 
     with importing_torch():
         from .evaluate import run_test
 
-    return run_test(args.model, args.overrides, device=args.device, out=args.out)
+    return run_test(args.model, args.overrides, device=args.device, out=args.out, trust=args.trust)
 
 
 def add_support_options(parser: Parser) -> None:
-    """Add --support and --steps."""
+    """Add --support, --steps and --trust."""
     parser.add_argument("--support", metavar="DIR", help=SUPPORT)
     parser.add_argument("--steps", type=steps, metavar="N", help="inner steps (default: the model's own)")
+    add_trust_option(parser)
 
 
 def check_is_new(out: str) -> None:
@@ -150,7 +152,7 @@ def steps(word: str) -> int:
     return int(word)
 
 
-def adapted_by(model: str, support: str | None, inner_steps: int | None) -> "Adapted":
+def adapted_by(model: str, support: str | None, inner_steps: int | None, trust: bool) -> "Adapted":
     """The adapted network of a file, or that of a model and a support set; UserError if they do not fit."""
     with importing_torch():
         from ..models.load import is_adapted, load, load_adapted
@@ -158,8 +160,8 @@ def adapted_by(model: str, support: str | None, inner_steps: int | None) -> "Ada
     if is_adapted(model):
         if support is not None:
             raise UserError(f"{model}: has learnt its classes already; leave out --support, or name the model itself")
-        return load_adapted(model)
-    learner = load(model)
+        return load_adapted(model, trust=trust)
+    learner = load(model, trust=trust)
     if support is None:
         raise UserError(f"--support: missing; {model} needs examples of your classes: give {SUPPORT}")
     try:
@@ -168,12 +170,12 @@ def adapted_by(model: str, support: str | None, inner_steps: int | None) -> "Ada
         raise UserError(f"{model}: {error}") from None
 
 
-def exportable_by(model: str, support: str | None, inner_steps: int | None) -> "Exportable":
+def exportable_by(model: str, support: str | None, inner_steps: int | None, trust: bool) -> "Exportable":
     """The adapted network of a file or of a support set; or, without one, the features of a model."""
     with importing_torch():
         from ..export.standalone import adapted_network, feature_extractor
         from ..models.load import is_adapted, load
 
     if support is None and not is_adapted(model):
-        return feature_extractor(load(model))
-    return adapted_network(adapted_by(model, support, inner_steps))
+        return feature_extractor(load(model, trust=trust))
+    return adapted_network(adapted_by(model, support, inner_steps, trust))

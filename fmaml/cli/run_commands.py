@@ -44,7 +44,9 @@ def run_command(argv: list[str]) -> int:
                     "--format: is for one run; `fmaml resume RUN --format svg` makes them of one of several"
                 )
             if args.quick:
-                raise UserError("--quick: is for one run; for several give train.meta_steps=400 eval.tasks=100")
+                raise UserError(
+                    "--quick: is for one run; for several give train.meta_steps=1200 train.meta_batch=4 eval.tasks=100"
+                )
             return run_sweep(args)
     refuse_jobs(args.jobs)
 

@@ -1,6 +1,5 @@
 """Builds what a config names: the data source, the model, the algorithm and the optimizer."""
 
-from importlib import import_module
 from inspect import signature
 from typing import Any, NamedTuple
 
@@ -8,15 +7,17 @@ import torch
 
 from ..data.source import Source
 from ..errors import UserError
+from ..extras import describe_error, imported
 from ..losses import supervised
 from ..optim.optimizers import cosine, ema
 from ..optim.sharded import sharded
 from ..optim.transforms import chain, clip_by_global_norm
 from ..training.torch_settings import set_precision, with_precision
 from ..types import Algorithm, LossFn, Model, Optimizer
-from .registry import TABLE
+from .registry import find_entry, own_target
 from .settings import Config, TrainSettings
 
+RETURNED: dict[str, type] = {"data": Source, "model": Model, "algorithm": Algorithm, "optimizer": Optimizer}
 INNER_LOOP_SETTINGS = ("inner_lr", "steps", "inner", "only")
 
 
@@ -69,14 +70,32 @@ def call_by_name(section: str, settings: Config, **supplied: Any) -> Any:
     """The result of the function that ``settings["name"]`` picks from the table, called with the other settings.
 
     It also gets those of the ``supplied`` arguments that are among its parameters. Raises UserError where the function
-    refuses its arguments by a ValueError.
+    refuses its arguments by a ValueError; and where code outside fmaml cannot be imported, raises any error, or returns
+    something else than the section needs.
     """
-    module, _, name = TABLE[section][settings["name"]].target.partition(":")
-    function = getattr(import_module(module), name)
-    parameters = signature(function).parameters
-    from_config = {key: value for key, value in settings.items() if key != "name"}
-    from_run = {key: value for key, value in supplied.items() if key in parameters}
+    name = settings["name"]
     try:
-        return function(**from_config, **from_run)
+        function = imported(find_entry(section, name).target)
+        parameters = signature(function).parameters
+        from_config = {key: value for key, value in settings.items() if key != "name"}
+        from_run = {key: value for key, value in supplied.items() if key in parameters}
+        made = function(**from_config, **from_run)
     except ValueError as error:
-        raise UserError(f"{section}.name = {settings['name']}: {error}") from error
+        raise UserError(f"{section}.name = {name}: {error}") from error
+    except Exception as error:
+        if isinstance(error, UserError) or not own_target(section, name):
+            raise
+        said = str(error) if isinstance(error, ImportError) else describe_error(error)
+        raise UserError(f"{section}.name = {name}: {said}; correct it, FMAML_DEBUG=1 shows the traceback") from error
+    if problem := what_is_wrong(section, made):
+        raise UserError(f"{section}.name = {name}: {problem}")
+    return made
+
+
+def what_is_wrong(section: str, made: Any) -> str:
+    """What is wrong with the value that a section's function returned; empty if nothing is."""
+    kind = RETURNED[section]
+    if not isinstance(made, kind):
+        return f"it returned {type(made).__name__}, and must return fmaml.{'data.' * (kind is Source)}{kind.__name__}"
+    missing = [key for key in ("task", "protocol") if kind is Source and key not in made.about]
+    return f"Source.about lacks {' and '.join(missing)}, each a line for reports; add it" if missing else ""

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from ..config import packaged
 from ..errors import UserError
 from ..setting_types import Meaning
-from .registry import SETTINGS, TABLE, Entry
+from .registry import SETTINGS, TABLE, find_entry, names
 from .signature import (
     REQUIRED,
     Setting,
@@ -31,9 +31,9 @@ COSTS = re.compile(r"[\d.]+(?= times| inner)")  # inner steps, time and memory i
 def overview() -> str:
     """The packaged experiments, and the names that each section can take."""
     lines = ["experiments, for `fmaml run NAME` and `fmaml show NAME`:", *experiment_lines()]
-    for section, names in TABLE.items():
+    for section in TABLE:
         lines += ["", f"{section}.name:"]
-        lines += align_columns([(name, summary(find_function(entry.target))) for name, entry in names.items()])
+        lines += align_columns([(name, summary_of(section, name)) for name in names(section)])
     lines += ["", f"`fmaml ls SECTION` lists settings: {', '.join([*TABLE, *SETTINGS])}."]
     return "\n".join([*lines, "`fmaml ls models` lists trained models, for `fmaml predict` and `fmaml test`."])
 
@@ -59,19 +59,32 @@ def describe_section(word: str) -> str:
 
 
 def _describe_names(section: str) -> str:
-    entries = [describe_entry(section, name, entry) for name, entry in TABLE[section].items()]
+    entries = [describe_entry(section, name) for name in names(section)]
     if section == "algorithm":
         entries.insert(0, algorithm_comparison())
     return "\n\n".join(entries)
 
 
-def describe_entry(section: str, name: str, entry: Entry) -> str:
+def summary_of(section: str, name: str) -> str:
+    """What a name picks, in one line; what is wrong with it, if an installed package brings one that is wrong."""
+    try:
+        return summary(find_function(find_entry(section, name).target))
+    except UserError as error:
+        return f"cannot be used: {error}"
+
+
+def describe_entry(section: str, name: str) -> str:
     """One name's summary and settings; for an algorithm also its paper, its equations and its measurements."""
-    function = find_function(entry.target)
-    lines = [f"{section}.name: {name}", f"  {summary(function)}"]
+    title = f"{section}.name: {name}"
+    try:
+        target = find_entry(section, name).target
+        settings = function_settings(find_function(target))
+    except UserError as error:
+        return f"{title}\n  cannot be used: {error}"
+    lines = [title, f"  {summary_of(section, name)}"]
     if section == "algorithm":
-        lines.append(textwrap.indent(f"{module_docstring(entry.target)}\n{measurements(name)}", "  "))
-    return "\n".join([*lines, *setting_lines(function_settings(function))])
+        lines.append(textwrap.indent(f"{module_docstring(target)}\n{measurements(name)}", "  "))
+    return "\n".join([*lines, *setting_lines(settings)])
 
 
 def measurements(algorithm: str) -> str:

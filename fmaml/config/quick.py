@@ -8,11 +8,12 @@ from typing import Any
 from ..errors import Notify
 from .cross_checks import upper_bound
 from .load import complete, parse_override, read_experiment, setting_value
-from .registry import TABLE
+from .registry import TABLE, find_entry
 from .settings import Config
 
-META_STEPS = 400  # of the experiment omniglot; other images get the number of steps that costs the same
-OMNIGLOT_COST = 16 * 5 * (10 + 1 + 5) * 28**2 * 64  # by `step_cost`
+META_STEPS = 1200  # of the experiment omniglot; other images get the number of steps that costs the same
+META_BATCH = 4  # more steps of fewer tasks learn more in the same time
+OMNIGLOT_COST = META_BATCH * 5 * (10 + 1 + 5) * 28**2 * 64  # by `step_cost`
 FEWEST_STEPS = 20
 FRACTION = 10  # without images, a tenth of the meta-steps
 TASKS = {"train.validate_tasks": 50, "eval.tasks": 100}
@@ -53,13 +54,14 @@ def lowered(tree: Config, path: Path, overrides: Sequence[str], notify: Notify) 
     settings = {key: value for key, value in quick_settings(config).items() if key not in given}
     local = ["data.download=false"] if "download" in config["data"] else []
     lower = [f"{key}={value}" for key, value in settings.items()]
-    return complete(deepcopy(tree), path, [*local, *lower, *overrides], notify), describe(config, settings)
+    return complete(deepcopy(tree), path, [*local, *lower, *overrides], notify), quick_line(config, settings)
 
 
 def quick_settings(config: Config) -> dict[str, Any]:
     """The settings that ``--quick`` lowers in a complete config: dotted key -> value. Empty if none is larger."""
     steps = min(config["train"]["meta_steps"], quick_steps(config))
     wanted = {"train.meta_steps": steps, "train.validate_every": max(1, steps // VALIDATIONS), **TASKS}
+    wanted |= {"train.meta_batch": META_BATCH} if has_images(config) else {}
     return {key: value for key, value in wanted.items() if setting_value(config, key) > value}
 
 
@@ -76,25 +78,34 @@ def step_cost(config: Config) -> float:
     ways = data["train_ways"] or upper_bound(data["ways"])
     shots = data["train_shots"] or upper_bound(data["shots"])
     examples = (INNER_STEP * algorithm.get("steps", 0) + 1) * shots + upper_bound(data["queries"])
-    contents = TABLE["data"][data["name"]].contents
+    contents = find_entry("data", data["name"]).contents
     numbers = contents.numbers if contents else 3 * data["size"] ** 2
-    return config["train"]["meta_batch"] * ways * examples * numbers * config["model"].get("width", 64)
+    tasks = min(config["train"]["meta_batch"], META_BATCH)
+    return tasks * ways * examples * numbers * config["model"].get("width", 64)
 
 
 def has_images(config: Config) -> bool:
-    """Whether the tasks are of images."""
-    return "images" in TABLE["data"][config["data"]["name"]].gives
+    """Whether the tasks are of images, from a source of fmaml's own, with the settings that these have."""
+    entry = TABLE["data"].get(config["data"]["name"])
+    return entry is not None and "images" in entry.gives
 
 
 def can_stand_in(config: Config) -> bool:
     """Whether built-in characters can replace the data: published images, and no folder was named for them."""
-    return TABLE["data"][config["data"]["name"]].contents is not None and config["data"].get("root") is None
+    return find_entry("data", config["data"]["name"]).contents is not None and config["data"].get("root") is None
 
 
-def describe(config: Config, settings: dict[str, Any]) -> str:
+def quick_line(config: Config, settings: dict[str, Any]) -> str:
     """One line: the settings that were lowered, the time, and how to run the experiment in full."""
-    tasks = f"{settings.get('eval.tasks', config['eval']['tasks'])} of {config['eval']['tasks']} test tasks"
-    steps = config["train"]["meta_steps"]
-    short = f"{settings.get('train.meta_steps', steps):,} of {steps:,} meta-steps and {tasks}"
-    time = ", about two minutes on two cores" if has_images(config) else ""
-    return f"--quick: {short}{time}; without --quick it runs in full"
+    names = {
+        "train.meta_steps": "meta-steps",
+        "train.meta_batch": "tasks a meta-step",
+        "eval.tasks": "test tasks",
+    }
+    lowered = [
+        f"{settings[key]:,} of {setting_value(config, key):,} {name}" for key, name in names.items() if key in settings
+    ]
+    if not lowered:
+        return "--quick: the experiment is that short already"
+    time = "; about two minutes on two cores" if has_images(config) else ""
+    return f"--quick: {', '.join(lowered)}{time}; without --quick it runs in full"

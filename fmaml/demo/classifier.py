@@ -35,8 +35,8 @@ class Classifier:
     Raises UserError if there is no such model, or if it does not classify images.
     """
 
-    def __init__(self, name: str) -> None:
-        self.learner = load(name)
+    def __init__(self, name: str, *, trust: bool = False) -> None:
+        self.learner = load(name, trust=trust)
         blueprint = self.learner.blueprint
         if blueprint.form is None or blueprint.targets != "classes":
             raise UserError(f"{name}: does not classify images; give a model that does, such as omniglot")

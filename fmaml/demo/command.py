@@ -6,7 +6,7 @@ import threading
 import webbrowser
 from typing import TYPE_CHECKING
 
-from ..cli.arguments import MODEL, new_parser, parse_arguments
+from ..cli.arguments import MODEL, add_trust_option, new_parser, parse_arguments
 from ..errors import UserError, note
 from ..models.find_model import find_model
 from ..processes.limits import importing_torch
@@ -24,6 +24,7 @@ def demo_command(argv: list[str]) -> None:
     )
     parser.add_argument("--port", type=port, default=8765, metavar="N", help="0: any free one (%(default)s)")
     parser.add_argument("--no-browser", action="store_true", help="print the page's address, and open no browser")
+    add_trust_option(parser)
     args = parse_arguments(parser, argv)
     for model in (args.model, args.photo_model):
         find_model(model)  # before importing torch
@@ -32,7 +33,9 @@ def demo_command(argv: list[str]) -> None:
     with importing_torch():
         from .classifier import Classifier
 
-    classifiers = {"draw": Classifier(args.model), "photo": Classifier(args.photo_model)}
+    classifiers = {
+        kind: Classifier(model, trust=args.trust) for kind, model in (("draw", args.model), ("photo", args.photo_model))
+    }
     with contextlib.suppress(KeyboardInterrupt), new_server(classifiers, args.port) as server:
         print(f"{server.url} is the page; Ctrl+C ends it", flush=True)
         if not args.no_browser:  # in a thread, since a browser in the terminal returns only when it is left

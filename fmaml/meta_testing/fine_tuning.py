@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from ..config.build import Experiment, call_by_name
-from ..config.registry import TABLE
+from ..config.registry import find_entry
 from ..config.settings import Config
 from ..types import Params
 from .scores import interval, task_scores
@@ -27,7 +27,7 @@ def candidates(data: str, params: Params) -> Iterator[tuple[str, Config]]:
     Of classes, and of a network with a layer ``head``, from prototypes too.
     """
     heads = {"scratch": ""}
-    if "classes" in TABLE["data"][data].gives and {"head.weight", "head.bias"} <= params.keys():
+    if "classes" in find_entry("data", data).gives and {"head.weight", "head.bias"} <= params.keys():
         heads["proto_maml"] = " from prototypes"
     for algorithm, head in heads.items():
         for inner, rates in RATES.items():

@@ -1,39 +1,28 @@
 """The progress of a meta-test: a bar, or where there is none a line every ten seconds, with the time that is left."""
 
 import time
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable
 
 from rich.console import Console
+from rich.progress import TextColumn
 
 from ..files.plain_text import minutes_and_seconds
-from ..training.log import LINE_EVERY_S, fits_bar, progress_bar, time_left_column
-from ..training.time_left import Clock
-
-
-class Column(NamedTuple):
-    """Tasks that are tested in one way."""
-
-    tasks: int
-    cost: float  # of a task, beside those of other columns
+from ..training.log import LINE_EVERY_S, fits_bar, progress_bar
 
 
 class MetaTestProgress:
-    """Counts the tasks that are done, column by column; a context manager, open while there is a bar."""
+    """Counts tasks, and estimates the time left; a context manager, open while there is a bar.
 
-    def __init__(self, console: Console, columns: Sequence[Column], clock: Clock = time.perf_counter) -> None:
-        self.console = console
-        self.columns = columns
-        self.clock = clock
-        self.total = sum(column.tasks for column in columns)
-        self.done = 0  # tasks
-        self.column = 0
-        self.measured = 0  # tasks of this column that were timed
-        self.seconds = 0.0  # that those took
-        self.a_unit: float | None = None  # seconds of a task with a cost of 1, in the last column that was timed
-        self.last = self.last_line = clock()
-        self.bar = progress_bar(console, time_left_column(clock))
-        self.bar_task = self.bar.add_task("meta-testing", total=self.total, deadline=None)
+    One total of forward passes for all protocols makes rich's estimate hold for those to come.
+    """
+
+    def __init__(
+        self, console: Console, tasks: int, passes: float, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self.console, self.clock = console, clock
+        self.total, self.done, self.last_line = tasks, 0, clock()
+        self.bar = progress_bar(console, TextColumn("{task.fields[tasks]}"), clock)
+        self.bar_task = self.bar.add_task("meta-testing", total=passes, tasks=f"0/{tasks}")
 
     def __enter__(self) -> "MetaTestProgress":
         self.bar.start()
@@ -42,41 +31,21 @@ class MetaTestProgress:
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
-    def skip(self, tasks: int) -> None:
-        """So many tasks of the current column were tested before."""
-        self.last = self.clock()
-        self._count(tasks)
-
-    def advance(self, tasks: int) -> None:
-        """So many more tasks of the current column are done."""
-        now = self.clock()
-        self.measured += tasks
-        self.seconds += now - self.last
-        self.last = now
-        self.a_unit = self.seconds / self.measured / self.columns[self.column].cost
-        self._count(tasks)
-        self._show(now)
-
-    def _count(self, tasks: int) -> None:
+    def skip(self, tasks: int, passes: float) -> None:
+        """So many tasks, with so many passes, were tested before."""
         self.done += tasks
-        ends = sum(column.tasks for column in self.columns[: self.column + 1])
-        if self.done == ends and self.column + 1 < len(self.columns):
-            self.column, self.measured, self.seconds = self.column + 1, 0, 0.0
+        self.bar.update(self.bar_task, total=(self.bar.tasks[0].total or 0) - passes)
 
-    def seconds_left(self) -> float | None:
-        """None if no task was timed yet."""
-        if self.a_unit is None:
-            return None
-        ends, left = 0, 0.0
-        for column in self.columns:
-            ends += column.tasks
-            left += min(column.tasks, max(0, ends - self.done)) * column.cost
-        return left * self.a_unit
-
-    def _show(self, now: float) -> None:
-        left = self.seconds_left() or 0.0
-        self.bar.update(self.bar_task, completed=self.done, deadline=now + left)
-        if now - self.last_line >= LINE_EVERY_S and not fits_bar(self.console) and self.done < self.total:
+    def advance(self, tasks: int, passes: float) -> None:
+        """So many more tasks are done, with so many passes."""
+        self.done += tasks
+        self.bar.update(self.bar_task, advance=passes, tasks=f"{self.done}/{self.total}")
+        now, left = self.clock(), self.seconds_left()
+        if left and now - self.last_line >= LINE_EVERY_S and not fits_bar(self.console):
             self.last_line = now
             line = f"meta-testing {self.done}/{self.total} tasks  {minutes_and_seconds(left)} left"
             self.console.print(line, highlight=False, soft_wrap=True)
+
+    def seconds_left(self) -> float | None:
+        """None if nothing is known yet."""
+        return self.bar.tasks[0].time_remaining

@@ -15,7 +15,7 @@ from ..evaluation import evaluate
 from ..losses import inductive
 from ..processes.join import divided
 from ..setting_types import Batching
-from ..training.null_rank import NoScores
+from ..training.time_left import forward_passes
 from ..tree import leading, leaves
 from ..types import Task, Theta
 from .progress import MetaTestProgress
@@ -36,25 +36,29 @@ def meta_test(
     theta: Theta,
     settings: EvalSettings,
     *,
-    saved: SavedScores | NoScores,
+    saved: SavedScores | None,
     progress: MetaTestProgress,
     name: str = "",
 ) -> dict[str, list[Interval]]:
     """For each evaluation protocol of the source, the metric on unseen tasks after 0, 1, .. inner steps.
 
-    What is ``saved`` under the experiment's ``name`` is not tested again; ``progress`` is told of what is done.
+    What is ``saved`` under the experiment's ``name`` is not tested again; ``progress`` is told of what is done. Only
+    the first of several processes has something ``saved``.
     """
     results: dict[str, list[Interval]] = {}
     for protocol in experiment.source.tested(alone=settings.inductive):
         column = f"{name} {protocol.__name__}"
         parts = task_ranges(settings.tasks, tasks_at_once(experiment.source))
-        scores = distributed.from_first({part: saved.find(column, part) for part in parts})
-        progress.skip(sum(len(part) for part in parts if scores[part] is not None))
+        a_task = forward_passes(experiment.source, protocol, settings.steps)
+        scores = distributed.from_first({part: saved.find(column, part) if saved else None for part in parts})
+        known = sum(len(part) for part in parts if scores[part] is not None)
+        progress.skip(known, known * a_task)
         compute = partial(scores_of, experiment, protocol, theta, "test", steps=settings.steps)
         for part, found in divided([part for part in parts if scores[part] is None], compute):
-            saved.add(column, part, found)
+            if saved:
+                saved.add(column, part, found)
             scores[part] = found
-            progress.advance(len(part))
+            progress.advance(len(part), len(part) * a_task)
         results[protocol.__name__] = [interval(column) for column in torch.cat([scores[part] for part in parts]).T]
     return results
 

@@ -1,9 +1,10 @@
 """The network and the algorithm that a model's metadata name, built for a number of outputs.
 
-Metadata may come from anywhere: names and settings pass the same checks as a config, and shapes are compared before
-anything of the claimed size is allocated.
+Metadata may come from anywhere: names and settings pass the same checks as a config, code outside fmaml is imported
+only if the user says so, and shapes are compared before anything of the claimed size is allocated.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from ..checkpoints.checkpoint_format import named_leaves
 from ..config.build import call_by_name
+from ..config.registry import own_code
 from ..config.settings import Config
 from ..config.validate import validate_sections
 from ..data.images.decode import Form
@@ -75,16 +77,25 @@ class Blueprint:
             return self.build(outputs).algorithm.init(self.params(outputs))
 
 
-def read_blueprint(metadata: Metadata, name: str) -> Blueprint:
-    """The blueprint in a model's metadata; ``name`` is the file's, for the UserError that says what is wrong."""
+def check_trust(metadata: Metadata, sections: Iterable[str], name: str, trust: bool) -> None:
+    """UserError if one of these sections names code outside fmaml, unless the user has said that he trusts it."""
+    for section in sections:
+        if not trust and (target := own_code(metadata["config"], section)):
+            raise UserError(
+                f"{name}: its {section} is {target}, which is no part of fmaml, and code that a model file names is "
+                f"imported only if you say so: with --trust, or trust=True in a script, if you know the function"
+            )
+
+
+def read_blueprint(metadata: Metadata, name: str, trust: bool = False) -> Blueprint:
+    """The blueprint in a model's metadata; ``name`` is the file's, for the UserError that says what is wrong.
+
+    Code outside fmaml is looked for only with ``trust``, see `check_trust`.
+    """
     try:
         config = metadata["config"]
         inputs, outputs, form = metadata["inputs"], metadata["outputs"], metadata["form"]
-        if config["model"]["name"] == "module":
-            raise UserError(
-                f"{name}: its network is code, {config['model'].get('module')!r}, and a model file may not run any; "
-                f"make the network with fmaml.from_module, and read the parameters with safetensors"
-            )
+        check_trust(metadata, ("model", "algorithm"), name, trust)
         valid, problems = validate_sections(config, ("model", "algorithm"))
         sizes = [*inputs, outputs]
         fits = metadata["targets"] in CRITERIA and 1 <= len(inputs) <= 3 and outputs <= 100_000

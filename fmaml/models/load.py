@@ -14,21 +14,22 @@ from .blueprint import Blueprint, fill_theta, read_blueprint
 from .find_model import find_model
 from .learner import Adapted, Learner
 from .model_file import Metadata, read_model
-from .old_runs import metadata_of_old_run
 
 
-def load(model: str | Path) -> Learner:
+def load(model: str | Path, *, trust: bool = False) -> Learner:
     """A meta-trained model, ready to learn tasks.
 
     Args:
         model: a model file; a run's folder, of which the best parameters are taken; or the name of a model that comes
             with fmaml, see ``fmaml ls models``.
+        trust: import the functions outside fmaml that the model names as its network or its algorithm, if it does.
 
     Returns:
         The learner.
 
     Raises:
-        UserError: there is no such model, or it is damaged, of a newer version, an adapted network, or a policy.
+        UserError: there is no such model, or it is damaged, of a newer version, an adapted network, or a policy; or,
+            without ``trust``, it names code outside fmaml.
 
     >>> import torch, fmaml
     >>> learner = fmaml.load("sinusoid")
@@ -37,7 +38,7 @@ def load(model: str | Path) -> Learner:
     >>> adapted.outputs(torch.tensor([[0.5]])).shape
     torch.Size([1, 1])
     """
-    learner = load_for_test(model)
+    learner = load_for_test(model, trust=trust)
     if learner.blueprint.targets == "actions":
         raise UserError(
             f"{find_model(model)}: a policy, which adapts by what it does and not by examples; fmaml test says how "
@@ -46,21 +47,26 @@ def load(model: str | Path) -> Learner:
     return learner
 
 
-def load_for_test(model: str | Path) -> Learner:
+def load_for_test(model: str | Path, *, trust: bool = False) -> Learner:
     """As `load`, but policies too, which cannot be given examples but can be tested."""
     path = find_model(model)
-    tensors, metadata, blueprint = _read(path)
+    tensors, metadata, blueprint = _read(path, trust)
     if metadata.get("kind") != "learner":
         raise UserError(f"{path}: a network that is adapted already; read it with fmaml.load_adapted")
     theta = fill_theta(blueprint.template(blueprint.outputs), tensors, str(path))
     return Learner(metadata, blueprint, theta)
 
 
-def load_adapted(path: str | Path) -> Adapted:
+def load_adapted(path: str | Path, *, trust: bool = False) -> Adapted:
     """A network that `fmaml.Adapted.save` or ``fmaml adapt`` has written.
 
+    Args:
+        path: the file.
+        trust: as in `load`.
+
     Raises:
-        UserError: the file is missing, damaged, of a newer version, or a learner.
+        UserError: the file is missing, damaged, of a newer version, or a learner; or, without ``trust``, it names code
+            outside fmaml.
 
     >>> import tempfile, torch, fmaml
     >>> adapted = fmaml.load("omniglot").adapt({"a": torch.rand(1, 1, 28, 28), "b": torch.rand(1, 1, 28, 28)})
@@ -70,7 +76,7 @@ def load_adapted(path: str | Path) -> Adapted:
     ['a', 'b']
     """
     path = Path(path)
-    tensors, metadata, blueprint = _read(path)
+    tensors, metadata, blueprint = _read(path, trust)
     if metadata.get("kind") != "adapted":
         raise UserError(f"{path}: a model that is not adapted to a task; read it with fmaml.load, then adapt it")
     classes: Any = metadata.get("classes")
@@ -112,7 +118,8 @@ def is_adapted(path: str | Path) -> bool:
     return metadata is not None and metadata.get("kind") == "adapted"
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], Metadata, Blueprint]:
+def _read(path: Path, trust: bool) -> tuple[dict[str, Tensor], Metadata, Blueprint]:
     tensors, metadata = read_model(path)
-    metadata = metadata_of_old_run(path) if metadata is None else metadata
-    return tensors, metadata, read_blueprint(metadata, str(path))
+    if metadata is None:
+        raise UserError(f"{path}: parameters without metadata, which name no network; give a model that fmaml wrote")
+    return tensors, metadata, read_blueprint(metadata, str(path), trust)

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, TypeAlias
 
-from ..config.registry import TABLE
+from ..config.registry import find_entry
 from ..config.settings import Config
 from ..data.source import Source
 from ..training.log import nan_to_null
@@ -41,7 +41,7 @@ def describe(config: Config, source: Source, data: dict[str, str], measured: dic
 
 def targets_of(data: str) -> Targets:
     """What the targets of a data source are, by its traits."""
-    gives = TABLE["data"][data].gives
+    gives = find_entry("data", data).gives
     if "episodes" in gives:
         return "actions"
     if "classes" in gives:

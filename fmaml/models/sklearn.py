@@ -42,6 +42,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         model: a model for classes: a file, a run's folder, or the name of a model that comes with fmaml.
         steps: inner steps; None: as many as the model's accuracy was measured with. Algorithms without inner steps,
             such as protonet, take none.
+        trust: as in `fmaml.load`.
 
     Attributes:
         classes_: the classes, sorted.
@@ -58,9 +59,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     (6, 3)
     """
 
-    def __init__(self, model: str | Path = "omniglot", steps: int | None = None) -> None:
+    def __init__(self, model: str | Path = "omniglot", steps: int | None = None, trust: bool = False) -> None:
         self.model = model
         self.steps = steps
+        self.trust = trust
 
     def fit(self, X: Examples, y: Any) -> Self:
         """Learn the classes of a few examples.
@@ -82,7 +84,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         from sklearn.utils.multiclass import check_classification_targets
         from sklearn.utils.validation import check_consistent_length, validate_data
 
-        learner = load_for_classes(self.model)
+        learner = load_for_classes(self.model, trust=self.trust)
         if self.steps is not None and self.steps < 0:
             raise ValueError(f"steps = {self.steps}: must be 0 or more, or None for the model's own")
         y = validate_data(self, y=y)
@@ -140,9 +142,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return tags
 
 
-def load_for_classes(model: str | Path) -> Learner:
+def load_for_classes(model: str | Path, *, trust: bool) -> Learner:
     """The learner; ValueError unless it was trained for classes."""
-    learner = load(model)
+    learner = load(model, trust=trust)
     if learner.blueprint.targets != "classes":
         raise ValueError(f"model = {model}: was trained for {learner.blueprint.targets}; give one trained for classes")
     return learner

@@ -7,7 +7,6 @@ tasks, outside theta. Nothing is downloaded: pretrained weights are read from a 
 import contextlib
 import difflib
 import inspect
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Generator, Tensor, nn
 
-from ..extras import require
+from ..extras import imported, require
 from ..nn.models import linear_init
 from ..pickling import picklable
 from ..torch_fixes.unsupported_layers import RunningStats, keeps_running_statistics
@@ -159,12 +158,9 @@ def module(
 
 def call_function(target: str, arguments: dict[str, Any], offered: dict[str, Any]) -> nn.Module:
     """What the function ``package.module:name`` returns; ValueError if that is no module."""
-    where, _, name = target.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # so that code in the current folder is found, as by `python -m`
     try:
-        function: Callable[..., Any] = getattr(import_module(where), name)
-    except (ImportError, AttributeError, ValueError) as error:
+        function: Callable[..., Any] = imported(target)
+    except ImportError as error:
         raise ValueError(f"module = {target}: {error}; give package.module:function, which Python can import") from None
     parameters = inspect.signature(function).parameters
     supplied = {key: value for key, value in offered.items() if key in parameters}

@@ -1,7 +1,9 @@
 """The optimizers and schedules of `torch.optim` as pure outer optimizers."""
 
-# the types of torch.optim's states are unknown to pyright:
+# the types of the states of torch.optim are unknown to pyright:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias, cast
@@ -22,8 +24,7 @@ class TorchState(NamedTuple):
     """What an optimizer of torch and its schedule remember."""
 
     steps: Tensor  # int64: taken so far
-    tensors: list[Tensor]  # such as averages of the gradients
-    numbers: Tensor  # float64: such as learning rates, as the schedule has set them
+    values: list[Tensor]  # of their state_dicts: averages of the gradients, and numbers such as rates, as 0-d tensors
 
 
 @picklable
@@ -54,28 +55,29 @@ def from_torch(
     {'p': tensor(0.)}
     """
 
-    def begin(theta: Theta) -> "Running":
+    def begin(theta: Theta) -> Running:
         params = [p.detach().clone().requires_grad_() for p in leaves(theta)]
         made = optimizer(params, **settings)
         return Running(params, made, scheduler(made) if scheduler else None)
 
-    places: dict[tuple[torch.Size, ...], Any] = {}  # by theta's shapes: what is remembered after a step, without values
-
     def after_a_step(theta: Theta) -> Running:
+        """Before its first step an optimizer has no place for its averages."""
         running = begin(theta)
         take_step(running, [torch.zeros_like(p) for p in running.params])
         return running
 
-    def places_of(theta: Theta) -> Any:
+    templates: dict[tuple[torch.Size, ...], Any] = {}  # by theta's shapes: the state_dicts after a step, tensors empty
+
+    def template(theta: Theta) -> Any:
         shapes = tuple(p.shape for p in leaves(theta))
-        if shapes not in places:
-            places[shapes] = pytree.tree_map(without_values, after_a_step(theta).remembered())
-        return places[shapes]
+        if shapes not in templates:
+            state = after_a_step(theta).state_dicts()
+            templates[shapes] = pytree.tree_map_only(Tensor, lambda _: torch.empty(0), state)
+        return templates[shapes]
 
     def init(theta: Theta) -> TorchState:
-        running = after_a_step(theta)  # before its first step an optimizer has no place for its averages
-        tensors = [torch.zeros_like(tensor) for tensor in running.tensors()]
-        return TorchState(torch.zeros((), dtype=torch.int64), tensors, torch.zeros_like(running.numbers()))
+        values = [torch.zeros_like(value) for value in state_values(after_a_step(theta))]
+        return TorchState(torch.zeros((), dtype=torch.int64), values)
 
     def update(grads: Theta, state: TorchState, theta: Theta) -> tuple[Theta, TorchState]:
         if is_differentiated((grads, theta)):
@@ -84,62 +86,55 @@ def from_torch(
             )
         running = begin(theta)
         if state.steps > 0:
-            running.load(places_of(theta), state)
+            load_values(running, template(theta), state.values)
         take_step(running, leaves(grads))
         moved = iter([p.detach() for p in running.params])
-        tensors = [tensor.clone() for tensor in running.tensors()]
-        return map_leaves(lambda _: next(moved), theta), TorchState(state.steps + 1, tensors, running.numbers())
+        return map_leaves(lambda _: next(moved), theta), TorchState(state.steps + 1, state_values(running))
 
     return Optimizer(init, update)
 
 
-class Running:
-    """An optimizer of torch at work on parameters of its own."""
+class Running(NamedTuple):
+    """An optimizer of torch and its schedule at work on parameters of its own."""
 
-    def __init__(self, params: list[Tensor], optimizer: torch.optim.Optimizer, schedule: Any) -> None:
-        self.params, self.optimizer, self.schedule = params, optimizer, schedule
+    params: list[Tensor]
+    optimizer: torch.optim.Optimizer
+    schedule: Any  # of torch.optim.lr_scheduler; None if there is none
 
-    def remembered(self) -> dict[str, Any]:
-        """All that both remember, as torch says it."""
-        schedule = self.schedule.state_dict() if self.schedule else {}
-        return {"optimizer": self.optimizer.state_dict(), "schedule": schedule}
-
-    def tensors(self) -> list[Tensor]:
-        """The tensors in it."""
-        return [leaf for leaf in pytree.tree_leaves(self.remembered()) if isinstance(leaf, Tensor)]
-
-    def numbers(self) -> Tensor:
-        """The numbers in it, float64."""
-        return torch.tensor(
-            [leaf for leaf in pytree.tree_leaves(self.remembered()) if is_number(leaf)], dtype=torch.float64
-        )
-
-    def load(self, places: Any, state: TorchState) -> None:
-        """Remember what ``state`` says, each number and tensor at its place."""
-        tensors, numbers = iter(state.tensors), iter(state.numbers.tolist())
-
-        def filled(leaf: Any) -> Any:
-            if isinstance(leaf, Tensor):
-                return next(tensors).clone()
-            if not is_number(leaf):
-                return leaf
-            number = next(numbers)
-            return type(leaf)(number) if not isinstance(leaf, float) and number.is_integer() else number
-
-        remembered = cast(dict[str, Any], pytree.tree_map(filled, places))
-        self.optimizer.load_state_dict(remembered["optimizer"])
-        if self.schedule:
-            self.schedule.load_state_dict(remembered["schedule"])
+    def state_dicts(self) -> list[dict[str, Any]]:
+        """The state of both."""
+        return [part.state_dict() for part in (self.optimizer, self.schedule) if part]
 
 
-def without_values(leaf: Any) -> Any:
-    """The leaf, or if it is a tensor an empty one in its place."""
-    return torch.empty(0) if isinstance(leaf, Tensor) else leaf
+def state_values(running: Running) -> list[Tensor]:
+    """The tensors and numbers of its state, in order; a number is a 0-d tensor of its own type."""
+    return [value_tensor(leaf) for leaf in pytree.tree_leaves(running.state_dicts()) if is_number_or_tensor(leaf)]
 
 
-def is_number(leaf: Any) -> bool:
-    """Whether it is a number of Python, or a truth value."""
-    return isinstance(leaf, (int, float))
+def load_values(running: Running, template: Any, values: list[Tensor]) -> None:
+    """Load the ``values`` into the state: ``template`` has its structure."""
+    following = iter(values)
+
+    def value(leaf: Any) -> Any:
+        if not is_number_or_tensor(leaf):
+            return leaf
+        return next(following).clone() if isinstance(leaf, Tensor) else next(following).tolist()
+
+    loaded = cast(list[dict[str, Any]], pytree.tree_map(value, template))
+    for part, state in zip((running.optimizer, running.schedule), loaded, strict=False):
+        part.load_state_dict(state)
+
+
+def is_number_or_tensor(leaf: Any) -> bool:
+    """Whether it is a tensor, a number or a truth value."""
+    return isinstance(leaf, (Tensor, int, float))
+
+
+def value_tensor(leaf: Tensor | float) -> Tensor:
+    """A copy of the tensor, or the number as a tensor that holds all its digits."""
+    if isinstance(leaf, Tensor):
+        return leaf.clone()
+    return torch.tensor(leaf, dtype=torch.float64 if isinstance(leaf, float) else None)
 
 
 def take_step(running: Running, grads: list[Tensor]) -> None:

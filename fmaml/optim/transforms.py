@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ..pickling import picklable
 from ..setting_types import Decay, NonNegative, Rate
-from ..tree import global_norm, leaves, zeros_like
+from ..tree import global_norm, leaves, sqrt, zeros_like
 from ..types import Optimizer, OptState, Theta, Transform
-from .elementwise import elementwise, square_root
+from .elementwise import elementwise
 
 
 @overload
@@ -121,7 +121,7 @@ def scale_by_adam(betas: tuple[Decay, Decay], eps: Rate) -> Transform:
         mean = elementwise(lambda m, g: b1 * m + (1 - b1) * g, state["mean"], grads)
         square = elementwise(lambda v, g: b2 * v + (1 - b2) * g * g, state["square"], grads)
         debias1, debias2 = 1 - b1**count, 1 - b2**count
-        scaled = elementwise(lambda m, v: (m / debias1) / (square_root(v / debias2) + eps), mean, square)
+        scaled = elementwise(lambda m, v: (m / debias1) / (sqrt(v / debias2) + eps), mean, square)
         return scaled, {"count": count, "mean": mean, "square": square}
 
     return Transform(init, update)

@@ -14,7 +14,7 @@ from ..config.build import Experiment
 from ..config.settings import Config, EvalSettings
 from ..data.source import Source
 from ..files.plain_text import minutes_and_seconds
-from ..meta_testing.progress import Column, MetaTestProgress
+from ..meta_testing.progress import MetaTestProgress
 from ..meta_testing.saved_scores import SavedScores, digest_of_theta
 from ..meta_testing.scores import Interval, meta_test, references
 from ..models.metadata import with_results
@@ -23,9 +23,8 @@ from ..report.html_report import write_report
 from ..types import Theta
 from .log import nan_to_null
 from .nan_guard import CURE
-from .null_rank import NoScores, NoStore
 from .sinks import Sinks
-from .time_left import forward_passes
+from .time_left import passes_of_test
 
 Trained = dict[str, tuple[Experiment, Theta]]  # name -> the experiment, and its best theta
 
@@ -46,7 +45,7 @@ PROTOCOL_HEADINGS = {
 
 def report_results(
     console: Console,
-    store: CheckpointStore | NoStore,
+    store: CheckpointStore | None,
     config: Config,
     trained: Trained,
     training: Training,
@@ -55,10 +54,11 @@ def report_results(
 ) -> None:
     """Meta-test, print the table, and write results.json, the model with its results, the pictures and the page.
 
-    The pictures are written as PNG and in the ``formats``.
+    The pictures are written as PNG and in the ``formats``. Without a ``store``, as in processes other than the first,
+    nothing is written.
     """
     settings = EvalSettings(**config["eval"])
-    if isinstance(store, NoStore):
+    if store is None:
         score_all(console, None, trained, settings, {})
         return
     from ..files.figures import also_in
@@ -123,8 +123,11 @@ def score_all(
     beside theta. ``check_folder`` is called before the file is written to. Without a ``path`` nothing is kept.
     """
     digests = {name: digest_of_theta(theta) for name, (_, theta) in trained.items()}
-    saved = SavedScores(path, {**facts, "theta": digests}, check_folder) if path else NoScores()
-    with MetaTestProgress(console, tested_columns(trained, settings)) as progress:
+    saved = SavedScores(path, {**facts, "theta": digests}, check_folder) if path else None
+    sources = [experiment.source for experiment, _ in trained.values()]
+    tasks = settings.tasks * sum(len(source.tested(alone=settings.inductive)) for source in sources)
+    passes = sum(passes_of_test(source, settings) for source in sources)
+    with MetaTestProgress(console, tasks, passes) as progress:
         columns = {
             (name, protocol): column
             for name, (experiment, theta) in trained.items()
@@ -136,15 +139,6 @@ def score_all(
     return {
         column_heading(name, protocol, len(trained), possible): column for (name, protocol), column in columns.items()
     }
-
-
-def tested_columns(trained: Trained, settings: EvalSettings) -> list[Column]:
-    """What is tested, in order: for each algorithm each evaluation protocol."""
-    return [
-        Column(settings.tasks, forward_passes(experiment.source, protocol, settings.steps))
-        for experiment, _ in trained.values()
-        for protocol in experiment.source.tested(alone=settings.inductive)
-    ]
 
 
 def column_heading(name: str, protocol: str, algorithms: int, protocols: set[str]) -> str:

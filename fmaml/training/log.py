@@ -5,13 +5,13 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column
-from rich.text import Text
 
 from ..checkpoints.folder_watch import CheckFolder
 from ..data.source import Metric
@@ -19,7 +19,7 @@ from ..files.atomic import write_durably
 from ..files.plain_text import minutes_and_seconds
 from ..files.regular import read_regular
 from .sinks import Sinks
-from .time_left import Clock, Pace, Timed
+from .time_left import Pace
 
 LINE_EVERY_S = 10.0  # seconds between two training lines, where there is no bar
 LEAST_BAR_WIDTH = 80  # columns: in a narrower terminal the numbers beside the bar would be cut
@@ -50,7 +50,7 @@ class RunLog:
         self.check_folder = check_folder
         self.console = console
         self.pace = pace
-        self.meta_steps = pace.plan.meta_steps
+        self.meta_steps = pace.work.meta_steps
         self.shows_bar = fits_bar(console)
         self.metric = metric
         self.started = time.perf_counter() - seconds
@@ -60,13 +60,13 @@ class RunLog:
         self.bar = Progress(
             MofNCompleteColumn(),
             TextColumn("{task.fields[numbers]}", table_column=Column(overflow="ellipsis", no_wrap=True)),
-            time_left_column(pace.clock),
+            TextColumn("{task.fields[left]}", table_column=Column(no_wrap=True, min_width=len("99:59 left"))),
             BarColumn(bar_width=None, table_column=Column(ratio=1)),
             console=console,
             disable=not self.shows_bar,
         )
         self.bar_task = self.bar.add_task(
-            "training", total=self.meta_steps, completed=pace.step, numbers="first step ...", deadline=None
+            "training", total=self.meta_steps, completed=pace.work.step, numbers="first step ...", left=""
         )
 
     def __enter__(self) -> "RunLog":
@@ -99,14 +99,6 @@ class RunLog:
         """Show a message."""
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    def stepped(self, step: int) -> None:
-        """Count a step, for the estimate of the time that is left."""
-        self.pace.stepped(step)
-
-    def timed(self, what: Timed) -> contextlib.AbstractContextManager[None]:
-        """Measure the block, for the same."""
-        return self.pace.timed(what)
-
     def sync(self) -> None:
         """Write the rows to disk."""
         os.fsync(self.file.fileno())
@@ -120,13 +112,13 @@ class RunLog:
         left = self.pace.seconds_left()
         if left is not None:
             self._tell_time(left)
-        deadline = None if left is None else self.pace.clock() + left
-        self.bar.update(self.bar_task, completed=step, numbers=text, deadline=deadline)
+        time_left = "" if left is None else f"{minutes_and_seconds(left)} left"
+        self.bar.update(self.bar_task, completed=step, numbers=text, left=time_left)
         due = seconds - self.last_line >= LINE_EVERY_S or step == self.meta_steps
         if due and not self.shows_bar:
             self.last_line = seconds
-            time_left = "" if left is None else f"  {minutes_and_seconds(left)} left"
-            self.console.print(f"step {step}/{self.meta_steps}  {text}{time_left}", highlight=False, soft_wrap=True)
+            line = f"step {step}/{self.meta_steps}  {text}  {time_left}".rstrip()
+            self.console.print(line, highlight=False, soft_wrap=True)
 
     def _tell_time(self, left: float) -> None:
         """Say once, as soon as the pace is known, that the run will take long."""
@@ -173,29 +165,19 @@ def nan_to_null(tree: Any) -> Any:
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
-def time_left_column(clock: Clock) -> ProgressColumn:
-    """The time until a bar's field ``deadline``, or where this is None, nothing; the whole time once it is done."""
-
-    class TimeLeft(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            deadline = task.fields["deadline"]
-            if task.finished or deadline is None:
-                return Text(minutes_and_seconds(task.finished_time or 0) if task.finished else "")
-            return Text(f"{minutes_and_seconds(max(0, deadline - clock()))} left")
-
-    return TimeLeft(Column(no_wrap=True, min_width=len("99:59 left")))
-
-
-def progress_bar(console: Console, time_left: ProgressColumn | None = None) -> Progress:
+def progress_bar(
+    console: Console, count: ProgressColumn | None = None, clock: Callable[[], float] = time.perf_counter
+) -> Progress:
     """A bar with a name, the number done and the time left; nothing where there is no room for it."""
     return Progress(
         TextColumn("{task.description}"),
-        MofNCompleteColumn(),
-        time_left or TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        count or MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         BarColumn(bar_width=None, table_column=Column(ratio=1)),
         console=console,
         transient=True,
         disable=not fits_bar(console),
+        get_time=clock,
     )
 
 

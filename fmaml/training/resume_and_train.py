@@ -1,5 +1,8 @@
 """Training from a checkpoint or from the beginning, with its log and its checkpoints, and that of the baseline."""
 
+import os
+from pathlib import Path
+
 import torch
 from rich.console import Console
 from torch.utils._pytree import tree_map_only
@@ -17,19 +20,18 @@ from ..tree import T, flat_of
 from ..types import OptState, Params
 from .finish import Trained
 from .log import RunLog, logged_rows, progress_bar, truncate_metrics
-from .null_rank import NoLog, NoStore
 from .sinks import Sinks
-from .time_left import Pace, plan_of
+from .time_left import Pace, work_of
 from .train import first_progress, train
 
 JOINT = "joint training, fine-tuned"
 
 
-def restored(
-    store: CheckpointStore | NoStore, first: Progress, settings: TrainSettings, device: torch.device
-) -> Progress:
-    """The progress in the first process's newest checkpoint, or ``first``, in all processes."""
-    found = store.restore(to_save(first, settings), note)
+def restored(store: CheckpointStore | None, first: Progress, settings: TrainSettings, device: torch.device) -> Progress:
+    """The progress in the newest checkpoint, or ``first``, in all processes; only the first has the ``store``."""
+    found = to_save(first, settings)
+    if store:
+        found = store.restore(found, note)
     if distributed.count() > 1:
         told = distributed.from_first(on_device(found, torch.device("cpu")))
         found = on_device(told, device) if distributed.rank() else found
@@ -57,7 +59,7 @@ def on_device(tree: T, device: torch.device) -> T:
 
 def fit(
     console: Console,
-    store: CheckpointStore | NoStore,
+    store: CheckpointStore | None,
     config: Config,
     experiment: Experiment,
     progress: Progress,
@@ -69,12 +71,16 @@ def fit(
 
         def save(progress: Progress) -> None:
             check_alike(progress)
-            log.sync()  # so that every checkpoint has the rows before it
-            store.save(to_save(progress, settings))
+            whole = to_save(progress, settings)
+            if store:
+                log.sync()  # so that every checkpoint has the rows before it
+                store.save(whole)
 
         progress = train(experiment, progress, log, save, settings, config["eval"]["steps"])
         save(progress)
-    store.finish(to_save(progress, settings))
+    whole = to_save(progress, settings)
+    if store:
+        store.finish(whole)
     return progress
 
 
@@ -89,27 +95,30 @@ def check_alike(progress: Progress) -> None:
 
 def open_log(
     console: Console,
-    store: CheckpointStore | NoStore,
+    store: CheckpointStore | None,
     config: Config,
     experiment: Experiment,
     progress: Progress,
     sinks: Sinks,
-) -> RunLog | NoLog:
-    """The log of the run from this progress on; the ``sinks`` have what was logged before."""
-    if isinstance(store, NoStore):
-        return NoLog()
+) -> RunLog:
+    """The log of the run from this progress on; the ``sinks`` have what was logged before.
+
+    Without a store, as in processes other than the first, it goes nowhere.
+    """
+    pace = Pace(work_of(config, experiment.source, progress.state.step))
+    metric, shorter = experiment.source.metric, bool(quick_settings(config))
+    if not store:
+        return RunLog(Path(os.devnull), pace, metric, console, 0.0, lambda: None, sinks)
     path = store.folder / "metrics.jsonl"
     truncate_metrics(path, progress.state.step, progress.validated)
     if sinks.open:
         sinks.replay(logged_rows(path))
-    pace = Pace(plan_of(config, experiment.source), progress.state.step)
-    metric, shorter = experiment.source.metric, bool(quick_settings(config))
     return RunLog(path, pace, metric, console, store.seconds(), store.check_folder, sinks, shorter)
 
 
 def train_baseline(
     console: Console,
-    store: CheckpointStore | NoStore,
+    store: CheckpointStore | None,
     check_folder: CheckFolder,
     config: Config,
     experiment: Experiment,
@@ -131,7 +140,7 @@ def train_baseline(
     console.print("the baseline: the same network trained jointly, then fine-tuned")
     joint, settings = joint_baseline(config, experiment), TrainSettings(**config["train"])
     joint_first = first_progress(joint, params)
-    if isinstance(store, NoStore):
+    if not store:
         progress = restored(store, joint_first, settings, device)
         return {JOINT: (joint, fit(console, store, config, joint, progress, sinks).best_theta)}
     folder = store.folder / "joint"

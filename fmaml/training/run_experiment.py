@@ -33,7 +33,6 @@ from .environment import environment, pick_device
 from .finish import Trained, Training, report_results
 from .frozen_features import with_known_features
 from .memory import check_model_fits, explain_out_of_memory, keep_freed_memory
-from .null_rank import NoStore, follows
 from .preflight import check_algorithm, check_batch, check_same_facts
 from .resume_and_train import fit, restored, train_baseline
 from .sinks import Sinks, check_sinks
@@ -118,7 +117,7 @@ def run_in(
         return 0
 
     with deferred_signals(), explain_out_of_memory(config), contextlib.ExitStack() as stack:
-        folder, check_folder = Path(), follows
+        folder, check_folder = Path(), lambda: None  # the first process alone has a folder to check
         if leads:
             folder = stack.enter_context(run_folder(out, config["name"], resume))
             check_folder = stack.enter_context(held_folder(folder))
@@ -151,13 +150,13 @@ def train_and_report(
     check_same_facts(facts)
     store = open_store(folder, check_folder, config, experiment, facts, device)
     progress = restored(store, first, TrainSettings(**config["train"]), device)
-    if isinstance(store, CheckpointStore):
+    if store:
         write_text_durably(folder / "config.yaml", dump_yaml(config))  # a resumed run may have changed some settings
         write_text_durably(folder / "environment.json", json.dumps(environment(device), indent=2) + "\n")
     experiment = with_known_features(console, config, experiment, device)
-    with Sinks(folder, config, () if isinstance(store, NoStore) else config["train"]["log_to"]) as sinks:
+    with Sinks(folder, config, config["train"]["log_to"] if store else ()) as sinks:
         progress = fit(console, store, config, experiment, progress, sinks)
-        training = Training(store.seconds(), progress.state.step)
+        training = Training(store.seconds() if store else 0.0, progress.state.step)
         trained: Trained = {config["algorithm"]["name"]: (experiment, progress.best_theta)}
         trained |= train_baseline(console, store, check_folder, config, experiment, params, device, sinks)
         console.print(
@@ -187,10 +186,10 @@ def open_store(
     experiment: Experiment,
     facts: Facts,
     device: torch.device,
-) -> CheckpointStore | NoStore:
-    """The checkpoints in the folder; in processes other than the first, what takes their place."""
+) -> CheckpointStore | None:
+    """The checkpoints in the folder; None in processes other than the first."""
     if distributed.rank():
-        return NoStore()
+        return None
     metadata = describe(config, experiment.source, facts["data"], environment(device))
     if not (folder / "config.yaml").exists():
         write_text_durably(folder / "config.yaml", dump_yaml(config))

@@ -1,46 +1,52 @@
-"""How long a run still takes: from the pace of its last minute, the validations to come and the test at its end."""
+"""The time that a run still takes: its steps at their pace of the last minute, its validations, and the test."""
 
-import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from ..config.settings import Config, EvalSettings, TrainSettings
 from ..data.source import QuerySetting, Source
 from ..tree import leading, take
 
-Clock = Callable[[], float]  # seconds
-Timed = Literal["scores", "validation"]  # what is done between steps
 WINDOW_S = 60.0
-SPAN_S = 1.0  # steps are counted together until they have taken this long
-FEWEST_SPANS = 3
-OUTLIER = 3.0  # a span this many times slower than the middle one is not the pace: a pause, or compiling once more
-RECENT_SCORES = 5
-COST_ALONE = 1.5  # what an example costs where a query is alone, beside one of many: 0.7 to 3.0 for conv4 on a CPU
+MARK_EVERY_S = 1.0
 FIRST_STEPS = 2  # of a process: its start, and compiling
+STEP_COST = 2.0  # a meta-step beside an evaluation of its tasks, by forward passes: 1.6 to 2.3
+COST_ALONE = 1.5  # what an example costs where a query is alone, beside one of many: 0.7 to 3.0 for conv4 on a CPU
 
 
-class Plan(NamedTuple):
-    """What a run has before it. Where nothing was measured yet, costs are compared by forward passes."""
+class Work(NamedTuple):
+    """The work of a run from ``step`` on."""
 
+    step: int
     meta_steps: int
-    validate_every: int
-    validation: float  # in units of the scores before and after, which a logged step computes
+    validations: int
+    validation: float  # in meta-steps, by forward passes; it counts until a validation was measured
     testing: float  # in validations
 
 
-def plan_of(config: Config, source: Source) -> Plan:
-    """The plan of a training with this config; its test includes that of a baseline that is trained."""
+def work_of(config: Config, source: Source, step: int) -> Work:
+    """The work of a training from this step on; its test includes that of a baseline that is trained."""
     train, test = TrainSettings(**config["train"]), EvalSettings(**config["eval"])
-    inner_steps = config["algorithm"].get("steps", 1)
-    validation = train.validate_tasks * forward_passes(source, source.settings[0], test.steps)
-    scores = train.meta_batch * forward_passes(source, source.settings[0], inner_steps)
-    trained = 2 if train.baseline else 1
-    tested = source.tested(alone=test.inductive)
-    testing = trained * test.tasks * sum(forward_passes(source, protocol, test.steps) for protocol in tested)
-    return Plan(train.meta_steps, train.validate_every, validation / scores, testing / validation)
+    together = source.settings[0]
+    validation = train.validate_tasks * forward_passes(source, together, test.steps)
+    scores = train.meta_batch * forward_passes(source, together, config["algorithm"].get("steps", 1))
+    testing = passes_of_test(source, test) * (2 if train.baseline else 1)
+    due = count_due(train.meta_steps, train.validate_every, step)
+    return Work(step, train.meta_steps, due, validation / (STEP_COST * scores), testing / validation)
+
+
+def count_due(total: int, every: int, after: int) -> int:
+    """How many of the steps after this one are a multiple of ``every``, or the last."""
+    return 0 if after >= total else -(-total // every) - after // every
+
+
+def passes_of_test(source: Source, settings: EvalSettings) -> float:
+    """The forward passes of a test by all the protocols of the source."""
+    protocols = source.tested(alone=settings.inductive)
+    return settings.tasks * sum(forward_passes(source, protocol, settings.steps) for protocol in protocols)
 
 
 def forward_passes(source: Source, protocol: QuerySetting, steps: int) -> float:
@@ -56,73 +62,50 @@ def forward_passes(source: Source, protocol: QuerySetting, steps: int) -> float:
 
 
 class Pace:
-    """Seconds a step, of late; and from it the seconds that are left."""
+    """Measures the steps and the validations of this process, and with them estimates the time left."""
 
-    def __init__(self, plan: Plan, step: int, clock: Clock = time.perf_counter) -> None:
-        """``step`` is the one that the run goes on from; what an earlier process took says nothing of this one."""
-        self.plan = plan
-        self.clock = clock
-        self.step = step
-        self.validated = step
-        self.first: list[float] = []  # seconds of the first steps of this process
-        self.spans: deque[tuple[float, float, int]] = deque()  # when it ended, its seconds, its steps
-        self.seconds, self.steps = 0.0, 0  # of the span that has not ended
-        self.scores: deque[float] = deque(maxlen=RECENT_SCORES)  # seconds
-        self.validation: float | None = None  # seconds of the last one
-        self.last = clock()
+    def __init__(self, work: Work, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.work, self.clock = work, clock
+        self.steps, self.validations = 0, 0
+        self.a_validation: float | None = None  # seconds of the last one
+        self.validating = 0.0  # seconds in all of them, which no step takes
+        self.last = self.logged = self._now()
+        self.marks = deque([self.last])  # one a second, of the last minute
 
-    def stepped(self, step: int) -> None:
+    def _now(self) -> tuple[float, int]:
+        return self.clock() - self.validating, self.steps
+
+    def stepped(self) -> None:
         """A step has ended."""
-        now = self.clock()
-        taken, self.last, self.step = now - self.last, now, step
-        if len(self.first) < FIRST_STEPS:
-            self.first.append(taken)
-            return
-        self.seconds, self.steps = self.seconds + taken, self.steps + 1
-        if self.seconds >= SPAN_S:
-            self.spans.append((now, self.seconds, self.steps))
-            self.seconds, self.steps = 0.0, 0
-        while len(self.spans) > FEWEST_SPANS and self.spans[0][0] < now - WINDOW_S:
-            self.spans.popleft()
+        self.steps += 1
+        self.last = self._now()
+        if self.steps <= FIRST_STEPS:
+            self.marks.clear()
+        if not self.marks or self.last[0] - self.marks[-1][0] >= MARK_EVERY_S:
+            self.marks.append(self.last)
+        while len(self.marks) > 2 and self.marks[0][0] < self.last[0] - WINDOW_S:
+            self.marks.popleft()
 
     @contextmanager
-    def timed(self, what: Timed) -> Iterator[None]:
-        """Measure the block. A validation does not count as part of a step; scores do."""
+    def validation(self) -> Iterator[None]:
+        """Measure the block, a validation, which does not count as part of a step."""
         begin = self.clock()
         yield
-        taken = self.clock() - begin
-        if what == "validation":
-            self.last += taken
-            self.validated = self.step
-            self.validation = taken
-        else:
-            self.scores.append(taken)
+        self.a_validation = self.clock() - begin
+        self.validating += self.a_validation
+        self.validations += 1
 
-    def seconds_a_step(self) -> float | None:
-        """The mean over the last minute, without pauses; None if nothing is known yet."""
-        if self.spans:
-            usual = statistics.median(seconds / steps for _, seconds, steps in self.spans)
-            kept = [(seconds, steps) for _, seconds, steps in self.spans if seconds / steps <= OUTLIER * usual]
-            return sum(seconds for seconds, _ in kept) / sum(steps for _, steps in kept)
-        if self.steps:
-            return self.seconds / self.steps
-        return min(self.first) if len(self.first) == FIRST_STEPS else None
+    def steps_a_second(self) -> float:
+        """The mean since the last call, or since the start."""
+        (begin, before), self.logged = self.logged, self._now()
+        return (self.steps - before) / (self.logged[0] - begin)
 
     def seconds_left(self) -> float | None:
         """Of training, validations and the test together; None if nothing is known yet."""
-        a_step = self.seconds_a_step()
-        if a_step is None:
+        (begin, before), (end, after) = self.marks[0], self.last
+        if after == before:
             return None
-        plan = self.plan
-        validation = self.validation
-        if validation is None:  # the first scores take longer, so of two the shorter
-            validation = plan.validation * (statistics.median_low(self.scores) if self.scores else 0.0)
-        steps = plan.meta_steps - self.step
-        return steps * a_step + (validations(plan, self.validated) + plan.testing) * validation
-
-
-def validations(plan: Plan, after: int) -> int:
-    """How many validations there are after this step."""
-    if after >= plan.meta_steps:
-        return 0
-    return -(-plan.meta_steps // plan.validate_every) - after // plan.validate_every
+        a_step = (end - begin) / (after - before)
+        a_validation = self.work.validation * a_step if self.a_validation is None else self.a_validation
+        validations = max(0, self.work.validations - self.validations) + self.work.testing
+        return (self.work.meta_steps - self.work.step - self.steps) * a_step + validations * a_validation

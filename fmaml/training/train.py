@@ -1,9 +1,7 @@
 """Meta-training: sample, step, log, validate, save."""
 
 import math
-import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from .. import distributed
@@ -19,11 +17,13 @@ from ..processes.join import Vote, mean_of
 from ..types import Metrics, Params, Task, Theta
 from .nan_guard import NanGuard
 from .step import TrainingStep
-from .time_left import Timed
+from .time_left import Pace
 
 
 class Log(Protocol):
     """Where training writes its numbers and messages."""
+
+    pace: Pace
 
     def record(self, kind: str, step: int, **numbers: Any) -> None:
         """Log one row of numbers."""
@@ -31,14 +31,6 @@ class Log(Protocol):
 
     def notify(self, line: str) -> None:
         """Show a message to the user."""
-        ...
-
-    def stepped(self, step: int) -> None:
-        """Learn that a step has ended."""
-        ...
-
-    def timed(self, what: Timed) -> AbstractContextManager[None]:
-        """Measure the time of the block."""
         ...
 
 
@@ -71,13 +63,13 @@ def train(
     step_fn = TrainingStep(experiment, settings, log.notify, progress.step_form)
     guard = NanGuard(step_fn, experiment.algorithm, settings)
     total = settings.tasks_of(distributed.count())
-    throughput, vote = Throughput(progress.state.step, total), Vote()
+    vote = Vote()
 
     def validate(progress: Progress) -> Progress:
         guard.check_pending()
         if progress.validated == progress.state.step:
             return progress
-        with throughput.paused(), log.timed("validation"):
+        with log.pace.validation():
             return validate_progress(experiment, log, progress, settings, test_steps)
 
     def checkpoint(progress: Progress) -> Progress:
@@ -101,14 +93,11 @@ def train(
                 break
             tasks = experiment.source.sample("train", step, distributed.slice(total))
             logged = due(step, settings.log_every) or step == 1
-            scores = None
-            if logged:
-                with log.timed("scores"):
-                    scores = scores_before_and_after(experiment, progress.state.theta, tasks, total)
+            scores = scores_before_and_after(experiment, progress.state.theta, tasks, total) if logged else None
             progress, metrics, skip_reason = advance(guard, progress, tasks)
             progress = progress._replace(step_form=step_fn.form)
-            log.stepped(step)
-            log_step(log, step, metrics, scores, skip_reason, throughput)
+            log.pace.stepped()
+            log_step(log, step, metrics, scores, skip_reason, total)
             if due(step, settings.validate_every):
                 progress = validate(progress)
             if due(step, settings.save_every):
@@ -128,38 +117,15 @@ def advance(guard: NanGuard, progress: Progress, tasks: Task) -> tuple[Progress,
 
 
 def log_step(
-    log: Log, step: int, metrics: Metrics, scores: dict[str, float] | None, skip_reason: str, throughput: "Throughput"
+    log: Log, step: int, metrics: Metrics, scores: dict[str, float] | None, skip_reason: str, meta_batch: int
 ) -> None:
     """Log a step that was skipped, or one whose ``scores`` were computed; other steps are not logged."""
     if skip_reason:
         log.record("skipped", step, why=skip_reason)
     elif scores is not None:
         query_loss = float(metrics["query_loss"])  # waits for the device, so it comes before the clock is read
-        log.record("train", step, query_loss=query_loss, **scores, tasks_per_second=throughput.since_last(step))
-
-
-class Throughput:
-    """Measures how many tasks a second are trained on."""
-
-    def __init__(self, step: int, meta_batch: int) -> None:
-        self.step = step
-        self.meta_batch = meta_batch
-        self.started = time.perf_counter()
-
-    def since_last(self, step: int) -> float:
-        """Tasks a second from the step of the last call to this one."""
-        now = time.perf_counter()
-        rate = (step - self.step) * self.meta_batch / (now - self.started)
-        self.step = step
-        self.started = now
-        return rate
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leave the time of the block out of the measurement."""
-        begin = time.perf_counter()
-        yield
-        self.started += time.perf_counter() - begin
+        tasks_per_second = meta_batch * log.pace.steps_a_second()
+        log.record("train", step, query_loss=query_loss, **scores, tasks_per_second=tasks_per_second)
 
 
 def validate_progress(

@@ -6,6 +6,7 @@ from fmaml.config.load import load_config, setting_value
 from fmaml.config.packaged import names
 from fmaml.config.quick import FEWEST_STEPS, META_STEPS, has_images, load_quick, quick_settings
 
+VALIDATING = ("validate_every", "validate_tasks")
 NEEDS_FILE = {"photos": ["data.root=."], "table": [], "signals": []}
 
 
@@ -21,8 +22,8 @@ def test_omniglot_has_the_steps_that_the_costs_are_relative_to():
     assert config["eval"]["tasks"] == 100
     assert config["data"]["download"] is False
     assert told == [
-        "--quick: 400 of 8,000 meta-steps and 100 of 600 test tasks, about two minutes on two cores; "
-        "without --quick it runs in full"
+        "--quick: 1,200 of 8,000 meta-steps, 4 of 16 tasks a meta-step, 100 of 600 test tasks; "
+        "about two minutes on two cores; without --quick it runs in full"
     ]
 
 
@@ -32,7 +33,7 @@ def test_every_experiment_gets_shorter_and_keeps_its_other_settings(experiment):
     full = load_config(experiment, overrides)
     short, _, _ = quick(experiment, *overrides)
     lowered = quick_settings(full)
-    assert set(lowered) <= {"train.meta_steps", "train.validate_every", "train.validate_tasks", "eval.tasks"}
+    assert set(lowered) <= {f"train.{key}" for key in ("meta_steps", "meta_batch", *VALIDATING)} | {"eval.tasks"}
     assert FEWEST_STEPS <= short["train"]["meta_steps"] <= full["train"]["meta_steps"]
     assert short["eval"]["tasks"] <= 100
     for key, value in lowered.items():
@@ -42,6 +43,11 @@ def test_every_experiment_gets_shorter_and_keeps_its_other_settings(experiment):
     full["data"] |= {"download": False} if "download" in full["data"] else {}
     assert short == full
     assert not has_images(full) or quick_settings(short) == {}
+
+
+def test_an_experiment_that_is_short_already_says_so():
+    _, _, told = quick("omniglot", "train.meta_steps=10", "train.meta_batch=2", "eval.tasks=5")
+    assert told == ["--quick: the experiment is that short already"]
 
 
 def test_larger_images_get_fewer_steps():

@@ -233,14 +233,14 @@ MUTANTS = {  # what is left out: file, text, what stands there instead, the test
         "../data/test_download.py",
     ),
     "a run that ends with its sweep": (
-        "sweep/child.py",
+        "sweep/workers.py",
         "        os.kill(os.getpid(), signal.SIGTERM)",
         "        return",
         "test_sweep.py",
     ),
     "what is finished in a sweep is not run again": (
-        "sweep/running.py",
-        " if sweep.outcomes[run.folder].state != FINISHED]",
+        "sweep/state.py",
+        " if run.state != FINISHED]",
         "]",
         "test_sweep.py",
     ),

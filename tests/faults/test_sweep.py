@@ -18,9 +18,9 @@ import fmaml.report.results
 import fmaml.training.run_experiment
 from fmaml.cli.main import main
 from fmaml.processes.signals import STOP_SIGNALS
-from fmaml.sweep import launch
-from fmaml.sweep.child import stop_with_parent
-from fmaml.sweep.record import SWEEP_FILE
+from fmaml.sweep import workers
+from fmaml.sweep.state import SWEEP_FILE
+from fmaml.sweep.workers import stop_with_parent
 
 FINISH = fmaml.training.run_experiment.report_results  # the real one: children of this folder have none
 RATES = "optimizer.lr=0.01,0.02"
@@ -72,7 +72,7 @@ def sweep(out: Path, *more: str) -> int:
     """The sweep as the command line starts it, in a forked process."""
     fmaml.training.run_experiment.report_results = FINISH
     fmaml.report.results.write_pictures = lambda *_: None
-    launch.start_process = Forked
+    workers.start_process = Forked
     command = ["run", "sinusoid", *SMALL, RATES, "--seeds", "0,1", "--out", str(out), "--resume", "--device", "cpu"]
     return main([*command, *more])
 
@@ -171,7 +171,7 @@ def test_a_signal_stops_all_and_resume_goes_on(tmp_path, undisturbed):
     def resumed() -> int:
         fmaml.training.run_experiment.report_results = FINISH
         fmaml.report.results.write_pictures = lambda *_: None
-        launch.start_process = Forked
+        workers.start_process = Forked
         return main(["resume", str(out)])
 
     assert wait(fork(resumed, None, said)) == 0, said.read_text()

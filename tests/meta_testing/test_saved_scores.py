@@ -10,7 +10,7 @@ from fmaml.config.build import build
 from fmaml.config.load import load_config
 from fmaml.config.settings import EvalSettings
 from fmaml.meta_testing import scores as module
-from fmaml.meta_testing.progress import Column, MetaTestProgress
+from fmaml.meta_testing.progress import MetaTestProgress
 from fmaml.meta_testing.saved_scores import SavedScores
 
 SETTINGS = EvalSettings(tasks=40, steps=1)
@@ -36,7 +36,7 @@ def scored(experiment, path, facts, monkeypatch, calls: int = 1000):
     with monkeypatch.context() as patched:
         patched.setattr(module, "scores_of", counted)
         saved = SavedScores(path, facts)
-        progress = MetaTestProgress(Console(quiet=True), [Column(SETTINGS.tasks, 1.0)])
+        progress = MetaTestProgress(Console(quiet=True), SETTINGS.tasks, 1.0)
         return module.meta_test(experiment, theta, SETTINGS, saved=saved, progress=progress), len(computed)
 
 

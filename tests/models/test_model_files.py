@@ -73,18 +73,10 @@ def test_each_kind_of_file_says_how_it_is_read(learner, tmp_path):
         fmaml.load_adapted(tmp_path / "learner.st")
 
 
-def test_runs_without_metadata_are_read_with_their_config(trained, tmp_path):
-    old = tmp_path / "old"
-    shutil.copytree(trained, old)
-    (old / "model.safetensors").unlink()
-    write_model(old / "best.safetensors", read_model(trained / "best.safetensors")[0], None)
-    new, read = fmaml.load(trained), fmaml.load(old)
-    assert all(torch.equal(value, read.theta[name]) for name, value in new.theta.items())
-    for key in ("config", "results", "data", "environment", "tasks", "training_seconds", "form", "protocol"):
-        assert read.metadata[key] == new.metadata[key], key
-    (old / "config.yaml").unlink()
-    with pytest.raises(UserError, match=r"no config\.yaml beside them"):
-        fmaml.load(old)
+def test_parameters_without_metadata_are_refused(learner, tmp_path):
+    write_model(path := tmp_path / "bare.safetensors", learner.theta, None)
+    with pytest.raises(UserError, match=r"bare\.safetensors: parameters without metadata, .*; give a model that fmaml"):
+        fmaml.load(path)
 
 
 @pytest.mark.parametrize("part", [0.0, 0.01, 0.5, 0.999])

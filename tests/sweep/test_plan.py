@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fmaml.config.load import load_config
 from fmaml.errors import UserError
-from fmaml.sweep.expand import Seeds, expand, folder_names
+from fmaml.sweep.plan import Seeds, folder_names, plan
 
 NO_SEEDS = Seeds()
 LISTS = {
@@ -20,14 +20,14 @@ LISTS = {
 
 
 def folders(*overrides: str, seeds: Seeds = NO_SEEDS) -> list[str]:
-    return [run.folder for run in expand("sinusoid", overrides, seeds, print)]
+    return [run.folder for run in plan("sinusoid", overrides, seeds, print)]
 
 
 @settings(deadline=None, max_examples=25)
 @given(st.lists(st.sampled_from(list(LISTS)), unique=True, min_size=1), st.integers(1, 3))
 def test_the_runs_are_the_product_and_each_has_the_config_of_its_own_overrides(keys, repeat):
     overrides = [f"{key}={','.join(str(value) for value in LISTS[key])}" for key in keys]
-    runs = expand("sinusoid", overrides, Seeds(repeat=repeat), print)
+    runs = plan("sinusoid", overrides, Seeds(repeat=repeat), print)
     combinations = list(itertools.product(range(repeat), *(LISTS[key] for key in keys)))
     assert [tuple(run.settings.values()) for run in runs] == combinations
     assert len({run.folder for run in runs}) == len(runs)
@@ -74,11 +74,11 @@ def test_any_text_gives_a_folder_of_its_own_that_every_disk_takes(texts):
 )
 def test_what_is_wrong_with_any_run_is_told_before_the_first(overrides, seeds, said):
     with pytest.raises(UserError) as caught:
-        expand("sinusoid", overrides, seeds, print)
+        plan("sinusoid", overrides, seeds, print)
     assert said in str(caught.value)
 
 
 def test_what_is_said_of_every_run_is_said_once():
     told = []
-    expand("omniglot", ["model.name=mlp", "seed=0,1"], Seeds(), told.append)
+    plan("omniglot", ["model.name=mlp", "seed=0,1"], Seeds(), told.append)
     assert len(told) == len(set(told)) > 0
