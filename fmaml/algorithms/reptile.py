@@ -6,7 +6,7 @@ The loss 1/2 |theta - stop(phi_i)|^2 has the gradient theta - phi_i, so epsilon 
 """
 
 from collections.abc import Iterator
-from itertools import count, islice, repeat
+from itertools import count, islice
 from math import gcd
 
 import torch
@@ -87,8 +87,8 @@ def minibatches(batch: Batch, size: int | None) -> Iterator[Batch]:
     if size is not None and size < 1:
         raise ValueError(f"minibatch = {size}: must be 1 or more, or None for all examples")
     if size is None or size >= n:
-        yield from repeat(batch)
-        return
+        while True:  # torch 2.14's compiler cannot close a generator that is left within itertools.repeat
+            yield batch
     stride = next(s for s in count(max(1, round(GOLDEN_RATIO * n))) if gcd(s, n) == 1)
     for first in count(0, size):
         # made on the device, which would wait for a copy
