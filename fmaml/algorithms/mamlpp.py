@@ -20,13 +20,12 @@ from typing import NotRequired, TypedDict
 from torch import Tensor
 
 from ..anneal import first_then, multi_step
-from ..inner import select
-from ..inner_rules import descent_by_step, of_step, step_count
+from ..inner import as_optimizer, inner_rule, select
 from ..pickling import picklable
 from ..ranges import Natural, PositiveSteps, Rate, Rule
 from ..tree import map_leaves
-from ..types import Algorithm, Batch, LossFn, Optimizer, OptState, Params
-from ..unroll import stepping, unrolled
+from ..types import Algorithm, Batch, InnerRate, LossFn, Optimizer, OptState, Params
+from ..unroll import descent_by_step, entry_at, first_step, unrolled
 
 
 class MamlppTheta(TypedDict):
@@ -97,13 +96,13 @@ def mamlpp(
     def start(theta: MamlppTheta, support: Batch) -> Params:
         return {**theta["params"], **{name: values[0] for name, values in theta.get("norms", {}).items()}}
 
-    def rule_of(theta: MamlppTheta) -> Optimizer:
-        step = stepping(inner, descent_by_step(theta["rates"]) if "rates" in theta else inner_lr)
-        return replaced_by_step(step, theta["norms"]) if "norms" in theta else step
+    def rule(theta: MamlppTheta) -> InnerRate:
+        step = inner_rule(inner, descent_by_step(theta["rates"]) if "rates" in theta else inner_lr)
+        return replaced_by_step(as_optimizer(step), theta["norms"]) if "norms" in theta else step
 
     def annealed(first_order: bool) -> Algorithm[MamlppTheta]:
         walk = unrolled(
-            loss_fn, rule_of, steps=steps, init=init, start=start, first_order=first_order, only=only, remat=remat
+            loss_fn, rule, steps=steps, init=init, start=start, first_order=first_order, only=only, remat=remat
         )
         return multi_step(judged_by_step(walk), loss_fn, until=multi_step_until)
 
@@ -128,11 +127,11 @@ def replaced_by_step(optimizer: Optimizer, values: Params) -> Optimizer:
     def update(grads: Params, state: tuple[Tensor, OptState], params: Params) -> tuple[Params, tuple[Tensor, OptState]]:
         step, inner_state = state
         moved, inner_state = optimizer.update(others(grads), inner_state, others(params))
-        replaced = {name: of_step(value, step + 1) for name, value in values.items()}
+        replaced = {name: entry_at(value, step + 1) for name, value in values.items()}
         return {**moved, **replaced}, (step + 1, inner_state)
 
     def init(params: Params) -> tuple[Tensor, OptState]:
-        return step_count(params), optimizer.init(others(params))
+        return first_step(params), optimizer.init(others(params))
 
     return Optimizer(init, update)
 

@@ -17,10 +17,9 @@ from typing import NamedTuple, TypeAlias
 import torch
 
 from .. import distributed
-from ..batching import loops_over_tasks
 from ..config.settings import TrainSettings
 from ..errors import Notify
-from ..outer import meta_step
+from ..outer import loops_over_tasks, meta_step
 from ..ranges import Batching
 from ..tree import T, leading
 from ..types import MetaState, Metrics, Optimizer, Task
