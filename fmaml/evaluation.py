@@ -30,8 +30,7 @@ def evaluate(
         theta: the meta-parameters.
         tasks: stacked tasks, every tensor [tasks, ...].
         steps: how many inner steps; None: as many as in training.
-        batching: see `meta_grad`.
-        chunk_size: see `meta_grad`.
+        batching, chunk_size: see `meta_grad`.
 
     Returns:
         [tasks, steps + 1], or a dict of such tensors. An algorithm without a trajectory gives one column, for the

@@ -80,9 +80,9 @@ def adapt(
     {'p': tensor(2.5000)}
     """
     check_steps(steps)
-    phi, state = params, first_state(params, lr, only)
+    phi, (names, state) = params, begin(params, lr, only)
     for _ in range(steps):
-        phi, state = inner_step(loss_fn, phi, state, support, lr, first_order=first_order, only=only)
+        phi, state = inner_step(loss_fn, phi, state, support, lr, names, first_order=first_order)
     return phi
 
 
@@ -125,14 +125,20 @@ def trajectory(
     [4.0, 3.0, 2.5]
     """
     check_steps(steps)
-    phis, state = [params], first_state(params, lr, only)
+    phis, (names, state) = [params], begin(params, lr, only)
     for _ in range(steps):
-        phi, state = inner_step(loss_fn, phis[-1], state, support, lr, first_order=first_order, only=only)
+        phi, state = inner_step(loss_fn, phis[-1], state, support, lr, names, first_order=first_order)
         phis.append(phi)
     return phis
 
 
 # The options of a step
+
+
+def begin(params: Params, lr: InnerRate, only: Sequence[str] = EVERYTHING) -> tuple[tuple[str, ...], OptState]:
+    """The names of the parameters that move, and the state of the rule before its first step: () if it is a rate."""
+    part = select(params, only)
+    return tuple(part), lr.init(part) if isinstance(lr, Optimizer) else ()
 
 
 def inner_step(
@@ -141,25 +147,20 @@ def inner_step(
     state: OptState,
     batch: Batch,
     lr: InnerRate,
+    names: Sequence[str],
     *,
     first_order: bool = False,
-    only: Sequence[str] = EVERYTHING,
 ) -> tuple[Params, OptState]:
-    """`inner_update` of the parameters that ``only`` names; or a step by an optimizer, from its state to the next."""
-    part = select(params, only)
-    part_loss = loss_fn if part is params else loss_of_part(loss_fn, detach(params) if first_order else params)
+    """`inner_update` of the parameters with these names; or a step by an optimizer, from its state to the next."""
+    part = {name: params[name] for name in names}
+    if len(part) < len(params):
+        loss_fn = loss_of_part(loss_fn, detach(params) if first_order else params)
     if isinstance(lr, Optimizer):
-        grads = grad(part_loss)(detach(part) if first_order else part, batch)
-        moved, state = lr.update(grads, state, part)
+        grads = grad(loss_fn)(detach(part) if first_order else part, batch)
+        part, state = lr.update(grads, state, part)
     else:
-        moved = inner_update(part_loss, part, batch, lr, first_order=first_order)
-    return {**params, **moved}, state
-
-
-def first_state(params: Params, lr: InnerRate, only: Sequence[str] = EVERYTHING) -> OptState:
-    """The state before the first `inner_step`; a rate has none."""
-    part = select(params, only)
-    return lr.init(part) if isinstance(lr, Optimizer) else ()
+        part = inner_update(loss_fn, part, batch, lr, first_order=first_order)
+    return {**params, **part}, state
 
 
 def loss_of_part(loss_fn: LossFn, params: Params) -> LossFn:

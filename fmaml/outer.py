@@ -64,8 +64,7 @@ def meta_loss(
         algorithm: such as `fmaml.maml` returns; if its loss changes with the meta-step, pass ``algorithm.at(step)``.
         theta: the meta-parameters, as ``algorithm.init`` returns them.
         tasks: stacked tasks, every tensor [tasks, ...].
-        batching: see `meta_grad`.
-        chunk_size: see `meta_grad`.
+        batching, chunk_size: see `meta_grad`.
 
     Returns:
         The mean loss, a scalar (it may be a surrogate), and the means of the metrics, of which ``query_loss`` is the
@@ -154,8 +153,7 @@ def meta_step(
         optimizer: such as `fmaml.adam` returns; it holds beta.
         state: from `init_state`, or from the previous step.
         tasks: stacked tasks, every tensor [tasks, ...].
-        batching: see `meta_grad`.
-        chunk_size: see `meta_grad`.
+        batching, chunk_size: see `meta_grad`.
         reduce: maps (grads, metrics) to their means over all processes; the default, for one process, is the identity.
 
     Returns:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.func import grad_and_value, vjp
 
 from .derivative_order import detach_result, detach_theta, with_gradient
-from .inner import EVERYTHING, check_steps, first_state, inner_step
+from .inner import EVERYTHING, begin, check_steps, inner_step, select
 from .tree import add, zeros_like
 from .types import Batch, InnerRate, LossFn, Metrics, OptState, Params, Task, ThetaT
 
@@ -47,28 +47,29 @@ def recomputed_query_loss(
     The inner steps begin at ``start(theta, D^tr)`` and are those of ``rule(theta)``.
     """
 
-    def begin(theta: ThetaT) -> Carry:
+    def first(theta: ThetaT) -> Carry:
         phi = start(theta, task.support)
-        return phi, first_state(phi, rule(theta), only)
+        return phi, begin(phi, rule(theta), only)[1]
 
     def step(theta: ThetaT, carry: Carry) -> Carry:
-        return inner_step(loss_fn, *carry, task.support, rule(theta), only=only)
+        return inner_step(loss_fn, *carry, task.support, rule(theta), names)
 
     fixed = detach_theta(theta, "remat")
     forward = partial(carries, partial(step, fixed))
     lengths = parts(steps)
-    kept = [detach_result(begin(fixed), "remat")]
+    kept = [detach_result(first(fixed), "remat")]
+    names = tuple(select(kept[0][0], only))
     for length in lengths:
         kept.append(forward(kept[-1], length)[-1])
 
     phi, state = kept.pop()
     gradient, query = grad_and_value(loss_fn)(phi, task.query)
     adjoint, total = (gradient, zeros_like(state)), zeros_like(fixed)
-    for first, length in reversed(list(zip(kept, lengths, strict=True))):
-        for carry in reversed(forward(first, length - 1)):
-            direct, adjoint = vjp(step, fixed, carry)[1](adjoint)
+    for carry, length in reversed(list(zip(kept, lengths, strict=True))):
+        for before in reversed(forward(carry, length - 1)):
+            direct, adjoint = vjp(step, fixed, before)[1](adjoint)
             total = add(total, direct)
-    total = add(total, vjp(begin, fixed)[1](adjoint)[0])
+    total = add(total, vjp(first, fixed)[1](adjoint)[0])
     return with_gradient(query, total, theta), {"query_loss": query}
 
 

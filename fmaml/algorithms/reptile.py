@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..derivative_order import detach_result, detach_theta, with_gradient
-from ..inner import check_steps, first_state, inner_rule, inner_step
+from ..inner import begin, check_steps, inner_rule, inner_step
 from ..pickling import picklable
 from ..ranges import Count, PositiveSteps, Rate, Rule
 from ..tree import map_leaves, squared_norm, take
@@ -58,16 +58,16 @@ def reptile(
     alpha = inner_rule(inner, inner_lr)
 
     def phis(theta: Params, support: Batch, steps: int = steps) -> list[Params]:
-        found, state = [theta], first_state(theta, alpha)
+        found, (names, state) = [theta], begin(theta, alpha)
         for part in minibatches(support, minibatch, steps):
-            phi, state = inner_step(loss_fn, found[-1], state, part, alpha, first_order=True)
+            phi, state = inner_step(loss_fn, found[-1], state, part, alpha, names, first_order=True)
             found.append(phi)
         return found
 
     def adapt(theta: Params, support: Batch) -> Params:
-        phi, state = theta, first_state(theta, alpha)
+        phi, (names, state) = theta, begin(theta, alpha)
         for part in minibatches(support, minibatch, steps):
-            phi, state = inner_step(loss_fn, phi, state, part, alpha, first_order=True)
+            phi, state = inner_step(loss_fn, phi, state, part, alpha, names, first_order=True)
         return phi
 
     def loss(theta: Params, task: Task) -> tuple[Tensor, Metrics]:
