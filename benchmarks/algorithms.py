@@ -26,8 +26,8 @@ from drawing import picture
 from fmaml.config import packaged
 from fmaml.config.strict_yaml import parse_yaml
 from fmaml.data.pictures import save_figure
-from fmaml.run.curves import Curves
-from fmaml.run.environment import environment
+from fmaml.report.curves import Curves
+from fmaml.training.environment import environment
 
 SHOWN = (0, 1, 2, 3, 5, 10)  # inner steps that have a column
 FOLDER = "algorithms/"  # of the experiments

@@ -7,7 +7,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator, PercentFormatter
 
-from fmaml.run.curves import Curves
+from fmaml.report.curves import Curves
 
 MARKS = (0.2, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
 

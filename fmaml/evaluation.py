@@ -6,7 +6,7 @@ import torch
 from torch.func import vmap
 
 from .outer import chunks, loops_over_tasks, one_by_one
-from .ranges import Batching
+from .setting_types import Batching
 from .tree import concat, stack
 from .types import Algorithm, Batch, MetricFn, Params, Task, ThetaT
 

@@ -16,7 +16,7 @@ from typing import Any, Self
 from torch import Tensor
 from torch.func import grad
 
-from .ranges import Rule
+from .setting_types import Rule
 from .tree import detach
 from .types import Batch, InnerRate, LossFn, Optimizer, OptState, Params, Rates
 
@@ -213,8 +213,8 @@ def inner_rule(inner: Rule, lr: InnerRate) -> InnerRate:
     check_rate(lr)
     if inner == "sgd":
         return lr
-    from .optim import rule_named  # only now, since gradient descent needs none of the optimizers
-    from .transforms import chain
+    from .optim.optimizers import rule_named  # only now, since gradient descent needs none of the optimizers
+    from .optim.transforms import chain
 
     return chain(*rule_named(inner), as_optimizer(lr))
 

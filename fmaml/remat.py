@@ -16,8 +16,8 @@ from typing import TypeAlias
 from torch import Tensor
 from torch.func import grad_and_value, vjp
 
-from .derivative_order import detach_result, detach_theta, with_gradient
 from .inner import EVERYTHING, begin, check_steps, inner_step, select
+from .torch_fixes.grad_levels import detach_result, detach_theta, with_gradient
 from .tree import add, zeros_like
 from .types import Batch, InnerRate, LossFn, Metrics, OptState, Params, Task, ThetaT
 

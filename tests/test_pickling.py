@@ -17,14 +17,14 @@ from torch.utils.data import DataLoader, Dataset
 import fmaml
 import fmaml.pickling
 from fmaml import Task
+from fmaml.config.build import Experiment, build
 from fmaml.config.load import load_config
 from fmaml.config.registry import TABLE
 from fmaml.data.sources.sinusoid import sinusoid
-from fmaml.optim import Schedule
+from fmaml.modules.pretrained_networks import module
+from fmaml.optim.optimizers import Schedule
 from fmaml.outer import at_step
 from fmaml.pickling import picklable
-from fmaml.pretrained.networks import module
-from fmaml.run.build import Experiment, build
 from fmaml.tree import leaves, take
 
 T = TypeVar("T")
@@ -97,7 +97,7 @@ def test_what_is_tested_here_is_everything_public_that_is_made_of_functions():
     tested = {*MODELS, *OPTIMIZERS, *FUNCTIONS, *ANNEALED, *TABLE["algorithm"], "chain", "cosine"}
     assert {"maml", "conv4", "sgd", "cosine", "supervised", "transductive"} <= factories
     assert factories <= tested
-    elsewhere = {"timm", "torchvision", "causal_lm"}  # tests/pretrained/
+    elsewhere = {"timm", "torchvision", "causal_lm"}  # tests/modules/
     assert {*TABLE["model"], *TABLE["optimizer"]} <= tested | elsewhere
 
 

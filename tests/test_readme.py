@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import fmaml
-from fmaml.cli import main
+from fmaml.cli.main import main
 from fmaml.config import packaged
 from fmaml.config.registry import TABLE
 
@@ -38,6 +38,19 @@ def test_script(tmp_path):
     assert len(accuracy) == 4
     assert accuracy[0] < 30
     assert accuracy[-1] > 40
+
+
+def test_ci_runs_the_commands_of_the_readme_as_they_stand():
+    """Without constraints and without data, in a fresh clone, as a newcomer does."""
+    commands = [line for line in README.splitlines() if line.startswith("python3 -m venv")]
+    assert [command.split(" && ")[-1].split()[0] for command in commands] == ["fmaml", "pytest"]
+    script = [line.strip() for line in (TOP / ".ci/run").read_text(encoding="utf-8").splitlines()]
+    first, last = script.index("newcomer() {"), script.index("}")
+    newcomer = script[first:last]
+    assert [line for line in newcomer if line.startswith("python3 -m venv")] == commands
+    assert "unset FMAML_DATA" in newcomer
+    assert not any("constraints" in line for line in newcomer)
+    assert commands == [line for line in page("start").splitlines() if line.startswith("python3 -m venv")]
 
 
 def own_copy(tmp_path: Path, heading: str, section: str, file: str) -> Callable[..., str]:
@@ -169,7 +182,7 @@ def test_the_tables_of_algorithms_say_what_the_headers_of_their_experiments_say(
 
 
 def test_commands_exist():
-    from fmaml.cli import COMMANDS
+    from fmaml.cli.main import COMMANDS
 
     assert {word for word in re.findall(r"^fmaml (\w+)", page("commands"), re.MULTILINE)} == set(COMMANDS)
 

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from ..head import cosine_basis
 from ..inner import select
+from ..optim.transforms import no_state
 from ..pickling import picklable
-from ..ranges import Rate, Steps
-from ..transforms import no_state
+from ..setting_types import Rate, Steps
 from ..tree import leaves
 from ..types import Algorithm, LossFn, Optimizer, Params
 from ..unroll import params_of, unrolled

@@ -14,7 +14,7 @@ from ..evaluation import trajectory_of
 from ..head import cosine_basis
 from ..inner import inner_rule
 from ..pickling import picklable
-from ..ranges import Rate, Rule, Size, Steps
+from ..setting_types import Rate, Rule, Size, Steps
 from ..types import Algorithm, Batch, InnerRate, LossFn, Params
 from ..unroll import unrolled
 

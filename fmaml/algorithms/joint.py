@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..inner import inner_rule
 from ..pickling import picklable
-from ..ranges import Rate, Rule, Steps
+from ..setting_types import Rate, Rule, Steps
 from ..types import Algorithm, InnerRate, LossFn, Metrics, Params, Task
 from ..unroll import unrolled
 

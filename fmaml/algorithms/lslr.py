@@ -8,7 +8,7 @@ from typing import TypedDict
 
 from ..inner import inner_rule
 from ..pickling import picklable
-from ..ranges import PositiveSteps, Rate, Rule
+from ..setting_types import PositiveSteps, Rate, Rule
 from ..tree import map_leaves
 from ..types import Algorithm, InnerRate, LossFn, Params
 from ..unroll import descent_by_step, params_of, unrolled

@@ -12,8 +12,8 @@ from functools import partial
 from ..inner import Mask, adapt, inner_rule, trajectory
 from ..outer import query_loss
 from ..pickling import picklable
-from ..ranges import Rate, Rule, Steps
 from ..remat import recomputed_query_loss
+from ..setting_types import Rate, Rule, Steps
 from ..types import Algorithm, Batch, InnerRate, LossFn, Params
 
 

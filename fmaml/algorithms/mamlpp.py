@@ -22,7 +22,7 @@ from torch import Tensor
 from ..anneal import first_then, multi_step
 from ..inner import as_optimizer, inner_rule, select
 from ..pickling import picklable
-from ..ranges import Natural, PositiveSteps, Rate, Rule
+from ..setting_types import Natural, PositiveSteps, Rate, Rule
 from ..tree import map_leaves
 from ..types import Algorithm, Batch, InnerRate, LossFn, Optimizer, OptState, Params
 from ..unroll import descent_by_step, entry_at, first_step, unrolled

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from ..inner import as_optimizer, inner_rule
+from ..optim.transforms import chain, no_state
 from ..pickling import picklable
-from ..ranges import Rate, Rule, Steps
-from ..transforms import chain, no_state
+from ..setting_types import Rate, Rule, Steps
 from ..types import Algorithm, InnerRate, LossFn, Optimizer, Params, Transform
 from ..unroll import params_of, unrolled
 

@@ -11,7 +11,7 @@ import torch
 
 from ..inner import inner_rule
 from ..pickling import picklable
-from ..ranges import Rate, Rule, Steps
+from ..setting_types import Rate, Rule, Steps
 from ..tree import map_leaves
 from ..types import Algorithm, InnerRate, LossFn, Params
 from ..unroll import params_of, unrolled

@@ -11,7 +11,7 @@ from ..head import head_weight, prototypes
 from ..inner import inner_rule
 from ..losses import Apply
 from ..pickling import picklable
-from ..ranges import Rate, Rule, Steps
+from ..setting_types import Rate, Rule, Steps
 from ..types import Algorithm, Batch, InnerRate, LossFn, Params
 from ..unroll import unrolled
 

@@ -15,7 +15,7 @@ from ..head import head_weight, prototypes
 from ..inner import inner_rule
 from ..losses import Apply
 from ..pickling import picklable
-from ..ranges import Natural, PositiveSteps, Rate, Rule
+from ..setting_types import Natural, PositiveSteps, Rate, Rule
 from ..tree import map_leaves
 from ..types import Algorithm, Batch, InnerRate, LossFn, Params
 from ..unroll import descent_by_step, unrolled

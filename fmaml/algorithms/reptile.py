@@ -12,10 +12,10 @@ from math import gcd
 import torch
 from torch import Tensor
 
-from ..derivative_order import detach_result, detach_theta, with_gradient
 from ..inner import begin, check_steps, inner_rule, inner_step
 from ..pickling import picklable
-from ..ranges import Count, PositiveSteps, Rate, Rule
+from ..setting_types import Count, PositiveSteps, Rate, Rule
+from ..torch_fixes.grad_levels import detach_result, detach_theta, with_gradient
 from ..tree import map_leaves, squared_norm, take
 from ..types import Algorithm, Batch, InnerRate, LossFn, Metrics, Params, Task
 

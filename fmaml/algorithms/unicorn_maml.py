@@ -14,7 +14,7 @@ import torch
 from ..head import EMPTY_CLASS_SCORE, head_weight, labels, with_head
 from ..inner import inner_rule, select
 from ..pickling import picklable
-from ..ranges import PositiveSteps, Rate, Rule
+from ..setting_types import PositiveSteps, Rate, Rule
 from ..types import Algorithm, Batch, InnerRate, LossFn, Params
 from ..unroll import unrolled
 

@@ -15,12 +15,12 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
-from ..derivative_order import detach_result, detach_theta, with_gradient
 from ..inner import adapt as adapt_by
 from ..inner import as_optimizer, trajectory
+from ..optim.transforms import chain, no_state
 from ..pickling import picklable
-from ..ranges import PositiveSteps, Rate
-from ..transforms import chain, no_state
+from ..setting_types import PositiveSteps, Rate
+from ..torch_fixes.grad_levels import detach_result, detach_theta, with_gradient
 from ..tree import map_leaves, squared_norm
 from ..types import Algorithm, Batch, LossFn, Metrics, Optimizer, Params, Task, Transform
 

@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from ..atomic_files import write_durably
 from ..errors import UserError, note
-from ..regular_files import read_regular
+from ..files.atomic import write_durably
+from ..files.regular import read_regular
 from .files.cache import fingerprint
 from .files.find import cache_folder
 from .files.writing import writing_allowed

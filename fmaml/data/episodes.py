@@ -12,8 +12,8 @@ from torch import Tensor
 from ..errors import UserError
 from ..losses import IGNORED, Apply, accuracy, cross_entropy
 from ..pickling import picklable
-from ..ranges import Change
 from ..rng import fold
+from ..setting_types import Change
 from ..types import Batch, Params, Task
 from .augment import augmented
 from .images.decode import Form

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..atomic_files import write_durably
+from ..files.atomic import write_durably
 from ..losses import Apply
 from ..types import Params, Task
 

@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from ..pickling import picklable
-from ..ranges import CostsMemory, Count, Rate
+from ..setting_types import CostsMemory, Count, Rate
 from ..types import Model, Params
 from .models import mlp, named_model
 

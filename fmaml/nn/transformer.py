@@ -12,10 +12,10 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from ..pickling import picklable
-from ..ranges import Size
+from ..setting_types import Size
+from ..torch_fixes.norms import standardise_last
 from ..types import Model, Params
 from .models import linear_init, named_model, norm_init
-from .norms import standardise_last
 
 
 @picklable

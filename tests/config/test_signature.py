@@ -21,7 +21,7 @@ from fmaml.config.signature import (
 )
 from fmaml.config.validate import validate_value
 from fmaml.errors import UserError
-from fmaml.ranges import CostsMemory, Count, Decay, FreeOnResume, Natural, Rate, Unit, Ways
+from fmaml.setting_types import CostsMemory, Count, Decay, FreeOnResume, Natural, Rate, Unit, Ways
 
 TARGETS = [entry.target for names in TABLE.values() for entry in names.values()]
 SOURCES = TARGETS + list(SETTINGS.values())  # of settings
@@ -81,7 +81,7 @@ def test_a_default_that_is_computed_is_an_error():
 @pytest.mark.parametrize(
     ("target", "said"),
     [
-        ("fmaml.optim:sdg", "optim.py has no function sdg; correct the entry"),
+        ("fmaml.optim.optimizers:sdg", "optimizers.py has no function sdg; correct the entry"),
         ("fmaml.optimm:sgd", "there is no file .*optimm.py"),
     ],
 )

@@ -5,13 +5,14 @@ import http.server
 import os
 import random
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from harness import fork, litter, wait
+from harness import PATIENCE, fork, has_ended, litter, wait, wait_for
 
 from fmaml.data.files.cache import cached
 from fmaml.data.files.download import download
@@ -92,7 +93,8 @@ class Sender(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         for at in range(start, len(CONTENT), PIECE):
             self.wfile.write(CONTENT[at : at + PIECE])
-            time.sleep(self.server.pause)
+            self.server.going.wait(PATIENCE)
+            time.sleep(PAUSE)
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -103,7 +105,8 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Sender)
         self.starts: list[tuple[int, int]] = []  # of every answer: the process that had it, the byte that it began at
-        self.pause = PAUSE
+        self.going = threading.Event()  # cleared: it waits after the next piece
+        self.going.set()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Whoever asked was killed."""
@@ -114,13 +117,22 @@ class Server(http.server.ThreadingHTTPServer):
         return 0 if path.read_bytes() == CONTENT else 1
 
 
+def holds_a_byte(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
+
+
 @pytest.mark.parametrize("kills", [50, pytest.param(1000, marks=pytest.mark.slow)])
 def test_a_kill_at_any_moment_of_a_download_costs_no_byte_that_came(tmp_path, server, kills):
     draw, killed, resumed, at_once = random.Random(kills), 0, 0, 0
     path, part = tmp_path / "file.zip", tmp_path / "file.zip.part"
     while killed < kills:  # those that were done before they were killed do not count
         child = fork(lambda: server.fetch(path))
-        time.sleep(draw.uniform(0, 0.06))
+        if draw.random() < 0.5:  # there is something to go on from
+            wait_for(lambda child=child: has_ended(child) or holds_a_byte(part))
+        time.sleep(draw.uniform(0, 0.03))
         os.kill(child, signal.SIGKILL)
         ended = wait(child)
         assert ended in (0, -signal.SIGKILL)
@@ -162,15 +174,14 @@ def test_who_waited_goes_on_where_the_killed_one_was(tmp_path, server):
         path = tmp_path / str(trial) / "file.zip"
         part = path.with_name("file.zip.part")
         server.starts.clear()
-        server.pause = 0.05
+        server.going.clear()
         first = fork(lambda path=path: server.fetch(path))
-        while not (part.exists() and part.stat().st_size):  # there is something to go on from
-            time.sleep(0.0005)
+        wait_for(lambda part=part: holds_a_byte(part))  # there is something to go on from
         second = fork(lambda path=path: server.fetch(path))
         time.sleep(draw.uniform(0, 0.05))
         assert {process for process, _ in server.starts} == {first}
         os.kill(first, signal.SIGKILL)
-        server.pause = PAUSE
+        server.going.set()
         assert [wait(first), wait(second)] == [-signal.SIGKILL, 0]
         (_, start) = server.starts[-1]
         assert start > 0

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from harness import fingerprint, finish, fork, parameters, run, uninterrupted, wait
 
-from fmaml.run.store import checkpoint_store
-from fmaml.run.store.checkpoint_format import decode_checkpoint, encode_checkpoint
-from fmaml.run.store.checkpoint_store import checkpoint_files
+from fmaml.checkpoints import checkpoint_store
+from fmaml.checkpoints.checkpoint_format import decode_checkpoint, encode_checkpoint
+from fmaml.checkpoints.checkpoint_store import checkpoint_files
 
 # Of 40 steps, with a rate that makes the best validation an early one
 EARLY = ("train.patience=3", "train.validate_every=2", "optimizer={name: adam, lr: 0.3}", "train.schedule=constant")

@@ -22,16 +22,16 @@ from harness import (
 )
 from PIL import Image
 
-import fmaml.run.run
-from fmaml.cli import main
-from fmaml.run import step as step_module
-from fmaml.run.build import build, call_by_name
-from fmaml.run.step import StepForm
-from fmaml.run.store import checkpoint_store, resume_compatibility
-from fmaml.run.store.checkpoint_format import decode_checkpoint, encode_checkpoint
-from fmaml.run.store.checkpoint_store import CheckpointStore, Progress, checkpoint_files
-from fmaml.run.store.resume_compatibility import PROBE_TASKS, collect_facts, digest_of_split
-from fmaml.run.train import first_progress
+import fmaml.training.run_experiment
+from fmaml.checkpoints import checkpoint_store, resume_compatibility
+from fmaml.checkpoints.checkpoint_format import decode_checkpoint, encode_checkpoint
+from fmaml.checkpoints.checkpoint_store import CheckpointStore, Progress, checkpoint_files
+from fmaml.checkpoints.resume_compatibility import PROBE_TASKS, collect_facts, digest_of_split
+from fmaml.cli.main import main
+from fmaml.config.build import build, call_by_name
+from fmaml.training import step as step_module
+from fmaml.training.step import StepForm
+from fmaml.training.train import first_progress
 from fmaml.tree import leaves, map_leaves
 from fmaml.types import MetaState
 
@@ -232,8 +232,10 @@ def test_another_device_is_said_and_allowed(history, tmp_path):
     out = as_of(history, 20, tmp_path / "out")
 
     def work() -> int:
-        facts = fmaml.run.run.collect_facts
-        fmaml.run.run.collect_facts = lambda *args: facts(*args) | {"machine": {"device": "cuda", "threads": 1}}
+        facts = fmaml.training.run_experiment.collect_facts
+        fmaml.training.run_experiment.collect_facts = lambda *args: (
+            facts(*args) | {"machine": {"device": "cuda", "threads": 1}}
+        )
         return run(out)
 
     assert wait(fork(work, None, tmp_path / "said")) == 0

@@ -12,8 +12,8 @@ from torch.func import grad, jvp
 
 import fmaml
 from fmaml import Batch, Model, Task
-from fmaml.nn import models, norms
-from fmaml.nn.fast import layout
+from fmaml.nn import models
+from fmaml.torch_fixes import layout, norms
 
 STEP = 1e-6  # of the finite differences
 

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from fmaml import distributed
-from fmaml.cli import main
+from fmaml.cli.main import main
 from fmaml.errors import Ended, UserError
-from fmaml.run import step
-from fmaml.run.launcher import launched
-from fmaml.run.processes import joined
+from fmaml.processes.join import joined
+from fmaml.processes.launcher import launched
+from fmaml.training import step
 
 ERRORS = {"ValueError": ValueError, "RuntimeError": RuntimeError, "UserError": UserError}
 

@@ -8,12 +8,12 @@ import sys
 
 import pytest
 import torch
-from processes.torchrun import HERE, finish, start
+from processes.torchrun import HERE, PATIENCE, finish, start
 
 from fmaml import distributed
+from fmaml.checkpoints.checkpoint_format import decode_checkpoint
+from fmaml.checkpoints.resume_compatibility import check_compatible
 from fmaml.config.load import load_config
-from fmaml.run.store.checkpoint_format import decode_checkpoint
-from fmaml.run.store.resume_compatibility import check_compatible
 
 RUN = ["run", "sinusoid", "train.meta_steps=20", "train.validate_every=10", "train.validate_tasks=8", "eval.tasks=8"]
 RUN += ["train.compile=false", "train.baseline=false", "eval.steps=1", "--device", "cpu"]
@@ -80,7 +80,7 @@ def test_who_cannot_join_says_so(variables, tmp_path):
     environment = {**os.environ, "RANK": "1", "WORLD_SIZE": "2", "FMAML_TIMEOUT": "2"}
     environment.update({name: value.replace("free", port) for name, value in variables.items()})
     command = [sys.executable, "-m", "fmaml", *RUN, "--out", str(tmp_path / "out")]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert ended.returncode == 1
     own = [line for line in ended.stderr.splitlines() if line.startswith("fmaml:")]
     assert len(own) == 1, ended.stderr

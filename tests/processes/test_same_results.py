@@ -11,7 +11,7 @@ from processes.torchrun import HERE, ROOT, finish, start
 
 import fmaml
 from fmaml import distributed
-from fmaml.cli import main
+from fmaml.cli.main import main
 
 SMALL = ["train.meta_steps=30", "train.validate_every=15", "train.validate_tasks=32", "eval.tasks=40", "eval.steps=2"]
 RUN = ["-m", "fmaml", "run", "sinusoid", *SMALL, "train.compile=false", "train.baseline=false", "--device", "cpu"]

@@ -70,6 +70,6 @@ def test_a_node_that_is_killed_and_started_again(nodes, tmp_path):
         os.kill(process, signal.SIGKILL)
     finish(agents[1])
     agents[1] = agent_in(nodes[1], out, restarts=3)
-    said = [finish(agent, 200) for agent in agents]
+    said = [finish(agent) for agent in agents]
     assert [agent.returncode for agent in agents] == [0, 0], said
     assert same_bits(out, tmp_path)

@@ -9,6 +9,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
+PATIENCE = 600.0  # seconds a test waits for an event: far more than it takes on a machine that has much else to do
 
 
 def command(processes: int, *words: str, **options: Any) -> list[str]:
@@ -46,10 +47,10 @@ def launched(command: list[str], environment: dict[str, str]) -> Agent:
     return agent
 
 
-def finish(agent: Agent, seconds: float = 120) -> str:
+def finish(agent: Agent) -> str:
     """What the agent has printed when it ends."""
     try:
-        agent.wait(seconds)
+        agent.wait(PATIENCE)
         return agent.said.read_text()
     finally:
         agent.said.unlink(missing_ok=True)

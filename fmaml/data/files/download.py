@@ -15,9 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from ...atomic_files import sync_folder
 from ...errors import UserError, note
-from ...regular_files import UnsuitableFile, check_regular
+from ...files.atomic import sync_folder
+from ...files.regular import UnsuitableFile, check_regular
 from .folder_lock import folder_lock
 
 _CHUNK = 1 << 16  # bytes read at a time

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from filelock import lock_descriptor
 
-from ...atomic_files import FOLDERS_OPEN
+from ...files.atomic import FOLDERS_OPEN
 
 _LOCK_FILE = ".lock"  # only on Windows
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, NoReturn
 import numpy as np
 
 from ...errors import UserError
-from ...regular_files import check_regular
+from ...files.regular import check_regular
 
 _MAX_ITEMS = 500_000  # opcodes of a pickle, and objects and containers that it makes; CIFAR-100 has 260,000
 _MAX_FILE_BYTES = 2_000_000_000  # the largest cache of mini-ImageNet has 813 million

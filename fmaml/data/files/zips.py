@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import UserError
-from ...regular_files import check_regular
+from ...files.regular import check_regular
 
 
 def zip_or_folder(folder: Path, name: str) -> Path | None:

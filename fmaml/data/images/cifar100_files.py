@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ...errors import UserError
-from ...regular_files import check_regular, read_regular
+from ...files.regular import check_regular, read_regular
 from ..files.cache import file_stamp
 from ..files.pickles import read_pickle
 from .image_store import ImageStore, cached_store

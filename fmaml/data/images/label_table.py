@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import UserError
-from ...regular_files import check_regular
+from ...files.regular import check_regular
 from .layouts import SPLIT_WORDS, FoundImages, Layout
 from .listing import MAX_TABLE_BYTES, Classes, Listing
 from .tree import Skipped, describe_skipped, is_undecodable

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from ...errors import UserError
-from ...regular_files import check_regular
+from ...files.regular import check_regular
 
 Classes = dict[str, list[str]]  # class -> its files, in order; str because 60,000 Path objects would take a second
 Listing = dict[str, Classes]  # split -> its classes

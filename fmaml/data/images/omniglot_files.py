@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...errors import UserError
-from ...regular_files import read_regular
+from ...files.regular import read_regular
 from ..files.cache import FileStamp, file_stamp
 from ..files.zips import open_zip, read_member, zip_or_folder
 from ..published import DRAWINGS_PER_CLASS

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from ...losses import Apply
 from ...pickling import picklable
-from ...ranges import CostsMemory, Size, Unit
 from ...rl.cheetah import CHEETAH, RODS, STEP, outline
 from ...rl.rollouts import Environment, noise_and_goal, rollouts
 from ...rl.told import told as with_goal
 from ...rng import uniform
+from ...setting_types import CostsMemory, Size, Unit
 from ...types import Params, Task
 from ..acting import Discounting, acting, tasks_of_goals
 from ..source import Source

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import torch
 
-from ...ranges import Change, CostsMemory, Count, FreeOnResume, SizeOrRange, Ways, WaysOrRange
+from ...setting_types import Change, CostsMemory, Count, FreeOnResume, SizeOrRange, Ways, WaysOrRange
 from ..episodes import episodes
 from ..files.find import DataFiles, Download, find_or_download
 from ..images.cifar100_files import (

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...ranges import CostsMemory, Count, SizeOrRange, Ways, WaysOrRange
 from ...rng import fold, uniform
+from ...setting_types import CostsMemory, Count, SizeOrRange, Ways, WaysOrRange
 from ..episodes import consecutive_splits, episodes
 from ..images.decode import CHARACTER_FORM
 from ..published import CHARACTER_SIZE, DRAWINGS_PER_CLASS, OMNIGLOT_CLASSES

@@ -7,7 +7,18 @@ from typing import Annotated, Literal
 import torch
 
 from ...errors import UserError, note
-from ...ranges import Change, CostsMemory, Count, FreeOnResume, Natural, Size, SizeOrRange, Unit, Ways, WaysOrRange
+from ...setting_types import (
+    Change,
+    CostsMemory,
+    Count,
+    FreeOnResume,
+    Natural,
+    Size,
+    SizeOrRange,
+    Unit,
+    Ways,
+    WaysOrRange,
+)
 from ..episodes import episodes
 from ..images.decode import Form
 from ..images.image_store import store_from_listing, store_splits

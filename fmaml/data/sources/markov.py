@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ...losses import Apply, transductive
 from ...pickling import picklable
-from ...ranges import CostsMemory, OneOrTwo, Rate, Size, Ways
 from ...rng import fold
+from ...setting_types import CostsMemory, OneOrTwo, Rate, Size, Ways
 from ...types import Params, Task
 from ..rng import task_keys
 from ..source import Source

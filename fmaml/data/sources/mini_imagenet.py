@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ...errors import UserError
-from ...ranges import Change, CostsMemory, Count, FreeOnResume, SizeOrRange, Ways, WaysOrRange
+from ...setting_types import Change, CostsMemory, Count, FreeOnResume, SizeOrRange, Ways, WaysOrRange
 from ..episodes import episodes
 from ..files.cache import file_stamp
 from ..files.find import DataFiles, find_or_download

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from ...losses import Apply
 from ...pickling import picklable
-from ...ranges import CostsMemory, Size, Unit
 from ...rl.navigation import NAVIGATION, straight_walk
 from ...rl.rollouts import noise_and_goal, rollouts
 from ...rng import fold, uniform
+from ...setting_types import CostsMemory, Size, Unit
 from ...types import Params, Task
 from ..acting import Discounting, acting, tasks_of_goals
 from ..source import Source

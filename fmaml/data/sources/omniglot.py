@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import torch
 
-from ...ranges import CostsMemory, Count, FreeOnResume, SizeOrRange, Ways, WaysOrRange
+from ...setting_types import CostsMemory, Count, FreeOnResume, SizeOrRange, Ways, WaysOrRange
 from ..episodes import consecutive_splits, episodes
 from ..files.cache import cached, fingerprint
 from ..files.find import DataFiles, Download, cache_folder, find_or_download

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ...losses import Apply, mse, transductive
 from ...pickling import picklable
-from ...ranges import Size
 from ...rng import fold, uniform
+from ...setting_types import Size
 from ...types import Batch, Params, Task
 from ..rng import task_keys
 from ..source import Metric, Source

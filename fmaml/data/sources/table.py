@@ -12,7 +12,7 @@ from torch import Tensor
 from ...errors import UserError
 from ...losses import Apply, Criterion, mse, transductive
 from ...pickling import picklable
-from ...ranges import FreeOnResume, Natural, Size, Unit
+from ...setting_types import FreeOnResume, Natural, Size, Unit
 from ...types import Batch, Params, Task
 from ..class_split import random_split
 from ..rng import task_keys

@@ -6,8 +6,8 @@ from typing import Annotated
 import torch
 
 from ...errors import UserError
-from ...ranges import FreeOnResume, Size
-from ...regular_files import read_regular
+from ...files.regular import read_regular
+from ...setting_types import FreeOnResume, Size
 from ..files.find import DataFiles, Download, find_or_download
 from ..files.zips import open_zip, read_member, zip_or_folder
 from ..published import class_names
