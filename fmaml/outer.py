@@ -4,15 +4,17 @@
 inside the vmap, so that each chunk of tasks frees its graph before the next begins.
 """
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
 from .setting_types import Batching
-from .torch_fixes.grad_levels import exact_derivatives
+from .torch_fixes.grad_levels import in_forward_mode, is_differentiated
 from .tree import T, add, detach, leading, leaves, map_leaves, take
 from .types import Algorithm, Batch, LossFn, MetaState, Metrics, Optimizer, Params, Task, Theta, ThetaT
 
@@ -255,3 +257,15 @@ def loop_wins(tasks: Task) -> bool:
     inputs = leaves((tasks.support.x, tasks.query.x))
     count = len(inputs[0])
     return inputs[0].device.type == "cpu" and (count == 1 or sum(x.numel() for x in inputs) > count * LARGE_TASK)
+
+
+def exact_derivatives(theta: Any) -> contextlib.AbstractContextManager[Any]:
+    """Within it torch's norms have the right derivatives, if something differentiates theta already.
+
+    A meta-gradient itself is right without it: only what is differentiated from outside, or once more, is not.
+    """
+    if torch.compiler.is_compiling() or not (in_forward_mode() or is_differentiated(theta)):
+        return contextlib.nullcontext()
+    from .torch_fixes.functions import WITH_WRONG_DERIVATIVES, ExactFunctions  # only now: training needs none of it
+
+    return ExactFunctions(WITH_WRONG_DERIVATIVES)

@@ -8,7 +8,6 @@ A surrogate loss has the right gradient with respect to theta, and no other deri
 differentiated again, nor with respect to anything else.
 """
 
-import contextlib
 from collections.abc import Iterator
 from typing import Any, NoReturn, cast
 
@@ -38,18 +37,6 @@ def in_forward_mode() -> bool:
     """Whether `torch.func.jvp` or a dual level is active."""
     level: int = cast(Any, forward_ad)._current_level  # -1 outside of any
     return level >= 0
-
-
-def exact_derivatives(theta: Any) -> contextlib.AbstractContextManager[Any]:
-    """Within it torch's norms have the right derivatives, if something differentiates theta already.
-
-    A meta-gradient itself is right without it: only what is differentiated from outside, or once more, is not.
-    """
-    if torch.compiler.is_compiling() or not (in_forward_mode() or is_differentiated(theta)):
-        return contextlib.nullcontext()
-    from .functions import WITH_WRONG_DERIVATIVES, ExactFunctions  # only now: training needs none of it
-
-    return ExactFunctions(WITH_WRONG_DERIVATIVES)
 
 
 def detach_theta(theta: T, name: str) -> T:
