@@ -25,7 +25,7 @@ from drawing import picture
 
 from fmaml.config import packaged
 from fmaml.config.strict_yaml import parse_yaml
-from fmaml.data.pictures import save_figure
+from fmaml.files.figures import save_figure
 from fmaml.processes.environment import environment
 from fmaml.report.curves import Curves
 

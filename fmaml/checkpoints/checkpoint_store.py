@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import Notify, RunFailed
 from ..files.atomic import delete_temporary_files, write_durably
+from ..files.plain_text import megabytes
 from ..files.regular import read_regular
 from ..optim.optimizers import EmaState
 from ..tree import is_finite, leaves
@@ -18,7 +19,7 @@ from .checkpoint_format import DamagedCheckpoint, Facts, decode_checkpoint, enco
 from .folder_watch import CheckFolder
 from .progress import Progress, StepForm
 from .resume_compatibility import check_compatible
-from .run_folder import free_space, megabytes
+from .run_folder import free_space
 
 KEPT_CHECKPOINTS = 2
 MIN_SIZE_LIMIT = 1 << 28  # bytes: a checkpoint of other settings is read too, to name the settings that differ

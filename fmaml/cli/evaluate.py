@@ -18,6 +18,7 @@ from ..data.files.find import cache_folder
 from ..data.refit import of_form
 from ..data.source import Source
 from ..errors import Stopped, UserError, note
+from ..files.plain_text import counted
 from ..files.standard_output import lasting_stdout
 from ..losses import supervised
 from ..models.blueprint import CRITERIA, check_trust
@@ -89,7 +90,7 @@ def test_in(
         return stop.code
     if not leads:
         return 0
-    tested = f"{report.numbered(settings.tasks, 'task')}, seed {config['seed']}"
+    tested = f"{counted(settings.tasks, 'task')}, seed {config['seed']}"
     protocol = f"{source.about['protocol']} ({config['data']['name']}), {tested}"
     compared = compared_with(source, settings, results)
     results |= compared

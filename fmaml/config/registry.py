@@ -134,7 +134,7 @@ def find_entry(section: str, name: object) -> Entry:
         return TABLE[section][name]
     target = own_target(section, name)
     if target is None:
-        raise UserError(f"must be one of {', '.join(names(section))}, or package.module:function of your own")
+        raise UserError(f"must be one of {', '.join(known_names(section))}, or package.module:function of your own")
     function = find_function(target)
     entry = Entry(target, declared_traits(function, "gives"), declared_traits(function, "needs"))
     if section == "data" and not entry.gives:
@@ -159,7 +159,7 @@ def entry_points(section: str) -> dict[str, str]:
     return {point.name: f"{point.module}:{point.attr}" for point in found if point.name not in TABLE[section]}
 
 
-def names(section: str) -> list[str]:
+def known_names(section: str) -> list[str]:
     """The names of the table, then those of installed packages."""
     return [*TABLE[section], *entry_points(section)]
 

@@ -12,11 +12,11 @@ from ..checkpoints.folder_watch import CheckFolder
 from ..config.settings import Config, EvalSettings
 from ..data.source import Source
 from ..files.json_files import nan_to_null
+from ..files.plain_text import minutes_and_seconds
 from ..meta_testing.saved_scores import SavedScores, digest_of_theta
 from ..meta_testing.scores import Interval, meta_test, passes_of_test, references
 from ..models.metadata import with_results
 from ..models.model_file import write_model
-from ..report.format import minutes_and_seconds
 from ..report.html_report import write_report
 from .nan_guard import CURE
 from .resume_and_train import RunOutputs, Trained
@@ -49,7 +49,7 @@ def report_results(
     if store is None:
         score_all(console, None, trained, settings, {})
         return
-    from ..data.pictures import also_in
+    from ..files.figures import also_in
     from ..report import (
         results as report,  # these import matplotlib, half a second that the first training step need not wait for
     )
@@ -76,7 +76,7 @@ def report_results(
     model = with_results(metadata, scored, settings.tasks, training.seconds)
     write_model(store.folder / "model.safetensors", flatten(theta), model)
     with also_in(formats):
-        report.write_pictures(store.folder, experiment, theta, results, settings.steps)
+        report.write_pictures(store.folder, experiment, theta, settings.steps)
     write_report(console, store.folder, store.check_folder, experiment, theta, model)
 
 

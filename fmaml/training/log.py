@@ -16,8 +16,8 @@ from ..checkpoints.folder_watch import CheckFolder
 from ..data.source import Metric
 from ..files.atomic import write_durably
 from ..files.json_files import nan_to_null
+from ..files.plain_text import minutes_and_seconds
 from ..files.regular import read_regular
-from ..report.format import minutes_and_seconds
 from .sinks import Sinks
 from .time_left import Pace
 

@@ -21,6 +21,7 @@ from ..data.files.writing import writing
 from ..errors import MissingData, RunFailed, Stopped, note
 from ..files.atomic import write_text_durably
 from ..files.json_files import write_json_durably
+from ..files.plain_text import minutes_and_seconds
 from ..files.standard_output import lasting_stdout
 from ..models.metadata import describe
 from ..processes.environment import environment, pick_device
@@ -28,7 +29,6 @@ from ..processes.join import Processes, joined
 from ..processes.launcher import launched, told_once
 from ..processes.signals import deferred_signals
 from ..processes.torch_settings import make_deterministic
-from ..report.format import minutes_and_seconds
 from ..tree import leaves, map_leaves
 from ..types import Params
 from .finish import Training, report_results

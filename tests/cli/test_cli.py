@@ -107,7 +107,7 @@ def test_run_hands_over_the_config_and_the_options_wherever_they_stand(told, ran
     assert ran[0] == ran[1]
     assert ran[0] == (
         load_config("omniglot", ["seed=3", "data.ways=7"]),
-        {"device": "cuda:1", "out": "there", "dry_run": True, "resume": False, "formats": ()},
+        {"device": "cuda:1", "out": "there", "dry_run": True, "resume": False, "formats": (), "stand_in": None},
     )
 
 
@@ -119,7 +119,7 @@ def test_run_returns_what_the_run_returns_and_has_defaults(told, monkeypatch):
         SimpleNamespace(run=lambda config, **options: seen.update(options) or 5),
     )
     assert told("run", "omniglot")[0] == 5
-    assert seen == {"device": "auto", "out": None, "dry_run": False, "resume": False, "formats": ()}
+    assert seen == {"device": "auto", "out": None, "dry_run": False, "resume": False, "formats": (), "stand_in": None}
 
 
 def test_show_can_be_piped_back_in(tmp_path):
