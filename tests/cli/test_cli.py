@@ -204,7 +204,7 @@ def test_a_path_as_in_a_checkout_finds_the_experiment_that_came_along(told, monk
 
 def test_ls_lists_every_experiment_and_name_and_setting(told):
     _, out, _ = told("ls")
-    for name in [*packaged.names(), "glyphs", "conv4", "maml", "adamw"]:
+    for name in [*packaged.experiment_names(), "glyphs", "conv4", "maml", "adamw"]:
         assert f"\n  {name} " in out
     _, out, _ = told("ls", "optimizers")
     assert "optimizer.name: momentum" in out
