@@ -119,7 +119,7 @@ def test_compiled_steps(tmp_path):
     words = ["model.hidden=[8]", "algorithm.steps=1", "eval.tasks=2", "train.meta_steps=10"]
     for name, compile in (("compiled", "true"), ("not", "false")):
         agent = start(2, *RUN, *words, f"train.compile={compile}", "--out", str(tmp_path / name))
-        said = finish(agent, 300)
+        said = finish(agent)
         assert agent.returncode == 0, said
         assert "uncompiled" not in said
     fast, plain = (fmaml.load(tmp_path / name / "last.safetensors").theta for name in ("compiled", "not"))
