@@ -1,6 +1,5 @@
 """The report of a run: the table of results, results.json and the pictures."""
 
-import json
 from itertools import zip_longest
 from pathlib import Path
 
@@ -14,11 +13,10 @@ from ..config.build import Experiment
 from ..config.settings import Config, TrainSettings
 from ..data.source import About, Metric
 from ..evaluation import trajectory_of
-from ..files.atomic import write_text_durably
 from ..files.figures import save_figure
+from ..files.json_files import write_json_durably
 from ..files.plain_text import counted
 from ..meta_testing.scores import Interval
-from ..training.log import nan_to_null
 from ..tree import take
 from ..types import Theta
 from .curves import by_inner_step, learning_curve
@@ -88,8 +86,7 @@ def write_results(path: Path, results: Results, metric: Metric, about: About) ->
     columns = {label: [score._asdict() for score in column] for label, column in results.items()}
     form = {"metric": metric.name, "more_is_better": metric.more_is_better, "style": metric.style}
     content = {**about, **form, "results": columns}
-    text = json.dumps(nan_to_null(content), indent=2, ensure_ascii=False, allow_nan=False)
-    write_text_durably(path, text + "\n")
+    write_json_durably(path, content)
 
 
 def write_pictures(folder: Path, experiment: Experiment, theta: Theta, steps: int) -> None:

@@ -75,7 +75,7 @@ MUTANTS = {  # what is left out: file, text, what stands there instead, the test
         "test_sinks.py",
     ),
     "dropping what TensorBoard has read": (
-        "training/event_file.py",
+        "training/sinks.py",
         ", session_log=begin",
         "",
         "test_sinks.py",

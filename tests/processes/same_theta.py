@@ -16,9 +16,10 @@ from fmaml.config.load import load_config
 from fmaml.config.settings import TrainSettings
 from fmaml.losses import transductive
 from fmaml.meta_testing.scores import task_scores
+from fmaml.training.resume_and_train import first_progress
 from fmaml.training.run_experiment import initial_params
 from fmaml.training.time_left import Pace, work_of
-from fmaml.training.train import first_progress, train
+from fmaml.training.train import train
 from fmaml.tree import map_leaves
 from fmaml.types import Task
 

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import TextColumn
 
 from ..files.plain_text import minutes_and_seconds
-from ..training.log import LINE_EVERY_S, fits_bar, progress_bar
+from .log import LINE_EVERY_S, fits_bar, progress_bar
 
 
 class MetaTestProgress:
