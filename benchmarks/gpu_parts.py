@@ -19,8 +19,8 @@ import fmaml
 from fmaml.data.episodes import consecutive_splits, episodes
 from fmaml.data.published import OMNIGLOT_CLASSES
 from fmaml.data.source import Source
+from fmaml.processes.torch_settings import in_bf16, make_deterministic, set_precision
 from fmaml.torch_fixes.norms import batch_norm
-from fmaml.training.torch_settings import in_bf16, make_deterministic, set_precision
 from fmaml.tree import T, global_norm, is_finite, leaves, map_leaves
 from fmaml.types import MetaState, Params, Task
 

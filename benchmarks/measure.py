@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from fmaml.training.environment import environment, pick_device
+from fmaml.processes.environment import environment, pick_device
 
 Run = Callable[[], Any]
 Samples = dict[str, list[float]]  # name of a run -> seconds, one a round

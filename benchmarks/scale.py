@@ -33,7 +33,7 @@ import fmaml
 from fmaml import distributed
 from fmaml.config.build import build
 from fmaml.config.load import load_config
-from fmaml.training.environment import environment
+from fmaml.processes.environment import environment
 from fmaml.training.run_experiment import initial_params
 from fmaml.tree import leaves
 

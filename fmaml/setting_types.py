@@ -37,6 +37,8 @@ Change: TypeAlias = Literal["flip", "shift"]  # of a photograph in training
 Precision: TypeAlias = Literal["float32", "tf32", "bf16"]  # of a network's arithmetic
 Rule: TypeAlias = Literal["sgd", "momentum", "adam", "rmsprop"]  # what an inner gradient goes through before the step
 
+NORM_GROUPS = 8  # norm="group" normalises the channels in this many groups
+
 Size: TypeAlias = Annotated[Count, CostsMemory]  # such as a width or a length
 Steps: TypeAlias = Annotated[Natural, CostsMemory]  # inner steps
 PositiveSteps: TypeAlias = Annotated[Count, CostsMemory]  # inner steps of an algorithm that needs one

@@ -4,44 +4,26 @@ import re
 import shutil
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..errors import Notify, RunFailed
 from ..files.atomic import delete_temporary_files, write_durably
+from ..files.plain_text import megabytes
 from ..files.regular import read_regular
-from ..models.model_file import Metadata, write_model
 from ..optim.optimizers import EmaState
-from ..training.step import StepForm
 from ..tree import is_finite, leaves
-from ..types import MetaState, Theta
+from ..types import MetaState
 from .checkpoint_format import DamagedCheckpoint, Facts, decode_checkpoint, encode_checkpoint, fill, flatten
 from .folder_watch import CheckFolder
+from .progress import Progress, StepForm
 from .resume_compatibility import check_compatible
-from .run_folder import free_space, megabytes
+from .run_folder import free_space
 
 KEPT_CHECKPOINTS = 2
 MIN_SIZE_LIMIT = 1 << 28  # bytes: a checkpoint of other settings is read too, to name the settings that differ
 PROGRESS_FACTS = ("step", "best", "validated", "skipped", "seconds")
-
-
-class Progress(NamedTuple):
-    """Everything that a run continues from. Sampling depends on (seed, step) alone, so no generator state is saved."""
-
-    state: MetaState
-    best: float  # the best validation score, signed so that higher is better; -inf if there is none yet
-    best_theta: Theta
-    validated: int = 0  # the last step that was validated
-    skipped: int = 0  # number of steps discarded because a number was not finite
-    step_form: StepForm = StepForm()
-    without_best: int = 0  # validations since the best one
-
-    @property
-    def model(self) -> Theta:
-        """What is validated, tested and kept: theta's average where the optimizer keeps one, else theta itself."""
-        return self.state.opt_state.average if isinstance(self.state.opt_state, EmaState) else self.state.theta
 
 
 def weights_from_theta_on(decay: float) -> Tensor:
@@ -50,21 +32,19 @@ def weights_from_theta_on(decay: float) -> Tensor:
 
 
 class CheckpointStore:
-    """Reads and writes the checkpoints of one folder, and its best and last parameters.
+    """Reads and writes the checkpoints of one folder.
 
     ``facts`` are what must agree when a run is resumed: config, data, versions. ``check_folder`` raises RunFailed if
-    the run's folder is gone. ``metadata`` make the files of the parameters models, see `model_file`.
+    the run's folder is gone.
     """
 
-    def __init__(self, folder: Path, facts: Facts, check_folder: CheckFolder, metadata: Metadata | None = None) -> None:
+    def __init__(self, folder: Path, facts: Facts, check_folder: CheckFolder) -> None:
         self.folder = folder
         self.facts = facts
         self.check_folder = check_folder
-        self.metadata = metadata
         self.checkpoints = folder / "checkpoints"
         self.saved_step = -1  # of the newest checkpoint
         self.saved_progress: Progress | None = None  # in the newest checkpoint
-        self.saved_best_theta: Theta = None  # in best.safetensors
         self.started = time.perf_counter()
 
     def seconds(self) -> float:
@@ -149,19 +129,6 @@ class CheckpointStore:
             check_disk_space(self.folder, (KEPT_CHECKPOINTS + 2) * len(content))
         self._write(self.path(state.step), content)
         self.saved_progress = progress
-        if numbers["best"] is not None:
-            self._write_best(progress.best_theta)
-
-    def finish(self, progress: Progress) -> None:
-        """Write the last checkpoint, best.safetensors and last.safetensors; RunFailed as for `save`."""
-        self.save(progress)
-        self._write_best(progress.best_theta)
-        write_model(self.folder / "last.safetensors", flatten(progress.model), self.metadata)
-
-    def _write_best(self, theta: Theta) -> None:
-        if theta is not self.saved_best_theta:
-            write_model(self.folder / "best.safetensors", flatten(theta), self.metadata)
-            self.saved_best_theta = theta
 
     def _write(self, path: Path, content: bytes) -> None:
         try:

@@ -17,11 +17,11 @@ from ..config.validate import marked_settings, validate_config
 from ..data.rng import SPLITS
 from ..data.source import Source
 from ..errors import Notify, UserError
+from ..processes.environment import hardware
 from ..setting_types import FreeOnResume
-from ..training.environment import hardware
-from ..training.step import BITS_MAY_DIFFER
 from ..tree import leaves
 from .checkpoint_format import Facts
+from .progress import BITS_MAY_DIFFER
 
 ABSENT = "nothing"  # how messages call a value that there is not
 MACHINE = "machine."

@@ -12,6 +12,7 @@ from pathlib import Path
 from ..checkpoints import run_lock
 from ..errors import UserError
 from ..files.atomic import delete_temporary_files
+from ..files.plain_text import megabytes
 from ..files.regular import read_regular
 
 NOT_WRITABLE_CURE = "name a folder that can be written"
@@ -109,11 +110,6 @@ def free_space(folder: Path) -> str:
         return megabytes(shutil.disk_usage(folder).free)
     except OSError:
         return "an unknown number of bytes"
-
-
-def megabytes(size: int) -> str:
-    """A number of bytes as text, such as 12.5 MB."""
-    return f"{size / 1e6:,.1f} MB"
 
 
 def saved_device(folder: Path) -> str:

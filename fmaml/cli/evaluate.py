@@ -18,20 +18,21 @@ from ..data.files.find import cache_folder
 from ..data.refit import of_form
 from ..data.source import Source
 from ..errors import Stopped, UserError, note
+from ..files.plain_text import counted
 from ..files.standard_output import lasting_stdout
 from ..losses import supervised
 from ..models.blueprint import CRITERIA, check_trust
 from ..models.learner import Learner
 from ..models.load import load_for_test
 from ..models.metadata import targets_of
+from ..processes.environment import pick_device
 from ..processes.join import Processes, joined
 from ..processes.launcher import launched, time_limit, told_once
 from ..processes.signals import deferred_signals
+from ..processes.torch_settings import make_deterministic
 from ..report import results as report
-from ..training.environment import pick_device
 from ..training.finish import compared_with, score_all
 from ..training.preflight import check_same_facts
-from ..training.torch_settings import make_deterministic
 from ..tree import map_leaves
 
 OPEN_SECTIONS = ("data", "eval", "seed")  # of the config: what a trained model may be tested with
@@ -89,7 +90,7 @@ def test_in(
         return stop.code
     if not leads:
         return 0
-    tested = f"{report.numbered(settings.tasks, 'task')}, seed {config['seed']}"
+    tested = f"{counted(settings.tasks, 'task')}, seed {config['seed']}"
     protocol = f"{source.about['protocol']} ({config['data']['name']}), {tested}"
     compared = compared_with(source, settings, results)
     results |= compared

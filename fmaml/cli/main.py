@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from importlib import metadata
 
-from ..demo.command import demo_command
 from ..errors import Ended, UserError, note
 from .arguments import add_experiment_arguments, new_parser, parse_arguments
+from .demo_command import demo_command
 from .model_commands import adapt_command, export_command, predict_command, test_command
 from .report_commands import compare_command, runs_command
 from .run_commands import resume_command, run_command

@@ -36,7 +36,7 @@ def predict_command(argv: list[str]) -> None:
 
     adapted = adapted_by(args.model, args.support, args.steps, args.trust)
 
-    from ..models import format_predictions as present
+    from ..report import format_predictions as present
 
     prediction = adapted.predict(photos)
     rows = present.rows_of(photos, prediction, adapted.classes)

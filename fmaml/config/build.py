@@ -12,7 +12,7 @@ from ..losses import supervised
 from ..optim.optimizers import cosine, ema
 from ..optim.sharded import sharded
 from ..optim.transforms import chain, clip_by_global_norm
-from ..training.torch_settings import set_precision, with_precision
+from ..processes.torch_settings import set_precision, with_precision
 from ..types import Algorithm, LossFn, Model, Optimizer
 from .registry import find_entry, own_target
 from .settings import Config, TrainSettings

@@ -7,8 +7,7 @@ everything that has those settings.
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
-from ..nn.constants import NORM_GROUPS
-from ..setting_types import TRAITS
+from ..setting_types import NORM_GROUPS, TRAITS
 from .registry import TABLE, find_entry
 from .settings import Config
 

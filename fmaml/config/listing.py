@@ -90,7 +90,7 @@ def describe_entry(section: str, name: str) -> str:
 def measurements(algorithm: str) -> str:
     """When to use the algorithm and what its own experiment measured; an empty line if it has no experiment."""
     experiment = f"algorithms/{algorithm}"
-    if experiment not in packaged.names():
+    if experiment not in packaged.experiment_names():
         return "\n"
     header = packaged.header(experiment)
     lines = [f"{label}: {header[key]}" for key, label in HEADER_LABELS.items() if key in header]
@@ -100,7 +100,7 @@ def measurements(algorithm: str) -> str:
 
 def algorithm_comparison() -> str:
     """A table of what the algorithms' experiments measured, one row an algorithm."""
-    names = [name for name in packaged.names() if name.startswith("algorithms/")]
+    names = [name for name in packaged.experiment_names() if name.startswith("algorithms/")]
     narrow = is_narrow(max(map(len, names)))
     rows: list[tuple[str, str]] = []
     for name in names:
@@ -122,7 +122,7 @@ def algorithm_comparison() -> str:
 
 def experiment_lines() -> list[str]:
     """One line for each packaged experiment: its name and its headline."""
-    return align_columns([(name, packaged.headline(name)) for name in packaged.names()])
+    return align_columns([(name, packaged.headline(name)) for name in packaged.experiment_names()])
 
 
 def setting_lines(settings: dict[str, Setting]) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from .pictures import Axes, Figure, plt
+from ..files.figures import Axes, Figure, plt
 
 _AIR, _GROUND = 1.45, 0.15  # metres that are drawn above and below the ground
 _APART = 1.5  # metres from body to body of a film

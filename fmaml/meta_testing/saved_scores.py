@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..checkpoints.folder_watch import CheckFolder
 from ..files.atomic import write_text_durably
-from ..training.log import nan_to_null
+from ..files.json_files import nan_to_null
 from ..tree import leaves
 from ..types import Theta
 

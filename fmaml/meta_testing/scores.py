@@ -2,7 +2,7 @@
 
 import math
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -15,13 +15,12 @@ from ..evaluation import evaluate
 from ..losses import inductive
 from ..processes.join import divided
 from ..setting_types import Batching
-from ..training.time_left import forward_passes
-from ..tree import leading, leaves
+from ..tree import leading, leaves, take
 from ..types import Task, Theta
-from .progress import MetaTestProgress
 from .saved_scores import SavedScores
 
 MUCH_SEEN = 100_000  # numbers of one task that the network is shown, from which vmapping over tasks costs time on a CPU
+COST_ALONE = 1.5  # what an example costs where a query is alone, beside one of many: 0.7 to 3.0 for conv4 on a CPU
 
 
 class Interval(NamedTuple):
@@ -31,13 +30,25 @@ class Interval(NamedTuple):
     ci95: float | None  # None if there is only one task
 
 
+class TaskCounter(Protocol):
+    """Learns how many tasks are done, and how many forward passes they take, as `forward_passes` counts them."""
+
+    def skip(self, tasks: int, passes: float) -> None:
+        """So many more tasks were scored before."""
+        ...
+
+    def advance(self, tasks: int, passes: float) -> None:
+        """So many more tasks are scored now."""
+        ...
+
+
 def meta_test(
     experiment: Experiment,
     theta: Theta,
     settings: EvalSettings,
     *,
     saved: SavedScores | None,
-    progress: MetaTestProgress,
+    progress: TaskCounter,
     name: str = "",
 ) -> dict[str, list[Interval]]:
     """For each evaluation protocol of the source, the metric on unseen tasks after 0, 1, .. inner steps.
@@ -125,3 +136,21 @@ def interval(values: Tensor) -> Interval:
     if len(values) == 1:
         return Interval(mean, None)
     return Interval(mean, 1.96 * values.std().item() / math.sqrt(len(values)))
+
+
+def passes_of_test(source: Source, settings: EvalSettings) -> float:
+    """The forward passes of a test by all the protocols of the source."""
+    protocols = source.tested(alone=settings.inductive)
+    return settings.tasks * sum(forward_passes(source, protocol, settings.steps) for protocol in protocols)
+
+
+def forward_passes(source: Source, protocol: QuerySetting, steps: int) -> float:
+    """Passes of one example through the network, for the metric of a task after 0 .. ``steps`` inner steps.
+
+    A gradient counts as two more. The first protocol of a source takes the queries together, and validations are by it;
+    in others each query is alone with the support set, which goes through with each.
+    """
+    task = take(source.sample("test", 0, range(1)), 0)
+    support, queries = leading(task.support.x), leading(task.query.x)
+    a_query = 1 if protocol is source.settings[0] else COST_ALONE * (support + 1)
+    return 3 * steps * support + (steps + 1) * queries * a_query

@@ -5,7 +5,7 @@ from typing import Any, Literal, TypeAlias
 from ..config.registry import find_entry
 from ..config.settings import Config
 from ..data.source import Source
-from ..training.log import nan_to_null
+from ..files.json_files import nan_to_null
 from .model_file import Metadata
 
 Targets: TypeAlias = Literal["classes", "values", "symbols", "actions"]

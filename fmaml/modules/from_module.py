@@ -13,7 +13,7 @@ import copy
 import difflib
 import fnmatch
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -31,7 +31,7 @@ from ..torch_fixes.max_pool import max_pool
 from ..torch_fixes.unsupported_layers import Dropout, RunningStats, prepare, refused
 from ..tree import leaves
 from ..types import Model, Params
-from .batch_encoding import know_batch_encodings
+from .calls import arguments, know_batch_encodings, selected
 from .dropout import Keyed, dropouts
 
 _LOCK = threading.RLock()  # one for all modules; the same thread may call one module within another
@@ -231,32 +231,6 @@ def to_module(module: nn.Module, params: Params) -> nn.Module:
         for name, value in params.items():
             named[name].copy_(value)
     return copied
-
-
-def arguments(x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What the module is called with, by position and by name."""
-    if isinstance(x, Mapping):
-        return (), dict(cast(Mapping[str, Any], x))
-    return cast(tuple[Any, ...], x) if isinstance(x, tuple) else (x,), {}
-
-
-def selected(result: Any, output: str | Callable[[Any], Tensor] | None) -> Tensor:
-    """The part of a module's result that is the output; ValueError if it is no tensor."""
-    by_name = dict(cast(Mapping[str, Any], result)) if isinstance(result, Mapping) else {}
-    if isinstance(output, str):
-        found = by_name[output] if output in by_name else getattr(cast(Any, result), output, None)
-    else:
-        found = output(result) if output else cast(Any, result)
-    if isinstance(found, Tensor):
-        return found
-    parts = list(by_name)
-    cure = f'output="{parts[0]}"' if parts else "output=lambda result: result[0]"
-    named = f" with {', '.join(parts)}" if parts else ""
-    kind = type(cast(Any, result)).__name__
-    raise ValueError(
-        f"from_module: the module returns {kind}{named}, of which output = {output!r} is no tensor; "
-        f"give from_module(module, {cure}) or the like"
-    )
 
 
 def learnt_names(module: nn.Module, patterns: Sequence[str] | None) -> list[str]:

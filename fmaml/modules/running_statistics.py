@@ -15,8 +15,8 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from ..torch_fixes.functions import EXACT, ExactFunctions
 from ..torch_fixes.unsupported_layers import keeps_running_statistics, prepare
 from ..types import Params
+from .calls import arguments
 from .dropout import Keyed, dropouts
-from .from_module import arguments
 
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 

@@ -12,13 +12,12 @@ from torch.nn import functional as F
 
 from ..losses import Apply
 from ..pickling import picklable
-from ..setting_types import CostsMemory, Count, Size
+from ..setting_types import NORM_GROUPS, CostsMemory, Count, Size
 from ..torch_fixes.convolution import conv2d
 from ..torch_fixes.layout import channels_last
 from ..torch_fixes.max_pool import max_pool
 from ..torch_fixes.norms import batch_norm, group_norm, layer_norm
 from ..types import Model, Params
-from .constants import NORM_GROUPS
 
 LAYERS = 4
 

@@ -20,8 +20,7 @@ from ..errors import Ended, RunFailed, Stopped, UserError, muted
 from ..outer import GradsAndMetrics
 from ..tree import T
 from ..types import Metrics
-from .launch_id import generation
-from .launcher import Launched, time_limit
+from .launcher import Launched, launch_id, time_limit
 from .signals import deferred_signals, raise_if_stopped, received_signal
 
 Result = TypeVar("Result")
@@ -112,7 +111,7 @@ def own_store(launched: Launched, limit: float) -> Store:
     """What these processes, and no earlier start of them, can write in and read; RunFailed if they do not meet."""
     try:
         everything, _, _ = next(dist.rendezvous("env://", timeout=timedelta(seconds=limit)))  # type: ignore[no-untyped-call]
-        return PrefixStore(generation(everything, launched.rank, launched.world_size, limit), everything)
+        return PrefixStore(launch_id(everything, launched.rank, launched.world_size, limit), everything)
     except (ValueError, dist.DistError) as error:
         reason = str(error).partition("\n")[0]
         raise RunFailed(f"rank {launched.rank}: cannot join the others ({reason}); start all with torchrun") from None

@@ -2,12 +2,18 @@
 
 import contextlib
 import os
+import time
+import uuid
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import Ended, UserError, muted
+from ..errors import Ended, RunFailed, UserError, muted
+
+if TYPE_CHECKING:
+    from torch.distributed.distributed_c10d import Store
 
 DEFAULT_TIME_LIMIT_S = 600.0
+LAUNCH_ID = "launch_id"  # key of process 0's name, and of the names of the others that it has seen
 
 VARIABLES = {  # in the order of the fields of `Launched`, with their defaults
     "RANK": 0,
@@ -77,3 +83,33 @@ def check_launch(launched: Launched, out: str | None) -> None:
     time_limit()
     if launched.restarts_allowed and not out:
         raise UserError("--max-restarts: a run that is started again goes on in its folder; name it with --out DIR")
+
+
+def launch_id(store: "Store", rank: int, count: int, limit: float) -> str:
+    """An identifier of this start of the processes, which no earlier start has had.
+
+    A launcher's store may outlive the processes, and what they wrote before a restart must not be found after it.
+    Counting restarts does not tell the starts apart: an agent that replaces another counts from 0 again. So process 0
+    draws a name, and returns it once all have answered; RunFailed if one has not in ``limit`` seconds. A name that an
+    earlier process 0 left behind is not written beside this process's own.
+    """
+    own, begin = uuid.uuid4().hex, time.monotonic()
+    others = [other for other in range(count) if other != rank]
+    if rank:
+        store.set(f"{LAUNCH_ID}/{rank}", own)
+    while time.monotonic() - begin < limit:
+        if rank == 0:
+            seen = [
+                store.get(key).decode() for key in (f"{LAUNCH_ID}/{other}" for other in others) if store.check([key])
+            ]
+            store.set(LAUNCH_ID, " ".join([own, *seen]))
+            if all(store.check([f"{own}/{other}"]) for other in others):
+                return own
+        elif store.check([LAUNCH_ID]):
+            name, *seen = store.get(LAUNCH_ID).decode().split()
+            if own in seen:
+                store.set(f"{name}/{rank}", "")
+                return name
+        time.sleep(0.02)
+    missing = [other for other in others if not store.check([f"{own}/{other}"])] if rank == 0 else [0]
+    raise RunFailed(f"rank {', '.join(map(str, missing))} has not joined in {limit:g} s (FMAML_TIMEOUT)")

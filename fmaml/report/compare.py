@@ -9,7 +9,7 @@ from rich.markup import escape as escape_markup
 from rich.table import Table
 
 from ..config.config_diff import settings_that_differ
-from .html_page import without_controls
+from ..files.plain_text import printable
 from .paired import Paired, paired_difference, why_other_tasks
 from .read_run import PastRun, metrics_of, read_run, scores_of_tasks
 
@@ -85,7 +85,7 @@ def result_rows(comparison: Comparison) -> list[tuple[str, list[str]]]:
         cells: list[str] = []
         for run in runs:
             rows = aligned_columns(run).get(label)
-            cells.append(run.write(rows[-1]["mean"], rows[-1]["ci95"]) if rows else "")
+            cells.append(run.metric.write(rows[-1]["mean"], rows[-1]["ci95"]) if rows else "")
         found.append((label, cells))
     return found
 
@@ -118,15 +118,14 @@ def verdict(compared: Compared, first: str, more_is_better: bool | None) -> list
 
 def with_sign(run: PastRun, found: Paired) -> str:
     """A difference with its sign and half its interval."""
-    text = run.write(abs(found.mean), found.ci95)
+    text = run.metric.write(abs(found.mean), found.ci95)
     return f"{'−' if found.mean < 0 else '+'}{text}"
 
 
 def verdicts(comparison: Comparison) -> list[str]:
     """All that the paired tests say."""
     first = comparison.runs[0]
-    more = (first.run.results or {}).get("more_is_better")
-    better = more if isinstance(more, bool) else None
+    better = first.run.metric.more_is_better
     return [line for compared in comparison.runs[1:] for line in verdict(compared, first.name, better)]
 
 
@@ -148,7 +147,7 @@ def print_comparison(comparison: Comparison) -> None:
             print(f"{compared.run.folder}: has no results yet; `fmaml resume {compared.run.folder}` goes on")
     lines = verdicts(comparison)
     for line in [*lines, "", NOTE] if lines else []:
-        console.print(without_controls(line), highlight=False, markup=False, soft_wrap=not console.is_terminal)
+        console.print(printable(line), highlight=False, markup=False, soft_wrap=not console.is_terminal)
 
 
 def print_grid(console: Console, title: str, names: list[str], rows: list[tuple[str, list[str]]]) -> None:
@@ -158,16 +157,16 @@ def print_grid(console: Console, title: str, names: list[str], rows: list[tuple[
         return
     if console.is_terminal and console.width >= LEAST_WIDTH_OF_A_RUN * (1 + len(names)):
         table = Table(
-            "", *map(escape_markup, map(without_controls, names)), title=title, title_justify="left", highlight=False
+            "", *map(escape_markup, map(printable, names)), title=title, title_justify="left", highlight=False
         )
         for column in table.columns:
             column.overflow = "fold"
         for heading, cells in rows:
-            table.add_row(*(escape_markup(without_controls(cell)) for cell in (heading, *cells)))
+            table.add_row(*(escape_markup(printable(cell)) for cell in (heading, *cells)))
         console.print(table)
         return
     print(title)
     for heading, cells in rows:
-        print(without_controls(f"  {heading}"))
+        print(printable(f"  {heading}"))
         for name, cell in zip(names, cells, strict=True):
-            print(without_controls(f"    {name}: {cell}"))
+            print(printable(f"    {name}: {cell}"))

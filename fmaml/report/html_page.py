@@ -1,20 +1,29 @@
-"""One HTML page without network: its skeleton and style, sections, tables. Text that is given is escaped here."""
+"""An HTML page that needs no other file: its style, sections, tables, bars, images. It escapes the text it is given."""
 
+import base64
 import html
+import io
+import math
 from collections.abc import Iterable, Sequence
+
+from PIL import Image
+
+from ..files.plain_text import printable
 
 STYLE = """
 :root {
   color-scheme: light dark;
   --page: #f6f7f9; --card: #fff; --text: #1b1e24; --quiet: #565d69; --line: #d5d9e0; --track: #eaedf1;
   --right: #1a7f37; --wrong: #b3261e; --paper: #fff;
-  --c0: #2b62c9; --c1: #c4580c; --c2: #6b7380; --c3: #0f7f6e; --c4: #8b3fb5; --c5: #96700a;
+  --c0: #2b62c9; --c1: #c4580c; --c2: #0f7f6e; --c3: #c02942; --c4: #8b3fb5; --c5: #7a5230; --c6: #b83a86;
+  --c7: #6b7380; --c8: #96700a; --c9: #1380a1;
 }
-@media (prefers-color-scheme: dark) {
+@media screen and (prefers-color-scheme: dark) {
   :root {
     --page: #15171c; --card: #1f2229; --text: #e8eaef; --quiet: #a7aebb; --line: #3a3f4a; --track: #2c3039;
     --right: #6fce8a; --wrong: #ff9a90; --paper: #eeece6;
-    --c0: #7da6f7; --c1: #f3a25f; --c2: #9aa2b0; --c3: #5cc9b5; --c4: #cf9af0; --c5: #dcbb55;
+    --c0: #7da6f7; --c1: #f3a25f; --c2: #5cc9b5; --c3: #ff8b93; --c4: #cf9af0; --c5: #cba98a; --c6: #f29ac8;
+    --c7: #9aa2b0; --c8: #dcbb55; --c9: #6cc7e6;
   }
 }
 * { box-sizing: border-box; }
@@ -51,31 +60,17 @@ figure { margin: 0 0 1rem; }
 .legend { display: flex; flex-wrap: wrap; gap: .15rem 1.1rem; margin: 0; padding: 0; list-style: none;
   font-size: .875rem; }
 .legend i { display: inline-block; width: 1.1rem; height: .25rem; border-radius: 2px; margin-right: .4rem;
-  vertical-align: .22rem; background: currentColor; }
-.plot { padding: .9rem .9rem 2.9rem 3.9rem; }
-.plot svg { display: block; width: 100%; height: 16rem; overflow: visible; }
-.plot svg svg { height: 100%; overflow: hidden; }
-.plot text, .scale text { font-size: .8125rem; fill: var(--quiet); font-variant-numeric: tabular-nums; }
-.grid { stroke: var(--line); stroke-width: 1; }
-.curve { fill: none; stroke: currentColor; stroke-width: 2.25; vector-effect: non-scaling-stroke;
-  stroke-linejoin: round; }
-.dashed { stroke-dasharray: 2 5; stroke-linecap: round; }
-.raw { fill: none; stroke: currentColor; stroke-width: 4; stroke-linecap: round; opacity: .4;
-  vector-effect: non-scaling-stroke; }
-.raw.points { stroke-width: 8; opacity: .9; }
-.whisker { stroke: currentColor; stroke-width: 1.5; }
-.dot { fill: currentColor; }
-.c0 { color: var(--c0); } .c1 { color: var(--c1); } .c2 { color: var(--c2); } .c3 { color: var(--c3); }
-.c4 { color: var(--c4); } .c5 { color: var(--c5); }
+  vertical-align: .22rem; }
+figure > svg { display: block; width: 100%; height: auto; max-width: 46rem; }
+figure path { stroke-linejoin: round; vector-effect: non-scaling-stroke; }
+figure text { font-size: 12px; fill: var(--quiet); font-variant-numeric: tabular-nums; }
 
 .rows { display: grid; grid-template-columns: minmax(6rem, 16rem) minmax(0, 1fr) auto; gap: .45rem .9rem;
   align-items: center; grid-auto-flow: dense; font-size: .9rem; }
 .rows > span { grid-column: 1; overflow-wrap: anywhere; }
-.rows > .wide { grid-column: 2; }
+.rows > .bar { grid-column: 2; }
 .rows > em { grid-column: 3; font-style: normal; text-align: right; white-space: nowrap;
   font-variant-numeric: tabular-nums; }
-.scale { display: block; width: 100%; height: 1.4rem; overflow: visible; }
-.axis { height: 1.2rem; }
 .bar { height: .7rem; border-radius: 3px; background: var(--track); }
 .bar i { display: block; height: 100%; border-radius: 3px; background: var(--c0); min-width: 1px; }
 
@@ -84,12 +79,12 @@ figure { margin: 0 0 1rem; }
   section { padding: .85rem .8rem; }
   .rows { grid-template-columns: minmax(0, 1fr) auto; grid-auto-flow: row; gap: .1rem .9rem; }
   .rows > em { grid-column: 2; }
-  .rows > .wide { grid-column: 1 / -1; margin-bottom: .4rem; }
+  .rows > .bar { grid-column: 1 / -1; margin-bottom: .4rem; }
 }
+@media screen and (min-width: 40rem) { figure text { font-size: 7.5px; } }
 @media print {
-  :root { --page: #fff; --card: #fff; --text: #000; --quiet: #444; --line: #bbb; --track: #eee; --paper: #fff;
-    --right: #1a7f37; --wrong: #b3261e;
-    --c0: #2b62c9; --c1: #c4580c; --c2: #6b7380; --c3: #0f7f6e; --c4: #8b3fb5; --c5: #96700a; }
+  :root { --page: #fff; --text: #000; --quiet: #444; }
+  figure text { font-size: 7.5px; }
   body { max-width: none; padding: 0; font-size: 11pt; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   section { border: 0; border-top: 1px solid var(--line); border-radius: 0; padding: .75rem 0; }
   figure, tr, .pair, .class { break-inside: avoid; }
@@ -111,12 +106,7 @@ def document(title: str, *parts: str, style: str = "") -> str:
 
 def escape(text: object) -> str:
     """The text as HTML shows it, in an attribute too."""
-    return html.escape("\n".join(map(without_controls, str(text).split("\n"))), quote=True)
-
-
-def without_controls(text: str) -> str:
-    """The text with what a terminal would obey and no page may hold, such as an escape sequence, replaced."""
-    return "".join(c if c.isprintable() or c in "\t " else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return html.escape(printable(str(text), "\t\n"), quote=True)
 
 
 def section(title: str, *parts: str, kind: str = "") -> str:
@@ -157,3 +147,22 @@ def html_table(headings: Sequence[str], rows: Iterable[Sequence[str]], numbers: 
     )
     thead = f"<thead><tr>{head}</tr></thead>\n" if any(headings) else ""
     return f'<div class="scroll"><table>\n{thead}<tbody>\n{body}\n</tbody></table></div>'
+
+
+def bars(title: str, rows: Sequence[tuple[str, float, str]], full: float | None = None) -> str:
+    """A bar for each (label, value, text); ``full``, by default the largest value, is as wide as there is room."""
+    full = full or max((value for _, value, _ in rows if math.isfinite(value)), default=0) or 1.0
+    lines = "".join(
+        f"<span>{escape(label)}</span><em>{escape(text)}</em>"
+        f'<div class="bar"><i style="width:{value / full if math.isfinite(value) else 0:.2%}"></i></div>'
+        for label, value, text in rows
+    )
+    return f'<figure class="rows" role="group" aria-label="{escape(title)}">{lines}</figure>' if rows else ""
+
+
+def png_tag(image: Image.Image, alt: str, largest: int) -> str:
+    """The image inside the page; it is made smaller if a side is longer than ``largest`` pixels."""
+    image.thumbnail((largest, largest))
+    file = io.BytesIO()
+    image.save(file, "PNG", optimize=True)
+    return f'<img src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}" alt="{escape(alt)}">'

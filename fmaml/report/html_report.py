@@ -8,10 +8,10 @@ import torch
 from rich.console import Console
 
 from ..checkpoints.folder_watch import CheckFolder
-from ..checkpoints.run_folder import megabytes
 from ..config.build import Experiment
 from ..errors import UserError
 from ..files.atomic import write_text_durably
+from ..files.plain_text import megabytes
 from ..files.regular import read_regular
 from ..meta_testing.predictions import TASKS_OF_CONFUSIONS, change_by_parameter, most_confused, named_tasks
 from ..models.metadata import targets_of

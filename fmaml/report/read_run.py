@@ -1,4 +1,4 @@
-"""What a run has left in its folder, read without torch: settings, results, log, scores of single tasks."""
+"""Reads a run's folder: settings, results, log, scores of single tasks. Imports no torch."""
 
 import contextlib
 import json
@@ -11,11 +11,29 @@ from typing import Any, NamedTuple
 from ..config.load import read_config
 from ..config.settings import Config
 from ..errors import UserError
+from ..files.plain_text import with_interval
 from ..files.regular import read_regular
 
 MAX_JSON_BYTES = 10_000_000
 MAX_LINES_BYTES = 1_000_000_000  # of metrics.jsonl and scores.jsonl
 Columns = dict[str, list[dict[str, float | None]]]  # heading -> mean and ci95 after 0, 1, .. inner steps
+
+
+class ReportedMetric(NamedTuple):
+    """The metric of results.json."""
+
+    name: str
+    style: str  # format specification of a value, such as ".2%"
+    more_is_better: bool | None = None  # None if the run does not say
+
+    def write(self, mean: float | None, ci95: float | None = None) -> str:
+        """A value as text, with half the width of its interval."""
+        return with_interval(mean, ci95, self.style)
+
+    @property
+    def is_fraction(self) -> bool:
+        """Whether it goes from 0 to 1."""
+        return self.style.endswith("%")
 
 
 class PastRun(NamedTuple):
@@ -31,14 +49,13 @@ class PastRun(NamedTuple):
         """The results by inner step."""
         return self.results["results"] if self.results else {}
 
-    def write(self, mean: float | None, ci95: float | None = None) -> str:
-        """A value of the run's metric as text, with half its interval's width."""
-        if mean is None or not math.isfinite(mean):
-            return "not finite"
+    @property
+    def metric(self) -> ReportedMetric:
+        """The metric; "score" before there are results."""
         results = self.results or {}
-        style = results.get("style") or (".2%" if results.get("metric") == "accuracy" else ".3f")
-        interval = "" if ci95 is None else f" ± {ci95:{style}}"
-        return f"{mean:{style}}{interval}"
+        more = results.get("more_is_better")
+        name, style = str(results.get("metric", "score")), results.get("style", ".3f")
+        return ReportedMetric(name, style, more if isinstance(more, bool) else None)
 
     def first_column(self) -> tuple[str, dict[str, float | None]] | None:
         """The heading of the first column, and its last row: of the algorithm itself, after the last inner step."""

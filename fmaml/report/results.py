@@ -1,6 +1,5 @@
 """The report of a run: the table of results, results.json and the pictures."""
 
-import json
 from itertools import zip_longest
 from pathlib import Path
 
@@ -12,15 +11,16 @@ from rich.table import Table
 from .. import distributed
 from ..config.build import Experiment
 from ..config.settings import Config, TrainSettings
-from ..data.pictures import save_figure
 from ..data.source import About, Metric
 from ..evaluation import trajectory_of
-from ..files.atomic import write_text_durably
+from ..files.figures import save_figure
+from ..files.json_files import write_json_durably
+from ..files.plain_text import counted
 from ..meta_testing.scores import Interval
-from ..training.log import nan_to_null
 from ..tree import take
 from ..types import Theta
-from .curves import Curves, by_inner_step, learning_curve
+from .curves import by_inner_step, learning_curve
+from .read_run import metrics_of, read_run
 
 Results = dict[str, list[Interval]]  # column heading -> intervals after 0, 1, .. inner steps
 PADDING = 2  # of a column, which rich counts as part of its least width
@@ -65,7 +65,7 @@ def describe_protocol(config: Config, about: About, duration: str, trained_steps
     """
     steps = config["algorithm"].get("steps")
     tasks = config["eval"]["tasks"]
-    inner = "" if steps is None else f" with {numbered(steps, 'inner step')}"
+    inner = "" if steps is None else f" with {counted(steps, 'inner step')}"
     interval = "± is a 95 % interval over tasks" if tasks > 1 else "of one task there is no interval"
     train = TrainSettings(**config["train"])
     early = trained_steps < train.meta_steps
@@ -74,16 +74,11 @@ def describe_protocol(config: Config, about: About, duration: str, trained_steps
     own = [f"{about[f'train_{size}']} {size}" for size in ("ways", "shots") if f"train_{size}" in about]
     own += [f"images changed by {' and '.join(about['augment'])}"] if about.get("augment") else []
     of = f" ({', '.join(own)})" if own else ""
-    meta_steps = f"{steps_done} meta-steps of {numbered(train.tasks_of(distributed.count()), 'task')}{of}{inner}"
+    meta_steps = f"{steps_done} meta-steps of {counted(train.tasks_of(distributed.count()), 'task')}{of}{inner}"
     return (
-        f"{about['protocol']} ({config['data']['name']}), {numbered(tasks, 'task')}, seed {config['seed']}; "
+        f"{about['protocol']} ({config['data']['name']}), {counted(tasks, 'task')}, seed {config['seed']}; "
         f"trained for {meta_steps} in {duration}{stopped}; {interval}"
     )
-
-
-def numbered(count: int, thing: str) -> str:
-    """Such as "1 task" and "2 tasks"."""
-    return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def write_results(path: Path, results: Results, metric: Metric, about: About) -> None:
@@ -91,17 +86,16 @@ def write_results(path: Path, results: Results, metric: Metric, about: About) ->
     columns = {label: [score._asdict() for score in column] for label, column in results.items()}
     form = {"metric": metric.name, "more_is_better": metric.more_is_better, "style": metric.style}
     content = {**about, **form, "results": columns}
-    text = json.dumps(nan_to_null(content), indent=2, ensure_ascii=False, allow_nan=False)
-    write_text_durably(path, text + "\n")
+    write_json_durably(path, content)
 
 
-def write_pictures(folder: Path, experiment: Experiment, theta: Theta, results: Results, steps: int) -> None:
-    """Draw the learning curve, the metric by inner step, and the source's own pictures."""
-    source = experiment.source
-    curves: Curves = {label: [(score.mean, score.ci95) for score in column] for label, column in results.items()}
-    title = f"{source.about['task']}: {source.metric.name} on unseen tasks"
-    save_figure(learning_curve(folder / "metrics.jsonl", source.metric), folder / "learning_curve.png")
-    save_figure(by_inner_step(curves, source.metric, title, source.chance), folder / "by_inner_step.png")
+def write_pictures(folder: Path, experiment: Experiment, theta: Theta, steps: int) -> None:
+    """Draw the learning curve and the metric by inner step from the run's files, and the source's own pictures."""
+    run = read_run(folder)
+    results = run.results or {}
+    title = f"{results['task']}: {run.metric.name} on unseen tasks"
+    save_figure(learning_curve(metrics_of(folder), run.metric), folder / "learning_curve.png")
+    save_figure(by_inner_step(run.columns, run.metric, title, results["chance"]), folder / "by_inner_step.png")
     show_tasks(folder, experiment, theta, steps)
 
 

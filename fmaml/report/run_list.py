@@ -13,8 +13,8 @@ from rich.table import Table
 
 from ..checkpoints import run_lock
 from ..errors import UserError
+from ..files.plain_text import printable
 from ..files.regular import check_regular
-from .html_page import without_controls
 from .read_run import PastRun, read_run
 
 DEEPEST = 4  # folders below the one that is listed
@@ -72,7 +72,7 @@ def listed_run(folder: Path) -> Listed:
         run = read_run(folder)
     except UserError as error:
         message = str(error).splitlines()[0].removeprefix(f"{folder}/").removeprefix(f"{folder}: ")
-        return Listed((without_controls(str(folder)), "", "", "", "", when, without_controls(message)), written)
+        return Listed((printable(str(folder)), "", "", "", "", when, printable(message)), written)
     config = run.config
     total = (config.get("train") or {}).get("meta_steps", "?") if isinstance(config.get("train"), dict) else "?"
     cells = (
@@ -82,13 +82,13 @@ def listed_run(folder: Path) -> Listed:
         f"{last_logged_step(folder)}/{total}",
         result_of(run),
     )
-    return Listed((*map(without_controls, cells), when, state_of(run)), written)
+    return Listed((*map(printable, cells), when, state_of(run)), written)
 
 
 def result_of(run: PastRun) -> str:
     """The run's main result, such as ``accuracy 82.55% ± 0.79%``; "" before there is one."""
     found = run.first_column()
-    return f"{(run.results or {}).get('metric', '')} {run.write(found[1]['mean'], found[1]['ci95'])}" if found else ""
+    return f"{run.metric.name} {run.metric.write(found[1]['mean'], found[1]['ci95'])}" if found else ""
 
 
 def state_of(run: PastRun) -> str:

@@ -1,24 +1,30 @@
-"""The sections of a run's page about single tasks: what was asked and answered, what was confused, what moved."""
+"""The sections of a run's page that need its model: sample tasks, confusions, the change of each parameter."""
 
 import math
 from collections.abc import Iterable
 
+import numpy as np
 import torch
+from PIL import Image
+from torch import Tensor
 
 from ..config.build import Experiment
 from ..evaluation import trajectory_of
+from ..files.figures import Axes, Figure
+from ..files.plain_text import counted
 from ..losses import IGNORED
 from ..meta_testing.predictions import Confusion, NamedTask
 from ..tree import take
 from ..types import Params, Task, Theta
-from .charts import Curve, bar_chart, ends_of_intervals, line_chart
-from .html_page import escape, folded, paragraph, preformatted, section
-from .inline_images import picture_of
-from .scales import scale_of
+from .curves import FIGURE_SIZE
+from .html_page import bars, escape, folded, paragraph, png_tag, preformatted, section
+from .page_figure import page_figure
 
 MOST_CLASSES, MOST_SUPPORT, MOST_QUERIES = 10, 3, 5  # of a task that are shown
-MOST_BARS = 24  # of a chart of layers
+LARGEST_PICTURE = 64  # pixels; of a hundred larger ones a page would be megabytes
+MOST_LAYERS = 24  # that have a bar
 MOST_SAMPLE_CHARACTERS = 20_000
+END_COLORS = ("tab:gray", "tab:blue")  # before and after adaptation
 STYLE_OF_TASKS = """
 .task { display: grid; grid-template-columns: minmax(5rem, 9rem) auto minmax(0, 1fr); gap: .6rem 1.2rem;
   align-items: start; margin: .4rem 0 1.4rem; }
@@ -58,7 +64,7 @@ def tasks_section(tasks: Iterable[NamedTask]) -> str:
     return section("Test tasks", paragraph(how, "quiet"), *(classes_of_task(i, *task) for i, task in enumerate(tasks)))
 
 
-def classes_of_task(number: int, task: Task, names: list[str], probabilities: torch.Tensor) -> str:
+def classes_of_task(number: int, task: Task, names: list[str], probabilities: Tensor) -> str:
     """One task: a row a class."""
     confidence, said = probabilities.max(-1)
     answers = list(zip(task.query.y.tolist(), said.tolist(), confidence.tolist(), strict=True))
@@ -68,11 +74,9 @@ def classes_of_task(number: int, task: Task, names: list[str], probabilities: to
     for label, name in enumerate(names[:MOST_CLASSES]):
         seen = (task.support.y == label).nonzero().flatten().tolist()[:MOST_SUPPORT]
         queries = [i for i, (truth, _, _) in enumerate(answers) if truth == label][:MOST_QUERIES]
-        support = "".join(picture_of(task.support.x[i], escape(name)) for i in seen)
+        support = "".join(picture_of(task.support.x[i], name) for i in seen)
         told = "".join(
-            _answer(
-                picture_of(task.query.x[i], escape(name)), names[answers[i][1]], answers[i][2], answers[i][1] == label
-            )
+            _answer(picture_of(task.query.x[i], name), names[answers[i][1]], answers[i][2], answers[i][1] == label)
             for i in queries
         )
         rows.append(
@@ -92,12 +96,37 @@ def _answer(picture: str, name: str, confidence: float, is_right: bool) -> str:
     return f'<figure class="{kind}">{picture}<figcaption>{mark} {escape(name)} {sure}</figcaption></figure>'
 
 
+def picture_of(x: Tensor, alt: str) -> str:
+    """One example: an image [1 or 3, height, width] in [0, 1] or a signal [channels, length]."""
+    return image_tag(x, alt) if x.ndim == 3 else signal_line(x, alt)
+
+
+def image_tag(x: Tensor, alt: str) -> str:
+    """An image; one channel is drawn as black on white, since ink is 1."""
+    pixels = (255 * x.detach().float().cpu().nan_to_num().clamp(0, 1)).byte().numpy()
+    shown = 255 - pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels[:3].transpose(1, 2, 0))
+    return png_tag(Image.fromarray(shown), alt, LARGEST_PICTURE)
+
+
+def signal_line(x: Tensor, alt: str) -> str:
+    """The first channel of a signal as a line of at most 200 points."""
+    values = x[0].detach().float().cpu().nan_to_num()
+    values = values[:: max(1, len(values) // 100)]
+    low, high = float(values.min()), float(values.max())
+    places = [
+        f"{100 * i / max(1, len(values) - 1):.1f} {38 - 36 * (v - low) / ((high - low) or 1):.1f}"
+        for i, v in enumerate(values.tolist())
+    ]
+    path = f'<path d="M{"L".join(places)}"/>'
+    return f'<svg class="signal" viewBox="0 0 100 40" role="img" aria-label="{escape(alt)}">{path}</svg>'
+
+
 def confusions_section(pairs: list[Confusion], tasks: int) -> str:
     """The pairs of classes that were taken for each other most often."""
     items = "".join(
         f'<li class="pair"><div class="examples">{"".join(picture_of(x, "") for x in pair.pictures)}</div><div>'
         f"<b>{escape(pair.names[0])} / {escape(pair.names[1])}</b><small>{pair.mistakes} of {pair.queries} queries, in "
-        f"{pair.tasks} task{'s' * (pair.tasks != 1)}</small></div></li>"
+        f"{counted(pair.tasks, 'task')}</small></div></li>"
         for pair in pairs
     )
     how = (
@@ -111,16 +140,15 @@ def layers_section(sums: dict[str, tuple[float, float]], steps: int, tasks: int)
     """How far each parameter or layer moved, relative to its size."""
     if not sums:
         return ""
-    grouped = sums if len(sums) <= MOST_BARS else by_layer(sums)
+    grouped = sums if len(sums) <= MOST_LAYERS else by_layer(sums)
     moved = {name: (math.sqrt(change), math.sqrt(size)) for name, (change, size) in grouped.items()}
-    largest = sorted(moved, key=lambda name: -_relative(*moved[name]))[:MOST_BARS]
-    bars = [(name, _relative(*moved[name]), _moved(*moved[name])) for name in moved if name in largest]
-    left_out = len(moved) - len(bars)
-    how = (
-        f"The norm of φ − θ after {steps} inner step{'s' * (steps != 1)}, relative to that of θ, over {tasks} test "
-        "tasks." + (f" {left_out} layers that moved less are not shown." if left_out else "")
+    largest = sorted(moved, key=lambda name: -_relative(*moved[name]))[:MOST_LAYERS]
+    rows = [(name, _relative(*moved[name]), _moved(*moved[name])) for name in moved if name in largest]
+    left_out = len(moved) - len(rows)
+    how = f"The norm of φ − θ after {counted(steps, 'inner step')}, relative to that of θ, over {tasks} test tasks." + (
+        f" {left_out} layers that moved less are not shown." if left_out else ""
     )
-    return section("What was adapted", paragraph(how, "quiet"), bar_chart("change by layer", bars))
+    return section("What was adapted", paragraph(how, "quiet"), bars("change by layer", rows))
 
 
 def by_layer(sums: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
@@ -149,52 +177,45 @@ def _moved(change: float, size: float) -> str:
 def functions_section(experiment: Experiment, theta: Theta, steps: int, tasks: int) -> str:
     """Tasks of values: the network over x before and after adaptation, or where x has many numbers, y against y."""
     stacked = experiment.source.sample("test", 0, range(tasks))
-    draw = _function if experiment.source.inputs == (1,) else _predicted
+    draw = draw_function if experiment.source.inputs == (1,) else draw_predictions
     parts: list[str] = []
     for i in range(tasks):
         task = take(stacked, i)
         phis = trajectory_of(experiment.algorithm, theta, task.support, steps)
-        ends = (
-            {"not adapted": phis[0], f"after {len(phis) - 1} inner steps": phis[-1]}
-            if len(phis) > 1
-            else {"adapted": phis[0]}
-        )
-        parts.append(f"<h3>Task {i}</h3>" + draw(experiment, task, ends))
+        ends = {"adapted": phis[-1]}
+        if len(phis) > 1:
+            ends = {"not adapted": phis[0], f"after {counted(len(phis) - 1, 'inner step')}": phis[-1]}
+        figure = Figure(FIGURE_SIZE, layout="constrained")
+        axes = figure.subplots()
+        draw(axes, experiment, task, ends)
+        axes.grid(alpha=0.3)
+        parts.append(f"<h3>Task {i}</h3>\n{page_figure(figure, f'task {i}: {axes.get_ylabel()}')}")
     return section("Test tasks", *parts)
 
 
-def _function(experiment: Experiment, task: Task, ends: dict[str, Params]) -> str:
-    """The network's y over x, and the examples of the task."""
+def draw_function(axes: Axes, experiment: Experiment, task: Task, ends: dict[str, Params]) -> None:
+    """Draw the network's y over x, and the examples of the task."""
     x = torch.cat([task.support.x, task.query.x]).flatten()
     grid = torch.linspace(float(x.min()), float(x.max()), 100, device=x.device)[:, None]
-    colors = (2, 0)[-len(ends) :]
-    curves = [
-        Curve(label, grid.flatten().tolist(), experiment.model.apply(phi, grid)[:, 0].tolist(), (), color)
-        for color, (label, phi) in zip(colors, ends.items(), strict=True)
-    ]
-    for label, color, batch in (("query set", 3, task.query), ("support set", 1, task.support)):
-        curves.append(Curve(label, batch.x.flatten().tolist(), batch.y[:, 0].tolist(), (), color, "raw points"))
-    y = scale_of(ends_of_intervals(curves))
-    return line_chart("y over x", "x", curves, scale_of(grid.flatten().tolist()), y)
+    for color, (label, phi) in zip(END_COLORS[-len(ends) :], ends.items(), strict=True):
+        axes.plot(grid.flatten().tolist(), experiment.model.apply(phi, grid)[:, 0].tolist(), color=color, label=label)
+    for label, color, batch in (("query set", "tab:green", task.query), ("support set", "tab:orange", task.support)):
+        axes.plot(batch.x.flatten().tolist(), batch.y[:, 0].tolist(), "o", markersize=4, color=color, label=label)
+    axes.set(xlabel="x", ylabel="y")
 
 
-def _predicted(experiment: Experiment, task: Task, ends: dict[str, Params]) -> str:
-    """The predicted against the true first number of the query set's y."""
+def draw_predictions(axes: Axes, experiment: Experiment, task: Task, ends: dict[str, Params]) -> None:
+    """Draw the predicted against the true first number of the query set's y."""
     y = task.query.y.flatten(1)[:, 0].tolist()
-    colors = (2, 0)[-len(ends) :]
-    curves = [
-        Curve(label, y, experiment.model.apply(phi, task.query.x).flatten(1)[:, 0].tolist(), (), color, "raw points")
-        for color, (label, phi) in zip(colors, ends.items(), strict=True)
-    ]
-    x = scale_of(y)
-    curves.append(Curve("as it should be", [x.low, x.high], [x.low, x.high], (), 3, "curve dashed"))
-    return line_chart(
-        "predicted y", "true y, standardised (upwards: predicted)", curves, x, scale_of(ends_of_intervals(curves))
-    )
+    for color, (label, phi) in zip(END_COLORS[-len(ends) :], ends.items(), strict=True):
+        predicted = experiment.model.apply(phi, task.query.x).flatten(1)[:, 0].tolist()
+        axes.plot(y, predicted, "o", markersize=4, color=color, label=label)
+    axes.plot([min(y), max(y)], [min(y), max(y)], "--", color="tab:green", label="as it should be")
+    axes.set(xlabel="true y, standardised", ylabel="predicted y")
 
 
 def samples_section(text: str) -> str:
-    """What the model wrote of unseen languages."""
+    """Text that the model wrote in unseen languages."""
     shown = text[:MOST_SAMPLE_CHARACTERS]
     return section(
         "Test tasks", folded("what the network writes, before and after adaptation (samples.txt)", preformatted(shown))

@@ -8,7 +8,7 @@ from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from ..report.format import minutes_and_seconds
+from ..files.plain_text import minutes_and_seconds
 from ..report.run_list import last_logged_step
 from .plan import short_text
 from .results import Measured, without_seed

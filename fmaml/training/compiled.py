@@ -1,14 +1,16 @@
-"""A compiled meta-step, held against the step as it is, and a way back that says why."""
+"""A compiled meta-step, held against the step as it is, and a way back that says why; the work that a step asks for."""
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import Notify
 from ..processes.limits import is_out_of_memory
-from ..tree import global_norm, is_finite, leaves
+from ..tree import T, global_norm, is_finite, leaves
 from ..types import Algorithm, MetaState, Metrics, OptState, Task, Theta
 
 ChunkedStepFn: TypeAlias = Callable[..., tuple[MetaState, Metrics]]  # state, tasks, chunk_size=
@@ -84,3 +86,27 @@ def means(tree: Any) -> list[Tensor]:
 def compiler_message(error: Exception) -> str:
     """The first two lines of the compiler's error: which part of it failed, and why."""
     return " ".join(str(error).split("\n")[:2]).strip() or type(error).__name__
+
+
+class OperationCount(NamedTuple):
+    """``operations`` that torch launches, and floating-point operations in their products."""
+
+    operations: int
+    flop: int
+
+
+class Operations(TorchDispatchMode):
+    """Counts what torch launches while it is on; views launch nothing."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+def with_work(call: Callable[[], T]) -> tuple[T, OperationCount]:
+    """The result of the call, and its work, which is the same on every machine, busy or not."""
+    with Operations() as operations, FlopCounterMode(display=False) as products:
+        result = call()
+    return result, OperationCount(operations.count, products.get_total_flops())

@@ -8,25 +8,19 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from ..checkpoints.checkpoint_format import Facts, flatten
-from ..checkpoints.checkpoint_store import CheckpointStore
 from ..checkpoints.folder_watch import CheckFolder
-from ..config.build import Experiment
 from ..config.settings import Config, EvalSettings
 from ..data.source import Source
-from ..meta_testing.progress import MetaTestProgress
+from ..files.json_files import nan_to_null
+from ..files.plain_text import minutes_and_seconds
 from ..meta_testing.saved_scores import SavedScores, digest_of_theta
-from ..meta_testing.scores import Interval, meta_test, references
+from ..meta_testing.scores import Interval, meta_test, passes_of_test, references
 from ..models.metadata import with_results
 from ..models.model_file import write_model
-from ..report.format import minutes_and_seconds
 from ..report.html_report import write_report
-from ..types import Theta
-from .log import nan_to_null
 from .nan_guard import CURE
-from .sinks import Sinks
-from .time_left import passes_of_test
-
-Trained = dict[str, tuple[Experiment, Theta]]  # name -> the experiment, and its best theta
+from .resume_and_train import RunOutputs, Trained
+from .testing_progress import MetaTestProgress
 
 
 class Training(NamedTuple):
@@ -44,24 +38,18 @@ PROTOCOL_HEADINGS = {
 
 
 def report_results(
-    console: Console,
-    store: CheckpointStore | None,
-    config: Config,
-    trained: Trained,
-    training: Training,
-    sinks: Sinks,
-    formats: Sequence[str],
+    outputs: RunOutputs, config: Config, trained: Trained, training: Training, formats: Sequence[str]
 ) -> None:
     """Meta-test, print the table, and write results.json, the model with its results, the pictures and the page.
 
     The pictures are written as PNG and in the ``formats``. Without a ``store``, as in processes other than the first,
     nothing is written.
     """
-    settings = EvalSettings(**config["eval"])
+    settings, (console, sinks, store, metadata) = EvalSettings(**config["eval"]), outputs
     if store is None:
         score_all(console, None, trained, settings, {})
         return
-    from ..data.pictures import also_in
+    from ..files.figures import also_in
     from ..report import (
         results as report,  # these import matplotlib, half a second that the first training step need not wait for
     )
@@ -85,12 +73,10 @@ def report_results(
         sinks.write(row)
     store.check_folder()
     report.write_results(store.folder / "results.json", results, source.metric, about)
-    model = None
-    if store.metadata is not None:
-        model = with_results(store.metadata, scored, settings.tasks, training.seconds)
-        write_model(store.folder / "model.safetensors", flatten(theta), model)
+    model = with_results(metadata, scored, settings.tasks, training.seconds)
+    write_model(store.folder / "model.safetensors", flatten(theta), model)
     with also_in(formats):
-        report.write_pictures(store.folder, experiment, theta, results, settings.steps)
+        report.write_pictures(store.folder, experiment, theta, settings.steps)
     write_report(console, store.folder, store.check_folder, experiment, theta, model)
 
 

@@ -10,9 +10,9 @@ from ..data.episodes import as_floats
 from ..data.files.cache import cached, checksum, fingerprint
 from ..data.files.find import cache_folder
 from ..modules.pretrained_networks import WithHead, frozen_features
+from ..processes.torch_settings import with_precision
 from ..types import Model, Params
 from .log import progress_bar
-from .torch_settings import with_precision
 
 _CACHE_VERSION = 1  # increase it when the same network and images would give other features
 IMAGES_AT_ONCE = 64

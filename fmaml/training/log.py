@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 import os
 import time
 from collections.abc import Callable
@@ -16,8 +15,9 @@ from rich.table import Column
 from ..checkpoints.folder_watch import CheckFolder
 from ..data.source import Metric
 from ..files.atomic import write_durably
+from ..files.json_files import nan_to_null
+from ..files.plain_text import minutes_and_seconds
 from ..files.regular import read_regular
-from ..report.format import minutes_and_seconds
 from .sinks import Sinks
 from .time_left import Pace
 
@@ -154,15 +154,6 @@ def logged_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of metrics.jsonl, after `truncate_metrics`."""
     content = read_regular(path, MAX_METRICS_BYTES) if path.exists() else b""
     return [json.loads(line) for line in content.splitlines()]
-
-
-def nan_to_null(tree: Any) -> Any:
-    """The tree of dicts and lists with None for NaN and infinity, which JSON lacks and a diverging run may log."""
-    if isinstance(tree, dict):
-        return {key: nan_to_null(value) for key, value in tree.items()}
-    if isinstance(tree, list):
-        return [nan_to_null(value) for value in tree]
-    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
 def progress_bar(

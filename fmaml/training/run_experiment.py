@@ -1,7 +1,6 @@
 """Runs one experiment, from its config to its report."""
 
 import contextlib
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,9 +8,9 @@ import torch
 from rich.console import Console
 
 from .. import distributed
-from ..checkpoints.checkpoint_format import Facts
-from ..checkpoints.checkpoint_store import CheckpointStore, Progress
+from ..checkpoints.checkpoint_store import CheckpointStore
 from ..checkpoints.folder_watch import CheckFolder, held_folder
+from ..checkpoints.progress import Progress
 from ..checkpoints.resume_compatibility import collect_facts
 from ..checkpoints.run_folder import describe_os_error, run_folder
 from ..config.build import Experiment, build
@@ -21,23 +20,23 @@ from ..config.strict_yaml import dump_yaml
 from ..data.files.writing import writing
 from ..errors import MissingData, RunFailed, Stopped, note
 from ..files.atomic import write_text_durably
+from ..files.json_files import write_json_durably
+from ..files.plain_text import minutes_and_seconds
 from ..files.standard_output import lasting_stdout
 from ..models.metadata import describe
+from ..processes.environment import environment, pick_device
 from ..processes.join import Processes, joined
 from ..processes.launcher import launched, told_once
 from ..processes.signals import deferred_signals
-from ..report.format import minutes_and_seconds
+from ..processes.torch_settings import make_deterministic
 from ..tree import leaves, map_leaves
 from ..types import Params
-from .environment import environment, pick_device
-from .finish import Trained, Training, report_results
+from .finish import Training, report_results
 from .frozen_features import with_known_features
 from .memory import check_model_fits, explain_out_of_memory, keep_freed_memory
 from .preflight import check_algorithm, check_batch, check_same_facts
-from .resume_and_train import fit, restored, train_baseline
+from .resume_and_train import RunOutputs, Trained, first_progress, fit, restored, train_baseline
 from .sinks import Sinks, check_sinks
-from .torch_settings import make_deterministic
-from .train import first_progress
 
 
 def run(
@@ -148,22 +147,28 @@ def train_and_report(
     """Restore or start the run in its folder, train, and report; with ``train.baseline`` also train jointly."""
     facts = collect_facts(config, experiment.source, device)
     check_same_facts(facts)
-    store = open_store(folder, check_folder, config, experiment, facts, device)
+    store = CheckpointStore(folder, facts, check_folder) if distributed.rank() == 0 else None
+    if store and not (folder / "config.yaml").exists():
+        write_text_durably(folder / "config.yaml", dump_yaml(config))
     progress = restored(store, first, TrainSettings(**config["train"]), device)
+    metadata = {}
     if store:
+        measured = environment(device)
+        metadata = describe(config, experiment.source, facts["data"], measured)
         write_text_durably(folder / "config.yaml", dump_yaml(config))  # a resumed run may have changed some settings
-        write_text_durably(folder / "environment.json", json.dumps(environment(device), indent=2) + "\n")
+        write_json_durably(folder / "environment.json", measured)
     experiment = with_known_features(console, config, experiment, device)
     with Sinks(folder, config, config["train"]["log_to"] if store else ()) as sinks:
-        progress = fit(console, store, config, experiment, progress, sinks)
+        outputs = RunOutputs(console, sinks, store, metadata)
+        progress = fit(outputs, config, experiment, progress)
         training = Training(store.seconds() if store else 0.0, progress.state.step)
         trained: Trained = {config["algorithm"]["name"]: (experiment, progress.best_theta)}
-        trained |= train_baseline(console, store, check_folder, config, experiment, params, device, sinks)
+        trained |= train_baseline(outputs, config, experiment, params, device)
         console.print(
             f"trained in {minutes_and_seconds(training.seconds)}; meta-testing on {config['eval']['tasks']} tasks ...",
             highlight=False,
         )
-        report_results(console, store, config, trained, training, sinks, formats)
+        report_results(outputs, config, trained, training, formats)
     for line in (f"everything is in {folder}", *next_steps(config, folder)):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
@@ -177,23 +182,6 @@ def next_steps(config: Config, folder: Path) -> list[str]:
             "      (MY_CLASSES holds a folder of examples for each class); `fmaml demo` opens a page to draw on"
         )
     return lines
-
-
-def open_store(
-    folder: Path,
-    check_folder: CheckFolder,
-    config: Config,
-    experiment: Experiment,
-    facts: Facts,
-    device: torch.device,
-) -> CheckpointStore | None:
-    """The checkpoints in the folder; None in processes other than the first."""
-    if distributed.rank():
-        return None
-    metadata = describe(config, experiment.source, facts["data"], environment(device))
-    if not (folder / "config.yaml").exists():
-        write_text_durably(folder / "config.yaml", dump_yaml(config))
-    return CheckpointStore(folder, facts, check_folder, metadata)
 
 
 def initial_params(experiment: Experiment, seed: int, device: torch.device) -> Params:

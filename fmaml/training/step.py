@@ -12,41 +12,32 @@ is (`fmaml.training.compiled`).
 import gc
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import torch
 
 from .. import distributed
-from ..batching import loops_over_tasks
+from ..checkpoints.progress import BITS_MAY_DIFFER, StepForm
 from ..config.build import Experiment
 from ..config.settings import TrainSettings
 from ..errors import Notify
-from ..outer import meta_step
+from ..outer import loops_over_tasks, meta_step
 from ..processes.join import with_vote
 from ..processes.limits import is_out_of_memory
 from ..setting_types import Batching
 from ..tree import T, leading
 from ..types import MetaState, Metrics, Optimizer, Task
-from .compiled import ChunkedStepFn, compiled
+from .compiled import ChunkedStepFn, OperationCount, compiled, with_work
 from .memory import MEMORY_ERRORS, TaskTooLarge
-from .op_counter import Work, with_work
 
 StepFn: TypeAlias = Callable[[MetaState, Task], tuple[MetaState, Metrics]]
 LONG_RUN = 5_000  # meta-steps, after which compiling has saved more time than it took, wherever it saves any
 LITTLE_WORK = 60e6  # floating-point operations an operation of torch, up to which compiling saves time
 LITTLE_WORK_LOOPED = 6e6  # looped over tasks: only uncompiled are a task's images laid out channels last
 COMPILING = "train.compile: compiling the steps, which takes up to a minute or two, once; false does without"
-BITS_MAY_DIFFER = "results may now differ in the last bits from an uninterrupted run"
 
 
 GRADS = Optimizer(lambda theta: (), lambda grads, state, theta: (grads, state))  # "updates" theta to its gradient
-
-
-class StepForm(NamedTuple):
-    """How meta-steps are computed, as far as a run finds it out: it changes rounding, so a resumed run keeps to it."""
-
-    compiled: bool | None = None  # None before the first step
-    chunk_size: int | None = None
 
 
 class TrainingStep:
@@ -142,7 +133,7 @@ def updated_together(grads_fn: StepFn, optimizer: Optimizer, settings: TrainSett
     return step
 
 
-def compiling_saves_time(work: Work, meta_steps: int, *, looped: bool) -> bool:
+def compiling_saves_time(work: OperationCount, meta_steps: int, *, looped: bool) -> bool:
     """Whether compiling is known to save more time than it takes, for a step with this work, looped over tasks or not.
 
     Measured on 2 cores of an AMD EPYC (torch 2.13): up to `LITTLE_WORK` the compiled step takes 0.13 to 0.85 of the

@@ -7,14 +7,13 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from ..config.settings import Config, EvalSettings, TrainSettings
-from ..data.source import QuerySetting, Source
-from ..tree import leading, take
+from ..data.source import Source
+from ..meta_testing.scores import forward_passes, passes_of_test
 
 WINDOW_S = 60.0
 MARK_EVERY_S = 1.0
 FIRST_STEPS = 2  # of a process: its start, and compiling
 STEP_COST = 2.0  # a meta-step beside an evaluation of its tasks, by forward passes: 1.6 to 2.3
-COST_ALONE = 1.5  # what an example costs where a query is alone, beside one of many: 0.7 to 3.0 for conv4 on a CPU
 
 
 class Work(NamedTuple):
@@ -41,24 +40,6 @@ def work_of(config: Config, source: Source, step: int) -> Work:
 def count_due(total: int, every: int, after: int) -> int:
     """How many of the steps after this one are a multiple of ``every``, or the last."""
     return 0 if after >= total else -(-total // every) - after // every
-
-
-def passes_of_test(source: Source, settings: EvalSettings) -> float:
-    """The forward passes of a test by all the protocols of the source."""
-    protocols = source.tested(alone=settings.inductive)
-    return settings.tasks * sum(forward_passes(source, protocol, settings.steps) for protocol in protocols)
-
-
-def forward_passes(source: Source, protocol: QuerySetting, steps: int) -> float:
-    """Passes of one example through the network, for the metric of a task after 0 .. ``steps`` inner steps.
-
-    A gradient counts as two more. The first protocol of a source takes the queries together, and validations are by it;
-    in others each query is alone with the support set, which goes through with each.
-    """
-    task = take(source.sample("test", 0, range(1)), 0)
-    support, queries = leading(task.support.x), leading(task.query.x)
-    a_query = 1 if protocol is source.settings[0] else COST_ALONE * (support + 1)
-    return 3 * steps * support + (steps + 1) * queries * a_query
 
 
 class Pace:

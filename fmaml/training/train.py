@@ -5,16 +5,14 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from .. import distributed
-from ..checkpoints.checkpoint_store import Progress
+from ..checkpoints.progress import Progress
 from ..config.build import Experiment
 from ..config.settings import TrainSettings
 from ..errors import Stopped
 from ..evaluation import evaluate
 from ..meta_testing.scores import interval, task_scores
-from ..models.start_from import start_from
-from ..outer import init_state
 from ..processes.join import Vote, mean_of
-from ..types import Metrics, Params, Task, Theta
+from ..types import Metrics, Task, Theta
 from .nan_guard import NanGuard
 from .step import TrainingStep
 from .time_left import Pace
@@ -34,18 +32,6 @@ class Log(Protocol):
         ...
 
 
-def first_progress(experiment: Experiment, params: Params, start: str | None = None) -> Progress:
-    """The progress before the first meta-step, from the network's initial parameters, or from the model ``start``.
-
-    UserError if that model is of another network.
-    """
-    state = init_state(experiment.algorithm, experiment.optimizer, params)
-    if start is not None:
-        theta = start_from(start, state.theta, params)
-        state = state._replace(theta=theta, opt_state=experiment.optimizer.init(theta))
-    return Progress(state, -math.inf, state.theta)
-
-
 def train(
     experiment: Experiment,
     progress: Progress,
@@ -56,8 +42,8 @@ def train(
 ) -> Progress:
     """Train on the train split up to ``settings.meta_steps``, and keep the theta that did best on the val split.
 
-    ``progress`` is `first_progress` or a restored checkpoint; theta is validated after ``test_steps`` inner steps.
-    It ends earlier where ``settings.patience`` says so, in all processes at the same step, as all validate alike.
+    ``progress`` is that before the first meta-step, or a restored checkpoint. Theta is validated after ``test_steps``
+    inner steps. Training ends earlier where ``settings.patience`` says so, in all processes at the same step.
     Raises RunFailed if a number is not finite, and Stopped, once the progress is saved, if a signal came.
     """
     step_fn = TrainingStep(experiment, settings, log.notify, progress.step_form)

@@ -235,7 +235,7 @@ def test_a_result_that_cannot_be_written_leaves_the_one_before_it(tmp_path, monk
     """results.json and the pictures come whole or not at all."""
     from matplotlib import pyplot as plt
 
-    from fmaml.data.pictures import save_figure
+    from fmaml.files.figures import save_figure
     from fmaml.report.results import write_results
 
     for name in ("results.json", "task.png"):

@@ -10,12 +10,13 @@ from harness import SHORT, config, fork, in_place, run, wait
 
 import fmaml.training.run_experiment
 from fmaml.checkpoints.checkpoint_format import decode_checkpoint
-from fmaml.checkpoints.checkpoint_store import CheckpointStore, Progress, checkpoint_files
+from fmaml.checkpoints.checkpoint_store import CheckpointStore, checkpoint_files
+from fmaml.checkpoints.progress import Progress
 from fmaml.config.build import build
 from fmaml.config.settings import TrainSettings
 from fmaml.errors import RunFailed
 from fmaml.training.nan_guard import NanGuard
-from fmaml.training.train import first_progress
+from fmaml.training.resume_and_train import first_progress
 from fmaml.tree import is_finite, leaves, map_leaves
 
 CPU = torch.device("cpu")

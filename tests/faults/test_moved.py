@@ -12,6 +12,7 @@ import fmaml.checkpoints.checkpoint_store
 import fmaml.training.finish
 import fmaml.training.run_experiment
 from fmaml.training.log import RunLog
+from fmaml.training.resume_and_train import ModelFiles
 
 REPORT = fmaml.training.run_experiment.report_results  # the real one: children have none
 MOMENTS = ("save", "log", "finish", "report")
@@ -24,7 +25,7 @@ def run_with(act: Callable[[], object], out: Path, moment: str) -> int:
         "save": (fmaml.checkpoints.checkpoint_store.CheckpointStore, "save"),
         "write": (fmaml.checkpoints.checkpoint_store, "write_durably"),
         "log": (RunLog, "record"),
-        "finish": (fmaml.checkpoints.checkpoint_store.CheckpointStore, "finish"),
+        "finish": (ModelFiles, "write_last"),
         "report": (fmaml.training.finish, "score_all"),
     }[moment]
     real, calls = getattr(module, name), []

@@ -25,13 +25,13 @@ from PIL import Image
 import fmaml.training.run_experiment
 from fmaml.checkpoints import checkpoint_store, resume_compatibility
 from fmaml.checkpoints.checkpoint_format import decode_checkpoint, encode_checkpoint
-from fmaml.checkpoints.checkpoint_store import CheckpointStore, Progress, checkpoint_files
+from fmaml.checkpoints.checkpoint_store import CheckpointStore, checkpoint_files
+from fmaml.checkpoints.progress import Progress, StepForm
 from fmaml.checkpoints.resume_compatibility import PROBE_TASKS, collect_facts, digest_of_split
 from fmaml.cli.main import main
 from fmaml.config.build import build, call_by_name
 from fmaml.training import step as step_module
-from fmaml.training.step import StepForm
-from fmaml.training.train import first_progress
+from fmaml.training.resume_and_train import first_progress
 from fmaml.tree import leaves, map_leaves
 from fmaml.types import MetaState
 

@@ -11,8 +11,7 @@ import pytest
 from harness import PATIENCE, fingerprint, finish, fork, run, uninterrupted, wait
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fmaml.training import csv_file, weights_biases
-from fmaml.training.csv_file import CsvFile
+from fmaml.training import sinks as sinks_file
 from fmaml.training.sinks import SINKS, Sinks
 
 BOTH = "train.log_to=[csv,tensorboard]"
@@ -27,7 +26,7 @@ def check_csv(out: Path) -> None:
     with (out / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     wanted = [
-        {column: "" if row.get(column) is None else str(row[column]) for column in csv_file.COLUMNS}
+        {column: "" if row.get(column) is None else str(row[column]) for column in sinks_file.CSV_COLUMNS}
         for row in logged(out)
     ]
     assert rows == wanted
@@ -108,7 +107,7 @@ def test_a_full_disk_for_one_of_them_is_said_once_and_the_run_goes_on(tmp_path):
         def full(self, row, when):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        CsvFile.write = full
+        sinks_file.CsvFile.write = full
         return run(out, BOTH)
 
     assert wait(fork(work, None, said)) == 0
@@ -144,11 +143,11 @@ def test_one_that_cannot_begin_or_end_stops_nothing(tmp_path):
 
 
 def test_w_and_b_is_not_waited_for_without_end(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(weights_biases, "FINISH_LIMIT_S", 0.1)
+    monkeypatch.setattr(sinks_file, "FINISH_LIMIT_S", 0.1)
 
     released, finished = threading.Event(), []
 
-    class Hanging(weights_biases.WeightsAndBiases):
+    class Hanging(sinks_file.WeightsAndBiases):
         def __init__(self, folder, config):
             self.folder, self.run = folder, self
 

@@ -10,8 +10,8 @@ from fmaml.config.build import build
 from fmaml.config.load import load_config
 from fmaml.config.settings import EvalSettings
 from fmaml.meta_testing import scores as module
-from fmaml.meta_testing.progress import MetaTestProgress
 from fmaml.meta_testing.saved_scores import SavedScores
+from fmaml.training.testing_progress import MetaTestProgress
 
 SETTINGS = EvalSettings(tasks=40, steps=1)
 

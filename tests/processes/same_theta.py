@@ -16,14 +16,15 @@ from fmaml.config.load import load_config
 from fmaml.config.settings import TrainSettings
 from fmaml.losses import transductive
 from fmaml.meta_testing.scores import task_scores
+from fmaml.training.resume_and_train import first_progress
 from fmaml.training.run_experiment import initial_params
 from fmaml.training.time_left import Pace, work_of
-from fmaml.training.train import first_progress, train
+from fmaml.training.train import train
 from fmaml.tree import map_leaves
 from fmaml.types import Task
 
 CPU = torch.device("cpu")
-STEPS, BAD_STEP, BAD_TASK = 50, 20, 5
+STEPS, BAD_STEP, BAD_TASK = 30, 12, 5
 ALGORITHMS = {
     "maml": "{name: maml, inner_lr: 0.01, steps: 2}",
     "meta_sgd": "{name: meta_sgd, inner_lr: 0.01, steps: 1}",
@@ -47,7 +48,7 @@ class Rows:
 
 
 def trained(algorithm: str):
-    words = [f"algorithm={algorithm}", f"train.meta_steps={STEPS}", "train.validate_every=20", "train.on_nan=skip"]
+    words = [f"algorithm={algorithm}", f"train.meta_steps={STEPS}", "train.validate_every=12", "train.on_nan=skip"]
     config = load_config("sinusoid", [*words, "train.validate_tasks=40", "train.meta_batch=10", "train.compile=false"])
     experiment = build(config, CPU)
     source = experiment.source

@@ -8,7 +8,7 @@ import pytest
 import torch.distributed as dist
 
 from fmaml.errors import RunFailed
-from fmaml.processes.launch_id import generation
+from fmaml.processes.launcher import launch_id
 
 
 def names_of(store, count: int) -> list[str]:
@@ -17,7 +17,7 @@ def names_of(store, count: int) -> list[str]:
 
     def start(rank: int, delay: float) -> None:
         time.sleep(delay)
-        found[rank] = generation(store, rank, count, 300)
+        found[rank] = launch_id(store, rank, count, 300)
 
     threads = [threading.Thread(target=start, args=(rank, random.random() * 0.2)) for rank in range(count)]
     for thread in threads:
@@ -39,6 +39,6 @@ def test_who_does_not_join_is_named():
     store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]
     names_of(store, 3)
     with pytest.raises(RunFailed, match=r"rank 1, 2 has not joined in 0\.1 s \(FMAML_TIMEOUT\)"):
-        generation(store, 0, 3, 0.1)
+        launch_id(store, 0, 3, 0.1)
     with pytest.raises(RunFailed, match=r"rank 0 has not joined"):
-        generation(store, 1, 3, 0.1)
+        launch_id(store, 1, 3, 0.1)

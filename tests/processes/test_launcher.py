@@ -9,9 +9,9 @@ import torch.distributed as dist
 from fmaml.cli.main import main
 from fmaml.errors import Ended, RunFailed, UserError
 from fmaml.processes import join as module
+from fmaml.processes.environment import pick_device
 from fmaml.processes.join import Processes, divided
 from fmaml.processes.launcher import ALONE, Launched, check_launch, launched, time_limit, told_once
-from fmaml.training.environment import pick_device
 
 
 def test_the_variables_of_torchrun(monkeypatch):

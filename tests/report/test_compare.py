@@ -30,7 +30,7 @@ def make_run(folder, scores, facts=FACTS, name="x", finished=True):
     if finished:
         numbers = [s for s in scores if s is not None]
         column = [{"mean": 0.2, "ci95": 0.1}, {"mean": mean(numbers), "ci95": 0.1}]
-        results = {"metric": "accuracy", "more_is_better": True, "results": {"maml": column}}
+        results = {"metric": "accuracy", "more_is_better": True, "style": ".2%", "results": {"maml": column}}
         (folder / "results.json").write_text(json.dumps(results))
     return folder
 

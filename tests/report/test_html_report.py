@@ -1,5 +1,7 @@
 """report.html: whole, without network, for every kind of task, and never in the way of a run."""
 
+import re
+
 import pytest
 import torch
 from pages import text_of
@@ -8,11 +10,9 @@ from rich.console import Console
 from fmaml.cli.main import main
 from fmaml.meta_testing.predictions import NamedTask, lowest_rate, most_confused
 from fmaml.report import html_report
-from fmaml.report.charts import Curve, bar_chart, line_chart, smoothed
-from fmaml.report.html_page import document, html_table, section
+from fmaml.report.html_page import bars, document, html_table, section
 from fmaml.report.read_run import metrics_of, read_run
-from fmaml.report.run_sections import learning_curves, trouble_section
-from fmaml.report.scales import scale_of, whole_scale
+from fmaml.report.run_sections import trouble_section
 from fmaml.types import Batch, Task
 
 NASTY = "<b>&\"'</b>\x1b[31m"
@@ -28,8 +28,8 @@ def page_of(folder) -> str:
     ("experiment", "overrides", "expected"),
     [
         ("omniglot", GLYPHS, ["Test tasks", "glyph 1", "What was adapted", "conv1.weight", "chance"]),
-        ("omniglot_prototypes", GLYPHS, ["Test tasks", "without inner steps", "The dashed line is chance"]),
-        ("sinusoid", [], ["support set", "y over x", "MSE"]),
+        ("omniglot_prototypes", GLYPHS, ["Test tasks", "without inner steps", "± ", "chance"]),
+        ("sinusoid", [], ["support set", "task 1: y", "MSE"]),
         ("markov", ["eval.steps=1", "algorithm.steps=1"], ["before adaptation", "best possible (Bayes)"]),
     ],
 )
@@ -69,28 +69,15 @@ def test_a_diverged_run_says_so(tmp_path):
 
 
 def test_all_text_is_escaped():
-    curve = Curve(NASTY, [0, 1], [1.0, None], [0.1, None], 0, "dots")
-    chart = line_chart(NASTY, NASTY, [curve], whole_scale(1), scale_of([0, 1]))
-    page = document(
-        NASTY, section(NASTY, html_table([NASTY], [[NASTY]]), chart, bar_chart(NASTY, [(NASTY, 1.0, NASTY)]))
-    )
+    page = document(NASTY, section(NASTY, html_table([NASTY], [[NASTY]]), bars(NASTY, [(NASTY, 1.0, NASTY)])))
     assert "\x1b" not in page
     assert "<b>" not in page
-    assert text_of(page).count("<b>&\"'</b>") == 9
+    assert text_of(page).count("<b>&\"'</b>") == 6
 
 
-def test_curves_that_are_the_same_are_one():
-    rows = [{"kind": "train", "step": step, "before": 0.5, "after": 0.5} for step in (1, 2)]
-    assert [curve.label for curve in learning_curves(rows)] == ["", "training tasks, adapted"]
-    assert len(learning_curves([{**row, "before": 0.1} for row in rows])) == 4
-    assert smoothed([None, 1.0, float("nan")]) == [None, 1.0, None]
-
-
-def test_scales_end_at_round_numbers():
-    assert scale_of([0.003, 0.0071]).ticks[0] == pytest.approx(0.003)
-    assert whole_scale(0).ticks == (0,)
-    assert scale_of([float("nan"), None]).high > scale_of([]).low
-    assert scale_of([2.0, 2.0]).low < scale_of([2.0, 2.0]).high
+def test_the_longest_bar_is_as_wide_as_there_is_room():
+    drawn = bars("x", [("a", 0.5, ""), ("b", 2.0, ""), ("c", float("nan"), "")])
+    assert re.findall(r"width:([\d.]+%)", drawn) == ["25.00%", "100.00%", "0.00%"]
 
 
 def test_confusions_are_counted_for_pairs():

@@ -6,7 +6,7 @@ import pytest
 from shipped import CHARACTERS, SMALL
 
 from fmaml.cli.main import main
-from fmaml.data.pictures import also_in, plt, save_figure
+from fmaml.files.figures import also_in, plt, save_figure
 
 NAMES = ("learning_curve", "by_inner_step", "task")
 BEGINS = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}

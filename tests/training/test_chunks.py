@@ -8,6 +8,7 @@ import textwrap
 import pytest
 import torch
 
+from fmaml.checkpoints.progress import StepForm
 from fmaml.config.build import build
 from fmaml.config.load import load_config
 from fmaml.config.settings import TrainSettings
@@ -15,7 +16,7 @@ from fmaml.errors import RunFailed
 from fmaml.outer import init_state
 from fmaml.processes.limits import is_out_of_memory
 from fmaml.training.memory import TaskTooLarge, explain_out_of_memory
-from fmaml.training.step import Chunks, StepForm, TrainingStep
+from fmaml.training.step import Chunks, TrainingStep
 
 REAL = """
     import json, resource

@@ -9,14 +9,14 @@ from problems import F64, regression_tasks, relative
 from torch._dynamo.testing import CompileCounter
 
 import fmaml
+from fmaml.checkpoints.progress import StepForm
 from fmaml.config.build import build
 from fmaml.config.load import load_config
 from fmaml.config.settings import TrainSettings
 from fmaml.training import step as step_module
-from fmaml.training.compiled import compiled
-from fmaml.training.op_counter import Work
+from fmaml.training.compiled import OperationCount, compiled
 from fmaml.training.run_experiment import initial_params
-from fmaml.training.step import StepForm, TrainingStep, compiling_saves_time
+from fmaml.training.step import TrainingStep, compiling_saves_time
 from fmaml.tree import map_leaves
 
 
@@ -105,7 +105,7 @@ def test_a_loss_that_changes_with_the_step_is_not_compiled():
 
 def test_it_pays_for_little_work_in_long_runs():
     """The work of the sinusoid's step and of conv4 with 64 filters, 16 tasks, 15 queries a class (operations.json)."""
-    sinusoid, conv4 = Work(765, 40_000_000), Work(1_022, 165_000_000_000)
+    sinusoid, conv4 = OperationCount(765, 40_000_000), OperationCount(1_022, 165_000_000_000)
     assert compiling_saves_time(sinusoid, 70_000, looped=False)
     assert not compiling_saves_time(sinusoid, 500, looped=False)
     assert not compiling_saves_time(conv4, 70_000, looped=False)
@@ -113,7 +113,7 @@ def test_it_pays_for_little_work_in_long_runs():
 
 def test_it_pays_for_less_work_where_tasks_are_looped():
     """Prototypes of 120 images of 32x32x3, one task a step, and MAML of one task: 1.28 and 0.95 of the time."""
-    prototypes, maml = Work(471, 9_785_000_000), Work(945, 1_982_000_000)
+    prototypes, maml = OperationCount(471, 9_785_000_000), OperationCount(945, 1_982_000_000)
     assert not compiling_saves_time(prototypes, 12_000, looped=True)
     assert compiling_saves_time(maml, 60_000, looped=True)
     assert compiling_saves_time(prototypes, 12_000, looped=False)

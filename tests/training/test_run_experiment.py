@@ -397,7 +397,7 @@ def test_the_users_matplotlib_does_not_stop_a_run(tmp_path):
     """A nonsense backend, and a matplotlibrc that asks for LaTeX: both once failed after the training."""
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\n")
     environment = {**os.environ, "MPLBACKEND": "nonsense", "MATPLOTLIBRC": str(tmp_path / "matplotlibrc")}
-    code = "from fmaml.data.pictures import plt, save_figure; from pathlib import Path; figure, axes = plt.subplots(); "
+    code = "from fmaml.files.figures import plt, save_figure; from pathlib import Path; figure, axes = plt.subplots(); "
     code += "axes.set_title('50 %_$'); save_figure(figure, Path('out.png'))"
     environment["PYTHONPATH"] = str(Path(fmaml.__file__).parent.parent)
     ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)

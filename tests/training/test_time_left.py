@@ -9,17 +9,9 @@ from fmaml.config.build import call_by_name
 from fmaml.config.load import load_config
 from fmaml.config.settings import EvalSettings
 from fmaml.losses import inductive, transductive
-from fmaml.meta_testing.progress import MetaTestProgress
-from fmaml.training.time_left import (
-    COST_ALONE,
-    STEP_COST,
-    Pace,
-    Work,
-    count_due,
-    forward_passes,
-    passes_of_test,
-    work_of,
-)
+from fmaml.meta_testing.scores import COST_ALONE, forward_passes, passes_of_test
+from fmaml.training.testing_progress import MetaTestProgress
+from fmaml.training.time_left import STEP_COST, Pace, Work, count_due, work_of
 
 TRAINING = Work(step=0, meta_steps=1000, validations=0, validation=0.0, testing=0.0)
 

@@ -1,8 +1,6 @@
 """Predictions as a table, JSON, CSV, or a page with thumbnails."""
 
-import base64
 import csv
-import html
 import io
 import json
 from pathlib import Path
@@ -10,14 +8,28 @@ from typing import NamedTuple
 
 from PIL import Image, ImageOps
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape as escape_markup
 from rich.table import Table
 
 from ..files.atomic import write_text_durably
-from .learner import Adapted, Prediction
+from ..files.plain_text import printable
+from ..models.learner import Adapted, Prediction
+from .html_page import bars, document, escape, png_tag
 
 THUMBNAIL = 160  # pixels
+MOST_BARS = 10  # of an image, the likeliest classes
 LEAST_TABLE_WIDTH = 50  # characters
+STYLE_OF_PREDICTIONS = """
+body { max-width: 72rem; }
+main { display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); gap: 1rem; }
+main > figure { display: flex; gap: 1rem; margin: 0; padding: 1rem; border: 1px solid var(--line); border-radius: 12px;
+  background: var(--card); }
+figcaption { flex: 1; min-width: 0; color: var(--text); }
+img { width: 7rem; height: 7rem; object-fit: contain; background: var(--paper); border-radius: 5px; }
+.rows { grid-template-columns: minmax(0, 5rem) minmax(0, 1fr) auto; grid-auto-flow: dense; }
+.rows > .bar { grid-column: 2; margin: 0; }
+.rows > em { grid-column: 3; }
+"""
 
 
 class Row(NamedTuple):
@@ -73,7 +85,7 @@ def print_table(rows: list[Row]) -> None:
         column.overflow = "fold"  # names are shown whole
     for row in rows:
         cells = (printable(row.image), printable(row.label), f"{row.probability:.1%}", second(row))
-        table.add_row(*map(escape, cells))
+        table.add_row(*map(escape_markup, cells))
     console = Console()
     if console.width >= LEAST_TABLE_WIDTH:
         console.print(table)
@@ -90,58 +102,19 @@ def second(row: Row) -> str:
     return f"{printable(name)} {row.probabilities[name]:.1%}"
 
 
-def printable(name: str) -> str:
-    """The name with what a terminal would obey, such as an escape sequence or a line's end, replaced."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name)
-
-
 def write_page(path: Path, rows: list[Row], adapted: Adapted) -> None:
     """Write one HTML file that needs no other: each image with a bar for every class."""
-    figures = "\n".join(figure_of(row) for row in rows)
     title = f"{adapted.metadata['name']}: {len(rows)} images, {len(adapted.classes)} classes"
-    write_text_durably(path, PAGE.format(title=html.escape(title), figures=figures))
+    figures = "\n".join(map(figure_of, rows))
+    page = document(title, f"<h1>{escape(title)}</h1>\n<main>\n{figures}\n</main>", style=STYLE_OF_PREDICTIONS)
+    write_text_durably(path, page)
 
 
 def figure_of(row: Row) -> str:
     """The HTML of one image and its bars, the likeliest class first."""
-    order = sorted(row.probabilities.items(), key=lambda pair: -pair[1])
-    bars = "".join(
-        f'<div class="row"><span>{html.escape(name)}</span><i><b style="width:{value:.1%}"></b></i>'
-        f"<em>{value:.1%}</em></div>"
-        for name, value in order[:10]
-    )
-    name = html.escape(row.image)
-    image = f'<img src="{thumbnail(row.image)}" alt="{name}">'
-    return f"<figure>{image}<figcaption><h2>{html.escape(row.label)}</h2>{bars}<p>{name}</p></figcaption></figure>"
-
-
-def thumbnail(file: str) -> str:
-    """The image as a data URL."""
-    with Image.open(file) as image:
-        small = ImageOps.exif_transpose(image).convert("RGB")
-        small.thumbnail((THUMBNAIL, THUMBNAIL))
-        buffer = io.BytesIO()
-        small.save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title><style>
-:root {{ color-scheme: light dark; --line: #8884; --bar: #3b7ddd; }}
-body {{ font: 15px/1.4 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; }}
-main {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); gap: 1rem; }}
-figure {{ display: flex; gap: 1rem; margin: 0; padding: 1rem; border: 1px solid var(--line); border-radius: 8px; }}
-img {{ width: 7rem; height: 7rem; object-fit: contain; image-rendering: auto; background: #fff; border-radius: 4px; }}
-figcaption {{ flex: 1; min-width: 0; }}
-h1 {{ font-size: 1.2rem; }} h2 {{ font-size: 1rem; margin: 0 0 .4rem; }}
-.row {{ display: grid; grid-template-columns: minmax(0, 4rem) 1fr 3.5rem; gap: .5rem; align-items: center; }}
-.row span {{ overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }}
-.row i {{ background: var(--line); border-radius: 3px; height: .6rem; }}
-.row b {{ display: block; background: var(--bar); border-radius: 3px; height: 100%; }}
-.row em {{ font-style: normal; text-align: right; font-variant-numeric: tabular-nums; }}
-p {{ color: GrayText; font-size: .8rem; margin: .4rem 0 0; overflow-wrap: anywhere; }}
-</style></head><body><h1>{title}</h1><main>
-{figures}
-</main></body></html>
-"""
+    order = sorted(row.probabilities.items(), key=lambda pair: -pair[1])[:MOST_BARS]
+    drawn = bars(row.image, [(name, value, f"{value:.1%}") for name, value in order], full=1.0)
+    with Image.open(row.image) as image:
+        tag = png_tag(ImageOps.exif_transpose(image).convert("RGB"), row.image, THUMBNAIL)
+    label, name = escape(row.label), escape(row.image)
+    return f'<figure>{tag}<figcaption><h2>{label}</h2>{drawn}<p class="quiet">{name}</p></figcaption></figure>'

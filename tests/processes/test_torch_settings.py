@@ -8,7 +8,7 @@ import torch
 from problems import image_tasks, relative
 
 import fmaml
-from fmaml.training.torch_settings import make_deterministic, set_precision, with_precision
+from fmaml.processes.torch_settings import make_deterministic, set_precision, with_precision
 from fmaml.tree import map_leaves
 
 CPU = torch.device("cpu")

@@ -12,7 +12,7 @@ import torch
 
 from .. import __version__
 from ..errors import UserError
-from ..processes.launcher import ALONE, Launched
+from .launcher import ALONE, Launched
 
 
 def pick_device(name: str, here: Launched = ALONE) -> torch.device:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.progress import TextColumn
 
-from ..report.format import minutes_and_seconds
-from ..training.log import LINE_EVERY_S, fits_bar, progress_bar
+from ..files.plain_text import minutes_and_seconds
+from .log import LINE_EVERY_S, fits_bar, progress_bar
 
 
 class MetaTestProgress:

@@ -6,13 +6,13 @@ import threading
 import webbrowser
 from typing import TYPE_CHECKING
 
-from ..cli.arguments import MODEL, add_trust_option, new_parser, parse_arguments
 from ..errors import UserError, note
 from ..models.find_model import find_model
 from ..processes.limits import importing_torch
+from .arguments import MODEL, add_trust_option, new_parser, parse_arguments
 
 if TYPE_CHECKING:
-    from .server import DemoServer
+    from ..demo.server import DemoServer
 
 
 def demo_command(argv: list[str]) -> None:
@@ -31,7 +31,7 @@ def demo_command(argv: list[str]) -> None:
     note("loading the models")
 
     with importing_torch():
-        from .classifier import Classifier
+        from ..demo.classifier import Classifier
 
     classifiers = {
         kind: Classifier(model, trust=args.trust) for kind, model in (("draw", args.model), ("photo", args.photo_model))
@@ -45,7 +45,7 @@ def demo_command(argv: list[str]) -> None:
 
 def new_server(classifiers: dict, port: int) -> "DemoServer":
     """The server; UserError if the port cannot be had."""
-    from .server import DemoServer
+    from ..demo.server import DemoServer
 
     try:
         return DemoServer(classifiers, port)
