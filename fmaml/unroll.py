@@ -44,9 +44,28 @@ def unrolled(
 ) -> Algorithm[ThetaT]:
     """The algorithm with phi_0 = start(theta, D^tr), ``steps`` inner steps by ``rule``, and the loss L(phi_K, D^ts).
 
-    ``rule`` is anything that ``lr`` may be in `fmaml.inner`, or a function of theta to that. ``remat`` runs each inner
-    step again for its derivative instead of keeping its graph, which first order does not have. The loss can then be
-    differentiated only once, and only with respect to theta.
+    Args:
+        loss_fn: (params, batch) -> scalar.
+        rule: the inner rate or optimizer, whatever `maml` takes for ``inner_lr``; or a function of theta to one.
+        steps: inner steps, 0 or more.
+        init: params -> theta; by default theta is the parameters.
+        start: (theta, support) -> phi_0; by default theta.
+        first_order, only, remat: as in `maml`.
+
+    Returns:
+        The algorithm; its theta is what ``init`` returns.
+
+    Raises:
+        ValueError: on use: a pattern of ``only`` matches no name, or a rate is missing.
+
+    Source: arXiv 1703.03400, whose MAML is ``unrolled(loss_fn, alpha, steps=K)``.
+
+    >>> import torch, fmaml
+    >>> def loss_fn(params, batch):
+    ...     return 0.5 * (params["p"] - batch.y).square().mean()
+    >>> algorithm = fmaml.unrolled(loss_fn, 0.5, steps=2)
+    >>> algorithm.adapt({"p": torch.tensor(4.0)}, fmaml.Batch(torch.zeros(2), torch.tensor([1.0, 3.0])))
+    {'p': tensor(2.5000)}
     """
     rate: Callable[[ThetaT], InnerRate] = rule if callable(rule) else lambda theta: rule
     only = Mask(only)
