@@ -207,7 +207,12 @@ MUTANTS = {  # what is left out: file, text, what stands there instead, the test
         "None",
         "test_resume.py",
     ),
-    "size of a tar": ("data/images/cifar100_files.py", " or remaining < 0", "", "test_hostile.py"),
+    "digest of an archive": (
+        "data/images/cifar100_files.py",
+        "_check_md5(path, archive := read_regular(path, _MAX_BYTES))",
+        "archive = read_regular(path, _MAX_BYTES)",
+        "../data/test_cifar_fs.py",
+    ),
     "speed of a download": (
         "data/files/download.py",
         "            if transfer.received - before <",

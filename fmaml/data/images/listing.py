@@ -3,12 +3,14 @@
 import csv
 import os
 from pathlib import Path
+from typing import TypeVar
 
 from ...errors import UserError
 from ...regular_files import check_regular
 
 Classes = dict[str, list[str]]  # class -> its files, in order; str because 60,000 Path objects would take a second
 Listing = dict[str, Classes]  # split -> its classes
+Files = TypeVar("Files")  # of a class, however they are named
 
 SPLIT_ALIASES = {  # of folders and files
     "train": ("train",),
@@ -137,7 +139,9 @@ def _list_class(folder: Path, name: str) -> list[str]:
     return found
 
 
-def order_classes(listing: Listing, names: dict[str, list[str]], data: str, path: Path) -> Listing:
+def order_classes(
+    listing: dict[str, dict[str, Files]], names: dict[str, list[str]], data: str, path: Path
+) -> dict[str, dict[str, Files]]:
     """The listing with its classes in the order of ``names``. UserError unless each split has exactly those classes.
 
     ``data`` is the data set and ``path`` where the listing is from, both for messages.

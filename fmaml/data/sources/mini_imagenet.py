@@ -119,7 +119,7 @@ def _unpickle(paths: dict[str, Path], names: dict[str, list[str]]) -> ImageStore
     capacity = sum(path.stat().st_size for path in paths.values()) // (3 * _SIZE * _SIZE)  # images at most
     images, counts = torch.empty(capacity, 3, _SIZE, _SIZE, dtype=torch.uint8), []
     for split, path in paths.items():
-        pixels, classes = _check_pickle(path, read_pickle(path))
+        pixels, classes = read_cache(path)
         order_classes({split: classes}, {split: names[split]}, _FILES.name, path)
         for name in names[split]:
             first = sum(counts)
@@ -128,27 +128,27 @@ def _unpickle(paths: dict[str, Path], names: dict[str, list[str]]) -> ImageStore
     return ImageStore(images[: sum(counts)], torch.tensor(counts))
 
 
-def _check_pickle(path: Path, content: object) -> tuple[np.ndarray, dict]:
+def read_cache(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """``image_data``, uint8 [n, 84, 84, 3], and ``class_dict``, class -> its row numbers. UserError unless valid."""
-    match content:
+    match read_pickle(path):
         case {
             "image_data": np.ndarray(shape=(_, 84, 84, 3), dtype=np.uint8) as pixels,
             "class_dict": dict() as classes,
-        }:
-            rows = classes.values()
-            if all(_are_row_numbers(part, len(pixels)) for part in rows) and sum(map(len, rows)) <= len(pixels):
-                return pixels, classes
+        } if len(classes) <= sum(HUNDRED_CLASSES.values()):
+            rows = {name: _row_numbers(part, len(pixels)) for name, part in classes.items()}
+            if all(map(len, rows.values())) and sum(map(len, rows.values())) <= len(pixels):
+                return pixels, rows
     raise UserError(
         f"{path}: not a cache of mini-ImageNet; it must be a dict of image_data, uint8 [n, 84, 84, 3], and class_dict, "
         f"from each class to the numbers of its images: copy or download it again"
     )
 
 
-def _are_row_numbers(value: object, rows: int) -> bool:
-    """Whether the value is a non-empty sequence of integers from 0 to ``rows`` - 1."""
-    try:
+def _row_numbers(value: object, rows: int) -> np.ndarray:
+    """The value as integers [m] from 0 to ``rows`` - 1; empty if it is anything else."""
+    is_flat = isinstance(value, list | tuple) and all(type(item) is int for item in value)
+    if is_flat or isinstance(value, np.ndarray):
         numbers = np.asarray(value)
-    except ValueError:
-        return False
-    is_integers = numbers.ndim == 1 and numbers.dtype.kind in "iu" and len(numbers) > 0
-    return bool(is_integers and numbers.min() >= 0 and numbers.max() < rows)
+        if numbers.ndim == 1 and numbers.dtype.kind in "iu" and ((numbers >= 0) & (numbers < rows)).all():
+            return numbers
+    return np.empty(0, np.int64)
