@@ -99,7 +99,7 @@ TORCHLESS = [
     "config.load",
 ]
 TORCHLESS += [
-    "data.published",
+    "data.dataset_facts",
     "data.images.listing",
     "data.files.cache_files",
     "deploy.commands",

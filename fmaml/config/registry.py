@@ -7,7 +7,7 @@ keys, and add one entry here. Data lists the traits of its tasks, a model or an 
 
 from typing import NamedTuple
 
-from ..data.published import DRAWINGS_PER_CLASS, HUNDRED_CLASSES, IMAGES_PER_CLASS, OMNIGLOT_CLASSES
+from ..data.dataset_facts import DRAWINGS_PER_CLASS, HUNDRED_CLASSES, IMAGES_PER_CLASS, OMNIGLOT_CLASSES
 from ..errors import UserError
 from .settings import EvalSettings, TrainSettings
 

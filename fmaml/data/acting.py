@@ -13,8 +13,7 @@ from ..rl.objective import mean_return, policy_loss
 from ..rl.rollouts import Environment
 from ..rng import fold, uniform
 from ..types import Batch, LossFn, MetricFn, Task
-from .rng import task_keys
-from .source import About, Metric, Sample, Show, Source
+from .source import About, Metric, Sample, Show, Source, task_keys
 
 _GOAL, _SUPPORT, _QUERY = range(3)  # counters of a task's random numbers. Never renumber: it changes the tasks
 RETURN = Metric("return", mse, ".2f", more_is_better=True)

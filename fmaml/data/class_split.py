@@ -12,7 +12,7 @@ from ..regular_files import read_regular
 from .files.cache import fingerprint
 from .files.find import cache_folder
 from .files.writing import writing_allowed
-from .rng import SPLITS
+from .source import SPLITS
 
 Names = dict[str, list[str]]  # split -> the names of its classes
 _MAX_SPLIT_BYTES = 100_000_000

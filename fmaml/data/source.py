@@ -5,12 +5,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
+from ..errors import UserError
 from ..losses import Apply, Criterion, accuracy, cross_entropy, inductive, transductive
-from ..types import LossFn, MetricFn, Params, Task
-from .images.decode import Form
-from .scaling import Scaling
+from ..rng import fold, signed
+from ..types import Batch, LossFn, MetricFn, Params, Task
+from .preprocessing import Form, Scaling
+
+SPLITS = {"train": 0, "val": 1, "test": 2}  # split -> its counter. Never renumber: it would change every task drawn
 
 
 class Metric(NamedTuple):
@@ -85,3 +89,34 @@ class Source(NamedTuple):
         """The ``settings`` that a test takes: all, or without ``alone`` the first and those but `inductive`."""
         first, *others = self.settings
         return (first, *(setting for setting in others if alone or setting is not inductive))
+
+
+def task_keys(seed: int, split: str, step: int | Tensor, tasks: range, device: torch.device) -> Tensor:
+    """One key per task, int64 [tasks], on ``device``: each a function of (seed, split, step, task number) alone.
+
+    ``split`` is "train", "val" or "test" (KeyError otherwise), ``tasks`` the range of task numbers.
+    """
+    counters = torch.arange(tasks.start, tasks.stop, tasks.step, device=device)
+    return fold(fold(fold(signed(seed), SPLITS[split]), step), counters)
+
+
+def check_tasks(split: str, tasks: Task, source: Source) -> None:
+    """UserError that says what is wrong with stacked tasks of a source."""
+    for name, batch in tasks._asdict().items():
+        if problem := _problem(batch, source):
+            raise UserError(f"data: the {name} set of split {split} {problem}")
+
+
+def _problem(batch: Batch, source: Source) -> str:
+    x, y = batch
+    if source.loss is None and tuple(x.shape[2:]) != source.inputs:
+        return f"has examples of shape {list(x.shape[2:])}, and the source says inputs = {list(source.inputs)}"
+    if y.shape[:2] != x.shape[:2]:
+        return f"has {list(y.shape[:2])} targets for {list(x.shape[:2])} examples, each [tasks, n]; give one for each"
+    if y.is_floating_point():
+        return "" if y.isfinite().all() else "has targets that are not finite"
+    if y.dtype != torch.int64:
+        return f"has labels of type {str(y.dtype).removeprefix('torch.')}; they must be int64"
+    if int(y.max()) >= source.outputs:
+        return f"has label {int(y.max())}, and the network {source.outputs} outputs; labels go from 0 to one less"
+    return "" if (y >= 0).flatten(1).any(1).all() else "has a task in which no label counts: all are negative"

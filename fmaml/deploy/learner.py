@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..data.scaling import in_own_units
+from ..data.preprocessing import in_own_units
 from ..errors import UserError
 from ..evaluation import trajectory_of
 from ..nn.support_statistics import Statistics, statistics_of, with_statistics

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 
 from ..config.load import load_config
-from ..data.rng import SPLITS
-from ..data.source import Source
+from ..data.source import SPLITS, Source
 from ..errors import UserError
 from ..run.build import call_by_name
 from ..run.store.model_file import Metadata

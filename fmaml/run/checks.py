@@ -4,8 +4,7 @@ import torch
 
 from .. import distributed
 from ..config.settings import Config, TrainSettings
-from ..data.rng import SPLITS
-from ..data.task_check import check_tasks
+from ..data.source import SPLITS, check_tasks
 from ..data.text.generate import in_context
 from ..errors import Ended, UserError
 from ..tree import take

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 import fmaml.data.sources.cifar_fs as module
+from fmaml.data.dataset_facts import HUNDRED_CLASSES, class_names
 from fmaml.data.files import find
 from fmaml.data.images import cifar100_files
-from fmaml.data.published import HUNDRED_CLASSES, class_names
 from fmaml.data.sources.cifar_fs import cifar_fs
 from fmaml.errors import UserError
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fmaml.data.images.decode import Form, decode_image, decode_images
+from fmaml.data.images.decode import decode_image, decode_images
+from fmaml.data.preprocessing import Form
 
 RGB = Form(8, 3)
 GREY = Form(8, 1)

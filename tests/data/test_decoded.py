@@ -12,8 +12,8 @@ from PIL import Image
 
 from fmaml.data.files.writing import writing
 from fmaml.data.images import decoded
-from fmaml.data.images.decode import Form
 from fmaml.data.images.decoded import decoded_images
+from fmaml.data.preprocessing import Form
 from fmaml.data.sources.image_folder import folder
 
 FORM = Form(8, 1)
@@ -139,7 +139,7 @@ def test_processes_at_once_decode_each_file_once_between_them_and_lose_nothing(r
     """One has the first half, one the second, one everything."""
     script = (
         "import sys; from pathlib import Path; from fmaml.data.images import decoded\n"
-        "from fmaml.data.images.decode import Form\n"
+        "from fmaml.data.preprocessing import Form\n"
         "root, chosen = Path(sys.argv[1]), slice(*map(int, sys.argv[2:]))\n"
         "decode = decoded.decode_images\n"
         "decoded.decode_images = lambda files, form: print(len(files)) or decode(files, form)\n"

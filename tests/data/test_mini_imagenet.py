@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 import fmaml.data.sources.mini_imagenet as module
+from fmaml.data.dataset_facts import HUNDRED_CLASSES, class_names
 from fmaml.data.images import decoded
-from fmaml.data.published import HUNDRED_CLASSES, class_names
 from fmaml.data.sources.mini_imagenet import mini_imagenet
 from fmaml.errors import UserError
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from fmaml.data.published import class_names
-from fmaml.data.rng import SPLITS
+from fmaml.data.dataset_facts import class_names
+from fmaml.data.source import SPLITS
 from fmaml.data.sources import udhr as module
 from fmaml.data.sources.udhr import locate_udhr, read_udhr_files, udhr
 from fmaml.data.text.languages import split_articles

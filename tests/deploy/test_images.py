@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fmaml.data.images.decode import CHARACTER_FORM, Form
+from fmaml.data.preprocessing import CHARACTER_FORM, Form
 from fmaml.data.sources.omniglot import omniglot
 from fmaml.deploy.images import Shape, list_support, read_support, to_inputs
 from fmaml.errors import UserError

@@ -17,8 +17,8 @@ import pytest
 from harness import fork, wait
 from PIL import Image
 
+from fmaml.data.dataset_facts import class_names
 from fmaml.data.images import cifar100_files, omniglot_files
-from fmaml.data.published import class_names
 from fmaml.data.sources import mini_imagenet, udhr
 from fmaml.errors import UserError
 

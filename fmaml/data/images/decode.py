@@ -3,7 +3,7 @@
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from typing import BinaryIO, Literal, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -13,28 +13,12 @@ from rich.progress import track
 from torch import Tensor
 
 from ...regular_files import check_regular
-from ..published import CHARACTER_SIZE
+from ..preprocessing import Form
 
 _MAX_IMAGE_BYTES = 2_000_000_000  # more than the pixels that Pillow decodes at most take up, uncompressed
 _MAX_SQUARE_PIXELS = 100_000_000
 _FILES_PER_CHUNK = 64  # decoded by one thread in one go
 _PILLOW_MODES = {1: "L", 3: "RGB"}  # by number of channels
-
-
-class Form(NamedTuple):
-    """The form that all images are converted to. Its repr is part of cache file names: renaming it empties caches.
-
-    ``fit`` makes an image square: "crop" takes its central square, "squeeze" scales height and width apart, "pad" puts
-    it in the middle of a white square.
-    """
-
-    size: int  # height and width in pixels
-    channels: int  # 1: grey, 3: red, green, blue
-    fit: Literal["crop", "squeeze", "pad"] = "crop"
-    invert: bool = False  # for drawings: ink 255 on 0
-
-
-CHARACTER_FORM = Form(CHARACTER_SIZE, 1, "pad", invert=True)  # drawn in dark ink on light paper
 
 
 def decode_images(files: list[str], form: Form) -> tuple[Tensor, dict[int, str]]:

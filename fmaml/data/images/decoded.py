@@ -15,7 +15,8 @@ from ...errors import note
 from ..files.cache import Tensors, fingerprint, locked_parent, read_tensors, write_tensors
 from ..files.find import cache_folder
 from ..files.writing import writing_allowed
-from .decode import Form, decode_images
+from ..preprocessing import Form
+from .decode import decode_images
 
 _CACHE_VERSION = 2  # increase it when the same files would give other tensors
 Stamp = tuple[int, int]  # bytes, and the time of the last change in ns

@@ -12,7 +12,7 @@ from ...errors import UserError, note
 from ..episodes import Split
 from ..files.cache import cached_all, fingerprint
 from ..files.find import cache_folder
-from .decode import Form
+from ..preprocessing import Form
 from .decoded import decoded_images
 from .listing import Listing
 

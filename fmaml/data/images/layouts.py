@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
 from ...errors import UserError
-from ..rng import SPLITS
+from ..source import SPLITS
 from .listing import Classes, Listing
 from .tree import describe_skipped, read_tree
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ...errors import UserError
 from ..class_split import kept_split
-from ..rng import SPLITS
+from ..source import SPLITS
 from .layouts import SPLIT_WORDS, FoundImages, listed
 from .listing import Listing
 

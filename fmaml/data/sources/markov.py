@@ -11,8 +11,7 @@ from ...pickling import picklable
 from ...ranges import CostsMemory, OneOrTwo, Rate, Size, Ways
 from ...rng import fold
 from ...types import Params, Task
-from ..rng import task_keys
-from ..source import Source
+from ..source import Source, task_keys
 from ..text.generate import BITS_PER_SYMBOL, next_symbols, write_samples
 from ..text.markov_math import bayes_bits, draw_passages, entropy_rate, transition_tables, uniforms
 

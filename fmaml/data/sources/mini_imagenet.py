@@ -11,14 +11,14 @@ import torch
 
 from ...errors import UserError
 from ...ranges import Change, CostsMemory, Count, FreeOnResume, SizeOrRange, Ways, WaysOrRange
-from ..episodes import episodes
+from ..dataset_facts import HUNDRED_CLASSES, class_names, describe_sample
+from ..episodes import Episode, episodes
 from ..files.cache import file_stamp
 from ..files.find import DataFiles, find_or_download
 from ..files.pickles import read_pickle
-from ..images.decode import Form
 from ..images.image_store import ImageStore, cached_store, store_from_listing, store_splits
 from ..images.listing import list_split_folders, list_tables, order_classes, split_paths
-from ..published import HUNDRED_CLASSES, class_names, describe_sample
+from ..preprocessing import Form
 from ..source import Source
 
 _FILES = DataFiles(
@@ -45,10 +45,8 @@ def mini_imagenet(
 ) -> Source:
     """Photographs of 100 classes, split 64 / 16 / 20 as by Ravi and Larochelle, 84x84, three channels from 0 to 1.
 
-    Returns a source of N-way K-shot tasks: support x float32 [tasks, ways * shots, 3, 84, 84] and y int64 [tasks,
-    ways * shots], the query set the same with ``queries``, which is per class. A range, such as ``ways: [3, 8]``, makes
-    tasks of different sizes. ``train_ways`` and ``train_shots`` are those of training tasks. ``augment``
-    mirrors ("flip") and shifts ("shift") the images of training tasks at random.
+    Returns a source of N-way K-shot tasks, see `fmaml.data.episodes.Episode`: x float32 [tasks, n, 3, 84, 84], y int64
+    [tasks, n].
 
     ``root`` is the folder with the files; without it they are looked for. Images go to ``device``. Tasks are a function
     of ``seed``. Raises UserError if the files are absent, damaged or not mini-ImageNet, or a class is too small for the
@@ -64,19 +62,8 @@ def mini_imagenet(
     split_name = f"Ravi and Larochelle's 64/16/20{describe_sample(store.counts.tolist())}"
     about = {"data": "mini_imagenet", "files": [str(folder)], "split": split_name}
     about |= {"license": "ImageNet's: research only, not to be passed on"}
-    return episodes(
-        splits,
-        seed=seed,
-        ways=ways,
-        shots=shots,
-        queries=queries,
-        about=about,
-        names=names,
-        train_ways=train_ways,
-        train_shots=train_shots,
-        augment=augment,
-        form=_FORM,
-    )
+    episode = Episode(ways, shots, queries, train_ways, train_shots, augment)
+    return episodes(splits, seed, episode, about, names=names, form=_FORM)
 
 
 def _find_images(folder: Path) -> Path | None:

@@ -12,8 +12,7 @@ from ...pickling import picklable
 from ...ranges import Size
 from ...rng import fold, uniform
 from ...types import Batch, Params, Task
-from ..rng import task_keys
-from ..source import Metric, Source
+from ..source import Metric, Source, task_keys
 
 _AMPLITUDE, _PHASE, _X = (0.1, 5.0), (0.0, math.pi), (-5.0, 5.0)  # ranges, uniform
 MSE = Metric("MSE", mse, ".3f", more_is_better=False)

@@ -15,9 +15,8 @@ from ...pickling import picklable
 from ...ranges import FreeOnResume, Natural, Size, Unit
 from ...types import Batch, Params, Task
 from ..class_split import random_split
-from ..rng import task_keys
-from ..scaling import Scaling
-from ..source import About, Metric, Source
+from ..preprocessing import Scaling
+from ..source import About, Metric, Source, task_keys
 from ..tables.csv_table import Array, Table, numbers, numeric_columns, read_csv, words
 from ..tables.linear import fit_linear, linear_references
 from ..tables.rows import Rows, pack_rows, sample_rows

@@ -8,11 +8,10 @@ import torch
 from ...errors import UserError
 from ...ranges import FreeOnResume, Size
 from ...regular_files import read_regular
+from ..dataset_facts import class_names
 from ..files.find import DataFiles, Download, find_or_download
 from ..files.zips import open_zip, read_member, zip_or_folder
-from ..published import class_names
-from ..rng import SPLITS
-from ..source import Source
+from ..source import SPLITS, Source
 from ..text.languages import passages_source
 
 _URL = "https://raw.githubusercontent.com/nltk/nltk_data/gh-pages/packages/corpora/udhr2.zip"

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ...rng import fold, uniform
 from ...types import Task
-from ..rng import task_keys
+from ..source import task_keys
 from .generate import next_symbols
 
 

@@ -14,8 +14,7 @@ from ... import __version__, distributed
 from ...config.differences import setting_text
 from ...config.settings import Config, TrainSettings
 from ...config.validate import marked_settings, validate_config
-from ...data.rng import SPLITS
-from ...data.source import Source
+from ...data.source import SPLITS, Source
 from ...errors import Notify, UserError
 from ...ranges import FreeOnResume
 from ...tree import leaves

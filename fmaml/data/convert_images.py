@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from ..pickling import picklable
 from ..types import Batch, Task
-from .images.decode import Form
+from .preprocessing import Form
 from .source import Source
 
 _LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in grey (ITU-R BT.601), as files are read

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fmaml.data.images.decode import Form
-from fmaml.data.refit import of_form, refit
+from fmaml.data.convert_images import of_form, refit
+from fmaml.data.preprocessing import Form
 from fmaml.data.sources.glyphs import glyphs
 from fmaml.data.sources.sinusoid import sinusoid
 
