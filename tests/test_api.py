@@ -100,7 +100,7 @@ TORCHLESS = [
 ]
 TORCHLESS += [
     "data.dataset_facts",
-    "data.images.listing",
+    "data.images.scan",
     "data.files.cache_files",
     "deploy.commands",
     "run.store.model_card",

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..data.images.decode import decode_image, to_form
-from ..data.images.listing import image_files, list_class_folders, list_pictures
+from ..data.images.scan import image_files, list_class_folders, list_pictures
 from ..data.preprocessing import Form
 from ..errors import UserError
 

@@ -13,7 +13,7 @@ from ...errors import UserError
 from ...regular_files import read_regular
 from ..files.cache import file_stamp
 from ..files.pickles import read_pickle
-from .image_store import ImageStore, cached_store
+from .image_cache import ImageStore, cached_store
 
 CIFAR100_URL = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
 CIFAR100_ARCHIVE = "cifar-100-python.tar.gz"

@@ -21,21 +21,21 @@ _FILES_PER_CHUNK = 64  # decoded by one thread in one go
 _PILLOW_MODES = {1: "L", 3: "RGB"}  # by number of channels
 
 
-def decode_images(files: list[str], form: Form) -> tuple[Tensor, dict[int, str]]:
-    """The images, uint8 [files, channels, size, size], and an error message for each unreadable file, by its index.
+def decode_images(files: list[str], form: Form) -> tuple[Tensor, dict[str, str]]:
+    """The images of the readable files, uint8 [readable, channels, size, size]; for each other file an error message.
 
-    Rows of unreadable files are 0. Memory use is the tensor plus the few images being decoded.
+    Memory use is that of one tensor for all files, and the few images being decoded.
     """
     images = torch.zeros(len(files), form.channels, form.size, form.size, dtype=torch.uint8)
     pixels = images.numpy()
 
-    def decode_chunk(first: int) -> dict[int, str]:
-        errors = {}
-        for i in range(first, min(first + _FILES_PER_CHUNK, len(files))):
+    def decode_chunk(first: int) -> dict[str, str]:
+        errors: dict[str, str] = {}
+        for i, file in enumerate(files[first : first + _FILES_PER_CHUNK], first):
             try:
-                pixels[i] = decode_image(files[i], form)
+                pixels[i] = decode_image(file, form)
             except Exception as error:  # on damaged files Pillow's decoders raise errors of any kind
-                errors[i] = str(error) or type(error).__name__
+                errors[file] = str(error) or type(error).__name__
         return errors
 
     console = Console(stderr=True)
@@ -44,7 +44,11 @@ def decode_images(files: list[str], form: Form) -> tuple[Tensor, dict[int, str]]
         chunks = pool.map(decode_chunk, range(0, len(files), _FILES_PER_CHUNK))
         total = -(-len(files) // _FILES_PER_CHUNK)
         bar = track(chunks, "reading images", total, console=console, disable=not console.is_terminal, transient=True)
-        return images, {i: message for chunk in bar for i, message in chunk.items()}
+        errors = {file: message for chunk in bar for file, message in chunk.items()}
+    readable = [i for i, file in enumerate(files) if file not in errors]
+    for row, i in enumerate(readable) if errors else ():
+        images[row] = images[i]  # in place, because a second tensor may not fit into memory
+    return images[: len(readable)], errors
 
 
 def decode_image(file: str | BinaryIO, form: Form) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Annotated
 import torch
 
 from ...ranges import Change, CostsMemory, Count, FreeOnResume, SizeOrRange, Ways, WaysOrRange
-from ..dataset_facts import HUNDRED_CLASSES, class_names, describe_sample
+from ..dataset_facts import HUNDRED_CLASSES, class_names, describe_sample, order_classes
 from ..episodes import Episode, episodes
 from ..files.find import DataFiles, Download, find_or_download
 from ..images.cifar100_files import (
@@ -20,8 +20,8 @@ from ..images.cifar100_files import (
     is_unpacked_cifar100,
     read_cifar100,
 )
-from ..images.image_store import ImageStore, store_from_listing, store_splits
-from ..images.listing import list_classes, list_split_folders, order_classes, split_paths
+from ..images.image_cache import ImageStore, store_from_listing
+from ..images.scan import list_class_folders, split_paths
 from ..preprocessing import Form
 from ..source import Source
 
@@ -66,7 +66,7 @@ def cifar_fs(
     path = find_or_download(_find_images, root, _FILES, allow_download=download)
     is_cifar100 = path.is_file() or is_unpacked_cifar100(path)
     store = read_cifar100(path, names) if is_cifar100 else _read_image_files(path, names)
-    splits = store_splits(store, names, device)
+    splits = store.splits(names, device)
     split_name = f"Bertinetto et al.'s 64/16/20{describe_sample(store.counts.tolist())}"
     about = {"data": "cifar_fs", "files": [str(path)], "split": split_name}
     about |= {"license": "none stated; cite Krizhevsky 2009 and Bertinetto et al. 2019"}
@@ -81,9 +81,10 @@ def _find_images(folder: Path) -> Path | None:
 
 def _read_image_files(folder: Path, names: dict[str, list[str]]) -> ImageStore:
     """The images of ``data/<class>/*``, or else of a folder for each split."""
-    folders = None if (folder / "data").is_dir() else split_paths(folder)
-    if folders is None:
-        listing = list_classes(names, folder / "data")
+    if (folder / "data").is_dir():
+        every = list_class_folders(folder / "data")
+        found = {split: {name: every[name] for name in own if name in every} for split, own in names.items()}
     else:
-        listing = order_classes(list_split_folders(folders), names, _FILES.name, folder)
+        found = {split: list_class_folders(path) for split, path in (split_paths(folder) or {}).items()}
+    listing = order_classes(found, names, _FILES.name, folder)
     return store_from_listing("cifar-fs", folder, listing, _FORM, strict=True)

@@ -8,11 +8,10 @@ import torch
 
 from ...errors import UserError, note
 from ...ranges import Change, CostsMemory, Count, FreeOnResume, Natural, Size, SizeOrRange, Unit, Ways, WaysOrRange
+from ..class_splits import check_ways, three_splits
 from ..episodes import Episode, episodes
-from ..images.image_store import store_from_listing, store_splits
-from ..images.label_table import read_table
-from ..images.layouts import FoundImages, Layout, read_image_folder
-from ..images.three_splits import check_ways, three_splits
+from ..images.image_cache import store_from_listing
+from ..images.layouts import FoundImages, Layout, read_image_folder, read_table
 from ..preprocessing import Form
 from ..ragged import bounds
 from ..source import Source
@@ -67,7 +66,7 @@ def folder(
     form = Form(size, channels, fit, invert)
     store = store_from_listing("folder", path if path.is_dir() else path.parent, listing, form, strict=strict)
     names = {split: list(classes) for split, classes in listing.items()}
-    splits = store_splits(store, names, device)
+    splits = store.splits(names, device)
     files = sum(len(files) for classes in listing.values() for files in classes.values())
     about = {
         "data": "folder",

@@ -2,6 +2,7 @@
 Larochelle (ICLR 2017) into 64, 16 and 20 classes. ImageNet's terms forbid passing it on, so nothing is downloaded.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -11,15 +12,17 @@ import torch
 
 from ...errors import UserError
 from ...ranges import Change, CostsMemory, Count, FreeOnResume, SizeOrRange, Ways, WaysOrRange
-from ..dataset_facts import HUNDRED_CLASSES, class_names, describe_sample
+from ..dataset_facts import HUNDRED_CLASSES, class_names, describe_sample, order_classes
 from ..episodes import Episode, episodes
 from ..files.cache import file_stamp
 from ..files.find import DataFiles, find_or_download
 from ..files.pickles import read_pickle
-from ..images.image_store import ImageStore, cached_store, store_from_listing, store_splits
-from ..images.listing import list_split_folders, list_tables, order_classes, split_paths
+from ..images.image_cache import ImageStore, cached_store, store_from_listing
+from ..images.layouts import find_columns
+from ..images.scan import Classes, list_class_folders, list_entries, split_paths
 from ..preprocessing import Form
 from ..source import Source
+from ..tables.csv_table import read_csv
 
 _FILES = DataFiles(
     name="mini-ImageNet",
@@ -58,7 +61,7 @@ def mini_imagenet(
     folder = find_or_download(_find_images, root, _FILES)
     names = {split: class_names("mini_imagenet", split) for split in HUNDRED_CLASSES}
     store = _read_pickles(folder, names) or _read_image_files(folder, names)
-    splits = store_splits(store, names, device)
+    splits = store.splits(names, device)
     split_name = f"Ravi and Larochelle's 64/16/20{describe_sample(store.counts.tolist())}"
     about = {"data": "mini_imagenet", "files": [str(folder)], "split": split_name}
     about |= {"license": "ImageNet's: research only, not to be passed on"}
@@ -83,14 +86,30 @@ def _pickle_paths(folder: Path) -> dict[str, Path] | None:
 
 def _read_image_files(folder: Path, names: dict[str, list[str]]) -> ImageStore:
     """The images that tables list, or else those of a folder for each split."""
-    tables, folders = _image_tables(folder), split_paths(folder)
+    tables, folders = _image_tables(folder), split_paths(folder) or {}
     if tables:
-        listing = list_tables(tables, folder / "images")
+        listing = {split: list_table(path, folder / "images") for split, path in tables.items()}
     else:
-        assert folders is not None  # otherwise `_find_images` would not have accepted the folder
-        listing = list_split_folders(folders)
+        listing = {split: list_class_folders(path) for split, path in folders.items()}
     listing = order_classes(listing, names, _FILES.name, folder)
     return store_from_listing("mini-imagenet", folder, listing, _FORM, strict=True)
+
+
+def list_table(path: Path, folder: Path) -> Classes:
+    """The images named by a CSV file; they are in ``folder`` or in a subfolder for each class.
+
+    UserError for a table that cannot be read or an image that does not exist.
+    """
+    table, names, classes = read_csv(path, "data.root"), set(list_entries(folder).files), Classes()
+    columns = find_columns(table)
+    for row, cells in enumerate(table.rows):
+        image, label = cells[columns.file], cells[columns.label]
+        file = f"{folder}/{image}" if image in names else f"{folder}/{label}/{image}"
+        if image not in names and not os.path.isfile(file):
+            cure = "every image of the table must be there: unpack the images again, or take the line out"
+            raise table.wrong(row, columns.file, f"not in {folder}; {cure}")
+        classes.setdefault(label, []).append(file)
+    return classes
 
 
 def _read_pickles(folder: Path, names: dict[str, list[str]]) -> ImageStore | None:

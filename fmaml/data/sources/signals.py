@@ -8,7 +8,7 @@ import torch
 
 from ...errors import UserError
 from ...ranges import CostsMemory, Count, FreeOnResume, Natural, Size, SizeOrRange, Unit, Ways, WaysOrRange
-from ..class_split import random_split
+from ..class_splits import random_split
 from ..episodes import Episode, Split, episodes
 from ..preprocessing import Scaling
 from ..source import Source

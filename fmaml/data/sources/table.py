@@ -14,7 +14,7 @@ from ...losses import Apply, Criterion, mse, transductive
 from ...pickling import picklable
 from ...ranges import FreeOnResume, Natural, Size, Unit
 from ...types import Batch, Params, Task
-from ..class_split import random_split
+from ..class_splits import random_split
 from ..preprocessing import Scaling
 from ..source import About, Metric, Source, task_keys
 from ..tables.csv_table import Array, Table, numbers, numeric_columns, read_csv, words

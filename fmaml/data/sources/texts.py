@@ -8,8 +8,8 @@ import torch
 from ...errors import UserError
 from ...ranges import FreeOnResume, Natural, Size, Unit
 from ...regular_files import read_regular
-from ..class_split import random_split
-from ..images.listing import split_paths
+from ..class_splits import random_split
+from ..images.scan import split_paths
 from ..source import Source
 from ..text.languages import Collection, passages_source
 
