@@ -12,8 +12,7 @@ from ..atomic_files import write_durably
 from ..errors import UserError, note
 from ..regular_files import read_regular
 from .files.cache import fingerprint
-from .files.find import cache_folder
-from .files.writing import writing_allowed
+from .files.cache_folder import cache_folder, writing_allowed
 from .images.layouts import SPLIT_WORDS, FoundImages, listed
 from .images.scan import Listing
 from .source import SPLITS

@@ -14,7 +14,7 @@ from ..config.settings import Config, EvalSettings, TrainSettings
 from ..config.validate import section_settings
 from ..data.convert_images import of_form
 from ..data.files.cache import fingerprint
-from ..data.files.find import cache_folder
+from ..data.files.cache_folder import cache_folder
 from ..data.source import Source
 from ..errors import Stopped, UserError, note
 from ..losses import supervised

@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 from ..config.settings import Config
 from ..data.episodes import as_floats
 from ..data.files.cache import cached, checksum, fingerprint
-from ..data.files.find import cache_folder
+from ..data.files.cache_folder import cache_folder
 from ..pretrained.networks import WithHead, frozen_features
 from ..types import Model, Params
 from .build import Experiment

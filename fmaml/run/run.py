@@ -12,7 +12,7 @@ from .. import distributed
 from ..atomic_files import write_text_durably
 from ..config.settings import Config, TrainSettings
 from ..config.strict_yaml import dump_yaml
-from ..data.files.writing import writing
+from ..data.files.cache_folder import writing
 from ..errors import RunFailed, Stopped
 from ..tree import leaves, map_leaves
 from ..types import Params

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fmaml.data.files.writing import writing
+from fmaml.data.files.cache_folder import writing
 from fmaml.data.images import image_cache
 from fmaml.data.images.image_cache import decoded_images
 from fmaml.data.preprocessing import Form

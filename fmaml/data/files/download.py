@@ -14,7 +14,7 @@ from rich.progress import FileSizeColumn, Progress, TransferSpeedColumn
 
 from ...atomic_files import sync_folder
 from ...errors import UserError, note
-from .folder_lock import folder_lock
+from .cache_folder import folder_lock
 
 _TIMEOUT = 30.0  # seconds without data after which a connection counts as broken
 _SLOWEST = 1000  # bytes a second over `_PACE_SECONDS`; a slower server is given up

@@ -15,8 +15,7 @@ from torch import Tensor
 from ...errors import UserError, note
 from ..episodes import Split
 from ..files.cache import Tensors, cached_all, fingerprint, locked_parent, read_tensors, write_tensors
-from ..files.find import cache_folder
-from ..files.writing import writing_allowed
+from ..files.cache_folder import cache_folder, writing_allowed
 from ..preprocessing import Form
 from .decode import decode_images
 from .scan import Listing

@@ -10,7 +10,8 @@ from ...ranges import CostsMemory, Count, FreeOnResume, SizeOrRange, Ways, WaysO
 from ..dataset_facts import CHARACTER_SIZE, OMNIGLOT_CLASSES, class_names
 from ..episodes import Episode, consecutive_splits, episodes
 from ..files.cache import cached, fingerprint
-from ..files.find import DataFiles, Download, cache_folder, find_or_download
+from ..files.cache_folder import cache_folder
+from ..files.find import DataFiles, Download, find_or_download
 from ..images.omniglot_files import OMNIGLOT_PARTS, find_omniglot, read_drawings, stamp_parts
 from ..preprocessing import CHARACTER_FORM
 from ..source import Source
