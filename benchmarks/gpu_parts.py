@@ -16,8 +16,9 @@ from measure import timed
 from networks import Problem, conv28, conv84
 
 import fmaml
+from fmaml.data.class_examples import consecutive_splits
 from fmaml.data.dataset_facts import OMNIGLOT_CLASSES
-from fmaml.data.episodes import Episode, consecutive_splits, episodes
+from fmaml.data.episodes import Episode, episodes
 from fmaml.data.source import Source
 from fmaml.nn.norms import batch_norm
 from fmaml.run.determinism import make_deterministic

@@ -5,7 +5,7 @@ from rich.console import Console
 from torch import Generator, Tensor
 
 from ..config.settings import Config
-from ..data.episodes import as_floats
+from ..data.class_examples import as_floats
 from ..data.files.cache import cached, checksum, fingerprint
 from ..data.files.cache_folder import cache_folder
 from ..pretrained.networks import WithHead, frozen_features

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from fmaml.data.augment import augmented, changed
-from fmaml.data.episodes import Episode, episodes, equal_classes
+from fmaml.data.class_examples import equal_classes
+from fmaml.data.episodes import Episode, episodes
 from fmaml.rng import fold
 from fmaml.types import Batch, Task
 

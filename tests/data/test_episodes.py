@@ -3,15 +3,8 @@
 import pytest
 import torch
 
-from fmaml.data.episodes import (
-    Episode,
-    Split,
-    consecutive_splits,
-    episodes,
-    equal_classes,
-    sample_episodes,
-    with_rotations,
-)
+from fmaml.data.class_examples import Split, consecutive_splits, equal_classes, sample_episodes, with_rotations
+from fmaml.data.episodes import Episode, episodes
 from fmaml.data.source import task_keys
 from fmaml.errors import UserError
 

@@ -5,7 +5,8 @@ import torch
 from torch.func import grad
 
 import fmaml
-from fmaml.data.episodes import Episode, episodes, equal_classes, sample_episodes
+from fmaml.data.class_examples import equal_classes, sample_episodes
+from fmaml.data.episodes import Episode, episodes
 from fmaml.data.ragged import bounds, describe_size, mask_absent_classes, randomize_sizes, without_padding
 from fmaml.data.source import task_keys
 from fmaml.losses import accuracy, cross_entropy, inductive, supervised, transductive

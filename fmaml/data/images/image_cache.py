@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...errors import UserError, note
-from ..episodes import Split
+from ..class_examples import Split
 from ..files.cache import Tensors, cached_all, fingerprint, locked_parent, read_tensors, write_tensors
 from ..files.cache_folder import cache_folder, writing_allowed
 from ..preprocessing import Form

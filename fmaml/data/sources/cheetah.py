@@ -96,7 +96,7 @@ def _runs_figure(runs: dict[str, list[Tensor]]) -> "Figure":
     ``runs`` are for each direction, by name, the motion [steps, points, 2] after 0, 1, .. inner steps, drawn for 0, 1
     and the last.
     """
-    from ..pictures import plt
+    from ..pictures import after, plt
 
     last, second = len(next(iter(runs.values()))) - 1, max(1, round(1 / STEP))
     stages = sorted({0, min(1, last), last})
@@ -116,15 +116,14 @@ def _runs_figure(runs: dict[str, list[Tensor]]) -> "Figure":
             for body in [*points[::second], points[-1]]:
                 _draw_body(axis, body, colors[name])
         far = ", ".join(f"{name} {float(motion[stage][-1, :2, 0].mean()):+.1f} m" for name, motion in runs.items())
-        axis.set_title(f"after {stage} inner step{'s' * (stage != 1)}: {far}", fontsize=9, loc="left")
+        axis.set_title(f"{after(stage)}: {far}", fontsize=9, loc="left")
     above = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": len(runs), "borderaxespad": 0}
     for line in axes[0].legend(**above, fontsize=9, frameon=False).get_lines():
         line.set(linewidth=4.5, alpha=0.85)
     axes[len(stages) - 1].set_xlabel("metres", fontsize=9)
     for axis, (name, motion) in zip(axes[len(stages) :], runs.items(), strict=True):
         _draw_film(axis, motion[last].cpu(), second, colors[name])
-        after = f"after {last} inner step{'s' * (last != 1)}, a picture every {2 * STEP:.2g} s"
-        axis.set_title(f"{name} {after}", fontsize=9, loc="left")
+        axis.set_title(f"{name} {after(last)}, a picture every {2 * STEP:.2g} s", fontsize=9, loc="left")
     length = f"{len(every[0]) * STEP:.2g} s"
     figure.suptitle(f"Unseen tasks: an episode of {length} in each direction, the body once a second", fontsize=11)
     return figure

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from ...ranges import CostsMemory, Count, SizeOrRange, Ways, WaysOrRange
 from ...rng import fold, uniform
+from ..class_examples import consecutive_splits
 from ..dataset_facts import CHARACTER_SIZE, DRAWINGS_PER_CLASS, OMNIGLOT_CLASSES
-from ..episodes import Episode, consecutive_splits, episodes
+from ..episodes import Episode, episodes
 from ..preprocessing import CHARACTER_FORM
 from ..source import Source
 

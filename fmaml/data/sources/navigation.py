@@ -65,7 +65,7 @@ def _oracle(sample: Sample, horizon: int, split: str, step: int, tasks: range) -
 
 def _save_paths(horizon: int, folder: Path, tasks: list[Task], phis: list[list[Params]], apply: Apply) -> None:
     """Write paths.png: for each task five paths before adaptation, after one inner step and after the last."""
-    from ..pictures import plt, save_figure  # imported here because matplotlib takes half a second
+    from ..pictures import after, plt, save_panels  # imported here because matplotlib takes half a second
 
     figure, axes = plt.subplots(2, 2, figsize=(8, 8), layout="constrained", squeeze=False)
     for axis, task, trajectory in zip(axes.flat, tasks, phis, strict=False):
@@ -74,11 +74,8 @@ def _save_paths(horizon: int, folder: Path, tasks: list[Task], phis: list[list[P
             seen = rollouts(apply, trajectory[min(step, last)], NAVIGATION, *noise_and_goal(task.query, horizon))
             paths = torch.where(seen.weights[..., None] > 0, seen.states, torch.nan)[:5].cpu()  # [5, horizon, 2]
             lines = axis.plot(*paths.permute(2, 1, 0), color=color, alpha=0.6, linewidth=1)
-            lines[0].set_label(f"after {step} inner step{'s' * (step != 1)}")
+            lines[0].set_label(after(step))
         axis.plot(*task.query.y[0].cpu(), "*", color="tab:red", markersize=14, label="goal")
         axis.plot(0, 0, "o", color="black", markersize=5, label="start")
         axis.set_aspect("equal")
-        axis.grid(alpha=0.3)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
-    figure.suptitle("Unseen goals: five paths of the policy, as it adapts")
-    save_figure(figure, folder / "paths.png")
+    save_panels(figure, "Unseen goals: five paths of the policy, as it adapts", folder / "paths.png")

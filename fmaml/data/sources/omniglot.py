@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 import torch
 
 from ...ranges import CostsMemory, Count, FreeOnResume, SizeOrRange, Ways, WaysOrRange
+from ..class_examples import consecutive_splits
 from ..dataset_facts import CHARACTER_SIZE, OMNIGLOT_CLASSES, class_names
-from ..episodes import Episode, consecutive_splits, episodes
+from ..episodes import Episode, episodes
 from ..files.cache import cached, fingerprint
 from ..files.cache_folder import cache_folder
 from ..files.find import DataFiles, Download, find_or_download

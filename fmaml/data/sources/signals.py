@@ -8,8 +8,9 @@ import torch
 
 from ...errors import UserError
 from ...ranges import CostsMemory, Count, FreeOnResume, Natural, Size, SizeOrRange, Unit, Ways, WaysOrRange
+from ..class_examples import Split
 from ..class_splits import random_split
-from ..episodes import Episode, Split, episodes
+from ..episodes import Episode, episodes
 from ..preprocessing import Scaling
 from ..source import Source
 from ..tables.csv_table import Array, numbers, read_csv, words

@@ -52,11 +52,11 @@ def _sample(seed: int, device: torch.device, shots: int, queries: int, split: st
 
 def _save_functions(folder: Path, tasks: list[Task], phis: list[list[Params]], apply: Apply) -> None:
     """Write functions.png: for each task the truth, the support points, the network before and after inner steps."""
-    from ..pictures import regression_figure, save_figure  # imported here because matplotlib takes half a second
+    from ..pictures import save_functions  # imported here because matplotlib takes half a second
 
     x = torch.linspace(*_X, 201, device=tasks[0].query.x.device)[:, None]
     truths = [fit_wave(task.query)(x) for task in tasks]
-    save_figure(regression_figure(tasks, phis, apply, x, truths), folder / "functions.png")
+    save_functions(folder / "functions.png", tasks, phis, apply, x, truths)
 
 
 def fit_wave(batch: Batch) -> Callable[[Tensor], Tensor]:

@@ -159,7 +159,6 @@ def _pack(groups: Groups, names: list[str], scaling: Scaling, x: Array, y: Array
 
 
 def _save_predictions(folder: Path, tasks: list[Task], phis: list[list[Params]], apply: Apply) -> None:
-    """Write predictions.png: of a few tasks the predicted against the true values, before and after adaptation."""
-    from ..pictures import predictions_figure, save_figure  # imported here because matplotlib takes half a second
+    from ..pictures import save_predictions  # imported here because matplotlib takes half a second
 
-    save_figure(predictions_figure(tasks, phis, apply), folder / "predictions.png")
+    save_predictions(folder, tasks, phis, apply)
