@@ -16,8 +16,9 @@ from measure import timed
 from networks import Problem, conv28, conv84
 
 import fmaml
-from fmaml.data.episodes import consecutive_splits, episodes
-from fmaml.data.published import OMNIGLOT_CLASSES
+from fmaml.data.class_examples import consecutive_splits
+from fmaml.data.dataset_facts import OMNIGLOT_CLASSES
+from fmaml.data.episodes import Episode, episodes
 from fmaml.data.source import Source
 from fmaml.processes.torch_settings import in_bf16, make_deterministic, set_precision
 from fmaml.torch_fixes.norms import batch_norm
@@ -321,8 +322,7 @@ def real_tasks(data: dict[str, Any], given: Given) -> Source:
     else:
         raise ValueError("no --drawings")
     splits = consecutive_splits(drawings.to(given.device), OMNIGLOT_CLASSES, tuple(data["rotate"]))
-    sizes = {name: data[name] for name in ("ways", "shots", "queries")}
-    return episodes(splits, seed=0, **sizes, about={"data": "omniglot"})
+    return episodes(splits, 0, Episode(data["ways"], data["shots"], data["queries"]), {"data": "omniglot"})
 
 
 def pack(target: Path) -> None:

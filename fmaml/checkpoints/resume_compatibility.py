@@ -13,8 +13,7 @@ from .. import __version__, distributed
 from ..config.config_diff import flattened, setting_text
 from ..config.settings import Config, TrainSettings
 from ..config.validate import marked_settings
-from ..data.rng import SPLITS
-from ..data.source import Source
+from ..data.source import SPLITS, Source
 from ..errors import Notify, UserError
 from ..files.digests import sha256_of
 from ..processes.environment import hardware

@@ -13,9 +13,9 @@ from ..config.build import Experiment, call_by_name, outer_optimizer
 from ..config.load import complete
 from ..config.settings import Config, EvalSettings, TrainSettings
 from ..config.validate import section_settings
+from ..data.convert_images import of_form
 from ..data.files.cache import fingerprint
-from ..data.files.find import cache_folder
-from ..data.refit import of_form
+from ..data.files.cache_folder import cache_folder
 from ..data.source import Source
 from ..errors import Stopped, UserError, note
 from ..files.plain_text import counted

@@ -54,7 +54,7 @@ def predict_command(argv: list[str]) -> None:
 
 def list_photos(paths: list[str]) -> list[str]:
     """The image files that the arguments name, without importing torch; UserError for one that does not exist."""
-    from ..data.images.listing import list_pictures
+    from ..data.images.scan import list_pictures
 
     return [file for path in paths for file in list_pictures(Path(path))]
 

@@ -12,7 +12,7 @@ from functools import cache
 from importlib import metadata
 from typing import NamedTuple
 
-from ..data.published import CHARACTER_SIZE, DRAWINGS_PER_CLASS, HUNDRED_CLASSES, IMAGES_PER_CLASS, OMNIGLOT_CLASSES
+from ..data.dataset_facts import CHARACTER_SIZE, DRAWINGS_PER_CLASS, HUNDRED_CLASSES, IMAGES_PER_CLASS, OMNIGLOT_CLASSES
 from ..errors import UserError
 from ..setting_types import TRAITS
 from .settings import Config, EvalSettings, TrainSettings

@@ -8,11 +8,12 @@ batch, in which some examples count more often than others. The gradients are ex
 different loss.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from ..losses import IGNORED, Criterion
-from ..pickling import picklable
 from ..rng import fold, uniform
 from ..types import Batch, Task
 
@@ -73,12 +74,11 @@ def without_padding(batch: Batch) -> Batch:
     return Batch(batch.x[batch.y != IGNORED], batch.y[batch.y != IGNORED])
 
 
-@picklable
 def mask_absent_classes(criterion: Criterion) -> Criterion:
     """The criterion with the logits [n, classes] of classes above max(y), which the task lacks, set to -inf."""
+    return partial(_masked, criterion)
 
-    def masked(logits: Tensor, y: Tensor) -> Tensor:
-        absent = torch.arange(logits.shape[-1], device=y.device) > y.max()
-        return criterion(logits.masked_fill(absent, -torch.inf), y)
 
-    return masked
+def _masked(criterion: Criterion, logits: Tensor, y: Tensor) -> Tensor:
+    absent = torch.arange(logits.shape[-1], device=y.device) > y.max()
+    return criterion(logits.masked_fill(absent, -torch.inf), y)

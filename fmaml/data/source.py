@@ -5,12 +5,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
+from ..errors import UserError
 from ..losses import Apply, Criterion, accuracy, cross_entropy, inductive, transductive
-from ..types import LossFn, MetricFn, Params, Task
-from .images.decode import Form
-from .scaling import Scaling
+from ..rng import fold, signed
+from ..types import Batch, LossFn, MetricFn, Params, Task
+from .preprocessing import Form, Scaling
+
+SPLITS = {"train": 0, "val": 1, "test": 2}  # split -> its counter. Never renumber: it would change every task drawn
 
 
 class Metric(NamedTuple):
@@ -44,44 +48,64 @@ def show_nothing(folder: Path, tasks: list[Task], phis: list[list[Params]], appl
 class Source(NamedTuple):
     """A source of tasks.
 
-    ``sample(split, step, tasks)`` returns the stacked tasks of one meta-batch. ``tasks`` is a range of task numbers.
-    Task i of (split, step) is a function of (seed, split, step, i) alone, so R processes that each sample their own
-    part of the range together get the same tasks as one process that samples all of it.
-
-    ``about`` holds "task", a short name such as "5-way 1-shot", and "protocol", one line with everything that the
-    results depend on; all of it is written to results.json. ``show(folder, tasks, phis, apply)`` writes pictures of a
-    few test tasks into a folder, given for each task its parameters after 0, 1, .. inner steps. ``references``, with
-    the arguments of ``sample``, gives values to compare the metric with, such as the best possible one: name ->
-    [tasks]. ``data`` is what tasks are drawn from, if not from random numbers alone; a resumed run must have the same.
-    ``form`` says how an image file becomes an x, where x are images: a trained model reads others' images like that.
-    ``scaling`` says how x and y were standardised: a trained model takes and gives the units that they had before.
-    ``of_features(fn)`` is the source whose x are those of ``fn``, which is called once with all x of each split as they
-    are stored; ``seen`` is then the ``sample`` of this source, whose x people can look at. ``classes_of``, with the
-    arguments of ``sample``, gives the names of each task's classes, where they have any. ``loss(apply)`` is the loss of
-    a network where that is not the ``criterion`` of its outputs, as for a policy, whose data come from what it does
-    and whose x are the noise in that.
-    The first of the ``settings`` is that of validations.
+    ``sample(split, step, tasks)`` returns the stacked tasks of one meta-batch, for a range of task numbers. Task i is a
+    function of (seed, split, step, i) alone. So R processes that each sample their part of the range get the same tasks
+    as one process that samples all of it. ``references`` and ``classes_of`` take the same arguments.
     """
 
     sample: Sample  # split is "train", "val" or "test"
-    inputs: tuple[int, ...]  # the shape of what a network takes: of one x, such as (1, 28, 28), or of a state
+    inputs: tuple[int, ...]  # the shape of a network's input: of one x, such as (1, 28, 28), or of a state
     outputs: int  # the width of the model's output: for classification the number of ways
-    about: About
-    show: Show = show_nothing
+    about: About  # "task", such as "5-way 1-shot", "protocol", one line for reports, and more for results.json
+    show: Show = show_nothing  # writes pictures of test tasks, with their parameters after 0, 1, .. inner steps
     criterion: Criterion = cross_entropy
     metric: Metric = ACCURACY
-    settings: tuple[QuerySetting, ...] = (transductive, inductive)
+    settings: tuple[QuerySetting, ...] = (transductive, inductive)  # the first is that of validations
     chance: float | None = None  # the metric of random guessing, if known
-    references: Callable[[str, int, range], dict[str, Tensor]] | None = None
-    data: Mapping[str, object] | None = None  # split -> a tree of tensors and numbers
-    form: Form | None = None
-    scaling: Scaling | None = None
+    references: Callable[[str, int, range], dict[str, Tensor]] | None = (
+        None  # other values of the metric: name -> [tasks]
+    )
+    data: Mapping[str, object] | None = None  # split -> tensors that tasks are drawn from; a resumed run needs the same
+    form: Form | None = None  # how an image file becomes an x; a trained model reads images like that
+    scaling: Scaling | None = None  # how x and y were standardised; a trained model takes and gives the units before
     of_features: "Callable[[Callable[[Tensor], Tensor]], Source] | None" = None
-    seen: Sample | None = None
-    classes_of: Callable[[str, int, range], list[list[str]]] | None = None
-    loss: Callable[[Apply], LossFn] | None = None
+    """The source with x = fn(stored x), for all of a split at once; for networks that keep their first layers."""
+    seen: Sample | None = None  # of a source of features: its ``sample`` with x that people can look at
+    classes_of: Callable[[str, int, range], list[list[str]]] | None = None  # the names of each task's classes
+    loss: Callable[[Apply], LossFn] | None = None  # where it is not the ``criterion`` of outputs, as for a policy
 
     def tested(self, *, alone: bool) -> tuple[QuerySetting, ...]:
         """The ``settings`` that a test takes: all, or without ``alone`` the first and those but `inductive`."""
         first, *others = self.settings
         return (first, *(setting for setting in others if alone or setting is not inductive))
+
+
+def task_keys(seed: int, split: str, step: int | Tensor, tasks: range, device: torch.device) -> Tensor:
+    """One key per task, int64 [tasks], on ``device``: each a function of (seed, split, step, task number) alone.
+
+    ``split`` is "train", "val" or "test" (KeyError otherwise), ``tasks`` the range of task numbers.
+    """
+    counters = torch.arange(tasks.start, tasks.stop, tasks.step, device=device)
+    return fold(fold(fold(signed(seed), SPLITS[split]), step), counters)
+
+
+def check_tasks(split: str, tasks: Task, source: Source) -> None:
+    """UserError that says what is wrong with stacked tasks of a source."""
+    for name, batch in tasks._asdict().items():
+        if problem := _problem(batch, source):
+            raise UserError(f"data: the {name} set of split {split} {problem}")
+
+
+def _problem(batch: Batch, source: Source) -> str:
+    x, y = batch
+    if source.loss is None and tuple(x.shape[2:]) != source.inputs:
+        return f"has examples of shape {list(x.shape[2:])}, and the source says inputs = {list(source.inputs)}"
+    if y.shape[:2] != x.shape[:2]:
+        return f"has {list(y.shape[:2])} targets for {list(x.shape[:2])} examples, each [tasks, n]; give one for each"
+    if y.is_floating_point():
+        return "" if y.isfinite().all() else "has targets that are not finite"
+    if y.dtype != torch.int64:
+        return f"has labels of type {str(y.dtype).removeprefix('torch.')}; they must be int64"
+    if int(y.max()) >= source.outputs:
+        return f"has label {int(y.max())}, and the network {source.outputs} outputs; labels go from 0 to one less"
+    return "" if (y >= 0).flatten(1).any(1).all() else "has a task in which no label counts: all are negative"

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import torch
 from torch import Generator, Tensor, nn
 
-from ..data.scaling import in_own_units
+from ..data.preprocessing import in_own_units
 from ..errors import UserError
 from ..head import features
 from ..losses import Apply

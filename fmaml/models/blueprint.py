@@ -17,9 +17,8 @@ from ..config.build import call_by_name
 from ..config.registry import own_code
 from ..config.settings import Config
 from ..config.validate import validate_sections
-from ..data.images.decode import Form
+from ..data.preprocessing import Form, Scaling, read_scaling
 from ..data.ragged import mask_absent_classes
-from ..data.scaling import Scaling, read_scaling
 from ..errors import UserError
 from ..losses import Criterion, cross_entropy, mse, supervised
 from ..types import Algorithm, Model, Params, Theta

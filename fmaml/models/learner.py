@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoints.checkpoint_format import flatten
-from ..data.scaling import in_own_units
+from ..data.preprocessing import in_own_units
 from ..errors import UserError
 from ..evaluation import trajectory_of
 from ..torch_fixes.support_statistics import Statistics, statistics_of, with_statistics

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..data.images.decode import Form, decode_image, to_form
-from ..data.images.listing import image_files, list_class_folders, list_pictures
+from ..data.images.decode import decode_image, to_form
+from ..data.images.scan import image_files, list_class_folders, list_pictures
+from ..data.preprocessing import Form
 from ..errors import UserError
 
 Picture: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..data.published import class_names
+from ..data.dataset_facts import class_names
 from ..data.sources.udhr import locate_udhr, read_udhr_files
 from ..extras import require
 from ..processes.environment import environment

@@ -6,9 +6,9 @@ from torch import Generator, Tensor
 
 from ..config.build import Experiment
 from ..config.settings import Config
-from ..data.episodes import as_floats
+from ..data.class_examples import as_floats
 from ..data.files.cache import cached, checksum, fingerprint
-from ..data.files.find import cache_folder
+from ..data.files.cache_folder import cache_folder
 from ..modules.pretrained_networks import WithHead, frozen_features
 from ..processes.torch_settings import with_precision
 from ..types import Model, Params

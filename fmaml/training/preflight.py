@@ -7,8 +7,7 @@ from ..checkpoints.checkpoint_format import Facts
 from ..config.build import Experiment
 from ..config.config_diff import flattened
 from ..config.settings import Config, TrainSettings
-from ..data.rng import SPLITS
-from ..data.task_check import check_tasks
+from ..data.source import SPLITS, check_tasks
 from ..data.text.generate import in_context
 from ..errors import Ended, UserError
 from ..tree import take

@@ -17,7 +17,7 @@ from ..config.build import Experiment, build
 from ..config.quick import has_images
 from ..config.settings import Config, TrainSettings
 from ..config.strict_yaml import dump_yaml
-from ..data.files.writing import writing
+from ..data.files.cache_folder import writing
 from ..errors import MissingData, RunFailed, Stopped, note
 from ..files.atomic import write_text_durably
 from ..files.json_files import write_json_durably

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from fmaml.data.augment import augmented, changed
-from fmaml.data.episodes import episodes, equal_classes
+from fmaml.data.class_examples import equal_classes
+from fmaml.data.episodes import Episode, episodes
 from fmaml.rng import fold
 from fmaml.types import Batch, Task
 
@@ -61,8 +62,8 @@ def test_only_training_tasks_and_each_by_its_own_number():
     images = torch.randint(0, 256, (30, 12, 3, SIZE, SIZE), dtype=torch.uint8)
     train, val, test = map(equal_classes, images.split(10))
     splits = {"train": train, "val": val, "test": test}
-    plain = episodes(splits, seed=1, ways=5, shots=2, queries=3, about={})
-    source = episodes(splits, seed=1, ways=5, shots=2, queries=3, about={}, augment=["flip", "shift"])
+    plain = episodes(splits, 1, Episode(ways=5, shots=2, queries=3), {})
+    source = episodes(splits, 1, Episode(ways=5, shots=2, queries=3, augment=["flip", "shift"]), {})
     for split in ("val", "test"):
         assert torch.equal(source.sample(split, 3, range(2)).query.x, plain.sample(split, 3, range(2)).query.x)
     tasks, before = source.sample("train", 3, range(4)), plain.sample("train", 3, range(4))

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from fmaml.data.episodes import Split, consecutive_splits, episodes, equal_classes, sample_episodes, with_rotations
-from fmaml.data.rng import task_keys
+from fmaml.data.class_examples import Split, consecutive_splits, equal_classes, sample_episodes, with_rotations
+from fmaml.data.episodes import Episode, episodes
+from fmaml.data.source import task_keys
 from fmaml.errors import UserError
 
 CPU = torch.device("cpu")
@@ -97,7 +98,7 @@ SPLITS = {"train": labelled([6] * 40), "val": labelled([6] * 8), "test": labelle
 
 
 def source(seed=0):
-    return episodes(SPLITS, seed=seed, ways=5, shots=1, queries=3, about={"data": "labelled"})
+    return episodes(SPLITS, seed, Episode(ways=5, shots=1, queries=3), {"data": "labelled"})
 
 
 def flat(task):
@@ -116,7 +117,7 @@ def test_another_seed_split_step_or_task_gives_another_task():
     same = {"train": SPLITS["train"], "val": SPLITS["train"], "test": SPLITS["train"]}
     tasks = []
     for seed in (0, 1):
-        sample = episodes(same, seed=seed, ways=5, shots=1, queries=3, about={}).sample
+        sample = episodes(same, seed, Episode(ways=5, shots=1, queries=3), {}).sample
         tasks += [flat(sample(split, step, range(4))) for split in same for step in (0, 1)]
     assert len(torch.cat(tasks).unique(dim=0)) == 2 * 3 * 2 * 4
 
@@ -194,12 +195,12 @@ def test_source_says_what_a_report_needs():
 
 def test_too_many_ways_is_refused_with_the_split_named():
     with pytest.raises(UserError, match=r"data\.ways = 8: split test has 7 classes.*give at most 7"):
-        episodes(SPLITS, seed=0, ways=8, shots=1, queries=1, about={})
+        episodes(SPLITS, 0, Episode(ways=8, shots=1, queries=1), {})
 
 
 def test_too_many_examples_are_refused_with_split_and_class_named():
     with pytest.raises(UserError, match=r"= 5: class 0 of split test has 4 examples.*give .* at most 4"):
-        episodes(SPLITS, seed=0, ways=5, shots=2, queries=3, about={})
+        episodes(SPLITS, 0, Episode(ways=5, shots=2, queries=3), {})
 
 
 def test_a_task_may_take_every_class_and_every_image():

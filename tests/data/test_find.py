@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from fmaml.data.files.find import DataFiles, cache_folder, find_data, missing, search_folders
+from fmaml.data.files.cache_folder import cache_folder
+from fmaml.data.files.find import DataFiles, find_data, missing, search_folders
 from fmaml.errors import UserError
 
 

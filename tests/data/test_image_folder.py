@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fmaml.data.class_split import random_split
+from fmaml.data.class_splits import random_split
 from fmaml.data.sources.image_folder import folder
 from fmaml.errors import UserError
 

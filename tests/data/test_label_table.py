@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fmaml.data.images.label_table import read_table
+from fmaml.data.images.layouts import read_table
 from fmaml.data.sources.image_folder import folder
 from fmaml.errors import UserError
 
@@ -142,51 +142,57 @@ def edit(change):
 FAULTS = {
     "a missing file": (
         edit(lambda rows: [*rows[:3], ["gone.jpg", "cat"]]),
-        r"line 4 names .*/gone\.jpg, which is not there; paths are relative",
+        r"line 4, column file: 'gone\.jpg': not there; paths are relative",
     ),
-    "a folder": (edit(lambda rows: [*rows, ["photos", "cat"]]), r"line 20 names .*/photos, which is no file"),
-    "a row twice": (edit(lambda rows: [*rows, rows[2]]), r"line 20 names 0-1\.png of line 3 again; .*remove one"),
+    "a folder": (edit(lambda rows: [*rows, ["photos", "cat"]]), r"line 20, column file: 'photos': no file; paths"),
+    "a row twice": (
+        edit(lambda rows: [*rows, rows[2]]),
+        r"line 20, column file: 'photos/0-1\.png': again, after line 3 with label cat; .*remove one",
+    ),
     "two labels": (
         edit(lambda rows: [*rows, [rows[2][0], "dog"]]),
-        r"line 20 names 0-1\.png of line 3 again with label dog, before cat; ",
+        r"line 20, column file: 'photos/0-1\.png': again, after line 3 with label cat; ",
     ),
     "the same file by another path": (
         edit(lambda rows: [*rows, [f"./{rows[2][0]}", "cat"]]),
-        r"line 20 names 0-1\.png of line 3 again",
+        r"line 20, column file: '\./photos/0-1\.png': again, after line 3",
     ),
-    "no label": (edit(lambda rows: [rows[0], [rows[1][0], " "], *rows[2:]]), r"line 2 has no label; fill it in"),
-    "no file": (edit(lambda rows: [rows[0], ["", "cat"]]), r"line 2 has no file; fill it in"),
+    "no label": (
+        edit(lambda rows: [rows[0], [rows[1][0], " "], *rows[2:]]),
+        r"line 2, column label: empty: fill it in, or remove the line",
+    ),
+    "no file": (edit(lambda rows: [rows[0], ["", "cat"]]), r"line 2, column file: empty: fill it in"),
     "a wrong header": (
         edit(lambda rows: [["image", "label"], *rows[1:]]),
-        r"line 1 is image,label; it must name the columns file,label or file,label,split",
+        r"line 1: image,label; it must name the columns file,label or file,label,split",
     ),
-    "no header": (edit(lambda rows: rows[1:]), r"line 1 is photos/0-0\.png,cat; it must name"),
+    "no header": (edit(lambda rows: rows[1:]), r"line 1: photos/0-0\.png,cat; it must name"),
     "semicolons": (
         lambda table: table.write_text(table.read_text(encoding="utf-8").replace(",", ";"), encoding="utf-8"),
-        r"line 1 is file;label; .*; separate the columns by commas",
+        r"line 1: its columns are separated by semicolons; save it as CSV with commas",
     ),
     "a comma without quotes": (
         lambda table: table.write_text("file,label\na.png,sea, blue\n"),
-        r"line 2 has 3 fields, and the header 2; put a field with a comma in quotes",
+        r"line 2: 3 cells, and the header has 2; correct the line \(a comma inside a cell needs quotes",
     ),
     "an open quotation mark": (
         lambda table: table.write_text('file,label\na.png,cat\n"b.png,cat\n'),
-        r"line \d: unexpected end of data; close every quotation mark",
+        r"line \d: unexpected end of data; save it as CSV",
     ),
     "another split": (
         lambda table: with_splits(table, "train", "holdout"),
-        r"line 5: split is 'holdout'; it must be train, val or test",
+        r"line 5, column split: 'holdout': it must be train, val or test",
     ),
     "Latin-1": (
         lambda table: table.write_bytes(table.read_text(encoding="utf-8").encode("latin-1")),
-        r"line 8 is not in UTF-8; save the table as CSV in UTF-8",
+        r"line 8: not UTF-8; save it as CSV with commas, in UTF-8",
     ),
     "UTF-16": (
         lambda table: table.write_text(table.read_text(encoding="utf-8"), encoding="utf-16"),
-        r"line 1 is not in UTF-8; save",
+        r"line 1: not UTF-8; save",
     ),
-    "an empty file": (lambda table: table.write_bytes(b""), r"line 1 is empty; it must name the columns"),
-    "a header alone": (edit(lambda rows: rows[:1]), r"no row below its header"),
+    "an empty file": (lambda table: table.write_bytes(b""), r"line 1: fewer than two columns; save it as CSV"),
+    "a header alone": (edit(lambda rows: rows[:1]), r"no line after the header"),
     "NUL": (lambda table: table.write_bytes(b"file,label\na\0b.png,cat\n"), r"line 2"),
 }
 
@@ -195,7 +201,7 @@ FAULTS = {
 def test_a_mistake_is_one_line_with_the_place_and_the_cure(table, fault):
     break_it, message = FAULTS[fault]
     break_it(table)
-    with pytest.raises(UserError, match=rf"labels\.csv: {message}") as error:
+    with pytest.raises(UserError, match=rf"labels\.csv[,:] {message}") as error:
         load(table)
     assert "\n" not in str(error.value)
 

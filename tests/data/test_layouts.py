@@ -10,9 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fmaml.data.class_split import kept_split
+from fmaml.data.class_splits import stored_split, three_splits
 from fmaml.data.images.layouts import Layout, read_image_folder
-from fmaml.data.images.three_splits import three_splits
 from fmaml.data.sources.image_folder import folder
 from fmaml.errors import UserError
 
@@ -282,7 +281,7 @@ def test_a_class_whose_name_is_not_utf8_is_kept_in_its_split(tmp_path, monkeypat
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     names = [os.fsdecode(b"caf\xe9"), "a", "b", "c"]
     fractions = {"train": 0.5, "val": 0.25, "test": 0.25}
-    first = kept_split(tmp_path, names, fractions, 0)
-    assert first.file.exists()
-    assert kept_split(tmp_path, names, fractions, 0) == first
-    assert sorted(name for part in first.classes.values() for name in part) == sorted(names)
+    classes, file = stored_split(tmp_path, names, fractions, 0)
+    assert file.exists()
+    assert stored_split(tmp_path, names, fractions, 0) == (classes, file)
+    assert sorted(name for part in classes.values() for name in part) == sorted(names)

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fmaml.data.rng import task_keys
-from fmaml.data.source import Source
+from fmaml.data.source import Source, task_keys
 from fmaml.data.sources.markov import markov
 from fmaml.data.text.markov_math import (
     bayes_bits,

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 import fmaml.data.sources.mini_imagenet as module
-from fmaml.data.images import decoded
-from fmaml.data.published import HUNDRED_CLASSES, class_names
+from fmaml.data.dataset_facts import HUNDRED_CLASSES, class_names
+from fmaml.data.images import image_cache
 from fmaml.data.sources.mini_imagenet import mini_imagenet
 from fmaml.errors import UserError
 
@@ -124,16 +124,16 @@ def edit(root, name, change):
 TABLES_WRONG = {
     "a missing file": (
         lambda root: (root / "images" / "n0400002.png").unlink(),
-        r"val\.csv: line 4 names n0400002\.png, which is not in .*images; .* take the line out",
+        r"val\.csv, line 4, column filename: 'n0400002\.png': not in .*images; .* take the line out",
     ),
     "another header": (
-        lambda root: edit(root, "train.csv", lambda text: text.replace("filename", "file")),
-        r"train\.csv: line 1 is file,label; it must be filename,label or class_name,image_name",
+        lambda root: edit(root, "train.csv", lambda text: text.replace("filename", "picture")),
+        r"train\.csv, line 1: picture,label; it must name the columns file,label",
     ),
-    "an empty table": (lambda root: (root / "test.csv").write_text(""), r"test\.csv: line 1 is nothing"),
+    "an empty table": (lambda root: (root / "test.csv").write_text(""), r"test\.csv, line 1: fewer than two columns"),
     "a short line": (
         lambda root: edit(root, "test.csv", lambda text: text + "alone\n"),
-        r"test\.csv: line 10 has one field",
+        r"test\.csv, line 10: 1 cells, and the header has 2",
     ),
     "another class": (
         lambda root: edit(root, "val.csv", lambda text: text.replace(",n05", ",n99")),
@@ -149,7 +149,7 @@ TABLES_WRONG = {
     ),
     "bytes that are no text": (
         lambda root: (root / "test.csv").write_bytes(b"\xff\xfe\x00"),
-        r"test\.csv: not a table that can be read",
+        r"test\.csv, line 1: not UTF-8",
     ),
 }
 
@@ -210,14 +210,14 @@ def test_the_second_opening_reads_no_image_and_other_files_are_read_anew(small, 
     root = put_tables(small / "root")
     first = load(root).sample("train", 0, range(4))
     with monkeypatch.context() as patched:
-        patched.setattr(decoded, "decode_images", lambda *_: pytest.fail("reads again"))
+        patched.setattr(image_cache, "decode_images", lambda *_: pytest.fail("reads again"))
         assert torch.equal(load(root).sample("train", 0, range(4)).query.x, first.query.x)
     save(root / "images" / "n0100000.png", "n08", 11)
     os.utime(root / "images" / "n0100000.png", ns=(1, 1))
     read: list[str] = []
     with monkeypatch.context() as patched:
-        decode = decoded.decode_images
-        patched.setattr(decoded, "decode_images", lambda files, form: read.extend(files) or decode(files, form))
+        decode = image_cache.decode_images
+        patched.setattr(image_cache, "decode_images", lambda files, form: read.extend(files) or decode(files, form))
         load(root)
     assert read == [str(root / "images" / "n0100000.png")]
     assert len(list((small / "cache").rglob("*.safetensors"))) == 1

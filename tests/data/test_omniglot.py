@@ -12,11 +12,11 @@ import torch
 from PIL import Image, ImageDraw
 
 import fmaml.data.sources.omniglot as module
-from fmaml.data.episodes import equal_classes, sample_episodes
+from fmaml.data.class_examples import equal_classes, sample_episodes
+from fmaml.data.dataset_facts import DRAWINGS_PER_CLASS, OMNIGLOT_CLASSES, class_names
 from fmaml.data.files import find
 from fmaml.data.images import omniglot_files
-from fmaml.data.published import DRAWINGS_PER_CLASS, OMNIGLOT_CLASSES, class_names
-from fmaml.data.rng import task_keys
+from fmaml.data.source import task_keys
 from fmaml.data.sources.omniglot import omniglot
 from fmaml.errors import UserError
 

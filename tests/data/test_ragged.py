@@ -5,9 +5,10 @@ import torch
 from torch.func import grad
 
 import fmaml
-from fmaml.data.episodes import episodes, equal_classes, sample_episodes
+from fmaml.data.class_examples import equal_classes, sample_episodes
+from fmaml.data.episodes import Episode, episodes
 from fmaml.data.ragged import bounds, describe_size, mask_absent_classes, randomize_sizes, without_padding
-from fmaml.data.rng import task_keys
+from fmaml.data.source import task_keys
 from fmaml.losses import accuracy, cross_entropy, inductive, supervised, transductive
 from fmaml.nn.conv4 import conv4
 from fmaml.tree import map_leaves, take
@@ -36,7 +37,7 @@ def draw(tasks=400, sizes=SIZES, split=None):
 
 def source(classes=12, each=9, size=2, **sizes):
     splits = {name: numbered(classes, each, size) for name in ("train", "val", "test")}
-    return episodes(splits, seed=0, about={}, **{**SIZES, **sizes})
+    return episodes(splits, 0, Episode(**{**SIZES, **sizes}), {})
 
 
 def identities(batch):

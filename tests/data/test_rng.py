@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fmaml.data.rng import SPLITS, task_keys
+from fmaml.data.source import SPLITS, task_keys
 from fmaml.rng import fold, uniform
 
 CPU = torch.device("cpu")

@@ -10,7 +10,7 @@ import torch
 
 import fmaml
 from fmaml.cli.main import main
-from fmaml.data.episodes import Split
+from fmaml.data.class_examples import Split
 from fmaml.data.source import Source
 from fmaml.data.sources.signals import signals
 from fmaml.errors import UserError

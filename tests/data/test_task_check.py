@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from fmaml.data.source import Source
-from fmaml.data.task_check import check_tasks
+from fmaml.data.source import Source, check_tasks
 from fmaml.errors import UserError
 from fmaml.types import Batch, Task
 

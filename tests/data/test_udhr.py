@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from fmaml.data.published import class_names
-from fmaml.data.rng import SPLITS
+from fmaml.data.dataset_facts import class_names
+from fmaml.data.source import SPLITS
 from fmaml.data.sources import udhr as module
 from fmaml.data.sources.udhr import locate_udhr, read_udhr_files, udhr
 from fmaml.data.text.languages import split_articles
@@ -98,7 +98,7 @@ def test_passages_of_a_task_are_of_one_language_and_all_of_other_articles(root, 
 
 def test_every_article_and_every_place_in_it_is_drawn():
     texts = pack_texts([[torch.arange(10 * i, 10 * i + 6 + i) for i in range(5)], [torch.arange(100, 109)] * 4], CPU)
-    tasks = sample_passages(texts, 0, "train", 0, range(4000), shots=2, queries=1, length=5)
+    tasks = sample_passages({"train": texts}, 0, "train", 0, range(4000), shots=2, queries=1, length=5)
     begun = torch.cat([tasks.support.x[..., 0], tasks.query.x[..., 0]], 1)
     counts = Counter(begun.flatten().tolist())
     first = {10 * i + k for i in range(5) for k in range(i + 1)}

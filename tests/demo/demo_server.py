@@ -7,7 +7,7 @@ from pathlib import Path
 
 from learners import CONV4, untrained
 
-from fmaml.data.images.decode import Form
+from fmaml.data.preprocessing import Form
 from fmaml.demo.classifier import Classifier
 from fmaml.demo.server import DemoServer
 

@@ -18,9 +18,9 @@ from fmaml.config.load import load_config
 from fmaml.data.files.cache import cached
 from fmaml.data.files.pickles import read_pickle
 from fmaml.data.images.cifar100_files import CIFAR100_ARCHIVE, read_cifar100_files
-from fmaml.data.images.listing import list_tables
 from fmaml.data.images.omniglot_files import read_drawings
 from fmaml.data.sources.image_folder import folder
+from fmaml.data.sources.mini_imagenet import list_table
 from fmaml.data.sources.udhr import read_udhr_files
 from fmaml.errors import UserError
 
@@ -195,7 +195,7 @@ def test_the_stored_split_of_a_folder_of_images(tmp_path, monkeypatch):
 
 
 READERS: dict[str, Callable[[Path], object]] = {  # of a file by this name
-    "train.csv": lambda path: list_tables({"train": path}, path.parent),
+    "train.csv": lambda path: list_table(path, path.parent),
     "some.pkl": read_pickle,
     CIFAR100_ARCHIVE: read_cifar100_files,
     "cifar-100-python/train": lambda path: read_cifar100_files(path.parent),

@@ -10,17 +10,16 @@ import struct
 import tarfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from harness import fork, wait
 from PIL import Image
 
-from fmaml.data.files.pickles import read_pickle
+from fmaml.data.dataset_facts import class_names
 from fmaml.data.images import cifar100_files, omniglot_files
-from fmaml.data.published import class_names
-from fmaml.data.sources import udhr
+from fmaml.data.sources import mini_imagenet, udhr
 from fmaml.errors import UserError
 
 CHARACTER = "images_background/Greek/character01"
@@ -32,9 +31,9 @@ def png(side: int = 105) -> bytes:
     return file.getvalue()
 
 
-def zipped(members: dict[str, bytes | tuple[zipfile.ZipInfo, bytes]]) -> bytes:
+def zipped(members: Mapping[str, bytes | tuple[zipfile.ZipInfo, bytes]], method: int = zipfile.ZIP_DEFLATED) -> bytes:
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(file, "w", method) as archive:
         for name, content in members.items():
             archive.writestr(*(content if isinstance(content, tuple) else (name, content)))
     return file.getvalue()
@@ -89,6 +88,9 @@ def hostile_zips(trap: Path) -> Iterator[tuple[str, bytes]]:
     yield "100,000 names", many_entries(100_000)
     yield "a million names", many_entries(1_000_000)
     yield "a zip in the place of a drawing", one_character({first: zipped({"x": ZEROS})})
+    for name, method, zeros in (("bzip2", zipfile.ZIP_BZIP2, 250), ("lzma", zipfile.ZIP_LZMA, 1)):
+        content = zipped({first: ZEROS * zeros} | {f"{CHARACTER}/{i:02}.png": png() for i in range(1, 20)}, method)
+        yield f"a size that is a lie, by {name}", lying(content, 400)
 
 
 def hostile_texts(trap: Path) -> Iterator[tuple[str, bytes]]:
@@ -155,11 +157,20 @@ def hostile_tars(trap: Path) -> Iterator[tuple[str, bytes]]:
 
 def hostile_pickles(trap: Path) -> Iterator[tuple[str, bytes]]:
     laughs = b"]q\x00" + b"".join(b"](h%bh%beq%b" % (bytes([i]), bytes([i]), bytes([i + 1])) for i in range(60))
+    tuples = b")q\x00" + b"".join(b"h%bh%b\x86q%b" % (*[bytes([i])] * 2, bytes([i + 1])) for i in range(60))
+    of_one_hash = (b"\x8a\x0c" + (i * (2**61 - 1)).to_bytes(12, "little") + b"N" for i in range(1, 60_001))
     yield "a list of lists of lists, each used twice", b"\x80\x02" + laughs + b"."
-    yield (
-        "the same, tupled",
-        b"\x80\x02)q\x00" + b"".join(b"h%bh%b\x86q%b" % (*[bytes([i])] * 2, bytes([i + 1])) for i in range(60)) + b".",
-    )
+    yield "the same, tupled", b"\x80\x02" + tuples + b"."
+    yield "the same as a key", b"\x80\x02}(" + tuples + b"K\x01u."
+    yield "the same as a key from the beginning", b"(" + tuples + b"K\x01d."
+    yield "the same in a set", b"\x80\x04\x8f(" + tuples + b"\x90."
+    yield "the same in a frozen set", b"\x80\x04(" + tuples + b"\x91."
+    yield "the same as a type", b"\x80\x02cnumpy\ndtype\n(" + tuples + b"tR."
+    yield "the same as rows", b"\x80\x02}(X\x0a\x00\x00\x00class_dict}X\x01\x00\x00\x00a" + tuples + b"su."
+    yield "a tuple 100,000 deep as a key", b"\x80\x02}()" + b"\x85" * 100_000 + b"K\x01u."
+    yield "60,000 numbers of one hash", b"\x80\x02}(" + b"".join(of_one_hash) + b"u."
+    yield "state for a name", b"\x80\x02c_codecs\nencode\nN}X\x07\x00\x00\x00__new__cnumpy\nndarray\ns\x86b."
+    yield "numbers that are references", b"\x80\x02cnumpy\ndtype\nX\x02\x00\x00\x00O8K\x00K\x01\x87R."
     yield "a thing with the number 2^32 - 1", b"\x80\x02]r\xff\xff\xff\xff."
     yield "a thing with the number 10^18", b"]p" + b"1" + b"0" * 18 + b"\n."
     yield "text of 2^62 bytes", b"\x80\x04\x8d" + (2**62).to_bytes(8, "little") + b"x."
@@ -194,10 +205,10 @@ def read_texts(path: Path) -> None:
 
 
 READERS: dict[str, tuple[str, int, Callable[[Path], Iterator[tuple[str, bytes]]], Callable[[Path], object]]] = {
-    "zip of drawings": ("images_background.zip", 14, hostile_zips, read_zip),
+    "zip of drawings": ("images_background.zip", 16, hostile_zips, read_zip),
     "zip of texts": ("udhr2.zip", 4, hostile_texts, read_texts),
     "tar": (cifar100_files.CIFAR100_ARCHIVE, 15, hostile_tars, cifar100_files.read_cifar100_files),
-    "pickle": ("some.pkl", 11, hostile_pickles, read_pickle),
+    "pickle": ("some.pkl", 21, hostile_pickles, mini_imagenet.read_cache),
 }
 READABLE = {  # what stands beside the drawings is not looked at, and a name is no place to write to
     "names that climb",

@@ -13,7 +13,7 @@ from PIL import Image
 
 import fmaml
 from fmaml.config.load import load_config
-from fmaml.data.published import class_names
+from fmaml.data.dataset_facts import class_names
 from fmaml.data.sources.omniglot import omniglot
 from fmaml.models.find_model import SHELF, metadata_on_shelf, model_names
 from fmaml.models.model_card import card, command_of, model_summary, overview_of_models

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fmaml.data.images.decode import CHARACTER_FORM, Form
+from fmaml.data.preprocessing import CHARACTER_FORM, Form
 from fmaml.data.sources.omniglot import omniglot
 from fmaml.errors import UserError
 from fmaml.models.user_images import Shape, list_support, read_support, to_inputs

@@ -10,9 +10,8 @@ from torch.func import grad, hessian
 
 import fmaml
 from fmaml import Batch, Task, tree
-from fmaml.rl.advantages import advantages, discounted, fitted_values
-from fmaml.rl.navigation import NAVIGATION, straight_walk
-from fmaml.rl.objective import loaded_dice, mean_return, policy_loss
+from fmaml.rl.environments import NAVIGATION, straight_walk
+from fmaml.rl.objective import advantages, discounted, fitted_values, loaded_dice, mean_return, policy_loss
 from fmaml.rl.rollouts import Environment, Rollouts, log_probability, noise_and_goal, rollouts
 
 pytestmark = pytest.mark.core

@@ -24,8 +24,7 @@ from ...errors import UserError, note
 from ...files.atomic import delete_temporary_files, write_durably
 from ...files.regular import check_regular
 from .cache_files import ABOUT, make_room, mark_used
-from .folder_lock import folder_lock
-from .writing import writing_allowed
+from .cache_folder import folder_lock, writing_allowed
 
 Tensors = dict[str, Tensor]
 FileStamp = tuple[str, int, int]  # name, size in bytes, time of the last change in ns

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import UserError, note
-from .find import cache_folder
+from .cache_folder import cache_folder
 
 ABOUT = "about"  # the key of a file's metadata that says what is in it
 LIMIT_VARIABLE = "FMAML_CACHE_LIMIT"

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from ...errors import MissingData, UserError
+from .cache_folder import cache_folder, writing_allowed
 from .download import download
-from .writing import writing_allowed
 
 Found = TypeVar("Found")
 
@@ -36,14 +36,6 @@ class DataFiles(NamedTuple):
             "name the folder that holds it by data.root=FOLDER or FMAML_DATA=FOLDER, "
             f"or take data.name={self.builtin}, which needs no file"
         )
-
-
-def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/fmaml``, or ``~/.cache/fmaml``. It need not exist. UserError if there is no home folder."""
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fmaml"
-    except RuntimeError:
-        raise UserError("this user has no home folder to cache data in; set XDG_CACHE_HOME to a folder") from None
 
 
 def search_folders(root: str | None, names: Iterable[str]) -> list[Path]:

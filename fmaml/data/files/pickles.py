@@ -1,35 +1,31 @@
-"""Safe reading of NumPy arrays from pickles, without executing anything.
+"""Reading of NumPy arrays from pickles; nothing in a pickle can run code.
 
 A pickle is a program: it names functions, which are called with arguments of its choice. Here the few names that NumPy
-pickles arrays with are replaced by stand-in classes that only record bytes, shape and dtype; any other name is refused
-before it is called. Not even NumPy's own functions run, because they trust flags and object types from the file.
-Reads pickles of Python 2 and 3, of every protocol.
+pickles arrays with stand for the functions below, and any other name is refused before it is called. So neither a class
+nor a function of a library can be reached. Reads pickles of Python 2 and 3, of every protocol.
 """
 
 import pickle
 import pickletools
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
 from ...errors import UserError
 from ...files.regular import check_regular
 
-_MAX_ITEMS = 500_000  # opcodes of a pickle, and objects and containers that it makes; CIFAR-100 has 260,000
+_MAX_OPCODES = 300_000  # of a pickle; CIFAR-100 has 260,000
 _MAX_FILE_BYTES = 2_000_000_000  # the largest cache of mini-ImageNet has 813 million
 _PLAIN_KINDS = "biufSU"  # NumPy dtype kinds of numbers and text, as opposed to references to objects
 
 
-class _UnsafePickle(Exception):
-    """The pickle asks for something other than arrays and plain containers."""
-
-
 def read_pickle(path: Path, file: BinaryIO | None = None) -> Any:
-    """The content of a pickle: NumPy arrays, numbers, text, bytes, and dicts, lists and tuples of them.
+    """The content of a pickle: NumPy arrays, numbers, text, bytes, and lists, tuples and dicts of them.
 
-    With ``file``, the pickle is read from there, and ``path`` is only its name in messages. Raises UserError if the
-    pickle is damaged or too large, or if it asks for anything else, which could run code.
+    With ``file``, the pickle is read from there, and ``path`` is only its name in messages. A list may be in itself, or
+    hold another many times: go through those alone that should be flat. Raises UserError if the pickle is damaged or
+    too large, or if it asks for anything else.
     """
     try:
         if file is not None:
@@ -37,125 +33,96 @@ def read_pickle(path: Path, file: BinaryIO | None = None) -> Any:
         check_regular(path, _MAX_FILE_BYTES)
         with path.open("rb") as opened:
             return _load(opened)
-    except _UnsafePickle as error:
-        raise UserError(
-            f"{path}: {error}; a pickle may hold arrays, lists, dicts, text and numbers alone, as anything else could "
-            f"run a program. Nothing of it was run: get the file from a source you trust"
-        ) from None
     except Exception as error:  # damaged pickles make the unpickler raise errors of any kind
-        raise UserError(f"{path}: not a whole pickle of arrays ({error}); copy or download it again") from error
+        raise UserError(
+            f"{path}: not a whole pickle of arrays, lists, dicts, text and numbers alone ({error}); nothing in it was "
+            f"run: copy or download it again from a source you trust"
+        ) from error
 
 
 def _load(file: BinaryIO) -> Any:
-    """The content, after checking its size: the unpickler allocates memory for memo indices up to the highest one."""
-    budget = _ItemBudget()
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
-        budget.spend()
-        if opcode.name.endswith("PUT") and not 0 <= int(argument or 0) <= count:
-            raise _UnsafePickle(f"it has memo index {argument} after {count} opcodes")
+    for count, (opcode, _, _) in enumerate(pickletools.genops(file)):  # which finds lengths beyond the file's end, too
+        if count == _MAX_OPCODES or opcode.name in ("EMPTY_SET", "FROZENSET"):
+            raise ValueError(f"it has more than {_MAX_OPCODES} items" if count == _MAX_OPCODES else "it has a set")
     file.seek(0)
-    return _replace_stand_ins(_RestrictedUnpickler(file, encoding="latin1").load(), _ItemBudget())
+    return _Unpickler(file, encoding="latin1").load()
 
 
-class _ItemBudget:
-    """Limits the items of a pickle, each counted as often as it is used: two uses at each of 40 levels make 2^40."""
+class _TextDict(dict[str, Any]):
+    """A dict with keys of text alone: to hash tuples in tuples may take for ever."""
 
-    def __init__(self) -> None:
-        self.left = _MAX_ITEMS
-
-    def spend(self) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise _UnsafePickle(f"it holds more than {_MAX_ITEMS} items")
+    def __setitem__(self, key: object, value: object) -> None:
+        if not isinstance(key, str):
+            raise ValueError(f"it has a key of type {type(key).__name__}")
+        super().__setitem__(key, value)
 
 
-class _RestrictedUnpickler(pickle.Unpickler):
-    """Resolves the names in `_ALLOWED_NAMES` and no other."""
+class _Unpickler(pickle._Unpickler):  # pyright: ignore[reportPrivateUsage]
+    """The unpickler that is written in Python: what an opcode does can be replaced."""
 
-    def find_class(self, module: str, name: str) -> type:
-        if (module, name) in _ALLOWED_NAMES:
-            return _ALLOWED_NAMES[module, name]
-        raise _UnsafePickle(f"it asks for {module}.{name}")
+    append: Any  # these three belong to the class above
+    pop_mark: Any
+    stack: list[Any]
 
-    def persistent_load(self, pid: object) -> NoReturn:
-        raise _UnsafePickle("it asks for an object outside the file")
+    def find_class(self, module: str, name: str) -> Any:
+        place = module.replace("numpy._core", "numpy.core")  # NumPy 2 renamed it
+        if (place, name) not in _FUNCTIONS:
+            raise ValueError(f"it asks for {module}.{name}")
+        return _FUNCTIONS[place, name]
 
+    def start_dict(self) -> None:
+        self.append(_TextDict())
 
-class _DtypeStandIn:
-    """Stands in for numpy.dtype."""
+    def start_dict_after_mark(self) -> None:
+        if self.pop_mark():
+            raise ValueError("it has a dict that begins with items, which pickle never writes")
+        self.start_dict()
 
-    __slots__ = ("big_endian", "dtype")
+    def set_state(self) -> None:
+        state, changed = self.stack.pop(), self.stack[-1]
+        set_state = changed.__setstate__
+        if isinstance(changed, np.dtype):  # numbers and text have no state but the order of their bytes
+            state = (3, state[1], None, None, None, changed.itemsize, changed.alignment, 0)
+        elif not isinstance(changed, np.ndarray) or changed.size:
+            raise ValueError(f"it sets the state of a {type(changed).__name__}")
+        set_state(state)  # of an array, NumPy checks that there are as many bytes as the shape says
 
-    def __init__(self, code: str, *_: object) -> None:
-        self.dtype, self.big_endian = np.dtype(str(code)), False
-        if self.dtype.kind not in _PLAIN_KINDS or self.dtype.hasobject:
-            raise _UnsafePickle(f"it has an array of type {code}")
-
-    def __setstate__(self, state: tuple[object, ...]) -> None:
-        self.big_endian = state[1] == ">"
-
-    def array(self, content: str | bytes) -> np.ndarray:
-        content = content.encode("latin1") if isinstance(content, str) else content  # Python 2 pickled bytes as text
-        return np.frombuffer(content, self.dtype.newbyteorder(">" if self.big_endian else "<"))
-
-
-class _ArrayStandIn:
-    """Stands in for numpy.ndarray and numpy.core.multiarray._reconstruct."""
-
-    __slots__ = ("array",)
-
-    def __init__(self, *_: object) -> None:
-        self.array: np.ndarray | None = None
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        shape, dtype, fortran, content = state[-4:]
-        self.array = dtype.array(content).reshape(shape, order="F" if fortran else "C")
+    dispatch: ClassVar[dict[int, Any]] = {
+        **pickle._Unpickler.dispatch,  # pyright: ignore[reportPrivateUsage]
+        pickle.EMPTY_DICT[0]: start_dict,
+        pickle.DICT[0]: start_dict_after_mark,
+        pickle.BUILD[0]: set_state,
+    }
 
 
-class _BufferStandIn:
-    """Stands in for numpy.core.numeric._frombuffer, which protocol 5 makes arrays with."""
-
-    __slots__ = ("array",)
-
-    def __init__(self, content: bytes, dtype: _DtypeStandIn, shape: tuple[int, ...], order: str) -> None:
-        self.array = dtype.array(content).reshape(shape, order="F" if order == "F" else "C")
+def _dtype(code: str, *_: object) -> np.dtype[Any]:
+    found = np.dtype(code, copy=True) if isinstance(code, str) else None
+    if found is None or found.kind not in _PLAIN_KINDS:
+        raise ValueError(f"it has an array of type {code if found else type(code).__name__}")
+    return found
 
 
-class _ScalarStandIn:
-    """Stands in for numpy.core.multiarray.scalar."""
-
-    __slots__ = ("array",)
-
-    def __init__(self, dtype: _DtypeStandIn, content: str | bytes) -> None:
-        self.array = dtype.array(content)[0].item()
+def _new_array(*_: object) -> np.ndarray:
+    return np.empty(0, np.uint8)
 
 
-class _EncodeStandIn:
-    """Stands in for _codecs.encode: old protocols write bytes as text."""
-
-    def __new__(cls, text: str, encoding: str = "latin1") -> bytes:
-        return text.encode("latin1")
+def _from_buffer(content: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], order: str) -> np.ndarray:
+    return np.frombuffer(content, dtype).reshape(shape, order="F" if order == "F" else "C")
 
 
-_ALLOWED_NAMES: dict[tuple[str, str], type] = {
-    ("numpy", "dtype"): _DtypeStandIn,
-    ("numpy", "ndarray"): _ArrayStandIn,
-    ("_codecs", "encode"): _EncodeStandIn,
+def _scalar(dtype: np.dtype[Any], content: str | bytes) -> Any:
+    return np.frombuffer(content if isinstance(content, bytes) else _encode(content), dtype)[0].item()
+
+
+def _encode(text: str, *_: object) -> bytes:
+    return text.encode("latin1")
+
+
+_FUNCTIONS: dict[tuple[str, str], Any] = {
+    ("numpy", "dtype"): _dtype,
+    ("numpy", "ndarray"): None,  # an argument of the next
+    ("numpy.core.multiarray", "_reconstruct"): _new_array,
+    ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy.core.numeric", "_frombuffer"): _from_buffer,  # in protocol 5
+    ("_codecs", "encode"): _encode,  # old protocols write bytes as text
 }
-for _core in ("numpy.core", "numpy._core"):  # before and since NumPy 2
-    _ALLOWED_NAMES[f"{_core}.multiarray", "_reconstruct"] = _ArrayStandIn
-    _ALLOWED_NAMES[f"{_core}.multiarray", "scalar"] = _ScalarStandIn
-    _ALLOWED_NAMES[f"{_core}.numeric", "_frombuffer"] = _BufferStandIn
-
-
-def _replace_stand_ins(value: Any, budget: _ItemBudget) -> Any:
-    """The value with stand-ins replaced by the arrays they hold, in all containers."""
-    budget.spend()
-    match value:
-        case _ArrayStandIn() | _BufferStandIn() | _ScalarStandIn():
-            return value.array
-        case dict():
-            return {key: _replace_stand_ins(item, budget) for key, item in value.items()}
-        case list() | tuple():
-            return type(value)(_replace_stand_ins(item, budget) for item in value)
-    return value

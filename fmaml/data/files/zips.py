@@ -32,7 +32,13 @@ def open_zip(path: Path, max_bytes: int) -> Iterator[zipfile.ZipFile]:
 
 
 def read_member(archive: zipfile.ZipFile, name: str, max_bytes: int) -> bytes:
-    """The content of a member. BadZipFile if it has more than ``max_bytes``, KeyError if there is no such member."""
-    if archive.getinfo(name).file_size > max_bytes:
+    """The content of a member. BadZipFile if it has more than ``max_bytes``, KeyError if there is no such member.
+
+    Only "deflate" is unpacked piece by piece, up to the size that the archive names; other methods may go far beyond.
+    """
+    info = archive.getinfo(name)
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise zipfile.BadZipFile(f"{name} is not compressed by deflate")
+    if info.file_size > max_bytes:
         raise zipfile.BadZipFile(f"{name} has more than {max_bytes} bytes")
     return archive.read(name)

@@ -3,7 +3,7 @@
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from typing import BinaryIO, Literal, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from rich.progress import track
 from torch import Tensor
 
 from ...files.regular import check_regular
-from ..published import CHARACTER_SIZE
+from ..preprocessing import Form
 
 _MAX_IMAGE_BYTES = 2_000_000_000  # more than the pixels that Pillow decodes at most take up, uncompressed
 _MAX_SQUARE_PIXELS = 100_000_000
@@ -21,37 +21,21 @@ _FILES_PER_CHUNK = 64  # decoded by one thread in one go
 _PILLOW_MODES = {1: "L", 3: "RGB"}  # by number of channels
 
 
-class Form(NamedTuple):
-    """The form that all images are converted to. Its repr is part of cache file names: renaming it empties caches.
+def decode_images(files: list[str], form: Form) -> tuple[Tensor, dict[str, str]]:
+    """The images of the readable files, uint8 [readable, channels, size, size]; for each other file an error message.
 
-    ``fit`` makes an image square: "crop" takes its central square, "squeeze" scales height and width apart, "pad" puts
-    it in the middle of a white square.
-    """
-
-    size: int  # height and width in pixels
-    channels: int  # 1: grey, 3: red, green, blue
-    fit: Literal["crop", "squeeze", "pad"] = "crop"
-    invert: bool = False  # for drawings: ink 255 on 0
-
-
-CHARACTER_FORM = Form(CHARACTER_SIZE, 1, "pad", invert=True)  # drawn in dark ink on light paper
-
-
-def decode_images(files: list[str], form: Form) -> tuple[Tensor, dict[int, str]]:
-    """The images, uint8 [files, channels, size, size], and an error message for each unreadable file, by its index.
-
-    Rows of unreadable files are 0. Memory use is the tensor plus the few images being decoded.
+    Memory use is that of one tensor for all files, and the few images being decoded.
     """
     images = torch.zeros(len(files), form.channels, form.size, form.size, dtype=torch.uint8)
     pixels = images.numpy()
 
-    def decode_chunk(first: int) -> dict[int, str]:
-        errors = {}
-        for i in range(first, min(first + _FILES_PER_CHUNK, len(files))):
+    def decode_chunk(first: int) -> dict[str, str]:
+        errors: dict[str, str] = {}
+        for i, file in enumerate(files[first : first + _FILES_PER_CHUNK], first):
             try:
-                pixels[i] = decode_image(files[i], form)
+                pixels[i] = decode_image(file, form)
             except Exception as error:  # on damaged files Pillow's decoders raise errors of any kind
-                errors[i] = str(error) or type(error).__name__
+                errors[file] = str(error) or type(error).__name__
         return errors
 
     console = Console(stderr=True)
@@ -60,7 +44,11 @@ def decode_images(files: list[str], form: Form) -> tuple[Tensor, dict[int, str]]
         chunks = pool.map(decode_chunk, range(0, len(files), _FILES_PER_CHUNK))
         total = -(-len(files) // _FILES_PER_CHUNK)
         bar = track(chunks, "reading images", total, console=console, disable=not console.is_terminal, transient=True)
-        return images, {i: message for chunk in bar for i, message in chunk.items()}
+        errors = {file: message for chunk in bar for file, message in chunk.items()}
+    readable = [i for i, file in enumerate(files) if file not in errors]
+    for row, i in enumerate(readable) if errors else ():
+        images[row] = images[i]  # in place, because a second tensor may not fit into memory
+    return images[: len(readable)], errors
 
 
 def decode_image(file: str | BinaryIO, form: Form) -> np.ndarray:

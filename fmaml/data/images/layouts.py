@@ -1,21 +1,23 @@
-"""How a user's folder is laid out: folders train, val and test with classes in them, or classes alone.
+"""How a user's images are laid out: folders of classes, such folders in train, val and test, or a table of files.
 
 A folder called train that has images itself is a class of that name; if folders of images are in it, it is a split.
-Where a doubt is left, a line says what was taken, and how to say the other.
+Where a doubt is left, a line says which was assumed, and how to say the other.
 """
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
 from ...errors import UserError
-from ..rng import SPLITS
-from .listing import Classes, Listing
-from .tree import describe_skipped, read_tree
+from ..source import SPLITS
+from ..tables.csv_table import Table, read_csv
+from .scan import SPLIT_ALIASES, Classes, Listing, Skipped, describe_skipped, is_undecodable, read_tree
 
 Layout: TypeAlias = Literal["auto", "classes", "splits"]
-SPLIT_WORDS = {"train": "train", "training": "train"}  # in lower case
-SPLIT_WORDS |= {"val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test", "testing": "test"}
+SPLIT_WORDS = {alias: split for split, aliases in SPLIT_ALIASES.items() for alias in aliases}  # in lower case
+_HEADER = "file,label or file,label,split"
+_COLUMNS = {"file": ("file", "filename", "image_name"), "label": ("label", "class_name"), "split": ("split",)}
 
 
 class FoundImages(NamedTuple):
@@ -25,6 +27,14 @@ class FoundImages(NamedTuple):
     splits: Listing | None  # those that there are, one of three at least
     origin: str  # where the splits are from, such as "folders train and test"
     lines: list[str]  # what the user should know
+
+
+class Columns(NamedTuple):
+    """The places of a table's columns."""
+
+    file: int
+    label: int
+    split: int | None  # None if there is none
 
 
 def read_image_folder(root: Path, layout: Layout) -> FoundImages:
@@ -52,7 +62,7 @@ def read_image_folder(root: Path, layout: Layout) -> FoundImages:
             cure = "data.layout=splits takes them for splits" if folders else "splits need a folder for each class"
             lines = [*lines, f"{root}: {listed(doubt)} taken for classes like the other folders; {cure}"]
         return FoundImages(classes, None, "", lines)
-    return FoundImages(classes, *split_listing(root, tops, folders), lines=lines + left_out(root, tops, folders))
+    return FoundImages(classes, *split_listing(root, tops, folders), lines + left_out(root, tops, folders))
 
 
 def group_by_top(classes: Classes) -> dict[str, Classes]:
@@ -97,3 +107,70 @@ def left_out(root: Path, tops: dict[str, Classes], folders: dict[str, str]) -> l
 def listed(names: list[str]) -> str:
     """The names with commas, and "and" before the last."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def read_table(path: Path, layout: Layout) -> FoundImages:
+    """The images of a table; files are relative to its folder. ``layout`` "classes" ignores the column split.
+
+    UserError, with line and column, for a table that cannot be read, a file that is missing or named twice, a row
+    without label, or a split of another name.
+    """
+    table = read_csv(path, "data.root")
+    columns = find_columns(table)
+    files = check_files(path, table, columns)
+    found: Listing = {split: {} for split in ("", *SPLITS)}
+    for row, file in enumerate(files):
+        if not is_undecodable(file):
+            label, split = table.rows[row][columns.label], split_of(table, columns, row)
+            found[split].setdefault(label, []).append(file)
+    splits = {split: dict(sorted(part.items())) for split, part in found.items() if part}
+    classes: Classes = {}
+    for part in splits.values():
+        for label, own in part.items():
+            classes[label] = [*classes.get(label, []), *own]
+    if "" in splits and layout == "splits":
+        raise UserError(f"data.layout = splits: {path} has no column split; add one, or give data.layout=auto")
+    lines = describe_skipped(Skipped([file for file in files if is_undecodable(file)], [], [], []), path.parent)
+    if "" in splits or layout == "classes":
+        return FoundImages(dict(sorted(classes.items())), None, "", lines)
+    return FoundImages(classes, splits, "the column split", lines)
+
+
+def find_columns(table: Table) -> Columns:
+    """The columns of the file, the label and the split in a table; UserError if one of the first two lacks."""
+    names = [name.lower() for name in table.header]
+    file, label, split = (
+        next((names.index(word) for word in words if word in names), None) for words in _COLUMNS.values()
+    )
+    if file is None or label is None:
+        raise UserError(f"{table.file}, line 1: {','.join(table.header)[:80]}; it must name the columns {_HEADER}")
+    return Columns(file, label, split)
+
+
+def check_files(path: Path, table: Table, columns: Columns) -> list[str]:
+    """The path of each row's file; UserError for an empty cell, and a file that is missing or was named before."""
+    first: dict[str, int] = {}  # file -> its first row
+    for row, cells in enumerate(table.rows):
+        for column in columns[:2]:
+            if not cells[column]:
+                raise table.wrong(row, column, "fill it in, or remove the line")
+        file = os.path.normpath(path.parent / cells[columns.file])
+        if not os.path.isfile(file):
+            why = "no file" if os.path.exists(file) else "not there"
+            cure = "paths are relative to the table's folder: put the file there, or remove the line"
+            raise table.wrong(row, columns.file, f"{why}; {cure}")
+        before = first.setdefault(file, row)
+        if before != row:
+            seen = f"again, after line {table.lines[before]} with label {table.rows[before][columns.label]}"
+            raise table.wrong(row, columns.file, f"{seen}; an image is in one class, once: remove one of the lines")
+    return list(first)
+
+
+def split_of(table: Table, columns: Columns, row: int) -> str:
+    """The split of a row, "" in a table without splits; UserError if it is called otherwise."""
+    if columns.split is None:
+        return ""
+    split = SPLIT_WORDS.get(table.rows[row][columns.split].lower())
+    if split is None:
+        raise table.wrong(row, columns.split, "it must be train, val or test")
+    return split

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from ...errors import UserError
 from ...files.regular import read_regular
+from ..dataset_facts import DRAWINGS_PER_CLASS
 from ..files.cache import FileStamp, file_stamp
 from ..files.zips import open_zip, read_member, zip_or_folder
-from ..published import DRAWINGS_PER_CLASS
-from .decode import CHARACTER_FORM, to_form
+from ..preprocessing import CHARACTER_FORM
+from .decode import to_form
 
 OMNIGLOT_PARTS = ("images_background", "images_evaluation")
 _ORIGINAL_SIZE = (105, 105)  # pixels

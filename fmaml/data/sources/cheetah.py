@@ -2,24 +2,28 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 from torch import Tensor
 
 from ...losses import Apply
-from ...pickling import picklable
 from ...rl.cheetah import CHEETAH, RODS, STEP, outline
+from ...rl.environments import with_goal
 from ...rl.rollouts import Environment, noise_and_goal, rollouts
-from ...rl.told import told as with_goal
 from ...rng import uniform
 from ...setting_types import CostsMemory, Size, Unit
 from ...types import Params, Task
-from ..acting import Discounting, acting, tasks_of_goals
+from ..policy_source import Acting, policy_source
 from ..source import Source
 
+if TYPE_CHECKING:
+    from ..pictures import Axes, Figure
 
-@picklable
+_AIR, _GROUND = 1.45, 0.15  # metres that are drawn above and below the ground
+_APART = 1.5  # metres from body to body of a film
+
+
 def cheetah(
     *,
     seed: int,
@@ -53,15 +57,12 @@ def cheetah(
         f"{episodes} support and {episodes} query episodes of {horizon} steps{', the direction told' * told}",
     }
     environment = with_goal(CHEETAH) if told else CHEETAH
-    return acting(
-        environment,
-        tasks_of_goals(_direction, episodes * horizon, 4, seed=seed, device=device),
-        horizon,
-        Discounting(discount, gae_lambda, dice_lambda),
-        states=13 + told,
-        actions=4,
-        about=about,
-        show=partial(_save_runs, environment, horizon),
+    acting, show = (
+        Acting(episodes, horizon, discount, gae_lambda, dice_lambda),
+        partial(_save_runs, environment, horizon),
+    )
+    return policy_source(
+        environment, _direction, acting, seed, device, states=13 + told, actions=4, about=about, show=show
     )
 
 
@@ -74,8 +75,7 @@ def _save_runs(
     environment: Environment, horizon: int, folder: Path, tasks: list[Task], phis: list[list[Params]], apply: Apply
 ) -> None:
     """Write cheetah.png: an episode of the first task of each direction, before adaptation and after inner steps."""
-    from ..motion_pictures import runs_figure  # imported here because matplotlib takes half a second
-    from ..pictures import save_figure
+    from ...files.figures import save_figure
 
     def motion(params: Params, task: Task) -> Tensor:
         """Where the ends of the rods are, step by step: [horizon, 6, 2]."""
@@ -87,4 +87,65 @@ def _save_runs(
     first = {float(task.query.y[0, 0]): number for number, task in reversed(list(enumerate(tasks)))}
     names = {"backward": first.get(-1.0), "forward": first.get(1.0)}
     motions = {name: [motion(phi, tasks[i]) for phi in phis[i]] for name, i in names.items() if i is not None}
-    save_figure(runs_figure(motions, RODS, STEP), folder / "cheetah.png")
+    save_figure(_runs_figure(motions), folder / "cheetah.png")
+
+
+def _runs_figure(runs: dict[str, list[Tensor]]) -> "Figure":
+    """A figure of the body as it runs: where it is once a second, and below its strides as a film.
+
+    ``runs`` are for each direction, by name, the motion [steps, points, 2] after 0, 1, .. inner steps, drawn for 0, 1
+    and the last.
+    """
+    from ..pictures import after, plt
+
+    last, second = len(next(iter(runs.values()))) - 1, max(1, round(1 / STEP))
+    stages = sorted({0, min(1, last), last})
+    every = [motion[stage] for motion in runs.values() for stage in stages]
+    left = min(-3, *(float(points[..., 0].min()) - 0.4 for points in every))
+    right = max(3, *(float(points[..., 0].max()) + 0.4 for points in every))
+    widths = [right - left] * len(stages) + [_APART * (second // 2 + 1)] * len(runs)
+    heights = [10.8 * (_AIR + _GROUND) / width for width in widths]
+    size = (11, sum(heights) + 0.4 * len(heights) + 0.6)
+    figure, axes = plt.subplots(len(widths), 1, figsize=size, height_ratios=heights, layout="constrained")
+    colors = dict(zip(runs, ("tab:orange", "tab:blue"), strict=False))
+    for axis, stage in zip(axes, stages, strict=False):
+        _draw_ground(axis, left, right)
+        for name, motion in runs.items():
+            points = motion[stage].cpu()
+            axis.plot(*points[:, :2].mean(1).T, color=colors[name], linewidth=0.8, alpha=0.6, label=name)
+            for body in [*points[::second], points[-1]]:
+                _draw_body(axis, body, colors[name])
+        far = ", ".join(f"{name} {float(motion[stage][-1, :2, 0].mean()):+.1f} m" for name, motion in runs.items())
+        axis.set_title(f"{after(stage)}: {far}", fontsize=9, loc="left")
+    above = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": len(runs), "borderaxespad": 0}
+    for line in axes[0].legend(**above, fontsize=9, frameon=False).get_lines():
+        line.set(linewidth=4.5, alpha=0.85)
+    axes[len(stages) - 1].set_xlabel("metres", fontsize=9)
+    for axis, (name, motion) in zip(axes[len(stages) :], runs.items(), strict=True):
+        _draw_film(axis, motion[last].cpu(), second, colors[name])
+        axis.set_title(f"{name} {after(last)}, a picture every {2 * STEP:.2g} s", fontsize=9, loc="left")
+    length = f"{len(every[0]) * STEP:.2g} s"
+    figure.suptitle(f"Unseen tasks: an episode of {length} in each direction, the body once a second", fontsize=11)
+    return figure
+
+
+def _draw_film(axis: "Axes", points: Tensor, second: int, color: str) -> None:
+    """Every second step of a second in the middle of the motion [steps, points, 2], side by side."""
+    _draw_ground(axis, -0.5 * _APART, _APART * (second // 2 + 0.5))
+    axis.set_xticks([])
+    for number, body in enumerate(points[len(points) // 2 :][: second + 1 : 2]):
+        _draw_body(axis, body + body.new_tensor([_APART * number - float(body[:2, 0].mean()), 0]), color)
+
+
+def _draw_body(axis: "Axes", points: Tensor, color: str) -> None:
+    for number, ends in enumerate(RODS):
+        x, z = points[list(ends)].T
+        axis.plot(x, z, color=color, linewidth=2 if number else 4.5, alpha=0.85, solid_capstyle="round")
+
+
+def _draw_ground(axis: "Axes", left: float, right: float) -> None:
+    axis.axhspan(-_GROUND, 0, color="0.92", linewidth=0)
+    axis.axhline(0, color="0.5", linewidth=0.8)
+    axis.set(xlim=(left, right), ylim=(-_GROUND, _AIR), yticks=[], aspect="equal")
+    axis.tick_params(labelsize=8)
+    axis.spines[:].set_visible(False)

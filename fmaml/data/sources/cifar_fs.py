@@ -9,7 +9,8 @@ from typing import Annotated
 import torch
 
 from ...setting_types import Change, CostsMemory, Count, FreeOnResume, SizeOrRange, Ways, WaysOrRange
-from ..episodes import episodes
+from ..dataset_facts import HUNDRED_CLASSES, class_names, describe_sample, order_classes
+from ..episodes import Episode, episodes
 from ..files.find import DataFiles, Download, find_or_download
 from ..images.cifar100_files import (
     CIFAR100_ARCHIVE,
@@ -19,10 +20,9 @@ from ..images.cifar100_files import (
     is_unpacked_cifar100,
     read_cifar100,
 )
-from ..images.decode import Form
-from ..images.image_store import ImageStore, store_from_listing, store_splits
-from ..images.listing import list_classes, list_split_folders, order_classes, split_paths
-from ..published import HUNDRED_CLASSES, class_names, describe_sample
+from ..images.image_cache import ImageStore, store_from_listing
+from ..images.scan import list_class_folders, split_paths
+from ..preprocessing import Form
 from ..source import Source
 
 _FILES = DataFiles(
@@ -52,10 +52,8 @@ def cifar_fs(
 ) -> Source:
     """Small photographs of 100 classes, split 64 / 16 / 20 as by Bertinetto et al., 32x32, three channels from 0 to 1.
 
-    Returns a source of N-way K-shot tasks: support x float32 [tasks, ways * shots, 3, 32, 32] and y int64 [tasks,
-    ways * shots], the query set the same with ``queries``, which is per class. A range, such as ``ways: [3, 8]``, makes
-    tasks of different sizes. ``train_ways`` and ``train_shots`` are those of training tasks. ``augment``
-    mirrors ("flip") and shifts ("shift") the images of training tasks at random.
+    Returns a source of N-way K-shot tasks, see `fmaml.data.episodes.Episode`: x float32 [tasks, n, 3, 32, 32], y int64
+    [tasks, n].
 
     ``root`` is the folder with the files; without it they are looked for, and CIFAR-100 is downloaded if ``download``.
     Images go to ``device``. Tasks are a function of ``seed``. Raises UserError if the files are absent, damaged or not
@@ -68,23 +66,12 @@ def cifar_fs(
     path = find_or_download(_find_images, root, _FILES, allow_download=download)
     is_cifar100 = path.is_file() or is_unpacked_cifar100(path)
     store = read_cifar100(path, names) if is_cifar100 else _read_image_files(path, names)
-    splits = store_splits(store, names, device)
+    splits = store.splits(names, device)
     split_name = f"Bertinetto et al.'s 64/16/20{describe_sample(store.counts.tolist())}"
     about = {"data": "cifar_fs", "files": [str(path)], "split": split_name}
     about |= {"license": "none stated; cite Krizhevsky 2009 and Bertinetto et al. 2019"}
-    return episodes(
-        splits,
-        seed=seed,
-        ways=ways,
-        shots=shots,
-        queries=queries,
-        about=about,
-        names=names,
-        train_ways=train_ways,
-        train_shots=train_shots,
-        augment=augment,
-        form=_FORM,
-    )
+    episode = Episode(ways, shots, queries, train_ways, train_shots, augment)
+    return episodes(splits, seed, episode, about, names=names, form=_FORM)
 
 
 def _find_images(folder: Path) -> Path | None:
@@ -94,9 +81,10 @@ def _find_images(folder: Path) -> Path | None:
 
 def _read_image_files(folder: Path, names: dict[str, list[str]]) -> ImageStore:
     """The images of ``data/<class>/*``, or else of a folder for each split."""
-    folders = None if (folder / "data").is_dir() else split_paths(folder)
-    if folders is None:
-        listing = list_classes(names, folder / "data")
+    if (folder / "data").is_dir():
+        every = list_class_folders(folder / "data")
+        found = {split: {name: every[name] for name in own if name in every} for split, own in names.items()}
     else:
-        listing = order_classes(list_split_folders(folders), names, _FILES.name, folder)
+        found = {split: list_class_folders(path) for split, path in (split_paths(folder) or {}).items()}
+    listing = order_classes(found, names, _FILES.name, folder)
     return store_from_listing("cifar-fs", folder, listing, _FORM, strict=True)

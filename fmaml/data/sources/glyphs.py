@@ -18,9 +18,10 @@ from torch import Tensor
 
 from ...rng import fold, uniform
 from ...setting_types import CostsMemory, Count, SizeOrRange, Ways, WaysOrRange
-from ..episodes import consecutive_splits, episodes
-from ..images.decode import CHARACTER_FORM
-from ..published import CHARACTER_SIZE, DRAWINGS_PER_CLASS, OMNIGLOT_CLASSES
+from ..class_examples import consecutive_splits
+from ..dataset_facts import CHARACTER_SIZE, DRAWINGS_PER_CLASS, OMNIGLOT_CLASSES
+from ..episodes import Episode, episodes
+from ..preprocessing import CHARACTER_FORM
 from ..source import Source
 
 _KEY = 1623  # of all random numbers here: the characters do not depend on the seed of the run
@@ -44,10 +45,9 @@ def glyphs(
 ) -> Source:
     """Built-in drawn characters that need no file, split 1,100 / 100 / 423 as Omniglot is, 28x28, ink 1 on 0.
 
-    Returns a source of N-way K-shot tasks: support x float32 [tasks, ways * shots, 1, 28, 28] and y int64 [tasks,
-    ways * shots], the query set the same with ``queries``, which is per class. A range, such as ``ways: [3, 8]``, makes
-    tasks of different sizes. ``train_ways`` and ``train_shots`` are those of training tasks. The characters of the
-    splits in ``rotate`` are also used rotated by 90, 180 and 270 degrees, each rotation a class of its own.
+    Returns a source of N-way K-shot tasks, see `fmaml.data.episodes.Episode`: x float32 [tasks, n, 1, 28, 28], y int64
+    [tasks, n]. The characters of the splits in ``rotate`` are also used rotated by 90, 180 and 270 degrees, each
+    rotation a class of its own.
 
     Images are on ``device``. Tasks are a function of ``seed``. Raises UserError if there are too few characters or
     drawings for the tasks.
@@ -59,18 +59,8 @@ def glyphs(
         "split": "1,100/100/423, by their number",
         "license": "MIT, as fmaml",
     }
-    return episodes(
-        splits,
-        seed=seed,
-        ways=ways,
-        shots=shots,
-        queries=queries,
-        about=about,
-        names=glyph_names(),
-        train_ways=train_ways,
-        train_shots=train_shots,
-        form=CHARACTER_FORM,
-    )
+    episode = Episode(ways, shots, queries, train_ways, train_shots)
+    return episodes(splits, seed, episode, about, names=glyph_names(), form=CHARACTER_FORM)
 
 
 def glyph_names() -> dict[str, list[str]]:

@@ -19,12 +19,11 @@ from ...setting_types import (
     Ways,
     WaysOrRange,
 )
-from ..episodes import episodes
-from ..images.decode import Form
-from ..images.image_store import store_from_listing, store_splits
-from ..images.label_table import read_table
-from ..images.layouts import FoundImages, Layout, read_image_folder
-from ..images.three_splits import check_ways, three_splits
+from ..class_splits import check_ways, three_splits
+from ..episodes import Episode, episodes
+from ..images.image_cache import store_from_listing
+from ..images.layouts import FoundImages, Layout, read_image_folder, read_table
+from ..preprocessing import Form
 from ..ragged import bounds
 from ..source import Source
 
@@ -52,13 +51,10 @@ def folder(
 ) -> Source:
     """Your own images: a folder for each class, to any depth, or a table file,label; split by you, or at random.
 
-    Returns a source of N-way K-shot tasks: support x float32 [tasks, ways * shots, channels, size, size] in [0, 1] and
-    y int64 [tasks, ways * shots], the query set the same with ``queries``, which is per class. A range, such as
-    ``ways: [3, 8]``, makes tasks of different sizes. ``train_ways`` and ``train_shots`` are those of training
-    tasks. Images are made square by ``fit``, cropped to their central square, squeezed, or padded with white; they are
-    resized to ``size`` pixels, with 1 channel (grey) or 3 (RGB), light and dark exchanged if ``invert``, and go to
-    ``device``. ``augment`` mirrors ("flip") and shifts ("shift") the images of training tasks at random. Tasks are a
-    function of ``seed``.
+    Returns a source of N-way K-shot tasks, see `fmaml.data.episodes.Episode`: x float32 [tasks, n, channels, size,
+    size] in [0, 1], y int64 [tasks, n]. Images are made square by ``fit``, cropped to their central square, squeezed,
+    or padded with white; they are resized to ``size`` pixels, with 1 channel (grey) or 3 (RGB), light and dark
+    exchanged if ``invert``, and go to ``device``. Tasks are a function of ``seed``.
 
     ``root`` is a folder, in which each folder with images is a class and its path the class's name; or a CSV file with
     the columns file, label and, optionally, split. By ``layout`` "splits" the folders train, val and test at the top
@@ -81,7 +77,7 @@ def folder(
     form = Form(size, channels, fit, invert)
     store = store_from_listing("folder", path if path.is_dir() else path.parent, listing, form, strict=strict)
     names = {split: list(classes) for split, classes in listing.items()}
-    splits = store_splits(store, names, device)
+    splits = store.splits(names, device)
     files = sum(len(files) for classes in listing.values() for files in classes.values())
     about = {
         "data": "folder",
@@ -91,19 +87,8 @@ def folder(
         "license": "that of your images",
     }
     about |= {"shared_classes": three.shared} if three.shared else {}
-    return episodes(
-        splits,
-        seed=seed,
-        ways=ways,
-        shots=shots,
-        queries=queries,
-        about=about,
-        names=names,
-        train_ways=train_ways,
-        train_shots=train_shots,
-        augment=augment,
-        form=form,
-    )
+    episode = Episode(ways, shots, queries, train_ways, train_shots, augment)
+    return episodes(splits, seed, episode, about, names=names, form=form)
 
 
 def find_images(path: Path, root: str, layout: Layout) -> FoundImages:

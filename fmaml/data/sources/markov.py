@@ -1,25 +1,22 @@
 """Built-in random languages that need no file: Markov chains, whose entropy and best predictor can be computed."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ...losses import Apply, transductive
-from ...pickling import picklable
 from ...rng import fold
 from ...setting_types import CostsMemory, OneOrTwo, Rate, Size, Ways
 from ...types import Params, Task
-from ..rng import task_keys
-from ..source import Source
+from ..source import Source, task_keys
 from ..text.generate import BITS_PER_SYMBOL, next_symbols, write_samples
 from ..text.markov_math import bayes_bits, draw_passages, entropy_rate, transition_tables, uniforms
 
 _TABLE, _SUPPORT, _QUERY = range(3)  # counters of a task's random numbers. Never renumber: it changes the tasks
 
 
-@picklable
 def markov(
     *,
     seed: int,
@@ -42,43 +39,63 @@ def markov(
     each task's language and the loss of the best possible predictor, both in bits per symbol.
     """
 
-    def draw_languages(split: str, step: int, tasks: range) -> tuple[Tensor, Tensor]:
-        keys = task_keys(seed, split, step, tasks, device)
-        return keys, transition_tables(fold(keys, _TABLE), symbols**order, symbols, concentration)
-
-    def sample(split: str, step: int, tasks: range) -> Task:
-        keys, table = draw_languages(split, step, tasks)
-        counts = {_SUPPORT: shots, _QUERY: queries}
-        draws = [uniforms(fold(keys, part), count, length + 1) for part, count in counts.items()]
-        support, query = draw_passages(torch.cat(draws, 1), table, order).split(list(counts.values()), 1)
-        return Task(next_symbols(support), next_symbols(query))
-
-    def references(split: str, step: int, tasks: range) -> dict[str, Tensor]:
-        _, table = draw_languages(split, step, tasks)
-        task = sample(split, step, tasks)
-        support, query = (torch.cat([batch.x[..., :1], batch.y], -1) for batch in task)
-        best = bayes_bits(support, query, symbols, order, concentration)
-        return {"best possible (Bayes)": best, "entropy rate": entropy_rate(table, order)}
-
-    def show(folder: Path, tasks: list[Task], phis: list[list[Params]], apply: Apply) -> None:
-        write_samples(folder / "samples.txt", tasks, phis, apply, lambda symbols: "".join(map(_letter, symbols)))
-
+    settings: dict[str, Any] = {"symbols": symbols, "order": order, "concentration": concentration}
+    settings |= {"shots": shots, "queries": queries, "length": length}
+    languages = _Languages(seed, device, **settings)
     about = {
         "data": "markov",
         "task": f"random languages, {shots} passages",
         "protocol": f"{symbols} symbols, Markov chains of order {order}, Dirichlet concentration {concentration:g}; "
         f"{shots} support and {queries} query passages of {length} symbols",
-        "symbols": symbols,
-        "order": order,
-        "concentration": concentration,
-        "shots": shots,
-        "queries": queries,
-        "length": length,
+        **settings,
     }
-    settings = (transductive,)
     return Source(
-        sample, (length,), symbols, about, show, metric=BITS_PER_SYMBOL, settings=settings, references=references
+        languages.sample,
+        (length,),
+        symbols,
+        about,
+        _save_samples,
+        metric=BITS_PER_SYMBOL,
+        settings=(transductive,),
+        references=languages.references,
     )
+
+
+class _Languages(NamedTuple):
+    """Draws languages and their passages."""
+
+    seed: int
+    device: torch.device
+    symbols: int
+    order: int
+    concentration: float
+    shots: int
+    queries: int
+    length: int
+
+    def draw(self, split: str, step: int, tasks: range) -> tuple[Tensor, Tensor]:
+        """The key and the transition table of each task."""
+        keys = task_keys(self.seed, split, step, tasks, self.device)
+        contexts = self.symbols**self.order
+        return keys, transition_tables(fold(keys, _TABLE), contexts, self.symbols, self.concentration)
+
+    def sample(self, split: str, step: int, tasks: range) -> Task:
+        keys, table = self.draw(split, step, tasks)
+        counts = {_SUPPORT: self.shots, _QUERY: self.queries}
+        draws = [uniforms(fold(keys, part), count, self.length + 1) for part, count in counts.items()]
+        support, query = draw_passages(torch.cat(draws, 1), table, self.order).split(list(counts.values()), 1)
+        return Task(next_symbols(support), next_symbols(query))
+
+    def references(self, split: str, step: int, tasks: range) -> dict[str, Tensor]:
+        _, table = self.draw(split, step, tasks)
+        task = self.sample(split, step, tasks)
+        support, query = (torch.cat([batch.x[..., :1], batch.y], -1) for batch in task)
+        best = bayes_bits(support, query, self.symbols, self.order, self.concentration)
+        return {"best possible (Bayes)": best, "entropy rate": entropy_rate(table, self.order)}
+
+
+def _save_samples(folder: Path, tasks: list[Task], phis: list[list[Params]], apply: Apply) -> None:
+    write_samples(folder / "samples.txt", tasks, phis, apply, lambda symbols: "".join(map(_letter, symbols)))
 
 
 def _letter(symbol: int) -> str:

@@ -2,6 +2,7 @@
 Larochelle (ICLR 2017) into 64, 16 and 20 classes. ImageNet's terms forbid passing it on, so nothing is downloaded.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -11,15 +12,17 @@ import torch
 
 from ...errors import UserError
 from ...setting_types import Change, CostsMemory, Count, FreeOnResume, SizeOrRange, Ways, WaysOrRange
-from ..episodes import episodes
+from ..dataset_facts import HUNDRED_CLASSES, class_names, describe_sample, order_classes
+from ..episodes import Episode, episodes
 from ..files.cache import file_stamp
 from ..files.find import DataFiles, find_or_download
 from ..files.pickles import read_pickle
-from ..images.decode import Form
-from ..images.image_store import ImageStore, cached_store, store_from_listing, store_splits
-from ..images.listing import list_split_folders, list_tables, order_classes, split_paths
-from ..published import HUNDRED_CLASSES, class_names, describe_sample
+from ..images.image_cache import ImageStore, cached_store, store_from_listing
+from ..images.layouts import find_columns
+from ..images.scan import Classes, list_class_folders, list_entries, split_paths
+from ..preprocessing import Form
 from ..source import Source
+from ..tables.csv_table import read_csv
 
 _FILES = DataFiles(
     name="mini-ImageNet",
@@ -45,10 +48,8 @@ def mini_imagenet(
 ) -> Source:
     """Photographs of 100 classes, split 64 / 16 / 20 as by Ravi and Larochelle, 84x84, three channels from 0 to 1.
 
-    Returns a source of N-way K-shot tasks: support x float32 [tasks, ways * shots, 3, 84, 84] and y int64 [tasks,
-    ways * shots], the query set the same with ``queries``, which is per class. A range, such as ``ways: [3, 8]``, makes
-    tasks of different sizes. ``train_ways`` and ``train_shots`` are those of training tasks. ``augment``
-    mirrors ("flip") and shifts ("shift") the images of training tasks at random.
+    Returns a source of N-way K-shot tasks, see `fmaml.data.episodes.Episode`: x float32 [tasks, n, 3, 84, 84], y int64
+    [tasks, n].
 
     ``root`` is the folder with the files; without it they are looked for. Images go to ``device``. Tasks are a function
     of ``seed``. Raises UserError if the files are absent, damaged or not mini-ImageNet, or a class is too small for the
@@ -60,23 +61,12 @@ def mini_imagenet(
     folder = find_or_download(_find_images, root, _FILES)
     names = {split: class_names("mini_imagenet", split) for split in HUNDRED_CLASSES}
     store = _read_pickles(folder, names) or _read_image_files(folder, names)
-    splits = store_splits(store, names, device)
+    splits = store.splits(names, device)
     split_name = f"Ravi and Larochelle's 64/16/20{describe_sample(store.counts.tolist())}"
     about = {"data": "mini_imagenet", "files": [str(folder)], "split": split_name}
     about |= {"license": "ImageNet's: research only, not to be passed on"}
-    return episodes(
-        splits,
-        seed=seed,
-        ways=ways,
-        shots=shots,
-        queries=queries,
-        about=about,
-        names=names,
-        train_ways=train_ways,
-        train_shots=train_shots,
-        augment=augment,
-        form=_FORM,
-    )
+    episode = Episode(ways, shots, queries, train_ways, train_shots, augment)
+    return episodes(splits, seed, episode, about, names=names, form=_FORM)
 
 
 def _find_images(folder: Path) -> Path | None:
@@ -96,14 +86,30 @@ def _pickle_paths(folder: Path) -> dict[str, Path] | None:
 
 def _read_image_files(folder: Path, names: dict[str, list[str]]) -> ImageStore:
     """The images that tables list, or else those of a folder for each split."""
-    tables, folders = _image_tables(folder), split_paths(folder)
+    tables, folders = _image_tables(folder), split_paths(folder) or {}
     if tables:
-        listing = list_tables(tables, folder / "images")
+        listing = {split: list_table(path, folder / "images") for split, path in tables.items()}
     else:
-        assert folders is not None  # otherwise `_find_images` would not have accepted the folder
-        listing = list_split_folders(folders)
+        listing = {split: list_class_folders(path) for split, path in folders.items()}
     listing = order_classes(listing, names, _FILES.name, folder)
     return store_from_listing("mini-imagenet", folder, listing, _FORM, strict=True)
+
+
+def list_table(path: Path, folder: Path) -> Classes:
+    """The images named by a CSV file; they are in ``folder`` or in a subfolder for each class.
+
+    UserError for a table that cannot be read or an image that does not exist.
+    """
+    table, names, classes = read_csv(path, "data.root"), set(list_entries(folder).files), Classes()
+    columns = find_columns(table)
+    for row, cells in enumerate(table.rows):
+        image, label = cells[columns.file], cells[columns.label]
+        file = f"{folder}/{image}" if image in names else f"{folder}/{label}/{image}"
+        if image not in names and not os.path.isfile(file):
+            cure = "every image of the table must be there: unpack the images again, or take the line out"
+            raise table.wrong(row, columns.file, f"not in {folder}; {cure}")
+        classes.setdefault(label, []).append(file)
+    return classes
 
 
 def _read_pickles(folder: Path, names: dict[str, list[str]]) -> ImageStore | None:
@@ -119,7 +125,7 @@ def _unpickle(paths: dict[str, Path], names: dict[str, list[str]]) -> ImageStore
     capacity = sum(path.stat().st_size for path in paths.values()) // (3 * _SIZE * _SIZE)  # images at most
     images, counts = torch.empty(capacity, 3, _SIZE, _SIZE, dtype=torch.uint8), []
     for split, path in paths.items():
-        pixels, classes = _check_pickle(path, read_pickle(path))
+        pixels, classes = read_cache(path)
         order_classes({split: classes}, {split: names[split]}, _FILES.name, path)
         for name in names[split]:
             first = sum(counts)
@@ -128,27 +134,27 @@ def _unpickle(paths: dict[str, Path], names: dict[str, list[str]]) -> ImageStore
     return ImageStore(images[: sum(counts)], torch.tensor(counts))
 
 
-def _check_pickle(path: Path, content: object) -> tuple[np.ndarray, dict]:
+def read_cache(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """``image_data``, uint8 [n, 84, 84, 3], and ``class_dict``, class -> its row numbers. UserError unless valid."""
-    match content:
+    match read_pickle(path):
         case {
             "image_data": np.ndarray(shape=(_, 84, 84, 3), dtype=np.uint8) as pixels,
             "class_dict": dict() as classes,
-        }:
-            rows = classes.values()
-            if all(_are_row_numbers(part, len(pixels)) for part in rows) and sum(map(len, rows)) <= len(pixels):
-                return pixels, classes
+        } if len(classes) <= sum(HUNDRED_CLASSES.values()):
+            rows = {name: _row_numbers(part, len(pixels)) for name, part in classes.items()}
+            if all(map(len, rows.values())) and sum(map(len, rows.values())) <= len(pixels):
+                return pixels, rows
     raise UserError(
         f"{path}: not a cache of mini-ImageNet; it must be a dict of image_data, uint8 [n, 84, 84, 3], and class_dict, "
         f"from each class to the numbers of its images: copy or download it again"
     )
 
 
-def _are_row_numbers(value: object, rows: int) -> bool:
-    """Whether the value is a non-empty sequence of integers from 0 to ``rows`` - 1."""
-    try:
+def _row_numbers(value: object, rows: int) -> np.ndarray:
+    """The value as integers [m] from 0 to ``rows`` - 1; empty if it is anything else."""
+    is_flat = isinstance(value, list | tuple) and all(type(item) is int for item in value)
+    if is_flat or isinstance(value, np.ndarray):
         numbers = np.asarray(value)
-    except ValueError:
-        return False
-    is_integers = numbers.ndim == 1 and numbers.dtype.kind in "iu" and len(numbers) > 0
-    return bool(is_integers and numbers.min() >= 0 and numbers.max() < rows)
+        if numbers.ndim == 1 and numbers.dtype.kind in "iu" and ((numbers >= 0) & (numbers < rows)).all():
+            return numbers
+    return np.empty(0, np.int64)

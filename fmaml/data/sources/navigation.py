@@ -8,17 +8,15 @@ import torch
 from torch import Tensor
 
 from ...losses import Apply
-from ...pickling import picklable
-from ...rl.navigation import NAVIGATION, straight_walk
+from ...rl.environments import NAVIGATION, straight_walk
 from ...rl.rollouts import noise_and_goal, rollouts
 from ...rng import fold, uniform
 from ...setting_types import CostsMemory, Size, Unit
 from ...types import Params, Task
-from ..acting import Discounting, acting, tasks_of_goals
-from ..source import Source
+from ..policy_source import Acting, policy_source
+from ..source import Sample, Source
 
 
-@picklable
 def navigation(
     *,
     seed: int,
@@ -43,28 +41,15 @@ def navigation(
     Finn, Abbeel and Levine, "Model-agnostic meta-learning for fast adaptation of deep networks", ICML 2017, section
     5.3.
     """
-    sample = tasks_of_goals(_goal, episodes * horizon, 2, seed=seed, device=device)
-
-    def references(split: str, step: int, tasks: range) -> dict[str, Tensor]:
-        goal = sample(split, step, tasks).query.y[:, 0]
-        return {"oracle, which knows the goal": straight_walk(goal, horizon)}
-
     about = {
         "data": "navigation",
         "task": f"navigation, {episodes} episodes",
         "protocol": f"navigation in the plane, {episodes} support and {episodes} query episodes of {horizon} steps",
     }
-    return acting(
-        NAVIGATION,
-        sample,
-        horizon,
-        Discounting(discount, gae_lambda, dice_lambda),
-        states=2,
-        actions=2,
-        about=about,
-        show=partial(_save_paths, horizon),
-        references=references,
-    )
+    acting = Acting(episodes, horizon, discount, gae_lambda, dice_lambda)
+    show = partial(_save_paths, horizon)
+    source = policy_source(NAVIGATION, _goal, acting, seed, device, states=2, actions=2, about=about, show=show)
+    return source._replace(references=partial(_oracle, source.sample, horizon))
 
 
 def _goal(keys: Tensor) -> Tensor:
@@ -73,15 +58,24 @@ def _goal(keys: Tensor) -> Tensor:
     return (uniform(fold(keys[:, None], counters)) - 0.5).float()
 
 
+def _oracle(sample: Sample, horizon: int, split: str, step: int, tasks: range) -> dict[str, Tensor]:
+    goal = sample(split, step, tasks).query.y[:, 0]
+    return {"oracle, which knows the goal": straight_walk(goal, horizon)}
+
+
 def _save_paths(horizon: int, folder: Path, tasks: list[Task], phis: list[list[Params]], apply: Apply) -> None:
-    """Write paths.png: for each task some paths before adaptation, after one inner step and after the last."""
-    from ..motion_pictures import paths_figure  # imported here because matplotlib takes half a second
-    from ..pictures import save_figure
+    """Write paths.png: for each task five paths before adaptation, after one inner step and after the last."""
+    from ..pictures import after, plt, save_panels  # imported here because matplotlib takes half a second
 
-    def paths(params: Params, task: Task) -> Tensor:
-        seen = rollouts(apply, params, NAVIGATION, *noise_and_goal(task.query, horizon))
-        return torch.where(seen.weights[..., None] > 0, seen.states, torch.nan)
-
-    goals = [task.query.y[0] for task in tasks]
-    walked = [[paths(phi, task) for phi in trajectory] for task, trajectory in zip(tasks, phis, strict=True)]
-    save_figure(paths_figure(walked, goals), folder / "paths.png")
+    figure, axes = plt.subplots(2, 2, figsize=(8, 8), layout="constrained", squeeze=False)
+    for axis, task, trajectory in zip(axes.flat, tasks, phis, strict=False):
+        last = len(trajectory) - 1
+        for step, color in {0: "tab:gray", 1: "tab:orange", last: "tab:blue"}.items():
+            seen = rollouts(apply, trajectory[min(step, last)], NAVIGATION, *noise_and_goal(task.query, horizon))
+            paths = torch.where(seen.weights[..., None] > 0, seen.states, torch.nan)[:5].cpu()  # [5, horizon, 2]
+            lines = axis.plot(*paths.permute(2, 1, 0), color=color, alpha=0.6, linewidth=1)
+            lines[0].set_label(after(step))
+        axis.plot(*task.query.y[0].cpu(), "*", color="tab:red", markersize=14, label="goal")
+        axis.plot(0, 0, "o", color="black", markersize=5, label="start")
+        axis.set_aspect("equal")
+    save_panels(figure, "Unseen goals: five paths of the policy, as it adapts", folder / "paths.png")

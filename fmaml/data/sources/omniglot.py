@@ -7,12 +7,14 @@ from typing import Annotated, Literal
 import torch
 
 from ...setting_types import CostsMemory, Count, FreeOnResume, SizeOrRange, Ways, WaysOrRange
-from ..episodes import consecutive_splits, episodes
+from ..class_examples import consecutive_splits
+from ..dataset_facts import CHARACTER_SIZE, OMNIGLOT_CLASSES, class_names
+from ..episodes import Episode, episodes
 from ..files.cache import cached, fingerprint
-from ..files.find import DataFiles, Download, cache_folder, find_or_download
-from ..images.decode import CHARACTER_FORM
+from ..files.cache_folder import cache_folder
+from ..files.find import DataFiles, Download, find_or_download
 from ..images.omniglot_files import OMNIGLOT_PARTS, find_omniglot, read_drawings, stamp_parts
-from ..published import CHARACTER_SIZE, OMNIGLOT_CLASSES, class_names
+from ..preprocessing import CHARACTER_FORM
 from ..source import Source
 
 _URL = "https://github.com/brendenlake/omniglot/raw/master/python/"
@@ -39,12 +41,10 @@ def omniglot(
 ) -> Source:
     """Handwritten characters of 50 alphabets, split 1,100 / 100 / 423 as in the original MAML code, 28x28, ink 1 on 0.
 
-    Returns a source of N-way K-shot tasks: support x float32 [tasks, ways * shots, 1, 28, 28] and y int64 [tasks,
-    ways * shots], the query set the same with ``queries``, which is per class. A range, such as ``ways: [3, 8]``, makes
-    tasks of different sizes. ``train_ways`` and ``train_shots`` are those of training tasks. The characters of the
-    splits in ``rotate`` are also used rotated by 90, 180 and 270 degrees, each rotation a class of its own.
-    ``augment`` shifts the images of training tasks at random, by up to an eighth of their size; mirrored, a character
-    would be another.
+    Returns a source of N-way K-shot tasks, see `fmaml.data.episodes.Episode`: x float32 [tasks, n, 1, 28, 28], y int64
+    [tasks, n]. The characters of the splits in ``rotate`` are also used rotated by 90, 180 and 270 degrees, each
+    rotation a class of its own. ``augment`` shifts the images of training tasks at random, by up to an eighth of their
+    size; mirrored, a character would be another.
 
     ``root`` is the folder with the files; without it they are looked for, and downloaded if ``download``. Images go to
     ``device``. Tasks are a function of ``seed``. Raises UserError if the files are absent, damaged or not Omniglot, or
@@ -66,19 +66,9 @@ def omniglot(
         "split": "the original MAML code's 1,100/100/423",
         "license": "MIT",
     }
-    return episodes(
-        splits,
-        seed=seed,
-        ways=ways,
-        shots=shots,
-        queries=queries,
-        about=about,
-        names={split: [name.partition("/")[2] for name in own] for split, own in names.items()},  # without the part
-        train_ways=train_ways,
-        train_shots=train_shots,
-        augment=augment,
-        form=CHARACTER_FORM,
-    )
+    without_part = {split: [name.partition("/")[2] for name in own] for split, own in names.items()}
+    episode = Episode(ways, shots, queries, train_ways, train_shots, augment)
+    return episodes(splits, seed, episode, about, names=without_part, form=CHARACTER_FORM)
 
 
 def _locate(root: str | None, download: bool) -> list[Path]:

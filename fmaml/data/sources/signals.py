@@ -8,9 +8,10 @@ import torch
 
 from ...errors import UserError
 from ...setting_types import CostsMemory, Count, FreeOnResume, Natural, Size, SizeOrRange, Unit, Ways, WaysOrRange
-from ..class_split import random_split
-from ..episodes import Split, episodes
-from ..scaling import Scaling
+from ..class_examples import Split
+from ..class_splits import random_split
+from ..episodes import Episode, episodes
+from ..preprocessing import Scaling
 from ..source import Source
 from ..tables.csv_table import Array, numbers, read_csv, words
 
@@ -32,11 +33,10 @@ def signals(
 ) -> Source:
     """Your own signals, a CSV file: each row is a signal, with its class in the column ``label``.
 
-    Returns a source of N-way K-shot tasks: support x float32 [tasks, ways * shots, channels, length] and y int64
-    [tasks, ways * shots], the query set the same with ``queries``, which is per class. The other columns are the
-    samples in the order of time, all of the first channel, then all of the second. A range, such as ``ways: [3, 8]``,
-    makes tasks of different sizes. ``train_ways`` and ``train_shots`` are those of training tasks. Each channel has
-    mean 0 and standard deviation 1 over the training classes; a trained model takes signals in their own units.
+    Returns a source of N-way K-shot tasks, see `fmaml.data.episodes.Episode`: x float32 [tasks, n, channels, length], y
+    int64 [tasks, n]. The other columns are the samples in the order of time, all of the first channel, then all of the
+    second. Each channel has mean 0 and standard deviation 1 over the training classes; a trained model takes signals in
+    their own units.
 
     Classes are split by ``fractions`` (train, val, test) and ``split_seed``. Signals go to ``device``. Tasks are a
     function of ``seed``. Raises UserError, naming line and column, for a table that cannot be used.
@@ -54,24 +54,10 @@ def signals(
     names = random_split(list(classes), fractions, split_seed)
     scaling = _scaling(x[[row for name in names["train"] for row in classes[name]]])
     scaled = scaling.inputs(torch.from_numpy(x)).float()
-    about = {
-        "data": "signals",
-        "license": "that of your signals",
-        "files": [content.file],
-    }
-    source = episodes(
-        {part: _split(scaled, [classes[name] for name in own], device) for part, own in names.items()},
-        seed=seed,
-        ways=ways,
-        shots=shots,
-        queries=queries,
-        about=about,
-        names=names,
-        train_ways=train_ways,
-        train_shots=train_shots,
-        scaling=scaling,
-    )
-    return source
+    splits = {part: _split(scaled, [classes[name] for name in own], device) for part, own in names.items()}
+    about = {"data": "signals", "license": "that of your signals", "files": [content.file]}
+    episode = Episode(ways, shots, queries, train_ways, train_shots)
+    return episodes(splits, seed, episode, about, names=names, scaling=scaling)
 
 
 def _scaling(x: Array) -> Scaling:

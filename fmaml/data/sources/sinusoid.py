@@ -2,24 +2,22 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ...losses import Apply, mse, transductive
-from ...pickling import picklable
 from ...rng import fold, uniform
 from ...setting_types import Size
 from ...types import Batch, Params, Task
-from ..rng import task_keys
-from ..source import Metric, Source
+from ..source import Metric, Source, task_keys
 
 _AMPLITUDE, _PHASE, _X = (0.1, 5.0), (0.0, math.pi), (-5.0, 5.0)  # ranges, uniform
 MSE = Metric("MSE", mse, ".3f", more_is_better=False)
 
 
-@picklable
 def sinusoid(*, seed: int, device: torch.device, shots: Size = 10, queries: Size = 10) -> Source:
     """Waves y = A sin(x - phi), A in [0.1, 5], phi in [0, pi], seen at ``shots`` points x in [-5, 5].
 
@@ -31,21 +29,19 @@ def sinusoid(*, seed: int, device: torch.device, shots: Size = 10, queries: Size
     5.1.
     """
 
-    def sample(split: str, step: int, tasks: range) -> Task:
-        keys = task_keys(seed, split, step, tasks, device)
-        return _draw_waves(keys, shots, queries)
-
     about = {
         "data": "sinusoid",
         "task": f"{shots}-shot sinusoid regression",
         "protocol": f"{shots}-shot sinusoid regression, {queries} queries, fresh waves",
     }
+    sample = partial(_sample, seed, device, shots, queries)
     return Source(sample, (1,), 1, about, _save_functions, mse, MSE, (transductive,))
 
 
-def _draw_waves(keys: Tensor, shots: int, queries: int) -> Task:
-    """One task per key; counter 0 gives its amplitude, 1 its phase, the others its points."""
-    u = uniform(fold(keys[:, None], torch.arange(2 + shots + queries, device=keys.device)))  # [tasks, counters]
+def _sample(seed: int, device: torch.device, shots: int, queries: int, split: str, step: int, tasks: range) -> Task:
+    """Stacked tasks; counter 0 of a task's key gives its amplitude, 1 its phase, the others its points."""
+    counters = torch.arange(2 + shots + queries, device=device)
+    u = uniform(fold(task_keys(seed, split, step, tasks, device)[:, None], counters))  # [tasks, counters]
     amplitude, phase, x = (
         low + (high - low) * part
         for (low, high), part in zip((_AMPLITUDE, _PHASE, _X), (u[:, :1], u[:, 1:2], u[:, 2:]), strict=True)
@@ -56,11 +52,11 @@ def _draw_waves(keys: Tensor, shots: int, queries: int) -> Task:
 
 def _save_functions(folder: Path, tasks: list[Task], phis: list[list[Params]], apply: Apply) -> None:
     """Write functions.png: for each task the truth, the support points, the network before and after inner steps."""
-    from ..pictures import regression_figure, save_figure  # imported here because matplotlib takes half a second
+    from ..pictures import save_functions  # imported here because matplotlib takes half a second
 
     x = torch.linspace(*_X, 201, device=tasks[0].query.x.device)[:, None]
     truths = [fit_wave(task.query)(x) for task in tasks]
-    save_figure(regression_figure(tasks, phis, apply, x, truths), folder / "functions.png")
+    save_functions(folder / "functions.png", tasks, phis, apply, x, truths)
 
 
 def fit_wave(batch: Batch) -> Callable[[Tensor], Tensor]:

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -10,16 +11,14 @@ import torch
 from torch import Tensor
 
 from ...errors import UserError
-from ...losses import Apply, Criterion, mse, transductive
-from ...pickling import picklable
+from ...losses import Apply, mse, transductive
 from ...setting_types import FreeOnResume, Natural, Size, Unit
 from ...types import Batch, Params, Task
-from ..class_split import random_split
-from ..rng import task_keys
-from ..scaling import Scaling
-from ..source import About, Metric, Source
+from ..class_splits import random_split
+from ..preprocessing import Scaling
+from ..source import About, Metric, Sample, Source
 from ..tables.csv_table import Array, Table, numbers, numeric_columns, read_csv, words
-from ..tables.linear import fit_linear, linear_references
+from ..tables.linear import Linear, fit_linear, linear_references
 from ..tables.rows import Rows, pack_rows, sample_rows
 
 TASKS_OF_REFERENCES = 200  # training tasks on which the references' penalty is chosen
@@ -71,22 +70,12 @@ def table(
     return grouped_rows(splits, about, scaling, seed=seed, shots=shots, queries=queries)
 
 
-@picklable
 def grouped_rows(
     splits: dict[str, Rows], about: About, scaling: Scaling, *, seed: int, shots: int, queries: int
 ) -> Source:
     """The source of tasks from these rows, which are scaled."""
-
-    def sample(split: str, step: int, tasks: range) -> Task:
-        keys = task_keys(seed, split, step, tasks, splits[split].x.device)
-        return sample_rows(splits[split], keys, shots=shots, queries=queries)
-
+    sample = partial(sample_rows, splits, seed, shots=shots, queries=queries)
     linear = fit_linear(splits["train"].x, splits["train"].y, sample("train", 0, range(TASKS_OF_REFERENCES)))
-
-    def references(split: str, step: int, tasks: range) -> dict[str, Tensor]:
-        found = linear_references(sample(split, step, tasks), linear)
-        return {name: value * scaling.y_scale**2 for name, value in found.items()}
-
     return Source(
         sample,
         inputs=(len(scaling.columns),),
@@ -94,22 +83,22 @@ def grouped_rows(
         about=about,
         show=_save_predictions,
         criterion=mse,
-        metric=Metric("MSE", scaled_mse(scaling.y_scale), ".4g", more_is_better=False),
+        metric=Metric("MSE", partial(_mse_in_units, scaling.y_scale), ".4g", more_is_better=False),
         settings=(transductive,),
-        references=references,
+        references=partial(_references, sample, linear, scaling.y_scale),
         data=dict(splits),
         scaling=scaling,
     )
 
 
-@picklable
-def scaled_mse(scale: float) -> Criterion:
+def _mse_in_units(scale: float, output: Tensor, y: Tensor) -> Tensor:
     """The mean squared error in units of which one is 1 / ``scale`` of a standardised target's."""
+    return mse(output, y) * scale**2
 
-    def in_units(output: Tensor, y: Tensor) -> Tensor:
-        return mse(output, y) * scale**2
 
-    return in_units
+def _references(sample: Sample, linear: Linear, scale: float, split: str, step: int, tasks: range) -> dict[str, Tensor]:
+    found = linear_references(sample(split, step, tasks), linear)
+    return {name: value * scale**2 for name, value in found.items()}
 
 
 def _features(content: Table, task: str, target: str, features: Sequence[str]) -> list[str]:
@@ -170,7 +159,6 @@ def _pack(groups: Groups, names: list[str], scaling: Scaling, x: Array, y: Array
 
 
 def _save_predictions(folder: Path, tasks: list[Task], phis: list[list[Params]], apply: Apply) -> None:
-    """Write predictions.png: of a few tasks the predicted against the true values, before and after adaptation."""
-    from ..pictures import predictions_figure, save_figure  # imported here because matplotlib takes half a second
+    from ..pictures import save_predictions  # imported here because matplotlib takes half a second
 
-    save_figure(predictions_figure(tasks, phis, apply), folder / "predictions.png")
+    save_predictions(folder, tasks, phis, apply)

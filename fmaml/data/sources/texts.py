@@ -8,10 +8,10 @@ import torch
 from ...errors import UserError
 from ...files.regular import read_regular
 from ...setting_types import FreeOnResume, Natural, Size, Unit
-from ..class_split import random_split
-from ..images.listing import split_paths
+from ..class_splits import random_split
+from ..images.scan import split_paths
 from ..source import Source
-from ..text.languages import Collection, passages_source
+from ..text.languages import Collection, Passages, passages_source
 
 _MAX_TEXT_BYTES = 100_000_000
 
@@ -49,17 +49,8 @@ def texts(
         "task": "texts",
         "protocol": str(path.name),
     }
-    return passages_source(
-        collection,
-        seed=seed,
-        device=device,
-        shots=shots,
-        queries=queries,
-        length=length,
-        tokenizer=tokenizer,
-        prompted=in_context,
-        about=about,
-    )
+    passages = Passages(shots, queries, length, tokenizer, in_context)
+    return passages_source(collection, seed, device, passages, about)
 
 
 def list_collection(path: Path, root: str, fractions: tuple[float, ...], split_seed: int) -> Collection:

@@ -8,12 +8,11 @@ import torch
 from ...errors import UserError
 from ...files.regular import read_regular
 from ...setting_types import FreeOnResume, Size
+from ..dataset_facts import class_names
 from ..files.find import DataFiles, Download, find_or_download
 from ..files.zips import open_zip, read_member, zip_or_folder
-from ..published import class_names
-from ..rng import SPLITS
-from ..source import Source
-from ..text.languages import passages_source
+from ..source import SPLITS, Source
+from ..text.languages import Passages, passages_source
 
 _URL = "https://raw.githubusercontent.com/nltk/nltk_data/gh-pages/packages/corpora/udhr2.zip"
 _MD5 = "e604482d2dc8dd2580af7d97c1bf0a80"
@@ -54,17 +53,8 @@ def udhr(
         "task": "languages",
         "protocol": "the Declaration of Human Rights",
     }
-    return passages_source(
-        collection,
-        seed=seed,
-        device=device,
-        shots=shots,
-        queries=queries,
-        length=length,
-        tokenizer=tokenizer,
-        prompted=in_context,
-        about=about,
-    )
+    passages = Passages(shots, queries, length, tokenizer, in_context)
+    return passages_source(collection, seed, device, passages, about)
 
 
 def locate_udhr(root: str | None, download: bool) -> Path:

@@ -60,7 +60,7 @@ def read_csv(path: Path, setting: str) -> Table:
                     f"{path}, line {reader.line_num}: {len(row)} cells, and the header has {len(header)}; correct the "
                     f"line (a comma inside a cell needs quotes around the cell)"
                 )
-            if row:
+            if any(cell.strip() for cell in row):
                 rows.append([cell.strip() for cell in row])
                 lines.append(reader.line_num)
     except csv.Error as error:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ...rng import fold, uniform
 from ...types import Batch, Task
+from ..source import task_keys
 
 
 class Rows(NamedTuple):
@@ -28,12 +29,16 @@ def pack_rows(groups: list[Batch], device: torch.device) -> Rows:
     return Rows(x, y, starts, counts, most)
 
 
-def sample_rows(rows: Rows, keys: Tensor, *, shots: int, queries: int) -> Task:
-    """Stacked tasks, one per key of ``keys``, int64 [tasks].
+def sample_rows(
+    splits: dict[str, Rows], seed: int, split: str, step: int, tasks: range, *, shots: int, queries: int
+) -> Task:
+    """Stacked tasks of a split; ``tasks`` is a range of task numbers, as in `fmaml.data.source.Source`.
 
     Returns support x float32 [tasks, shots, features] and y [tasks, shots, 1], the query set the same with ``queries``.
     A task draws a group, then different rows of it. Every group must have ``shots + queries`` rows.
     """
+    rows = splits[split]
+    keys = task_keys(seed, split, step, tasks, rows.x.device)
     group = (uniform(fold(keys, 0)) * len(rows.counts)).long()  # [tasks]
     slots = torch.arange(rows.max_count, device=keys.device)
     absent = slots >= rows.counts[group][:, None]  # [tasks, max_count]

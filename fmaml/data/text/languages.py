@@ -2,40 +2,43 @@
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ...errors import UserError
 from ...losses import Apply, transductive
-from ...pickling import picklable
 from ...types import Params, Task
 from ..source import About, Source
 from .generate import BITS_PER_BYTE, in_context, write_samples
-from .passages import Texts, pack_texts, sample_passages
+from .passages import pack_texts, sample_passages
 from .tokens import Alphabet, bits_per_byte, read_alphabet
 
 Collection = dict[str, dict[str, bytes]]  # split -> name of the text -> its content
 
 
+class Passages(NamedTuple):
+    """How passages are drawn from texts: the settings that sources of texts have in common, see `udhr`."""
+
+    shots: int
+    queries: int
+    length: int
+    tokenizer: str | None
+    in_context: bool
+
+
 def passages_source(
-    collection: Collection,
-    *,
-    seed: int,
-    device: torch.device,
-    shots: int,
-    queries: int,
-    length: int,
-    tokenizer: str | None,
-    prompted: bool,
-    about: About,
+    collection: Collection, seed: int, device: torch.device, passages: Passages, about: About
 ) -> Source:
     """The source of passages of these texts: `fmaml.data.sources.udhr.udhr` says what they are.
 
     ``about`` says what the texts are: "task" their kind in the plural, "protocol" in words. Raises UserError if a text
     has too few articles.
     """
+    shots, queries, length, tokenizer, prompted = passages
     alphabet = read_alphabet(tokenizer)
     splits = {
         split: pack_texts(
@@ -52,33 +55,22 @@ def passages_source(
         f"each from another article, from {counts['test']} unseen {about['task']}",
         **{"shots": shots, "queries": queries, "length": length, about["task"]: counts},
     }
-    return passages_of(splits, about, tokenizer, prompted, seed=seed, shots=shots, queries=queries, length=length)
+    return Source(
+        partial(sample_passages, splits, seed, shots=shots, queries=queries, length=length),
+        (length,),
+        alphabet.size,
+        about,
+        partial(_save_samples, tokenizer),
+        metric=BITS_PER_BYTE._replace(fn=bits_per_byte(alphabet.bytes_of)),
+        settings=(transductive, in_context) if prompted else (transductive,),
+        data=dict(splits),
+    )
 
 
-@picklable
-def passages_of(
-    splits: dict[str, Texts],
-    about: About,
-    tokenizer: str | None,
-    prompted: bool,
-    *,
-    seed: int,
-    shots: int,
-    queries: int,
-    length: int,
-) -> Source:
-    """The source of passages of these packed texts."""
-    alphabet = read_alphabet(tokenizer)
-    metric = BITS_PER_BYTE if alphabet.bytes_of is None else BITS_PER_BYTE._replace(fn=bits_per_byte(alphabet.bytes_of))
-
-    def sample(split: str, step: int, tasks: range) -> Task:
-        return sample_passages(splits[split], seed, split, step, tasks, shots=shots, queries=queries, length=length)
-
-    def show(folder: Path, tasks: list[Task], phis: list[list[Params]], apply: Apply) -> None:
-        write_samples(folder / "samples.txt", tasks, phis, apply, alphabet.decode)
-
-    settings = (transductive, in_context) if prompted else (transductive,)
-    return Source(sample, (length,), alphabet.size, about, show, metric=metric, settings=settings, data=dict(splits))
+def _save_samples(
+    tokenizer: str | None, folder: Path, tasks: list[Task], phis: list[list[Params]], apply: Apply
+) -> None:
+    write_samples(folder / "samples.txt", tasks, phis, apply, read_alphabet(tokenizer).decode)
 
 
 def articles_of(name: str, text: bytes, alphabet: Alphabet, least: int, length: int) -> list[Tensor]:

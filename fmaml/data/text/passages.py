@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ...rng import fold, uniform
 from ...types import Task
-from ..rng import task_keys
+from ..source import task_keys
 from .generate import next_symbols
 
 
@@ -35,7 +35,7 @@ def pack_texts(languages: list[list[Tensor]], device: torch.device) -> Texts:
 
 
 def sample_passages(
-    texts: Texts, seed: int, split: str, step: int, tasks: range, *, shots: int, queries: int, length: int
+    splits: dict[str, Texts], seed: int, split: str, step: int, tasks: range, *, shots: int, queries: int, length: int
 ) -> Task:
     """Stacked tasks: support x and y int64 [tasks, shots, length], query x and y int64 [tasks, queries, length].
 
@@ -43,6 +43,7 @@ def sample_passages(
     no article is in both support and query. Every article must have at least ``length + 1`` symbols, every language at
     least ``shots + queries`` articles. ``tasks`` is a range of task numbers, as in `fmaml.data.source.Source`.
     """
+    texts = splits[split]
     keys = task_keys(seed, split, step, tasks, texts.symbols.device)
     language = _random_below(fold(keys, 0), len(texts.article_counts))  # [tasks]
     slots = torch.arange(texts.max_article_count, device=keys.device)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,6 @@ from torch import Tensor
 from ...errors import UserError
 from ...extras import require
 from ...losses import Criterion, bits
-from ...pickling import picklable
 
 
 class Alphabet(NamedTuple):
@@ -68,11 +68,10 @@ def bytes_of_token(name: str, a_byte_a_letter: bool) -> float:
     return 1.0 if re.fullmatch("<0x[0-9A-F]{2}>", name) else len(name.replace("▁", " ").encode())
 
 
-@picklable
-def bits_per_byte(bytes_of: Tensor) -> Criterion:
-    """The bits of the symbols y, divided by the bytes that they stand for."""
+def bits_per_byte(bytes_of: Tensor | None) -> Criterion:
+    """The bits of the symbols y, divided by the bytes that they stand for, [symbols]; None: one each."""
+    return bits if bytes_of is None else partial(_bits_per_byte, bytes_of)
 
-    def criterion(logits: Tensor, y: Tensor) -> Tensor:
-        return bits(logits, y) * y.numel() / bytes_of.to(y.device)[y].sum()
 
-    return criterion
+def _bits_per_byte(bytes_of: Tensor, logits: Tensor, y: Tensor) -> Tensor:
+    return bits(logits, y) * y.numel() / bytes_of.to(y.device)[y].sum()

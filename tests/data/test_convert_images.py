@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fmaml.data.images.decode import Form
-from fmaml.data.refit import of_form, refit
+from fmaml.data.convert_images import convert, of_form
+from fmaml.data.preprocessing import Form
 from fmaml.data.sources.glyphs import glyphs
 from fmaml.data.sources.sinusoid import sinusoid
 
@@ -34,7 +34,7 @@ def pillow(x: torch.Tensor, size: int, mode: str) -> torch.Tensor:
 @pytest.mark.parametrize(("form", "mode"), [(SMALL_PHOTO, "RGB"), (DRAWING._replace(invert=False), "L")])
 def test_as_pillow_scales_and_greys(form, mode):
     x = photographs()
-    y = refit(x, PHOTO, form)
+    y = convert(x, PHOTO, form)
     assert y.shape == (2, 3, form.channels, form.size, form.size)
     for i in range(2):
         for j in range(3):
@@ -44,10 +44,10 @@ def test_as_pillow_scales_and_greys(form, mode):
 
 def test_ink_and_colour():
     x = torch.rand(1, 2, 1, 28, 28, generator=torch.Generator().manual_seed(1))
-    colour = refit(x, DRAWING, Form(28, 3, "squeeze"))
+    colour = convert(x, DRAWING, Form(28, 3, "squeeze"))
     assert torch.equal(colour, (1 - x).expand(1, 2, 3, 28, 28))
-    assert torch.allclose(refit(colour, Form(28, 3, "squeeze"), DRAWING), x, atol=1e-6)  # grey of grey is itself
-    assert torch.equal(refit(x, DRAWING, DRAWING), x)
+    assert torch.allclose(convert(colour, Form(28, 3, "squeeze"), DRAWING), x, atol=1e-6)  # grey of grey is itself
+    assert torch.equal(convert(x, DRAWING, DRAWING), x)
 
 
 def test_a_source_of_another_form_has_the_same_tasks():
@@ -57,7 +57,7 @@ def test_a_source_of_another_form_has_the_same_tasks():
     plain, seen = source.sample("test", 7, range(2)), other.sample("test", 7, range(2))
     assert other.inputs == (3, 32, 32) == seen.query.x.shape[2:]
     assert torch.equal(seen.query.y, plain.query.y)
-    assert torch.equal(seen.query.x, refit(plain.query.x, source.form, SMALL_PHOTO))
+    assert torch.equal(seen.query.x, convert(plain.query.x, source.form, SMALL_PHOTO))
     assert torch.equal(other.sample("test", 7, range(1, 2)).support.x, seen.support.x[1:])
     assert other.about["protocol"].endswith("images of 28x28x1 as 32x32x3, light and dark exchanged")
     again = pickle.loads(pickle.dumps(other))

@@ -1,18 +1,18 @@
 """Images of one form as those of another: what a model that takes 32x32 in colour needs to see 84x84 or drawings."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..pickling import picklable
 from ..types import Batch, Task
-from .images.decode import Form
-from .source import Source
+from .preprocessing import Form
+from .source import Sample, Source
 
 _LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in grey (ITU-R BT.601), as files are read
 
 
-@picklable
 def of_form(source: Source, form: Form) -> Source:
     """The source with its images, which are square, of another form: scaled, grey or in colour, ink as light or dark.
 
@@ -26,17 +26,19 @@ def of_form(source: Source, form: Form) -> Source:
     if own._replace(fit=form.fit) == form:
         return source
 
-    def sample(split: str, step: int, tasks: range) -> Task:
-        return Task(*(Batch(refit(x, own, form), y) for x, y in source.sample(split, step, tasks)))
-
     inputs = (form.channels, form.size, form.size)
     exchanged = ", light and dark exchanged" if own.invert != form.invert else ""
     protocol = f"{source.about['protocol']}, images of {_shape(own)} as {_shape(form)}{exchanged}"
     about = {**source.about, "protocol": protocol}
+    sample = partial(_sample_converted, source.sample, own, form)
     return source._replace(sample=sample, inputs=inputs, about=about, form=form, of_features=None, seen=None)
 
 
-def refit(x: Tensor, own: Form, form: Form) -> Tensor:
+def _sample_converted(sample: Sample, own: Form, form: Form, split: str, step: int, tasks: range) -> Task:
+    return Task(*(Batch(convert(x, own, form), y) for x, y in sample(split, step, tasks)))
+
+
+def convert(x: Tensor, own: Form, form: Form) -> Tensor:
     """Images x [tasks, n, channels, size, size] from 0 to 1 of the form ``own`` as those of ``form``."""
     images = x.flatten(0, 1)
     if own.channels > form.channels:

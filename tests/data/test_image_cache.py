@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from fmaml.data.files.writing import writing
-from fmaml.data.images import decoded
-from fmaml.data.images.decode import Form
-from fmaml.data.images.decoded import decoded_images
+from fmaml.data.files.cache_folder import writing
+from fmaml.data.images import image_cache
+from fmaml.data.images.image_cache import decoded_images
+from fmaml.data.preprocessing import Form
 from fmaml.data.sources.image_folder import folder
 
 FORM = Form(8, 1)
@@ -37,13 +37,13 @@ def put(file: Path, level: int) -> None:
 def read(monkeypatch):
     """The names of the files that are decoded, as they are."""
     names: list[str] = []
-    decode = decoded.decode_images
+    decode = image_cache.decode_images
 
     def noting(files, form):
         names.extend("/".join(Path(file).parts[-2:]) for file in files)
         return decode(files, form)
 
-    monkeypatch.setattr(decoded, "decode_images", noting)
+    monkeypatch.setattr(image_cache, "decode_images", noting)
     return names
 
 
@@ -52,7 +52,8 @@ def files_of(root):
 
 
 def levels(found):
-    return found.images[:, 0, 0, 0].tolist()
+    images, _ = found
+    return images[:, 0, 0, 0].tolist()
 
 
 def kept(root):
@@ -82,7 +83,7 @@ def test_only_what_is_new_or_changed_is_decoded_and_what_is_gone_is_dropped(root
     assert read == ["b/0.png", "new/0.png"]
     assert levels(found) == levels(decoded_images("other", root, files, FORM))
     (path,) = (path for path in kept(root) if path.name.startswith("set-"))
-    assert decoded._read(path, FORM).images.shape[0] == len(files)
+    assert sorted(image_cache._read(path, root, FORM).stamps) == files
 
 
 def test_unreadable_files_are_named_each_time_and_tried_again(root, read):
@@ -90,9 +91,10 @@ def test_unreadable_files_are_named_each_time_and_tried_again(root, read):
     files = files_of(root)
     first = decoded_images("set", root, files, FORM)
     for found in (first, decoded_images("set", root, files, FORM)):
-        assert [*found.errors] == [1]
-        assert "cannot identify" in found.errors[1]
-        assert len(found.images) == 26
+        images, errors = found
+        assert [*errors] == [files[1]]
+        assert "cannot identify" in errors[files[1]]
+        assert len(images) == 26
         assert levels(found)[:2] == [0, 2]
     put(root / "a" / "1.png", 77)
     assert levels(decoded_images("set", root, files, FORM))[:3] == [0, 77, 2]
@@ -138,14 +140,14 @@ def test_a_damaged_file_is_made_again(root, read):
 def test_processes_at_once_decode_each_file_once_between_them_and_lose_nothing(root):
     """One has the first half, one the second, one everything."""
     script = (
-        "import sys; from pathlib import Path; from fmaml.data.images import decoded\n"
-        "from fmaml.data.images.decode import Form\n"
+        "import sys; from pathlib import Path; from fmaml.data.images import image_cache\n"
+        "from fmaml.data.preprocessing import Form\n"
         "root, chosen = Path(sys.argv[1]), slice(*map(int, sys.argv[2:]))\n"
-        "decode = decoded.decode_images\n"
-        "decoded.decode_images = lambda files, form: print(len(files)) or decode(files, form)\n"
+        "decode = image_cache.decode_images\n"
+        "image_cache.decode_images = lambda files, form: print(len(files)) or decode(files, form)\n"
         "files = sorted(str(path) for path in root.rglob('*.png'))[chosen]\n"
-        "found = decoded.decoded_images('set', root, files, Form(8, 1))\n"
-        "sys.exit(len(found.images) != len(files))\n"
+        "found = image_cache.decoded_images('set', root, files, Form(8, 1))\n"
+        "sys.exit(len(found[0]) != len(files))\n"
     )
     command = [sys.executable, "-c", script, str(root)]
     running = [
@@ -156,7 +158,7 @@ def test_processes_at_once_decode_each_file_once_between_them_and_lose_nothing(r
     assert [process.returncode for process in running] == [0, 0, 0]
     assert sum(counts) == 27
     (path,) = kept(root)
-    assert len(decoded._read(path, FORM).files) == 27
+    assert len(image_cache._read(path, root, FORM).stamps) == 27
 
 
 def test_a_dry_run_reads_what_is_kept_and_keeps_nothing(root, read):

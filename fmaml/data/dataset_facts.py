@@ -1,6 +1,11 @@
 """Class splits and class counts of the published data sets. Imports no torch: config checks use it."""
 
 from pathlib import Path
+from typing import TypeVar
+
+from ..errors import UserError
+
+Files = TypeVar("Files")  # of a class, however they are named
 
 DRAWINGS_PER_CLASS = 20  # Omniglot and glyphs
 IMAGES_PER_CLASS = 600  # complete mini-ImageNet and CIFAR-FS
@@ -25,3 +30,22 @@ def describe_sample(counts: list[int]) -> str:
         return ""
     each = f"{least}" if least == most else f"{least} to {most}"
     return f", a sample with {each} of {IMAGES_PER_CLASS} images a class"
+
+
+def order_classes(
+    listing: dict[str, dict[str, Files]], names: dict[str, list[str]], data: str, path: Path
+) -> dict[str, dict[str, Files]]:
+    """The listing with its classes in the order of ``names``. UserError unless each split has exactly those classes.
+
+    ``data`` is the data set and ``path`` where the listing is from, both for messages.
+    """
+    for split, expected in names.items():
+        extra = sorted(listing[split].keys() - set(expected))
+        absent = sorted(set(expected) - listing[split].keys())
+        if extra or absent:
+            parts = [f"{verb} {', '.join(some[:3])}" for verb, some in (("has", extra), ("lacks", absent)) if some]
+            raise UserError(
+                f"{path}: split {split} {' and '.join(parts)}; {data} has {len(expected)} fixed classes there. "
+                f"Put them right, or for a split of your own take data.name=folder"
+            )
+    return {split: {name: listing[split][name] for name in expected} for split, expected in names.items()}

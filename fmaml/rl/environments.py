@@ -1,4 +1,7 @@
-"""Walking to a goal in the plane (arXiv 1703.03400, section 5.3)."""
+"""Walking to a goal in the plane (arXiv 1703.03400, section 5.3), and environments that show their goal."""
+
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -28,3 +31,22 @@ def straight_walk(goal: Tensor, horizon: int) -> Tensor:
     steps = torch.arange(1, horizon + 1, device=goal.device, dtype=goal.dtype)
     left = (goal.abs()[..., None] - SPEED * steps).clamp(min=0)  # [.., 2, horizon]
     return -left.square().sum(-2).sqrt().sum(-1)
+
+
+def with_goal(environment: Environment) -> Environment:
+    """The environment with the goal at the end of each state, [n, state + goal]: its policy has nothing to adapt to."""
+    prepared = environment.prepared and partial(_prepared, environment.prepared)
+    return Environment(partial(_start, environment), partial(_step, environment), prepared)
+
+
+def _start(environment: Environment, goal: Tensor) -> Tensor:
+    return torch.cat([environment.start(goal), goal], -1)
+
+
+def _step(environment: Environment, state: Tensor, action: Tensor, goal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    after, reward, ended = environment.step(state[..., : -goal.shape[-1]], action, goal)
+    return torch.cat([after, goal], -1), reward, ended
+
+
+def _prepared(prepare: Callable[[Tensor], Environment], goal: Tensor) -> Environment:
+    return with_goal(prepare(goal))

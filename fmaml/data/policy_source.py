@@ -1,8 +1,9 @@
-"""Sources of tasks for a policy, whose data come from what it does: noise for its actions, its loss and its metric."""
+"""Sources of tasks for a policy: its data come from what it does, so a task is the noise of its actions and a goal."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -12,18 +13,19 @@ from ..losses import Apply, Criterion, mse
 from ..rl.objective import mean_return, policy_loss
 from ..rl.rollouts import Environment
 from ..rng import fold, uniform
-from ..types import Batch, LossFn, MetricFn, Task
-from .rng import task_keys
-from .source import About, Metric, Sample, Show, Source
+from ..types import Batch, MetricFn, Task
+from .source import About, Metric, Show, Source, task_keys
 
 _GOAL, _SUPPORT, _QUERY = range(3)  # counters of a task's random numbers. Never renumber: it changes the tasks
 RETURN = Metric("return", mse, ".2f", more_is_better=True)
 
 
-class Discounting(NamedTuple):
-    """How far a policy's loss looks, see `fmaml.rl.objective.policy_loss`."""
+class Acting(NamedTuple):
+    """How long a policy acts, and how far its loss looks: the settings that sources for policies have in common."""
 
-    discount: float
+    episodes: int  # of the support set, and of the query set
+    horizon: int  # steps of an episode
+    discount: float  # this and those below as in `fmaml.rl.objective.policy_loss`
     gae_lambda: float
     dice_lambda: float
 
@@ -40,25 +42,27 @@ class ReturnOf:
         return mean_return(apply, self.environment, self.horizon)
 
 
-def acting(
+def policy_source(
     environment: Environment,
-    sample: Sample,
-    horizon: int,
-    discounting: Discounting,
+    goal: Callable[[Tensor], Tensor],
+    acting: Acting,
+    seed: int,
+    device: torch.device,
     *,
     states: int,
     actions: int,
     about: About,
     show: Show,
-    references: Callable[[str, int, range], dict[str, Tensor]] | None = None,
 ) -> Source:
-    """The source of tasks of a policy that sees ``states`` numbers and acts by ``actions``."""
+    """The source of tasks of a policy that sees ``states`` numbers and acts by ``actions``.
 
-    def loss(apply: Apply) -> LossFn:
-        return policy_loss(apply, environment, horizon, **discounting._asdict())
-
+    Returns a source with support and query x float32 [tasks, rows, actions], the noise, and y float32 [tasks, rows,
+    *goal], with a row for every step of every episode. ``goal`` draws what tells a task apart from keys int64 [tasks]:
+    float32 [tasks, *goal].
+    """
+    horizon, looks = acting.horizon, {name: getattr(acting, name) for name in Acting._fields[2:]}
     return Source(
-        sample,
+        partial(sample_noise, goal, acting.episodes * horizon, actions, seed, device),
         (states,),
         2 * actions,
         about,
@@ -66,25 +70,24 @@ def acting(
         criterion=mse,  # of outputs, which `loss` is not
         metric=RETURN,
         settings=(ReturnOf(environment, horizon),),
-        references=references,
-        loss=loss,
+        loss=partial(policy_loss, environment=environment, horizon=horizon, **looks),
     )
 
 
-def tasks_of_goals(
-    goal: Callable[[Tensor], Tensor], rows: int, actions: int, *, seed: int, device: torch.device
-) -> Sample:
-    """A ``sample`` of tasks of ``rows`` steps a set: x [tasks, rows, actions] the noise, y [tasks, rows, *goal].
-
-    ``goal`` draws what tells a task apart from keys int64 [tasks]: float32 [tasks, *goal].
-    """
-
-    def sample(split: str, step: int, tasks: range) -> Task:
-        keys = task_keys(seed, split, step, tasks, device)
-        goals = goal(fold(keys, _GOAL))[:, None].expand(-1, rows, -1).contiguous()
-        return Task(*(Batch(normal(fold(keys, part), rows, actions), goals) for part in (_SUPPORT, _QUERY)))
-
-    return sample
+def sample_noise(
+    goal: Callable[[Tensor], Tensor],
+    rows: int,
+    actions: int,
+    seed: int,
+    device: torch.device,
+    split: str,
+    step: int,
+    tasks: range,
+) -> Task:
+    """Stacked tasks of ``rows`` steps a set, see `policy_source`."""
+    keys = task_keys(seed, split, step, tasks, device)
+    goals = goal(fold(keys, _GOAL))[:, None].expand(-1, rows, -1).contiguous()
+    return Task(*(Batch(normal(fold(keys, part), rows, actions), goals) for part in (_SUPPORT, _QUERY)))
 
 
 def normal(keys: Tensor, rows: int, columns: int) -> Tensor:

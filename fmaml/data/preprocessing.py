@@ -1,15 +1,32 @@
-"""How the numbers of a file become those that a network sees, and its outputs become numbers of the file's units."""
+"""How the images and numbers of files become those that a network sees, and its outputs numbers of their units."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..losses import Apply
 from ..types import Batch
+from .dataset_facts import CHARACTER_SIZE
 
 Nested = list[float] | list[list[float]]  # of a shape that broadcasts against one x
+
+
+class Form(NamedTuple):
+    """The form that all images are converted to. Its repr is part of cache file names: renaming it empties caches.
+
+    ``fit`` makes an image square: "crop" takes its central square, "squeeze" scales height and width apart, "pad" puts
+    it in the middle of a white square.
+    """
+
+    size: int  # height and width in pixels
+    channels: int  # 1: grey, 3: red, green, blue
+    fit: Literal["crop", "squeeze", "pad"] = "crop"
+    invert: bool = False  # for drawings: ink 255 on 0
+
+
+CHARACTER_FORM = Form(CHARACTER_SIZE, 1, "pad", invert=True)  # drawn in dark ink on light paper
 
 
 class Scaling(NamedTuple):

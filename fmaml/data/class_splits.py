@@ -1,0 +1,173 @@
+"""Which classes are in train, val and test: divided at random where they are not given, and stored to stay divided."""
+
+import json
+import math
+import random
+from collections import Counter
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import UserError, note
+from ..files.atomic import write_durably
+from ..files.regular import read_regular
+from .files.cache import fingerprint
+from .files.cache_folder import cache_folder, writing_allowed
+from .images.layouts import SPLIT_WORDS, FoundImages, listed
+from .images.scan import Listing
+from .source import SPLITS
+
+Names = dict[str, list[str]]  # split -> the names of its classes
+_MAX_SPLIT_BYTES = 100_000_000
+
+
+class ThreeSplits(NamedTuple):
+    """The files of train, val and test by class."""
+
+    listing: Listing
+    origin: str  # where the split is from, for reports
+    shared: list[str]  # the classes that are in more than one
+    divided: tuple[str, ...]  # the splits that were made at random, out of each other
+
+
+def random_split(names: list[str], fractions: tuple[float, ...], split_seed: int) -> Names:
+    """The class names in random order divided into train, val and test by ``fractions``; at least one class each.
+
+    UserError for fewer than three names.
+    """
+    return divide(names, dict(zip(SPLITS, fractions, strict=True)), split_seed)
+
+
+def divide(names: list[str], fractions: Mapping[str, float], seed: int) -> Names:
+    """The names in random order divided between the splits of ``fractions``, which add up to 1; at least one each.
+
+    The first split gets what the others leave. UserError if there are fewer names than splits.
+    """
+    first, *others = fractions
+    if len(names) < len(fractions):
+        wanted = f"{', '.join([first, *others[:-1]])} and {others[-1]}"
+        raise UserError(f"{len(names)} classes cannot be split into {wanted}; give {len(fractions)} or more")
+    rest, found = random.Random(seed).sample(names, len(names)), Names()
+    for waiting, split in zip(range(len(others), 0, -1), reversed(others), strict=True):
+        size = min(max(1, round(fractions[split] * len(names))), len(rest) - waiting)
+        found[split], rest = sorted(rest[:size]), rest[size:]
+    return {first: sorted(rest), **{split: found[split] for split in others}}
+
+
+def stored_split(root: Path, classes: Collection[str], fractions: Mapping[str, float], seed: int) -> tuple[Names, Path]:
+    """The classes of ``root`` divided as by `divide`, once: the file returned stores it for later calls.
+
+    UserError if the classes are no longer those that were divided: a new division would move classes between its
+    parts, and models would then be tested on classes that they were trained on.
+    """
+    whole = tuple(fractions) == tuple(SPLITS)
+    key = fingerprint(str(root), list(fractions.values()) if whole else list(fractions.items()), seed)
+    path = cache_folder() / "splits" / f"{root.name}-{key}.json"
+    if not path.exists():
+        split = divide(sorted(classes), fractions, seed)
+        if writing_allowed():
+            _write_split(path, root, split)
+        return split, path
+    split = _read_split(path, fractions)
+    changed = sorted({name for part in split.values() for name in part} ^ set(classes))
+    if changed:
+        raise UserError(
+            f"{root}: class {', '.join(changed[:3])} was added or removed since the split in {path} was made; a "
+            f"split is fixed: put the folders back, or remove that file to have a new split made, and train again"
+        )
+    return split, path
+
+
+def _read_split(path: Path, splits: Collection[str]) -> Names:
+    """The division that the file holds; UserError if it cannot be read."""
+    try:
+        content = json.loads(read_regular(path, _MAX_SPLIT_BYTES))["classes"]
+        return {split: [str(name) for name in content[split]] for split in splits}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a split that can be read ({error}); remove it to have a new one made") from error
+
+
+def _write_split(path: Path, root: Path, split: Names) -> None:
+    """Store the division for later runs. If that fails, a line on stderr says so; it is then drawn again."""
+    text = json.dumps({"root": str(root), "classes": split}, indent=1)  # in ASCII: names of folders may not be UTF-8
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(path, text.encode("utf-8"))
+        note(f"the classes of {root} were split at random; the split is stored in {path}")
+    except OSError as error:
+        note(f"cannot write the split {path} ({error}); it is drawn again next time")
+
+
+def three_splits(
+    found: FoundImages, root: Path, fractions: tuple[float, ...], seed: int, *, allow_shared: bool
+) -> ThreeSplits:
+    """The images of each split. Without splits, classes are divided by ``fractions`` (train, val, test) and ``seed``.
+
+    A split that lacks gets classes of train, or if that lacks, of the largest there is. UserError for a class in two
+    splits, unless ``allow_shared``, and for too few classes.
+    """
+    given = found.splits or {}
+    shared = _shared_classes(given)
+    if shared and not allow_shared:
+        raise UserError(_describe_shared(root, given, shared))
+    lacking = [split for split in SPLITS if split not in given]
+    if not lacking:
+        return ThreeSplits(given, found.origin, shared, ())
+    giver = "train" if "train" in given else max(given, key=lambda split: len(given[split]), default="train")
+    classes, size_of = given.get(giver, found.classes), dict(zip(SPLITS, fractions, strict=True))
+    sizes = {part: size_of[part] for part in (giver, *lacking)}
+    total = (sum(sizes.values()) or 1) if given else 1
+    split, file = stored_split(root, classes, {part: size / total for part, size in sizes.items()}, seed)
+    every = given | {part: {name: classes[name] for name in names} for part, names in split.items()}
+    listing = {part: every[part] for part in SPLITS}
+    origin = f"random split {file.stem}"
+    if given:
+        origin = f"{found.origin}; {listed(lacking)} of the classes of {giver}, {origin}"
+    return ThreeSplits(listing, origin, _shared_classes(listing), tuple(sizes))
+
+
+def _shared_classes(listing: Listing) -> list[str]:
+    """The classes that are in more than one split."""
+    counts = Counter(name for classes in listing.values() for name in classes)
+    return sorted(name for name, count in counts.items() if count > 1)
+
+
+def _describe_shared(root: Path, present: Listing, shared: list[str]) -> str:
+    """The error for classes that are in several splits, as in sets made for ordinary classification."""
+    some = ", ".join(shared[:3]) + (f" and {len(shared) - 3} more" if len(shared) > 3 else "")
+    largest = max(present, key=lambda split: len(present[split]))
+    folders = [
+        entry for entry in (root.iterdir() if root.is_dir() else ()) if SPLIT_WORDS.get(entry.name.lower()) == largest
+    ]
+    cure = f"data.root={folders[0]}" if folders else "data.layout=classes"
+    return (
+        f"{root}: class {some} is in more than one split, so test classes would not be unseen; give {cure} to have "
+        f"classes split at random, data.shared_classes=true to test on classes seen in training, or put each class "
+        f"into one split"
+    )
+
+
+def check_ways(splits: ThreeSplits, fractions: tuple[float, ...], ways: dict[str, int]) -> None:
+    """UserError if a split that was made at random has too few classes for ``ways``, split -> classes of a task.
+
+    It names fractions that give enough, if there are any.
+    """
+    small = next((part for part in splits.divided if len(splits.listing[part]) < ways[part]), None)
+    if small is None:
+        return
+    classes = sum(len(splits.listing[part]) for part in splits.divided)
+    needed = sum(ways[part] for part in splits.divided)
+    if classes < needed:
+        cure = f"give fewer ways, or {needed} classes or more"
+    else:
+        first, *others = splits.divided
+        share = sum(size for part, size in zip(SPLITS, fractions, strict=True) if part in splits.divided)
+        sizes = dict(zip(SPLITS, fractions, strict=True))
+        sizes |= {part: round(math.ceil(100 * share * ways[part] / classes) / 100, 2) for part in others}
+        sizes[first] = round(1 - sum(sizes[part] for part in SPLITS if part != first), 2)
+        cure = f"give data.fractions=[{','.join(str(sizes[part]) for part in SPLITS)}]"
+    key = "train_ways" if small == "train" and ways["train"] != ways["test"] else "ways"
+    raise UserError(
+        f"data.{key} = {ways[small]}: split {small}, made at random, has {len(splits.listing[small])} of {classes} "
+        f"classes, and those of a task are all different; {cure}"
+    )

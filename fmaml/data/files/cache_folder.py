@@ -1,0 +1,55 @@
+"""The user's cache folder: where it is, whether it may be written to, and a lock on it."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from contextvars import ContextVar
+from pathlib import Path
+
+from filelock import lock_descriptor
+
+from ...errors import UserError
+from ...files.atomic import FOLDERS_OPEN
+
+_LOCK_FILE = ".lock"  # only on Windows
+_allowed = ContextVar("allowed", default=True)
+
+
+def cache_folder() -> Path:
+    """``$XDG_CACHE_HOME/fmaml``, or ``~/.cache/fmaml``. It need not exist. UserError if there is no home folder."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fmaml"
+    except RuntimeError:
+        raise UserError("this user has no home folder to cache data in; set XDG_CACHE_HOME to a folder") from None
+
+
+def writing_allowed() -> bool:
+    """Whether results may be cached, and missing files downloaded: not in a dry run."""
+    return _allowed.get()
+
+
+@contextlib.contextmanager
+def writing(allowed: bool) -> Iterator[None]:
+    """Inside, `writing_allowed` is ``allowed``."""
+    token = _allowed.set(allowed)
+    try:
+        yield
+    finally:
+        _allowed.reset(token)
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold an exclusive lock on the folder, waiting for it if need be. The kernel drops it when the process ends.
+
+    So of several processes one prepares a file, and the others wait. Raises OSError if the folder cannot be opened.
+    """
+    # The folder itself, so that no lock file is left behind; on Windows, which opens no folder, a file in it.
+    path, flags = (folder, os.O_RDONLY) if FOLDERS_OPEN else (folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT)
+    handle = os.open(path, flags, 0o666)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks: checksums still protect the result
+            lock_descriptor(handle)
+        yield
+    finally:
+        os.close(handle)

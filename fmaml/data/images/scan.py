@@ -1,0 +1,177 @@
+"""Which image files there are: the classes of a tree of folders, and what in it is no image. Imports no torch."""
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+from ...errors import UserError
+
+Classes = dict[str, list[str]]  # class -> its files, in order; str because 60,000 Path objects would take a second
+Listing = dict[str, Classes]  # split -> its classes
+
+SPLIT_ALIASES = {  # of folders and files, in lower case
+    "train": ("train", "training"),
+    "val": ("val", "validation", "valid", "dev"),
+    "test": ("test", "testing"),
+}
+_IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
+_UNSEEN = {"thumbs.db", "desktop.ini"}  # written by file managers
+_UNREADABLE_KINDS = {".heic": "HEIC", ".heif": "HEIC", ".hif": "HEIC"}  # suffix -> name of pictures Pillow cannot read
+_UNREADABLE_KINDS |= dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf"), "raw")
+
+
+class Entries(NamedTuple):
+    """The names in one folder, without hidden ones, sorted."""
+
+    folders: list[str]
+    files: list[str]
+
+
+class Skipped(NamedTuple):
+    """The paths in a tree that are in no class."""
+
+    pictures: list[str]  # of kinds that cannot be decoded
+    others: list[str]  # files that are no pictures
+    stray: list[str]  # images beside folders of classes
+    empty: list[str]  # folders without an image
+
+
+class Tree(NamedTuple):
+    """The classes of a folder, and what else is in it."""
+
+    classes: Classes
+    skipped: Skipped
+
+
+def list_entries(folder: str | Path) -> Entries:
+    """What is in a folder; UserError if it cannot be read."""
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted((entry.name, entry.is_dir()) for entry in found if not entry.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror}; make it readable, or name a folder that is") from error
+    return Entries([name for name, is_dir in entries if is_dir], [name for name, is_dir in entries if not is_dir])
+
+
+def is_image(name: str) -> bool:
+    """Whether a file of that name is an image, by its suffix."""
+    return suffix(name) in _IMAGE_SUFFIXES
+
+
+def is_undecodable(name: str) -> bool:
+    """Whether the name is that of a picture of a kind that cannot be decoded here, such as HEIC."""
+    return suffix(name) in _UNREADABLE_KINDS
+
+
+def suffix(name: str) -> str:
+    """The suffix of a file's name, in lower case."""
+    return os.path.splitext(name)[1].lower()
+
+
+def image_files(folder: Path | str) -> list[str]:
+    """The image files of one folder, sorted by name; UserError if it cannot be read."""
+    return [f"{folder}/{name}" for name in list_entries(folder).files if is_image(name)]
+
+
+def list_pictures(path: Path) -> list[str]:
+    """The image files of a folder, sorted by name, or the file itself; UserError if there are none."""
+    if not path.is_dir():
+        if not path.is_file():
+            raise UserError(f"{path}: {'not a file or a folder' if path.exists() else 'no such file or folder'}")
+        return [str(path)]
+    found = image_files(path)
+    if not found:
+        raise UserError(f"{path}: no image in it; name a folder with images, or the images themselves")
+    return found
+
+
+def list_class_folders(folder: Path) -> Classes:
+    """The images of ``<class>/*``, classes and files sorted by name; hidden files and other files are ignored.
+
+    UserError unless there is at least one class, and at least one image in each class.
+    """
+    found = {name: image_files(folder / name) for name in list_entries(folder).folders}
+    if not found:
+        raise UserError(f"{folder}: no class in it; expected a folder a class, with its images: {folder}/CLASS/*.png")
+    empty = next((name for name, files in found.items() if not files), None)
+    if empty is not None:
+        raise UserError(
+            f"{folder / empty}: no image in it, and a class needs some; put files of "
+            f"{', '.join(sorted(_IMAGE_SUFFIXES))} there, or remove the folder"
+        )
+    return found
+
+
+def split_paths(folder: Path, pattern: str = "{}") -> dict[str, Path] | None:
+    """The existing path of each split, such as folder/val.csv for pattern "{}.csv"; None unless all three exist."""
+    found = {
+        split: next((path for alias in aliases if (path := folder / pattern.format(alias)).exists()), None)
+        for split, aliases in SPLIT_ALIASES.items()
+    }
+    return {split: path for split, path in found.items() if path} if all(found.values()) else None
+
+
+def read_tree(root: Path) -> Tree:
+    """The classes below ``root``: each folder that has images and no folder with images in it, by its path with "/".
+
+    Links are followed, once. UserError for a folder that cannot be read.
+    """
+    classes: Classes = {}
+    skipped = Skipped([], [], [], [])
+
+    def visit(folder: str, name: str, above: frozenset[str]) -> bool:
+        """Read one folder; whether there are images in it or below."""
+        real = os.path.realpath(folder)
+        if real in above:  # a link back to a folder that it is in
+            return False
+        folders, files = list_entries(folder)
+        below = [visit(f"{folder}/{sub}", f"{name}/{sub}" if name else sub, above | {real}) for sub in folders]
+        images = [f"{folder}/{file}" for file in files if is_image(file)]
+        skipped.pictures.extend(f"{folder}/{file}" for file in files if is_undecodable(file))
+        skipped.others.extend(f"{folder}/{file}" for file in files if not is_picture(file))
+        if any(below) or not name:
+            skipped.stray.extend(images)
+        elif images:
+            classes[name] = images
+        elif not folders:
+            skipped.empty.append(folder)
+        return any(below) or bool(images)
+
+    visit(str(root), "", frozenset())
+    return Tree(dict(sorted(classes.items())), skipped)
+
+
+def is_picture(name: str) -> bool:
+    """Whether the name is that of a picture of any kind, or of a file that people do not see."""
+    return is_image(name) or is_undecodable(name) or name.lower() in _UNSEEN
+
+
+def describe_skipped(skipped: Skipped, root: Path) -> list[str]:
+    """A line for each kind of thing that was skipped, with the cure."""
+    pictures, others, stray, empty = skipped
+    kinds = Counter(_UNREADABLE_KINDS[suffix(file)] for file in pictures)
+    undecodable = " and ".join(f"{number} {kind}" for kind, number in kinds.items())
+    every = (
+        (
+            pictures,
+            f"{undecodable} file{'s' * (len(pictures) > 1)}",
+            ": they cannot be decoded; save them as JPEG beside the others (`heif-convert IN.HEIC OUT.jpg` does it)",
+        ),
+        (
+            stray,
+            f"{_count(stray, 'image')} beside folders of images",
+            ": a class is a folder without others in it; move them into a folder of their own to have them used",
+        ),
+        (empty, f"{_count(empty, 'folder')} without an image", "; put images there, or remove what is no class"),
+        (
+            others,
+            f"{_count(others, 'file')} without the suffix of an image",
+            "; rename images to .jpg or .png to have them used",
+        ),
+    )
+    return [f"skipped {what}, such as {os.path.relpath(paths[0], root)}{cure}" for paths, what, cure in every if paths]
+
+
+def _count(things: list[str], noun: str) -> str:
+    return f"{len(things)} {noun}{'s' * (len(things) != 1)}"
