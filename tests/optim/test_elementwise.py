@@ -45,7 +45,7 @@ def after_three_steps(optimizer: fmaml.Optimizer) -> tuple[list[Tensor], int]:
         grads = {name: torch.randn(p.shape, generator=generator) for name, p in reversed(theta.items())}
         seen.count = 0
         with seen:
-            theta, state = optimizer.update(grads, state, theta)
+            theta, state = optimizer.step(grads, state, theta)
     return leaves((theta, state)), seen.count
 
 
