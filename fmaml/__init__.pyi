@@ -51,8 +51,8 @@ from .modules.from_module import from_module as from_module
 from .modules.from_module import to_module as to_module
 from .modules.running_statistics import running_statistics as running_statistics
 from .nn.conv1d import conv1d as conv1d
-from .nn.models import conv4 as conv4
-from .nn.models import mlp as mlp
+from .nn.conv4 import conv4 as conv4
+from .nn.mlp import mlp as mlp
 from .nn.policy import policy as policy
 from .nn.resnet12 import resnet12 as resnet12
 from .nn.transformer import transformer as transformer

@@ -5,14 +5,10 @@ import shutil
 import time
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from ..errors import Notify, RunFailed
 from ..files.atomic import delete_temporary_files, write_durably
 from ..files.plain_text import megabytes
 from ..files.regular import read_regular
-from ..optim.optimizers import EmaState
 from ..tree import is_finite, leaves
 from ..types import MetaState
 from .checkpoint_format import DamagedCheckpoint, Facts, decode_checkpoint, encode_checkpoint, fill, flatten
@@ -23,12 +19,7 @@ from .run_folder import free_space
 
 KEPT_CHECKPOINTS = 2
 MIN_SIZE_LIMIT = 1 << 28  # bytes: a checkpoint of other settings is read too, to name the settings that differ
-PROGRESS_FACTS = ("step", "best", "validated", "skipped", "seconds")
-
-
-def weights_from_theta_on(decay: float) -> Tensor:
-    """`EmaState.weights` for the first averages, which began at the initial theta: they go on as they were."""
-    return torch.tensor(1 / (1 - decay), dtype=torch.float64)
+PROGRESS_FACTS = ("step", "best", "validated", "skipped", "step_form", "without_best", "seconds")
 
 
 class CheckpointStore:
@@ -91,17 +82,15 @@ class CheckpointStore:
         if path != self.path(facts["step"]):
             raise DamagedCheckpoint(f"it is of step {facts['step']}")
         check_compatible(self.folder, facts, self.facts, notify)
-        if isinstance(start.state.opt_state, EmaState) and "optimizer.weights" not in tensors:
-            tensors["optimizer.weights"] = weights_from_theta_on(self.facts["config"]["train"]["average"])
         theta = fill(start.state.theta, tensors, "theta.")
         opt_state = fill(start.state.opt_state, tensors, "optimizer.")
         best_theta = fill(start.best_theta, tensors, "best.")
         self.started = time.perf_counter() - facts["seconds"]
         best = float("-inf") if facts["best"] is None else facts["best"]
         state = MetaState(theta, opt_state, facts["step"])
-        step_form = StepForm(**facts.get("step_form", {}))  # the first checkpoints had none
-        without_best = facts.get("without_best", 0)  # nor did they count this
-        return Progress(state, best, best_theta, facts["validated"], facts["skipped"], step_form, without_best)
+        step_form = StepForm(**facts["step_form"])
+        counts = (facts["validated"], facts["skipped"], step_form, facts["without_best"])
+        return Progress(state, best, best_theta, *counts)
 
     def save(self, progress: Progress) -> None:
         """Write a checkpoint, unless it is already saved, and delete all but the last two.

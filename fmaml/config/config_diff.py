@@ -1,7 +1,7 @@
 """In which settings a config differs from the experiment of its name, from the defaults, or from other configs."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..config import packaged
@@ -50,19 +50,18 @@ def differences_from(base: Config, config: Config) -> list[Changed]:
 
 def settings_that_differ(configs: Sequence[Config]) -> dict[str, list[str]]:
     """Dotted key -> its value in each config as text, for the settings that are not the same in all."""
-    flat = [dict(flattened(config)) for config in configs]
+    flat = [{key: setting_text(value) for key, value in flattened(config).items()} for config in configs]
     keys = dict.fromkeys(key for values in flat for key in values)
     texts = {key: [values.get(key, NO_VALUE) for values in flat] for key in keys}
     return {key: values for key, values in texts.items() if len(set(values)) > 1}
 
 
-def flattened(config: Config) -> Iterable[tuple[str, str]]:
-    """The dotted keys of the config with their values as text."""
-    for key, value in config.items():
-        if isinstance(value, dict):
-            yield from ((f"{key}.{name}", setting_text(setting)) for name, setting in value.items())
-        else:
-            yield key, setting_text(value)
+def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one dict with dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= flattened(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
 
 
 def setting_text(value: Any) -> str:

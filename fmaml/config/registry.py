@@ -69,9 +69,9 @@ TABLE: dict[str, dict[str, Entry]] = {
         "signals": Entry("fmaml.data.sources.signals:signals", gives=SIGNALS),
     },
     "model": {
-        "conv4": needing("fmaml.nn.models:conv4", "images"),
+        "conv4": needing("fmaml.nn.conv4:conv4", "images"),
         "resnet12": needing("fmaml.nn.resnet12:resnet12", "images"),
-        "mlp": needing("fmaml.nn.models:mlp", "numbers"),
+        "mlp": needing("fmaml.nn.mlp:mlp", "numbers"),
         "policy": needing("fmaml.nn.policy:policy", "episodes"),
         "transformer": needing("fmaml.nn.transformer:transformer", "symbols"),
         "timm": needing("fmaml.modules.pretrained_networks:timm", "images"),

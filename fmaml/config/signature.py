@@ -109,7 +109,7 @@ def find_spec(module: str, search: Sequence[str] | None) -> ModuleSpec | None:
 
 
 def find_function(target: str) -> ast.FunctionDef:
-    """The syntax tree of the function that ``target``, such as "fmaml.nn.models:conv4", names; UserError if none."""
+    """The syntax tree of the function that ``target``, such as "fmaml.nn.conv4:conv4", names; UserError if none."""
     module, _, name = target.partition(":")
     path = source_file(module)
     functions = {node.name: node for node in parse_file(path).body if isinstance(node, ast.FunctionDef)}

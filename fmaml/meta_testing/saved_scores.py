@@ -1,7 +1,6 @@
 """The scores of meta-testing as they come in, so that a test that was interrupted goes on where it was."""
 
 import contextlib
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from ..checkpoints.folder_watch import CheckFolder
 from ..files.atomic import write_text_durably
+from ..files.digests import sha256_of
 from ..files.json_files import nan_to_null
 from ..tree import leaves
 from ..types import Theta
@@ -55,7 +55,4 @@ class SavedScores:
 
 def digest_of_theta(theta: Theta) -> str:
     """SHA-256 of the values of a tree, in the order of its leaves."""
-    digest = hashlib.sha256()
-    for leaf in leaves(theta):
-        digest.update(leaf.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    return sha256_of(*leaves(theta))

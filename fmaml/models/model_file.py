@@ -4,18 +4,17 @@ Any reader of safetensors can open it. Nothing is ever pickled, and what the met
 against the tensors here, names and shapes against the network in `fmaml.models.blueprint`.
 """
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from ..errors import UserError
 from ..files.atomic import write_durably
+from ..files.digests import sha256_of
 from ..files.regular import read_regular
 
 Metadata: TypeAlias = dict[str, Any]  # whatever JSON can hold
@@ -73,8 +72,5 @@ def read_model(path: Path) -> tuple[dict[str, Tensor], Metadata | None]:
 
 def digest_of(tensors: dict[str, Tensor]) -> str:
     """SHA-256 of the names, shapes, types and values of the tensors."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())
-        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    named = sorted(tensors.items())
+    return sha256_of(*(part for name, x in named for part in (f"{name} {tuple(x.shape)} {x.dtype} ", x)))

@@ -53,8 +53,7 @@ def why_other_tasks(first: dict[str, Any], second: dict[str, Any]) -> str:
     if _test_digest(first) != _test_digest(second):
         reasons.append("the test data differ")
     one, two = (_of_tasks(facts) for facts in (first, second))
-    keys = {*one} & {*two} if _test_digest(first) else {*one, *two}  # what one lacks came later, or is of other data
-    reasons += [f"data.{key} differs" for key in sorted(keys) if one.get(key) != two.get(key)]
+    reasons += [f"data.{key} differs" for key in sorted({*one, *two}) if one.get(key) != two.get(key)]
     return ", ".join(reasons)
 
 

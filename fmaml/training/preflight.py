@@ -4,8 +4,8 @@ import torch
 
 from .. import distributed
 from ..checkpoints.checkpoint_format import Facts
-from ..checkpoints.resume_compatibility import flatten_keys
 from ..config.build import Experiment
+from ..config.config_diff import flattened
 from ..config.settings import Config, TrainSettings
 from ..data.rng import SPLITS
 from ..data.task_check import check_tasks
@@ -71,7 +71,7 @@ def check_own_network(config: Config, experiment: Experiment, params: Params, ta
 
 def check_same_facts(facts: Facts) -> None:
     """UserError, in process 0, unless all processes have the same settings, data and versions."""
-    told = distributed.gather(flatten_keys({key: value for key, value in facts.items() if key != "machine"}))
+    told = distributed.gather(flattened({key: value for key, value in facts.items() if key != "machine"}))
     for rank, other in enumerate(told):
         for key in told[0] | other:
             if told[0].get(key) != other.get(key):
