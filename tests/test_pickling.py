@@ -56,7 +56,7 @@ OPTIMIZERS = {
     "adam": fmaml.adam(fmaml.cosine(0.1, 10, warmup=2)),
     "adamw": fmaml.adamw(0.1),
     "from_torch": fmaml.from_torch(torch.optim.AdamW, lr=0.1),
-    "ema": fmaml.ema(fmaml.sgd(0.1)),
+    "average_params": fmaml.average_params(fmaml.sgd(0.1)),
     "chain": fmaml.chain(fmaml.clip_by_global_norm(0.1), fmaml.adam(0.1)),
     "clip_by_global_norm": fmaml.clip_by_global_norm(0.1),
 }

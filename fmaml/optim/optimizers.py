@@ -169,7 +169,7 @@ def cosine(lr: Rate, steps: Count, *, warmup: Natural = 0, final: NonNegative = 
     return schedule
 
 
-class EmaState(NamedTuple):
+class AverageState(NamedTuple):
     """The state of an optimizer, and the average of theta."""
 
     inner: Any
@@ -178,7 +178,7 @@ class EmaState(NamedTuple):
 
 
 @picklable
-def ema(optimizer: Optimizer, decay: Decay = 0.999) -> Optimizer:
+def average_params(optimizer: Optimizer, decay: Decay = 0.999) -> Optimizer:
     """The optimizer, which also keeps an exponential moving average of theta: ``state.opt_state.average``.
 
     Args:
@@ -190,7 +190,7 @@ def ema(optimizer: Optimizer, decay: Decay = 0.999) -> Optimizer:
         with the weight decay^k; the initial theta is not in it.
 
     >>> import torch, fmaml
-    >>> optimizer, theta = fmaml.ema(fmaml.sgd(1.0), decay=0.5), {"p": torch.tensor(1.0)}
+    >>> optimizer, theta = fmaml.average_params(fmaml.sgd(1.0), decay=0.5), {"p": torch.tensor(1.0)}
     >>> theta, state = optimizer.step({"p": torch.tensor(1.0)}, optimizer.init(theta), theta)
     >>> theta, state.average
     ({'p': tensor(0.)}, {'p': tensor(0.)})
@@ -199,13 +199,13 @@ def ema(optimizer: Optimizer, decay: Decay = 0.999) -> Optimizer:
     ({'p': tensor(-3.)}, {'p': tensor(-2.)})
     """
 
-    def init(theta: Theta) -> EmaState:
-        return EmaState(optimizer.init(theta), map_leaves(torch.clone, theta), count_steps(theta))
+    def init(theta: Theta) -> AverageState:
+        return AverageState(optimizer.init(theta), map_leaves(torch.clone, theta), count_steps(theta))
 
-    def step(grads: Theta, state: EmaState, theta: Theta) -> tuple[Theta, EmaState]:
+    def step(grads: Theta, state: AverageState, theta: Theta) -> tuple[Theta, AverageState]:
         theta, inner = optimizer.step(grads, state.inner, theta)
         weights = 1 + decay * state.weights
         average = map_leaves(lambda mean, p: torch.lerp(mean, p, (1 / weights).to(p.dtype)), state.average, theta)
-        return theta, EmaState(inner, average, weights)
+        return theta, AverageState(inner, average, weights)
 
     return Optimizer(init, step)

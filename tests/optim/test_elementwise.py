@@ -18,7 +18,7 @@ OPTIMIZERS = {
     "adam": fmaml.adam(fmaml.cosine(0.1, 10)),
     "adamw": fmaml.adamw(0.1),
     "clipped": fmaml.chain(fmaml.clip_by_global_norm(0.1), fmaml.adam(0.1)),
-    "ema": fmaml.ema(fmaml.adam(0.1)),
+    "average_params": fmaml.average_params(fmaml.adam(0.1)),
 }
 
 

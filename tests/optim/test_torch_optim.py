@@ -86,7 +86,7 @@ def test_an_update_is_a_function_of_its_arguments():
 def test_it_trains():
     model = fmaml.mlp(inputs=(1,), outputs=1, hidden=[8])
     algorithm = fmaml.maml(fmaml.supervised(model.apply, fmaml.mse), inner_lr=0.01, steps=1)
-    optimizer = fmaml.ema(fmaml.from_torch(torch.optim.AdamW, lr=0.01), decay=0.5)
+    optimizer = fmaml.average_params(fmaml.from_torch(torch.optim.AdamW, lr=0.01), decay=0.5)
     state = fmaml.init_state(algorithm, optimizer, model.init(torch.Generator().manual_seed(0)))
     x = torch.linspace(-1, 1, 10).reshape(1, 10, 1)
     tasks = fmaml.Task(fmaml.Batch(x, x.sin()), fmaml.Batch(x, x.sin()))
@@ -99,7 +99,7 @@ def test_it_trains():
 
 def test_the_average_follows_theta():
     """Weighted by 0.9^k, k steps later, and not by the theta that it began at."""
-    optimizer, theta = fmaml.ema(fmaml.sgd(0.1), decay=0.9), theta0(True)
+    optimizer, theta = fmaml.average_params(fmaml.sgd(0.1), decay=0.9), theta0(True)
     state, passed = optimizer.init(theta), []
     for step in range(5):
         theta, state = optimizer.step(gradient(theta, step), state, theta)
