@@ -58,8 +58,8 @@ from .nn.resnet12 import resnet12 as resnet12
 from .nn.transformer import transformer as transformer
 from .optim.optimizers import adam as adam
 from .optim.optimizers import adamw as adamw
+from .optim.optimizers import average_params as average_params
 from .optim.optimizers import cosine as cosine
-from .optim.optimizers import ema as ema
 from .optim.optimizers import momentum as momentum
 from .optim.optimizers import sgd as sgd
 from .optim.torch_optim import from_torch as from_torch

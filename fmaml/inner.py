@@ -157,7 +157,7 @@ def inner_step(
         loss_fn = loss_of_part(loss_fn, detach(params) if first_order else params)
     if isinstance(lr, Optimizer):
         grads = grad(loss_fn)(detach(part) if first_order else part, batch)
-        part, state = lr.update(grads, state, part)
+        part, state = lr.step(grads, state, part)
     else:
         part = inner_update(loss_fn, part, batch, lr, first_order=first_order)
     return {**params, **part}, state
@@ -198,14 +198,14 @@ def as_optimizer(lr: InnerRate) -> Optimizer:
     if isinstance(lr, Optimizer):
         return lr
 
-    def update(grads: Params, state: tuple[()], params: Params) -> tuple[Params, tuple[()]]:
+    def step(grads: Params, state: tuple[()], params: Params) -> tuple[Params, tuple[()]]:
         rates = rate_by_name(lr, params)
         return {name: p - rates[name] * grads[name] for name, p in params.items()}, state
 
     def init(params: Params) -> tuple[()]:
         return ()
 
-    return Optimizer(init, update)
+    return Optimizer(init, step)
 
 
 def inner_rule(inner: Rule, lr: InnerRate) -> InnerRate:

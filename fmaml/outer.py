@@ -177,7 +177,7 @@ def meta_step(
     """
     algorithm = at_step(algorithm, state.step)
     grads, metrics = reduce(meta_grad(algorithm, state.theta, tasks, batching=batching, chunk_size=chunk_size))
-    theta, opt_state = optimizer.update(grads, state.opt_state, state.theta)
+    theta, opt_state = optimizer.step(grads, state.opt_state, state.theta)
     return MetaState(theta, opt_state, state.step + 1), metrics
 
 

@@ -63,7 +63,7 @@ def picklable(factory: Callable[P, R]) -> Callable[P, R]:
     The call keeps the lists and dicts of its arguments as they are now, whatever the caller does to them later.
 
     >>> import pickle, torch, fmaml
-    >>> step = pickle.loads(pickle.dumps(fmaml.sgd(0.5))).update
+    >>> step = pickle.loads(pickle.dumps(fmaml.sgd(0.5))).step
     >>> step({"p": torch.tensor(2.0)}, torch.tensor(0), {"p": torch.tensor(1.0)})[0]
     {'p': tensor(0.)}
     """

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .inner import EVERYTHING, Mask, adapt, as_optimizer, trajectory
 from .outer import query_loss
+from .pickling import picklable
 from .remat import recomputed_query_loss, theta_itself
 from .tree import leaves
 from .types import Algorithm, Batch, InnerRate, LossFn, Optimizer, Params, ThetaT
@@ -31,6 +32,7 @@ def params_of(theta: WithParams, support: Batch) -> Params:
     return theta["params"]
 
 
+@picklable
 def unrolled(
     loss_fn: LossFn,
     rule: InnerRate | Callable[[ThetaT], InnerRate],
@@ -85,14 +87,14 @@ def unrolled(
 def descent_by_step(rates: Params) -> Optimizer:
     """Gradient descent with one rate for each name and inner step, rates[name] [steps]; later steps use the last."""
 
-    def update(grads: Params, step: Tensor, params: Params) -> tuple[Params, Tensor]:
-        now = as_optimizer({name: entry_at(rate, step) for name, rate in rates.items()})
-        return now.update(grads, (), params)[0], step + 1
+    def step(grads: Params, taken: Tensor, params: Params) -> tuple[Params, Tensor]:
+        now = as_optimizer({name: entry_at(rate, taken) for name, rate in rates.items()})
+        return now.step(grads, (), params)[0], taken + 1
 
-    return Optimizer(first_step, update)
+    return Optimizer(no_steps, step)
 
 
-def first_step(params: Params) -> Tensor:
+def no_steps(params: Params) -> Tensor:
     """The number of inner steps taken at first, 0, as a scalar tensor on the parameters' device."""
     return leaves(params)[0].new_zeros(())
 

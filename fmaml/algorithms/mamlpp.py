@@ -25,7 +25,7 @@ from ..pickling import picklable
 from ..setting_types import Natural, PositiveSteps, Rate, Rule
 from ..tree import map_leaves
 from ..types import Algorithm, Batch, InnerRate, LossFn, Optimizer, OptState, Params
-from ..unroll import descent_by_step, entry_at, first_step, unrolled
+from ..unroll import descent_by_step, entry_at, no_steps, unrolled
 
 
 class MamlppTheta(TypedDict):
@@ -125,15 +125,15 @@ def replaced_by_step(optimizer: Optimizer, values: Params) -> Optimizer:
         return {name: p for name, p in params.items() if name not in values}
 
     def init(params: Params) -> tuple[Tensor, OptState]:
-        return first_step(params), optimizer.init(others(params))
+        return no_steps(params), optimizer.init(others(params))
 
-    def update(grads: Params, state: tuple[Tensor, OptState], params: Params) -> tuple[Params, tuple[Tensor, OptState]]:
-        step, own_state = state
-        moved, own_state = optimizer.update(others(grads), own_state, others(params))
-        step = step + 1
-        return moved | {name: entry_at(value, step) for name, value in values.items()}, (step, own_state)
+    def step(grads: Params, state: tuple[Tensor, OptState], params: Params) -> tuple[Params, tuple[Tensor, OptState]]:
+        taken, own_state = state
+        moved, own_state = optimizer.step(others(grads), own_state, others(params))
+        replaced = {name: entry_at(value, taken + 1) for name, value in values.items()}
+        return moved | replaced, (taken + 1, own_state)
 
-    return Optimizer(init, update)
+    return Optimizer(init, step)
 
 
 def judged_by_step(algorithm: Algorithm[MamlppTheta]) -> Algorithm[MamlppTheta]:

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from ..optim.optimizers import EmaState
+from ..optim.optimizers import AverageState
 from ..types import MetaState, Theta
 
 BITS_MAY_DIFFER = "results may now differ in the last bits from an uninterrupted run"
@@ -29,4 +29,4 @@ class Progress(NamedTuple):
     @property
     def model(self) -> Theta:
         """What is validated, tested and kept: theta's average where the optimizer keeps one, else theta itself."""
-        return self.state.opt_state.average if isinstance(self.state.opt_state, EmaState) else self.state.theta
+        return self.state.opt_state.average if isinstance(self.state.opt_state, AverageState) else self.state.theta

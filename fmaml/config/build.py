@@ -9,7 +9,7 @@ from ..data.source import Source
 from ..errors import UserError
 from ..extras import describe_error, imported
 from ..losses import supervised
-from ..optim.optimizers import cosine, ema
+from ..optim.optimizers import average_params, cosine
 from ..optim.sharded import sharded
 from ..optim.transforms import chain, clip_by_global_norm
 from ..processes.torch_settings import set_precision, with_precision
@@ -63,7 +63,7 @@ def outer_optimizer(section: Config, settings: TrainSettings) -> Optimizer:
     if settings.shard_optimizer:
         optimizer = sharded(optimizer)
     optimizer = optimizer if settings.clip is None else chain(clip_by_global_norm(settings.clip), optimizer)
-    return optimizer if settings.average is None else ema(optimizer, settings.average)
+    return optimizer if settings.average is None else average_params(optimizer, settings.average)
 
 
 def call_by_name(section: str, settings: Config, **supplied: Any) -> Any:

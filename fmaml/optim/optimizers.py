@@ -36,15 +36,15 @@ def sgd(lr: Rate | Schedule) -> Optimizer:
 
     >>> import torch, fmaml
     >>> optimizer, theta = fmaml.sgd(0.5), {"p": torch.tensor(1.0)}
-    >>> optimizer.update({"p": torch.tensor(2.0)}, optimizer.init(theta), theta)[0]
+    >>> optimizer.step({"p": torch.tensor(2.0)}, optimizer.init(theta), theta)[0]
     {'p': tensor(0.)}
     """
 
-    def update(grads: Theta, count: Tensor, theta: Theta) -> tuple[Theta, Tensor]:
+    def step(grads: Theta, count: Tensor, theta: Theta) -> tuple[Theta, Tensor]:
         rate = lr(count) if callable(lr) else lr
         return elementwise(lambda p, g: (p - rate * g).to(p.dtype), theta, grads), count + 1
 
-    return Optimizer(count_steps, update)
+    return Optimizer(count_steps, step)
 
 
 def momentum(lr: Rate | Schedule, *, decay: Decay = 0.9, nesterov: bool = False) -> Optimizer:
@@ -62,7 +62,7 @@ def momentum(lr: Rate | Schedule, *, decay: Decay = 0.9, nesterov: bool = False)
     >>> optimizer, theta = fmaml.momentum(1.0, decay=0.5), {"p": torch.tensor(0.0)}
     >>> state, grads = optimizer.init(theta), {"p": torch.tensor(1.0)}
     >>> for _ in range(2):  # velocities 1 and 1.5
-    ...     theta, state = optimizer.update(grads, state, theta)
+    ...     theta, state = optimizer.step(grads, state, theta)
     >>> theta
     {'p': tensor(-2.5000)}
     """
@@ -84,7 +84,7 @@ def adam(lr: Rate | Schedule, *, betas: tuple[Decay, Decay] = (0.9, 0.999), eps:
 
     >>> import torch, fmaml
     >>> optimizer, theta = fmaml.adam(0.5), {"p": torch.tensor(1.0)}
-    >>> optimizer.update({"p": torch.tensor(7.0)}, optimizer.init(theta), theta)[0]  # the first step is lr long
+    >>> optimizer.step({"p": torch.tensor(7.0)}, optimizer.init(theta), theta)[0]  # the first step is lr long
     {'p': tensor(0.5000)}
     """
     return chain(scale_by_adam(betas, eps), sgd(lr))
@@ -113,7 +113,7 @@ def adamw(
 
     >>> import torch, fmaml
     >>> optimizer, theta = fmaml.adamw(0.5, weight_decay=0.1), {"p": torch.tensor(1.0)}
-    >>> optimizer.update({"p": torch.tensor(7.0)}, optimizer.init(theta), theta)[0]
+    >>> optimizer.step({"p": torch.tensor(7.0)}, optimizer.init(theta), theta)[0]
     {'p': tensor(0.4500)}
     """
     return chain(scale_by_adam(betas, eps), add_decayed(weight_decay), sgd(lr))
@@ -169,7 +169,7 @@ def cosine(lr: Rate, steps: Count, *, warmup: Natural = 0, final: NonNegative = 
     return schedule
 
 
-class EmaState(NamedTuple):
+class AverageState(NamedTuple):
     """The state of an optimizer, and the average of theta."""
 
     inner: Any
@@ -178,7 +178,7 @@ class EmaState(NamedTuple):
 
 
 @picklable
-def ema(optimizer: Optimizer, decay: Decay = 0.999) -> Optimizer:
+def average_params(optimizer: Optimizer, decay: Decay = 0.999) -> Optimizer:
     """The optimizer, which also keeps an exponential moving average of theta: ``state.opt_state.average``.
 
     Args:
@@ -190,22 +190,22 @@ def ema(optimizer: Optimizer, decay: Decay = 0.999) -> Optimizer:
         with the weight decay^k; the initial theta is not in it.
 
     >>> import torch, fmaml
-    >>> optimizer, theta = fmaml.ema(fmaml.sgd(1.0), decay=0.5), {"p": torch.tensor(1.0)}
-    >>> theta, state = optimizer.update({"p": torch.tensor(1.0)}, optimizer.init(theta), theta)
+    >>> optimizer, theta = fmaml.average_params(fmaml.sgd(1.0), decay=0.5), {"p": torch.tensor(1.0)}
+    >>> theta, state = optimizer.step({"p": torch.tensor(1.0)}, optimizer.init(theta), theta)
     >>> theta, state.average
     ({'p': tensor(0.)}, {'p': tensor(0.)})
-    >>> theta, state = optimizer.update({"p": torch.tensor(3.0)}, state, theta)
+    >>> theta, state = optimizer.step({"p": torch.tensor(3.0)}, state, theta)
     >>> theta, state.average
     ({'p': tensor(-3.)}, {'p': tensor(-2.)})
     """
 
-    def init(theta: Theta) -> EmaState:
-        return EmaState(optimizer.init(theta), map_leaves(torch.clone, theta), count_steps(theta))
+    def init(theta: Theta) -> AverageState:
+        return AverageState(optimizer.init(theta), map_leaves(torch.clone, theta), count_steps(theta))
 
-    def update(grads: Theta, state: EmaState, theta: Theta) -> tuple[Theta, EmaState]:
-        theta, inner = optimizer.update(grads, state.inner, theta)
+    def step(grads: Theta, state: AverageState, theta: Theta) -> tuple[Theta, AverageState]:
+        theta, inner = optimizer.step(grads, state.inner, theta)
         weights = 1 + decay * state.weights
         average = map_leaves(lambda mean, p: torch.lerp(mean, p, (1 / weights).to(p.dtype)), state.average, theta)
-        return theta, EmaState(inner, average, weights)
+        return theta, AverageState(inner, average, weights)
 
-    return Optimizer(init, update)
+    return Optimizer(init, step)

@@ -37,7 +37,7 @@ def sharded(optimizer: Optimizer) -> Optimizer:
     >>> import torch, fmaml
     >>> optimizer = sharded(fmaml.sgd(0.5))
     >>> theta = {"w": torch.ones(2), "b": torch.tensor(3.0)}
-    >>> optimizer.update(theta, optimizer.init(theta), theta)[0]
+    >>> optimizer.step(theta, optimizer.init(theta), theta)[0]
     {'w': tensor([0.5000, 0.5000]), 'b': tensor(1.5000)}
     """
 
@@ -46,14 +46,14 @@ def sharded(optimizer: Optimizer) -> Optimizer:
             raise ValueError(f"sharded: theta has numbers of {' and '.join(sorted(types))}; give all one type")
         return optimizer.init({STRETCH: own_stretch(flat_of(theta))})
 
-    def update(grads: Theta, state: OptState, theta: Theta) -> tuple[Theta, OptState]:
+    def step(grads: Theta, state: OptState, theta: Theta) -> tuple[Theta, OptState]:
         flat = flat_of(theta)
         part = {STRETCH: own_stretch(flat)}
-        part, state = optimizer.update({STRETCH: own_stretch(flat_of(grads))}, state, part)
+        part, state = optimizer.step({STRETCH: own_stretch(flat_of(grads))}, state, part)
         moved = torch.where(is_finite((state, flat[:0])), part[STRETCH], torch.nan)
         return unflatten(gathered(moved, len(flat)), theta), state
 
-    return Optimizer(init, update)
+    return Optimizer(init, step)
 
 
 def stretch_length(numbers: int) -> int:

@@ -47,11 +47,11 @@ def from_torch(
 
     Raises:
         ValueError: the optimizer or the schedule needs more than gradients, such as a closure or a metric. From
-            ``update``: it is being differentiated, which `fmaml.adam` and its siblings can be.
+            ``step``: it is being differentiated, which `fmaml.adam` and its siblings can be.
 
     >>> import torch, fmaml
     >>> optimizer, theta = fmaml.from_torch(torch.optim.SGD, lr=0.5), {"p": torch.tensor(1.0)}
-    >>> optimizer.update({"p": torch.tensor(2.0)}, optimizer.init(theta), theta)[0]
+    >>> optimizer.step({"p": torch.tensor(2.0)}, optimizer.init(theta), theta)[0]
     {'p': tensor(0.)}
     """
 
@@ -79,7 +79,7 @@ def from_torch(
         values = [torch.zeros_like(value) for value in state_values(after_a_step(theta))]
         return TorchState(torch.zeros((), dtype=torch.int64), values)
 
-    def update(grads: Theta, state: TorchState, theta: Theta) -> tuple[Theta, TorchState]:
+    def step(grads: Theta, state: TorchState, theta: Theta) -> tuple[Theta, TorchState]:
         if is_differentiated((grads, theta)):
             raise ValueError(
                 "from_torch: a step of torch.optim has no derivative; use fmaml.adam, adamw, sgd or momentum"
@@ -91,7 +91,7 @@ def from_torch(
         moved = iter([p.detach() for p in running.params])
         return map_leaves(lambda _: next(moved), theta), TorchState(state.steps + 1, state_values(running))
 
-    return Optimizer(init, update)
+    return Optimizer(init, step)
 
 
 class Running(NamedTuple):

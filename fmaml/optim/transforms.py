@@ -33,7 +33,7 @@ def chain(*parts: Transform | Optimizer) -> Transform | Optimizer:
 
     >>> import torch, fmaml
     >>> optimizer, theta = fmaml.chain(fmaml.clip_by_global_norm(1.0), fmaml.sgd(0.5)), {"p": torch.tensor(1.0)}
-    >>> optimizer.update({"p": torch.tensor(7.0)}, optimizer.init(theta), theta)[0]
+    >>> optimizer.step({"p": torch.tensor(7.0)}, optimizer.init(theta), theta)[0]
     {'p': tensor(0.5000)}
     """
     if not parts:
@@ -45,14 +45,14 @@ def chain(*parts: Transform | Optimizer) -> Transform | Optimizer:
     def init(theta: Theta) -> tuple[OptState, ...]:
         return tuple(part.init(theta) for part in parts)
 
-    def update(grads: Theta, states: tuple[OptState, ...], theta: Theta) -> tuple[Theta, tuple[OptState, ...]]:
+    def apply(grads: Theta, states: tuple[OptState, ...], theta: Theta) -> tuple[Theta, tuple[OptState, ...]]:
         after: list[OptState] = []
         for part, state in zip(parts, states, strict=True):
-            grads, state = part.update(grads, state, theta)
+            grads, state = (part.step if isinstance(part, Optimizer) else part.update)(grads, state, theta)
             after.append(state)
         return grads, tuple(after)
 
-    return type(last)(init, update)
+    return type(last)(init, apply)
 
 
 @picklable

@@ -127,7 +127,7 @@ def updated_together(grads_fn: StepFn, optimizer: Optimizer, settings: TrainSett
     def step(state: MetaState, tasks: Task) -> tuple[MetaState, Metrics]:
         own, metrics = grads_fn(state, tasks)
         grads, metrics = reduce((own.theta, metrics))
-        theta, opt_state = optimizer.update(grads, state.opt_state, state.theta)
+        theta, opt_state = optimizer.step(grads, state.opt_state, state.theta)
         return MetaState(theta, opt_state, state.step + 1), metrics
 
     return step

@@ -219,5 +219,5 @@ def test_schedule_and_clip_shape_the_outer_optimizer(overrides, steps):
     state = outer.init(theta)
     for step in steps:
         before = theta["w"]
-        theta, state = outer.update({"w": torch.ones(1)}, state, theta)
+        theta, state = outer.step({"w": torch.ones(1)}, state, theta)
         torch.testing.assert_close(before - theta["w"], torch.tensor([step]))

@@ -18,7 +18,7 @@ OPTIMIZERS = {
     "adam": fmaml.adam(fmaml.cosine(0.1, 10)),
     "adamw": fmaml.adamw(0.1),
     "clipped": fmaml.chain(fmaml.clip_by_global_norm(0.1), fmaml.adam(0.1)),
-    "ema": fmaml.ema(fmaml.adam(0.1)),
+    "average_params": fmaml.average_params(fmaml.adam(0.1)),
 }
 
 
@@ -45,7 +45,7 @@ def after_three_steps(optimizer: fmaml.Optimizer) -> tuple[list[Tensor], int]:
         grads = {name: torch.randn(p.shape, generator=generator) for name, p in reversed(theta.items())}
         seen.count = 0
         with seen:
-            theta, state = optimizer.update(grads, state, theta)
+            theta, state = optimizer.step(grads, state, theta)
     return leaves((theta, state)), seen.count
 
 

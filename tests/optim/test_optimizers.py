@@ -41,7 +41,7 @@ def test_equals_torch_optim(name):
     params = {k: v.clone().requires_grad_() for k, v in theta.items()}
     reference, state = theirs(list(params.values())), optimizer.init(theta)
     for _ in range(STEPS):
-        theta, state = optimizer.update(grad(loss)(theta), state, theta)
+        theta, state = optimizer.step(grad(loss)(theta), state, theta)
         reference.zero_grad()
         loss(params).backward()
         reference.step()
@@ -54,8 +54,8 @@ def test_the_order_of_theta_has_no_say(name):
     other, grads = dict(reversed(theta.items())), grad(loss)(theta)  # gradients in theta's first order
     state, other_state = optimizer.init(theta), optimizer.init(other)
     for _ in range(3):
-        theta, state = optimizer.update(grads, state, theta)
-        other, other_state = optimizer.update(grads, other_state, other)
+        theta, state = optimizer.step(grads, state, theta)
+        other, other_state = optimizer.step(grads, other_state, other)
         assert relative({key: other[key] for key in theta}, theta) < 1e-12
 
 
@@ -84,7 +84,7 @@ def test_schedule_moves_the_step():
     theta, state = torch.zeros((), dtype=F64), optimizer.init(torch.zeros((), dtype=F64))
     seen = []
     for _ in range(4):
-        theta, state = optimizer.update(-torch.ones((), dtype=F64), state, theta)
+        theta, state = optimizer.step(-torch.ones((), dtype=F64), state, theta)
         seen.append(float(theta))
     assert seen == pytest.approx([1, 1.5, 1.5 + 1 / 3, 1.75 + 1 / 3])
 
@@ -94,7 +94,7 @@ def test_clip_by_global_norm(norm):
     theta = theta0()
     optimizer = fmaml.chain(fmaml.clip_by_global_norm(norm), fmaml.sgd(1.0))
     grads = map_leaves(torch.randn_like, theta)
-    new, _ = optimizer.update(grads, optimizer.init(theta), theta)
+    new, _ = optimizer.step(grads, optimizer.init(theta), theta)
     step = map_leaves(torch.sub, theta, new)
     assert float(global_norm(step)) == pytest.approx(min(norm, float(global_norm(grads))), rel=1e-12)
     params = [p.clone().requires_grad_() for p in grads.values()]
@@ -107,7 +107,7 @@ def test_clip_by_global_norm(norm):
 def test_zero_gradient_keeps_clip_finite():
     theta = theta0()
     optimizer = fmaml.chain(fmaml.clip_by_global_norm(1.0), fmaml.adam(0.1))
-    new, _ = optimizer.update(map_leaves(torch.zeros_like, theta), optimizer.init(theta), theta)
+    new, _ = optimizer.step(map_leaves(torch.zeros_like, theta), optimizer.init(theta), theta)
     assert relative(new, theta) == 0
 
 
@@ -119,7 +119,7 @@ def test_differentiable_with_unused_parameters(name):
     def unrolled(theta):
         state = optimizer.init(theta)
         for _ in range(3):
-            theta, state = optimizer.update(grad(loss)(theta), state, theta)
+            theta, state = optimizer.step(grad(loss)(theta), state, theta)
         return loss(theta)
 
     theta = theta0()
@@ -143,7 +143,7 @@ def test_adam_first_step_is_lr_whatever_the_gradient():
     optimizer = fmaml.adam(0.01, eps=1e-30)
     theta = {"p": torch.zeros(4, dtype=F64)}
     grads = {"p": torch.tensor([1e-9, -1e-3, 1.0, -1e6], dtype=F64)}
-    new, _ = optimizer.update(grads, optimizer.init(theta), theta)
+    new, _ = optimizer.step(grads, optimizer.init(theta), theta)
     assert new["p"].tolist() == pytest.approx([-0.01, 0.01, -0.01, 0.01], rel=1e-9)
 
 
@@ -166,7 +166,7 @@ def test_float32_adam_keeps_its_bias_correction():
     """The count is float64: 1 - 0.999**t in float32 would be 6e-5 off at the first step."""
     optimizer = fmaml.adam(1.0, eps=1e-30)
     theta = {"p": torch.zeros(1)}
-    new, state = optimizer.update({"p": torch.ones(1)}, optimizer.init(theta), theta)
+    new, state = optimizer.step({"p": torch.ones(1)}, optimizer.init(theta), theta)
     assert new["p"].dtype == torch.float32
     assert float(new["p"]) == pytest.approx(-1.0, abs=1e-6)
     assert math.isclose(float(state[0]["count"]), 1.0)
@@ -176,7 +176,7 @@ def test_a_scalar_parameter_keeps_its_type():
     """A schedule gives a float64 scalar, which would turn a float32 scalar into float64."""
     optimizer = fmaml.adam(fmaml.cosine(0.1, 10))
     theta = {"rate": torch.tensor(1.0), "p": torch.ones(2)}
-    new, _ = optimizer.update(map_leaves(torch.ones_like, theta), optimizer.init(theta), theta)
+    new, _ = optimizer.step(map_leaves(torch.ones_like, theta), optimizer.init(theta), theta)
     assert {leaf.dtype for leaf in new.values()} == {torch.float32}
 
 
@@ -185,7 +185,7 @@ def test_clipping_is_differentiable():
     optimizer = fmaml.chain(fmaml.clip_by_global_norm(1.0), fmaml.sgd(1.0))
 
     def clipped(g):
-        return -optimizer.update({"p": g}, optimizer.init({"p": g}), {"p": torch.zeros_like(g)})[0]["p"]
+        return -optimizer.step({"p": g}, optimizer.init({"p": g}), {"p": torch.zeros_like(g)})[0]["p"]
 
     g = torch.tensor([3.0, 4.0], dtype=F64)
     u = g / 5

@@ -65,7 +65,7 @@ def test_every_step_is_torchs_own(name, schedule):
         theirs.step()
         if their_schedule:
             their_schedule.step()
-        theta, state = ours.update(gradient(theta, step), state, theta)
+        theta, state = ours.step(gradient(theta, step), state, theta)
         assert all(torch.equal(theta[key], params[key]) for key in theta), step
     assert int(state.steps) == STEPS
 
@@ -73,11 +73,11 @@ def test_every_step_is_torchs_own(name, schedule):
 def test_an_update_is_a_function_of_its_arguments():
     optimizer = fmaml.from_torch(torch.optim.AdamW, scheduler=SCHEDULERS["OneCycle"], lr=0.01)
     theta = theta0(True)
-    first = optimizer.update(gradient(theta, 0), optimizer.init(theta), theta)
+    first = optimizer.step(gradient(theta, 0), optimizer.init(theta), theta)
     kept = map_leaves(torch.clone, first)
-    second = [optimizer.update(gradient(first[0], 1), first[1], first[0]) for _ in range(2)]
+    second = [optimizer.step(gradient(first[0], 1), first[1], first[0]) for _ in range(2)]
     copied = pickle.loads(pickle.dumps(optimizer))  # which has never seen theta
-    second.append(copied.update(gradient(first[0], 1), first[1], first[0]))
+    second.append(copied.step(gradient(first[0], 1), first[1], first[0]))
     for other in second[1:]:
         assert all(torch.equal(a, b) for a, b in zip(leaves(second[0]), leaves(other), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(leaves(kept), leaves(first), strict=True))
@@ -86,7 +86,7 @@ def test_an_update_is_a_function_of_its_arguments():
 def test_it_trains():
     model = fmaml.mlp(inputs=(1,), outputs=1, hidden=[8])
     algorithm = fmaml.maml(fmaml.supervised(model.apply, fmaml.mse), inner_lr=0.01, steps=1)
-    optimizer = fmaml.ema(fmaml.from_torch(torch.optim.AdamW, lr=0.01), decay=0.5)
+    optimizer = fmaml.average_params(fmaml.from_torch(torch.optim.AdamW, lr=0.01), decay=0.5)
     state = fmaml.init_state(algorithm, optimizer, model.init(torch.Generator().manual_seed(0)))
     x = torch.linspace(-1, 1, 10).reshape(1, 10, 1)
     tasks = fmaml.Task(fmaml.Batch(x, x.sin()), fmaml.Batch(x, x.sin()))
@@ -99,10 +99,10 @@ def test_it_trains():
 
 def test_the_average_follows_theta():
     """Weighted by 0.9^k, k steps later, and not by the theta that it began at."""
-    optimizer, theta = fmaml.ema(fmaml.sgd(0.1), decay=0.9), theta0(True)
+    optimizer, theta = fmaml.average_params(fmaml.sgd(0.1), decay=0.9), theta0(True)
     state, passed = optimizer.init(theta), []
     for step in range(5):
-        theta, state = optimizer.update(gradient(theta, step), state, theta)
+        theta, state = optimizer.step(gradient(theta, step), state, theta)
         passed.append(theta)
     weights = torch.tensor([0.9**k for k in reversed(range(5))])
     for key, value in state.average.items():
@@ -124,4 +124,4 @@ def test_a_step_that_is_differentiated_is_refused():
     optimizer, theta = fmaml.from_torch(torch.optim.SGD, lr=0.1), {"p": torch.tensor(1.0)}
     state = optimizer.init(theta)
     with pytest.raises(ValueError, match=r"has no derivative; use fmaml\.adam"):
-        torch.func.grad(lambda p: optimizer.update({"p": p}, state, theta)[0]["p"])(torch.tensor(1.0))
+        torch.func.grad(lambda p: optimizer.step({"p": p}, state, theta)[0]["p"])(torch.tensor(1.0))
