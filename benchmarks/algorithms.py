@@ -21,13 +21,12 @@ from typing import Any
 
 import torch
 from costs import REFERENCE, measure
-from drawing import picture
+from drawing import Curves, picture
 
 from fmaml.config import packaged
 from fmaml.config.strict_yaml import parse_yaml
 from fmaml.files.figures import save_figure
 from fmaml.processes.environment import environment
-from fmaml.report.curves import Curves
 
 SHOWN = (0, 1, 2, 3, 5, 10)  # inner steps that have a column
 FOLDER = "algorithms/"  # of the experiments

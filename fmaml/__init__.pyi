@@ -8,12 +8,12 @@ from . import distributed as distributed
 from . import rng as rng
 from . import setting_types as setting_types
 from .algorithms.alfa import alfa as alfa
-from .algorithms.anil import anil as anil
-from .algorithms.boil import boil as boil
 from .algorithms.cavia import cavia as cavia
 from .algorithms.imaml import imaml as imaml
 from .algorithms.joint import joint as joint
 from .algorithms.lslr import lslr as lslr
+from .algorithms.maml import anil as anil
+from .algorithms.maml import boil as boil
 from .algorithms.maml import maml as maml
 from .algorithms.mamlpp import mamlpp as mamlpp
 from .algorithms.meta_curvature import meta_curvature as meta_curvature
@@ -70,6 +70,7 @@ from .outer import meta_grad as meta_grad
 from .outer import meta_loss as meta_loss
 from .outer import meta_step as meta_step
 from .outer import query_loss as query_loss
+from .pickling import picklable as picklable
 from .types import Algorithm as Algorithm
 from .types import Batch as Batch
 from .types import MetaState as MetaState

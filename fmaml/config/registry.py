@@ -82,8 +82,8 @@ TABLE: dict[str, dict[str, Entry]] = {
     },
     "algorithm": {
         "maml": Entry("fmaml.algorithms.maml:maml"),
-        "anil": Entry("fmaml.algorithms.anil:anil"),
-        "boil": Entry("fmaml.algorithms.boil:boil"),
+        "anil": Entry("fmaml.algorithms.maml:anil"),
+        "boil": Entry("fmaml.algorithms.maml:boil"),
         "meta_sgd": Entry("fmaml.algorithms.meta_sgd:meta_sgd"),
         "lslr": Entry("fmaml.algorithms.lslr:lslr"),
         "mamlpp": Entry("fmaml.algorithms.mamlpp:mamlpp"),
