@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .inner import EVERYTHING, Mask, adapt, as_optimizer, trajectory
 from .outer import query_loss
+from .pickling import picklable
 from .remat import recomputed_query_loss, theta_itself
 from .tree import leaves
 from .types import Algorithm, Batch, InnerRate, LossFn, Optimizer, Params, ThetaT
@@ -31,6 +32,7 @@ def params_of(theta: WithParams, support: Batch) -> Params:
     return theta["params"]
 
 
+@picklable
 def unrolled(
     loss_fn: LossFn,
     rule: InnerRate | Callable[[ThetaT], InnerRate],
@@ -44,9 +46,30 @@ def unrolled(
 ) -> Algorithm[ThetaT]:
     """The algorithm with phi_0 = start(theta, D^tr), ``steps`` inner steps by ``rule``, and the loss L(phi_K, D^ts).
 
-    ``rule`` is anything that ``lr`` may be in `fmaml.inner`, or a function of theta to that. ``remat`` runs each inner
-    step again for its derivative instead of keeping its graph, which first order does not have. The loss can then be
-    differentiated only once, and only with respect to theta.
+    Args:
+        loss_fn: (params, batch) -> scalar.
+        rule: what ``lr`` may be in `fmaml.inner_update`, or a function of theta to that.
+        steps: inner steps.
+        init: from the network's parameters to theta, any tree of tensors; the default: theta is the parameters.
+        start: from theta and the support set to phi_0; the default: theta itself.
+        first_order, only, remat: as in `fmaml.maml`. With ``remat`` the loss can be differentiated only once, and only
+            with respect to theta.
+
+    Returns:
+        The algorithm.
+
+    >>> import torch, fmaml
+    >>> model = fmaml.mlp(inputs=(1,), outputs=1, hidden=[8])
+    >>> loss_fn = fmaml.supervised(model.apply, fmaml.mse)
+    >>> def init(params):  # MAML that learns its inner rate, too
+    ...     return {"params": params, "rate": torch.tensor(0.1)}
+    >>> learnt = {"init": init, "start": lambda theta, support: theta["params"]}
+    >>> algorithm = fmaml.unrolled(loss_fn, lambda theta: theta["rate"], steps=2, **learnt)
+    >>> theta = algorithm.init(model.init(torch.Generator().manual_seed(0)))
+    >>> tasks = fmaml.Task(*(fmaml.Batch(torch.ones(4, 5, 1), torch.zeros(4, 5, 1)) for _ in range(2)))
+    >>> grads, metrics = fmaml.meta_grad(algorithm, theta, tasks)
+    >>> grads["rate"].shape
+    torch.Size([])
     """
     rate: Callable[[ThetaT], InnerRate] = rule if callable(rule) else lambda theta: rule
     only = Mask(only)
