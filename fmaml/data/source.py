@@ -14,7 +14,12 @@ from .scaling import Scaling
 
 
 class Metric(NamedTuple):
-    """What results are reported in."""
+    """What results are reported in.
+
+    >>> import fmaml
+    >>> fmaml.data.Metric("squared error", fmaml.mse, ".3f", more_is_better=False).write(0.25, ci95=0.125)
+    '0.250 ± 0.125'
+    """
 
     name: str  # such as "accuracy"
     fn: Criterion
@@ -61,6 +66,17 @@ class Source(NamedTuple):
     a network where that is not the ``criterion`` of its outputs, as for a policy, whose data come from what it does
     and whose x are the noise in that.
     The first of the ``settings`` is that of validations.
+
+    >>> import torch, fmaml
+    >>> def sample(split, step, tasks):  # lines y = a x through 0, a in [0, 1), seen at three points
+    ...     keys = fmaml.data.task_keys(0, split, step, tasks, torch.device("cpu"))
+    ...     x, a = torch.arange(3.0)[:, None].expand(len(tasks), 3, 1), fmaml.rng.uniform(keys).float()[:, None, None]
+    ...     return fmaml.Task(fmaml.Batch(x, a * x), fmaml.Batch(x, a * x))
+    >>> metric = fmaml.data.Metric("squared error", fmaml.mse, ".3f", more_is_better=False)
+    >>> about = {"task": "3-shot lines", "protocol": "3-shot lines through 0"}
+    >>> source = fmaml.data.Source(sample, (1,), 1, about, criterion=fmaml.mse, metric=metric)
+    >>> source.sample("train", 1, range(16)).support.y.shape
+    torch.Size([16, 3, 1])
     """
 
     sample: Sample  # split is "train", "val" or "test"
