@@ -21,6 +21,9 @@ PAGES = sorted(
 LINK = re.compile(r"\]\(([^()\s]+)\)")
 
 
+OF_MODULES = re.findall(r"^::: fmaml\.(\w+\.\w+)$", (DOCS / "api/extend.md").read_text(encoding="utf-8"), re.MULTILINE)
+
+
 def cells(notebook: Path, kind: str) -> list[dict[str, Any]]:
     return [cell for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == kind]
 
@@ -57,6 +60,7 @@ def test_every_public_name_is_in_the_reference_once():
         name for page in (DOCS / "api").glob("*.md") for name in re.findall(r"^::: fmaml\.(\w+)$", prose(page), re.M)
     ]
     assert sorted(named) == sorted(fmaml.__all__)
+    assert {f"data.{name}" for name in fmaml.data.__all__} <= set(OF_MODULES)
 
 
 def test_the_settings_of_every_section_are_listed():
@@ -122,7 +126,7 @@ def test_links_between_the_pages_of_the_site_lead_somewhere(site):
 
 def test_the_reference_shows_an_example_and_the_source_of_every_name(site):
     text = "".join(file.read_text(encoding="utf-8") for file in (site / "api").glob("*.html"))
-    for name in sorted({*fmaml.__all__} - {"Params"}):
+    for name in sorted({*fmaml.__all__, *OF_MODULES} - {"Params"}):
         part = text.partition(f'id="fmaml.{name}"')[2].partition('<h3 id="fmaml.')[0]
         assert "&gt;&gt;&gt;" in part, name
         assert "Source code" in part, name

@@ -26,6 +26,16 @@ from fmaml.optim.optimizers import Schedule
 from fmaml.outer import at_step
 from fmaml.pickling import picklable
 from fmaml.tree import leaves, take
+from fmaml.unroll import params_of
+
+
+def with_rate(params: fmaml.Params) -> Any:
+    return {"params": params, "rate": torch.tensor(0.1)}
+
+
+def rate_of(theta: Any) -> Tensor:
+    return theta["rate"]
+
 
 T = TypeVar("T")
 CPU = torch.device("cpu")
@@ -64,6 +74,9 @@ FUNCTIONS = {  # of (params, batch) or (params, task)
     "supervised": (LOSS, 0),
     "transductive": (fmaml.transductive(NET.apply, fmaml.mse), 1),
     "inductive": (fmaml.inductive(NET.apply, fmaml.mse), 1),
+}
+OF_OTHERS = {  # algorithms that are made of one's own functions
+    "unrolled": fmaml.unrolled(LOSS, rate_of, steps=2, init=with_rate, start=params_of),
 }
 BESIDE_THE_TABLE = {
     "first_then": fmaml.first_then(fmaml.maml(LOSS, inner_lr=0.1, steps=2, first_order=True), MAML, until=5),
@@ -119,6 +132,14 @@ def test_an_algorithm(name):
     for step in (0, 7):
         one, other = (at_step(each, step) for each in (BESIDE_THE_TABLE[name], again(BESIDE_THE_TABLE[name])))
         assert same(fmaml.meta_grad(other, theta, waves()), fmaml.meta_grad(one, theta, waves()))
+
+
+@pytest.mark.parametrize("name", OF_OTHERS)
+def test_an_algorithm_of_ones_own_functions(name):
+    one, other = OF_OTHERS[name], again(OF_OTHERS[name])
+    theta = one.init(NET.init(torch.Generator().manual_seed(0)))
+    assert same(other.init(theta["params"]), theta)
+    assert same(fmaml.meta_grad(other, theta, waves()), fmaml.meta_grad(one, theta, waves()))
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -166,7 +166,9 @@ def known_names(section: str) -> list[str]:
 
 def own_code(config: Config, section: str) -> str | None:
     """The function outside fmaml that a section names; None if it names none. The section may be of any form."""
-    values = config[section] if isinstance(config[section], dict) else {}
+    values = config.get(section)
+    if not isinstance(values, dict):
+        return None
     if section == "model" and values.get("name") == "module":
         return str(values.get("module"))
     return own_target(section, values.get("name"))

@@ -18,7 +18,12 @@ SPLITS = {"train": 0, "val": 1, "test": 2}  # split -> its counter. Never renumb
 
 
 class Metric(NamedTuple):
-    """What results are reported in."""
+    """What results are reported in.
+
+    >>> import fmaml
+    >>> fmaml.data.Metric("squared error", fmaml.mse, ".3f", more_is_better=False).write(0.25, ci95=0.125)
+    '0.250 ± 0.125'
+    """
 
     name: str  # such as "accuracy"
     fn: Criterion
@@ -51,6 +56,17 @@ class Source(NamedTuple):
     ``sample(split, step, tasks)`` returns the stacked tasks of one meta-batch, for a range of task numbers. Task i is a
     function of (seed, split, step, i) alone. So R processes that each sample their part of the range get the same tasks
     as one process that samples all of it. ``references`` and ``classes_of`` take the same arguments.
+
+    >>> import torch, fmaml
+    >>> def sample(split, step, tasks):  # lines y = a x through 0, a in [0, 1), seen at three points
+    ...     keys = fmaml.data.task_keys(0, split, step, tasks, torch.device("cpu"))
+    ...     x, a = torch.arange(3.0)[:, None].expand(len(tasks), 3, 1), fmaml.rng.uniform(keys).float()[:, None, None]
+    ...     return fmaml.Task(fmaml.Batch(x, a * x), fmaml.Batch(x, a * x))
+    >>> metric = fmaml.data.Metric("squared error", fmaml.mse, ".3f", more_is_better=False)
+    >>> about = {"task": "3-shot lines", "protocol": "3-shot lines through 0"}
+    >>> source = fmaml.data.Source(sample, (1,), 1, about, criterion=fmaml.mse, metric=metric)
+    >>> source.sample("train", 1, range(16)).support.y.shape
+    torch.Size([16, 3, 1])
     """
 
     sample: Sample  # split is "train", "val" or "test"
@@ -84,6 +100,11 @@ def task_keys(seed: int, split: str, step: int | Tensor, tasks: range, device: t
     """One key per task, int64 [tasks], on ``device``: each a function of (seed, split, step, task number) alone.
 
     ``split`` is "train", "val" or "test" (KeyError otherwise), ``tasks`` the range of task numbers.
+
+    >>> import torch, fmaml
+    >>> keys = fmaml.data.task_keys(0, "train", 1, range(16), torch.device("cpu"))
+    >>> bool((keys[3:5] == fmaml.data.task_keys(0, "train", 1, range(3, 5), torch.device("cpu"))).all())
+    True
     """
     counters = torch.arange(tasks.start, tasks.stop, tasks.step, device=device)
     return fold(fold(fold(signed(seed), SPLITS[split]), step), counters)
