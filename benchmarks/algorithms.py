@@ -35,7 +35,7 @@ FOLDER = "algorithms/"  # of the experiments
 def main() -> int:
     args = arguments()
     overrides = [word for word in args.words if "=" in word]
-    known = [name.removeprefix(FOLDER) for name in packaged.names() if name.startswith(FOLDER)]
+    known = [name.removeprefix(FOLDER) for name in packaged.experiment_names() if name.startswith(FOLDER)]
     names = [word for word in args.words if "=" not in word] or known
     if unknown := set(names) - set(known):
         sys.exit(f"no such algorithm: {', '.join(sorted(unknown))}; there are {', '.join(known)}")

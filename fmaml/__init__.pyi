@@ -8,12 +8,12 @@ from . import distributed as distributed
 from . import rng as rng
 from . import setting_types as setting_types
 from .algorithms.alfa import alfa as alfa
-from .algorithms.anil import anil as anil
-from .algorithms.boil import boil as boil
 from .algorithms.cavia import cavia as cavia
 from .algorithms.imaml import imaml as imaml
 from .algorithms.joint import joint as joint
 from .algorithms.lslr import lslr as lslr
+from .algorithms.maml import anil as anil
+from .algorithms.maml import boil as boil
 from .algorithms.maml import maml as maml
 from .algorithms.mamlpp import mamlpp as mamlpp
 from .algorithms.meta_curvature import meta_curvature as meta_curvature
@@ -51,8 +51,8 @@ from .modules.from_module import from_module as from_module
 from .modules.from_module import to_module as to_module
 from .modules.running_statistics import running_statistics as running_statistics
 from .nn.conv1d import conv1d as conv1d
-from .nn.models import conv4 as conv4
-from .nn.models import mlp as mlp
+from .nn.conv4 import conv4 as conv4
+from .nn.mlp import mlp as mlp
 from .nn.policy import policy as policy
 from .nn.resnet12 import resnet12 as resnet12
 from .nn.transformer import transformer as transformer
@@ -70,6 +70,7 @@ from .outer import meta_grad as meta_grad
 from .outer import meta_loss as meta_loss
 from .outer import meta_step as meta_step
 from .outer import query_loss as query_loss
+from .pickling import picklable as picklable
 from .types import Algorithm as Algorithm
 from .types import Batch as Batch
 from .types import MetaState as MetaState

@@ -8,6 +8,8 @@ import pytest
 
 # Several processes that each take all cores wait for each other. What the tests start inherits it.
 os.environ["OMP_NUM_THREADS"] = "1"
+# torch's compiler would start a process of its own in each process that compiles.
+os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
 # No test downloads anything: an attempt is refused at once.
 os.environ["http_proxy"] = os.environ["https_proxy"] = "http://127.0.0.1:9"
 os.environ.setdefault("SCIPY_ARRAY_API", "1")  # before scipy is imported: one of scikit-learn's checks asks for it
@@ -18,7 +20,7 @@ REAL_DATA = os.environ.get("FMAML_DATA")
 WORKER = os.environ.get("PYTEST_XDIST_WORKER")
 LONGEST = (
     *("test_algorithms_benchmark.py", "test_benchmarks.py", "test_readme.py", "test_run_experiment.py"),
-    *("test_elastic.py", "test_same_results.py"),
+    *("test_elastic.py", "test_extend.py", "test_same_results.py"),
 )
 
 
@@ -112,9 +114,9 @@ def trained(tmp_path_factory) -> Path:
     from fmaml.cli.main import main
 
     out = tmp_path_factory.mktemp("run") / "out"
-    settings = ["data.name=glyphs", "model.width=16", "train.meta_steps=60", "train.validate_tasks=8"]
-    settings += ["data.train_ways=20", "train.meta_batch=4"]
-    small = ["eval.tasks=40", "eval.steps=1", "train.validate_every=30"]
+    settings = ["data.name=glyphs", "model.width=16", "train.meta_steps=40", "train.validate_tasks=8"]
+    settings += ["data.train_ways=10", "train.meta_batch=2"]
+    small = ["eval.tasks=12", "eval.steps=1", "train.validate_every=20"]
     assert main(["run", "omniglot_prototypes", *settings, *small, "--out", str(out), "--device", "cpu"]) == 0
     return out
 

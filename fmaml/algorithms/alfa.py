@@ -22,7 +22,7 @@ from ..pickling import picklable
 from ..setting_types import Rate, Steps
 from ..tree import leaves
 from ..types import Algorithm, LossFn, Optimizer, Params
-from ..unroll import its_params, unrolled
+from ..unroll import params_of, unrolled
 
 Affine: TypeAlias = tuple[Tensor, Tensor]  # weight, bias
 
@@ -77,11 +77,11 @@ def alfa(
         hidden = cosine_basis(size, size, like), like.new_zeros(size)
         return {"params": dict(params), "hidden": hidden, "rates": zero(), "decays": zero()}
 
-    def rule_of(theta: AlfaTheta) -> Optimizer:
+    def rule(theta: AlfaTheta) -> Optimizer:
         return generated(theta, inner_lr)
 
     return unrolled(
-        loss_fn, rule_of, steps=steps, init=init, start=its_params, first_order=first_order, only=only, remat=remat
+        loss_fn, rule, steps=steps, init=init, start=params_of, first_order=first_order, only=only, remat=remat
     )
 
 

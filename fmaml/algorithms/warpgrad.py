@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from ..inner import adapt as adapt_by
-from ..inner import trajectory
-from ..inner_rules import as_rule
+from ..inner import as_optimizer, trajectory
 from ..optim.transforms import chain, no_state
 from ..pickling import picklable
 from ..setting_types import PositiveSteps, Rate
@@ -62,7 +61,7 @@ def warpgrad(
         return {"params": dict(params), "warps": warps}
 
     def rule_of(theta: WarpGradTheta) -> Optimizer:
-        return chain(warped(theta["warps"]), as_rule(inner_lr))
+        return chain(warped(theta["warps"]), as_optimizer(inner_lr))
 
     def phis(theta: WarpGradTheta, support: Batch, steps: int = steps) -> list[Params]:
         params, rule = theta["params"], rule_of(theta)

@@ -27,7 +27,7 @@ def changed_settings(config: Config) -> tuple[str, list[Changed]]:
     The base is the experiment of its name that comes with fmaml, or else the defaults.
     """
     name = config.get("name", "")
-    if name in packaged.names():
+    if name in packaged.experiment_names():
         published, _ = validate_config({"name": name, **read_config(packaged.FOLDER / f"{name}.yaml")})
         return f"the experiment {name} that comes with fmaml", differences_from(published, config)
     return "the defaults", differences_from({}, config)

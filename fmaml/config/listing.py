@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from ..config import packaged
 from ..errors import UserError
 from ..setting_types import Meaning
-from .registry import SETTINGS, TABLE, find_entry, names
+from .registry import SETTINGS, TABLE, find_entry, known_names
 from .signature import (
     REQUIRED,
     Setting,
@@ -33,7 +33,7 @@ def overview() -> str:
     lines = ["experiments, for `fmaml run NAME` and `fmaml show NAME`:", *experiment_lines()]
     for section in TABLE:
         lines += ["", f"{section}.name:"]
-        lines += align_columns([(name, summary_of(section, name)) for name in names(section)])
+        lines += align_columns([(name, summary_line(section, name)) for name in known_names(section)])
     lines += ["", f"`fmaml ls SECTION` lists settings: {', '.join([*TABLE, *SETTINGS])}."]
     return "\n".join([*lines, "`fmaml ls models` lists trained models, for `fmaml predict` and `fmaml test`."])
 
@@ -59,13 +59,13 @@ def describe_section(word: str) -> str:
 
 
 def _describe_names(section: str) -> str:
-    entries = [describe_entry(section, name) for name in names(section)]
+    entries = [describe_entry(section, name) for name in known_names(section)]
     if section == "algorithm":
         entries.insert(0, algorithm_comparison())
     return "\n\n".join(entries)
 
 
-def summary_of(section: str, name: str) -> str:
+def summary_line(section: str, name: str) -> str:
     """What a name picks, in one line; what is wrong with it, if an installed package brings one that is wrong."""
     try:
         return summary(find_function(find_entry(section, name).target))
@@ -81,7 +81,7 @@ def describe_entry(section: str, name: str) -> str:
         settings = function_settings(find_function(target))
     except UserError as error:
         return f"{title}\n  cannot be used: {error}"
-    lines = [title, f"  {summary_of(section, name)}"]
+    lines = [title, f"  {summary_line(section, name)}"]
     if section == "algorithm":
         lines.append(textwrap.indent(f"{module_docstring(target)}\n{measurements(name)}", "  "))
     return "\n".join([*lines, *setting_lines(settings)])
@@ -90,7 +90,7 @@ def describe_entry(section: str, name: str) -> str:
 def measurements(algorithm: str) -> str:
     """When to use the algorithm and what its own experiment measured; an empty line if it has no experiment."""
     experiment = f"algorithms/{algorithm}"
-    if experiment not in packaged.names():
+    if experiment not in packaged.experiment_names():
         return "\n"
     header = packaged.header(experiment)
     lines = [f"{label}: {header[key]}" for key, label in HEADER_LABELS.items() if key in header]
@@ -100,7 +100,7 @@ def measurements(algorithm: str) -> str:
 
 def algorithm_comparison() -> str:
     """A table of what the algorithms' experiments measured, one row an algorithm."""
-    names = [name for name in packaged.names() if name.startswith("algorithms/")]
+    names = [name for name in packaged.experiment_names() if name.startswith("algorithms/")]
     narrow = is_narrow(max(map(len, names)))
     rows: list[tuple[str, str]] = []
     for name in names:
@@ -122,7 +122,7 @@ def algorithm_comparison() -> str:
 
 def experiment_lines() -> list[str]:
     """One line for each packaged experiment: its name and its headline."""
-    return align_columns([(name, packaged.headline(name)) for name in packaged.names()])
+    return align_columns([(name, packaged.headline(name)) for name in packaged.experiment_names()])
 
 
 def setting_lines(settings: dict[str, Setting]) -> list[str]:

@@ -69,9 +69,9 @@ TABLE: dict[str, dict[str, Entry]] = {
         "signals": Entry("fmaml.data.sources.signals:signals", gives=SIGNALS),
     },
     "model": {
-        "conv4": needing("fmaml.nn.models:conv4", "images"),
+        "conv4": needing("fmaml.nn.conv4:conv4", "images"),
         "resnet12": needing("fmaml.nn.resnet12:resnet12", "images"),
-        "mlp": needing("fmaml.nn.models:mlp", "numbers"),
+        "mlp": needing("fmaml.nn.mlp:mlp", "numbers"),
         "policy": needing("fmaml.nn.policy:policy", "episodes"),
         "transformer": needing("fmaml.nn.transformer:transformer", "symbols"),
         "timm": needing("fmaml.modules.pretrained_networks:timm", "images"),
@@ -82,8 +82,8 @@ TABLE: dict[str, dict[str, Entry]] = {
     },
     "algorithm": {
         "maml": Entry("fmaml.algorithms.maml:maml"),
-        "anil": Entry("fmaml.algorithms.anil:anil"),
-        "boil": Entry("fmaml.algorithms.boil:boil"),
+        "anil": Entry("fmaml.algorithms.maml:anil"),
+        "boil": Entry("fmaml.algorithms.maml:boil"),
         "meta_sgd": Entry("fmaml.algorithms.meta_sgd:meta_sgd"),
         "lslr": Entry("fmaml.algorithms.lslr:lslr"),
         "mamlpp": Entry("fmaml.algorithms.mamlpp:mamlpp"),
@@ -134,7 +134,7 @@ def find_entry(section: str, name: object) -> Entry:
         return TABLE[section][name]
     target = own_target(section, name)
     if target is None:
-        raise UserError(f"must be one of {', '.join(names(section))}, or package.module:function of your own")
+        raise UserError(f"must be one of {', '.join(known_names(section))}, or package.module:function of your own")
     function = find_function(target)
     entry = Entry(target, declared_traits(function, "gives"), declared_traits(function, "needs"))
     if section == "data" and not entry.gives:
@@ -159,7 +159,7 @@ def entry_points(section: str) -> dict[str, str]:
     return {point.name: f"{point.module}:{point.attr}" for point in found if point.name not in TABLE[section]}
 
 
-def names(section: str) -> list[str]:
+def known_names(section: str) -> list[str]:
     """The names of the table, then those of installed packages."""
     return [*TABLE[section], *entry_points(section)]
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from functools import cache, reduce
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from itertools import accumulate
 from pathlib import Path
 from types import NoneType, UnionType
@@ -90,12 +90,12 @@ def source_file(module: str) -> Path:
         found = loaded.__spec__ if loaded else find_spec(name, search)
         if found is None:
             raise UserError(
-                f"there is no module {name}, neither in the current folder nor installed; write module:function, with "
-                f"dots for folders and without .py, and run the command in the folder of the module"
+                f"there is no module {name}, neither in the current folder nor installed; give "
+                f"package.module:function, without .py, and run the command in the folder that holds it"
             )
         search = found.submodule_search_locations or []
     if found is None or not found.has_location or not str(found.origin).endswith(".py"):
-        raise UserError(f"{module} is no file of Python source, which settings are read from; name a module that is")
+        raise UserError(f"{module} is no file of Python source, which settings are read from; give a module that is")
     return Path(str(found.origin))
 
 
@@ -104,18 +104,18 @@ def find_spec(module: str, search: Sequence[str] | None) -> ModuleSpec | None:
 
     `importlib.util.find_spec` would import the packages around it.
     """
-    path = ["", *sys.path] if search is None else search
-    return next(filter(None, (finder.find_spec(module, path) for finder in sys.meta_path)), None)
+    here = PathFinder.find_spec(module, [""]) if search is None else None
+    return here or next(filter(None, (finder.find_spec(module, search) for finder in sys.meta_path)), None)
 
 
 def find_function(target: str) -> ast.FunctionDef:
-    """The syntax tree of the function that ``target``, such as "fmaml.nn.models:conv4", names; UserError if none."""
+    """The syntax tree of the function that ``target``, such as "fmaml.nn.conv4:conv4", names; UserError if none."""
     module, _, name = target.partition(":")
     path = source_file(module)
     functions = {node.name: node for node in parse_file(path).body if isinstance(node, ast.FunctionDef)}
     if name not in functions:
         known = f", such as {next(iter(functions))}" if functions else ""
-        raise UserError(f"{path} defines no function {name} at its top level; name one that it defines{known}")
+        raise UserError(f"{path} defines no function {name} at its top level; give one that it defines{known}")
     return functions[name]
 
 

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from ..errors import UserError
 from ..setting_types import FreeOnResume, Mark, Natural
-from .registry import SETTINGS, TABLE, find_entry, names
+from .registry import SETTINGS, TABLE, find_entry, known_names
 from .settings import Config
 from .signature import (
     REQUIRED,
@@ -196,7 +196,7 @@ def _not_a_section(section: str, value: Any) -> str:
 
 def _missing_or_unknown_name(section: str, values: dict[str, Any]) -> Problem:
     if "name" not in values:
-        return Problem(f"{section}.name", f"missing; give one of {', '.join(names(section))}")
+        return Problem(f"{section}.name", f"missing; give one of {', '.join(known_names(section))}")
     try:
         named_settings(section, values["name"])
     except UserError as error:

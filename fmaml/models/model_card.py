@@ -40,13 +40,13 @@ def overview_of_models() -> str:
     """The text that `fmaml ls models` prints."""
     if not model_names():
         return "no trained model came with this fmaml"
-    blocks = [f"{name}\n  {summary_of(metadata_on_shelf(name))}" for name in model_names()]
+    blocks = [f"{name}\n  {model_summary(metadata_on_shelf(name))}" for name in model_names()]
     return "\n".join(
         [*blocks, "", "use: fmaml predict NAME --support DIR PHOTO ..., fmaml test NAME, fmaml.load(NAME)"]
     )
 
 
-def summary_of(about: dict[str, Any]) -> str:
+def model_summary(about: dict[str, Any]) -> str:
     """One line: algorithm, data and result."""
     config = about["config"]
     label, value = best_column(about)
@@ -75,7 +75,7 @@ def write_value(metric: str, mean: float | None, ci95: float | None) -> str:
 def command_of(about: dict[str, Any]) -> str:
     """The command that trained the model: its experiment, and the settings that differ from it."""
     config, name = about["config"], about["name"]
-    if name not in packaged.names():
+    if name not in packaged.experiment_names():
         return f"fmaml run {name}.yaml"
     _, changed = changed_settings(config)
     return " ".join(["fmaml run", name, *(f"{key}={json.dumps(value)}" for key, value, _ in changed)])

@@ -22,7 +22,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..nn.models import check_names
+from ..nn.layers import check_names
 from ..pickling import picklable
 from ..torch_fixes.convolution import conv2d
 from ..torch_fixes.functions import EXACT, ExactFunctions

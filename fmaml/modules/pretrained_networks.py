@@ -16,7 +16,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ..extras import imported, require
-from ..nn.models import linear_init
+from ..nn.layers import linear_init
 from ..pickling import picklable
 from ..torch_fixes.unsupported_layers import RunningStats, keeps_running_statistics
 from ..types import Model, Params

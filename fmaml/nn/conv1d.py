@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from ..pickling import picklable
 from ..setting_types import NORM_GROUPS, Size
 from ..types import Model, Params
-from .models import linear_init, named_model, norm_init, normalise, one_of, xavier
+from .layers import linear_init, named_model, norm_init, normalise, one_of, xavier
 
 
 @picklable

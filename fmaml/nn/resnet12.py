@@ -11,7 +11,7 @@ from ..torch_fixes.convolution import conv2d
 from ..torch_fixes.layout import channels_last
 from ..torch_fixes.max_pool import max_pool
 from ..types import Model, Params
-from .models import conv_init, linear_init, named_model, norm_init, normalise
+from .layers import conv_init, linear_init, named_model, norm_init, normalise
 
 BLOCKS, CONVOLUTIONS = 4, 3
 SLOPE = 0.1  # of the leaky rectifiers

@@ -6,7 +6,6 @@ trajectories in algorithm 3 of arXiv 1703.03400, and yet is a pure function, the
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -70,24 +69,3 @@ def noise_and_goal(batch: Batch, horizon: int) -> tuple[Tensor, Tensor]:
     """Of a batch with a row for every step of every episode: noise [n, horizon, actions], and goal [n, *goal]."""
     noise, goals = (rows.view(-1, horizon, *rows.shape[1:]) for rows in (batch.x, batch.y))
     return noise, goals[:, 0]
-
-
-def with_goal_in_state(environment: Environment) -> Environment:
-    """The same environment with the goal appended to each state: [n, state + goal]. Its policy is an oracle."""
-    prepared = environment.prepared and partial(_prepared_with_goal, environment.prepared)
-    return Environment(partial(_start_with_goal, environment), partial(_step_with_goal, environment), prepared)
-
-
-def _start_with_goal(environment: Environment, goal: Tensor) -> Tensor:
-    return torch.cat([environment.start(goal), goal], -1)
-
-
-def _step_with_goal(
-    environment: Environment, state: Tensor, action: Tensor, goal: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    after, reward, ended = environment.step(state[..., : -goal.shape[-1]], action, goal)
-    return torch.cat([after, goal], -1), reward, ended
-
-
-def _prepared_with_goal(prepare: Callable[[Tensor], Environment], goal: Tensor) -> Environment:
-    return with_goal_in_state(prepare(goal))

@@ -21,7 +21,7 @@ from ..config.config_diff import setting_text
 from ..config.load import complete, parse_override, read_experiment
 from ..config.registry import TABLE
 from ..config.settings import Config
-from ..config.validate import validate_config
+from ..config.validate import named_settings, validate_config
 from ..errors import Notify, UserError
 from .state import SweepRun
 
@@ -95,13 +95,15 @@ def parts_of(text: str) -> list[str]:
 
 
 def is_value(key: str, text: str) -> bool:
-    """Whether ``text`` is a value of the setting, for some choice of its section's name."""
+    """Whether ``text`` is one value of the setting, for some choice of its section's name."""
     try:
         value = read_value(key, text)
     except UserError:
         return False
     section, _, name = key.partition(".")
     names = TABLE[section] if section in TABLE and name not in ("", "name") else [None]
+    if None not in names and not any(name in named_settings(section, chosen) for chosen in names):
+        return not isinstance(value, str) or text[0] in "\"'"  # perhaps a setting of code outside fmaml
     trees = [{section: {"name": chosen, name: value} if name else value} for chosen in names]
     return any(key not in {problem.key for problem in validate_config(tree)[1]} for tree in trees)
 

@@ -8,7 +8,6 @@ torch.nn.functional, random numbers that are used, what changes a parameter or a
 vmap what torch has no rule for: recurrent layers, and numbers of a task that Python reads.
 """
 
-import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from inspect import signature
 from typing import Any, NoReturn, cast
@@ -18,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from .grad_levels import in_forward_mode, is_differentiated
 from .layout import is_vmapped
 from .norms import batch_norm, channelwise, standardise_instances, standardise_last
 
@@ -34,16 +32,6 @@ class ExactFunctions(TorchFunctionMode):
         self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         return self.table.get(func, func)(*args, **(kwargs or {}))
-
-
-def exact_derivatives(tree: Any) -> contextlib.AbstractContextManager[Any]:
-    """Within it torch's functions have the right derivatives, if a leaf of the tree is being differentiated already.
-
-    A meta-gradient itself is right without it: only what is differentiated from outside, or once more, is not.
-    """
-    if torch.compiler.is_compiling() or not (in_forward_mode() or is_differentiated(tree)):
-        return contextlib.nullcontext()
-    return ExactFunctions(WITH_WRONG_DERIVATIVES)
 
 
 def refuse(function: str, reason: str) -> NoReturn:

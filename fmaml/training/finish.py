@@ -19,7 +19,7 @@ from ..models.metadata import with_results
 from ..models.model_file import write_model
 from ..report.html_report import write_report
 from .nan_guard import CURE
-from .resume_and_train import Outputs, Trained
+from .resume_and_train import RunOutputs, Trained
 from .testing_progress import MetaTestProgress
 
 
@@ -38,7 +38,7 @@ PROTOCOL_HEADINGS = {
 
 
 def report_results(
-    outputs: Outputs, config: Config, trained: Trained, training: Training, formats: Sequence[str]
+    outputs: RunOutputs, config: Config, trained: Trained, training: Training, formats: Sequence[str]
 ) -> None:
     """Meta-test, print the table, and write results.json, the model with its results, the pictures and the page.
 

@@ -33,7 +33,7 @@ JOINT = "joint training, fine-tuned"
 Trained = dict[str, tuple[Experiment, Theta]]  # name -> the experiment, and its best theta
 
 
-class Outputs(NamedTuple):
+class RunOutputs(NamedTuple):
     """Where a process writes: all but the first have no ``store``, and a console and sinks that show nothing."""
 
     console: Console
@@ -107,7 +107,7 @@ def on_device(tree: T, device: torch.device) -> T:
     return tree_map_only(torch.Tensor, lambda leaf: leaf.to(device), tree)
 
 
-def fit(outputs: Outputs, config: Config, experiment: Experiment, progress: Progress) -> Progress:
+def fit(outputs: RunOutputs, config: Config, experiment: Experiment, progress: Progress) -> Progress:
     """Train, writing metrics.jsonl, checkpoints and the best and last parameters; returns the progress at the end."""
     settings, store = TrainSettings(**config["train"]), outputs.store
     models = ModelFiles(store, outputs.metadata) if store else None
@@ -139,7 +139,7 @@ def check_alike(progress: Progress) -> None:
         )
 
 
-def open_log(outputs: Outputs, config: Config, experiment: Experiment, progress: Progress) -> RunLog:
+def open_log(outputs: RunOutputs, config: Config, experiment: Experiment, progress: Progress) -> RunLog:
     """The log of the run from this progress on; the sinks have what was logged before.
 
     Without a store, as in processes other than the first, it goes nowhere.
@@ -157,7 +157,7 @@ def open_log(outputs: Outputs, config: Config, experiment: Experiment, progress:
 
 
 def train_baseline(
-    outputs: Outputs, config: Config, experiment: Experiment, params: Params, device: torch.device
+    outputs: RunOutputs, config: Config, experiment: Experiment, params: Params, device: torch.device
 ) -> Trained:
     """What ``train.baseline`` asks for: joint training, fine-tuning without any, or nothing."""
     kind = config["train"]["baseline"]
@@ -178,7 +178,7 @@ def train_baseline(
     return {JOINT: (joint, progress.best_theta)}
 
 
-def of_joint_baseline(outputs: Outputs, config: Config) -> Outputs:
+def of_joint_baseline(outputs: RunOutputs, config: Config) -> RunOutputs:
     """The outputs of the joint baseline: the folder ``joint`` in the run's folder, and metadata of its algorithm."""
     store = outputs.store
     if store is None:

@@ -35,7 +35,7 @@ from .finish import Training, report_results
 from .frozen_features import with_known_features
 from .memory import check_model_fits, explain_out_of_memory, keep_freed_memory
 from .preflight import check_algorithm, check_batch, check_same_facts
-from .resume_and_train import Outputs, Trained, first_progress, fit, restored, train_baseline
+from .resume_and_train import RunOutputs, Trained, first_progress, fit, restored, train_baseline
 from .sinks import Sinks, check_sinks
 
 
@@ -159,7 +159,7 @@ def train_and_report(
         write_json_durably(folder / "environment.json", measured)
     experiment = with_known_features(console, config, experiment, device)
     with Sinks(folder, config, config["train"]["log_to"] if store else ()) as sinks:
-        outputs = Outputs(console, sinks, store, metadata)
+        outputs = RunOutputs(console, sinks, store, metadata)
         progress = fit(outputs, config, experiment, progress)
         training = Training(store.seconds() if store else 0.0, progress.state.step)
         trained: Trained = {config["algorithm"]["name"]: (experiment, progress.best_theta)}

@@ -17,12 +17,11 @@ from typing import TypeAlias
 import torch
 
 from .. import distributed
-from ..batching import loops_over_tasks
 from ..checkpoints.progress import BITS_MAY_DIFFER, StepForm
 from ..config.build import Experiment
 from ..config.settings import TrainSettings
 from ..errors import Notify
-from ..outer import meta_step
+from ..outer import loops_over_tasks, meta_step
 from ..processes.join import with_vote
 from ..processes.limits import is_out_of_memory
 from ..setting_types import Batching

@@ -22,6 +22,7 @@ QUICK = [
     ["run", "--help"],
     ["run", "omniglot", "algorithm.inner_lrr=0.4"],
 ]
+DEFAULTS = {"device": "auto", "out": None, "dry_run": False, "resume": False, "formats": (), "stand_in": None}
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def test_an_answer_takes_less_than_half_a_second():
         return after.children_user + after.children_system - before.children_user - before.children_system
 
     for argv in QUICK:
-        assert min(seconds(argv) for _ in range(2)) < 0.5 or min(seconds(argv) for _ in range(8)) < 0.5, argv
+        assert any(seconds(argv) < 0.5 for _ in range(8)), argv
 
 
 def test_help_shows_the_commands_and_examples_that_load(told):
@@ -107,7 +108,7 @@ def test_run_hands_over_the_config_and_the_options_wherever_they_stand(told, ran
     assert ran[0] == ran[1]
     assert ran[0] == (
         load_config("omniglot", ["seed=3", "data.ways=7"]),
-        {"device": "cuda:1", "out": "there", "dry_run": True, "resume": False, "formats": ()},
+        DEFAULTS | {"device": "cuda:1", "out": "there", "dry_run": True},
     )
 
 
@@ -119,7 +120,7 @@ def test_run_returns_what_the_run_returns_and_has_defaults(told, monkeypatch):
         SimpleNamespace(run=lambda config, **options: seen.update(options) or 5),
     )
     assert told("run", "omniglot")[0] == 5
-    assert seen == {"device": "auto", "out": None, "dry_run": False, "resume": False, "formats": ()}
+    assert seen == DEFAULTS
 
 
 def test_show_can_be_piped_back_in(tmp_path):
@@ -204,7 +205,7 @@ def test_a_path_as_in_a_checkout_finds_the_experiment_that_came_along(told, monk
 
 def test_ls_lists_every_experiment_and_name_and_setting(told):
     _, out, _ = told("ls")
-    for name in [*packaged.names(), "glyphs", "conv4", "maml", "adamw"]:
+    for name in [*packaged.experiment_names(), "glyphs", "conv4", "maml", "adamw"]:
         assert f"\n  {name} " in out
     _, out, _ = told("ls", "optimizers")
     assert "optimizer.name: momentum" in out

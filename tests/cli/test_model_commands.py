@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from children import PATIENCE, start
 from pages import text_of
 from PIL import Image
 
@@ -126,32 +127,33 @@ def test_25_photographs_are_named_within_three_seconds_imports_included(characte
     """Processor seconds of the whole command, since tests share the machine; the best of three."""
     words = ["predict", "omniglot_prototypes", "--support", characters / "support", characters / "new"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    seconds: list[float] = []
-    for _ in range(3):
+
+    def seconds() -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-m", "fmaml", *words], env=environment, check=True, capture_output=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(seconds) < 3
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert any(seconds() < 3 for _ in range(3))
 
 
 def test_a_test_that_was_interrupted_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    words = ["test", "omniglot_prototypes", "data.name=glyphs", "eval.tasks=160", "--device", "cpu"]
+    words = ["test", "omniglot_prototypes", "data.name=glyphs", "data.ways=2", "data.queries=1", "eval.tasks=80"]
+    words += ["--device", "cpu"]
     assert main([*words, "--out", str(tmp_path / "whole")]) == 0
-    command = [sys.executable, "-m", "fmaml", *words, "--out", str(tmp_path / "again")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        while len(rows := rows_of_scores(tmp_path)) < 4 and process.poll() is None:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate()
-    assert process.returncode == 130, errors
-    assert "the same command goes on from here" in errors
+    with (tmp_path / "said").open("w") as said:
+        child = start(lambda: main([*words, "--out", str(tmp_path / "again")]), said.fileno(), said.fileno())
+    while len(rows := rows_of_scores(tmp_path)) < 4 and child.poll() is None:
+        time.sleep(0.01)
+    os.kill(child.pid, signal.SIGINT)
+    assert child.wait(PATIENCE) == 130, (tmp_path / "said").read_text()
+    assert "the same command goes on from here" in (tmp_path / "said").read_text()
     kept = rows_of_scores(tmp_path)
-    assert len(rows) <= len(kept) < 21
+    assert len(rows) <= len(kept) < 11
     calls = count_calls(monkeypatch, "scores_of")
     assert main([*words, "--out", str(tmp_path / "again")]) == 0
-    assert len(calls) == 20 - (len(kept) - 1)  # the first row says what the scores depend on
+    assert len(calls) == 10 - (len(kept) - 1)  # the first row says what the scores depend on
     first, again = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("whole", "again"))
     assert again["results"] == first["results"]
     assert not rows_of_scores(tmp_path)
@@ -210,7 +212,7 @@ def test_a_test_on_other_data_needs_no_training_classes(tmp_path, capsys):
 
 def test_images_of_another_size_become_those_that_the_model_takes(tmp_path, capsys):
     """The shelf's CIFAR-FS model takes 32x32 in colour, glyphs are 28x28 in grey, ink 1 on 0."""
-    words = ["test", "cifar_fs_prototypes", "data.name=glyphs", "data.shots=1", "eval.tasks=20", "--device", "cpu"]
+    words = ["test", "cifar_fs_prototypes", "data.name=glyphs", "data.shots=1", "eval.tasks=8", "--device", "cpu"]
     assert main([*words, "--out", str(tmp_path / "out")]) == 0, capsys.readouterr().err
     results = json.loads((tmp_path / "out/results.json").read_text())
     assert "images of 28x28x1 as 32x32x3" in results["protocol"]

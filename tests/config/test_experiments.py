@@ -12,7 +12,7 @@ from fmaml.config.registry import TABLE
 from fmaml.config.settings import TrainSettings
 from fmaml.config.strict_yaml import parse_yaml
 
-NAMES = packaged.names()
+NAMES = packaged.experiment_names()
 OTHERS_NUMBERS = {  # beside which stands not MAML's published number but its own
     "omniglot_reptile": "97.68 +- 0.04 % (arXiv 1803.02999",
     "omniglot_imaml": "99.16 +- 0.35 % (arXiv 1909.04630",

@@ -3,7 +3,7 @@
 import pytest
 
 from fmaml.config.load import load_config, setting_value
-from fmaml.config.packaged import names
+from fmaml.config.packaged import experiment_names
 from fmaml.config.quick import FEWEST_STEPS, META_STEPS, has_images, load_quick, quick_settings
 
 VALIDATING = ("validate_every", "validate_tasks")
@@ -27,7 +27,7 @@ def test_omniglot_has_the_steps_that_the_costs_are_relative_to():
     ]
 
 
-@pytest.mark.parametrize("experiment", names())
+@pytest.mark.parametrize("experiment", experiment_names())
 def test_every_experiment_gets_shorter_and_keeps_its_other_settings(experiment):
     overrides = NEEDS_FILE.get(experiment, [])
     full = load_config(experiment, overrides)

@@ -169,12 +169,6 @@ def wait(child: int, processor_limit: float = math.inf) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
-def processor_seconds(child: int) -> float:
-    """The seconds of a processor that a child has used so far."""
-    fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def parameters(path: Path) -> bytes:
     """Names, types, shapes and bytes of a file's tensors: all but the settings, some of which may change."""
     tensors = sorted(load_file(path).items())

@@ -16,7 +16,7 @@ from fmaml.config.load import load_config
 from fmaml.data.published import class_names
 from fmaml.data.sources.omniglot import omniglot
 from fmaml.models.find_model import SHELF, metadata_on_shelf, model_names
-from fmaml.models.model_card import card, command_of, overview_of_models, summary_of
+from fmaml.models.model_card import card, command_of, model_summary, overview_of_models
 
 NAMES = ["cifar_fs_prototypes", "cifar_fs_r2d2_5w5s", "omniglot", "omniglot_prototypes", "sinusoid"]
 PAGE = (Path(__file__).parents[2] / "docs/models.md").read_text(encoding="utf-8")
@@ -56,7 +56,7 @@ def test_the_summary_is_that_of_the_model_itself_not_of_a_baseline():
         "maml, inductive (x)": 0.8,
         "joint training, fine-tuned, inductive (x)": 0.7,
     }
-    summary = summary_of({**about, "results": {label: [[mean, 0.01]] for label, mean in columns.items()}})
+    summary = model_summary({**about, "results": {label: [[mean, 0.01]] for label, mean in columns.items()}})
     assert summary.endswith("accuracy 80.00% ± 1.00% (maml, inductive (x))")
 
 

@@ -34,22 +34,30 @@ def make_nothing() -> str:
 
 
 def test_a_function_of_ones_own_code():
-    model = module(inputs=IMAGES, outputs=5, module="test_networks:make_network", arguments={"width": 6})
+    model = module(inputs=IMAGES, outputs=5, module="test_pretrained_networks:make_network", arguments={"width": 6})
     params = model.init(torch.Generator())
     assert params["1.weight"].shape == (6, 3 * 32 * 32)
     assert model.apply(params, torch.rand(2, *IMAGES)).shape == (2, 5)
-    frozen = module(inputs=IMAGES, outputs=5, module="test_networks:make_network", trainable=["3.*"])
+    frozen = module(inputs=IMAGES, outputs=5, module="test_pretrained_networks:make_network", trainable=["3.*"])
     assert list(frozen.init(torch.Generator())) == ["3.weight", "3.bias"]
 
 
 @pytest.mark.parametrize(
     ("target", "arguments", "message"),
     [
-        ("nowhere:make", {}, r"module = nowhere:make: No module named 'nowhere'; give package\.module:function"),
-        ("test_networks:none", {}, r"module = test_networks:none: .*has no attribute 'none'"),
-        ("test_networks", {}, r"module = test_networks: "),
-        ("test_networks:make_network", {"depth": 3}, r"unexpected keyword argument 'depth'; give model\.arguments"),
-        ("test_networks:make_nothing", {}, r"returned str; it must return a torch\.nn\.Module"),
+        (
+            "nowhere:make",
+            {},
+            r"module = nowhere:make: ModuleNotFoundError: No module named 'nowhere'; give package\.module:function",
+        ),
+        ("test_pretrained_networks:none", {}, r"module = test_pretrained_networks:none: .*has no attribute 'none'"),
+        ("test_pretrained_networks", {}, r"module = test_pretrained_networks: "),
+        (
+            "test_pretrained_networks:make_network",
+            {"depth": 3},
+            r"unexpected keyword argument 'depth'; give model\.arguments",
+        ),
+        ("test_pretrained_networks:make_nothing", {}, r"returned str; it must return a torch\.nn\.Module"),
     ],
 )
 def test_a_function_that_is_none_is_one_line(target, arguments, message):
@@ -66,17 +74,22 @@ def test_an_experiment_with_a_network_of_the_current_folder(tmp_path, monkeypatc
     model = "model={name: module, module: 'my_networks_of_a_test:make', arguments: {width: 8}}"
     assert main(["run", "omniglot", model, *GLYPHS, "--out", "out", "--device", "cpu"]) == 0
     assert json.loads((tmp_path / "out" / "results.json").read_text())["results"]
-    with pytest.raises(
-        UserError, match=r"its network is code, 'my_networks_of_a_test:make', and a model file may not run"
-    ):
+    with pytest.raises(UserError, match=r"model is my_networks_of_a_test:make, which is no part of fmaml.*--trust, or"):
         fmaml.load(tmp_path / "out")
+    learner = fmaml.load(tmp_path / "out", trust=True)
+    adapted = learner.adapt({"a": torch.rand(1, 1, 28, 28), "b": torch.rand(1, 1, 28, 28)})
+    assert adapted.outputs(torch.rand(3, 1, 28, 28)).shape == (3, 2)
+    adapted.save("adapted.safetensors")
+    with pytest.raises(UserError, match=r"its model is my_networks_of_a_test:make, which is no part of fmaml"):
+        fmaml.load_adapted("adapted.safetensors")
+    assert fmaml.load_adapted("adapted.safetensors", trust=True).classes == ["a", "b"]
 
 
 def test_a_model_file_runs_no_code(tmp_path):
     tensors, metadata = read_model(find_model("omniglot"))
     config = {**(metadata or {})["config"], "model": {"name": "module", "module": "os:abort"}}
     write_model(path := tmp_path / "hostile.safetensors", tensors, {**(metadata or {}), "config": config})
-    with pytest.raises(UserError, match="a model file may not run any"):
+    with pytest.raises(UserError, match=r"its model is os:abort, which is no part of fmaml, .* only if you say so"):
         fmaml.load(path)
 
 

@@ -10,36 +10,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes.torchrun import PATIENCE, Agent, finish, start
+from children import PATIENCE, Child, processor_seconds
+from processes.torchrun import Anew, finish, start
 from safetensors.torch import load_file
 
-STEPS = 2000
-SETTINGS = [f"train.meta_steps={STEPS}", "train.validate_every=500", "train.validate_tasks=16", "train.save_every=20"]
+STEPS = 500
+SETTINGS = [f"train.meta_steps={STEPS}", "train.validate_every=125", "train.validate_tasks=16", "train.save_every=10"]
 RUN = ["-m", "fmaml", "run", "sinusoid", *SETTINGS, "eval.tasks=16", "eval.steps=1", "train.compile=false"]
-RUN += ["train.baseline=false", "train.log_every=50", "model.hidden=[8]", "--device", "cpu"]
+RUN += ["train.baseline=false", "train.log_every=25", "model.hidden=[8]", "--device", "cpu"]
 
 GOES_ON = "the run goes on from its last checkpoint with --resume, or by --max-restarts"
 
 
-def workers_of(agent: Agent) -> list[int]:
-    """The processes that an agent has started, by rank."""
+def workers_of(agent: Child | Anew) -> list[int]:
+    """The processes that an agent has started and that have not ended, by rank."""
     found: list[int] = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 state = (entry / "stat").read_text().rpartition(")")[2].split()
-                words = (entry / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if int(state[1]) == agent.pid and b"fmaml" in words and state[0] != "Z":
+            if int(state[1]) == agent.pid and state[0] != "Z":
                 found.append(int(entry.name))
     return sorted(found)
-
-
-def processor_seconds(process: int) -> float:
-    """The seconds of a processor that a process has used so far, which other processes on the machine leave alone."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def last_step(out: Path) -> int:
@@ -54,7 +48,7 @@ def wait_for(condition: Any) -> None:
         time.sleep(0.02)
 
 
-def kill_all(agent: Agent) -> None:
+def kill_all(agent: Child) -> None:
     """What a power cut does to the machine."""
     for process in [*workers_of(agent), agent.pid]:
         with contextlib.suppress(ProcessLookupError):  # it has ended by itself meanwhile
@@ -91,7 +85,7 @@ def test_killed_at_random_it_ends_as_the_uninterrupted_run(uninterrupted, shard,
 
 @pytest.mark.slow
 def test_killed_a_hundred_times(tmp_path):
-    longer = f"train.meta_steps={10 * STEPS}"
+    longer = f"train.meta_steps={40 * STEPS}"
     expected = run_to_its_end(tmp_path / "uninterrupted", longer)
     assert same_numbers(killed_at_random(tmp_path / "out", 100, longer), expected, tmp_path)
 
@@ -105,7 +99,7 @@ def killed_at_random(out: Path, kills: int, *words: str) -> Path:
             agent = start(2, *RUN, *words, "--out", str(out), "--resume", max_restarts=1000)
         progress = last_step(out)
         if left and progress > reached and len(workers := workers_of(agent)) == 2:
-            time.sleep(draw.random() * 0.15)  # somewhere between two checkpoints
+            time.sleep(draw.random() * 0.1)  # somewhere between two checkpoints
             reached, left = last_step(out), left - 1
             if draw.random() < 0.3:
                 kill_all(agent)
@@ -138,7 +132,7 @@ def test_sigterm_to_the_agent_saves_after_the_step(uninterrupted, tmp_path):
     said = finish(agent)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime - used < 5, said
-    assert 100 < last_step(out) < STEPS
+    assert 50 < last_step(out) < STEPS
     assert "stopped; `fmaml resume" in said
     again = start(2, *RUN, "train.save_every=100000", "--out", str(out), "--resume")
     said = finish(again)
@@ -173,7 +167,7 @@ def test_a_killed_process_is_named_where_nothing_restarts_it(tmp_path):
 def test_another_number_of_processes_goes_on_and_says_so(uninterrupted, tmp_path):
     out = tmp_path / "out"
     agent = start(2, *RUN, "--out", str(out))
-    wait_for(lambda: last_step(out) > 500)
+    wait_for(lambda: last_step(out) > STEPS / 4)
     kill_all(agent)
     again = start(1, *RUN, "--out", str(out), "--resume")
     said = finish(again)

@@ -9,6 +9,7 @@ from importlib.abc import MetaPathFinder
 from pathlib import Path
 
 import pytest
+from children import ended
 
 import fmaml
 from fmaml.cli.main import main
@@ -16,7 +17,7 @@ from fmaml.data.sources.glyphs import draw_all_characters
 from fmaml.processes.limits import LEAST_ADDRESS_SPACE
 
 SMALL = ["omniglot", "data.name=glyphs", "train.meta_steps=2", "train.meta_batch=4", "train.validate_tasks=2"]
-SMALL += ["eval.tasks=2"]
+SMALL += ["train.baseline=false", "eval.tasks=2"]
 MB = 1_000_000
 
 
@@ -58,7 +59,12 @@ def test_a_small_run_fits_in_what_is_asked_for(tmp_path):
 
 
 def test_a_run_that_is_too_large_for_the_limit_names_what_to_lower(tmp_path):
-    done = run_within(2 * LEAST_ADDRESS_SPACE, "model.width=2000", "--out", str(tmp_path / "out"))
+    def within_what_it_has_and_a_little() -> int:
+        limit = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + LEAST_ADDRESS_SPACE
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        return main(["run", *SMALL, "model.width=2000", "--out", str(tmp_path / "out")])
+
+    done = ended(within_what_it_has_and_a_little)
     last = done.stderr.splitlines()[-1]
     assert done.returncode in (1, 2), done.stderr
     assert "Traceback" not in done.stderr

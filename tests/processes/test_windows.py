@@ -7,6 +7,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from children import command
 
 import fmaml
 from fmaml.checkpoints.run_lock import LOCK_FILE, locked, refuse_if_held
@@ -56,11 +57,9 @@ def like_windows(code: str, *argv: str, **options) -> subprocess.CompletedProces
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, **options)
 
 
-def command(*argv: str, **options) -> subprocess.CompletedProcess[str]:
-    return like_windows("from fmaml.cli.main import main; sys.exit(main(sys.argv[1:]))", *argv, **options)
-
-
-def test_every_module_is_imported():
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """A process that has imported every module, trained and resumed, and the folder of its run."""
     code = """
         import importlib, pkgutil, fmaml
         names = [module.name for module in pkgutil.walk_packages(fmaml.__path__, "fmaml.")]
@@ -68,21 +67,25 @@ def test_every_module_is_imported():
             if name != "fmaml.__main__":
                 importlib.import_module(name)
         print(len(names))
+        from fmaml.cli.main import main
+        assert main(["run", "omniglot", *sys.argv[2:], "--out", sys.argv[1]]) == 0
+        assert main(["resume", sys.argv[1], "train.meta_steps=3"]) == 0
     """
-    done = like_windows(code)
+    out = tmp_path_factory.mktemp("windows") / "out"
+    done = like_windows(code, str(out), *SMALL)
     assert done.returncode == 0, done.stderr
+    return done, out
+
+
+def test_every_module_is_imported(ran):
     files = {path for path in Path(fmaml.__file__).parent.rglob("*.py")} - {Path(fmaml.__file__)}
-    assert int(done.stdout) == len(files)
+    assert int(ran[0].stdout.splitlines()[0]) == len(files)
 
 
-def test_a_run_trains_reports_and_is_resumed(tmp_path):
-    out = tmp_path / "out"
-    done = command("run", "omniglot", *SMALL, "--out", str(out))
-    assert done.returncode == 0, done.stderr
+def test_a_run_trains_reports_and_is_resumed(ran):
+    done, out = ran
     assert {"results.json", "best.safetensors", "task.png"} <= {path.name for path in out.iterdir()}
-    again = command("resume", str(out), "train.meta_steps=3")
-    assert again.returncode == 0, again.stderr
-    assert "after step 2" in again.stderr + again.stdout
+    assert "after step 2" in done.stderr + done.stdout
 
 
 def test_standard_input_is_read_without_its_file():

@@ -32,7 +32,8 @@ from fmaml.rl.cheetah import (
     velocities,
 )
 from fmaml.rl.navigation import NAVIGATION
-from fmaml.rl.rollouts import rollouts, with_goal_in_state
+from fmaml.rl.rollouts import rollouts
+from fmaml.rl.told import told
 from fmaml.types import Params
 
 core = pytest.mark.core
@@ -269,9 +270,7 @@ def test_who_is_told_sees_the_goal_and_acts_in_the_same_world(environment):
     """The same actions give the same states and rewards, with the goal beside them."""
     noise = torch.randn(3, 6, 4 if environment is CHEETAH else 2, generator=torch.Generator().manual_seed(0))
     goal = torch.tensor([[1.0], [-1.0], [1.0]]) if environment is CHEETAH else torch.rand(3, 2)
-    plain, informed = (
-        rollouts(noise_alone, {}, each, noise, goal) for each in (environment, with_goal_in_state(environment))
-    )
+    plain, informed = (rollouts(noise_alone, {}, each, noise, goal) for each in (environment, told(environment)))
     size = goal.shape[-1]
     assert torch.equal(informed.states[..., :-size], plain.states)
     assert torch.equal(informed.states[..., -size:], goal[:, None].expand(-1, 6, -1))

@@ -53,6 +53,10 @@ def test_nothing_is_lost_of_any_text(text):
         ("algorithm.inner_lr=0.1,x", ["0.1", "x"]),  # so that x is named, alone
         ("algorithm.inner_lr=x,y", None),
         ("algorithm.inner_lr=0.1", None),
+        ("algorithm.of_my_own=0.1,0.4", ["0.1", "0.4"]),  # a setting of code outside fmaml
+        ("algorithm.of_my_own=[1,2]", None),
+        ("algorithm.of_my_own=a,b", None),
+        ('algorithm.of_my_own="a","b"', ['"a"', '"b"']),
     ],
 )
 def test_the_rule(override, values):

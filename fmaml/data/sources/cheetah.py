@@ -10,7 +10,8 @@ from torch import Tensor
 from ...losses import Apply
 from ...pickling import picklable
 from ...rl.cheetah import CHEETAH, RODS, STEP, outline
-from ...rl.rollouts import Environment, noise_and_goal, rollouts, with_goal_in_state
+from ...rl.rollouts import Environment, noise_and_goal, rollouts
+from ...rl.told import told as with_goal
 from ...rng import uniform
 from ...setting_types import CostsMemory, Size, Unit
 from ...types import Params, Task
@@ -51,7 +52,7 @@ def cheetah(
         "protocol": "a planar cheetah forward or backward, "
         f"{episodes} support and {episodes} query episodes of {horizon} steps{', the direction told' * told}",
     }
-    environment = with_goal_in_state(CHEETAH) if told else CHEETAH
+    environment = with_goal(CHEETAH) if told else CHEETAH
     return acting(
         environment,
         tasks_of_goals(_direction, episodes * horizon, 4, seed=seed, device=device),
