@@ -25,7 +25,7 @@ from .progress import BITS_MAY_DIFFER
 ABSENT = "nothing"  # in messages, for a setting that one side lacks
 MACHINE = "machine."
 CHOOSES_THE_DATA = ("config.data.", "config.seed")
-PROBE_TASKS = 4  # tasks of each split whose digest stands for how it samples
+PROBE_TASKS = 4  # of each split; their digest shows a change of the sampler
 
 
 class Difference(NamedTuple):

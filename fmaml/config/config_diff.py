@@ -1,4 +1,4 @@
-"""In which settings a config differs from the experiment of its name, from the defaults, or from other configs."""
+"""Differences between configs: from the experiment of the same name, from the defaults, or among several."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from .settings import Config
 from .signature import REQUIRED
 from .validate import SECTIONS, section_settings, validate_config
 
-NO_VALUE = "–"  # in the place of a value that there is none of
+NO_VALUE = "–"  # in place of a missing value
 
 
 class Changed(NamedTuple):
@@ -18,13 +18,13 @@ class Changed(NamedTuple):
 
     key: str  # dotted
     value: Any
-    usual: Any  # what it would be otherwise; REQUIRED if it has no default
+    usual: Any  # its value in the base; REQUIRED if it has no default
 
 
 def changed_settings(config: Config) -> tuple[str, list[Changed]]:
-    """What the config is compared with, in words, and the settings in which it differs.
+    """A name for the base of the comparison, and the settings that differ from it.
 
-    It is compared with the experiment of its name that comes with fmaml, or else with the defaults.
+    The base is the experiment of its name that comes with fmaml, or else the defaults.
     """
     name = config.get("name", "")
     if name in packaged.experiment_names():
@@ -34,7 +34,7 @@ def changed_settings(config: Config) -> tuple[str, list[Changed]]:
 
 
 def differences_from(base: Config, config: Config) -> list[Changed]:
-    """The settings whose values are other than in ``base``, or than the default where that does not have them."""
+    """The settings that differ from ``base``, or from the default where ``base`` lacks them."""
     found: list[Changed] = []
     if config.get("seed", 0) != base.get("seed", 0):
         found.append(Changed("seed", config["seed"], base.get("seed", 0)))

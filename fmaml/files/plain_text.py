@@ -30,5 +30,5 @@ def counted(count: int, thing: str) -> str:
 
 
 def printable(text: str, kept: str = "\t") -> str:
-    """The text with what a terminal obeys or a page forbids replaced, such as an escape; ``kept`` stays as it is."""
+    """The text with its control characters replaced, such as an escape sequence; ``kept`` stays as it is."""
     return "".join(c if c.isprintable() or c in kept else "\N{REPLACEMENT CHARACTER}" for c in text)

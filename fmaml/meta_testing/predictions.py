@@ -1,4 +1,4 @@
-"""What an adapted network says of the queries of test tasks, and how often it takes a class for another."""
+"""Predictions for the queries of test tasks: probabilities, confused classes, the change of each parameter."""
 
 import math
 from collections import Counter
@@ -21,7 +21,7 @@ TASKS_OF_CONFUSIONS = 100
 class NamedTask(NamedTuple):
     """A task with the names of its classes, and for each query the probability of each class."""
 
-    task: Task  # what people can look at
+    task: Task  # with images or signals as people see them
     names: list[str]
     probabilities: Tensor  # [queries, ways] on the CPU
 
@@ -37,7 +37,7 @@ class Confusion(NamedTuple):
 
 
 def named_tasks(experiment: Experiment, theta: Theta, steps: int, tasks: range) -> list[NamedTask]:
-    """The test tasks of these numbers, with what the network says in the end, of all queries together."""
+    """The test tasks of these numbers, with predictions after the last inner step, all queries together."""
     source, apply = experiment.source, experiment.model.apply
     found: list[NamedTask] = []
     for part in task_ranges(len(tasks), tasks_at_once(source)):
@@ -61,9 +61,9 @@ def class_names_of(source: Source, tasks: range) -> list[list[str]]:
 
 
 def most_confused(tasks: list[NamedTask], most: int) -> list[Confusion]:
-    """The pairs of classes that are taken for each other most often, the worst first.
+    """The pairs of classes that are confused most often, the worst first.
 
-    They are ordered by the low end of the 95 % interval of their rate, so that none leads by one unlucky query.
+    They are ordered by the low end of the 95 % interval of their rate, so that one unlucky query does not lead.
     """
     mistakes: Counter[tuple[str, str]] = Counter()
     queries: Counter[tuple[str, str]] = Counter()
@@ -101,7 +101,7 @@ def _pair(a: str, b: str) -> tuple[str, str]:
 def change_by_parameter(experiment: Experiment, theta: Theta, steps: int, tasks: int) -> dict[str, tuple[float, float]]:
     """For each parameter the norm of phi - theta, and that of theta, each squared and the mean over some test tasks.
 
-    phi is what a task's inner steps make of theta; of an algorithm without inner steps {}.
+    An algorithm without inner steps gives {}.
     """
     trajectory = experiment.algorithm.trajectory
     if trajectory is None or steps == 0:

@@ -1,4 +1,4 @@
-"""The scores of meta-testing as they come in, so that a test that was interrupted goes on where it was."""
+"""Saves the scores of meta-testing as they are computed, so that an interrupted test continues."""
 
 import contextlib
 import json
@@ -17,13 +17,13 @@ from ..types import Theta
 
 
 class SavedScores:
-    """A file of JSON lines: what the scores depend on, then a row for each range of tasks.
+    """A file of JSON lines: the facts that the scores depend on, then a row for each range of tasks.
 
-    A file of another test is written anew. Rows that were written only in part are not used.
+    A file of another test is replaced. Incomplete rows are not used.
     """
 
     def __init__(self, path: Path, facts: dict[str, Any], check_folder: CheckFolder = lambda: None) -> None:
-        """``facts`` are what the scores depend on, as JSON can hold them; ``check_folder`` precedes each writing."""
+        """``facts`` are values for JSON that the scores depend on; ``check_folder`` is called before each write."""
         self.path = path
         self.check_folder = check_folder
         self.rows: dict[tuple[str, int, int], list[list[float | None]]] = {}

@@ -1,11 +1,11 @@
-"""Model cards: what a trained model is, how good it is and how to use it, from its metadata. Imports no torch."""
+"""Model cards: a trained model's network, results and use, from its metadata. Imports no torch."""
 
 import json
 from typing import Any
 
 from ..config import packaged
-from ..config.load import read_config
-from ..config.validate import validate_config
+from ..config.config_diff import changed_settings
+from ..files.plain_text import with_interval
 from .find_model import SHELF, metadata_on_shelf, model_names
 
 USES = {  # targets -> how to use such a model; {name} is the model's
@@ -37,7 +37,7 @@ LIMITS = {
 
 
 def overview_of_models() -> str:
-    """What `fmaml ls models` prints."""
+    """The text that `fmaml ls models` prints."""
     if not model_names():
         return "no trained model came with this fmaml"
     blocks = [f"{name}\n  {model_summary(metadata_on_shelf(name))}" for name in model_names()]
@@ -47,7 +47,7 @@ def overview_of_models() -> str:
 
 
 def model_summary(about: dict[str, Any]) -> str:
-    """One line: algorithm, data, and how good it is."""
+    """One line: algorithm, data and result."""
     config = about["config"]
     label, value = best_column(about)
     what = f"{config['algorithm']['name']} on {config['data']['name']}, {about['task']}"
@@ -55,9 +55,10 @@ def model_summary(about: dict[str, Any]) -> str:
 
 
 def best_column(about: dict[str, Any]) -> tuple[str, str]:
-    """The column of results that holds for deployment, the inductive one if there is one, and its last row as text.
+    """The column of results that holds for deployment, and its last row as text.
 
-    Beside those of a baseline, the columns of the model itself begin with its algorithm's name.
+    It is the inductive column if there is one. Where a baseline has columns too, those of the model begin with its
+    algorithm's name.
     """
     name, results = about["config"]["algorithm"]["name"], about["results"]
     own = [label for label in results if label == name or label.startswith(f"{name}, ")]
@@ -66,10 +67,9 @@ def best_column(about: dict[str, Any]) -> tuple[str, str]:
     return label, write_value(about["metric"], *rows[-1])
 
 
-def write_value(metric: str, mean: float, ci95: float | None) -> str:
+def write_value(metric: str, mean: float | None, ci95: float | None) -> str:
     """A mean with its 95 % interval as text."""
-    style = ".2%" if metric == "accuracy" else ".3f"
-    return f"{mean:{style}}" + ("" if ci95 is None else f" ± {ci95:{style}}")
+    return with_interval(mean, ci95, ".2%" if metric == "accuracy" else ".3f")
 
 
 def command_of(about: dict[str, Any]) -> str:
@@ -77,15 +77,8 @@ def command_of(about: dict[str, Any]) -> str:
     config, name = about["config"], about["name"]
     if name not in packaged.experiment_names():
         return f"fmaml run {name}.yaml"
-    published, _ = validate_config({"name": name, **read_config(packaged.FOLDER / f"{name}.yaml")})
-    changed = [
-        f"{section}.{key}={json.dumps(value)}"
-        for section, values in config.items()
-        if isinstance(values, dict)
-        for key, value in values.items()
-        if published[section].get(key, value) != value
-    ]
-    return " ".join(["fmaml run", name, *changed])
+    _, changed = changed_settings(config)
+    return " ".join(["fmaml run", name, *(f"{key}={json.dumps(value)}" for key, value, _ in changed)])
 
 
 def card(about: dict[str, Any]) -> str:
@@ -118,7 +111,7 @@ def card(about: dict[str, Any]) -> str:
 
 
 def facts_of(about: dict[str, Any], quote: str = "") -> dict[str, str]:
-    """What a card says of a model beside its results: heading -> text, with ``quote`` around what is typed."""
+    """The facts of a card beside the results: heading -> text, with ``quote`` around commands."""
     config, environment = about["config"], about["environment"]
     settings = ", ".join(f"{key} {value}" for key, value in config["model"].items() if key != "name")
     return {
@@ -133,7 +126,7 @@ def facts_of(about: dict[str, Any], quote: str = "") -> dict[str, str]:
 
 
 def describe_input(about: dict[str, Any]) -> str:
-    """What the network takes, in words."""
+    """The network's input, in words."""
     form = about["form"]
     if form is None:
         return f"float32 [n, {', '.join(map(str, about['inputs']))}]"

@@ -1,4 +1,4 @@
-"""`fmaml compare`: runs side by side: settings, results, and a paired test where their test tasks are the same."""
+"""`fmaml compare`: settings and results of several runs, and a paired test of those with the same test tasks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,13 +20,13 @@ class Compared(NamedTuple):
     """One run beside the first."""
 
     run: PastRun
-    name: str  # what tells it apart from the others
+    name: str  # short, and different from the other names
     why_not: str  # why there is no paired test; "" if there is one
     differences: dict[str, Paired | None]  # protocol -> this run minus the first; None where a score is not finite
 
 
 class Comparison(NamedTuple):
-    """Several runs, the first of which the others are held against."""
+    """Several runs; the others are compared with the first."""
 
     runs: list[Compared]
     settings: dict[str, list[str]]  # dotted key -> its value in each run, where they differ
@@ -49,7 +49,7 @@ Scores = tuple[dict[str, Any], dict[str, dict[int, float]]]  # as `scores_of_tas
 
 
 def against_first(first: PastRun, first_scores: Scores, run: PastRun, scores: Scores, name: str) -> Compared:
-    """A run held against the first, by the protocols that both were tested with."""
+    """Compare a run with the first, by each protocol that both were tested with."""
     why = why_other_tasks(first_scores[0], scores[0])
     if not why and (first.results or {}).get("metric") != (run.results or {}).get("metric"):
         why = "the metrics differ, or a run has not finished"
@@ -67,7 +67,7 @@ def by_protocol(run: PastRun, columns: dict[str, dict[int, float]]) -> dict[str,
 
 
 def short_names(folders: Sequence[Path]) -> list[str]:
-    """The folders' paths without the folders that all are in; a run that is named twice is numbered."""
+    """The folders' paths without the part that all share; a run that is given twice is numbered."""
     parts = [folder.resolve().parts for folder in folders]
     common = 0
     while all(len(own) > common + 1 for own in parts) and len({own[common] for own in parts}) == 1:
@@ -97,7 +97,7 @@ def aligned_columns(run: PastRun) -> dict[str, list[dict[str, float | None]]]:
 
 
 def verdict(compared: Compared, first: str, more_is_better: bool | None) -> list[str]:
-    """What the paired test says of a run, a sentence for each protocol."""
+    """The outcome of the paired test of a run, a sentence for each protocol."""
     if compared.why_not:
         return [f"{compared.name}: no paired test with {first}: {compared.why_not}"]
     said: list[str] = []
@@ -123,7 +123,7 @@ def with_sign(run: PastRun, found: Paired) -> str:
 
 
 def verdicts(comparison: Comparison) -> list[str]:
-    """All that the paired tests say."""
+    """The outcomes of all paired tests."""
     first = comparison.runs[0]
     better = first.run.metric.more_is_better
     return [line for compared in comparison.runs[1:] for line in verdict(compared, first.name, better)]

@@ -17,11 +17,11 @@ from ..models.learner import Adapted, Prediction
 from .html_page import bars, document, escape, png_tag
 
 THUMBNAIL = 160  # pixels
-MOST_BARS = 10  # of an image, the likeliest classes
+MOST_BARS = 10  # of an image, the most likely classes
 LEAST_TABLE_WIDTH = 50  # characters
 STYLE_OF_PREDICTIONS = """
 body { max-width: 72rem; }
-main { display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); gap: 1rem; }
+main { margin-top: .75rem; display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); gap: 1rem; }
 main > figure { display: flex; gap: 1rem; margin: 0; padding: 1rem; border: 1px solid var(--line); border-radius: 12px;
   background: var(--card); }
 figcaption { flex: 1; min-width: 0; color: var(--text); }
@@ -33,7 +33,7 @@ img { width: 7rem; height: 7rem; object-fit: contain; background: var(--paper); 
 
 
 class Row(NamedTuple):
-    """What was predicted for one image."""
+    """The prediction for one image."""
 
     image: str
     label: str
@@ -41,7 +41,7 @@ class Row(NamedTuple):
 
     @property
     def probability(self) -> float:
-        """That of the label."""
+        """The probability of the label."""
         return self.probabilities[self.label]
 
 
@@ -77,7 +77,7 @@ def as_csv(rows: list[Row]) -> str:
 
 
 def print_table(rows: list[Row]) -> None:
-    """Print a table of the images, what each is, how likely, and what else; a line each in a narrow terminal."""
+    """Print each image with its label, the probability and the second label; without a table in a narrow terminal."""
     table = Table("image", "label", highlight=False)
     for heading in ("probability", "else"):
         table.add_column(heading, justify="right")
@@ -97,7 +97,7 @@ def print_table(rows: list[Row]) -> None:
 
 
 def second(row: Row) -> str:
-    """The second likeliest class with its probability."""
+    """The second most likely class with its probability."""
     name = sorted(row.probabilities, key=lambda name: row.probabilities[name])[-2]
     return f"{printable(name)} {row.probabilities[name]:.1%}"
 
@@ -111,7 +111,7 @@ def write_page(path: Path, rows: list[Row], adapted: Adapted) -> None:
 
 
 def figure_of(row: Row) -> str:
-    """The HTML of one image and its bars, the likeliest class first."""
+    """The HTML of one image and its bars, the most likely class first."""
     order = sorted(row.probabilities.items(), key=lambda pair: -pair[1])[:MOST_BARS]
     drawn = bars(row.image, [(name, value, f"{value:.1%}") for name, value in order], full=1.0)
     with Image.open(row.image) as image:

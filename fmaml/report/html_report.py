@@ -1,4 +1,4 @@
-"""report.html: a run on one page that needs no other file. It is written last, and nothing of a run hangs on it."""
+"""report.html: a run on one page that needs no other file. It is written last; a failure here never fails the run."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -21,13 +21,13 @@ from ..types import Theta
 from .html_page import document, escape, html_table, paragraph, section
 from .read_run import PastRun, metrics_of, read_run
 from .run_sections import (
-    asked_section,
     cost_section,
     data_section,
     environment_section,
     header_section,
     learning_section,
     results_section,
+    settings_section,
     trouble_section,
 )
 from .task_sections import (
@@ -40,8 +40,8 @@ from .task_sections import (
 )
 
 REPORT = "report.html"
-TASKS_SHOWN_HERE, TASKS_OF_CHANGES, PAIRS_SHOWN = 2, 8, 12
-TAKEN_BY = {  # targets -> what takes such a model
+SAMPLE_TASKS, TASKS_OF_CHANGES, PAIRS_SHOWN = 2, 8, 12
+USED_BY = {  # targets -> the commands and functions that take such a model
     "classes": ", for fmaml.load, fmaml predict and fmaml test",
     "values": ", for fmaml.load and fmaml test",
     "symbols": ", for fmaml.load and fmaml test",
@@ -58,9 +58,9 @@ def write_report(
     theta: Theta,
     model: Metadata | None,
 ) -> None:
-    """Write report.html into the folder of a run whose other files are all there; where that fails, say so and go on.
+    """Write report.html once a run's other files are written; a failure is printed and nothing more.
 
-    ``model`` is what the model's file says of it, with its results.
+    ``model`` is the metadata of the model's file, with its results.
     """
     try:
         run = read_run(folder)
@@ -69,7 +69,7 @@ def write_report(
             header_section(run),
             trouble_section(run),
             results_section(run),
-            asked_section(run),
+            settings_section(run),
             learning_section(run, rows),
             *test_sections(run, experiment, theta),
             cost_section(run, rows, memory_used()),
@@ -89,18 +89,18 @@ def write_report(
         check_folder()
         write_text_durably(folder / REPORT, page)
     except UserError as error:
-        check_folder()  # a run whose folder is gone has failed, and says so
-        said = str(error)
+        check_folder()  # a run fails if its folder is gone
+        reason = str(error)
     except Exception as error:
-        said = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {error}"
     else:
         return
-    line = f"{REPORT} was not written ({said}); the run is complete without it"
+    line = f"{REPORT} was not written ({reason}); the run is complete without it"
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def test_sections(run: PastRun, experiment: Experiment, theta: Theta) -> Iterator[str]:
-    """The sections for which test tasks are run again; in the place of one that fails, why it did."""
+    """The sections that need test tasks to be run again; one that fails is replaced by its error."""
     config = run.config
     steps, tasks = int(config["eval"]["steps"]), int(config["eval"]["tasks"])
     targets = targets_of(config["data"]["name"])
@@ -108,7 +108,7 @@ def test_sections(run: PastRun, experiment: Experiment, theta: Theta) -> Iterato
     if targets == "classes":
         makers.append(lambda: class_sections(experiment, theta, steps, tasks))
     elif targets == "values":
-        makers.append(lambda: functions_section(experiment, theta, steps, min(TASKS_SHOWN_HERE, tasks)))
+        makers.append(lambda: functions_section(experiment, theta, steps, min(SAMPLE_TASKS, tasks)))
     elif (run.folder / "samples.txt").is_file():
         makers.append(
             lambda: samples_section(
@@ -125,16 +125,16 @@ def test_sections(run: PastRun, experiment: Experiment, theta: Theta) -> Iterato
 
 
 def class_sections(experiment: Experiment, theta: Theta, steps: int, tasks: int) -> str:
-    """A few tasks of classes, and what was confused, if the classes have names."""
+    """A few tasks of classes, and the most confused classes if they have names."""
     source = experiment.source
-    looked_at = min(tasks, TASKS_OF_CONFUSIONS if source.classes_of else TASKS_SHOWN_HERE)
-    found = named_tasks(experiment, theta, steps, range(looked_at))
+    tasks_read = min(tasks, TASKS_OF_CONFUSIONS if source.classes_of else SAMPLE_TASKS)
+    found = named_tasks(experiment, theta, steps, range(tasks_read))
     confused = most_confused(found, PAIRS_SHOWN) if source.classes_of else []
-    return tasks_section(found[:TASKS_SHOWN_HERE]) + "\n" + confusions_section(confused, looked_at)
+    return tasks_section(found[:SAMPLE_TASKS]) + "\n" + confusions_section(confused, tasks_read)
 
 
 def memory_used() -> dict[str, str]:
-    """The most memory that this process has used, as far as the system tells."""
+    """The peak memory of this process, if the system reports it."""
     found: dict[str, str] = {}
     if sys.platform != "win32":
         import resource  # Windows has none
@@ -150,5 +150,5 @@ def card_section(model: Metadata | None) -> str:
     """The card of the trained model."""
     if model is None:
         return ""
-    facts = facts_of(model) | {"File": f"model.safetensors in the run's folder{TAKEN_BY[model['targets']]}"}
+    facts = facts_of(model) | {"File": f"model.safetensors in the run's folder{USED_BY[model['targets']]}"}
     return section("Model card", html_table(["", ""], [list(fact) for fact in facts.items()]))

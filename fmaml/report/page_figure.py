@@ -21,7 +21,7 @@ SVG, LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
 
 
 def page_figure(figure: Figure, title: str) -> str:
-    """The HTML of a figure and its legend; ``title`` says what it shows, for those who cannot see it too.
+    """The HTML of a figure and its legend; ``title`` describes it to screen readers.
 
     The figure is changed: the page has its heading, its legend, its frame and its background. ``title`` is that of one
     figure of the page only, since it makes the identifiers in the SVG.
@@ -70,7 +70,7 @@ def restyle(axes: Axes) -> None:
 
 def simplify(svg: ElementTree.Element) -> None:
     """Leave out all that the page's style sets, or that no browser needs, and put the page's colours in."""
-    for element in reversed([*svg.iter()]):  # what is inside first
+    for element in reversed([*svg.iter()]):  # children first
         element.tag = element.tag.removeprefix(SVG)
         element.tail = None
         element.text = element.text if element.tag == "text" else None

@@ -1,11 +1,11 @@
-"""Two runs on the same test tasks: the mean difference of their scores, task by task, with its interval."""
+"""The mean difference of two runs' scores on the same test tasks, with its interval."""
 
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 Z = 1.96  # standard errors in half a 95 % interval
-# settings of data that leave test tasks as they are
+# settings of data that do not change test tasks
 _OF_TRAINING = ("train_ways", "train_shots", "augment", "rotate", "root", "file", "download")
 _OF_POLICIES = ("told", "discount", "gae_lambda", "dice_lambda")
 
@@ -26,7 +26,7 @@ class Paired(NamedTuple):
 def paired_difference(first: Mapping[int, float], second: Mapping[int, float]) -> Paired | None:
     """The difference second - first over the tasks of both; None if they share none, or a score is not finite.
 
-    The interval is 1.96 standard errors of the differences, so that what makes a task hard for both cancels.
+    The interval is 1.96 standard errors of the differences: the difficulty of a task, which both share, cancels.
 
     >>> paired_difference({0: 0.5, 1: 0.7}, {0: 0.6, 1: 0.9})
     Paired(tasks=2, mean=0.15000000000000002, ci95=0.09799999999999999)
@@ -43,9 +43,9 @@ def paired_difference(first: Mapping[int, float], second: Mapping[int, float]) -
 
 
 def why_other_tasks(first: dict[str, Any], second: dict[str, Any]) -> str:
-    """In what the tests of two runs differ, "" if their test tasks are the same.
+    """The differences between the tests of two runs, "" if their test tasks are the same.
 
-    ``first`` and ``second`` are what their scores depend on, as `fmaml.report.read_run.scores_of_tasks` reads it.
+    ``first`` and ``second`` are the facts that `fmaml.report.read_run.scores_of_tasks` returns.
     """
     if not first or not second:
         return "no scores of single tasks were kept"
@@ -63,7 +63,7 @@ def _test_digest(facts: dict[str, Any]) -> Any:
 
 
 def _of_tasks(facts: dict[str, Any]) -> dict[str, Any]:
-    """The settings of data that test tasks depend on, where the digest does not tell."""
+    """The settings of data that test tasks depend on; the digest, if it is known, covers some of them."""
     config = facts.get("config")
     settings: dict[str, Any] = config if isinstance(config, dict) else {}
     known = _test_digest(facts) is not None

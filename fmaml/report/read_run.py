@@ -63,7 +63,7 @@ class PastRun(NamedTuple):
 
 
 def read_run(folder: Path) -> PastRun:
-    """What is in a run's folder; UserError, with what to do, if it is none or is damaged."""
+    """Read a run's folder; UserError, with the cure, if it is no run or is damaged."""
     if not (folder / "config.yaml").is_file():
         what = "holds no config.yaml" if folder.is_dir() else "no such folder"
         raise UserError(f"{folder}: not the folder of a run: {what}; `fmaml runs` lists some")
@@ -111,7 +111,7 @@ def _are_results(results: dict[str, Any]) -> bool:
 
 
 def metrics_of(folder: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl that were written whole, in the order of their steps; [] if there are none."""
+    """The complete rows of metrics.jsonl in the order of their steps."""
     numbers = ("before", "after", "score", "ci95", "tasks_per_second")
     rows = [
         row
@@ -122,7 +122,7 @@ def metrics_of(folder: Path) -> list[dict[str, Any]]:
 
 
 def scores_of_tasks(folder: Path) -> tuple[dict[str, Any], dict[str, dict[int, float]]]:
-    """What the scores depend on, and for each column the score of each test task after the last inner step.
+    """The facts that the scores depend on, and for each column each test task's score after the last inner step.
 
     NaN stands for a score that was not finite. ({}, {}) if none were kept.
     """
@@ -140,7 +140,7 @@ def scores_of_tasks(folder: Path) -> tuple[dict[str, Any], dict[str, dict[int, f
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The JSON objects of a file of lines; what is no such line, or no such file, is passed over."""
+    """The JSON objects of a file of lines; other lines are skipped, and a missing file has none."""
     try:
         lines = read_regular(path, MAX_LINES_BYTES).splitlines()
     except OSError:

@@ -45,7 +45,7 @@ def results_table(results: Results, metric: Metric, title: str, protocol: str) -
     for label, column in results.items():
         longest = max((len(metric.write(*score)) for score in column), default=0)
         table.add_column(label.replace(" (", "\n("), justify="right", min_width=longest + PADDING)
-    for step, row in enumerate(zip_longest(*results.values())):  # what takes no inner steps has one row
+    for step, row in enumerate(zip_longest(*results.values())):  # an algorithm without inner steps has one row
         table.add_row(str(step), *("" if score is None else metric.write(score.mean, score.ci95) for score in row))
     return table
 

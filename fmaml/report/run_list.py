@@ -46,12 +46,12 @@ def print_runs(folder: Path) -> None:
             table.add_row(*map(escape, run.cells))
         console.print(table)
         return
-    for run in listed:  # whole, one a line, for a narrow terminal or another program
+    for run in listed:  # one a line, for a narrow terminal or another program
         print("  ".join(run.cells))
 
 
 def run_folders(folder: Path, depth: int = DEEPEST) -> Iterator[Path]:
-    """The folders at or below this one that hold a run; those within a run's are its own; links are not followed."""
+    """The folders at or below this one that hold a run, without those inside a run; links are not followed."""
     if (folder / "config.yaml").is_file():
         yield folder
         return
@@ -65,7 +65,7 @@ def run_folders(folder: Path, depth: int = DEEPEST) -> Iterator[Path]:
 
 
 def listed_run(folder: Path) -> Listed:
-    """A line of the list; for a damaged folder it says what is wrong."""
+    """A line of the list; that of a damaged folder gives the error."""
     written = max((_modified(folder / name) for name in ("config.yaml", "metrics.jsonl", "results.json")), default=0.0)
     when = datetime.fromtimestamp(written).strftime("%Y-%m-%d %H:%M")
     try:
@@ -92,7 +92,7 @@ def result_of(run: PastRun) -> str:
 
 
 def state_of(run: PastRun) -> str:
-    """Whether the run has finished, is running, or was stopped."""
+    """The state of the run: finished, running or stopped."""
     if run.results is not None:
         return "finished"
     try:

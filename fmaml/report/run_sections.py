@@ -63,7 +63,7 @@ def table_rows(run: PastRun, rows: int) -> list[list[str]]:
     ]
 
 
-def asked_section(run: PastRun) -> str:
+def settings_section(run: PastRun) -> str:
     """The settings: those that differ from the experiment, then all."""
     base, changed = changed_settings(run.config)
     rows = [[change.key, setting_text(change.value), setting_text(change.usual)] for change in changed]
@@ -71,7 +71,7 @@ def asked_section(run: PastRun) -> str:
         html_table(["setting", "here", "otherwise"], rows) if rows else paragraph("Every setting is as it is there.")
     )
     return section(
-        "What was asked",
+        "Settings",
         paragraph(f"Settings that differ from {base}:"),
         table,
         folded("all settings (config.yaml)", preformatted(dump_yaml(run.config))),
@@ -91,7 +91,7 @@ def learning_section(run: PastRun, rows: list[dict[str, Any]]) -> str:
 
 
 def cost_section(run: PastRun, rows: list[dict[str, Any]], memory: dict[str, str]) -> str:
-    """Time and memory; ``memory`` holds what was measured: heading -> text."""
+    """Time and memory; ``memory`` holds its measurements: heading -> text."""
     results = run.results or {}
     speeds = sorted(row["tasks_per_second"] for row in rows if isinstance(row.get("tasks_per_second"), float))
     facts: dict[str, str] = {}

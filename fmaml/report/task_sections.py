@@ -56,10 +56,10 @@ STYLE_OF_TASKS = """
 
 
 def tasks_section(tasks: Iterable[NamedTask]) -> str:
-    """Tasks of classes: of each class its support examples, and its queries with what was said and how surely."""
+    """Tasks of classes: for each class its support examples, and its queries with the predicted class."""
     how = (
-        "Left the support set, right queries: each with the class that it was given and that class's probability, "
-        "green where it is right. All queries of a task go through the network together."
+        "Left the support set, right queries: each with its predicted class and the probability of that class, "
+        "green where it is right. All queries of a task are predicted together."
     )
     return section("Test tasks", paragraph(how, "quiet"), *(classes_of_task(i, *task) for i, task in enumerate(tasks)))
 
@@ -86,7 +86,7 @@ def classes_of_task(number: int, task: Task, names: list[str], probabilities: Te
     left_out = len(names) - MOST_CLASSES
     note = paragraph(f"{left_out} more classes are not shown.", "quiet") if left_out > 0 else ""
     heading = f"<h3>Task {number}: {right} of {len(asked)} queries right</h3>"
-    head = "<small>class</small><small>support</small><small>queries, as they were named</small>"
+    head = "<small>class</small><small>support</small><small>queries, with predictions</small>"
     return f'{heading}\n<div class="task">{head}{"".join(rows)}</div>{note}'
 
 
@@ -122,7 +122,7 @@ def signal_line(x: Tensor, alt: str) -> str:
 
 
 def confusions_section(pairs: list[Confusion], tasks: int) -> str:
-    """The pairs of classes that were taken for each other most often."""
+    """The pairs of classes that were confused most often."""
     items = "".join(
         f'<li class="pair"><div class="examples">{"".join(picture_of(x, "") for x in pair.pictures)}</div><div>'
         f"<b>{escape(pair.names[0])} / {escape(pair.names[1])}</b><small>{pair.mistakes} of {pair.queries} queries, in "
@@ -148,11 +148,11 @@ def layers_section(sums: dict[str, tuple[float, float]], steps: int, tasks: int)
     how = f"The norm of φ − θ after {counted(steps, 'inner step')}, relative to that of θ, over {tasks} test tasks." + (
         f" {left_out} layers that moved less are not shown." if left_out else ""
     )
-    return section("What was adapted", paragraph(how, "quiet"), bars("change by layer", rows))
+    return section("Change by adaptation", paragraph(how, "quiet"), bars("change by layer", rows))
 
 
 def by_layer(sums: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
-    """The sums of all parameters of a layer, whose name is theirs without its last part."""
+    """The sums over the parameters of each layer; the last part of a parameter's name is dropped."""
     found: dict[str, tuple[float, float]] = {}
     for name, (change, size) in sums.items():
         layer = name.rpartition(".")[0] or name

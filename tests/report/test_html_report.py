@@ -27,7 +27,7 @@ def page_of(folder) -> str:
 @pytest.mark.parametrize(
     ("experiment", "overrides", "expected"),
     [
-        ("omniglot", GLYPHS, ["Test tasks", "glyph 1", "What was adapted", "conv1.weight", "chance"]),
+        ("omniglot", GLYPHS, ["Test tasks", "glyph 1", "Change by adaptation", "conv1.weight", "chance"]),
         ("omniglot_prototypes", GLYPHS, ["Test tasks", "without inner steps", "± ", "chance"]),
         ("sinusoid", [], ["support set", "task 1: y", "MSE"]),
         ("markov", ["eval.steps=1", "algorithm.steps=1"], ["before adaptation", "best possible (Bayes)"]),
