@@ -58,12 +58,12 @@ def start(
     stdout: int = 1,
     stderr: int = 2,
     stdin: int | None = None,
-    environment: Mapping[str, str] | None = None,
+    environment: Mapping[str, str | None] | None = None,
     cwd: Path | None = None,
 ) -> Child:
     """A child that exits with what ``work`` returns, as a program with these standard files would.
 
-    The variables are added to those of the tests. It leads a group of processes of its own.
+    The variables are added to those of the tests, and None takes one away. It leads a group of processes of its own.
     """
     warm()
 
@@ -80,7 +80,8 @@ def start(
         os.dup2(stderr, 2)
         sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
         sys.stdout, sys.stderr = (os.fdopen(handle, "w", 1, encoding="utf-8", closefd=False) for handle in (1, 2))
-        os.environ.update(environment or {})
+        for name, value in (environment or {}).items():
+            os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
         os.chdir(cwd or ".")
         sys.exit(work())
 

@@ -42,6 +42,13 @@ def _own_folders(tmp_path_factory) -> None:
     os.environ["XDG_CACHE_HOME"] = str((folder if WORKER is None else folder.parent) / "cache")
 
 
+@pytest.fixture(autouse=True)
+def _undrawn(request, monkeypatch) -> None:
+    """Runs of the tests of training draw no pictures, most of a small run's time, but in tests marked `pictures`."""
+    if request.path.parent.name == "training" and not any(request.node.iter_markers("pictures")):
+        monkeypatch.setattr("fmaml.report.results.write_pictures", lambda *_: None)
+
+
 @pytest.fixture
 def real_data(monkeypatch) -> Path:
     """The folder of real data, which the test then finds by FMAML_DATA; skips the test where there is none."""

@@ -1,10 +1,14 @@
 """The shipped experiments in their smallest form: other data where theirs are absent, what they need beside."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from fmaml.config.load import load_config
 
 CHARACTERS = ["data.name=glyphs", "model.width=8"]
 SMALL = [
@@ -17,7 +21,30 @@ SMALL = [
     "eval.steps=2",
 ]
 REAL = ("cifar_fs", "lora", "mini_imagenet")  # whose real data nothing stands in for
+
+
+def form(setting: Any) -> Any:
+    """A setting, or a section of them, without its numbers."""
+    if isinstance(setting, dict):
+        return {key: form(value) for key, value in setting.items()}
+    if isinstance(setting, list):
+        return [form(value) for value in setting]
+    return setting if isinstance(setting, str | bool) or setting is None else 0
+
+
+def first_of_each_form(paths: list[Path]) -> list[Path]:
+    """The experiments without those that differ from one of them in numbers alone, apart from how long they train."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        config = load_config(str(path))
+        parts = [form(config[section]) for section in ("data", "model", "algorithm", "optimizer")]
+        found.setdefault(json.dumps(parts, sort_keys=True), path)
+    return list(found.values())
+
+
 PATHS = sorted((Path(__file__).parents[1] / "experiments").rglob("*.yaml"))
+FORMS = first_of_each_form(PATHS)
+EACH = [path if path in FORMS else pytest.param(path, marks=pytest.mark.slow) for path in PATHS]
 
 
 def smallest(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> list[str]:

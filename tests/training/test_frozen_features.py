@@ -54,6 +54,7 @@ def trained(model: str, out, *more: str):
     return fmaml.load(out), json.loads((out / "results.json").read_text())["results"]
 
 
+@pytest.mark.pictures
 def test_training_on_features_is_training_on_images(model, tmp_path, capsys, monkeypatch):
     learner, results = trained(model, tmp_path / "features")
     assert (tmp_path / "features" / "task.png").exists()  # of the images, not of their features

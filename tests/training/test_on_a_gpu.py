@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from shipped import PATHS, smallest
+from shipped import EACH, smallest
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
@@ -72,7 +72,7 @@ def devices_of(config: Config, folder: str) -> set[str]:
     return {str(leaf.device) for leaf in leaves((tasks, after.theta, after.opt_state, metrics, finite, scores))}
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: f"{path.parent.stem}-{path.stem}")
+@pytest.mark.parametrize("path", EACH, ids=lambda path: f"{path.parent.stem}-{path.stem}")
 def test_nothing_waits_for_the_device(path, process_with_a_gpu, tmp_path, monkeypatch, request):
     config = load_config(str(path), smallest(path, tmp_path, monkeypatch, request))
     assert process_with_a_gpu.submit(devices_of, config, os.getcwd()).result() == {GPU}

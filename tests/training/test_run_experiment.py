@@ -1,17 +1,18 @@
 """`fmaml run` from the command to the last picture, on small networks and few steps."""
 
+import contextlib
+import io
 import json
-import os
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
+from children import ended
 from PIL import Image
 from safetensors.torch import load_file
-from shipped import CHARACTERS, PATHS, SMALL, smallest
+from shipped import CHARACTERS, EACH, FORMS, PATHS, SMALL, smallest
 
 import fmaml
 from fmaml.cli.main import main
@@ -35,54 +36,59 @@ FILES = {
     "task.png",
     "report.html",
 }
+PICTURES = {name for name in FILES if name.endswith(".png")}
 
 
 def run(out: Path, *overrides: str) -> int:
     return main(["run", "omniglot", *CHARACTERS, *SMALL, *overrides, "--out", str(out), "--device", "cpu"])
 
 
-def test_leaves_all_that_a_run_should(tmp_path, capsys):
-    assert run(tmp_path / "out") == 0
-    printed = capsys.readouterr().out
-    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> tuple[Path, str]:
+    """The folder of a run with its pictures, and what it has printed."""
+    out, printed = tmp_path_factory.mktemp("whole") / "out", io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert run(out) == 0
+    return out, printed.getvalue()
+
+
+def test_leaves_all_that_a_run_should(whole):
+    out, printed = whole
+    assert {path.name for path in out.iterdir()} == FILES
     for word in ("5-way 1-shot", "5 queries a class", "12 tasks", "423 unseen classes", "seed 0", "transductive"):
         assert word in " ".join(printed.split()), printed
 
-    rows = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in rows if r["kind"] == "train"] == [1, 2, 4, 6]
     assert [r["step"] for r in rows if r["kind"] == "val"] == [3, 6]
-    results = json.loads((tmp_path / "out/results.json").read_text())
+    results = json.loads((out / "results.json").read_text())
     assert [len(column) for column in results["results"].values()] == [3, 3]
     assert (results["ways"], results["shots"], results["queries"], results["tasks"]) == (5, 1, 5, 12)
-    assert json.loads((tmp_path / "out/environment.json").read_text())["versions"]["torch"] == torch.__version__
-    for name in FILES:
-        if name.endswith(".png"):
-            with Image.open(tmp_path / "out" / name) as picture:
-                assert min(picture.size) > 300
-                assert len(picture.convert("RGB").getcolors(1 << 24) or []) > 20
+    assert json.loads((out / "environment.json").read_text())["versions"]["torch"] == torch.__version__
+    for name in PICTURES:
+        with Image.open(out / name) as picture:
+            assert min(picture.size) > 300
+            assert len(picture.convert("RGB").getcolors(1 << 24) or []) > 20
 
 
-def test_saved_parameters_are_those_that_were_trained(tmp_path):
-    run(tmp_path / "out")
-    params = load_file(tmp_path / "out/last.safetensors")
+def test_saved_parameters_are_those_that_were_trained(whole):
+    params = load_file(whole[0] / "last.safetensors")
     fresh = fmaml.conv4(inputs=(1, 28, 28), outputs=5, width=8).init(torch.Generator().manual_seed(0))
     assert params.keys() == fresh.keys()
     assert not any(torch.equal(params[k], fresh[k]) for k in params)
 
 
-def test_the_resolved_config_runs_again_to_the_same_bits(tmp_path):
-    run(tmp_path / "a")
-    assert main(["run", str(tmp_path / "a/config.yaml"), "--out", str(tmp_path / "b"), "--device", "cpu"]) == 0
-    one, two = (load_file(tmp_path / name / "last.safetensors") for name in "ab")
+def test_the_resolved_config_runs_again_to_the_same_bits(whole, tmp_path):
+    assert main(["run", str(whole[0] / "config.yaml"), "--out", str(tmp_path / "b"), "--device", "cpu"]) == 0
+    one, two = (load_file(out / "last.safetensors") for out in (whole[0], tmp_path / "b"))
     assert all(torch.equal(one[k], two[k]) for k in one)
-    a, b = (json.loads((tmp_path / name / "results.json").read_text())["results"] for name in "ab")
+    a, b = (json.loads((out / "results.json").read_text())["results"] for out in (whole[0], tmp_path / "b"))
     assert a == b
 
 
-def test_logging_and_validation_do_not_change_training(tmp_path):
-    run(tmp_path / "a")
-    run(tmp_path / "b", "train.log_every=1", "train.validate_every=2", "train.validate_tasks=4")
-    one, two = (load_file(tmp_path / name / "last.safetensors") for name in "ab")
+def test_logging_and_validation_do_not_change_training(whole, tmp_path):
+    run(tmp_path / "b", "train.log_every=1", "train.validate_every=2", "train.validate_tasks=4", "eval.tasks=1")
+    one, two = (load_file(out / "last.safetensors") for out in (whole[0], tmp_path / "b"))
     assert all(torch.equal(one[k], two[k]) for k in one)
 
 
@@ -90,15 +96,16 @@ def test_best_is_the_best_on_validation(tmp_path):
     run(
         tmp_path / "a",
         "optimizer.lr=0.002",
-        "train.meta_steps=30",
-        "train.validate_every=15",
+        "train.meta_steps=12",
+        "train.validate_every=6",
+        "eval.tasks=1",
         "train.schedule=constant",
     )
     rows = [json.loads(line) for line in (tmp_path / "a/metrics.jsonl").read_text().splitlines()]
     val = {r["step"]: r["score"] for r in rows if r["kind"] == "val"}
     best, last = (load_file(tmp_path / "a" / f"{name}.safetensors") for name in ("best", "last"))
     same = all(torch.equal(best[k], last[k]) for k in best)
-    assert same == (max(val, key=lambda step: (val[step], -step)) == 30)
+    assert same == (max(val, key=lambda step: (val[step], -step)) == 12)
 
 
 def test_dry_run_writes_nothing(tmp_path, capsys, monkeypatch):
@@ -112,9 +119,10 @@ def test_default_folder_is_runs_name_time(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["run", "omniglot", *CHARACTERS, *SMALL, "train.meta_steps=1"]) == 0
     (folder,) = (tmp_path / "runs/omniglot").iterdir()
-    assert {path.name for path in folder.iterdir()} == FILES
+    assert {path.name for path in folder.iterdir()} == FILES - PICTURES
 
 
+@pytest.mark.pictures
 def test_languages_are_held_against_the_best_that_is_possible(tmp_path, capsys):
     small = [*SMALL, "data.name=markov", "model.width=8", "train.baseline=false"]
     assert main(["run", "markov", *small, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
@@ -131,6 +139,7 @@ def test_languages_are_held_against_the_best_that_is_possible(tmp_path, capsys):
     assert samples.count("before adaptation") == samples.count("after 2 inner steps") == 4
 
 
+@pytest.mark.pictures
 @pytest.mark.real_data("udhr")
 def test_real_languages(tmp_path):
     small = [*SMALL, "data.name=udhr", "model.width=8", "train.meta_steps=2", "eval.tasks=2"]
@@ -170,7 +179,13 @@ def test_a_folder_that_is_named_has_no_stand_in(tmp_path, capsys):
     assert f"data.root = {tmp_path}: no Omniglot in" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(set(PATHS) - set(FORMS)), ids=lambda path: f"{path.parent.stem}-{path.stem}")
+def test_an_experiment_that_differs_in_numbers_alone_begins(path, tmp_path, monkeypatch, request):
+    """It trains by `-m slow`, in the test below."""
+    assert main(["run", str(path), *smallest(path, tmp_path, monkeypatch, request), "--dry-run"]) == 0
+
+
+@pytest.mark.parametrize("path", EACH, ids=lambda path: f"{path.parent.stem}-{path.stem}")
 def test_every_experiment_trains(path, tmp_path, monkeypatch, request):
     small = smallest(path, tmp_path, monkeypatch, request)
     assert main(["run", str(path), *small, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
@@ -205,6 +220,7 @@ def test_what_an_algorithm_learns_beside_the_parameters_is_saved_by_name(tmp_pat
     assert not torch.equal(saved["rates/head.bias"], torch.full((2,), 0.4))
 
 
+@pytest.mark.pictures
 def test_the_baseline_stands_beside(tmp_path, capsys):
     """The sinusoid with its jointly trained rival: two columns, and parameters and metrics of both."""
     out = tmp_path / "out"
@@ -282,6 +298,7 @@ def test_conv4_on_numbers_is_refused(capsys):
     assert "needs images" in capsys.readouterr().err
 
 
+@pytest.mark.pictures
 def test_no_training_still_reports(tmp_path):
     assert run(tmp_path / "out", "train.meta_steps=0") == 0
     assert (tmp_path / "out/learning_curve.png").exists()

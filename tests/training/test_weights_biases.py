@@ -3,23 +3,23 @@
 import json
 import os
 import struct
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from children import command, ended
+
 SMALL = ["train.meta_steps=20", "train.validate_every=10", "train.validate_tasks=6", "eval.tasks=4", "eval.steps=2"]
 SMALL += ["train.baseline=false"]
-RUN = [sys.executable, "-m", "fmaml", "run", "sinusoid", *SMALL, "train.log_to=[wandb]", "--device", "cpu"]
+RUN = ["run", "sinusoid", *SMALL, "train.log_to=[wandb]", "--device", "cpu"]
 BLOCK, RECORD_HEADER, FILE_HEADER = 1 << 15, 7, 7
 
 
 def fmaml(tmp_path: Path, *words: str, **environment: str) -> str:
-    known = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
-    known |= {"HOME": str(tmp_path), **environment}
-    ended = subprocess.run(
-        [*RUN, *words, "--out", str(tmp_path / "out")], env=known, capture_output=True, text=True, check=True
+    unknown = dict.fromkeys(key for key in os.environ if key.startswith("WANDB_"))
+    ended = command(
+        *RUN, *words, "--out", str(tmp_path / "out"), environment={**unknown, "HOME": str(tmp_path), **environment}
     )
+    assert ended.returncode == 0, ended.stderr
     return ended.stderr
 
 
@@ -40,18 +40,20 @@ def records(path: Path) -> Iterator[bytes]:
 
 
 def history(out: Path) -> list[dict]:
-    """The rows of the newest run of W&B in the folder."""
-    code = (
-        "import sys, json; from wandb.proto.wandb_internal_pb2 import Record\n"
-        "for line in sys.stdin:\n"
-        "    record = Record.FromString(bytes.fromhex(line))\n"
-        "    if record.WhichOneof('record_type') == 'history':\n"
-        "        pairs = [('/'.join(i.nested_key) or i.key, json.loads(i.value_json)) for i in record.history.item]\n"
-        "        print(json.dumps(dict(pairs)))\n"
-    )
+    """The rows of the newest run of W&B in the folder, which a child reads, so that W&B is imported by it alone."""
     newest = max((out / "wandb").glob("offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime_ns)
-    lines = "\n".join(record.hex() for record in records(newest))
-    read = subprocess.run([sys.executable, "-c", code], input=lines, capture_output=True, text=True, check=True)
+
+    def print_rows() -> None:
+        from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
+
+        for line in records(newest):
+            record = Record.FromString(line)
+            if record.WhichOneof("record_type") == "history":
+                items = record.history.item
+                print(json.dumps({"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in items}))
+
+    read = ended(print_rows)
+    assert read.returncode == 0, read.stderr
     return [json.loads(line) for line in read.stdout.splitlines()]
 
 
