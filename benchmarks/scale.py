@@ -161,7 +161,8 @@ def work(out: Path, repeats: int) -> None:
         built = build(config, CPU)
         tasks = config["train"]["meta_batch"]
         state = fmaml.init_state(built.algorithm, built.optimizer, initial_params(built, 0, CPU))
-        mine, quarter = (built.source.sample("train", 1, distributed.slice(count)) for count in (tasks, tasks // 4))
+        ranges = [distributed.task_range(count) for count in (tasks, tasks // 4)]
+        mine, quarter = (built.source.sample("train", 1, numbers) for numbers in ranges)
         reduce = distributed.reduce(tasks)
 
         def step(part: Any, built: Any = built, state: Any = state, reduce: Any = reduce) -> None:

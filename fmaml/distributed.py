@@ -26,33 +26,33 @@ if dist.is_available():
 DIGESTED_BYTES = 1 << 20  # at a time, each as an int64
 
 
-def count() -> int:
+def world_size() -> int:
     """The number of processes."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
     """The number of this process, from 0."""
-    return dist.get_rank() if count() > 1 else 0
+    return dist.get_rank() if world_size() > 1 else 0
 
 
-def slice(tasks: int) -> range:
+def task_range(tasks: int) -> range:
     """The numbers of this process's tasks in a meta-batch: consecutive, and one more at most than another's.
 
     Raises:
         ValueError: there are fewer tasks than processes.
 
     >>> import fmaml.distributed
-    >>> fmaml.distributed.slice(32)  # without a process group
+    >>> fmaml.distributed.task_range(32)  # without a process group
     range(0, 32)
     """
-    if tasks < count():
-        raise ValueError(f"{tasks} tasks for {count()} processes; give each at least one")
-    return range(rank() * tasks // count(), (rank() + 1) * tasks // count())
+    if tasks < world_size():
+        raise ValueError(f"{tasks} tasks for {world_size()} processes; give each at least one")
+    return range(rank() * tasks // world_size(), (rank() + 1) * tasks // world_size())
 
 
 def reduce(tasks: int, *, dtype: torch.dtype | None = None) -> Callable[[GradsAndMetrics], GradsAndMetrics]:
-    """For `fmaml.meta_step`: the means over a meta-batch, from the means of each process over its `slice`.
+    """For `fmaml.meta_step`: the means over a meta-batch, from the means of each process over its `task_range`.
 
     They are weighted by the number of tasks of each process, and travel as one buffer in one all-reduce. All processes
     get the same bits.
@@ -65,9 +65,9 @@ def reduce(tasks: int, *, dtype: torch.dtype | None = None) -> Callable[[GradsAn
     >>> fmaml.distributed.reduce(32)(({"p": torch.ones(2)}, {"query_loss": torch.tensor(0.5)}))
     ({'p': tensor([1., 1.])}, {'query_loss': tensor(0.5000)})
     """
-    if count() == 1:
+    if world_size() == 1:
         return lambda means: means
-    weight = len(slice(tasks)) / tasks
+    weight = len(task_range(tasks)) / tasks
 
     def over_processes(means: GradsAndMetrics) -> GradsAndMetrics:
         flat = flat_of(means) * weight
@@ -80,25 +80,25 @@ def reduce(tasks: int, *, dtype: torch.dtype | None = None) -> Callable[[GradsAn
 
 def gather(value: Any) -> list[Any]:
     """The value of each process, by rank; any object that can be pickled, with its tensors on the CPU."""
-    if count() == 1:
+    if world_size() == 1:
         return [value]
-    values: list[Any] = [None] * count()
+    values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
 
 
-def from_first(value: Any) -> Any:
+def broadcast(value: Any) -> Any:
     """The value that process 0 has; any object that can be pickled, with its tensors on the CPU."""
-    if count() == 1:
+    if world_size() == 1:
         return value
     values = [value]
     dist.broadcast_object_list(values, device=torch.device("cpu"))
     return values[0]
 
 
-def same_everywhere(flat: Tensor) -> bool:
+def all_equal(flat: Tensor) -> bool:
     """Whether all processes have the same bits in this tensor."""
-    if count() == 1:
+    if world_size() == 1:
         return True
     raw = flat.detach().contiguous().view(torch.uint8)
     weights = torch.arange(1, 1 + min(DIGESTED_BYTES, len(raw)), device=raw.device)

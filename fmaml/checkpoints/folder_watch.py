@@ -12,7 +12,7 @@ CheckFolder: TypeAlias = Callable[[], None]  # raises RunFailed if the folder is
 
 
 @contextlib.contextmanager
-def held_folder(folder: Path) -> Iterator[CheckFolder]:
+def watched_folder(folder: Path) -> Iterator[CheckFolder]:
     """Hold the folder open during the block; yields what checks that its path still leads to it.
 
     While it is open no other folder gets its number. Windows opens no folders, but moves and removes none either in

@@ -46,7 +46,7 @@ def collect_facts(config: Config, source: Source, device: torch.device) -> Facts
         "versions": {"fmaml": __version__, "torch": str(torch.__version__)},
         "machine": {
             "device": str(device),
-            "processes": distributed.count(),
+            "processes": distributed.world_size(),
             "threads": torch.get_num_threads(),
             "hardware": hardware(device),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),  # the vector instructions that torch uses

@@ -19,7 +19,7 @@ from ..data.files.cache_folder import cache_folder
 from ..data.source import Source
 from ..errors import Stopped, UserError, note
 from ..files.plain_text import counted
-from ..files.standard_output import lasting_stdout
+from ..files.standard_output import pipe_safe_stdout
 from ..losses import supervised
 from ..models.blueprint import CRITERIA, check_trust
 from ..models.learner import Learner
@@ -27,7 +27,7 @@ from ..models.load import load_for_test
 from ..models.metadata import targets_of
 from ..processes.environment import pick_device
 from ..processes.join import Processes, joined
-from ..processes.launcher import launched, time_limit, told_once
+from ..processes.launcher import launched, report_once, time_limit
 from ..processes.signals import deferred_signals
 from ..processes.torch_settings import make_deterministic
 from ..report import results as report
@@ -47,7 +47,7 @@ def run_test(
     interruption. Raises UserError if the settings do not fit the model.
     """
     here = launched()
-    with told_once(here):
+    with report_once(here):
         time_limit()
         if out:
             check_has_no_results(Path(out))
@@ -66,7 +66,7 @@ def test_in(
 ) -> int:
     """The test in this process, which the others have joined; returns the exit code."""
     leads = processes.launched.rank == 0
-    console = Console(file=lasting_stdout()) if leads else Console(quiet=True)
+    console = Console(file=pipe_safe_stdout()) if leads else Console(quiet=True)
 
     def read() -> Source:
         return call_by_name("data", config["data"], seed=config["seed"], device=torch_device)

@@ -52,10 +52,10 @@ def run_command(argv: list[str]) -> int:
 
     from ..config.load import load_config
     from ..config.quick import load_quick
-    from ..processes.launcher import check_launch, launched, told_once
+    from ..processes.launcher import check_launch, launched, report_once
 
     here, stand_in = launched(), None
-    with told_once(here):
+    with report_once(here):
         check_launch(here, args.out)
         if args.quick:
             config, stand_in = load_quick(args.experiment, args.overrides, note)
@@ -94,9 +94,9 @@ def resume_command(argv: list[str]) -> int:
 
     from ..checkpoints.run_folder import saved_device
     from ..config.load import load_config
-    from ..processes.launcher import check_launch, launched, told_once
+    from ..processes.launcher import check_launch, launched, report_once
 
-    with told_once(launched()):
+    with report_once(launched()):
         check_launch(launched(), args.folder)
         if not (folder / "config.yaml").is_file():
             raise UserError(

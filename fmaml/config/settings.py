@@ -44,7 +44,7 @@ class TrainSettings:
         """The tasks of a meta-step in all processes together."""
         return self.meta_batch * (processes if self.meta_batch_for == "each" else 1)
 
-    def gives_up(self, without_best: int) -> bool:
+    def out_of_patience(self, without_best: int) -> bool:
         """Whether training ends after so many validations in a row ``without_best``."""
         return self.patience is not None and without_best >= self.patience
 

@@ -5,7 +5,7 @@ import sys
 from typing import Any, TextIO
 
 
-class LastingOutput:
+class PipeSafeOutput:
     """A text stream that goes on as /dev/null once it cannot be written: its reader, such as `head`, has gone."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -34,6 +34,6 @@ class LastingOutput:
         return getattr(self.stream, name)
 
 
-def lasting_stdout() -> Any:
+def pipe_safe_stdout() -> Any:
     """Standard output that a run can write to whatever becomes of its reader."""
-    return LastingOutput(sys.stdout)
+    return PipeSafeOutput(sys.stdout)

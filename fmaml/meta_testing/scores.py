@@ -13,13 +13,13 @@ from ..config.settings import EvalSettings
 from ..data.source import QuerySetting, Source
 from ..evaluation import evaluate
 from ..losses import inductive
-from ..processes.join import divided
+from ..processes.join import map_over_ranks
 from ..setting_types import Batching
 from ..tree import leading, leaves, take
 from ..types import Task, Theta
 from .saved_scores import SavedScores
 
-MUCH_SEEN = 100_000  # numbers of one task that the network is shown, from which vmapping over tasks costs time on a CPU
+LARGE_TASK = 100_000  # numbers of a task that the network reads; vmapping larger ones costs time on a CPU
 COST_ALONE = 1.5  # what an example costs where a query is alone, beside one of many: 0.7 to 3.0 for conv4 on a CPU
 
 
@@ -61,11 +61,11 @@ def meta_test(
         column = f"{name} {protocol.__name__}"
         parts = task_ranges(settings.tasks, tasks_at_once(experiment.source))
         a_task = forward_passes(experiment.source, protocol, settings.steps)
-        scores = distributed.from_first({part: saved.find(column, part) if saved else None for part in parts})
+        scores = distributed.broadcast({part: saved.find(column, part) if saved else None for part in parts})
         known = sum(len(part) for part in parts if scores[part] is not None)
         progress.skip(known, known * a_task)
         compute = partial(scores_of, experiment, protocol, theta, "test", steps=settings.steps)
-        for part, found in divided([part for part in parts if scores[part] is None], compute):
+        for part, found in map_over_ranks([part for part in parts if scores[part] is None], compute):
             if saved:
                 saved.add(column, part, found)
             scores[part] = found
@@ -95,7 +95,7 @@ def task_scores(
     """The metric of each of the first tasks of a split after each inner step: [tasks, steps + 1], on the CPU."""
     chunk = chunk or tasks_at_once(experiment.source)
     compute = partial(scores_of, experiment, protocol, theta, split, steps=steps)
-    return torch.cat([scores for _, scores in divided(task_ranges(tasks, chunk), compute)])
+    return torch.cat([scores for _, scores in map_over_ranks(task_ranges(tasks, chunk), compute)])
 
 
 def scores_of(
@@ -115,7 +115,7 @@ def batching_of_test(protocol: QuerySetting, tasks: Task) -> Batching:
     """
     support, query = ([x.numel() // leading(tasks) for x in leaves(batch.x)] for batch in tasks)
     passes = tasks.query.y.shape[1] if protocol is inductive else 1
-    much = sum(query) + passes * sum(support) >= MUCH_SEEN
+    much = sum(query) + passes * sum(support) >= LARGE_TASK
     return "loop" if much and tasks.query.y.device.type == "cpu" else "auto"
 
 

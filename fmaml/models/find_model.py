@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import UserError
 
 SHELF = Path(__file__).parent / "bundled"  # each a file, with its card beside it
-IN_A_RUN = ("model.safetensors", "best.safetensors")  # the first is written with the results of meta-testing
+MODELS_OF_A_RUN = ("model.safetensors", "best.safetensors")  # the first is written with the results of meta-testing
 
 
 def model_names() -> list[str]:
@@ -20,7 +20,7 @@ def find_model(model: str | Path) -> Path:
     """The file of a model, given by its path, its run's folder or its name; UserError if there is none."""
     path = Path(model)
     if path.is_dir():
-        found = next((path / name for name in IN_A_RUN if (path / name).is_file()), None)
+        found = next((path / name for name in MODELS_OF_A_RUN if (path / name).is_file()), None)
         if found is None:
             raise UserError(f"{path}: no model in it; name a model file or the folder of a run that has validated")
         return found

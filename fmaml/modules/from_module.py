@@ -131,7 +131,7 @@ def model_of(
             functions |= dropouts(keys)
         before = versions(placed[device])
         with (
-            turn(),
+            module_lock(),
             sdpa_kernel(SDPBackend.MATH),  # fused attention has no second derivative
             ExactFunctions(functions),
         ):
@@ -141,7 +141,7 @@ def model_of(
             except RuntimeError as error:
                 if "vmap" not in str(error):
                     raise
-                raise ValueError(f'from_module: {no_vmap(skeleton, error)}; use batching="loop"') from error
+                raise ValueError(f'from_module: {vmap_failure(skeleton, error)}; use batching="loop"') from error
         if versions(placed[device]) != before:
             raise ValueError(f"from_module({type(skeleton).__name__}): {IN_PLACE}")
         return selected(result, output)
@@ -187,7 +187,7 @@ def versions(tensors: Params) -> list[int]:
     return [] if torch.compiler.is_compiling() else [t._version for t in tensors.values() if not t.is_inference()]
 
 
-def turn() -> contextlib.AbstractContextManager[Any]:
+def module_lock() -> contextlib.AbstractContextManager[Any]:
     """The calls of two threads one after the other.
 
     `functional_call` puts the parameters into the module for the time of the call, and `sdpa_kernel` sets flags of the
@@ -196,7 +196,7 @@ def turn() -> contextlib.AbstractContextManager[Any]:
     return contextlib.nullcontext() if torch.compiler.is_compiling() else _LOCK
 
 
-def no_vmap(module: nn.Module, error: RuntimeError) -> str:
+def vmap_failure(module: nn.Module, error: RuntimeError) -> str:
     """Why torch cannot vmap the module, from its error."""
     return f"torch cannot vmap {type(module).__name__} ({str(error).split('. ')[0].splitlines()[0]})"
 

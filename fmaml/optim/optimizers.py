@@ -19,7 +19,7 @@ from ..setting_types import Count, Decay, Natural, NonNegative, Rate, Rule
 from ..tree import map_leaves
 from ..types import Optimizer, Theta, Transform
 from .elementwise import elementwise
-from .transforms import add_decayed, chain, count_steps, scale_by_adam, trace
+from .transforms import add_decayed, chain, scale_by_adam, trace, zero_count
 
 Schedule: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -44,7 +44,7 @@ def sgd(lr: Rate | Schedule) -> Optimizer:
         rate = lr(count) if callable(lr) else lr
         return elementwise(lambda p, g: (p - rate * g).to(p.dtype), theta, grads), count + 1
 
-    return Optimizer(count_steps, step)
+    return Optimizer(zero_count, step)
 
 
 def momentum(lr: Rate | Schedule, *, decay: Decay = 0.9, nesterov: bool = False) -> Optimizer:
@@ -200,7 +200,7 @@ def average_params(optimizer: Optimizer, decay: Decay = 0.999) -> Optimizer:
     """
 
     def init(theta: Theta) -> AverageState:
-        return AverageState(optimizer.init(theta), map_leaves(torch.clone, theta), count_steps(theta))
+        return AverageState(optimizer.init(theta), map_leaves(torch.clone, theta), zero_count(theta))
 
     def step(grads: Theta, state: AverageState, theta: Theta) -> tuple[Theta, AverageState]:
         theta, inner = optimizer.step(grads, state.inner, theta)

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..distributed import count, rank
+from ..distributed import rank, world_size
 from ..tree import flat_of, is_finite, leaves, map_leaves, unflatten
 from ..types import Optimizer, OptState, Theta
 
@@ -58,7 +58,7 @@ def sharded(optimizer: Optimizer) -> Optimizer:
 
 def stretch_length(numbers: int) -> int:
     """How many numbers a process has; the last one's are filled up with zeros."""
-    return -(-numbers // count())
+    return -(-numbers // world_size())
 
 
 def own_stretch(flat: Tensor) -> Tensor:
@@ -70,9 +70,9 @@ def own_stretch(flat: Tensor) -> Tensor:
 
 def gathered(own: Tensor, numbers: int) -> Tensor:
     """The vector of this many numbers whose part is ``own``."""
-    if count() == 1:
+    if world_size() == 1:
         return own[:numbers]
-    parts = [torch.empty_like(own) for _ in range(count())]
+    parts = [torch.empty_like(own) for _ in range(world_size())]
     dist.all_gather(parts, own.contiguous())
     return torch.cat(parts)[:numbers]
 

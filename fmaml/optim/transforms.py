@@ -114,7 +114,7 @@ def scale_by_adam(betas: tuple[Decay, Decay], eps: Rate) -> Transform:
     b1, b2 = betas
 
     def init(theta: Theta) -> AdamState:
-        return {"count": count_steps(theta), "mean": zeros_like(theta), "square": zeros_like(theta)}
+        return {"count": zero_count(theta), "mean": zeros_like(theta), "square": zeros_like(theta)}
 
     def update(grads: Theta, state: AdamState, theta: Theta) -> tuple[Theta, AdamState]:
         count = state["count"] + 1
@@ -127,7 +127,7 @@ def scale_by_adam(betas: tuple[Decay, Decay], eps: Rate) -> Transform:
     return Transform(init, update)
 
 
-def count_steps(theta: Theta) -> Tensor:
+def zero_count(theta: Theta) -> Tensor:
     """The initial number of steps taken, 0; float64, since Adam's bias corrections lose digits in float32."""
     if not (tensors := leaves(theta)):
         raise ValueError("theta has no tensors: nothing could be learnt; give the parameters of a model")

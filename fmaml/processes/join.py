@@ -24,12 +24,12 @@ from .launcher import Launched, launch_id, time_limit
 from .signals import deferred_signals, raise_if_stopped, received_signal
 
 Result = TypeVar("Result")
-ALIKE_S = 0.5  # that process 0 is waited for: what all find alike is told by it
+SHARED_ERROR_WAIT_S = 0.5  # that process 0 is waited for: what all find alike is told by it
 GRACE_S = 10.0  # for the others to say that they are there
 PREPARATION_LIMIT_S = 3600  # for process 0 of a machine to download and decode data
 STOPPED = "stopped"  # the metric that says whether a process got a signal
-WAITED = ("timed out", "timeout")  # in the message of an operation that another process took no part in
-GOES_ON = "the run goes on from its last checkpoint with --resume, or by --max-restarts"
+TIMEOUT_WORDS = ("timed out", "timeout")  # in the message of an operation that another process took no part in
+HOW_TO_GO_ON = "the run goes on from its last checkpoint with --resume, or by --max-restarts"
 
 
 class Processes(NamedTuple):
@@ -90,7 +90,7 @@ def joined(launched: Launched, device: torch.device) -> Iterator[Processes]:
     except (Stopped, Ended):
         raise
     except UserError as error:
-        time.sleep(ALIKE_S if launched.rank else 0)
+        time.sleep(SHARED_ERROR_WAIT_S if launched.rank else 0)
         if first_to_fail(store, launched):
             raise type(error)(f"rank {launched.rank}: {error}") if launched.rank else error from None
         raise Ended() from None
@@ -101,7 +101,7 @@ def joined(launched: Launched, device: torch.device) -> Iterator[Processes]:
         with deferred_signals():  # the launcher asks all to end as soon as it has seen one end
             traceback.clear_frames(error.__traceback__)  # what was under way there would keep connections open
             leave()  # so that those who wait for this one notice, too
-            reason = why_lost(store, launched, any(word in str(error).lower() for word in WAITED), limit)
+            reason = why_lost(store, launched, any(word in str(error).lower() for word in TIMEOUT_WORDS), limit)
         raise reason from None
     finally:
         leave()
@@ -149,24 +149,24 @@ def why_lost(store: Store, launched: Launched, waited: bool, limit: float) -> Us
         if store.compare_set("told", "", str(launched.rank)) != str(launched.rank).encode():
             return Ended()
     except RuntimeError:  # the store is gone, with the launcher or with process 0
-        return Ended(f"the launcher, or rank 0, is gone: killed; {GOES_ON}")
+        return Ended(f"the launcher, or rank 0, is gone: killed; {HOW_TO_GO_ON}")
     gone = [rank for rank, is_there in enumerate(there) if not is_there]
     who = f"rank {', '.join(map(str, gone))}" if gone else "a process"
     what = f"has not answered for {limit:g} s (FMAML_TIMEOUT): stopped, or cut off" if waited else "is gone: killed"
-    return RunFailed(f"{who} {what}; {GOES_ON}")
+    return RunFailed(f"{who} {what}; {HOW_TO_GO_ON}")
 
 
-def divided(parts: list[T], compute: Callable[[T], Result]) -> Iterator[tuple[T, Result]]:
+def map_over_ranks(parts: list[T], compute: Callable[[T], Result]) -> Iterator[tuple[T, Result]]:
     """Each part and what ``compute`` makes of it, in order, in every process; each part is computed by one of them.
 
     Raises Stopped in all processes once one got a signal, after the parts that were computed meanwhile.
     """
-    rank, count = distributed.rank(), distributed.count()
+    rank, count = distributed.rank(), distributed.world_size()
     for first in range(0, len(parts), count):
-        turn = parts[first : first + count]
-        mine = compute(turn[rank]) if rank < len(turn) else None
+        batch = parts[first : first + count]
+        mine = compute(batch[rank]) if rank < len(batch) else None
         told = distributed.gather((mine, received_signal()))
-        for part, (result, _) in zip(turn, told, strict=False):
+        for part, (result, _) in zip(batch, told, strict=False):
             yield part, result
         if first + count < len(parts):
             raise_if_any(number for _, number in told)
@@ -206,9 +206,9 @@ def raise_if_any(numbers: Any) -> None:
             raise Stopped(int(number))
 
 
-def mean_of(numbers: Mapping[str, float], tasks: int) -> dict[str, float]:
+def mean_over_ranks(numbers: Mapping[str, float], tasks: int) -> dict[str, float]:
     """Means of each process over its tasks, as the means over all of a meta-batch."""
-    if distributed.count() == 1:
+    if distributed.world_size() == 1:
         return dict(numbers)
     means = {name: torch.tensor(value, dtype=torch.float64) for name, value in numbers.items()}
     return {name: float(value) for name, value in distributed.reduce(tasks)(({}, means))[1].items()}

@@ -54,7 +54,7 @@ def launched() -> Launched:
 
 
 @contextlib.contextmanager
-def told_once(launched: Launched) -> Iterator[None]:
+def report_once(launched: Launched) -> Iterator[None]:
     """What all processes of a machine find alike, such as a wrong config, is told by the first of them."""
     if launched.local_rank == 0:
         yield

@@ -74,7 +74,7 @@ def describe_protocol(config: Config, about: About, duration: str, trained_steps
     own = [f"{about[f'train_{size}']} {size}" for size in ("ways", "shots") if f"train_{size}" in about]
     own += [f"images changed by {' and '.join(about['augment'])}"] if about.get("augment") else []
     of = f" ({', '.join(own)})" if own else ""
-    meta_steps = f"{steps_done} meta-steps of {counted(train.tasks_of(distributed.count()), 'task')}{of}{inner}"
+    meta_steps = f"{steps_done} meta-steps of {counted(train.tasks_of(distributed.world_size()), 'task')}{of}{inner}"
     return (
         f"{about['protocol']} ({config['data']['name']}), {counted(tasks, 'task')}, seed {config['seed']}; "
         f"trained for {meta_steps} in {duration}{stopped}; {interval}"

@@ -8,8 +8,8 @@ from rich.console import Console
 
 from ..checkpoints.run_folder import check_out_folder, describe_os_error, run_folder
 from ..errors import RunFailed, Stopped, UserError, note
-from ..files.standard_output import lasting_stdout
-from ..processes.launcher import launched, told_once
+from ..files.standard_output import pipe_safe_stdout
+from ..processes.launcher import launched, report_once
 from ..processes.limits import importing_torch
 from .plan import Seeds, plan, values_of
 from .results import read_results, summarise
@@ -62,7 +62,7 @@ def resume_sweep(folder: Path, overrides: Sequence[str], device: str | None, job
 def refuse_processes() -> None:
     """UserError under a launcher of many processes."""
     here = launched()
-    with told_once(here):
+    with report_once(here):
         if here.world_size > 1:
             raise UserError("several runs under torchrun: start them without it, with --jobs N for N at a time")
 
@@ -86,7 +86,7 @@ def dry_run(runs: list[SweepRun], device: str) -> int:
 
 def run_in_folder(asked: Sweep, out: str | None, jobs: int, resume: bool) -> int:
     """Do the unfinished runs of the sweep, then print the table; returns the exit code."""
-    console = Console(file=lasting_stdout())
+    console = Console(file=pipe_safe_stdout())
     with run_folder(out, asked.name, resume, check_sweep_folder) as folder:
         sweep = merged(read_sweep(folder), asked, folder) if (folder / SWEEP_FILE).exists() else asked
         try:

@@ -177,7 +177,7 @@ def exact_rrelu(
     return F.leaky_relu(input, (lower + upper) / 2)
 
 
-def drawing(function: Callable[..., Any]) -> Callable[..., Tensor]:
+def refuse_result(function: Callable[..., Any]) -> Callable[..., Tensor]:
     """A random function whose result is refused when it is used; nothing is drawn.
 
     Some networks draw in every call and use the number in training mode alone, as Wav2Vec2 does to drop layers.
@@ -191,12 +191,12 @@ def drawing(function: Callable[..., Any]) -> Callable[..., Tensor]:
     return lambda *args, **kwargs: torch.empty(()).as_subclass(Undrawn)
 
 
-def never(function: Callable[..., Any]) -> Callable[..., NoReturn]:
+def refuse_call(function: Callable[..., Any]) -> Callable[..., NoReturn]:
     """A random function that is refused when it is called."""
     return lambda *args, **kwargs: refuse(function.__name__, DRAWS)
 
 
-def looped_only(function: Callable[..., Any], why: str) -> Callable[..., Any]:
+def refuse_vmap(function: Callable[..., Any], why: str) -> Callable[..., Any]:
     """A function that torch cannot vmap."""
 
     def exact(*args: Any, **kwargs: Any) -> Any:
@@ -214,7 +214,7 @@ def internal(function: Callable[..., Any], public: str) -> Callable[..., NoRetur
     )
 
 
-def named(owner: Any, names: str) -> list[Callable[..., Any]]:
+def functions_of(owner: Any, names: str) -> list[Callable[..., Any]]:
     """The functions of a module or a class with these names, separated by spaces."""
     return [getattr(owner, name) for name in names.split()]
 
@@ -225,30 +225,34 @@ READS = (
     "numbers to add, or load a decoder with attn_implementation='eager'; else"
 )
 DROPOUTS = [
-    *named(F, "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout"),
-    *named(torch, "dropout dropout_ feature_dropout feature_dropout_ alpha_dropout alpha_dropout_"),
-    *named(torch, "feature_alpha_dropout feature_alpha_dropout_ native_dropout"),
+    *functions_of(F, "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout"),
+    *functions_of(torch, "dropout dropout_ feature_dropout feature_dropout_ alpha_dropout alpha_dropout_"),
+    *functions_of(torch, "feature_alpha_dropout feature_alpha_dropout_ native_dropout"),
 ]
-DRAWING = [
-    *named(torch, "rand randn randint randperm rand_like randn_like randint_like bernoulli normal multinomial poisson"),
-    *named(Tensor, "bernoulli multinomial"),
+RANDOM = [
+    *functions_of(
+        torch, "rand randn randint randperm rand_like randn_like randint_like bernoulli normal multinomial poisson"
+    ),
+    *functions_of(Tensor, "bernoulli multinomial"),
 ]
-NEVER = [
-    *named(Tensor, "bernoulli_ uniform_ normal_ random_ exponential_ geometric_ log_normal_ cauchy_"),
-    *named(F, "gumbel_softmax fractional_max_pool2d fractional_max_pool2d_with_indices"),
-    *named(F, "fractional_max_pool3d fractional_max_pool3d_with_indices"),
-    *named(nn.init, "normal_ uniform_ trunc_normal_ xavier_normal_ xavier_uniform_ kaiming_normal_ kaiming_uniform_"),
-    *named(nn.init, "orthogonal_ sparse_"),
+RANDOM_IN_LAYERS = [
+    *functions_of(Tensor, "bernoulli_ uniform_ normal_ random_ exponential_ geometric_ log_normal_ cauchy_"),
+    *functions_of(F, "gumbel_softmax fractional_max_pool2d fractional_max_pool2d_with_indices"),
+    *functions_of(F, "fractional_max_pool3d fractional_max_pool3d_with_indices"),
+    *functions_of(
+        nn.init, "normal_ uniform_ trunc_normal_ xavier_normal_ xavier_uniform_ kaiming_normal_ kaiming_uniform_"
+    ),
+    *functions_of(nn.init, "orthogonal_ sparse_"),
 ]
-READING = named(Tensor, "item tolist __contains__ __bool__ __int__ __float__ __index__")
-RECURRENT = named(torch, "lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell")
+READING = functions_of(Tensor, "item tolist __contains__ __bool__ __int__ __float__ __index__")
+RECURRENT = functions_of(torch, "lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell")
 INTERNAL = {
     "F.batch_norm": [
-        *named(torch, "batch_norm native_batch_norm"),
-        *named(torch.ops.aten, "batch_norm native_batch_norm"),
+        *functions_of(torch, "batch_norm native_batch_norm"),
+        *functions_of(torch.ops.aten, "batch_norm native_batch_norm"),
     ],
     "F.instance_norm": [torch.instance_norm, torch.ops.aten.instance_norm],
-    "F.layer_norm": [torch.native_layer_norm, *named(torch.ops.aten, "layer_norm native_layer_norm")],
+    "F.layer_norm": [torch.native_layer_norm, *functions_of(torch.ops.aten, "layer_norm native_layer_norm")],
     "F.embedding": [torch.embedding, torch.ops.aten.embedding],
 }
 WITH_WRONG_DERIVATIVES: dict[Callable[..., Any], Callable[..., Any]] = {
@@ -269,8 +273,8 @@ EXACT: dict[Callable[..., Any], Callable[..., Any]] = {
     F.rrelu: exact_rrelu,
     **{function: exact_rrelu for function in (torch.rrelu, torch.rrelu_)},
     **{function: no_dropout(function) for function in DROPOUTS},
-    **{function: drawing(function) for function in DRAWING},
-    **{function: never(function) for function in NEVER},
-    **{function: looped_only(function, "has no vmap rule;") for function in RECURRENT},
-    **{function: looped_only(function, READS) for function in READING},
+    **{function: refuse_result(function) for function in RANDOM},
+    **{function: refuse_call(function) for function in RANDOM_IN_LAYERS},
+    **{function: refuse_vmap(function, "has no vmap rule;") for function in RECURRENT},
+    **{function: refuse_vmap(function, READS) for function in READING},
 }

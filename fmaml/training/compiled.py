@@ -15,7 +15,7 @@ from ..types import Algorithm, MetaState, Metrics, OptState, Task, Theta
 
 ChunkedStepFn: TypeAlias = Callable[..., tuple[MetaState, Metrics]]  # state, tasks, chunk_size=
 NOT_COMPILED = "the steps run uncompiled"
-SAME = 0.05  # of the update; where rounding moves a rectifier's input across 0 gradients jump, far less than this
+MAX_DIFFERENCE = 0.05  # of the update; a rectifier's input that rounding moves across 0 changes far less
 
 
 def compiled(
@@ -43,7 +43,7 @@ def compiled(
         if not checked:
             checked = True
             plain, _ = step_fn(state, tasks, chunk_size=chunk_size)
-            if (apart := difference(new, plain, state)) > SAME:
+            if (apart := difference(new, plain, state)) > MAX_DIFFERENCE:
                 raise RuntimeError(f"the compiled step differs from the uncompiled one by {apart:.0%} of the update")
         return new, metrics
 

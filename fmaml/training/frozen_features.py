@@ -18,7 +18,7 @@ _CACHE_VERSION = 1  # increase it when the same network and images would give ot
 IMAGES_AT_ONCE = 64
 
 
-def with_known_features(console: Console, config: Config, experiment: Experiment, device: torch.device) -> Experiment:
+def cache_frozen_features(console: Console, config: Config, experiment: Experiment, device: torch.device) -> Experiment:
     """The experiment with features in its tasks if its network computes them from each image alone and keeps them.
 
     Otherwise the experiment as it is.

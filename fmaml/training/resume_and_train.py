@@ -82,8 +82,8 @@ def restored(store: CheckpointStore | None, first: Progress, settings: TrainSett
     found = to_save(first, settings)
     if store is not None:
         found = store.restore(found, note)
-    if distributed.count() > 1:
-        told = distributed.from_first(on_device(found, torch.device("cpu")))
+    if distributed.world_size() > 1:
+        told = distributed.broadcast(on_device(found, torch.device("cpu")))
         found = on_device(told, device) if distributed.rank() else found
     if not settings.shard_optimizer:
         return found
@@ -132,7 +132,7 @@ def fit(outputs: RunOutputs, config: Config, experiment: Experiment, progress: P
 
 def check_alike(progress: Progress) -> None:
     """RunFailed unless all processes have the same theta: each steps by itself, on numbers that must be the same."""
-    if not distributed.same_everywhere(flat_of(progress.state.theta)):
+    if not distributed.all_equal(flat_of(progress.state.theta)):
         raise RunFailed(
             f"step {progress.state.step}: the processes have come to different parameters, so their machines compute "
             f"differently; use machines of one kind and one torch"

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from .. import distributed
 from ..checkpoints.checkpoint_store import CheckpointStore
-from ..checkpoints.folder_watch import CheckFolder, held_folder
+from ..checkpoints.folder_watch import CheckFolder, watched_folder
 from ..checkpoints.progress import Progress
 from ..checkpoints.resume_compatibility import collect_facts
 from ..checkpoints.run_folder import describe_os_error, run_folder
@@ -22,17 +22,17 @@ from ..errors import MissingData, RunFailed, Stopped, note
 from ..files.atomic import write_text_durably
 from ..files.json_files import write_json_durably
 from ..files.plain_text import minutes_and_seconds
-from ..files.standard_output import lasting_stdout
+from ..files.standard_output import pipe_safe_stdout
 from ..models.metadata import describe
 from ..processes.environment import environment, pick_device
 from ..processes.join import Processes, joined
-from ..processes.launcher import launched, told_once
+from ..processes.launcher import launched, report_once
 from ..processes.signals import deferred_signals
 from ..processes.torch_settings import make_deterministic
 from ..tree import leaves, map_leaves
 from ..types import Params
 from .finish import Training, report_results
-from .frozen_features import with_known_features
+from .frozen_features import cache_frozen_features
 from .memory import check_model_fits, explain_out_of_memory, keep_freed_memory
 from .preflight import check_algorithm, check_batch, check_same_facts
 from .resume_and_train import RunOutputs, Trained, first_progress, fit, restored, train_baseline
@@ -55,7 +55,7 @@ def run(
     Raises UserError if the config, the device or the folder cannot be used, RunFailed if the run cannot continue.
     """
     here = launched()
-    with told_once(here):
+    with report_once(here):
         check_batch(config, here.world_size)
         check_sinks(config)
         torch_device = pick_device(device, here)
@@ -82,7 +82,7 @@ def build_or_stand_in(
     except MissingData:
         if stand_in is None:
             raise
-    with told_once(launched()):
+    with report_once(launched()):
         note(f"no files of {config['data']['name']} on this computer: built-in drawn characters in their place")
         config = stand_in()
     return config, build(config, device)
@@ -101,7 +101,7 @@ def run_in(
 ) -> int:
     """The run in this process, which the others have joined; returns the exit code."""
     leads = processes.launched.rank == 0
-    console = Console(file=lasting_stdout()) if leads else Console(quiet=True)
+    console = Console(file=pipe_safe_stdout()) if leads else Console(quiet=True)
     if torch_device.type == "cpu":
         keep_freed_memory()
     with explain_out_of_memory(config), writing(not dry_run):
@@ -119,8 +119,8 @@ def run_in(
         folder, check_folder = Path(), lambda: None  # the first process alone has a folder to check
         if leads:
             folder = stack.enter_context(run_folder(out, config["name"], resume))
-            check_folder = stack.enter_context(held_folder(folder))
-        folder = distributed.from_first(folder)
+            check_folder = stack.enter_context(watched_folder(folder))
+        folder = distributed.broadcast(folder)
         try:
             train_and_report(console, folder, check_folder, config, experiment, params, first, torch_device, formats)
         except Stopped as stop:
@@ -157,7 +157,7 @@ def train_and_report(
         metadata = describe(config, experiment.source, facts["data"], measured)
         write_text_durably(folder / "config.yaml", dump_yaml(config))  # a resumed run may have changed some settings
         write_json_durably(folder / "environment.json", measured)
-    experiment = with_known_features(console, config, experiment, device)
+    experiment = cache_frozen_features(console, config, experiment, device)
     with Sinks(folder, config, config["train"]["log_to"] if store else ()) as sinks:
         outputs = RunOutputs(console, sinks, store, metadata)
         progress = fit(outputs, config, experiment, progress)

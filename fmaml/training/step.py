@@ -59,7 +59,7 @@ class TrainingStep:
         self.algorithm = experiment.algorithm
         self.batching: Batching = settings.batching
         self.chunks = Chunks(begun.chunk_size or settings.chunk_size, notify)
-        alone = distributed.count() == 1
+        alone = distributed.world_size() == 1
         optimizer = experiment.optimizer if alone else GRADS
         self.plain: ChunkedStepFn = partial(meta_step, self.algorithm, optimizer, batching=self.batching)
         self.fast: ChunkedStepFn | None = None  # the same, compiled, once it is wanted
@@ -85,7 +85,7 @@ class TrainingStep:
             return self.plain(state, tasks, chunk_size=chunk_size)
         result, work = with_work(lambda: self.plain(state, tasks, chunk_size=chunk_size))
         self.may_compile = False  # it is decided
-        processes = distributed.count()
+        processes = distributed.world_size()
         share = self.settings.tasks_of(processes) / processes  # another process may have fewer tasks
         work = work._replace(flop=int(work.flop / leading(tasks) * share))
         pays = self.settings.compile is True or compiling_saves_time(
@@ -122,7 +122,7 @@ def updated_together(grads_fn: StepFn, optimizer: Optimizer, settings: TrainSett
     Neither is compiled: what a process tells the others is not part of a graph, and the update must have the same bits
     in all, also where one of them has no compiler.
     """
-    reduce = with_vote(distributed.reduce(settings.tasks_of(distributed.count())))
+    reduce = with_vote(distributed.reduce(settings.tasks_of(distributed.world_size())))
 
     def step(state: MetaState, tasks: Task) -> tuple[MetaState, Metrics]:
         own, metrics = grads_fn(state, tasks)

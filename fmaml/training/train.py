@@ -11,7 +11,7 @@ from ..config.settings import TrainSettings
 from ..errors import Stopped
 from ..evaluation import evaluate
 from ..meta_testing.scores import interval, task_scores
-from ..processes.join import Vote, mean_of
+from ..processes.join import Vote, mean_over_ranks
 from ..types import Metrics, Task, Theta
 from .nan_guard import NanGuard
 from .step import TrainingStep
@@ -48,7 +48,7 @@ def train(
     """
     step_fn = TrainingStep(experiment, settings, log.notify, progress.step_form)
     guard = NanGuard(step_fn, experiment.algorithm, settings)
-    total = settings.tasks_of(distributed.count())
+    total = settings.tasks_of(distributed.world_size())
     vote = Vote()
 
     def validate(progress: Progress) -> Progress:
@@ -73,11 +73,11 @@ def train(
         if due(progress.state.step, settings.validate_every):  # the run may have been stopped before it was validated
             progress = validate(progress)
         for step in range(progress.state.step + 1, settings.meta_steps + 1):
-            if settings.gives_up(progress.without_best):
+            if settings.out_of_patience(progress.without_best):
                 reason = f"{progress.without_best} validations without a new best (train.patience)"
                 log.notify(f"training ended after step {step - 1}: {reason}")
                 break
-            tasks = experiment.source.sample("train", step, distributed.slice(total))
+            tasks = experiment.source.sample("train", step, distributed.task_range(total))
             logged = due(step, settings.log_every) or step == 1
             scores = scores_before_and_after(experiment, progress.state.theta, tasks, total) if logged else None
             progress, metrics, skip_reason = advance(guard, progress, tasks)
@@ -136,4 +136,4 @@ def scores_before_and_after(experiment: Experiment, theta: Theta, tasks: Task, t
     """The mean metric of a meta-batch before and after adaptation; all processes together have ``total`` tasks."""
     metric_fn = experiment.source.settings[0](experiment.model.apply, experiment.source.metric.fn)
     mean = evaluate(experiment.algorithm, metric_fn, theta, tasks).mean(0)
-    return mean_of({"before": float(mean[0]), "after": float(mean[-1])}, total)
+    return mean_over_ranks({"before": float(mean[0]), "after": float(mean[-1])}, total)

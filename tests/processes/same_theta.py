@@ -73,7 +73,7 @@ if __name__ == "__main__":
         dist.init_process_group("gloo")
     results = {name: trained(algorithm) for name, algorithm in ALGORITHMS.items()}
     for theta, _, _ in results.values():
-        assert distributed.same_everywhere(torch.cat([leaf.flatten() for leaf in theta.values()]))
+        assert distributed.all_equal(torch.cat([leaf.flatten() for leaf in theta.values()]))
     if distributed.rank() == 0:
         torch.save(results, sys.argv[1])
     if dist.is_initialized():

@@ -26,7 +26,7 @@ def alike(one, other) -> bool:
 def steps(algorithm, optimizer, state, first: int, last: int):
     """The state after these meta-steps."""
     for step in range(first, last):
-        tasks = source.sample("train", step, distributed.slice(TASKS))
+        tasks = source.sample("train", step, distributed.task_range(TASKS))
         state, _ = fmaml.meta_step(algorithm, optimizer, state, tasks, reduce=distributed.reduce(TASKS))
     return state
 
@@ -46,7 +46,7 @@ if __name__ == "__main__":
         plain = steps(algorithm, clipped, fmaml.init_state(algorithm, clipped, params), 1, 11)
         state = steps(algorithm, divided, fmaml.init_state(algorithm, divided, params), 1, 11)
         assert alike(plain.theta, state.theta), name
-        assert max(leaf.numel() for leaf in leaves(state.opt_state)) == -(-numbers // distributed.count()), name
+        assert max(leaf.numel() for leaf in leaves(state.opt_state)) == -(-numbers // distributed.world_size()), name
         whole = whole_state(state.opt_state, state.theta)
         assert alike(own_state(whole, state.theta), state.opt_state), name
         saved[name] = (state.theta, leaves(whole))

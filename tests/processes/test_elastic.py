@@ -19,7 +19,7 @@ SETTINGS = [f"train.meta_steps={STEPS}", "train.validate_every=125", "train.vali
 RUN = ["-m", "fmaml", "run", "sinusoid", *SETTINGS, "eval.tasks=16", "eval.steps=1", "train.compile=false"]
 RUN += ["train.baseline=false", "train.log_every=25", "model.hidden=[8]", "--device", "cpu"]
 
-GOES_ON = "the run goes on from its last checkpoint with --resume, or by --max-restarts"
+HOW_TO_GO_ON = "the run goes on from its last checkpoint with --resume, or by --max-restarts"
 
 
 def workers_of(agent: Child | Anew) -> list[int]:
@@ -149,7 +149,7 @@ def test_a_stopped_process_is_found_and_named(tmp_path):
     own = [line for line in agent.said.read_text().splitlines() if line.startswith("fmaml:")]
     kill_all(agent)
     message = "rank 1 has not answered for 15 s (FMAML_TIMEOUT): stopped, or cut off"
-    assert own[-1] == f"fmaml: {message}; {GOES_ON}"
+    assert own[-1] == f"fmaml: {message}; {HOW_TO_GO_ON}"
 
 
 def test_a_killed_process_is_named_where_nothing_restarts_it(tmp_path):

@@ -10,8 +10,8 @@ from fmaml.cli.main import main
 from fmaml.errors import Ended, RunFailed, UserError
 from fmaml.processes import join as module
 from fmaml.processes.environment import pick_device
-from fmaml.processes.join import Processes, divided
-from fmaml.processes.launcher import ALONE, Launched, check_launch, launched, time_limit, told_once
+from fmaml.processes.join import Processes, map_over_ranks
+from fmaml.processes.launcher import ALONE, Launched, check_launch, launched, report_once, time_limit
 
 
 def test_the_variables_of_torchrun(monkeypatch):
@@ -44,9 +44,9 @@ def test_a_time_limit_is_a_number_of_seconds(monkeypatch, text):
 
 
 def test_what_all_find_alike_is_told_by_the_first_of_a_machine():
-    with pytest.raises(UserError, match="wrong"), told_once(Launched(rank=8, local_rank=0)):
+    with pytest.raises(UserError, match="wrong"), report_once(Launched(rank=8, local_rank=0)):
         raise UserError("wrong")
-    with pytest.raises(Ended), told_once(Launched(rank=9, local_rank=1)):
+    with pytest.raises(Ended), report_once(Launched(rank=9, local_rank=1)):
         raise UserError("wrong")
 
 
@@ -91,7 +91,7 @@ def test_data_is_prepared_once_a_machine_and_the_others_wait(monkeypatch):
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_each_part_is_computed_by_one_process_and_all_have_all_in_order(monkeypatch, count):
     parts, computed = list(range(7)), []
-    monkeypatch.setattr(module.distributed, "count", lambda: count)
+    monkeypatch.setattr(module.distributed, "world_size", lambda: count)
     everything = {part: part * part for part in parts}
     for rank in range(count):
         monkeypatch.setattr(module.distributed, "rank", lambda rank=rank: rank)
@@ -102,6 +102,6 @@ def test_each_part_is_computed_by_one_process_and_all_have_all_in_order(monkeypa
             return [(everything[turn[i]] if i < len(turn) else None, None) for i in range(count)]
 
         monkeypatch.setattr(module.distributed, "gather", gather)
-        found = list(divided(parts, lambda part: computed.append(part) or everything[part]))
+        found = list(map_over_ranks(parts, lambda part: computed.append(part) or everything[part]))
         assert found == list(everything.items())
     assert sorted(computed) == parts

@@ -131,15 +131,15 @@ def test_compiled_steps(backend, tmp_path):
 
 @pytest.mark.parametrize(("tasks", "count"), [(25, 4), (7, 7), (32, 3)])
 def test_slices_are_the_meta_batch(monkeypatch, tasks, count):
-    monkeypatch.setattr(distributed, "count", lambda: count)
+    monkeypatch.setattr(distributed, "world_size", lambda: count)
     parts = []
     for rank in range(count):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-        parts.append(distributed.slice(tasks))
+        parts.append(distributed.task_range(tasks))
     assert [i for part in parts for i in part] == list(range(tasks))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
     with pytest.raises(ValueError, match=f"{count - 1} tasks for {count} processes; give each at least one"):
-        distributed.slice(count - 1)
+        distributed.task_range(count - 1)
 
 
 def test_the_script_of_the_page_on_many_processes(tmp_path):

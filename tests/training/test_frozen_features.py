@@ -13,7 +13,7 @@ from fmaml.config.build import build
 from fmaml.config.load import load_config
 from fmaml.modules import pretrained_networks as networks
 from fmaml.training import run_experiment as run
-from fmaml.training.frozen_features import with_known_features
+from fmaml.training.frozen_features import cache_frozen_features
 
 CPU, SILENT = torch.device("cpu"), Console(quiet=True)
 SMALL = ["train.meta_steps=3", "train.meta_batch=2", "train.validate_tasks=2", "eval.tasks=2", "data.name=glyphs"]
@@ -59,7 +59,7 @@ def test_training_on_features_is_training_on_images(model, tmp_path, capsys, mon
     learner, results = trained(model, tmp_path / "features")
     assert (tmp_path / "features" / "task.png").exists()  # of the images, not of their features
     with monkeypatch.context() as patch:
-        patch.setattr(run, "with_known_features", lambda console, config, experiment, device: experiment)
+        patch.setattr(run, "cache_frozen_features", lambda console, config, experiment, device: experiment)
         other, expected = trained(model, tmp_path / "images")
     assert list(learner.theta) == ["head.weight", "head.bias"]
     for name, value in other.theta.items():
@@ -75,11 +75,11 @@ def test_each_image_is_given_to_the_network_once(model, tmp_path, capsys):
     experiment = build(config := load_config("omniglot", [model, *SMALL]), CPU)
     images = sum(len(split.images) for split in (experiment.source.data or {}).values())  # pyright: ignore
     Backbone.seen = 0
-    known = with_known_features(SILENT, config, experiment, CPU).source
+    known = cache_frozen_features(SILENT, config, experiment, CPU).source
     built = 2  # to learn the number of features
     assert Backbone.seen == images + built
     assert len([file for file in kept.iterdir() if file.name.startswith("features-")]) == 3
-    again = with_known_features(SILENT, config, experiment, CPU).source
+    again = cache_frozen_features(SILENT, config, experiment, CPU).source
     assert Backbone.seen == images + 2 * built
     one, other = known.sample("test", 0, range(3)), again.sample("test", 0, range(3))
     assert torch.equal(one.query.x, other.query.x)
@@ -97,12 +97,12 @@ def test_each_image_is_given_to_the_network_once(model, tmp_path, capsys):
 )
 def test_a_network_that_learns_or_looks_at_the_batch_has_none(model, setting):
     experiment = build(config := load_config("omniglot", [model, *SMALL, setting]), CPU)
-    assert with_known_features(SILENT, config, experiment, CPU) is experiment
+    assert cache_frozen_features(SILENT, config, experiment, CPU) is experiment
 
 
 def test_other_weights_have_other_features(model, monkeypatch):
     experiment = build(config := load_config("omniglot", [model, *SMALL]), CPU)
-    one = with_known_features(SILENT, config, experiment, CPU).source.sample("test", 0, range(1))
+    one = cache_frozen_features(SILENT, config, experiment, CPU).source.sample("test", 0, range(1))
     original = Backbone.__init__
 
     def with_other_weights(self):
@@ -110,5 +110,5 @@ def test_other_weights_have_other_features(model, monkeypatch):
         nn.init.ones_(self.conv.weight)
 
     monkeypatch.setattr(Backbone, "__init__", with_other_weights)
-    other = with_known_features(SILENT, config, experiment, CPU).source.sample("test", 0, range(1))
+    other = cache_frozen_features(SILENT, config, experiment, CPU).source.sample("test", 0, range(1))
     assert not torch.allclose(one.query.x, other.query.x)
