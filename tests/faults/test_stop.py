@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from children import processor_seconds
 from harness import (
     PATIENCE,
     SAVES,
@@ -24,7 +25,6 @@ from harness import (
     fork,
     has_ended,
     litter,
-    processor_seconds,
     run,
     steps,
     uninterrupted,

@@ -46,9 +46,9 @@ def test_a_run_with_it_goes_on_in_any_number_of_processes(tmp_path):
 def test_a_state_that_overflows_is_seen_in_theta():
     optimizer, theta = sharded(fmaml.adam(1e-3)), {"p": torch.ones(2)}
     grads = {"p": torch.tensor([1e30, 1.0])}  # its square is infinite, and Adam's step then 0
-    assert optimizer.update(grads, optimizer.init(theta), theta)[0]["p"].isnan().all()
+    assert optimizer.step(grads, optimizer.init(theta), theta)[0]["p"].isnan().all()
     plain = fmaml.adam(1e-3)
-    assert plain.update(grads, plain.init(theta), theta)[0]["p"].isfinite().all()
+    assert plain.step(grads, plain.init(theta), theta)[0]["p"].isfinite().all()
 
 
 def test_numbers_of_two_types_are_refused():

@@ -3,13 +3,14 @@
 import contextlib
 import io
 import json
+import os
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
-from children import ended
 from PIL import Image
 from safetensors.torch import load_file
 from shipped import CHARACTERS, EACH, FORMS, PATHS, SMALL, smallest
