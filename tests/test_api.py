@@ -70,7 +70,7 @@ EDGE = {  # has state: each of these rooms may import itself and those
         "regular_files",
         "extras",
     },
-    "config": {"ranges", "errors", "regular_files", "data/published", "nn/constants"},
+    "config": {"ranges", "errors", "regular_files", "data/dataset_facts", "nn/constants"},
     "html": set(),
     "run": {
         *(*CORE, "__init__", "errors", "atomic_files", "regular_files", "arguments", "data", "config", "pretrained"),
