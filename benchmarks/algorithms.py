@@ -21,13 +21,12 @@ from typing import Any
 
 import torch
 from costs import REFERENCE, measure
-from drawing import picture
+from drawing import Curves, picture
 
 from fmaml.config import packaged
 from fmaml.config.strict_yaml import parse_yaml
-from fmaml.data.pictures import save_figure
-from fmaml.run.curves import Curves
-from fmaml.run.environment import environment
+from fmaml.files.figures import save_figure
+from fmaml.processes.environment import environment
 
 SHOWN = (0, 1, 2, 3, 5, 10)  # inner steps that have a column
 FOLDER = "algorithms/"  # of the experiments
@@ -36,7 +35,7 @@ FOLDER = "algorithms/"  # of the experiments
 def main() -> int:
     args = arguments()
     overrides = [word for word in args.words if "=" in word]
-    known = [name.removeprefix(FOLDER) for name in packaged.names() if name.startswith(FOLDER)]
+    known = [name.removeprefix(FOLDER) for name in packaged.experiment_names() if name.startswith(FOLDER)]
     names = [word for word in args.words if "=" not in word] or known
     if unknown := set(names) - set(known):
         sys.exit(f"no such algorithm: {', '.join(sorted(unknown))}; there are {', '.join(known)}")

@@ -18,7 +18,7 @@ from torch.func import grad, vmap
 from torch.nn import functional as F
 
 import fmaml
-from fmaml.nn.norms import batch_norm, channelwise
+from fmaml.torch_fixes.norms import batch_norm, channelwise
 from fmaml.tree import global_norm, map_leaves
 from fmaml.types import Batch, Params, Task
 

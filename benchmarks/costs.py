@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 
+from fmaml.config.build import build
 from fmaml.config.load import load_config
 from fmaml.outer import init_state, meta_step
-from fmaml.run.build import build
-from fmaml.run.memory import keep_freed_memory
+from fmaml.training.memory import keep_freed_memory
 
 REFERENCE = "maml"
 ROUNDS, WARM_UP = 5, 1

@@ -7,8 +7,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator, PercentFormatter
 
-from fmaml.run.curves import Curves
-
+Curves = dict[str, list[tuple[float, float | None]]]  # label -> mean and half its interval after 0, 1, .. inner steps
 MARKS = (0.2, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
 
 

@@ -20,9 +20,8 @@ from fmaml.data.class_examples import consecutive_splits
 from fmaml.data.dataset_facts import OMNIGLOT_CLASSES
 from fmaml.data.episodes import Episode, episodes
 from fmaml.data.source import Source
-from fmaml.nn.norms import batch_norm
-from fmaml.run.determinism import make_deterministic
-from fmaml.run.precision import in_bf16, set_precision
+from fmaml.processes.torch_settings import in_bf16, make_deterministic, set_precision
+from fmaml.torch_fixes.norms import batch_norm
 from fmaml.tree import T, global_norm, is_finite, leaves, map_leaves
 from fmaml.types import MetaState, Params, Task
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fmaml.config.differences import differences_from, setting_text
+from fmaml.config.config_diff import differences_from, setting_text
 from fmaml.config.load import load_config
 
 TOP = Path(__file__).resolve().parent.parent

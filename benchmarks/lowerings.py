@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
-from fmaml.nn.fast.layout import channels_last
+from fmaml.torch_fixes.layout import channels_last
 
 COLOURS = 3  # channels of an image at most; what follows is laid out like the images
 Conv = Callable[[Tensor, Tensor, int], Tensor]  # x [n, C, H, W], weight [O, C, 3, 3], stride -> [n, O, h, w]

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from fmaml.run.environment import environment, pick_device
+from fmaml.processes.environment import environment, pick_device
 
 Run = Callable[[], Any]
 Samples = dict[str, list[float]]  # name of a run -> seconds, one a round
@@ -37,7 +37,7 @@ class Bench:
         self.quick: bool = self.args.quick
         self.device = pick_device(self.args.device)
         self.end = time.perf_counter() + self.args.seconds
-        from fmaml.run.memory import keep_freed_memory  # here, since it needs more packages than torch
+        from fmaml.training.memory import keep_freed_memory  # here, since it needs more packages than torch
 
         kept = keep and self.device.type == "cpu" and keep_freed_memory()
         about = {"freed_memory_kept": kept, "load_average": os.getloadavg(), "quick": self.quick}

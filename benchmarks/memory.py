@@ -20,7 +20,7 @@ from counted import peak_bytes, room
 from measure import Bench, plural, shown, timed
 from networks import Problem, conv28, mlp
 
-from fmaml.run.memory import keep_freed_memory
+from fmaml.training.memory import keep_freed_memory
 
 STEPS, META_BATCHES, CHUNK, REPEATS = (1, 5, 10, 20), {"cpu": (4, 16), "cuda": (16, 128)}, 4, 2
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -20,7 +20,7 @@ from networks import PROBLEMS, Problem, problem
 from torch import nn
 
 import fmaml
-from fmaml.run.work import with_work
+from fmaml.training.compiled import with_work
 
 FILE = Path(__file__).parent / "results" / "operations.json"
 TASKS = 4

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from fmaml.data.pictures import save_figure
+from fmaml.files.figures import save_figure
 
 TOP = Path(__file__).parent.parent
 COLORS = {"loop": "tab:orange", "vmap": "tab:blue", "compiled": "tab:green"}

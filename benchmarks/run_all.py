@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from fmaml.run.environment import pick_device
+from fmaml.processes.environment import pick_device
 
 SECONDS = {
     "roofline": 25,

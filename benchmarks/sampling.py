@@ -12,10 +12,10 @@ from itertools import count
 from measure import Bench, ratio, shown
 
 import fmaml
+from fmaml.config.build import build
 from fmaml.config.load import load_config
 from fmaml.errors import UserError
-from fmaml.run.build import build
-from fmaml.run.run import initial_params
+from fmaml.training.run_experiment import initial_params
 
 SOURCES = {  # what to call it -> the experiment, and what to change in it
     "sinusoid": ["sinusoid"],

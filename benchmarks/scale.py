@@ -31,10 +31,10 @@ import torch.distributed as dist
 
 import fmaml
 from fmaml import distributed
+from fmaml.config.build import build
 from fmaml.config.load import load_config
-from fmaml.run.build import build
-from fmaml.run.environment import environment
-from fmaml.run.run import initial_params
+from fmaml.processes.environment import environment
+from fmaml.training.run_experiment import initial_params
 from fmaml.tree import leaves
 
 CPU = torch.device("cpu")

@@ -19,8 +19,8 @@ from measure import Bench, Run, Samples, plural, ratio, shown, timed
 from networks import PROBLEMS, Problem
 
 import fmaml
-from fmaml.run.compiled import compiled
-from fmaml.run.memory import keep_freed_memory
+from fmaml.training.compiled import compiled
+from fmaml.training.memory import keep_freed_memory
 from fmaml.types import Task
 
 STEPS, META_BATCHES, CHUNK = (1, 5, 20), (1, 4, 16, 64, 256), 4

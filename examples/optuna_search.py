@@ -10,8 +10,8 @@ import optuna
 
 from fmaml.config.load import load_config
 from fmaml.errors import RunFailed
-from fmaml.run.run import run
-from fmaml.sweep.outcomes import row_of
+from fmaml.sweep.results import results_of
+from fmaml.training.run_experiment import run
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -28,8 +28,8 @@ def main(argv: list[str] | None = None) -> None:
         folder = args.out / f"trial-{trial.number}"
         if code := run(load_config(args.words[0], [*args.words[1:], *rates, "eval.tasks=1"]), out=str(folder)):
             raise SystemExit(code)  # stopped by a signal
-        row = row_of(folder)
-        return -row["validation"]["mean"] if row["more_is_better"] else row["validation"]["mean"]
+        found = results_of(folder)
+        return -found["validation"]["mean"] if found["more_is_better"] else found["validation"]["mean"]
 
     study = optuna.create_study(storage=f"sqlite:///{args.out}/study.db", study_name="fmaml", load_if_exists=True)
     study.optimize(objective, n_trials=args.trials, catch=(RunFailed,))  # a run that diverges is a failed trial

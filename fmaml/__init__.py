@@ -5,25 +5,37 @@ command line can answer without the second that importing torch takes.
 """
 
 import ast
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 __version__ = "0.1.0"
 
-_HOME = {
-    alias.name: f".{node.module}"
-    for node in ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8")).body
-    if isinstance(node, ast.ImportFrom)
-    for alias in node.names
-}
-__all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
+
+def imported_when_used(package: str, file: str) -> tuple[Callable[[str], Any], list[str]]:
+    """The ``__getattr__`` and the ``__all__`` of a package, by the imports in the stub beside its ``__init__.py``.
+
+    ``from . import rng`` brings a module, which is not in ``__all__``.
+    """
+    stub = ast.parse(Path(file).with_suffix(".pyi").read_text(encoding="utf-8"))
+    lines = [node for node in stub.body if isinstance(node, ast.ImportFrom) and node.level]
+    homes = {alias.name: line.module for line in lines for alias in line.names}
+
+    def find(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        module = import_module(f".{homes[name] or name}", package)
+        return getattr(module, name) if homes[name] else module
+
+    return find, sorted(name for name, home in homes.items() if home)
+
+
+_find, __all__ = imported_when_used(__name__, __file__)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_HOME[name], __name__), name)
+    value = globals()[name] = _find(name)
     return value
 
 

@@ -1,12 +1,19 @@
 # The public API: read by type checkers, and by __init__.py, which imports each name when it is first used.
 
+from collections.abc import Callable
+from typing import Any
+
+from . import data as data
+from . import distributed as distributed
+from . import rng as rng
+from . import setting_types as setting_types
 from .algorithms.alfa import alfa as alfa
-from .algorithms.anil import anil as anil
-from .algorithms.boil import boil as boil
 from .algorithms.cavia import cavia as cavia
 from .algorithms.imaml import imaml as imaml
 from .algorithms.joint import joint as joint
 from .algorithms.lslr import lslr as lslr
+from .algorithms.maml import anil as anil
+from .algorithms.maml import boil as boil
 from .algorithms.maml import maml as maml
 from .algorithms.mamlpp import mamlpp as mamlpp
 from .algorithms.meta_curvature import meta_curvature as meta_curvature
@@ -21,12 +28,6 @@ from .algorithms.unicorn_maml import unicorn_maml as unicorn_maml
 from .algorithms.warpgrad import warpgrad as warpgrad
 from .anneal import first_then as first_then
 from .anneal import multi_step as multi_step
-from .deploy.learner import Adapted as Adapted
-from .deploy.learner import Learner as Learner
-from .deploy.learner import Prediction as Prediction
-from .deploy.load import load as load
-from .deploy.load import load_adapted as load_adapted
-from .deploy.sklearn import FewShotClassifier as FewShotClassifier
 from .evaluation import evaluate as evaluate
 from .inner import adapt as adapt
 from .inner import inner_update as inner_update
@@ -38,31 +39,38 @@ from .losses import inductive as inductive
 from .losses import mse as mse
 from .losses import supervised as supervised
 from .losses import transductive as transductive
+from .models.learner import Adapted as Adapted
+from .models.learner import Learner as Learner
+from .models.learner import Prediction as Prediction
+from .models.load import load as load
+from .models.load import load_adapted as load_adapted
+from .models.sklearn import FewShotClassifier as FewShotClassifier
+from .modules.dropout import Keyed as Keyed
+from .modules.dropout import with_keys as with_keys
+from .modules.from_module import from_module as from_module
+from .modules.from_module import to_module as to_module
+from .modules.running_statistics import running_statistics as running_statistics
 from .nn.conv1d import conv1d as conv1d
-from .nn.dropout import Keyed as Keyed
-from .nn.dropout import with_keys as with_keys
-from .nn.models import conv4 as conv4
-from .nn.models import mlp as mlp
-from .nn.module import from_module as from_module
-from .nn.module import to_module as to_module
+from .nn.conv4 import conv4 as conv4
+from .nn.mlp import mlp as mlp
 from .nn.policy import policy as policy
 from .nn.resnet12 import resnet12 as resnet12
-from .nn.running_statistics import running_statistics as running_statistics
 from .nn.transformer import transformer as transformer
-from .optim import adam as adam
-from .optim import adamw as adamw
-from .optim import cosine as cosine
-from .optim import ema as ema
-from .optim import momentum as momentum
-from .optim import sgd as sgd
+from .optim.optimizers import adam as adam
+from .optim.optimizers import adamw as adamw
+from .optim.optimizers import average_params as average_params
+from .optim.optimizers import cosine as cosine
+from .optim.optimizers import momentum as momentum
+from .optim.optimizers import sgd as sgd
+from .optim.torch_optim import from_torch as from_torch
+from .optim.transforms import chain as chain
+from .optim.transforms import clip_by_global_norm as clip_by_global_norm
 from .outer import init_state as init_state
 from .outer import meta_grad as meta_grad
 from .outer import meta_loss as meta_loss
 from .outer import meta_step as meta_step
 from .outer import query_loss as query_loss
-from .torch_optim import from_torch as from_torch
-from .transforms import chain as chain
-from .transforms import clip_by_global_norm as clip_by_global_norm
+from .pickling import picklable as picklable
 from .types import Algorithm as Algorithm
 from .types import Batch as Batch
 from .types import MetaState as MetaState
@@ -71,6 +79,9 @@ from .types import Optimizer as Optimizer
 from .types import Params as Params
 from .types import Task as Task
 from .types import Transform as Transform
+from .unroll import unrolled as unrolled
 
 __all__: list[str]
 __version__: str
+
+def imported_when_used(package: str, file: str) -> tuple[Callable[[str], Any], list[str]]: ...

@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import TypeAlias
 
 Notify: TypeAlias = Callable[[str], None]  # receives one line for the user that is not an error
@@ -12,6 +12,10 @@ class UserError(Exception):
     """Something the user can put right. The message says where, what was given, the rule, and the cure."""
 
     code = 2
+
+
+class MissingData(UserError):
+    """The files of a data set are not on this computer."""
 
 
 class RunFailed(UserError):
@@ -45,7 +49,7 @@ _silent = False
 
 
 @contextlib.contextmanager
-def muted() -> Iterator[None]:
+def muted() -> Generator[None]:
     """Within it notes are not printed: another process prints them."""
     global _silent
     _silent = True

@@ -3,9 +3,10 @@
 from typing import Any
 
 import torch
+from torch.func import vmap
 
-from .batching import per_chunk
-from .ranges import Batching
+from .outer import chunks, loops_over_tasks, one_by_one
+from .setting_types import Batching
 from .tree import concat, stack
 from .types import Algorithm, Batch, MetricFn, Params, Task, ThetaT
 
@@ -29,8 +30,7 @@ def evaluate(
         theta: the meta-parameters.
         tasks: stacked tasks, every tensor [tasks, ...].
         steps: how many inner steps; None: as many as in training.
-        batching: see `meta_grad`.
-        chunk_size: see `meta_grad`.
+        batching, chunk_size: see `meta_grad`.
 
     Returns:
         [tasks, steps + 1], or a dict of such tensors. An algorithm without a trajectory gives one column, for the
@@ -53,7 +53,8 @@ def evaluate(
     def metric_by_step(task: Task) -> Any:
         return stack([metric_fn(phi, task) for phi in trajectory_of(algorithm, theta, task.support, steps)])
 
-    return concat(list(per_chunk(metric_by_step, tasks, batching, chunk_size)))
+    every_metric = one_by_one(metric_by_step) if loops_over_tasks(batching, tasks) else vmap(metric_by_step)
+    return concat([every_metric(part) for part in chunks(tasks, batching, chunk_size)])
 
 
 def trajectory_of(

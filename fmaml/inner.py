@@ -1,61 +1,45 @@
 """The inner loop: from the meta-parameters theta to a task's parameters phi (arXiv 1703.03400, section 2.2).
 
-The inner loop walks from theta = phi_0 to phi = phi_K; gradient-based algorithms differ in the step. ``lr`` may always
-be a number, a scalar tensor, a dict with one of either (or a tensor of rates) for each parameter's name, or an
-`Optimizer`: any rule, with any state. A rule may use tensors of theta, which are then learnt. ``only`` lists patterns
-of parameter names, as in a shell ("head.*"): the parameters that the inner loop changes; the others stay as they are.
+`inner_update` is one step and `adapt` takes K of them, from phi_0 = theta; `inner_step` wraps the options around it.
+``lr`` is a number, a scalar tensor, a dict with one of either (or a tensor of rates) for each name, or an `Optimizer`:
+any rule, with any state. A rule may use tensors of theta, which are then learnt. ``only`` lists patterns of names, as
+in a shell ("head.*"): the parameters that the inner loop changes; the others stay as they are.
 """
 
 from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from fnmatch import fnmatchcase
-from itertools import repeat
-from typing import Any, cast, overload
+import re
+from collections.abc import Mapping, Sequence
+from fnmatch import translate
+from typing import Any, Self
 
+from torch import Tensor
 from torch.func import grad
 
-from .inner_rules import as_rule
+from .setting_types import Rule
 from .tree import detach
-from .types import Batch, InnerRate, LossFn, OptState, Params
+from .types import Batch, InnerRate, LossFn, Optimizer, OptState, Params, Rates
 
 EVERYTHING = ("*",)
-INITIAL_STATE: Any = object()  # stands for the state that the rule begins with
 
 
-@overload
 def inner_update(
-    loss_fn: LossFn, params: Params, batch: Batch, lr: InnerRate, *, first_order: bool = False
-) -> Params: ...
-@overload
-def inner_update(
-    loss_fn: LossFn, params: Params, batch: Batch, lr: InnerRate, state: OptState, *, first_order: bool = False
-) -> tuple[Params, OptState]: ...
-def inner_update(
-    loss_fn: LossFn,
-    params: Params,
-    batch: Batch,
-    lr: InnerRate,
-    state: OptState = INITIAL_STATE,
-    *,
-    first_order: bool = False,
-) -> Params | tuple[Params, OptState]:
+    loss_fn: LossFn, params: Params, batch: Batch, lr: float | Tensor | Rates, *, first_order: bool = False
+) -> Params:
     """One inner step, phi = theta - alpha * grad L(theta, D^tr).
 
     Args:
         loss_fn: (params, batch) -> scalar, L in the formula.
         params: theta, or the phi of the previous step; name -> tensor.
         batch: the support set D^tr, x [n, *shape] and y [n, *target].
-        lr: alpha: a number, or what else `maml` takes for ``inner_lr``.
-        state: if ``lr`` is an optimizer and this is not its first step, its state.
+        lr: alpha: a number, a scalar tensor, or a dict with one of either, or a tensor of rates, for each name.
         first_order: treat the gradient as a constant (FOMAML), so that no graph for a second derivative is recorded.
 
     Returns:
-        phi, with the names and shapes of ``params``; with a ``state``, phi and the optimizer's next state.
+        phi, with the names and shapes of ``params``.
 
     Raises:
-        ValueError: a dict of rates lacks one of the parameters.
+        ValueError: a dict of rates lacks one of the parameters, or ``lr`` is none of these.
 
     Source: arXiv 1703.03400, section 2.2.
 
@@ -66,36 +50,40 @@ def inner_update(
     >>> fmaml.inner_update(loss_fn, {"p": torch.tensor(4.0)}, support, 0.5)
     {'p': tensor(3.)}
     """
-    rule = as_rule(lr)
     grads = grad(loss_fn)(detach(params) if first_order else params, batch)
-    if state is INITIAL_STATE:
-        return rule.update(grads, rule.init(params), params)[0]
-    return rule.update(grads, state, params)
+    rates = rate_by_name(lr, params)
+    return {name: p - rates[name] * grads[name] for name, p in params.items()}
 
 
-def walk(
+def adapt(
     loss_fn: LossFn,
     params: Params,
-    batches: Iterable[Batch],
+    support: Batch,
     lr: InnerRate,
     *,
+    steps: int,
     first_order: bool = False,
     only: Sequence[str] = EVERYTHING,
-) -> Iterator[Params]:
-    """Yield phi_0 = theta, then phi after an inner step on each of the batches."""
-    rule = as_rule(lr)
-    moved = select(params, only)
-    part_loss = loss_of_part(loss_fn, detach(params) if first_order else params)
-    state = rule.init(moved)
-    yield params
-    for batch in batches:
-        moved, state = inner_update(part_loss, moved, batch, rule, state, first_order=first_order)
-        yield {**params, **moved}
+) -> Params:
+    """The parameters phi after ``steps`` inner steps: the last of the `trajectory`, without keeping the others.
 
+    Arguments and errors are those of `trajectory`.
 
-def loss_of_part(loss_fn: LossFn, params: Params) -> LossFn:
-    """The loss as a function of some of the parameters; the others have their values in ``params``."""
-    return lambda part, batch: loss_fn({**params, **part}, batch)
+    Returns:
+        phi, with the names and shapes of ``params``.
+
+    >>> import torch, fmaml
+    >>> def loss_fn(params, batch):
+    ...     return 0.5 * (params["p"] - batch.y).square().mean()
+    >>> support = fmaml.Batch(torch.zeros(2), torch.tensor([1.0, 3.0]))
+    >>> fmaml.adapt(loss_fn, {"p": torch.tensor(4.0)}, support, 0.5, steps=2)
+    {'p': tensor(2.5000)}
+    """
+    check_steps(steps)
+    phi, (names, state) = params, begin(params, lr, only)
+    for _ in range(steps):
+        phi, state = inner_step(loss_fn, phi, state, support, lr, names, first_order=first_order)
+    return phi
 
 
 def trajectory(
@@ -136,45 +124,48 @@ def trajectory(
     >>> [float(phi["p"]) for phi in phis]
     [4.0, 3.0, 2.5]
     """
-    return list(walk(loss_fn, params, repeated(support, steps), lr, first_order=first_order, only=only))
+    check_steps(steps)
+    phis, (names, state) = [params], begin(params, lr, only)
+    for _ in range(steps):
+        phi, state = inner_step(loss_fn, phis[-1], state, support, lr, names, first_order=first_order)
+        phis.append(phi)
+    return phis
 
 
-def adapt(
+# The options of a step
+
+
+def begin(params: Params, lr: InnerRate, only: Sequence[str] = EVERYTHING) -> tuple[tuple[str, ...], OptState]:
+    """The names of the parameters that move, and the state of the rule before its first step: () if it is a rate."""
+    part = select(params, only)
+    return tuple(part), lr.init(part) if isinstance(lr, Optimizer) else ()
+
+
+def inner_step(
     loss_fn: LossFn,
     params: Params,
-    support: Batch,
+    state: OptState,
+    batch: Batch,
     lr: InnerRate,
+    names: Sequence[str],
     *,
-    steps: int,
     first_order: bool = False,
-    only: Sequence[str] = EVERYTHING,
-) -> Params:
-    """The parameters phi after ``steps`` inner steps: the last of the `trajectory`, without keeping the others.
-
-    Arguments and errors are those of `trajectory`.
-
-    Returns:
-        phi, with the names and shapes of ``params``.
-
-    >>> import torch, fmaml
-    >>> def loss_fn(params, batch):
-    ...     return 0.5 * (params["p"] - batch.y).square().mean()
-    >>> support = fmaml.Batch(torch.zeros(2), torch.tensor([1.0, 3.0]))
-    >>> fmaml.adapt(loss_fn, {"p": torch.tensor(4.0)}, support, 0.5, steps=2)
-    {'p': tensor(2.5000)}
-    """
-    return last(walk(loss_fn, params, repeated(support, steps), lr, first_order=first_order, only=only))
+) -> tuple[Params, OptState]:
+    """`inner_update` of the parameters with these names; or a step by an optimizer, from its state to the next."""
+    part = {name: params[name] for name in names}
+    if len(part) < len(params):
+        loss_fn = loss_of_part(loss_fn, detach(params) if first_order else params)
+    if isinstance(lr, Optimizer):
+        grads = grad(loss_fn)(detach(part) if first_order else part, batch)
+        part, state = lr.step(grads, state, part)
+    else:
+        part = inner_update(loss_fn, part, batch, lr, first_order=first_order)
+    return {**params, **part}, state
 
 
-def last(phis: Iterator[Params]) -> Params:
-    """The last of an inner loop's parameters; no other is kept."""
-    return deque(phis, maxlen=1).pop()
-
-
-def repeated(support: Batch, steps: int) -> Iterable[Batch]:
-    """The same batch for each inner step; ValueError if ``steps`` is negative."""
-    check_steps(steps)
-    return repeat(support, steps)
+def loss_of_part(loss_fn: LossFn, params: Params) -> LossFn:
+    """The loss as a function of some of the parameters; the others have their values in ``params``."""
+    return lambda part, batch: loss_fn({**params, **part}, batch)
 
 
 def check_steps(steps: int) -> None:
@@ -183,27 +174,76 @@ def check_steps(steps: int) -> None:
         raise ValueError(f"steps = {steps}: must be 0 or more")
 
 
+def rate_by_name(lr: float | Tensor | Rates, params: Params) -> Rates:
+    """The rate of each parameter; ValueError if one is missing, or ``lr`` is none."""
+    if not isinstance(lr, Mapping):
+        check_rate(lr)
+        return dict.fromkeys(params, lr)
+    if missing := params.keys() - lr.keys():
+        raise ValueError(f"inner_lr: no rate for {', '.join(sorted(missing))}; give one for each parameter that moves")
+    return lr
+
+
+def check_rate(lr: Any) -> None:
+    """ValueError unless ``lr`` is an `InnerRate`."""
+    if not isinstance(lr, int | float | Tensor | Mapping | Optimizer):
+        raise ValueError(
+            f"inner_lr = {lr!r}: must be a number, a tensor, a dict of either by name, or an optimizer; a transform "
+            f"takes no step by itself: chain(transform, sgd(0.1))"
+        )
+
+
+def as_optimizer(lr: InnerRate) -> Optimizer:
+    """``lr`` itself if it is an `Optimizer`, else the step of `inner_update` as one."""
+    if isinstance(lr, Optimizer):
+        return lr
+
+    def step(grads: Params, state: tuple[()], params: Params) -> tuple[Params, tuple[()]]:
+        rates = rate_by_name(lr, params)
+        return {name: p - rates[name] * grads[name] for name, p in params.items()}, state
+
+    def init(params: Params) -> tuple[()]:
+        return ()
+
+    return Optimizer(init, step)
+
+
+def inner_rule(inner: Rule, lr: InnerRate) -> InnerRate:
+    """``lr`` after the transforms of the gradient that are named ``inner``: none for "sgd"; ValueError as `maml`."""
+    check_rate(lr)
+    if inner == "sgd":
+        return lr
+    from .optim.optimizers import rule_named  # only now, since gradient descent needs none of the optimizers
+    from .optim.transforms import chain
+
+    return chain(*rule_named(inner), as_optimizer(lr))
+
+
+class Mask(tuple[str, ...]):
+    """Patterns of names, compiled when an algorithm is built: torch's compiler matches with them, but compiles none."""
+
+    regexes: tuple[re.Pattern[str], ...]
+
+    def __new__(cls, only: Sequence[str]) -> Self:
+        mask = super().__new__(cls, (only,) if isinstance(only, str) else only)
+        mask.regexes = tuple(re.compile(translate(pattern)) for pattern in mask)
+        return mask
+
+
 def select(params: Params, only: Sequence[str], key: str = "only") -> Params:
     """The parameters whose names match one of the patterns ``only``; messages name the setting ``key``.
 
     Raises:
         ValueError: there are no parameters or no pattern, or a pattern matches none of them.
     """
-    patterns = (only,) if isinstance(only, str) else tuple(only)
-    return {name: params[name] for name in _matching(tuple(params), patterns, key)}
-
-
-def _matching(names: tuple[str, ...], only: tuple[str, ...], key: str) -> tuple[str, ...]:
-    if not names:
+    if not params:
         raise ValueError("params = {}: nothing could be adapted; give the parameters of a model")
     if not only:
-        raise ValueError(f"{key} = []: nothing could be adapted; give patterns of names among {list(names)}")
-    for pattern in only:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise ValueError(f"{key} = {list(only)}: no parameter is named like {pattern!r}; there are {list(names)}")
-    return tuple(name for name in names if any(fnmatchcase(name, pattern) for pattern in only))
-
-
-# torch.compile cannot trace the matching, whose result is constant while a step is compiled. This is all that
-# torch.compiler.assume_constant_result does, but for importing the compiler, which takes longer than the rest of torch.
-cast(Any, _matching)._dynamo_marked_constant = True
+        raise ValueError(f"{key} = []: nothing could be adapted; give patterns of names among {list(params)}")
+    if tuple(only) == EVERYTHING:
+        return params
+    mask = only if isinstance(only, Mask) else Mask(only)
+    for pattern, regex in zip(mask, mask.regexes, strict=True):
+        if not any(map(regex.match, params)):
+            raise ValueError(f"{key} = {list(mask)}: no parameter is named like {pattern!r}; there are {list(params)}")
+    return {name: p for name, p in params.items() if any(regex.match(name) for regex in mask.regexes)}

@@ -4,20 +4,22 @@
 inside the vmap, so that each chunk of tasks frees its graph before the next begins.
 """
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor
-from torch.func import grad
+from torch.func import grad, vmap
 
-from .batching import mean_over_tasks
-from .nn.exact_functions import exact_derivatives
-from .ranges import Batching
-from .tree import detach
+from .setting_types import Batching
+from .torch_fixes.grad_levels import in_forward_mode, is_differentiated
+from .tree import T, add, detach, leading, leaves, map_leaves, take
 from .types import Algorithm, Batch, LossFn, MetaState, Metrics, Optimizer, Params, Task, Theta, ThetaT
 
 GradsAndMetrics: TypeAlias = tuple[Theta, Metrics]
+LARGE_TASK = 1_000_000  # numbers in its inputs: 5-way 1-shot with 15 queries has 1,693,440 at 84x84x3, 62,720 at 28x28
 
 
 def query_loss(
@@ -62,8 +64,7 @@ def meta_loss(
         algorithm: such as `fmaml.maml` returns; if its loss changes with the meta-step, pass ``algorithm.at(step)``.
         theta: the meta-parameters, as ``algorithm.init`` returns them.
         tasks: stacked tasks, every tensor [tasks, ...].
-        batching: see `meta_grad`.
-        chunk_size: see `meta_grad`.
+        batching, chunk_size: see `meta_grad`.
 
     Returns:
         The mean loss, a scalar (it may be a surrogate), and the means of the metrics, of which ``query_loss`` is the
@@ -84,8 +85,10 @@ def meta_loss(
     >>> float(fmaml.meta_loss(algorithm, {"p": torch.tensor(0.0)}, tasks)[0])
     0.625
     """
+    task_loss = partial(algorithm.loss, theta)
+    every_loss = one_by_one(task_loss) if loops_over_tasks(batching, tasks) else vmap(task_loss)
     with exact_derivatives(theta):
-        return mean_over_tasks(partial(algorithm.loss, theta), tasks, batching, chunk_size)
+        return mean_over_chunks(every_loss, chunks(tasks, batching, chunk_size))
 
 
 def meta_grad(
@@ -123,9 +126,10 @@ def meta_grad(
     >>> fmaml.meta_grad(algorithm, {"p": torch.tensor(0.0)}, tasks)[0]  # mean of (1 - 0.5)^2 (p - y)
     {'p': tensor(-0.5000)}
     """
-    task_grad = grad(algorithm.loss, has_aux=True)
+    task_grad = partial(grad(algorithm.loss, has_aux=True), theta)
+    every_grad = one_by_one(task_grad) if loops_over_tasks(batching, tasks) else vmap(task_grad)
     with exact_derivatives(theta):
-        return mean_over_tasks(partial(task_grad, theta), tasks, batching, chunk_size)
+        return mean_over_chunks(every_grad, chunks(tasks, batching, chunk_size))
 
 
 def _identity(grads_and_metrics: GradsAndMetrics) -> GradsAndMetrics:
@@ -149,8 +153,7 @@ def meta_step(
         optimizer: such as `fmaml.adam` returns; it holds beta.
         state: from `init_state`, or from the previous step.
         tasks: stacked tasks, every tensor [tasks, ...].
-        batching: see `meta_grad`.
-        chunk_size: see `meta_grad`.
+        batching, chunk_size: see `meta_grad`.
         reduce: maps (grads, metrics) to their means over all processes; the default, for one process, is the identity.
 
     Returns:
@@ -174,7 +177,7 @@ def meta_step(
     """
     algorithm = at_step(algorithm, state.step)
     grads, metrics = reduce(meta_grad(algorithm, state.theta, tasks, batching=batching, chunk_size=chunk_size))
-    theta, opt_state = optimizer.update(grads, state.opt_state, state.theta)
+    theta, opt_state = optimizer.step(grads, state.opt_state, state.theta)
     return MetaState(theta, opt_state, state.step + 1), metrics
 
 
@@ -207,3 +210,62 @@ def init_state(algorithm: Algorithm[Any], optimizer: Optimizer, params: Params) 
     """
     theta = detach(algorithm.init(params))
     return MetaState(theta, optimizer.init(theta), 0)
+
+
+# The tasks of a meta-batch: all at once, in chunks, or one by one
+
+
+def chunks(tasks: Task, batching: Batching, chunk_size: int | None) -> list[Task]:
+    """The tasks in parts of ``chunk_size``, all in one without it; when looping each task is a part."""
+    if batching not in ("vmap", "loop", "auto"):
+        raise ValueError(f"batching = {batching!r}: must be 'vmap', 'loop' or 'auto'")
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"chunk_size = {chunk_size}: must be at least 1, or None for all tasks at once")
+    count = leading(tasks)
+    if count == 0:
+        raise ValueError("no tasks: the leading axis of every tensor has length 0")
+    size = 1 if loops_over_tasks(batching, tasks) else chunk_size or count
+    return [take(tasks, slice(first, first + size)) for first in range(0, count, size)]
+
+
+def mean_over_chunks(every: Callable[[Task], T], parts: list[Task]) -> T:
+    """The mean over all tasks of ``every``, which stacks its values; a running sum, so that no part's are kept."""
+    total: Any = None
+    for part in parts:
+        values = map_leaves(lambda leaf: leaf.sum(0), every(part))
+        total = values if total is None else add(total, values)
+    count = sum(map(leading, parts))
+    return map_leaves(lambda leaf: leaf / count, total)
+
+
+def one_by_one(fn: Callable[[Task], T]) -> Callable[[Task], T]:
+    """``vmap(fn)`` for a part of one task, without vmap."""
+    return lambda tasks: map_leaves(lambda leaf: leaf[None], fn(take(tasks, 0)))
+
+
+def loops_over_tasks(batching: Batching, tasks: Task) -> bool:
+    """Whether ``batching`` means one task after the other for these tasks."""
+    return batching == "loop" or (batching == "auto" and loop_wins(tasks))
+
+
+def loop_wins(tasks: Task) -> bool:
+    """Whether looping over the tasks is known to be faster than vmap (benchmarks/vmap_vs_loop.py).
+
+    On a CPU the loop is faster for a single task of most networks, and for large tasks where there are many (16 of
+    84x84x3; 4 are faster vmapped by MAML) or where they share weights (prototypes).
+    """
+    inputs = leaves((tasks.support.x, tasks.query.x))
+    count = len(inputs[0])
+    return inputs[0].device.type == "cpu" and (count == 1 or sum(x.numel() for x in inputs) > count * LARGE_TASK)
+
+
+def exact_derivatives(theta: Any) -> contextlib.AbstractContextManager[Any]:
+    """Within it torch's norms have the right derivatives, if something differentiates theta already.
+
+    A meta-gradient itself is right without it: only what is differentiated from outside, or once more, is not.
+    """
+    if torch.compiler.is_compiling() or not (in_forward_mode() or is_differentiated(theta)):
+        return contextlib.nullcontext()
+    from .torch_fixes.functions import WITH_WRONG_DERIVATIVES, ExactFunctions  # only now: training needs none of it
+
+    return ExactFunctions(WITH_WRONG_DERIVATIVES)

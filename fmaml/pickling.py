@@ -6,9 +6,9 @@ factory is called again. So what comes out computes the same numbers, if the arg
 """
 
 from collections.abc import Callable
-from functools import cached_property, wraps
+from functools import cached_property, partial, wraps
 from types import FunctionType
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, Self, TypeVar, cast
 
 import torch
 
@@ -34,16 +34,16 @@ class Call:
         return Call, (self.factory, self.args, self.kwargs)
 
 
-class MadeFunction:
-    """A function that a factory made, at a place in what it returned."""
+class MadeFunction(partial[Any]):
+    """A function that a factory made, at a place in what it returned; a partial, so that it is called directly."""
 
-    __slots__ = ("call", "function", "place")
+    call: Call
+    place: str
 
-    def __init__(self, function: Callable[..., Any], call: Call, place: str) -> None:
-        self.function, self.call, self.place = function, call, place
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.function(*args, **kwargs)
+    def __new__(cls, function: Callable[..., Any], call: Call, place: str) -> Self:
+        made = super().__new__(cls, function)
+        made.call, made.place = call, place
+        return made
 
     def __repr__(self) -> str:
         return f"<{'.'.join(filter(None, [self.call.factory.__qualname__, self.place]))}>"
@@ -63,7 +63,7 @@ def picklable(factory: Callable[P, R]) -> Callable[P, R]:
     The call keeps the lists and dicts of its arguments as they are now, whatever the caller does to them later.
 
     >>> import pickle, torch, fmaml
-    >>> step = pickle.loads(pickle.dumps(fmaml.sgd(0.5))).update
+    >>> step = pickle.loads(pickle.dumps(fmaml.sgd(0.5))).step
     >>> step({"p": torch.tensor(2.0)}, torch.tensor(0), {"p": torch.tensor(1.0)})[0]
     {'p': tensor(0.)}
     """

@@ -10,14 +10,14 @@ from __future__ import annotations  # torch.compile cannot trace list[...] in a 
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeAlias
 
 from torch import Tensor
 from torch.func import grad_and_value, vjp
 
-from .derivative_order import detach_result, detach_theta, with_gradient
-from .inner import EVERYTHING, check_steps, inner_update, loss_of_part, select
-from .inner_rules import as_rule
+from .inner import EVERYTHING, begin, check_steps, inner_step, select
+from .torch_fixes.grad_levels import detach_result, detach_theta, with_gradient
 from .tree import add, zeros_like
 from .types import Batch, InnerRate, LossFn, Metrics, OptState, Params, Task, ThetaT
 
@@ -25,56 +25,60 @@ KEEP_ALL = 32  # steps; of 20, walking again in parts took 1.15 times as long, f
 Carry: TypeAlias = tuple[Params, OptState]  # phi_k, and the state of the rule
 
 
+def theta_itself(theta: Params, support: Batch) -> Params:
+    """The start of an algorithm whose theta is the parameters: phi_0 = theta."""
+    return theta
+
+
 def recomputed_query_loss(
     loss_fn: LossFn,
-    start: Callable[[ThetaT, Batch], Params],
     rule: Callable[[ThetaT], InnerRate],
     theta: ThetaT,
     task: Task,
     *,
     steps: int,
+    start: Callable[[ThetaT, Batch], Params] = theta_itself,
     only: Sequence[str] = EVERYTHING,
 ) -> tuple[Tensor, Metrics]:
     """The query loss and the metrics; the loss has the right gradient with respect to theta, and to nothing else.
 
     Its value is stop(L) + <stop(meta-gradient), theta - stop(theta)>.
 
-    The walk begins at ``start(theta, D^tr)`` and its steps are those of ``rule(theta)``.
+    The inner steps begin at ``start(theta, D^tr)`` and are those of ``rule(theta)``.
     """
 
-    def begin(theta: ThetaT) -> Carry:
+    def first(theta: ThetaT) -> Carry:
         phi = start(theta, task.support)
-        return phi, as_rule(rule(theta)).init(select(phi, only))
+        return phi, begin(phi, rule(theta), only)[1]
 
     def step(theta: ThetaT, carry: Carry) -> Carry:
-        phi, state = carry
-        moved, state = inner_update(loss_of_part(loss_fn, phi), select(phi, only), task.support, rule(theta), state)
-        return {**phi, **moved}, state
-
-    def end(carry: Carry) -> Tensor:
-        return loss_fn(carry[0], task.query)
-
-    def walked(carry: Carry, steps: int) -> list[Carry]:
-        """The carries before, between and after so many steps."""
-        carries = [carry]
-        for _ in range(steps):
-            carries.append(detach_result(step(fixed, carries[-1]), "remat"))
-        return carries
+        return inner_step(loss_fn, *carry, task.support, rule(theta), names)
 
     fixed = detach_theta(theta, "remat")
+    forward = partial(carries, partial(step, fixed))
     lengths = parts(steps)
-    starts = [detach_result(begin(fixed), "remat")]
+    kept = [detach_result(first(fixed), "remat")]
+    names = tuple(select(kept[0][0], only))
     for length in lengths:
-        starts.append(walked(starts[-1], length)[-1])
+        kept.append(forward(kept[-1], length)[-1])
 
-    adjoint, query = grad_and_value(end)(starts.pop())
-    total = zeros_like(fixed)
-    for length in reversed(lengths):
-        for carry in reversed(walked(starts.pop(), length - 1)):
-            direct, adjoint = vjp(step, fixed, carry)[1](adjoint)
+    phi, state = kept.pop()
+    gradient, query = grad_and_value(loss_fn)(phi, task.query)
+    adjoint, total = (gradient, zeros_like(state)), zeros_like(fixed)
+    for carry, length in reversed(list(zip(kept, lengths, strict=True))):
+        for before in reversed(forward(carry, length - 1)):
+            direct, adjoint = vjp(step, fixed, before)[1](adjoint)
             total = add(total, direct)
-    total = add(total, vjp(begin, fixed)[1](adjoint)[0])
+    total = add(total, vjp(first, fixed)[1](adjoint)[0])
     return with_gradient(query, total, theta), {"query_loss": query}
+
+
+def carries(step: Callable[[Carry], Carry], carry: Carry, steps: int) -> list[Carry]:
+    """``carry``, and what it becomes after each of so many steps."""
+    found = [carry]
+    for _ in range(steps):
+        found.append(detach_result(step(found[-1]), "remat"))
+    return found
 
 
 def parts(steps: int) -> list[int]:

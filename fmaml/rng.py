@@ -36,6 +36,11 @@ def fold(key: int | Tensor, counter: int | Tensor) -> int | Tensor:
 
     Two ints give an int in the range of int64. With a tensor the result is int64, of the shape that ``key`` and
     ``counter``, both int64, broadcast to.
+
+    >>> import torch, fmaml
+    >>> keys = fmaml.rng.fold(fmaml.rng.fold(0, 3), torch.arange(4))  # of seed 0, step 3 and each of four tasks
+    >>> fmaml.rng.fold(keys[:, None], torch.arange(10)).shape  # ten numbers for each of them
+    torch.Size([4, 10])
     """
     z = _wrap(key + _wrap((counter + 1) * _GAMMA))
     z = _wrap(_xor_shift(z, 30) * _MULTIPLIER_1)
@@ -54,5 +59,10 @@ def _xor_shift(z: int | Tensor, bits: int) -> int | Tensor:
 
 
 def uniform(keys: Tensor) -> Tensor:
-    """Uniform random numbers in [0, 1), float64, one per key: its upper 53 bits times 2^-53."""
+    """Uniform random numbers in [0, 1), float64, one per key: its upper 53 bits times 2^-53.
+
+    >>> import torch, fmaml
+    >>> fmaml.rng.uniform(fmaml.rng.fold(0, torch.arange(3)))
+    tensor([0.8833, 0.4315, 0.0264], dtype=torch.float64)
+    """
     return ((keys >> 11) & (2**53 - 1)).double() * 2.0**-53

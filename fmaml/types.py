@@ -108,7 +108,7 @@ class Transform(NamedTuple):
     ...     return {name: g.sign() for name, g in grads.items()}, state
     >>> sign_descent = fmaml.chain(fmaml.Transform(lambda theta: (), signs), fmaml.sgd(0.5))
     >>> theta = {"p": torch.tensor(1.0)}
-    >>> sign_descent.update({"p": torch.tensor(7.0)}, sign_descent.init(theta), theta)[0]
+    >>> sign_descent.step({"p": torch.tensor(7.0)}, sign_descent.init(theta), theta)[0]
     {'p': tensor(0.5000)}
     """
 
@@ -120,14 +120,14 @@ class Optimizer(NamedTuple):
     """A pure optimizer, for the inner and the outer loop alike.
 
     >>> import torch, fmaml
-    >>> def update(grads, state, theta):
+    >>> def step(grads, state, theta):
     ...     return {name: p - 0.5 * grads[name] for name, p in theta.items()}, state
-    >>> fmaml.Optimizer(lambda theta: (), update).update({"p": torch.tensor(2.0)}, (), {"p": torch.tensor(8.0)})[0]
+    >>> fmaml.Optimizer(lambda theta: (), step).step({"p": torch.tensor(2.0)}, (), {"p": torch.tensor(8.0)})[0]
     {'p': tensor(7.)}
     """
 
     init: Callable[[Theta], OptState]
-    update: Callable[[Theta, OptState, Theta], tuple[Theta, OptState]]  # grads, opt_state, theta -> theta, opt_state
+    step: Callable[[Theta, OptState, Theta], tuple[Theta, OptState]]  # grads, opt_state, theta -> theta, opt_state
 
 
 class MetaState(NamedTuple):

@@ -1,26 +1,24 @@
-"""Algorithms that differentiate through their inner steps: MAML, and those that differ from it in one function.
+"""Algorithms that differentiate through their inner steps, as MAML does, with a theta, a start or rules of their own.
 
-They share the walk phi_0 .. phi_K and the query loss at its end. They differ in what theta holds (``init``), where the
-walk begins (``start``), which rule takes its steps (``rule``) and which parameters it changes (``only``).
+They share the steps phi_0 .. phi_K and the query loss at their end. They differ in what theta holds (``init``), where
+the steps begin (``start``), which rate or optimizer takes them (``rule``) and which parameters they change (``only``).
 """
+
+from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypedDict
+from typing import Any, TypedDict
 
-from .inner import EVERYTHING, adapt, trajectory
-from .inner_rules import as_rule
-from .optim import rule_named
+import torch
+from torch import Tensor
+
+from .inner import EVERYTHING, Mask, adapt, as_optimizer, trajectory
 from .outer import query_loss
-from .ranges import Rule
-from .remat import recomputed_query_loss
-from .transforms import chain
+from .pickling import picklable
+from .remat import recomputed_query_loss, theta_itself
+from .tree import leaves
 from .types import Algorithm, Batch, InnerRate, LossFn, Optimizer, Params, ThetaT
-
-
-def theta_itself(theta: Params, support: Batch) -> Params:
-    """The start of an algorithm whose theta is the parameters: phi_0 = theta."""
-    return theta
 
 
 class WithParams(TypedDict):
@@ -29,19 +27,15 @@ class WithParams(TypedDict):
     params: Params
 
 
-def its_params(theta: WithParams, support: Batch) -> Params:
+def params_of(theta: WithParams, support: Batch) -> Params:
     """The start of an algorithm whose theta holds more: phi_0 = theta["params"]."""
     return theta["params"]
 
 
-def stepping(inner: Rule, lr: InnerRate) -> Optimizer:
-    """The rule of an inner step: transform the gradient by the rule named ``inner``, then descend by ``lr``."""
-    return chain(*rule_named(inner), as_rule(lr))
-
-
+@picklable
 def unrolled(
     loss_fn: LossFn,
-    rule: Callable[[ThetaT], InnerRate],
+    rule: InnerRate | Callable[[ThetaT], InnerRate],
     *,
     steps: int,
     init: Callable[[Params], ThetaT] = dict,
@@ -50,21 +44,65 @@ def unrolled(
     only: Sequence[str] = EVERYTHING,
     remat: bool = False,
 ) -> Algorithm[ThetaT]:
-    """The algorithm with phi_0 = start(theta, D^tr), ``steps`` inner steps by rule(theta), and the loss L(phi_K, D^ts).
+    """The algorithm with phi_0 = start(theta, D^tr), ``steps`` inner steps by ``rule``, and the loss L(phi_K, D^ts).
 
-    ``rule(theta)`` is anything that ``lr`` may be in `fmaml.inner`. ``remat`` runs each inner step again for its
-    derivative instead of keeping its graph, which first order does not have. The loss can then be differentiated only
-    once, and only with respect to theta.
+    Args:
+        loss_fn: (params, batch) -> scalar.
+        rule: the inner rate or optimizer, whatever `maml` takes for ``inner_lr``; or a function of theta to one.
+        steps: inner steps, 0 or more.
+        init: params -> theta; by default theta is the parameters.
+        start: (theta, support) -> phi_0; by default theta.
+        first_order, only, remat: as in `maml`.
+
+    Returns:
+        The algorithm; its theta is what ``init`` returns.
+
+    Raises:
+        ValueError: on use: a pattern of ``only`` matches no name, or a rate is missing.
+
+    Source: arXiv 1703.03400, whose MAML is ``unrolled(loss_fn, alpha, steps=K)``.
+
+    >>> import torch, fmaml
+    >>> def loss_fn(params, batch):
+    ...     return 0.5 * (params["p"] - batch.y).square().mean()
+    >>> algorithm = fmaml.unrolled(loss_fn, 0.5, steps=2)
+    >>> algorithm.adapt({"p": torch.tensor(4.0)}, fmaml.Batch(torch.zeros(2), torch.tensor([1.0, 3.0])))
+    {'p': tensor(2.5000)}
     """
-
-    def phis(theta: ThetaT, support: Batch, steps: int = steps) -> list[Params]:
-        params = start(theta, support)
-        return trajectory(loss_fn, params, support, rule(theta), steps=steps, first_order=first_order, only=only)
+    rate: Callable[[ThetaT], InnerRate] = rule if callable(rule) else lambda theta: rule
+    only = Mask(only)
+    options: Any = {"first_order": first_order, "only": only}
 
     def phi(theta: ThetaT, support: Batch) -> Params:
-        params = start(theta, support)
-        return adapt(loss_fn, params, support, rule(theta), steps=steps, first_order=first_order, only=only)
+        return adapt(loss_fn, start(theta, support), support, rate(theta), steps=steps, **options)
 
-    recomputed = partial(recomputed_query_loss, loss_fn, start, rule, steps=steps, only=only)
+    def phis(theta: ThetaT, support: Batch, steps: int = steps) -> list[Params]:
+        return trajectory(loss_fn, start(theta, support), support, rate(theta), steps=steps, **options)
+
     kept = partial(query_loss, loss_fn, phi)
+    recomputed = partial(recomputed_query_loss, loss_fn, rate, steps=steps, start=start, only=only)
     return Algorithm(init, phi, recomputed if remat and not first_order else kept, phis)
+
+
+def descent_by_step(rates: Params) -> Optimizer:
+    """Gradient descent with one rate for each name and inner step, rates[name] [steps]; later steps use the last."""
+
+    def step(grads: Params, taken: Tensor, params: Params) -> tuple[Params, Tensor]:
+        now = as_optimizer({name: entry_at(rate, taken) for name, rate in rates.items()})
+        return now.step(grads, (), params)[0], taken + 1
+
+    return Optimizer(no_steps, step)
+
+
+def no_steps(params: Params) -> Tensor:
+    """The number of inner steps taken at first, 0, as a scalar tensor on the parameters' device."""
+    return leaves(params)[0].new_zeros(())
+
+
+def entry_at(values: Tensor, step: Tensor) -> Tensor:
+    """The entry of ``values`` [steps, *shape] for this step; after the end the last one.
+
+    It is a masked sum, since torch 2.13's inductor computes a wrong gradient of indexing by a tensor here.
+    """
+    current = torch.arange(len(values), device=values.device) == step.clamp(max=len(values) - 1)
+    return torch.where(current.view(-1, *[1] * (values.ndim - 1)), values, 0).sum(0)

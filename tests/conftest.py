@@ -8,12 +8,19 @@ import pytest
 
 # Several processes that each take all cores wait for each other. What the tests start inherits it.
 os.environ["OMP_NUM_THREADS"] = "1"
+# torch's compiler would start a process of its own in each process that compiles.
+os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
+# No test downloads anything: an attempt is refused at once.
+os.environ["http_proxy"] = os.environ["https_proxy"] = "http://127.0.0.1:9"
+os.environ.setdefault("SCIPY_ARRAY_API", "1")  # before scipy is imported: one of scikit-learn's checks asks for it
 
 import torch
 
+REAL_DATA = os.environ.get("FMAML_DATA")
+WORKER = os.environ.get("PYTEST_XDIST_WORKER")
 LONGEST = (
-    *("test_algorithms_benchmark.py", "test_benchmarks.py", "test_readme.py", "test_run.py"),
-    *("test_elastic.py", "test_same_results.py"),
+    *("test_algorithms_benchmark.py", "test_benchmarks.py", "test_readme.py", "test_run_experiment.py"),
+    *("test_elastic.py", "test_extend.py", "test_same_results.py"),
 )
 
 
@@ -25,6 +32,32 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_folders(tmp_path_factory) -> None:
+    """A cache folder for the tests alone, and no real data but for tests that say so by `real_data`."""
+    os.environ.pop("FMAML_DATA", None)
+    folder = tmp_path_factory.getbasetemp()
+    os.environ["XDG_CACHE_HOME"] = str((folder if WORKER is None else folder.parent) / "cache")
+
+
+@pytest.fixture
+def real_data(monkeypatch) -> Path:
+    """The folder of real data, which the test then finds by FMAML_DATA; skips the test where there is none."""
+    if REAL_DATA is None:
+        pytest.skip("needs real data: set FMAML_DATA to the folder that holds it")
+    monkeypatch.setenv("FMAML_DATA", REAL_DATA)
+    return Path(REAL_DATA)
+
+
+@pytest.fixture(autouse=True)
+def _marked_real_data(request) -> None:
+    """`real_data` for tests with that marker; its argument is the data set's folder."""
+    if marker := request.node.get_closest_marker("real_data"):
+        folder = request.getfixturevalue("real_data") / marker.args[0]
+        if not folder.is_dir():
+            pytest.skip(f"needs real data: {folder} is not there")
 
 
 @pytest.fixture
@@ -73,3 +106,24 @@ def public_tables(tmp_path_factory) -> Path:
     functions["write_gapminder"](folder / "gapminder.csv")
     functions["write_pigs"](folder / "pigs.csv")
     return folder
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> Path:
+    """The folder of a run that has learnt something of the built-in characters."""
+    from fmaml.cli.main import main
+
+    out = tmp_path_factory.mktemp("run") / "out"
+    settings = ["data.name=glyphs", "model.width=16", "train.meta_steps=40", "train.validate_tasks=8"]
+    settings += ["data.train_ways=10", "train.meta_batch=2"]
+    small = ["eval.tasks=12", "eval.steps=1", "train.validate_every=20"]
+    assert main(["run", "omniglot_prototypes", *settings, *small, "--out", str(out), "--device", "cpu"]) == 0
+    return out
+
+
+@pytest.fixture
+def characters(tmp_path) -> Path:
+    """``support/`` with a drawing of each of five characters, and ``new/`` with five others of each, as PNG files."""
+    from learners import draw_characters  # imports torch and Pillow
+
+    return draw_characters(tmp_path, support=1, queries=5)

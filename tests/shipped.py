@@ -1,6 +1,5 @@
 """The shipped experiments in their smallest form: other data where theirs are absent, what they need beside."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +25,8 @@ def smallest(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, request:
 
     Skips the test where that is real data which is not there.
     """
-    if path.stem.startswith(REAL) and "FMAML_DATA" not in os.environ:
-        pytest.skip("no real data: set FMAML_DATA to the folder that holds it")
+    if path.stem.startswith(REAL):
+        request.getfixturevalue("real_data")
     small = [*SMALL, "train.meta_steps=2", "train.meta_batch=2", "train.validate_tasks=2"]
     small += ["eval.tasks=2", "eval.steps=1"]
     if path.stem in ("navigation", "cheetah"):

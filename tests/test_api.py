@@ -20,123 +20,66 @@ CONTRACT = (
     "from_module sgd momentum adam adamw chain clip_by_global_norm cosine query_loss cross_entropy mse accuracy "
     "Params Batch Task Model Algorithm Optimizer MetaState"
 ).split()
-CORE = {  # pure: each of these may import those
-    "types": set(),
-    "tree": set(),
-    "ranges": set(),
-    "rng": set(),
-    "pickling": {"tree"},
-    "elementwise": {"tree"},
-    "transforms": {"types", "tree", "elementwise", "ranges", "pickling"},
-    "optim": {"types", "tree", "elementwise", "ranges", "pickling", "transforms"},
-    "torch_optim": {"types", "tree", "pickling", "derivative_order"},
-    "inner_rules": {"types", "tree", "transforms"},
-    "inner": {"types", "tree", "inner_rules"},
-    "batching": {"types", "tree", "ranges"},
-    "derivative_order": {"tree"},
-    "outer": {"types", "tree", "ranges", "batching", "nn/exact_functions"},
-    "distributed": {"outer", "tree"},
-    "sharded_optimizer": {"distributed", "tree", "types"},
-    "evaluation": {"types", "tree", "ranges", "batching"},
-    "losses": {"types", "tree", "pickling"},
-    "nn": {"types", "tree", "ranges", "rng", "pickling", "losses", "derivative_order", "nn"},
-    "head": {"types", "tree", "losses"},
-    "rl": {"types", "tree", "pickling", "losses", "rl"},
-    "anneal": {"types", "pickling", "outer"},
-    "remat": {"types", "tree", "inner", "inner_rules", "derivative_order"},
-    "unroll": {"types", "inner", "inner_rules", "outer", "remat", "optim", "transforms", "ranges"},
-    "algorithms": {
-        *("types", "tree", "ranges", "inner", "inner_rules", "outer", "evaluation", "optim", "transforms", "losses"),
-        *("head", "anneal", "unroll", "derivative_order", "pickling"),
+PURE = ("core", "torch_fixes", "optim", "algorithms", "nn", "rl")  # no files, devices or global random numbers
+ALLOWED = {  # a room may import itself and these, which come before it; the top level of the package is the core
+    "core": {"optim", "torch_fixes"},  # two of its files: a rate as an optimizer, exact derivatives
+    "torch_fixes": {"core"},
+    "optim": {"core", "torch_fixes"},
+    "algorithms": {"core", "optim", "torch_fixes"},
+    "nn": {"core", "torch_fixes"},
+    "modules": {"core", "nn", "torch_fixes"},
+    "rl": {"core"},
+    "files": {"core"},
+    "processes": {"core"},
+    "data": {"core", "files", "rl"},
+    "config": {"core", "data", "files", "optim", "processes"},
+    "checkpoints": {"core", "config", "data", "files", "optim", "processes"},
+    "models": {"core", "checkpoints", "config", "data", "files", "torch_fixes"},
+    "meta_testing": {"core", "checkpoints", "config", "data", "files", "processes"},
+    "report": {"core", "checkpoints", "config", "data", "files", "meta_testing", "models"},
+    "training": {
+        *("core", "checkpoints", "config", "data", "files", "meta_testing", "models", "modules", "optim", "processes"),
+        *("report",),
+    },
+    "recipes": {"core", "data", "processes"},
+    "export": {"core", "data", "files", "models", "torch_fixes"},
+    "demo": {"core", "data", "models"},
+    "sweep": {"core", "checkpoints", "config", "files", "processes", "report", "training"},
+    "cli": {
+        *("core", "checkpoints", "config", "data", "demo", "export", "files", "meta_testing", "models", "processes"),
+        *("report", "sweep", "training"),
     },
 }
-EDGE = {  # has state: each of these rooms may import itself and those
-    "__init__": set(),
-    "errors": set(),
-    "extras": {"errors"},
-    "pretrained": {"types", "tree", "ranges", "pickling", "losses", "nn", "extras"},
-    "atomic_files": set(),
-    "regular_files": set(),
-    "data": {
-        "types",
-        "tree",
-        "ranges",
-        "rng",
-        "pickling",
-        "losses",
-        "rl",
-        "errors",
-        "atomic_files",
-        "regular_files",
-        "extras",
-    },
-    "config": {"ranges", "errors", "regular_files", "data/dataset_facts", "nn/constants"},
-    "html": set(),
-    "run": {
-        *(*CORE, "__init__", "errors", "atomic_files", "regular_files", "arguments", "data", "config", "pretrained"),
-        *("html", "extras"),
-    }
-    - {"algorithms", "nn"},
-    "deploy": {*CORE, "errors", "extras", "atomic_files", "regular_files", "arguments", "data", "config", "run"}
-    - {"algorithms", "remat", "unroll"},
-    "recipes": {"data", "run", "extras"},
-    "sweep": {"errors", "atomic_files", "regular_files", "config", "run"},
-    "arguments": {"errors"},
-    "run_commands": {"errors", "arguments", "config", "run", "sweep"},
-    "cli": {"__init__", "errors", "arguments", "run_commands", "config", "data", "run", "deploy"},
-    "__main__": {"cli"},
-}
-ALLOWED = CORE | EDGE
-TORCHLESS = [
-    "__init__",
-    "arguments",
-    "cli",
-    "run_commands",
-    "errors",
-    "ranges",
-    "atomic_files",
-    "config.catalogue",
-    "config.load",
-]
-TORCHLESS += [
-    "data.dataset_facts",
-    "data.images.scan",
-    "data.files.cache_files",
-    "deploy.commands",
-    "run.store.model_card",
-    "run.signals",
-]
-TORCHLESS += ["run.store.run_folder", "run.store.run_lock", "run.store.model_shelf", "run.store.held_folder"]
-TORCHLESS += ["deploy.demo.command"]
-TORCHLESS += ["sweep.command", "sweep.child"]
-TORCHLESS += [
-    "run.limits",
-    "run.past_commands",
-    "run.run_list",
-    "run.compare",
-    "run.compare_page",
-    "run.report_sections",
-]
+NOT_PURE = {"errors", "extras", "__init__", "__main__"}  # files at the top that are not the core
+TORCHLESS = """
+    errors setting_types config.load config.listing data.dataset_facts data.images.scan data.files.cache_files
+    files.atomic processes.signals processes.limits checkpoints.run_folder checkpoints.run_lock checkpoints.folder_watch
+    models.model_card models.find_model report.run_list report.compare report.compare_page report.run_sections
+    cli.main cli.arguments cli.run_commands cli.report_commands cli.model_commands cli.demo_command sweep.command
+    sweep.workers
+""".split()
 
 
 def imports(path: Path) -> set[str]:
-    """The rooms and files of fmaml that a file imports; imports for type checkers and in functions too."""
+    """The files and rooms of fmaml that a file imports; imports for type checkers and in functions too."""
     here = path.relative_to(ROOT).parts
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level:
             base = here[: len(here) - node.level]
             module = (*base, *(node.module.split(".") if node.module else ()))
-            found |= (
-                {"/".join(module)}
-                if module
-                else {alias.name.replace("__version__", "__init__") for alias in node.names}
-            )
+            found |= {"/".join(module)} if module else {alias.name for alias in node.names}
     return found
 
 
-def owner(path: Path) -> str:
-    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+def room_of(name: str) -> str:
+    """The room of a file, given by its path in the package; a file at the top is one of the core."""
+    room, slash, _ = name.partition("/")
+    return room if slash or (ROOT / room).is_dir() else "core"
+
+
+def files_of(room: str) -> list[Path]:
+    return [path for path in ROOT.rglob("*.py") if room_of(str(path.relative_to(ROOT))) == room]
 
 
 @pytest.mark.parametrize("name", CONTRACT)
@@ -156,17 +99,41 @@ def test_public_list_is_what_type_checkers_read():
         assert getattr(fmaml, name) is not None
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_go_in_one_direction(path):
-    room = owner(path)
-    allowed = ALLOWED[room] | ({room} if room in EDGE else set())
-    wrong = {name for name in imports(path) if name.split("/")[0] not in allowed and name not in allowed}
-    assert not wrong, "see the dependency direction in CONTRIBUTING.md"
+@pytest.mark.parametrize("room", sorted(ALLOWED))
+def test_a_room_imports_only_what_it_may(room):
+    found = {path: {room_of(name) for name in imports(path)} for path in files_of(room) if path.stem != "__main__"}
+    wrong = {path.name: others - ALLOWED[room] - {room} for path, others in found.items()}
+    assert not {name: others for name, others in wrong.items() if others}, "see the directions in CONTRIBUTING.md"
 
 
 def test_every_room_has_its_direction():
-    rooms = {owner(path) for path in ROOT.rglob("*.py")}
-    assert rooms == set(ALLOWED)
+    assert {room_of(str(path.relative_to(ROOT))) for path in ROOT.rglob("*.py")} == set(ALLOWED)
+
+
+def test_no_room_imports_one_that_imports_it():
+    """But for the core, whose files stand beside optimizers and fixes that are built of others of them."""
+    rooms = list(ALLOWED)
+    for place, room in enumerate(rooms[1:], 1):
+        assert ALLOWED[room] <= set(rooms[:place])
+
+
+def test_no_file_imports_itself_by_way_of_others():
+    later = {str(path.relative_to(ROOT).with_suffix("")): imports(path) for path in ROOT.rglob("*.py")}
+    while free := {name for name, others in later.items() if not others & set(later)}:
+        later = {name: others for name, others in later.items() if name not in free}
+    assert not later
+
+
+def test_no_room_is_a_drawer():
+    """No folder holds more than 20 files."""
+    folders = {path.parent for path in ROOT.rglob("*.py")}
+    sizes = {folder: sum(not path.stem.startswith("__") for path in folder.glob("*.py")) for folder in folders}
+    assert {folder: size for folder, size in sizes.items() if size > 20} == {}
+
+
+def test_the_outer_loop_is_given_an_algorithm():
+    for name in ("types", "tree", "inner", "outer"):
+        assert not any(other.startswith("algorithms") for other in imports(ROOT / f"{name}.py"))
 
 
 def test_no_algorithm_imports_another():
@@ -176,15 +143,14 @@ def test_no_algorithm_imports_another():
 
 @pytest.mark.parametrize("name", TORCHLESS)
 def test_imports_no_torch(name):
-    module = "fmaml" if name == "__init__" else f"fmaml.{name}"
-    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    code = f"import sys, fmaml.{name}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_core_has_no_side_effects():
-    """No global random numbers, no printing, no synchronising reads, no distributed calls in the core."""
+    """No global random numbers, no printing, no synchronising reads, no distributed calls in the pure rooms."""
     banned = {"item", "print", "manual_seed", "rand_like", "randn_like", "cuda", "distributed", "cpu"}
-    for path in (p for p in ROOT.rglob("*.py") if owner(p) in CORE):
+    for path in (path for room in PURE for path in files_of(room) if path.stem not in NOT_PURE):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             name = getattr(node, "attr", None) or getattr(node, "id", None)
             assert name not in banned, f"{path.name}:{getattr(node, 'lineno', 0)} uses {name}"
@@ -210,18 +176,12 @@ def defined(module: ast.Module) -> set[str]:
     return {name for name in names if not name.startswith("_")}
 
 
-def test_the_map_in_contributing_names_every_file_and_no_other():
-    """But for the algorithms and the sources, whose rooms say that each is a file."""
+def test_the_map_in_contributing_names_every_room_and_each_file_of_the_core():
     text = (ROOT.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    drawn, rooms = set(), {0: ROOT}
-    for line in text.partition("```\nfmaml/\n")[2].partition("```")[0].splitlines():
-        name, depth = line.split()[0], (len(line) - len(line.lstrip())) // 2
-        path = rooms[depth - 1] / name.rstrip("/")
-        rooms |= {depth: path} if name.endswith("/") else {}
-        drawn |= {path} if name.endswith("/") else {path.with_suffix(".py")}
-    files = {path for path in ROOT.rglob("*.py") if not path.stem.startswith("__")}
-    files = {path for path in files if path.parent not in (ROOT / "algorithms", ROOT / "data/sources")}
-    assert drawn == files | {path.parent for path in ROOT.rglob("*.py")} - {ROOT}
+    lines = text.partition("```\nfmaml/\n")[2].partition("```")[0].splitlines()
+    core = {path.stem for path in files_of("core") if not path.stem.startswith("__")}
+    assert [line.split()[0] for line in lines] == list(dict.fromkeys(line.split()[0] for line in lines))
+    assert {line.split()[0] for line in lines} == core | {f"{room}/" for room in ALLOWED if room != "core"}
 
 
 def test_every_file_that_the_documents_name_is_there():
@@ -229,12 +189,11 @@ def test_every_file_that_the_documents_name_is_there():
     documents += (ROOT.parent / "docs").rglob("*.md")
     for document in documents:
         text = document.read_text(encoding="utf-8")
-        for name in re.findall(r"`((?:fmaml|tests|benchmarks|experiments|docs)/[\w/]+(?:\.\w+|/))`", text):
-            own = name in ("fmaml/algorithms/alpha_maml.py", "fmaml/data/sources/lines.py")  # of docs/extend.md
-            assert own or (ROOT.parent / name).exists(), f"{document.name} names {name}"
+        for name in re.findall(r"`((?:fmaml|tests|benchmarks|examples|experiments|docs)/[\w/]+(?:\.\w+|/))`", text):
+            assert (ROOT.parent / name).exists(), f"{document.name} names {name}"
 
 
-def test_the_core_is_what_is_typed_strictly():
+def test_the_pure_rooms_are_typed_strictly():
     with (ROOT.parent / "pyproject.toml").open("rb") as file:
         strict = tomllib.load(file)["tool"]["pyright"]["strict"]
-    assert {Path(name).stem for name in strict} == set(CORE)
+    assert set(strict) >= {"fmaml/*.py"} | {f"fmaml/{room}" for room in PURE if room != "core"}

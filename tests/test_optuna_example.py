@@ -6,8 +6,8 @@ from pathlib import Path
 
 import optuna
 
-from fmaml.cli import main
-from fmaml.sweep.outcomes import row_of
+from fmaml.cli.main import main
+from fmaml.sweep.results import results_of
 
 SCRIPT = Path(__file__).parent.parent / "examples/optuna_search.py"
 TINY = ["data.shots=3", "data.queries=3", "model.hidden=[8]", "train.meta_steps=3", "train.meta_batch=2"]
@@ -22,7 +22,7 @@ def test_three_trials_the_last_in_a_second_call(tmp_path):
     search([*command, "1"])
     study = optuna.load_study(study_name="fmaml", storage=f"sqlite:///{tmp_path}/study.db")
     folders = [tmp_path / f"trial-{number}" for number in range(3)]
-    validations = [row_of(folder)["validation"]["mean"] for folder in folders]
+    validations = [results_of(folder)["validation"]["mean"] for folder in folders]
     assert [trial.value for trial in study.trials] == validations
     assert study.best_value == min(validations)
     assert json.loads((folders[0] / "results.json").read_text())["tasks"] == 1

@@ -6,7 +6,7 @@ from problems import F64, adapted, doubled, image_tasks, quadratic, quadratic_ta
 
 import fmaml
 from fmaml import Batch, Task
-from fmaml.batching import loop_wins
+from fmaml.outer import loop_wins
 from fmaml.tree import map_leaves, take
 
 pytestmark = pytest.mark.core

@@ -18,7 +18,7 @@ if int(metadata.version("setuptools").partition(".")[0]) < 77:
     pytest.skip("builds with setuptools 77 or newer: pip install -e '.[dev]'", allow_module_level=True)
 
 TOP = Path(__file__).parent.parent
-ROOMS = (".ci", ".github", "benchmarks", "docs", "experiments", "fmaml", "tests")
+ROOMS = (".ci", ".github", "benchmarks", "docs", "examples", "experiments", "fmaml", "tests")
 FILES = (
     *("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "MANIFEST.in", "README.md"),
     *("pyproject.toml", "setup.cfg", ".gitignore"),

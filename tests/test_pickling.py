@@ -17,14 +17,14 @@ from torch.utils.data import DataLoader, Dataset
 import fmaml
 import fmaml.pickling
 from fmaml import Task
+from fmaml.config.build import Experiment, build
 from fmaml.config.load import load_config
 from fmaml.config.registry import TABLE
 from fmaml.data.sources.sinusoid import sinusoid
-from fmaml.optim import Schedule
+from fmaml.modules.pretrained_networks import module
+from fmaml.optim.optimizers import Schedule
 from fmaml.outer import at_step
 from fmaml.pickling import picklable
-from fmaml.pretrained.networks import module
-from fmaml.run.build import Experiment, build
 from fmaml.tree import leaves, take
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ OPTIMIZERS = {
     "adam": fmaml.adam(fmaml.cosine(0.1, 10, warmup=2)),
     "adamw": fmaml.adamw(0.1),
     "from_torch": fmaml.from_torch(torch.optim.AdamW, lr=0.1),
-    "ema": fmaml.ema(fmaml.sgd(0.1)),
+    "average_params": fmaml.average_params(fmaml.sgd(0.1)),
     "chain": fmaml.chain(fmaml.clip_by_global_norm(0.1), fmaml.adam(0.1)),
     "clip_by_global_norm": fmaml.clip_by_global_norm(0.1),
 }
@@ -65,9 +65,10 @@ FUNCTIONS = {  # of (params, batch) or (params, task)
     "transductive": (fmaml.transductive(NET.apply, fmaml.mse), 1),
     "inductive": (fmaml.inductive(NET.apply, fmaml.mse), 1),
 }
-ANNEALED = {
+BESIDE_THE_TABLE = {
     "first_then": fmaml.first_then(fmaml.maml(LOSS, inner_lr=0.1, steps=2, first_order=True), MAML, until=5),
     "multi_step": fmaml.multi_step(MAML, LOSS, until=5),
+    "unrolled": fmaml.unrolled(LOSS, fmaml.momentum(0.1), steps=2, remat=True),
 }
 
 
@@ -94,10 +95,10 @@ def test_what_is_tested_here_is_everything_public_that_is_made_of_functions():
             origin = getattr(returned, "__origin__", returned)
             if origin in made or returned in (Schedule, fmaml.types.LossFn, fmaml.types.MetricFn):
                 factories.add(name)
-    tested = {*MODELS, *OPTIMIZERS, *FUNCTIONS, *ANNEALED, *TABLE["algorithm"], "chain", "cosine"}
+    tested = {*MODELS, *OPTIMIZERS, *FUNCTIONS, *BESIDE_THE_TABLE, *TABLE["algorithm"], "chain", "cosine"}
     assert {"maml", "conv4", "sgd", "cosine", "supervised", "transductive"} <= factories
     assert factories <= tested
-    elsewhere = {"timm", "torchvision", "causal_lm"}  # tests/pretrained/
+    elsewhere = {"timm", "torchvision", "causal_lm"}  # tests/modules/
     assert {*TABLE["model"], *TABLE["optimizer"]} <= tested | elsewhere
 
 
@@ -112,11 +113,11 @@ def test_a_model(name):
     assert same(again(model.apply)(params, x), model.apply(params, x)), "one function of it by itself"
 
 
-@pytest.mark.parametrize("name", ANNEALED)
-def test_an_annealed_algorithm(name):
+@pytest.mark.parametrize("name", BESIDE_THE_TABLE)
+def test_an_algorithm(name):
     theta = NET.init(torch.Generator().manual_seed(0))
     for step in (0, 7):
-        one, other = (at_step(each, step) for each in (ANNEALED[name], again(ANNEALED[name])))
+        one, other = (at_step(each, step) for each in (BESIDE_THE_TABLE[name], again(BESIDE_THE_TABLE[name])))
         assert same(fmaml.meta_grad(other, theta, waves()), fmaml.meta_grad(one, theta, waves()))
 
 
@@ -128,7 +129,10 @@ def test_an_optimizer(name):
     grads = {"p": torch.randn(3), "q": torch.randn(2, 2)}
     states = one.init(theta), other.init(theta)
     for _ in range(3):
-        expected, found = one.update(grads, states[0], theta), other.update(grads, states[1], theta)
+        expected, found = (
+            (each.step if isinstance(each, fmaml.Optimizer) else each.update)(grads, state, theta)
+            for each, state in zip((one, other), states, strict=True)
+        )
         assert same(found, expected)
         theta, states = expected[0], (expected[1], found[1])
 

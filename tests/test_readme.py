@@ -2,22 +2,18 @@
 
 import json
 import math
-import os
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 
 import fmaml
-from fmaml.cli import main
+from fmaml.cli.main import main
 from fmaml.config import packaged
 from fmaml.config.registry import TABLE
 
@@ -40,61 +36,20 @@ def test_script(tmp_path):
     assert accuracy[-1] > 40
 
 
-def own_copy(tmp_path: Path, heading: str, section: str, file: str) -> Callable[..., str]:
-    """A copy of the package with the example of docs/extend.md in it; returns what runs a Python module there."""
-    part = page("extend").partition(f"## {heading}\n")[2].partition("\n#")[0]
-    (example,) = re.findall(r"```py\n(.*?)```", part, re.DOTALL)
-    (entry,) = re.findall(r'`("\w+": Entry\(.*?\),)`', part, re.DOTALL)
-    assert len(example.splitlines()) <= 40
-    for folder in ("fmaml", "experiments", "tests", "docs"):
-        shutil.copytree(TOP / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for copied in ("README.md", "CONTRIBUTING.md", "pyproject.toml", "setup.cfg"):
-        shutil.copy(TOP / copied, tmp_path)
-    (tmp_path / "fmaml" / file).write_text(example, encoding="utf-8")
-    registry = tmp_path / "fmaml/config/registry.py"
-    text = registry.read_text(encoding="utf-8")
-    assert text.count(f'"{section}": {{') == 1
-    registry.write_text(text.replace(f'"{section}": {{', f'"{section}": {{{entry}'), encoding="utf-8")
-
-    def python(*arguments: str) -> str:
-        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-        command = [sys.executable, "-m", *arguments]
-        ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        assert ran.returncode == 0, ran.stdout + ran.stderr
-        return ran.stdout
-
-    return python
+def test_ci_runs_the_commands_of_the_readme_as_they_stand():
+    """Without constraints and without data, in a fresh clone, as a newcomer does."""
+    commands = [line for line in README.splitlines() if line.startswith("python3 -m venv")]
+    assert [command.split(" && ")[-1].split()[0] for command in commands] == ["fmaml", "pytest"]
+    script = [line.strip() for line in (TOP / ".ci/run").read_text(encoding="utf-8").splitlines()]
+    first, last = script.index("newcomer() {"), script.index("}")
+    newcomer = script[first:last]
+    assert [line for line in newcomer if line.startswith("python3 -m venv")] == commands
+    assert "unset FMAML_DATA" in newcomer
+    assert not any("constraints" in line for line in newcomer)
+    assert commands == [line for line in page("start").splitlines() if line.startswith("python3 -m venv")]
 
 
-NOTICES_A_NEW_FILE = ["tests/test_api.py", "tests/config/test_cross_checks.py", "-k", "not documents"]
 SMALL = ["train.meta_steps=3", "train.meta_batch=2", "train.validate_tasks=2", "eval.tasks=2"]
-
-
-def test_an_algorithm_of_ones_own_is_one_file_and_one_entry(tmp_path):
-    """The example: listed, trained, and its rate learnt."""
-    python = own_copy(tmp_path, "An algorithm of your own", "algorithm", "algorithms/alpha_maml.py")
-    assert "MAML whose one inner rate is learnt" in python("fmaml", "ls", "algorithms")
-    small = [*SMALL, "data.name=glyphs", "model.width=8", "algorithm.name=alpha_maml"]
-    python("fmaml", "run", "omniglot", *small, "--out", "out", "--device", "cpu")
-    theta = load_file(tmp_path / "out/last.safetensors")
-    assert abs(float(theta["log_rate"]) - math.log(0.4)) > 1e-4
-    files = ["tests/algorithms", "tests/config/test_experiments.py", "tests/test_readme.py"]
-    names = "(alpha_maml or experiment_of_its_own or table_of_algorithms) and not compiles"
-    assert " passed" in python("pytest", "-p", "no:cacheprovider", *files, "-k", names)
-    assert " passed" in python("pytest", "-p", "no:cacheprovider", *NOTICES_A_NEW_FILE)
-
-
-def test_data_of_ones_own_are_one_file_and_one_entry(tmp_path):
-    """The example: listed, trained on, held to its entry, and refused by what needs other data."""
-    python = own_copy(tmp_path, "Data of your own", "data", "data/sources/lines.py")
-    assert "Lines y = a x + b with a and b in [-1, 1]" in python("fmaml", "ls", "data")
-    python("fmaml", "run", "sinusoid", "data.name=lines", *SMALL, "--out", "out", "--device", "cpu")
-    assert "squared error" in (tmp_path / "out/results.json").read_text(encoding="utf-8")
-    with pytest.raises(AssertionError, match="needs class numbers as targets, which data"):
-        python("fmaml", "run", "sinusoid", "data.name=lines", "algorithm={name: protonet}", "--dry-run")
-    tests = ["tests/data/test_all_sources.py", "tests/config/test_signature.py", "-k", "lines"]
-    assert " passed" in python("pytest", "-p", "no:cacheprovider", *tests)
-    assert " passed" in python("pytest", "-p", "no:cacheprovider", *NOTICES_A_NEW_FILE)
 
 
 def photographs(folder: Path) -> None:
@@ -169,7 +124,7 @@ def test_the_tables_of_algorithms_say_what_the_headers_of_their_experiments_say(
 
 
 def test_commands_exist():
-    from fmaml.cli import COMMANDS
+    from fmaml.cli.main import COMMANDS
 
     assert {word for word in re.findall(r"^fmaml (\w+)", page("commands"), re.MULTILINE)} == set(COMMANDS)
 

@@ -12,7 +12,9 @@ from typing import Any
 from griffe import Class, Docstring, Extension, Function, Module, Object
 
 CODE = re.compile(r"(``.+?``|`[^`]+`)")
-PUBLIC = set(re.findall(r" as (\w+)$", (Path(__file__).parents[2] / "fmaml/__init__.pyi").read_text(), re.MULTILINE))
+PUBLIC = set(
+    re.findall(r"^from \.\w.* as (\w+)$", (Path(__file__).parents[2] / "fmaml/__init__.pyi").read_text(), re.MULTILINE)
+)
 
 
 class Docstrings(Extension):

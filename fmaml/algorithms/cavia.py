@@ -12,10 +12,11 @@ from torch import Tensor
 
 from ..evaluation import trajectory_of
 from ..head import cosine_basis
+from ..inner import inner_rule
 from ..pickling import picklable
-from ..ranges import Rate, Rule, Size, Steps
+from ..setting_types import Rate, Rule, Size, Steps
 from ..types import Algorithm, Batch, InnerRate, LossFn, Params
-from ..unroll import stepping, unrolled
+from ..unroll import unrolled
 
 CONTEXT, SHIFT, SCALE = "context", "context.shift", "context.scale"
 
@@ -80,22 +81,15 @@ def cavia(
     def start(theta: Params, support: Batch) -> Params:
         return {**theta, CONTEXT: theta[SHIFT].new_zeros(context)}
 
-    step = stepping(inner, inner_lr)
-    walk = unrolled(
-        modulated,
-        lambda theta: step,
-        steps=steps,
-        init=init,
-        start=start,
-        first_order=first_order,
-        only=(CONTEXT,),
-        remat=remat,
+    alpha, only = inner_rule(inner, inner_lr), (CONTEXT,)
+    whole = unrolled(
+        modulated, alpha, steps=steps, init=init, start=start, first_order=first_order, only=only, remat=remat
     )
 
     def phis(theta: Params, support: Batch, steps: int = steps) -> list[Params]:
-        return [conditioned(phi) for phi in trajectory_of(walk, theta, support, steps)]
+        return [conditioned(phi) for phi in trajectory_of(whole, theta, support, steps)]
 
     def adapt(theta: Params, support: Batch) -> Params:
-        return conditioned(walk.adapt(theta, support))
+        return conditioned(whole.adapt(theta, support))
 
-    return walk._replace(adapt=adapt, trajectory=phis)
+    return whole._replace(adapt=adapt, trajectory=phis)

@@ -17,14 +17,13 @@ import torch
 from torch import Tensor
 from torch.func import grad, grad_and_value, vjp
 
-from ..derivative_order import detach_result, detach_theta, with_gradient
 from ..inner import adapt as adapt_by_steps
-from ..inner import trajectory
+from ..inner import inner_rule, trajectory
 from ..pickling import picklable
-from ..ranges import Count, NonNegative, Rate, Rule, Steps
+from ..setting_types import Count, NonNegative, Rate, Rule, Steps
+from ..torch_fixes.grad_levels import detach_result, detach_theta, with_gradient
 from ..tree import dot, map_leaves, squared_norm, zeros_like
 from ..types import Algorithm, Batch, InnerRate, LossFn, Metrics, Params, Task
-from ..unroll import stepping
 
 
 @picklable
@@ -63,7 +62,7 @@ def imaml(
     >>> float(algorithm.loss(theta, fmaml.Task(batch, batch))[1]["query_loss"]) < float(loss_fn(theta, batch))
     True
     """
-    step = stepping(inner, inner_lr)
+    alpha = inner_rule(inner, inner_lr)
 
     def regularized(theta: Params) -> LossFn:
         def inner_loss(phi: Params, batch: Batch) -> Tensor:
@@ -72,10 +71,10 @@ def imaml(
         return inner_loss
 
     def phis(theta: Params, support: Batch, steps: int = steps) -> list[Params]:
-        return trajectory(regularized(theta), theta, support, step, steps=steps)
+        return trajectory(regularized(theta), theta, support, alpha, steps=steps)
 
     def adapt(theta: Params, support: Batch) -> Params:
-        return adapt_by_steps(regularized(theta), theta, support, step, steps=steps)
+        return adapt_by_steps(regularized(theta), theta, support, alpha, steps=steps)
 
     def support_grad(support: Batch, phi: Params) -> Params:
         return grad(loss_fn)(phi, support)

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from ..inner import inner_rule
 from ..pickling import picklable
-from ..ranges import Rate, Rule, Steps
+from ..setting_types import Rate, Rule, Steps
 from ..types import Algorithm, InnerRate, LossFn, Metrics, Params, Task
-from ..unroll import stepping, unrolled
+from ..unroll import unrolled
 
 
 @picklable
@@ -41,11 +42,10 @@ def joint(
     >>> torch.equal(algorithm.loss(theta, fmaml.Task(batch, batch))[0], loss_fn(theta, batch))
     True
     """
-    step = stepping(inner, inner_lr)
 
     def loss(theta: Params, task: Task) -> tuple[Tensor, Metrics]:
         query = loss_fn(theta, task.query)
         return (loss_fn(theta, task.support) + query) / 2, {"query_loss": query}
 
-    walk: Algorithm[Params] = unrolled(loss_fn, lambda theta: step, steps=steps, only=only)
-    return walk._replace(loss=loss)
+    fine_tuned: Algorithm[Params] = unrolled(loss_fn, inner_rule(inner, inner_lr), steps=steps, only=only)
+    return fine_tuned._replace(loss=loss)

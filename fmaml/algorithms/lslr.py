@@ -6,12 +6,12 @@ Inner step k, layer l:    phi_l = phi_l - alpha_lk * grad_l L(phi, D_i^tr), ever
 from collections.abc import Sequence
 from typing import TypedDict
 
-from ..inner_rules import descent_by_step
+from ..inner import inner_rule
 from ..pickling import picklable
-from ..ranges import PositiveSteps, Rate, Rule
+from ..setting_types import PositiveSteps, Rate, Rule
 from ..tree import map_leaves
-from ..types import Algorithm, LossFn, Optimizer, Params
-from ..unroll import its_params, stepping, unrolled
+from ..types import Algorithm, InnerRate, LossFn, Params
+from ..unroll import descent_by_step, params_of, unrolled
 
 
 class LslrTheta(TypedDict):
@@ -55,9 +55,9 @@ def lslr(
     def init(params: Params) -> LslrTheta:
         return {"params": dict(params), "rates": map_leaves(lambda p: p.new_full((steps,), inner_lr), params)}
 
-    def rule_of(theta: LslrTheta) -> Optimizer:
-        return stepping(inner, descent_by_step(theta["rates"]))
+    def rule(theta: LslrTheta) -> InnerRate:
+        return inner_rule(inner, descent_by_step(theta["rates"]))
 
     return unrolled(
-        loss_fn, rule_of, steps=steps, init=init, start=its_params, first_order=first_order, only=only, remat=remat
+        loss_fn, rule, steps=steps, init=init, start=params_of, first_order=first_order, only=only, remat=remat
     )

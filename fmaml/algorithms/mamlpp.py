@@ -20,13 +20,12 @@ from typing import NotRequired, TypedDict
 from torch import Tensor
 
 from ..anneal import first_then, multi_step
-from ..inner import select
-from ..inner_rules import descent_by_step, of_step, step_count
+from ..inner import as_optimizer, inner_rule, select
 from ..pickling import picklable
-from ..ranges import Natural, PositiveSteps, Rate, Rule
+from ..setting_types import Natural, PositiveSteps, Rate, Rule
 from ..tree import map_leaves
-from ..types import Algorithm, Batch, LossFn, Optimizer, OptState, Params
-from ..unroll import stepping, unrolled
+from ..types import Algorithm, Batch, InnerRate, LossFn, Optimizer, OptState, Params
+from ..unroll import descent_by_step, entry_at, no_steps, unrolled
 
 
 class MamlppTheta(TypedDict):
@@ -97,15 +96,15 @@ def mamlpp(
     def start(theta: MamlppTheta, support: Batch) -> Params:
         return {**theta["params"], **{name: values[0] for name, values in theta.get("norms", {}).items()}}
 
-    def rule_of(theta: MamlppTheta) -> Optimizer:
-        step = stepping(inner, descent_by_step(theta["rates"]) if "rates" in theta else inner_lr)
-        return replaced_by_step(step, theta["norms"]) if "norms" in theta else step
+    def rule(theta: MamlppTheta) -> InnerRate:
+        step = inner_rule(inner, descent_by_step(theta["rates"]) if "rates" in theta else inner_lr)
+        return replaced_by_step(as_optimizer(step), theta["norms"]) if "norms" in theta else step
 
     def annealed(first_order: bool) -> Algorithm[MamlppTheta]:
-        walk = unrolled(
-            loss_fn, rule_of, steps=steps, init=init, start=start, first_order=first_order, only=only, remat=remat
+        by_last_step = unrolled(
+            loss_fn, rule, steps=steps, init=init, start=start, first_order=first_order, only=only, remat=remat
         )
-        return multi_step(judged_by_step(walk), loss_fn, until=multi_step_until)
+        return multi_step(judged_by_step(by_last_step), loss_fn, until=multi_step_until)
 
     return first_then(annealed(first_order=True), annealed(first_order=False), until=first_order_until)
 
@@ -125,29 +124,31 @@ def replaced_by_step(optimizer: Optimizer, values: Params) -> Optimizer:
     def others(params: Params) -> Params:
         return {name: p for name, p in params.items() if name not in values}
 
-    def update(grads: Params, state: tuple[Tensor, OptState], params: Params) -> tuple[Params, tuple[Tensor, OptState]]:
-        step, inner_state = state
-        moved, inner_state = optimizer.update(others(grads), inner_state, others(params))
-        replaced = {name: of_step(value, step + 1) for name, value in values.items()}
-        return {**moved, **replaced}, (step + 1, inner_state)
-
     def init(params: Params) -> tuple[Tensor, OptState]:
-        return step_count(params), optimizer.init(others(params))
+        return no_steps(params), optimizer.init(others(params))
 
-    return Optimizer(init, update)
+    def step(grads: Params, state: tuple[Tensor, OptState], params: Params) -> tuple[Params, tuple[Tensor, OptState]]:
+        taken, own_state = state
+        moved, own_state = optimizer.step(others(grads), own_state, others(params))
+        replaced = {name: entry_at(value, taken + 1) for name, value in values.items()}
+        return moved | replaced, (taken + 1, own_state)
+
+    return Optimizer(init, step)
 
 
-def judged_by_step(walk: Algorithm[MamlppTheta]) -> Algorithm[MamlppTheta]:
-    """``walk``, but after step k its trajectory still has the norms of step k, not yet those of the next.
+def judged_by_step(algorithm: Algorithm[MamlppTheta]) -> Algorithm[MamlppTheta]:
+    """``algorithm``, but after step k its trajectory still has the norms of step k, not yet those of the next.
 
     ``adapt`` needs no such change: after the last step both are the same.
     """
-    phis = walk.trajectory
+    phis = algorithm.trajectory
     assert phis is not None
 
     def trajectory(theta: MamlppTheta, support: Batch, *steps: int) -> list[Params]:
-        by_step, norms = phis(theta, support, *steps), theta.get("norms", {})
-        later = ({**phi, **{name: before[name] for name in norms}} for before, phi in pairwise(by_step))
-        return [by_step[0], *later]
+        by_step = phis(theta, support, *steps)
+        judged = by_step[:1]
+        for before, phi in pairwise(by_step):
+            judged.append(phi | {name: before[name] for name in theta.get("norms", {})})
+        return judged
 
-    return walk._replace(trajectory=trajectory)
+    return algorithm._replace(trajectory=trajectory)

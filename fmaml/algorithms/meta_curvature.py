@@ -12,11 +12,12 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
+from ..inner import as_optimizer, inner_rule
+from ..optim.transforms import chain, no_state
 from ..pickling import picklable
-from ..ranges import Rate, Rule, Steps
-from ..transforms import chain, no_state
+from ..setting_types import Rate, Rule, Steps
 from ..types import Algorithm, InnerRate, LossFn, Optimizer, Params, Transform
-from ..unroll import its_params, stepping, unrolled
+from ..unroll import params_of, unrolled
 
 
 class MetaCurvatureTheta(TypedDict):
@@ -59,11 +60,13 @@ def meta_curvature(
         maps = {name: [torch.eye(n, dtype=p.dtype, device=p.device) for n in axes(p)] for name, p in params.items()}
         return {"params": dict(params), "maps": maps}
 
-    def rule_of(theta: MetaCurvatureTheta) -> Optimizer:
-        return chain(mapped(theta["maps"]), stepping(inner, inner_lr))
+    step = as_optimizer(inner_rule(inner, inner_lr))
+
+    def rule(theta: MetaCurvatureTheta) -> Optimizer:
+        return chain(mapped(theta["maps"]), step)
 
     return unrolled(
-        loss_fn, rule_of, steps=steps, init=init, start=its_params, first_order=first_order, only=only, remat=remat
+        loss_fn, rule, steps=steps, init=init, start=params_of, first_order=first_order, only=only, remat=remat
     )
 
 

@@ -9,11 +9,12 @@ from typing import TypedDict
 
 import torch
 
+from ..inner import inner_rule
 from ..pickling import picklable
-from ..ranges import Rate, Rule, Steps
+from ..setting_types import Rate, Rule, Steps
 from ..tree import map_leaves
-from ..types import Algorithm, LossFn, Optimizer, Params
-from ..unroll import its_params, stepping, unrolled
+from ..types import Algorithm, InnerRate, LossFn, Params
+from ..unroll import params_of, unrolled
 
 
 class MetaSgdTheta(TypedDict):
@@ -57,9 +58,9 @@ def meta_sgd(
     def init(params: Params) -> MetaSgdTheta:
         return {"params": dict(params), "rates": map_leaves(lambda p: torch.full_like(p, inner_lr), params)}
 
-    def rule_of(theta: MetaSgdTheta) -> Optimizer:
-        return stepping(inner, theta["rates"])
+    def rule(theta: MetaSgdTheta) -> InnerRate:
+        return inner_rule(inner, theta["rates"])
 
     return unrolled(
-        loss_fn, rule_of, steps=steps, init=init, start=its_params, first_order=first_order, only=only, remat=remat
+        loss_fn, rule, steps=steps, init=init, start=params_of, first_order=first_order, only=only, remat=remat
     )

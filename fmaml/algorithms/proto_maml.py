@@ -8,11 +8,12 @@ The meta-gradient passes through the prototypes as well.
 from collections.abc import Sequence
 
 from ..head import head_weight, prototypes
+from ..inner import inner_rule
 from ..losses import Apply
 from ..pickling import picklable
-from ..ranges import Rate, Rule, Steps
+from ..setting_types import Rate, Rule, Steps
 from ..types import Algorithm, Batch, InnerRate, LossFn, Params
-from ..unroll import stepping, unrolled
+from ..unroll import unrolled
 
 
 @picklable
@@ -61,14 +62,7 @@ def proto_maml(
     def start(theta: Params, support: Batch) -> Params:
         return prototypes(apply, theta, support, head, "proto_maml")
 
-    step = stepping(inner, inner_lr)
+    alpha = inner_rule(inner, inner_lr)
     return unrolled(
-        loss_fn,
-        lambda theta: step,
-        steps=steps,
-        init=init,
-        start=start,
-        first_order=first_order,
-        only=only,
-        remat=remat,
+        loss_fn, alpha, steps=steps, init=init, start=start, first_order=first_order, only=only, remat=remat
     )

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from ..anneal import multi_step
 from ..head import head_weight, prototypes
-from ..inner_rules import descent_by_step
+from ..inner import inner_rule
 from ..losses import Apply
 from ..pickling import picklable
-from ..ranges import Natural, PositiveSteps, Rate, Rule
+from ..setting_types import Natural, PositiveSteps, Rate, Rule
 from ..tree import map_leaves
-from ..types import Algorithm, Batch, LossFn, Optimizer, Params
-from ..unroll import stepping, unrolled
+from ..types import Algorithm, Batch, InnerRate, LossFn, Params
+from ..unroll import descent_by_step, unrolled
 
 
 class ProtoMamlppTheta(TypedDict):
@@ -82,10 +82,10 @@ def proto_mamlpp(
         phi = prototypes(apply, theta["params"], support, head, "proto_mamlpp")
         return phi | {f"{head}.{part}": theta["scale"] * phi[f"{head}.{part}"] for part in ("weight", "bias")}
 
-    def rule_of(theta: ProtoMamlppTheta) -> Optimizer:
-        return stepping(inner, descent_by_step(theta["rates"]))
+    def rule(theta: ProtoMamlppTheta) -> InnerRate:
+        return inner_rule(inner, descent_by_step(theta["rates"]))
 
-    walk = unrolled(
-        loss_fn, rule_of, steps=steps, init=init, start=start, first_order=first_order, only=only, remat=remat
+    last_loss = unrolled(
+        loss_fn, rule, steps=steps, init=init, start=start, first_order=first_order, only=only, remat=remat
     )
-    return multi_step(walk, loss_fn, until=multi_step_until)
+    return multi_step(last_loss, loss_fn, until=multi_step_until)

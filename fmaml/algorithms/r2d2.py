@@ -17,7 +17,7 @@ from ..head import features, head_weight, labels, with_head
 from ..losses import Apply
 from ..outer import query_loss
 from ..pickling import picklable
-from ..ranges import Rate
+from ..setting_types import Rate
 from ..types import Algorithm, Batch, LossFn, Params
 
 

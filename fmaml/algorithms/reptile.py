@@ -6,19 +6,18 @@ The loss 1/2 |theta - stop(phi_i)|^2 has the gradient theta - phi_i, so epsilon 
 """
 
 from collections.abc import Iterator
-from itertools import count, islice, repeat
+from itertools import count
 from math import gcd
 
 import torch
 from torch import Tensor
 
-from ..derivative_order import detach_result, detach_theta, with_gradient
-from ..inner import last, walk
+from ..inner import begin, check_steps, inner_rule, inner_step
 from ..pickling import picklable
-from ..ranges import Count, PositiveSteps, Rate, Rule
+from ..setting_types import Count, PositiveSteps, Rate, Rule
+from ..torch_fixes.grad_levels import detach_result, detach_theta, with_gradient
 from ..tree import map_leaves, squared_norm, take
 from ..types import Algorithm, Batch, InnerRate, LossFn, Metrics, Params, Task
-from ..unroll import stepping
 
 GOLDEN_RATIO = 0.618  # strides of about this fraction of n spread consecutive indices evenly over range(n)
 
@@ -56,18 +55,20 @@ def reptile(
     >>> torch.allclose(grads["layer1.weight"], theta["layer1.weight"] - phi["layer1.weight"])
     True
     """
-    step = stepping(inner, inner_lr)
-
-    def inner_loop(theta: Params, support: Batch, steps: int) -> Iterator[Params]:
-        if steps < 0:
-            raise ValueError(f"steps = {steps}: must be 0 or more")
-        return walk(loss_fn, theta, islice(minibatches(support, minibatch), steps), step, first_order=True)
+    alpha = inner_rule(inner, inner_lr)
 
     def phis(theta: Params, support: Batch, steps: int = steps) -> list[Params]:
-        return list(inner_loop(theta, support, steps))
+        found, (names, state) = [theta], begin(theta, alpha)
+        for part in minibatches(support, minibatch, steps):
+            phi, state = inner_step(loss_fn, found[-1], state, part, alpha, names, first_order=True)
+            found.append(phi)
+        return found
 
     def adapt(theta: Params, support: Batch) -> Params:
-        return last(inner_loop(theta, support, steps))
+        phi, (names, state) = theta, begin(theta, alpha)
+        for part in minibatches(support, minibatch, steps):
+            phi, state = inner_step(loss_fn, phi, state, part, alpha, names, first_order=True)
+        return phi
 
     def loss(theta: Params, task: Task) -> tuple[Tensor, Metrics]:
         phi = detach_result(adapt(detach_theta(theta, "reptile"), task.support), "reptile")
@@ -77,20 +78,26 @@ def reptile(
     return Algorithm(dict, adapt, loss, phis)
 
 
-def minibatches(batch: Batch, size: int | None) -> Iterator[Batch]:
-    """Yield batches of ``size`` examples endlessly; every example is used once before any is used again.
+def minibatches(batch: Batch, size: int | None, steps: int) -> Iterator[Batch]:
+    """Yield ``steps`` batches of ``size`` examples; every example is used once before any is used again.
 
     Each batch is spread over all of ``batch``, in which neighbours are often of the same class; without a ``size``, or
-    where it has no more examples, it is all of it. Raises ValueError if ``size`` is below 1.
+    where it has no more examples, it is all of it. Raises ValueError if ``size`` is below 1, or ``steps`` below 0.
     """
-    n = len(batch.y)
+    check_steps(steps)
     if size is not None and size < 1:
         raise ValueError(f"minibatch = {size}: must be 1 or more, or None for all examples")
-    if size is None or size >= n:
-        yield from repeat(batch)
-        return
-    stride = next(s for s in count(max(1, round(GOLDEN_RATIO * n))) if gcd(s, n) == 1)
-    for first in count(0, size):
+    n = len(batch.y)
+    stride = spreading(n)
+    for step in range(steps):
+        if size is None or size >= n:
+            yield batch
+            continue
         # made on the device, which would wait for a copy
-        indices = torch.arange(first, first + size, device=batch.y.device) * stride % n
+        indices = torch.arange(step * size, (step + 1) * size, device=batch.y.device) * stride % n
         yield take(batch, indices)
+
+
+def spreading(n: int) -> int:
+    """A stride whose multiples modulo ``n`` take every index once, each far from the one before."""
+    return next(stride for stride in count(max(1, round(GOLDEN_RATIO * n))) if gcd(stride, n) == 1)

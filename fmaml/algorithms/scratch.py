@@ -8,11 +8,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..inner import inner_rule
 from ..pickling import picklable
-from ..ranges import Rate, Rule, Steps
+from ..setting_types import Rate, Rule, Steps
 from ..tree import detach
 from ..types import Algorithm, InnerRate, LossFn, Metrics, Params, Task
-from ..unroll import stepping, unrolled
+from ..unroll import unrolled
 
 
 @picklable
@@ -40,12 +41,12 @@ def scratch(
     >>> float(algorithm.loss(theta, fmaml.Task(batch, batch))[0]) == 0
     True
     """
-    step = stepping(inner, inner_lr)
-    walk: Algorithm[Params] = unrolled(loss_fn, lambda theta: step, steps=steps, first_order=True, only=only)
+    alpha = inner_rule(inner, inner_lr)
+    trained: Algorithm[Params] = unrolled(loss_fn, alpha, steps=steps, first_order=True, only=only)
 
     def loss(theta: Params, task: Task) -> tuple[Tensor, Metrics]:
-        query = loss_fn(detach(walk.adapt(detach(theta), task.support)), task.query)
+        query = loss_fn(detach(trained.adapt(detach(theta), task.support)), task.query)
         zero = torch.stack([p.sum() for p in theta.values()]).sum() * 0  # its gradient is 0
         return zero, {"query_loss": query}
 
-    return walk._replace(loss=loss)
+    return trained._replace(loss=loss)

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 import torch
 
 from ..head import EMPTY_CLASS_SCORE, head_weight, labels, with_head
-from ..inner import select
+from ..inner import inner_rule, select
 from ..pickling import picklable
-from ..ranges import PositiveSteps, Rate, Rule
+from ..setting_types import PositiveSteps, Rate, Rule
 from ..types import Algorithm, Batch, InnerRate, LossFn, Params
-from ..unroll import stepping, unrolled
+from ..unroll import unrolled
 
 
 @picklable
@@ -72,14 +72,7 @@ def unicorn_maml(
         bias = torch.where(count > 0, shared[f"{head}.bias"], EMPTY_CLASS_SCORE)
         return {**shared, f"{head}.bias": bias}
 
-    step = stepping(inner, inner_lr)
+    alpha = inner_rule(inner, inner_lr)
     return unrolled(
-        loss_fn,
-        lambda theta: step,
-        steps=steps,
-        init=init,
-        start=start,
-        first_order=first_order,
-        only=only,
-        remat=remat,
+        loss_fn, alpha, steps=steps, init=init, start=start, first_order=first_order, only=only, remat=remat
     )

@@ -15,13 +15,12 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
-from ..derivative_order import detach_result, detach_theta, with_gradient
 from ..inner import adapt as adapt_by
-from ..inner import trajectory
-from ..inner_rules import as_rule
+from ..inner import as_optimizer, trajectory
+from ..optim.transforms import chain, no_state
 from ..pickling import picklable
-from ..ranges import PositiveSteps, Rate
-from ..transforms import chain, no_state
+from ..setting_types import PositiveSteps, Rate
+from ..torch_fixes.grad_levels import detach_result, detach_theta, with_gradient
 from ..tree import map_leaves, squared_norm
 from ..types import Algorithm, Batch, LossFn, Metrics, Optimizer, Params, Task, Transform
 
@@ -62,7 +61,7 @@ def warpgrad(
         return {"params": dict(params), "warps": warps}
 
     def rule_of(theta: WarpGradTheta) -> Optimizer:
-        return chain(warped(theta["warps"]), as_rule(inner_lr))
+        return chain(warped(theta["warps"]), as_optimizer(inner_lr))
 
     def phis(theta: WarpGradTheta, support: Batch, steps: int = steps) -> list[Params]:
         params, rule = theta["params"], rule_of(theta)

@@ -7,8 +7,8 @@ everything that has those settings.
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
-from ..nn.constants import NORM_GROUPS
-from .registry import TABLE, TRAITS
+from ..setting_types import NORM_GROUPS, TRAITS
+from .registry import TABLE, find_entry
 from .settings import Config
 
 Violations: TypeAlias = Iterator[tuple[str, str]]
@@ -20,9 +20,9 @@ MAX_SUGGESTIONS = 3  # names in a message
 def data_has_needed_traits(config: Config) -> Violations:
     """The data must have every trait that the model and the algorithm need."""
     data = config["data"]["name"]
-    traits = TABLE["data"][data].gives
+    traits = find_entry("data", data).gives
     for section, names in TABLE.items():
-        missing = sorted(names[config[section]["name"]].needs - traits)
+        missing = sorted(find_entry(section, config[section]["name"]).needs - traits)
         if missing:
             needed = " and ".join(TRAITS[trait] for trait in missing)
             fitting = [name for name, entry in names.items() if entry.needs <= traits]
@@ -39,7 +39,7 @@ def _alternatives(names: list[str]) -> str:
 def enough_classes(config: Config) -> Violations:
     """A task and ``data.train_ways`` need no more classes than each split of a published data set has."""
     data = config["data"]
-    contents = TABLE["data"][data["name"]].contents
+    contents = find_entry("data", data["name"]).contents
     if contents is None:
         return
     rotated_splits = data.get("rotate", ())
@@ -54,7 +54,7 @@ def enough_classes(config: Config) -> Violations:
 def enough_images(config: Config) -> Violations:
     """The images of a task all differ, so shots and queries together are at most the images of a class."""
     data = config["data"]
-    contents = TABLE["data"][data["name"]].contents
+    contents = find_entry("data", data["name"]).contents
     if contents is None:
         return
     for key in ("shots", "train_shots"):

@@ -9,11 +9,11 @@ from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any
 
+from ..config import packaged
 from ..errors import Notify, UserError
-from ..regular_files import UnsuitableFile, check_regular
-from . import packaged
+from ..files.regular import UnsuitableFile, check_regular
 from .cross_checks import RULES
-from .registry import TABLE
+from .registry import TABLE, own_code
 from .settings import Config
 from .signature import REQUIRED
 from .strict_yaml import parse_yaml
@@ -59,7 +59,13 @@ def complete(tree: Config, path: Path, overrides: Iterable[str], notify: Notify)
 
 def check_rules(config: Config) -> list[Problem]:
     """What the rules of `cross_checks` find wrong with a config whose values are each valid."""
-    violations = (violation for rule in RULES for violation in rule(config))
+    violations: list[tuple[str, str]] = []
+    for rule in RULES:
+        try:
+            violations += rule(config)
+        except (KeyError, TypeError, IndexError):  # the rule is about settings of ours, not of one of the same name
+            if not any(own_code(config, section) for section in TABLE):
+                raise
     return [Problem(key, message, setting_value(config, key)) for key, message in violations]
 
 

@@ -10,7 +10,7 @@ from ..errors import Notify, UserError
 FOLDER = Path(__file__).parent.parent / "experiments"
 
 
-def names() -> list[str]:
+def experiment_names() -> list[str]:
     """The experiments' names, such as "omniglot" and "paper/omniglot_5w1s", those without a folder first."""
     paths = [path.relative_to(FOLDER).with_suffix("") for path in FOLDER.rglob("*.yaml")]
     return sorted([path.as_posix() for path in paths], key=lambda name: (name.count("/"), name))
@@ -38,7 +38,7 @@ def find_experiment(experiment: str, notify: Notify) -> Path:
     if os.path.exists(experiment) and not os.path.isdir(experiment):
         return Path(experiment)
     name = experiment.removesuffix(".yaml").removeprefix("experiments/")
-    if name in names():
+    if name in experiment_names():
         path = FOLDER / f"{name}.yaml"
         if experiment.startswith("experiments/"):
             notify(f"no {experiment} in this folder; using {path}, which came with fmaml")
@@ -49,6 +49,6 @@ def find_experiment(experiment: str, notify: Notify) -> Path:
 def _not_found(experiment: str, name: str) -> str:
     if os.path.isdir(experiment):
         return f"{experiment}: is a folder; give a YAML file in it, or a name that `fmaml ls` lists"
-    closest = difflib.get_close_matches(name, names(), 1)
+    closest = difflib.get_close_matches(name, experiment_names(), 1)
     cure = f"did you mean {closest[0]}? " if closest else ""
     return f"{experiment}: no such file, and no experiment of that name; {cure}`fmaml ls` lists them"

@@ -1,25 +1,23 @@
-"""The table of names: which function each section's `name` picks, and what it needs of the data. Imports no torch.
+"""Which function a section's `name` picks, and what it needs of the data. Imports no torch, and no code of others.
 
-To add a data source, a model, an algorithm or an optimizer: write its function, whose parameters become the section's
-keys, and add one entry here. Data lists the traits of its tasks, a model or an algorithm the traits it needs, all from
-`TRAITS`; `fmaml.config.cross_checks` compares the two.
+A name is one of the table below; or one that an installed package brings, by an entry point of the group `fmaml.data`,
+`fmaml.model`, `fmaml.algorithm` or `fmaml.optimizer`; or ``package.module:function``, in the current folder or
+installed. The function's parameters are the section's other keys. Data lists the traits of its tasks, a model or an
+algorithm the traits that it needs, in the table or by `fmaml.setting_types.gives` and `needs` above the function;
+`fmaml.config.cross_checks` compares the two.
 """
 
+import re
+from functools import cache
+from importlib import metadata
 from typing import NamedTuple
 
-from ..data.dataset_facts import DRAWINGS_PER_CLASS, HUNDRED_CLASSES, IMAGES_PER_CLASS, OMNIGLOT_CLASSES
+from ..data.dataset_facts import CHARACTER_SIZE, DRAWINGS_PER_CLASS, HUNDRED_CLASSES, IMAGES_PER_CLASS, OMNIGLOT_CLASSES
 from ..errors import UserError
-from .settings import EvalSettings, TrainSettings
+from ..setting_types import TRAITS
+from .settings import Config, EvalSettings, TrainSettings
+from .signature import declared_traits, find_function
 
-TRAITS = {  # a trait of the tasks -> its name in messages
-    "numbers": "examples of numbers",  # float, of any shape
-    "images": "images",  # float [channels, height, width]
-    "signals": "signals",  # float [channels, length]
-    "symbols": "passages of symbols",  # int64 [length]
-    "classes": "class numbers as targets",  # int64, one an example
-    "single_targets": "one target for each example",  # a class number, or a vector
-    "episodes": "episodes of a policy",  # the noise of its actions, and a goal
-}
 NUMBERS = frozenset({"numbers", "single_targets"})
 IMAGES = NUMBERS | {"images", "classes"}
 SIGNALS = NUMBERS | {"signals", "classes"}
@@ -32,10 +30,12 @@ class Contents(NamedTuple):
 
     classes: dict[str, int]  # split -> number of classes
     images: int  # largest number of images of a class
+    numbers: int  # in one image: channels x height x width
 
 
-CHARACTERS = Contents(OMNIGLOT_CLASSES, DRAWINGS_PER_CLASS)
-PHOTOGRAPHS = Contents(HUNDRED_CLASSES, IMAGES_PER_CLASS)
+CHARACTERS = Contents(OMNIGLOT_CLASSES, DRAWINGS_PER_CLASS, CHARACTER_SIZE**2)
+MINI_IMAGENET = Contents(HUNDRED_CLASSES, IMAGES_PER_CLASS, 3 * 84**2)
+CIFAR_FS = Contents(HUNDRED_CLASSES, IMAGES_PER_CLASS, 3 * 32**2)
 
 
 class Entry(NamedTuple):
@@ -56,8 +56,8 @@ TABLE: dict[str, dict[str, Entry]] = {
     "data": {
         "omniglot": Entry("fmaml.data.sources.omniglot:omniglot", gives=IMAGES, contents=CHARACTERS),
         "glyphs": Entry("fmaml.data.sources.glyphs:glyphs", gives=IMAGES, contents=CHARACTERS),
-        "mini_imagenet": Entry("fmaml.data.sources.mini_imagenet:mini_imagenet", gives=IMAGES, contents=PHOTOGRAPHS),
-        "cifar_fs": Entry("fmaml.data.sources.cifar_fs:cifar_fs", gives=IMAGES, contents=PHOTOGRAPHS),
+        "mini_imagenet": Entry("fmaml.data.sources.mini_imagenet:mini_imagenet", gives=IMAGES, contents=MINI_IMAGENET),
+        "cifar_fs": Entry("fmaml.data.sources.cifar_fs:cifar_fs", gives=IMAGES, contents=CIFAR_FS),
         "folder": Entry("fmaml.data.sources.image_folder:folder", gives=IMAGES),
         "udhr": Entry("fmaml.data.sources.udhr:udhr", gives=SYMBOLS),
         "texts": Entry("fmaml.data.sources.texts:texts", gives=SYMBOLS),
@@ -69,21 +69,21 @@ TABLE: dict[str, dict[str, Entry]] = {
         "signals": Entry("fmaml.data.sources.signals:signals", gives=SIGNALS),
     },
     "model": {
-        "conv4": needing("fmaml.nn.models:conv4", "images"),
+        "conv4": needing("fmaml.nn.conv4:conv4", "images"),
         "resnet12": needing("fmaml.nn.resnet12:resnet12", "images"),
-        "mlp": needing("fmaml.nn.models:mlp", "numbers"),
+        "mlp": needing("fmaml.nn.mlp:mlp", "numbers"),
         "policy": needing("fmaml.nn.policy:policy", "episodes"),
         "transformer": needing("fmaml.nn.transformer:transformer", "symbols"),
-        "timm": needing("fmaml.pretrained.networks:timm", "images"),
-        "torchvision": needing("fmaml.pretrained.networks:torchvision", "images"),
-        "module": Entry("fmaml.pretrained.networks:module"),
-        "causal_lm": needing("fmaml.pretrained.causal_lm:causal_lm", "symbols"),
+        "timm": needing("fmaml.modules.pretrained_networks:timm", "images"),
+        "torchvision": needing("fmaml.modules.pretrained_networks:torchvision", "images"),
+        "module": Entry("fmaml.modules.pretrained_networks:module"),
+        "causal_lm": needing("fmaml.modules.causal_lm:causal_lm", "symbols"),
         "conv1d": needing("fmaml.nn.conv1d:conv1d", "signals"),
     },
     "algorithm": {
         "maml": Entry("fmaml.algorithms.maml:maml"),
-        "anil": Entry("fmaml.algorithms.anil:anil"),
-        "boil": Entry("fmaml.algorithms.boil:boil"),
+        "anil": Entry("fmaml.algorithms.maml:anil"),
+        "boil": Entry("fmaml.algorithms.maml:boil"),
         "meta_sgd": Entry("fmaml.algorithms.meta_sgd:meta_sgd"),
         "lslr": Entry("fmaml.algorithms.lslr:lslr"),
         "mamlpp": Entry("fmaml.algorithms.mamlpp:mamlpp"),
@@ -102,10 +102,10 @@ TABLE: dict[str, dict[str, Entry]] = {
         "scratch": Entry("fmaml.algorithms.scratch:scratch"),
     },
     "optimizer": {
-        "sgd": Entry("fmaml.optim:sgd"),
-        "momentum": Entry("fmaml.optim:momentum"),
-        "adam": Entry("fmaml.optim:adam"),
-        "adamw": Entry("fmaml.optim:adamw"),
+        "sgd": Entry("fmaml.optim.optimizers:sgd"),
+        "momentum": Entry("fmaml.optim.optimizers:momentum"),
+        "adam": Entry("fmaml.optim.optimizers:adam"),
+        "adamw": Entry("fmaml.optim.optimizers:adamw"),
     },
 }
 SETTINGS = {"train": TrainSettings, "eval": EvalSettings}  # sections without a name -> their dataclass
@@ -126,3 +126,47 @@ def check_table(table: dict[str, dict[str, Entry]]) -> None:
 
 
 check_table(TABLE)
+
+
+def find_entry(section: str, name: object) -> Entry:
+    """The entry of a name in a section; UserError, with the rule and the cure, if it names no function."""
+    if isinstance(name, str) and name in TABLE[section]:
+        return TABLE[section][name]
+    target = own_target(section, name)
+    if target is None:
+        raise UserError(f"must be one of {', '.join(known_names(section))}, or package.module:function of your own")
+    function = find_function(target)
+    entry = Entry(target, declared_traits(function, "gives"), declared_traits(function, "needs"))
+    if section == "data" and not entry.gives:
+        raise UserError(
+            f"{target} says nothing of its tasks; write @gives(...) of fmaml.setting_types above the function, with "
+            f"some of {', '.join(TRAITS)}"
+        )
+    return entry
+
+
+def own_target(section: str, name: object) -> str | None:
+    """``module:function`` of a name that is not fmaml's own; None if it is fmaml's or nobody's."""
+    if not isinstance(name, str) or name in TABLE[section]:
+        return None
+    return name if re.fullmatch(r"\w+(\.\w+)*:\w+", name) else entry_points(section).get(name)
+
+
+@cache
+def entry_points(section: str) -> dict[str, str]:
+    """Name -> ``module:function``, of the installed packages that bring names for the section, sorted."""
+    found = sorted(metadata.entry_points(group=f"fmaml.{section}"), key=lambda point: point.name)
+    return {point.name: f"{point.module}:{point.attr}" for point in found if point.name not in TABLE[section]}
+
+
+def known_names(section: str) -> list[str]:
+    """The names of the table, then those of installed packages."""
+    return [*TABLE[section], *entry_points(section)]
+
+
+def own_code(config: Config, section: str) -> str | None:
+    """The function outside fmaml that a section names; None if it names none. The section may be of any form."""
+    values = config[section] if isinstance(config[section], dict) else {}
+    if section == "model" and values.get("name") == "module":
+        return str(values.get("module"))
+    return own_target(section, values.get("name"))

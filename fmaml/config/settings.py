@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
-from ..ranges import Batching, Count, Decay, FreeOnResume, Meaning, Natural, Precision, Rate, Size
+from ..setting_types import Batching, Count, Decay, FreeOnResume, Meaning, Natural, Precision, Rate, Size
 
 AVERAGE = Meaning("validate, test and keep the moving average of theta with this decay")
 PATIENCE = Meaning("end after so many validations without a new best; a cosine schedule is not shortened")

@@ -1,41 +1,45 @@
 """The settings that a function or a dataclass takes: their types, defaults and marks.
 
 A function's settings are read from its source text, without importing it, so that `fmaml show` and messages about
-mistakes need not wait for torch, whose import takes more than a second. The dataclasses of `fmaml.config.settings`
-import no torch and are inspected directly.
+mistakes need not wait for torch, whose import takes more than a second, and run no code of others. The dataclasses of
+`fmaml.config.settings` import no torch and are inspected directly.
 """
 
 import ast
 import operator
+import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from functools import cache, reduce
+from importlib.machinery import ModuleSpec, PathFinder
+from itertools import accumulate
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, Optional, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from .. import ranges
+from .. import setting_types
 from ..errors import UserError
-from ..ranges import Mark
+from ..setting_types import IMPLIED, TRAITS, Mark, Meaning
 
 TypeForm: TypeAlias = Any  # whatever an annotation may spell: a class, a union, a Literal, an Annotated
 
-PACKAGE = Path(__file__).parent.parent
 BUILTIN_TYPES = (int, float, str, bool, list, tuple, dict)
 RANGE_NAMES = {
     name: value
-    for name, value in vars(ranges).items()
+    for name, value in vars(setting_types).items()
     if get_origin(value) in (Annotated, Literal) or isinstance(value, Mark)
 }
 ANNOTATION_NAMES: dict[str, TypeForm] = {  # the names that the annotation of a setting may use
     **{builtin.__name__: builtin for builtin in BUILTIN_TYPES},
     **RANGE_NAMES,
-    "Literal": Literal,
-    "Annotated": Annotated,
-    "Sequence": Sequence,
+    **{name.__name__: name for name in (Sequence, Ge, Gt, Le, Lt, Meaning)},
+    **{"Literal": Literal, "Annotated": Annotated, "Optional": Optional, "Union": Union},
 }
+# what an annotation may consist of: without attributes it reaches nothing but these names
+SPELLING = (ast.Name, ast.Constant, ast.Subscript, ast.Tuple, ast.List, ast.BinOp, ast.BitOr, ast.Call)
+SPELLING = (*SPELLING, ast.UnaryOp, ast.USub, ast.Load)
 SUPPLIED_BY_RUN = {"seed", "device", "inputs", "outputs", "loss_fn", "apply"}  # whatever their annotations
 REQUIRED = object()  # the default of a setting that has none
 ONLY_IN_CODE = object()  # the type of a parameter that no setting can supply
@@ -65,32 +69,75 @@ class Setting(NamedTuple):
 
 @cache
 def parse_file(path: Path) -> ast.Module:
-    """The syntax tree of a Python file."""
-    return ast.parse(path.read_text(encoding="utf-8"))
+    """The syntax tree of a Python file; UserError if it is none."""
+    try:
+        return ast.parse(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except (SyntaxError, ValueError) as error:
+        line = f", line {error.lineno}: {error.msg}" if isinstance(error, SyntaxError) else f": {error}"
+        raise UserError(f"{path}{line}; correct the file") from None
 
 
-def source_file(target: str, package: Path = PACKAGE) -> Path:
-    """The file of the module that ``target``, such as "fmaml.nn.models:conv4", names; UserError if there is none."""
-    module = target.partition(":")[0]
-    path = package.joinpath(*module.split(".")[1:]).with_suffix(".py")
-    if not path.is_file():
-        raise UserError(f"registry: {target}: there is no file {path}; correct the entry, or write the file")
-    return path
+def source_file(module: str) -> Path:
+    """The file that would be imported as ``module``, from the current folder or installed; nothing is imported.
+
+    UserError if there is none.
+    """
+    search, found = None, None
+    for name in accumulate(module.split("."), lambda package, part: f"{package}.{part}"):
+        loaded = sys.modules.get(name)  # such as fmaml itself, whatever the current folder holds
+        found = loaded.__spec__ if loaded else find_spec(name, search)
+        if found is None:
+            raise UserError(
+                f"there is no module {name}, neither in the current folder nor installed; give "
+                f"package.module:function, without .py, and run the command in the folder that holds it"
+            )
+        search = found.submodule_search_locations or []
+    if found is None or not found.has_location or not str(found.origin).endswith(".py"):
+        raise UserError(f"{module} is no file of Python source, which settings are read from; give a module that is")
+    return Path(str(found.origin))
 
 
-def find_function(target: str, package: Path = PACKAGE) -> ast.FunctionDef:
-    """The syntax tree of the function that ``target`` names."""
-    nodes = parse_file(source_file(target, package)).body
-    functions = {node.name: node for node in nodes if isinstance(node, ast.FunctionDef)}
-    name = target.partition(":")[2]
+def find_spec(module: str, search: Sequence[str] | None) -> ModuleSpec | None:
+    """What Python's finders say of a module in the folders ``search``; None: in the current one, or installed.
+
+    `importlib.util.find_spec` would import the packages around it.
+    """
+    here = PathFinder.find_spec(module, [""]) if search is None else None
+    return here or next(filter(None, (finder.find_spec(module, search) for finder in sys.meta_path)), None)
+
+
+def find_function(target: str) -> ast.FunctionDef:
+    """The syntax tree of the function that ``target``, such as "fmaml.nn.conv4:conv4", names; UserError if none."""
+    module, _, name = target.partition(":")
+    path = source_file(module)
+    functions = {node.name: node for node in parse_file(path).body if isinstance(node, ast.FunctionDef)}
     if name not in functions:
-        raise UserError(f"registry: {target}: {source_file(target, package)} has no function {name}; correct the entry")
+        known = f", such as {next(iter(functions))}" if functions else ""
+        raise UserError(f"{path} defines no function {name} at its top level; give one that it defines{known}")
     return functions[name]
+
+
+def declared_traits(function: ast.FunctionDef, word: str) -> frozenset[str]:
+    """The traits in a decorator ``@gives(...)`` or ``@needs(...)``, and what they imply; UserError for a wrong one."""
+    found: set[str] = set()
+    for node in function.decorator_list:
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == word:
+            for argument in [*node.args, *node.keywords]:
+                trait = argument.value if isinstance(argument, ast.Constant) else None
+                if trait not in TRAITS:
+                    raise UserError(
+                        f"{function.name}(), line {node.lineno}: @{word} takes traits of the tasks, as text: "
+                        f"{', '.join(TRAITS)}; {ast.unparse(argument)} is none of them"
+                    )
+                found |= {str(trait), IMPLIED.get(str(trait), str(trait))}
+    return frozenset(found)
 
 
 def module_docstring(target: str) -> str:
     """The docstring of the module that ``target`` names."""
-    return ast.get_docstring(parse_file(source_file(target))) or ""
+    return ast.get_docstring(parse_file(source_file(target.partition(":")[0]))) or ""
 
 
 def summary(documented: ast.FunctionDef | type) -> str:
@@ -100,7 +147,10 @@ def summary(documented: ast.FunctionDef | type) -> str:
 
 
 def function_settings(function: ast.FunctionDef) -> dict[str, Setting]:
-    """Name -> setting, for each parameter that a YAML file can supply, in the signature's order."""
+    """Name -> setting, for each parameter that the run does not supply, in the signature's order.
+
+    UserError if one is not written so that it can be read.
+    """
     arguments = function.args
     without_default = len(arguments.args) - len(arguments.defaults)
     defaults = [*[None] * without_default, *arguments.defaults, *arguments.kw_defaults]
@@ -109,11 +159,10 @@ def function_settings(function: ast.FunctionDef) -> dict[str, Setting]:
         if argument.arg in SUPPLIED_BY_RUN:
             continue
         kind = _annotated_type(argument.annotation)
-        if kind is not ONLY_IN_CODE:
-            found[argument.arg] = _setting(kind, REQUIRED if default is None else _literal(function, argument, default))
-        elif default is None:
-            words = "the words of fmaml/ranges.py, without quotes"
+        if kind is ONLY_IN_CODE:
+            words = "int, str, or the words of fmaml.setting_types, without quotes and dots"
             raise UserError(f"{_place(function, argument)}: its annotation spells no setting; write it in {words}")
+        found[argument.arg] = _setting(kind, REQUIRED if default is None else _literal(function, argument, default))
     return found
 
 
@@ -159,10 +208,14 @@ def _annotated_type(node: ast.expr | None) -> TypeForm:
         sides = [_annotated_type(node.left), _annotated_type(node.right)]
         members = [kind for kind in sides if kind is not ONLY_IN_CODE]
         return ONLY_IN_CODE if members in ([], [None]) else reduce(operator.or_, members)
-    try:
-        return eval(ast.unparse(node), {"__builtins__": {}}, ANNOTATION_NAMES)
-    except NameError:
+    if not all(isinstance(part, SPELLING) for part in ast.walk(node)):
         return ONLY_IN_CODE
+    try:
+        kind = eval(ast.unparse(node), {"__builtins__": {}}, ANNOTATION_NAMES)
+        hash(kind)
+    except (NameError, TypeError):
+        return ONLY_IN_CODE
+    return kind if kind is None or isinstance(kind, type) or get_origin(kind) else ONLY_IN_CODE
 
 
 def describe_values(kind: TypeForm) -> str:

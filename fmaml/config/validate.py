@@ -8,10 +8,11 @@ from functools import cache
 from typing import Annotated, Any, NamedTuple
 
 from annotated_types import Lt, Predicate
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
-from ..ranges import FreeOnResume, Mark, Natural
-from .registry import SETTINGS, TABLE
+from ..errors import UserError
+from ..setting_types import FreeOnResume, Mark, Natural
+from .registry import SETTINGS, TABLE, find_entry, known_names
 from .settings import Config
 from .signature import (
     REQUIRED,
@@ -46,12 +47,19 @@ class Problem(NamedTuple):
 
 
 def section_settings(section: str, values: Any) -> dict[str, Setting] | None:
-    """The settings of a section with these values; None while its `name` is missing or unknown."""
+    """The settings of a section with these values; None while its `name` is missing or leads to no settings."""
     if section in SETTINGS:
         return dataclass_settings(SETTINGS[section])
     name = values.get("name") if isinstance(values, dict) else None
-    entry = TABLE[section].get(name) if isinstance(name, str) else None
-    return function_settings(find_function(entry.target)) if entry else None
+    try:
+        return named_settings(section, name)
+    except UserError:
+        return None
+
+
+def named_settings(section: str, name: Any) -> dict[str, Setting]:
+    """The settings of the function that a name picks; UserError, with the rule and the cure, if it picks none."""
+    return function_settings(find_function(find_entry(section, name).target))
 
 
 def marked_settings(config: Config, mark: Mark) -> dict[str, Any]:
@@ -131,6 +139,8 @@ def validate_values(
             valid[key] = validate_value(setting.type, value)
         except ValidationError:
             problems.append(Problem(prefix + key, f"must be {describe_values(setting.type)}", value))
+        except (PydanticUserError, TypeError):
+            problems.append(Problem(prefix + key, "the limits of its annotation do not fit its type; correct it"))
     return valid, problems
 
 
@@ -185,7 +195,10 @@ def _not_a_section(section: str, value: Any) -> str:
 
 
 def _missing_or_unknown_name(section: str, values: dict[str, Any]) -> Problem:
-    choices = f"one of {', '.join(TABLE[section])}"
     if "name" not in values:
-        return Problem(f"{section}.name", f"missing; give {choices}")
-    return Problem(f"{section}.name", f"must be {choices}", values["name"])
+        return Problem(f"{section}.name", f"missing; give one of {', '.join(known_names(section))}")
+    try:
+        named_settings(section, values["name"])
+    except UserError as error:
+        return Problem(f"{section}.name", str(error), values["name"])
+    raise AssertionError("it has settings")

@@ -1,0 +1,5 @@
+"""Sources of tasks. The names in ``__init__.pyi`` are public, for sources of one's own: imported when first used."""
+
+from .. import imported_when_used
+
+__getattr__, __all__ = imported_when_used(__name__, __file__)

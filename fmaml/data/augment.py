@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..ranges import Change
 from ..rng import fold, uniform
+from ..setting_types import Change
 from ..types import Batch, Task
 
 _SUPPORT, _QUERY = -2, -3  # counters of a task's key; `sample_episodes` uses those from 0, `randomize_sizes` -1

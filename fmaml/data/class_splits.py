@@ -8,9 +8,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from ..atomic_files import write_durably
 from ..errors import UserError, note
-from ..regular_files import read_regular
+from ..files.atomic import write_durably
+from ..files.regular import read_regular
 from .dataset_facts import Names
 from .files.cache import fingerprint
 from .files.cache_folder import cache_folder, writing_allowed

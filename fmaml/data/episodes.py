@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..losses import Apply, accuracy, cross_entropy
-from ..ranges import Change
+from ..setting_types import Change
 from ..types import Params, Task
 from .augment import augmented
 from .class_examples import Split, class_name, draw_classes, sample_episodes

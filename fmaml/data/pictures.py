@@ -1,32 +1,14 @@
 """Figures of test tasks, one function for each kind of task."""
 
-import contextlib
-import io
-import os
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-os.environ["MPLBACKEND"] = "Agg"  # writes files, needs no display; matplotlib fails to import with an unknown one
-
-import matplotlib
-
-matplotlib.use("Agg")  # where it was imported before
-
-from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..atomic_files import write_durably
+from ..files.figures import Axes, Figure, plt
+from ..files.figures import save_figure as save_figure
 from ..losses import IGNORED, Apply
 from ..types import Params, Task
 from .ragged import without_padding
-
-matplotlib.rcdefaults()  # pictures do not depend on the user's matplotlibrc, which may ask for LaTeX
-matplotlib.rcParams["svg.hashsalt"] = "fmaml"  # identifiers in an SVG are random otherwise
-matplotlib.rcParams["pdf.fonttype"] = 42  # TrueType: publishers refuse the fonts that matplotlib makes by default
-_UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # format -> metadata, so that bits do not change
-_also: tuple[str, ...] = ()  # formats that figures are written in beside the one that their path names
 
 _COLORS = {True: "#1a7f37", False: "#cf222e"}  # whether a prediction is right -> its color
 
@@ -146,29 +128,3 @@ def save_panels(figure: Figure, title: str, file: Path) -> None:
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
     figure.suptitle(title)
     save_figure(figure, file)
-
-
-@contextlib.contextmanager
-def also_in(formats: Sequence[str]) -> Iterator[None]:
-    """Within it `save_figure` writes these formats too, such as "svg", beside the one that its path names.
-
-    A source names its pictures by one path each, and need not know of formats.
-    """
-    global _also
-    before, _also = _also, tuple(formats)
-    try:
-        yield
-    finally:
-        _also = before
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write the figure as an image file, whole or not at all, and release its memory; see `also_in`."""
-    images: dict[Path, bytes] = {}
-    for suffix in dict.fromkeys([path.suffix.removeprefix("."), *_also]):
-        image = io.BytesIO()
-        figure.savefig(image, dpi=130, format=suffix, metadata=_UNDATED.get(suffix))
-        images[path.with_suffix(f".{suffix}")] = image.getvalue()
-    plt.close(figure)
-    for file, content in images.items():
-        write_durably(file, content)

@@ -8,10 +8,9 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from ..pickling import picklable
-from ..ranges import Size
+from ..setting_types import NORM_GROUPS, Size
 from ..types import Model, Params
-from .constants import NORM_GROUPS
-from .models import linear_init, named_model, norm_init, normalise, one_of, xavier
+from .layers import linear_init, named_model, norm_init, normalise, one_of, xavier
 
 
 @picklable

@@ -7,9 +7,10 @@ import torch
 from torch import Generator, Tensor
 
 from ..pickling import picklable
-from ..ranges import CostsMemory, Count, Rate
+from ..setting_types import CostsMemory, Count, Rate
 from ..types import Model, Params
-from .models import mlp, named_model
+from .layers import named_model
+from .mlp import mlp
 
 LOG_STD = "log_std"
 

@@ -6,12 +6,12 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from ..pickling import picklable
-from ..ranges import Size
+from ..setting_types import Size
+from ..torch_fixes.convolution import conv2d
+from ..torch_fixes.layout import channels_last
+from ..torch_fixes.max_pool import max_pool
 from ..types import Model, Params
-from .fast.convolution import conv2d
-from .fast.layout import channels_last
-from .fast.max_pool import max_pool
-from .models import conv_init, linear_init, named_model, norm_init, normalise
+from .layers import conv_init, linear_init, named_model, norm_init, normalise
 
 BLOCKS, CONVOLUTIONS = 4, 3
 SLOPE = 0.1  # of the leaky rectifiers

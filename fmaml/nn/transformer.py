@@ -12,10 +12,10 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from ..pickling import picklable
-from ..ranges import Size
+from ..setting_types import Size
+from ..torch_fixes.norms import standardise_last
 from ..types import Model, Params
-from .models import linear_init, named_model, norm_init
-from .norms import standardise_last
+from .layers import linear_init, named_model, norm_init
 
 
 @picklable
@@ -115,6 +115,6 @@ def _normal(shape: tuple[int, int], generator: Generator) -> Tensor:
 
     The first norm divides by it, and with it the embeddings' inner gradients.
     """
-    if torch.get_default_device().type == "meta":  # see `fmaml.nn.models.xavier`
+    if torch.get_default_device().type == "meta":  # see `fmaml.nn.layers.xavier`
         return torch.empty(shape)
     return 0.2 * torch.randn(shape, generator=generator)

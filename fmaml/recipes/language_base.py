@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from ..data.dataset_facts import class_names
 from ..data.sources.udhr import locate_udhr, read_udhr_files
 from ..extras import require
-from ..run.environment import environment
+from ..processes.environment import environment
 
 BYTES = 256
 

@@ -6,24 +6,32 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ..checkpoints.run_folder import check_out_folder, describe_os_error, run_folder
 from ..errors import RunFailed, Stopped, UserError, note
-from ..run.launcher import launched, told_once
-from ..run.limits import importing_torch
-from ..run.output import lasting_stdout
-from ..run.store.run_folder import describe_os_error
-from .expand import PlannedRun, Seeds, expand
-from .folder import check_sweep_folder, sweep_folder, wait_until_free
-from .outcomes import measured, row_of, summarise
-from .progress import SweepProgress
-from .record import FAILED, FINISHED, SWEEP_FILE, UNFINISHED, Outcome, Sweep, merged, new_sweep, read_sweep, write_sweep
-from .running import run_rest
-from .table import print_sweep, say
-from .values import values_of
+from ..files.standard_output import lasting_stdout
+from ..processes.launcher import launched, told_once
+from ..processes.limits import importing_torch
+from .plan import Seeds, plan, values_of
+from .results import read_results, summarise
+from .show import SweepProgress, print_sweep, say
+from .state import (
+    FAILED,
+    SWEEP_FILE,
+    UNFINISHED,
+    Sweep,
+    SweepRun,
+    check_sweep_folder,
+    merged,
+    read_sweep,
+    wait_until_free,
+    write_sweep,
+)
+from .workers import run_all
 
 
 def is_sweep(args: argparse.Namespace) -> bool:
     """Whether the arguments of `fmaml run` ask for more than one run."""
-    return bool(args.seeds) or args.repeat is not None or any(values_of(override) for override in args.overrides)
+    return bool(args.seeds) or args.repeat is not None or any(len(values_of(text)[1]) > 1 for text in args.overrides)
 
 
 def run_sweep(args: argparse.Namespace) -> int:
@@ -31,12 +39,11 @@ def run_sweep(args: argparse.Namespace) -> int:
     refuse_processes()
     if args.seeds and args.repeat is not None:
         raise UserError("--repeat: given beside --seeds; leave out one of them")
-    runs = expand(args.experiment, args.overrides, Seeds(args.seeds or (), args.repeat), note)
-    asked = new_sweep(runs, args.device)
-    check_sweep_folder(args.out, args.resume)
+    runs = plan(args.experiment, args.overrides, Seeds(args.seeds or (), args.repeat), note)
+    check_out_folder(args.out, args.resume, check_sweep_folder)
     if args.dry_run:
         return dry_run(runs, args.device)
-    return run_in_folder(asked, args.out, args.jobs or 1, args.resume)
+    return run_in_folder(Sweep(runs[0].config["name"], args.device, runs), args.out, args.jobs or 1, args.resume)
 
 
 def resume_sweep(folder: Path, overrides: Sequence[str], device: str | None, jobs: int) -> int:
@@ -47,7 +54,7 @@ def resume_sweep(folder: Path, overrides: Sequence[str], device: str | None, job
             f"{folder}: holds a sweep, whose settings stay; give {overrides[0]} to one of its runs: "
             f"`fmaml resume {folder}/RUN {overrides[0]}`"
         )
-    check_sweep_folder(str(folder), resume=True)
+    check_out_folder(str(folder), True, check_sweep_folder)
     saved = read_sweep(folder)
     return run_in_folder(saved._replace(device=device or saved.device), str(folder), jobs, resume=True)
 
@@ -60,30 +67,28 @@ def refuse_processes() -> None:
             raise UserError("several runs under torchrun: start them without it, with --jobs N for N at a time")
 
 
-def dry_run(runs: list[PlannedRun], device: str) -> int:
-    """Check every run as `fmaml run --dry-run` does, and say what is wrong with which; returns the exit code."""
+def dry_run(runs: list[SweepRun], device: str) -> int:
+    """Check every run as `fmaml run --dry-run` does, and report each problem with its run; returns the exit code."""
     with importing_torch():
-        from ..run.run import run as run_once
+        from ..training.run_experiment import run as run_once
 
     code = 0
-    for number, planned in enumerate(runs, 1):
-        print(f"{number}/{len(runs)}  {planned.folder}", flush=True)
+    for number, run in enumerate(runs, 1):
+        print(f"{number}/{len(runs)}  {run.folder}", flush=True)
         try:
-            run_once(planned.config, device=device, dry_run=True)
+            run_once(run.config, device=device, dry_run=True)
         except UserError as error:
             code = code or error.code
             for line in str(error).splitlines():
-                note(f"{planned.folder}: {line}")
+                note(f"{run.folder}: {line}")
     return code
 
 
-def run_in_folder(sweep: Sweep, out: str | None, jobs: int, resume: bool) -> int:
-    """Run what is not done of the sweep, then print the table; returns the exit code."""
+def run_in_folder(asked: Sweep, out: str | None, jobs: int, resume: bool) -> int:
+    """Do the unfinished runs of the sweep, then print the table; returns the exit code."""
     console = Console(file=lasting_stdout())
-    with sweep_folder(out, sweep.name, resume) as folder:
-        if (folder / SWEEP_FILE).exists():
-            check_sweep_folder_is(resume, folder)
-            sweep = merged(read_sweep(folder), sweep, folder)
+    with run_folder(out, asked.name, resume, check_sweep_folder) as folder:
+        sweep = merged(read_sweep(folder), asked, folder) if (folder / SWEEP_FILE).exists() else asked
         try:
             return run_and_report(console, folder, sweep, jobs)
         except Stopped as stop:
@@ -93,46 +98,28 @@ def run_in_folder(sweep: Sweep, out: str | None, jobs: int, resume: bool) -> int
             raise RunFailed(f"{error.filename or folder}: {describe_os_error(error, folder)}") from error
 
 
-def check_sweep_folder_is(resume: bool, folder: Path) -> None:
-    """UserError if another sweep has begun in the folder since it was looked at."""
-    if not resume:
-        raise UserError(f"--out {folder}: holds a sweep already; add --resume to continue it, or name a new folder")
-
-
 def run_and_report(console: Console, folder: Path, sweep: Sweep, jobs: int) -> int:
-    """Run the rest, keeping sweep.json, and report on all; 1 if a run failed or was stopped, else 0."""
-    rows = measured(folder, sweep)
+    """Do the unfinished runs, keep sweep.json, and report on all; 1 if a run failed or was stopped, else 0."""
+    for run in sweep.runs:
+        read_results(folder, run)
+    write_sweep(folder, sweep, summarise(sweep))
 
-    def keep(run: PlannedRun, outcome: Outcome) -> Outcome:
-        if outcome.state == FINISHED:
-            try:
-                rows[run.folder] = row_of(folder / run.folder)
-            except UserError as error:
-                outcome = Outcome(FAILED, 1, str(error))
-        sweep.outcomes[run.folder] = outcome
-        write_sweep(folder, sweep, rows, summarise(sweep, rows))
-        return outcome
+    def keep(run: SweepRun) -> None:
+        read_results(folder, run)
+        write_sweep(folder, sweep, summarise(sweep))
 
-    write_sweep(folder, sweep, rows, summarise(sweep, rows))
-    left = [run for run in sweep.runs if sweep.outcomes[run.folder].state != FINISHED]
-    say(console, f"{sweep.name}: {describe_amount(len(sweep.runs), len(left), jobs)}, in {folder}")
-    wait_until_free([folder / run.folder for run in left], note)
-    with SweepProgress(console, folder, len(left), rows) as shown:
-        run_rest(sweep, folder, jobs, shown, keep)
-    print_sweep(console, sweep, summarise(sweep, rows))
+    runs, left = len(sweep.runs), sweep.unfinished()
+    amount = [f"{runs} run{'' if runs == 1 else 's'}"]
+    amount += [f"{runs - len(left)} of them finished before"] if len(left) < runs else []
+    amount += [f"{jobs} at a time"] if jobs > 1 else []
+    say(console, f"{sweep.name}: {', '.join(amount)}, in {folder}")
+    for run in left:
+        wait_until_free(folder / run.folder, note)
+    with SweepProgress(console, folder, len(left)) as shown:
+        run_all(sweep, folder, jobs, shown, keep)
+    print_sweep(console, sweep, summarise(sweep))
     say(console, f"everything is in {folder}")
-    return report_unfinished(console, folder, sweep)
-
-
-def describe_amount(runs: int, left: int, jobs: int) -> str:
-    """How many runs there are, in words."""
-    done = f", {runs - left} of them finished before" if left < runs else ""
-    return f"{runs} run{'' if runs == 1 else 's'}{done}" + (f", {jobs} at a time" if jobs > 1 else "")
-
-
-def report_unfinished(console: Console, folder: Path, sweep: Sweep) -> int:
-    """Say how many runs failed or were stopped one by one; 1 if any did, else 0."""
-    states = [outcome.state for outcome in sweep.outcomes.values()]
+    states = [run.state for run in sweep.runs]
     counts = {"failed": states.count(FAILED), "stopped": states.count(UNFINISHED)}
     if any(counts.values()):
         what = " and ".join(f"{count} {word}" for word, count in counts.items() if count)

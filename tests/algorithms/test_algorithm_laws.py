@@ -59,9 +59,9 @@ def reptile_pulls_towards_phi():
 def reptile_with_minibatches_takes_them_one_by_one():
     _, loss_fn, params, tasks = network()
     task = take(tasks, 0)
-    phi, parts = params, minibatches(task.support, 2)
-    for _ in range(STEPS):
-        phi = fmaml.inner_update(loss_fn, phi, next(parts), LR)
+    phi = params
+    for part in minibatches(task.support, 2, STEPS):
+        phi = fmaml.inner_update(loss_fn, phi, part, LR)
     yield fmaml.reptile(loss_fn, inner_lr=LR, steps=STEPS, minibatch=2).adapt(params, task.support), phi
 
 

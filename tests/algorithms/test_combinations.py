@@ -9,7 +9,8 @@ from problems import adapted, contraction, quadratic, relative, residual
 
 import fmaml
 from fmaml.algorithms.meta_sgd import MetaSgdTheta
-from fmaml.inner_rules import as_rule
+from fmaml.inner import as_optimizer
+from fmaml.optim.optimizers import rule_named
 from fmaml.tree import map_leaves, take
 
 LAWS = []
@@ -146,10 +147,10 @@ def masks_rates_inner_optimizers_and_annealings_combine():
     yield from same(fmaml.boil(loss_fn, inner_lr=adam, **settings), maml, params, tasks)
     rates = {name: 0.1 + 0.05 * i for i, name in enumerate(params)}
     for inner in ("sgd", "momentum", "adam", "rmsprop"):
-        sgd, each = fmaml.meta_sgd(loss_fn, inner_lr=0.1, inner=inner, **settings), tuple(fmaml.optim.rule_named(inner))
+        sgd, each = fmaml.meta_sgd(loss_fn, inner_lr=0.1, inner=inner, **settings), tuple(rule_named(inner))
         each_rate = {name: torch.full_like(p, rates[name]) for name, p in params.items()}
         learnt: MetaSgdTheta = {"params": params, "rates": each_rate}
-        own = fmaml.maml(loss_fn, inner_lr=fmaml.chain(*each, as_rule(rates)), **settings)
+        own = fmaml.maml(loss_fn, inner_lr=fmaml.chain(*each, as_optimizer(rates)), **settings)
         weighted = annealed(fmaml.multi_step(sgd, loss_fn, until=8), 4)
         expected = annealed(fmaml.multi_step(own, loss_fn, until=8), 4)
         found = fmaml.meta_grad(weighted, learnt, tasks)

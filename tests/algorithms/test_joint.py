@@ -6,8 +6,8 @@ from torch.func import grad
 
 import fmaml
 from fmaml.algorithms.joint import joint
+from fmaml.config.build import build, joint_baseline
 from fmaml.config.load import load_config
-from fmaml.run.build import build, joint_baseline
 from fmaml.tree import map_leaves, take
 
 

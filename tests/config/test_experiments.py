@@ -12,7 +12,7 @@ from fmaml.config.registry import TABLE
 from fmaml.config.settings import TrainSettings
 from fmaml.config.strict_yaml import parse_yaml
 
-NAMES = packaged.names()
+NAMES = packaged.experiment_names()
 OTHERS_NUMBERS = {  # beside which stands not MAML's published number but its own
     "omniglot_reptile": "97.68 +- 0.04 % (arXiv 1803.02999",
     "omniglot_imaml": "99.16 +- 0.35 % (arXiv 1909.04630",
@@ -152,7 +152,7 @@ def test_the_package_links_to_the_experiments_at_the_top():
 def test_each_builds_what_it_says(name):
     import torch
 
-    from fmaml.run.build import build
+    from fmaml.config.build import build
 
     config = load_config(name, ["data.name=glyphs", "data.rotate=[]"])
     experiment = build(config, torch.device("cpu"))
@@ -168,7 +168,7 @@ def test_each_builds_what_it_says(name):
 def test_the_policies_build_what_they_say(name):
     import torch
 
-    from fmaml.run.build import build
+    from fmaml.config.build import build
 
     experiment = build(load_config(name), torch.device("cpu"))
     tasks = experiment.source.sample("train", 1, range(2))
@@ -183,7 +183,7 @@ def test_the_policies_build_what_they_say(name):
 def test_the_languages_build_what_they_say(name):
     import torch
 
-    from fmaml.run.build import build
+    from fmaml.config.build import build
 
     config = load_config(name, ["data={name: markov}", "model={name: transformer, width: 8}"])
     experiment = build(config, torch.device("cpu"))
@@ -193,7 +193,7 @@ def test_the_languages_build_what_they_say(name):
 
 
 def test_no_training_at_all_still_builds_an_optimizer():
-    from fmaml.run.build import outer_optimizer
+    from fmaml.config.build import outer_optimizer
 
     config = load_config("omniglot", ["train.schedule=cosine", "train.meta_steps=0"])
     assert outer_optimizer(config["optimizer"], TrainSettings(**config["train"]))
@@ -211,7 +211,7 @@ def test_no_training_at_all_still_builds_an_optimizer():
 def test_schedule_and_clip_shape_the_outer_optimizer(overrides, steps):
     import torch
 
-    from fmaml.run.build import outer_optimizer
+    from fmaml.config.build import outer_optimizer
 
     config = load_config("omniglot", ["optimizer={name: sgd, lr: 0.1}", "train.meta_steps=3", *overrides])
     outer = outer_optimizer(config["optimizer"], TrainSettings(**config["train"]))
@@ -219,5 +219,5 @@ def test_schedule_and_clip_shape_the_outer_optimizer(overrides, steps):
     state = outer.init(theta)
     for step in steps:
         before = theta["w"]
-        theta, state = outer.update({"w": torch.ones(1)}, state, theta)
+        theta, state = outer.step({"w": torch.ones(1)}, state, theta)
         torch.testing.assert_close(before - theta["w"], torch.tensor([step]))

@@ -25,7 +25,7 @@ def test_defaults_are_filled_in_and_sections_stand_in_a_fixed_order(write):
 @pytest.mark.parametrize(
     ("experiment", "override"),
     [
-        *product(packaged.names(), ["seed=7", "name=1e-3x", "optimizer.lr=1e-12"]),
+        *product(packaged.experiment_names(), ["seed=7", "name=1e-3x", "optimizer.lr=1e-12"]),
         ("omniglot", "data.root='on'"),
         ("omniglot", "data.root=~"),
     ],

@@ -2,11 +2,15 @@
 
 import ast
 import inspect
+import sys
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.machinery import PathFinder
+from types import SimpleNamespace
 from typing import Annotated, Any, Literal, cast
 
 import pytest
+from annotated_types import Ge, Le
 
 from fmaml.config.registry import SETTINGS, TABLE, Entry, check_table
 from fmaml.config.signature import (
@@ -21,7 +25,7 @@ from fmaml.config.signature import (
 )
 from fmaml.config.validate import validate_value
 from fmaml.errors import UserError
-from fmaml.ranges import CostsMemory, Count, Decay, FreeOnResume, Natural, Rate, Unit, Ways
+from fmaml.setting_types import CostsMemory, Count, Decay, FreeOnResume, Natural, Rate, Unit, Ways
 
 TARGETS = [entry.target for names in TABLE.values() for entry in names.values()]
 SOURCES = TARGETS + list(SETTINGS.values())  # of settings
@@ -53,24 +57,53 @@ def read(signature: str) -> dict[str, Setting]:
         ("Rate | Schedule", Rate),
         ("Schedule | Rate", Rate),
         ("Rate | Schedule | None", Rate | None),
+        ("Optional[Count]", Count | None),
+        ("Union[int, str]", int | str),
+        ("Annotated[int, Ge(2), Le(9)]", Annotated[int, Ge(2), Le(9)]),
+        ("Literal[-1, 'a']", Literal[-1, "a"]),
+        ("None", None),
     ],
 )
 def test_an_annotation_means_what_python_makes_of_it(annotation, kind):
     assert read(f"*, x: {annotation}") == {"x": Setting(kind)}
 
 
-IN_CODE_ONLY = ["LossFn", "torch.device", "Metric | None", "Callable[[int], int]", "'Count'"]
+IN_CODE_ONLY = ["LossFn", "torch.device", "Metric | None", "Callable[[int], int]", "'Count'", "Optional[Metric]"]
 
 
+@pytest.mark.parametrize("default", ["", " = None"])
 @pytest.mark.parametrize("annotation", IN_CODE_ONLY)
-def test_what_no_setting_can_spell_is_left_to_code(annotation):
-    assert read(f"x: {annotation} = None, y: int = 1") == {"y": Setting(int, 1)}
+def test_what_neither_a_setting_nor_the_run_supplies_is_an_error(annotation, default):
+    with pytest.raises(
+        UserError, match=r"f\(\), line 1, parameter x: its annotation spells no setting; write it in int"
+    ):
+        read(f"y: int, x: {annotation}{default}")
 
 
-@pytest.mark.parametrize("annotation", IN_CODE_ONLY)
-def test_what_neither_a_setting_nor_the_run_supplies_is_an_error(annotation):
+def test_a_parameter_without_an_annotation_is_an_error():
     with pytest.raises(UserError, match=r"f\(\), line 1, parameter x: its annotation spells no setting"):
-        read(f"y: int, x: {annotation}")
+        read("x=5")
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        "().__class__",
+        "int.__subclasses__()",
+        "[x for x in (1,)]",
+        "print(1)",
+        "(lambda: int)()",
+        "f'{int}'",
+        "int if True else str",
+        "Literal[[1]]",
+        "Annotated[int]",
+        "5",
+        "Ge(1)",
+    ],
+)
+def test_reading_an_annotation_runs_no_code_of_others(annotation):
+    with pytest.raises(UserError, match="parameter x: its annotation spells no setting"):
+        read(f"x: {annotation}")
 
 
 def test_a_default_that_is_computed_is_an_error():
@@ -81,13 +114,23 @@ def test_a_default_that_is_computed_is_an_error():
 @pytest.mark.parametrize(
     ("target", "said"),
     [
-        ("fmaml.optim:sdg", "optim.py has no function sdg; correct the entry"),
-        ("fmaml.optimm:sgd", "there is no file .*optimm.py"),
+        ("fmaml.optim.optimizers:sdg", r"optimizers\.py defines no function sdg at its top level; give one .*as \w+$"),
+        ("fmaml.optimm:sgd", r"^there is no module fmaml\.optimm, neither in the current folder nor installed; give"),
+        ("fmaml.optim.optimizers.sgd:sgd", r"^there is no module fmaml\.optim\.optimizers\.sgd"),
+        ("math:sin", "^math is no file of Python source.*; give a module that is$"),
+        ("broken:f", r"broken\.py, line 2: .*; correct the file$"),
+        ("latin:f", r"latin\.py.*; correct the file$"),
+        ("empty:f", r"empty\.py defines no function f at its top level; give one that it defines$"),
     ],
 )
-def test_an_entry_that_names_nothing_is_told(target, said):
-    with pytest.raises(UserError, match=f"registry: {target}: .*{said}"):
+def test_a_name_that_leads_to_no_function_is_told(target, said, tmp_path, monkeypatch):
+    (tmp_path / "broken.py").write_text("x = 1\ndef f(:\n")
+    (tmp_path / "latin.py").write_bytes(b"x = '\xe4'\n")
+    (tmp_path / "empty.py").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=said) as raised:
         find_function(target)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -141,10 +184,25 @@ def test_fields_of_a_dataclass_are_settings_too():
     }
 
 
-def test_a_function_is_found_in_the_file_of_its_module(tmp_path):
-    (tmp_path / "sub").mkdir()
-    (tmp_path / "sub" / "part.py").write_text("import absent_module\n\ndef f(*, x: int = 3):\n    pass\n")
-    assert function_settings(find_function("package.sub.part:f", tmp_path)) == {"x": Setting(int, 3)}
+@pytest.mark.parametrize("place", ["current folder", "installed", "installed by an import hook"])
+def test_a_function_is_found_in_the_file_of_its_module_which_is_not_imported(place, tmp_path, monkeypatch):
+    (tmp_path / "someones/sub").mkdir(parents=True)
+    for name in ("someones/__init__.py", "someones/sub/__init__.py"):
+        (tmp_path / name).write_text("raise SystemExit('imported')")
+    code = "import absent_module\n\n@absent\ndef f(*, x: int = 3):\n    pass\n"
+    (tmp_path / "someones/sub/part.py").write_text(code)
+    if place == "current folder":
+        monkeypatch.chdir(tmp_path)
+    elif place == "installed":
+        monkeypatch.syspath_prepend(tmp_path)
+    else:
+
+        def found(name: str, path: Any, target: Any = None) -> Any:
+            return PathFinder.find_spec(name, path or [str(tmp_path)]) if name.startswith("someones") else None
+
+        monkeypatch.setattr(sys, "meta_path", [SimpleNamespace(find_spec=found), *sys.meta_path])
+    assert function_settings(find_function("someones.sub.part:f")) == {"x": Setting(int, 3)}
+    assert not any(name.startswith("someones") for name in sys.modules)
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -30,7 +30,9 @@ VALUES = st.recursive(
     SCALARS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
 )
-SHIPPED = {name: packaged.FOLDER.joinpath(f"{name}.yaml").read_text(encoding="utf-8") for name in packaged.names()}
+SHIPPED = {
+    name: packaged.FOLDER.joinpath(f"{name}.yaml").read_text(encoding="utf-8") for name in packaged.experiment_names()
+}
 
 
 @pytest.fixture(scope="module")

@@ -57,9 +57,9 @@ BOMB = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("a
 )
 def test_a_file_that_cannot_be_read_is_told_in_one_line_at_once(write, text, said):
     path = write(text)
-    begun = time.perf_counter()
+    begun = time.process_time()
     first, *_ = complaints(path)
-    assert time.perf_counter() - begun < 1
+    assert time.process_time() - begun < 1
     assert first.startswith(path)
     assert said in first
 

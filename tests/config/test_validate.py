@@ -10,7 +10,7 @@ from fmaml.config.load import load_config
 from fmaml.config.registry import SETTINGS, TABLE
 from fmaml.config.signature import REQUIRED, describe_values
 from fmaml.config.validate import TOP_LEVEL, section_settings
-from fmaml.ranges import Count, Decay, Natural, NonNegative, OneOrTwo, Rate, Unit, Ways
+from fmaml.setting_types import Count, Decay, Natural, NonNegative, OneOrTwo, Rate, Unit, Ways
 
 
 def put(config: dict[str, Any], key: str) -> Any:

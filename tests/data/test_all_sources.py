@@ -1,6 +1,5 @@
 """Every data source of the registry: its tasks depend on their counters alone, and have what its entry says."""
 
-import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from fmaml.config.build import call_by_name
 from fmaml.config.registry import TABLE
 from fmaml.config.signature import REQUIRED, find_function, function_settings
 from fmaml.data.source import Source
-from fmaml.run.build import call_by_name
 from fmaml.tree import leaves, map_leaves
 from fmaml.types import Batch, Task
 
@@ -58,11 +57,11 @@ def name(request) -> str:
 
 
 @pytest.fixture
-def make(name, photographs, writings, numbers_file, tmp_path, monkeypatch) -> Callable[[int], Source]:
+def make(name, photographs, writings, numbers_file, tmp_path, monkeypatch, request) -> Callable[[int], Source]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     takes = function_settings(find_function(TABLE["data"][name].target))
-    if "root" in takes and takes["root"].default is None and "FMAML_DATA" not in os.environ:
-        pytest.skip("no real data: set FMAML_DATA to the folder that holds it")
+    if "root" in takes and takes["root"].default is None:
+        request.getfixturevalue("real_data")
     given: dict[str, Any] = {key: value for key, value in SMALL.items() if key in takes}
     own = writings if name == "texts" else photographs
     given |= {"root": str(own)} if "root" in takes and takes["root"].default is REQUIRED else {}

@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save
 
-from fmaml import atomic_files
 from fmaml.data.files.cache import cached, cached_all, checksum, fingerprint
+from fmaml.files import atomic as atomic_files
 
 TENSOR = torch.arange(2000, dtype=torch.int64).to(torch.uint8).view(20, 100)
 

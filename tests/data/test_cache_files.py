@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from fmaml.cli import main
+from fmaml.cli.main import main
 from fmaml.data.files.cache import cached_all, write_tensors
 from fmaml.data.files.cache_files import as_size, cache_files, limit
 from fmaml.errors import UserError

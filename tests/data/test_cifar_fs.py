@@ -2,11 +2,9 @@
 
 import hashlib
 import io
-import os
 import pickle
 import shutil
 import tarfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -197,10 +195,7 @@ def test_the_split_is_64_16_20_disjoint_classes():
     assert all(part == sorted(part) for part in names.values())
 
 
-real = pytest.mark.skipif(
-    "not (os.environ.get('FMAML_DATA') and Path(os.environ['FMAML_DATA'], 'cifar-fs').is_dir())",
-    reason="needs CIFAR-FS: FMAML_DATA=FOLDER",
-)
+real = pytest.mark.real_data("cifar-fs")
 
 
 @pytest.fixture
@@ -220,8 +215,8 @@ def test_the_real_images(source):
 
 
 @real
-def test_the_lists_beside_the_real_images_are_ours():
-    folder = Path(os.environ["FMAML_DATA"], "cifar-fs", "splits", "bertinetto")
+def test_the_lists_beside_the_real_images_are_ours(real_data):
+    folder = real_data / "cifar-fs/splits/bertinetto"
     for split in HUNDRED_CLASSES:
         if (folder / f"{split}.txt").exists():
             assert sorted((folder / f"{split}.txt").read_text().split()) == class_names("cifar_fs", split)

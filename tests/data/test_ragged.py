@@ -10,7 +10,7 @@ from fmaml.data.episodes import Episode, episodes
 from fmaml.data.ragged import bounds, describe_size, mask_absent_classes, randomize_sizes, without_padding
 from fmaml.data.source import task_keys
 from fmaml.losses import accuracy, cross_entropy, inductive, supervised, transductive
-from fmaml.nn.models import conv4
+from fmaml.nn.conv4 import conv4
 from fmaml.tree import map_leaves, take
 from fmaml.types import Batch, Task
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import fmaml
-from fmaml.cli import main
+from fmaml.cli.main import main
 from fmaml.data.class_examples import Split
 from fmaml.data.source import Source
 from fmaml.data.sources.signals import signals

@@ -11,7 +11,7 @@ import torch
 from problems import relative
 
 import fmaml
-from fmaml.cli import main
+from fmaml.cli.main import main
 from fmaml.data.source import Source
 from fmaml.data.sources.table import table
 from fmaml.data.tables.linear import PENALTIES, Linear, fit_linear, linear_references, ridge

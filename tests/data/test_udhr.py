@@ -1,6 +1,5 @@
 """Languages: texts split into articles, tasks that never mix them, splits that keep relatives together."""
 
-import os
 import re
 import zipfile
 from collections import Counter
@@ -186,7 +185,7 @@ def test_every_language_is_in_one_split_and_so_are_variants_of_one():
     assert len(set.union(*codes.values())) == sum(map(len, codes.values()))
 
 
-real = pytest.mark.skipif("FMAML_DATA" not in os.environ, reason="real texts: set FMAML_DATA")
+real = pytest.mark.real_data("udhr")
 
 
 @real

@@ -6,6 +6,7 @@ The parent has imported torch; a child costs milliseconds. What a child did come
 import contextlib
 import hashlib
 import json
+import math
 import mmap
 import os
 import signal
@@ -21,15 +22,16 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-import fmaml.run.run
-import fmaml.run.store.checkpoint_store
-from fmaml import atomic_files, init_state, meta_step
+import fmaml.checkpoints.checkpoint_store
+import fmaml.training.run_experiment
+from fmaml import init_state, meta_step
+from fmaml.checkpoints.checkpoint_format import decode_checkpoint
+from fmaml.checkpoints.checkpoint_store import checkpoint_files
+from fmaml.config.build import build
 from fmaml.config.load import load_config
 from fmaml.errors import Stopped, UserError
-from fmaml.run.build import build
-from fmaml.run.store.checkpoint_format import decode_checkpoint
-from fmaml.run.store.checkpoint_store import checkpoint_files
-from fmaml.run.train import scores_before_and_after
+from fmaml.files import atomic as atomic_files
+from fmaml.training.train import scores_before_and_after
 
 STEPS = 40
 SMALL = [
@@ -49,6 +51,7 @@ SMALL = [
     "eval.steps=1",
 ]
 SHORT = "train.meta_steps=10"
+PATIENCE = 300.0  # seconds a test waits for an event: far more than it takes on a machine that has much else to do
 SAVING, SAVES, PRUNES, STEP = range(4)  # cells of the shared page: in a save now?; how many began; prunes; the step
 
 
@@ -71,14 +74,14 @@ def config(*overrides: str) -> dict[str, Any]:
 
 def run(out: Path, *overrides: str, resume: bool = True) -> int:
     """The run as the command line starts it, up to the evaluation of the trained network."""
-    return fmaml.run.run.run(config(*overrides), device="cpu", out=str(out), resume=resume)
+    return fmaml.training.run_experiment.run(config(*overrides), device="cpu", out=str(out), resume=resume)
 
 
 @cache
 def warm() -> None:
     """Let torch import what it imports at a first step, so that no child has to."""
     experiment = build(config(), torch.device("cpu"))
-    theta = fmaml.run.run.initial_params(experiment, 0, torch.device("cpu"))
+    theta = fmaml.training.run_experiment.initial_params(experiment, 0, torch.device("cpu"))
     tasks = experiment.source.sample("train", 1, range(2))
     scores_before_and_after(experiment, theta, tasks, 2)
     state = init_state(experiment.algorithm, experiment.optimizer, theta)
@@ -116,11 +119,11 @@ def fork(work: Callable[[], int | None], page: Page | None = None, said: Path | 
 
 def bare(page: Page | None) -> None:
     """Leave out what costs time and keeps no promise here; count on the page."""
-    fmaml.run.run.report_results = lambda *_: None
-    fmaml.run.run.environment = lambda place: {"device": str(place)}
+    fmaml.training.run_experiment.report_results = lambda *_: None
+    fmaml.training.run_experiment.environment = lambda place: {"device": str(place)}
     if page is None:
         return
-    save, unlink = fmaml.run.store.checkpoint_store.CheckpointStore.save, Path.unlink
+    save, unlink = fmaml.checkpoints.checkpoint_store.CheckpointStore.save, Path.unlink
 
     def counted(self: Any, progress: Any) -> None:
         page[STEP] = progress.state.step
@@ -132,20 +135,38 @@ def bare(page: Page | None) -> None:
         page[PRUNES] += self.suffix == ".ckpt"
         unlink(self, missing_ok)
 
-    fmaml.run.store.checkpoint_store.CheckpointStore.save, Path.unlink = counted, pruned
+    fmaml.checkpoints.checkpoint_store.CheckpointStore.save, Path.unlink = counted, pruned
 
 
-def wait(child: int, limit: float = 60) -> int:
-    """A child's exit code, minus the signal that killed it; a child that hangs is killed, and fails the test."""
-    end = time.monotonic() + limit
-    while time.monotonic() < end:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.001)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    raise AssertionError(f"a child was not done after {limit} s")
+def wait_for(event: Callable[[], Any], said: Path | None = None) -> None:
+    """Return once ``event`` is true; if it never is, the test fails with what a child has ``said``."""
+    end = time.monotonic() + PATIENCE
+    while not event():
+        assert time.monotonic() < end, said.read_text() if said and said.exists() else "the event did not come"
+        time.sleep(0.0005)
+
+
+def has_ended(child: int) -> bool:
+    """Whether a child has ended; it can still be waited for."""
+    return bool(os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT))
+
+
+def wait(child: int, processor_limit: float = math.inf) -> int:
+    """A child's exit code, minus the signal that killed it; a child that hangs is killed, and fails the test.
+
+    So does one that has used more than ``processor_limit`` seconds of a processor. Unlike a clock, they do not count
+    the time in which other processes have it.
+    """
+    try:
+        wait_for(lambda: has_ended(child))
+    except AssertionError:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        raise AssertionError(f"a child was not done after {PATIENCE} s") from None
+    _, status, usage = os.wait4(child, 0)
+    used = usage.ru_utime + usage.ru_stime
+    assert used < processor_limit, f"a child used {used} s of a processor"
+    return os.waitstatus_to_exitcode(status)
 
 
 def parameters(path: Path) -> bytes:
@@ -199,7 +220,7 @@ def litter(folder: Path) -> list[str]:
 
 
 class Shim:
-    """`os` as `fmaml.atomic_files` sees it: calls ``act`` before and after each operation on files."""
+    """`os` as `fmaml.files.atomic` sees it: calls ``act`` before and after each operation on files."""
 
     OPERATIONS = ("open", "write", "fsync", "close", "replace", "unlink")
 

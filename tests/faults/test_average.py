@@ -7,9 +7,9 @@ import torch
 from harness import fingerprint, finish, fork, run, uninterrupted, wait
 from safetensors.torch import load_file
 
-from fmaml.run.store import checkpoint_store
-from fmaml.run.store.checkpoint_format import decode_checkpoint, encode_checkpoint
-from fmaml.run.store.checkpoint_store import checkpoint_files
+from fmaml.checkpoints import checkpoint_store
+from fmaml.checkpoints.checkpoint_format import decode_checkpoint, encode_checkpoint
+from fmaml.checkpoints.checkpoint_store import checkpoint_files
 
 DECAY = 0.75
 AVERAGED = (f"train.average={DECAY}", "train.schedule=constant")

@@ -5,6 +5,7 @@ import http.server
 import os
 import random
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pooch  # noqa: F401  # here and not in each child, so that kills hit the 
 import pytest
 import requests  # noqa: F401
 import torch
-from harness import fork, litter, wait
+from harness import PATIENCE, fork, has_ended, litter, wait, wait_for
 
 from fmaml.data.files.cache import cached
 from fmaml.data.files.download import download
@@ -90,7 +91,8 @@ class Sender(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         for at in range(0, len(CONTENT), PIECE):
             self.wfile.write(CONTENT[at : at + PIECE])
-            time.sleep(self.server.pause)
+            self.server.going.wait(PATIENCE)
+            time.sleep(PAUSE)
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -101,7 +103,8 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Sender)
         self.asked: list[int] = []  # the process of each request
-        self.pause = PAUSE
+        self.going = threading.Event()  # cleared: it waits after the next piece
+        self.going.set()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Whoever asked was killed."""
@@ -112,13 +115,23 @@ class Server(http.server.ThreadingHTTPServer):
         return 0 if path.read_bytes() == CONTENT else 1
 
 
+def holds_a_part(folder: Path) -> bool:
+    """Whether a file in the folder has a byte."""
+    try:
+        return any(file.stat().st_size > 0 for file in folder.iterdir())
+    except FileNotFoundError:
+        return False
+
+
 @pytest.mark.parametrize("kills", [50, pytest.param(1000, marks=pytest.mark.slow)])
 def test_a_kill_at_any_moment_of_a_download_leaves_nothing_that_is_taken_for_it(tmp_path, server, kills):
     draw, killed, cut_short = random.Random(kills), 0, 0
     path = tmp_path / "file.zip"
     while killed < kills:  # those that were done before they were killed do not count
         child = fork(lambda: server.fetch(path))
-        time.sleep(draw.uniform(0, 0.06))
+        if draw.random() < 0.5:  # a part is there
+            wait_for(lambda child=child: has_ended(child) or holds_a_part(path.parent))
+        time.sleep(draw.uniform(0, 0.03))
         os.kill(child, signal.SIGKILL)
         ended = wait(child)
         assert ended in (0, -signal.SIGKILL)
@@ -153,15 +166,14 @@ def test_who_waited_downloads_it_when_the_other_is_killed(tmp_path, server):
     for trial in range(10):
         path = tmp_path / str(trial) / "file.zip"
         server.asked.clear()
-        server.pause = 0.05
+        server.going.clear()
         first = fork(lambda path=path: server.fetch(path))
-        while not (path.parent.exists() and any(part.stat().st_size for part in path.parent.iterdir())):
-            time.sleep(0.0005)
+        wait_for(lambda path=path: holds_a_part(path.parent))
         second = fork(lambda path=path: server.fetch(path))
         time.sleep(draw.uniform(0, 0.05))
         assert server.asked == [first]
         os.kill(first, signal.SIGKILL)
-        server.pause = PAUSE
+        server.going.set()
         assert [wait(first), wait(second)] == [-signal.SIGKILL, 0]
         assert server.asked == [first, second]
         assert os.listdir(path.parent) == ["file.zip"]

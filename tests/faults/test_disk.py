@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from harness import SHORT, fingerprint, finish, fork, litter, run, shimmed, steps, uninterrupted, wait
 
-from fmaml import atomic_files
+from fmaml.checkpoints.checkpoint_format import decode_checkpoint
+from fmaml.checkpoints.checkpoint_store import checkpoint_files
+from fmaml.checkpoints.run_folder import run_folder
 from fmaml.data.source import ACCURACY
-from fmaml.run.store.checkpoint_format import decode_checkpoint
-from fmaml.run.store.checkpoint_store import checkpoint_files
-from fmaml.run.store.run_folder import run_folder
+from fmaml.files import atomic as atomic_files
 
 ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS)
 WRITING = ("open", "write", "fsync", "close", "replace")
@@ -87,7 +87,7 @@ def test_metrics_that_cannot_be_written(tmp_path):
     out, said = tmp_path / "out", tmp_path / "said"
 
     def work() -> int:
-        from fmaml.run.log import RunLog
+        from fmaml.training.log import RunLog
 
         record = RunLog.record
 
@@ -126,10 +126,10 @@ FULL_DISK = """
 import os, shutil, sys
 from pathlib import Path
 sys.path[:0] = [{here!r}, {root!r}]
-import fmaml.run.store.checkpoint_store, harness
+import fmaml.checkpoints.checkpoint_store, harness
 from fmaml.errors import UserError
 
-disk, save = Path(sys.argv[1]), fmaml.run.store.checkpoint_store.CheckpointStore.save
+disk, save = Path(sys.argv[1]), fmaml.checkpoints.checkpoint_store.CheckpointStore.save
 harness.bare(None)
 
 def filling(self, progress):
@@ -137,14 +137,14 @@ def filling(self, progress):
         (disk / "ballast").write_bytes(bytes(shutil.disk_usage(disk).free // 4096 * 4096 - 40_000))
     save(self, progress)
 
-fmaml.run.store.checkpoint_store.CheckpointStore.save = filling
+fmaml.checkpoints.checkpoint_store.CheckpointStore.save = filling
 try:
     harness.run(disk / "out", "model.hidden=[100, 100]", harness.SHORT)
 except UserError as error:
     print("refused", error.code, error)
 print("full", harness.steps(disk / "out"), harness.litter(disk))
 (disk / "ballast").unlink()
-fmaml.run.store.checkpoint_store.CheckpointStore.save = save
+fmaml.checkpoints.checkpoint_store.CheckpointStore.save = save
 harness.run(disk / "out", "model.hidden=[100, 100]", harness.SHORT)
 print("room", harness.steps(disk / "out"), harness.litter(disk))
 """
@@ -213,9 +213,9 @@ def test_a_folder_that_a_file_replaces_under_the_run_is_said(tmp_path):
     out, said = tmp_path / "out", tmp_path / "said"
 
     def work() -> int:
-        import fmaml.run.store.checkpoint_store
+        import fmaml.checkpoints.checkpoint_store
 
-        save = fmaml.run.store.checkpoint_store.CheckpointStore.save
+        save = fmaml.checkpoints.checkpoint_store.CheckpointStore.save
 
         def removing(self, progress):
             if progress.state.step == 5:
@@ -223,7 +223,7 @@ def test_a_folder_that_a_file_replaces_under_the_run_is_said(tmp_path):
                 out.write_text("a file in its place")
             save(self, progress)
 
-        fmaml.run.store.checkpoint_store.CheckpointStore.save = removing
+        fmaml.checkpoints.checkpoint_store.CheckpointStore.save = removing
         return run(out, SHORT)
 
     assert wait(fork(work, None, said)) == 1
@@ -235,8 +235,8 @@ def test_a_result_that_cannot_be_written_leaves_the_one_before_it(tmp_path, monk
     """results.json and the pictures come whole or not at all."""
     from matplotlib import pyplot as plt
 
-    from fmaml.data.pictures import save_figure
-    from fmaml.run.report import write_results
+    from fmaml.files.figures import save_figure
+    from fmaml.report.results import write_results
 
     for name in ("results.json", "task.png"):
         (tmp_path / name).write_text("before")
@@ -256,7 +256,7 @@ def test_a_result_that_cannot_be_written_leaves_the_one_before_it(tmp_path, monk
 
 
 def test_a_name_that_is_no_utf8_does_not_stop_a_run_after_training(tmp_path):
-    from fmaml.run.report import write_results
+    from fmaml.report.results import write_results
 
     name = os.fsdecode(b"caf\xe9")
     write_results(tmp_path / "results.json", {}, ACCURACY, {"files": [name]})

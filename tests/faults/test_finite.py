@@ -8,14 +8,15 @@ import pytest
 import torch
 from harness import SHORT, config, fork, in_place, run, wait
 
-import fmaml.run.run
+import fmaml.training.run_experiment
+from fmaml.checkpoints.checkpoint_format import decode_checkpoint
+from fmaml.checkpoints.checkpoint_store import CheckpointStore, checkpoint_files
+from fmaml.checkpoints.progress import Progress
+from fmaml.config.build import build
 from fmaml.config.settings import TrainSettings
 from fmaml.errors import RunFailed
-from fmaml.run.build import build
-from fmaml.run.nan_guard import NanGuard
-from fmaml.run.store.checkpoint_format import decode_checkpoint
-from fmaml.run.store.checkpoint_store import CheckpointStore, Progress, checkpoint_files
-from fmaml.run.train import first_progress
+from fmaml.training.nan_guard import NanGuard
+from fmaml.training.resume_and_train import first_progress
 from fmaml.tree import is_finite, leaves, map_leaves
 
 CPU = torch.device("cpu")
@@ -27,7 +28,7 @@ SKIP_TWO = TrainSettings(meta_steps=1, meta_batch=1, on_nan="skip", skip_limit=2
 def poisoned(step: int, where: str, value: float):
     """Patches a child's data so that one number of task 1 of a step is wrong."""
     part, field = where.split(".")
-    build = fmaml.run.run.build
+    build = fmaml.training.run_experiment.build
 
     def bad(*args):
         experiment = build(*args)
@@ -41,7 +42,7 @@ def poisoned(step: int, where: str, value: float):
 
         return experiment._replace(source=experiment.source._replace(sample=sampled))
 
-    fmaml.run.run.build = bad
+    fmaml.training.run_experiment.build = bad
 
 
 def checkpoints_are_finite(out: Path) -> bool:

@@ -12,7 +12,8 @@ import torch
 from harness import bare, fingerprint, finish, fork, run, uninterrupted, wait
 from PIL import Image
 
-from fmaml.cli import main
+from fmaml.checkpoints.checkpoint_store import checkpoint_files
+from fmaml.cli.main import main
 from fmaml.config.load import load_config
 from fmaml.data.files.cache import cached
 from fmaml.data.files.pickles import read_pickle
@@ -22,9 +23,8 @@ from fmaml.data.sources.image_folder import folder
 from fmaml.data.sources.mini_imagenet import list_table
 from fmaml.data.sources.udhr import read_udhr_files
 from fmaml.errors import UserError
-from fmaml.run.store.checkpoint_store import checkpoint_files
 
-LIMIT = 20  # seconds that a child may take; it would take for ever
+LIMIT = 20  # seconds of a processor that a child may use; it would go on for ever
 HUGE = 100 * 10**9  # bytes of a file that takes up none of the disk
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from harness import (
+    PATIENCE,
     PRUNES,
     SAVES,
     SAVING,
@@ -22,20 +23,29 @@ from harness import (
     fingerprint,
     finish,
     fork,
+    has_ended,
     litter,
     run,
     shimmed,
     steps,
     uninterrupted,
     wait,
+    wait_for,
 )
 
 import fmaml
 
 
-def wait_for_save(child: int, page: Page) -> None:
-    while not page[SAVING] and not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-        time.sleep(0.0002)
+def stop_in_a_save(child: int, page: Page, draw: random.Random) -> None:
+    """Halt the child at a random moment of a save, unless it has ended."""
+    while not has_ended(child):
+        wait_for(lambda: page[SAVING] or has_ended(child))
+        time.sleep(draw.uniform(0, 0.002))
+        os.kill(child, signal.SIGSTOP)
+        os.waitid(os.P_PID, child, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        if page[SAVING]:
+            break
+        os.kill(child, signal.SIGCONT)
 
 
 def kill_at_random(folder: Path, kills: int, draw: random.Random) -> dict[str, int]:
@@ -49,8 +59,7 @@ def kill_at_random(folder: Path, kills: int, draw: random.Random) -> dict[str, i
             turn = counts["kills"] % 20
             time.sleep(draw.uniform(0, 0.4 if turn else 0.004))  # one in twenty before there is anything to go on from
             if turn % 5 > 1:  # three in five at a random moment of a save, which a fast disk makes rare
-                wait_for_save(child, page)
-                time.sleep(draw.uniform(0, 0.002))
+                stop_in_a_save(child, page, draw)
             os.kill(child, signal.SIGKILL)
             code = wait(child)
             done = code == 0
@@ -136,8 +145,7 @@ def test_a_kill_before_and_after_a_checkpoint_is_pruned(tmp_path, hit):
 def test_a_row_that_was_torn_comes_again_once(tmp_path):
     out, page = tmp_path / "out", Page()
     child = fork(lambda: run(out), page)
-    while page[STEP] < 20:
-        time.sleep(0.001)
+    wait_for(lambda: page[STEP] >= 20)
     os.kill(child, signal.SIGKILL)
     wait(child)
     with open(out / "metrics.jsonl", "ab") as file:
@@ -192,7 +200,7 @@ def test_kills_of_the_command_itself(tmp_path, kills):
         os.killpg(child.pid, signal.SIGKILL)
         child.communicate()
     last = start()
-    assert last.wait(120) == 0, last.communicate()[1]
+    assert last.wait(PATIENCE) == 0, last.communicate()[1]
     last.communicate()
     assert fingerprint(out) == uninterrupted()
     assert (out / "results.json").exists()

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from harness import SHORT, config, fingerprint, finish, fork, uninterrupted, wait
 
-import fmaml.run.results
-import fmaml.run.run
-import fmaml.run.store.checkpoint_store
-from fmaml.run.log import RunLog
+import fmaml.checkpoints.checkpoint_store
+import fmaml.training.finish
+import fmaml.training.run_experiment
+from fmaml.training.log import RunLog
+from fmaml.training.resume_and_train import ModelFiles
 
-REPORT = fmaml.run.run.report_results  # the real one: children have none
+REPORT = fmaml.training.run_experiment.report_results  # the real one: children have none
 MOMENTS = ("save", "log", "finish", "report")
 OTHER = "seed=1"  # of the run that begins in the place of the first
 
@@ -21,11 +22,11 @@ OTHER = "seed=1"  # of the run that begins in the place of the first
 def run_with(act: Callable[[], object], out: Path, moment: str) -> int:
     """In a child: a run during which ``act`` is called once, just before it does what ``moment`` says."""
     module, name = {
-        "save": (fmaml.run.store.checkpoint_store.CheckpointStore, "save"),
-        "write": (fmaml.run.store.checkpoint_store, "write_durably"),
+        "save": (fmaml.checkpoints.checkpoint_store.CheckpointStore, "save"),
+        "write": (fmaml.checkpoints.checkpoint_store, "write_durably"),
         "log": (RunLog, "record"),
-        "finish": (fmaml.run.store.checkpoint_store.CheckpointStore, "finish"),
-        "report": (fmaml.run.results, "score_all"),
+        "finish": (ModelFiles, "write_last"),
+        "report": (fmaml.training.finish, "score_all"),
     }[moment]
     real, calls = getattr(module, name), []
 
@@ -37,9 +38,9 @@ def run_with(act: Callable[[], object], out: Path, moment: str) -> int:
 
     setattr(module, name, acting)
     if moment == "report":
-        fmaml.run.run.report_results = REPORT
+        fmaml.training.run_experiment.report_results = REPORT
     rarely = ["train.save_every=1000"] if moment == "log" else []
-    return fmaml.run.run.run(config(SHORT, *rarely), device="cpu", out=str(out))
+    return fmaml.training.run_experiment.run(config(SHORT, *rarely), device="cpu", out=str(out))
 
 
 def stopped_line(said: Path, out: Path) -> str:

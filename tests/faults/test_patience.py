@@ -6,9 +6,7 @@ from pathlib import Path
 import pytest
 from harness import fingerprint, finish, fork, parameters, run, uninterrupted, wait
 
-from fmaml.run.store import checkpoint_store
-from fmaml.run.store.checkpoint_format import decode_checkpoint, encode_checkpoint
-from fmaml.run.store.checkpoint_store import checkpoint_files
+from fmaml.checkpoints import checkpoint_store
 
 # Of 40 steps, with a rate that makes the best validation an early one
 EARLY = ("train.patience=3", "train.validate_every=2", "optimizer={name: adam, lr: 0.3}", "train.schedule=constant")
@@ -79,15 +77,3 @@ def test_it_goes_on_with_more_patience(whole, tmp_path):
     assert finish(out, *EARLY[1:], "train.patience=null") == 0
     assert validated(out) == validated(whole)
     assert parameters(out / "last.safetensors") == parameters(whole / "last.safetensors")
-
-
-def test_a_checkpoint_of_before_goes_on(tmp_path):
-    """Which did not count; it begins to do so."""
-    out = tmp_path / "out"
-    died(out, 3)
-    path = checkpoint_files(out / "checkpoints")[0]
-    tensors, facts = decode_checkpoint(path.read_bytes())
-    del facts["without_best"], facts["config"]["train"]["patience"]
-    path.write_bytes(encode_checkpoint(tensors, facts))
-    assert finish(out, *EARLY) == 0
-    assert fingerprint(out) == uninterrupted(*EARLY)

@@ -13,8 +13,9 @@ import pytest
 import torch
 from harness import in_place, shimmed
 
-from fmaml.run.store.checkpoint_format import DamagedCheckpoint, decode_checkpoint
-from fmaml.run.store.checkpoint_store import CheckpointStore, Progress, checkpoint_files
+from fmaml.checkpoints.checkpoint_format import DamagedCheckpoint, decode_checkpoint
+from fmaml.checkpoints.checkpoint_store import CheckpointStore, checkpoint_files
+from fmaml.checkpoints.progress import Progress
 from fmaml.types import MetaState
 
 Operation = tuple  # ("write", path, bytes), ("fsync", path), ("replace", path, path), ("unlink", path), ("done", step)

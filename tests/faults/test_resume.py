@@ -22,16 +22,16 @@ from harness import (
 )
 from PIL import Image
 
-import fmaml.run.run
-from fmaml.cli import main
-from fmaml.run import step as step_module
-from fmaml.run.build import build, call_by_name
-from fmaml.run.step import StepForm
-from fmaml.run.store import checkpoint_store, resume_compatibility
-from fmaml.run.store.checkpoint_format import decode_checkpoint, encode_checkpoint
-from fmaml.run.store.checkpoint_store import CheckpointStore, Progress, checkpoint_files
-from fmaml.run.store.resume_compatibility import PROBE_TASKS, collect_facts, digest_of_split
-from fmaml.run.train import first_progress
+import fmaml.training.run_experiment
+from fmaml.checkpoints import checkpoint_store, resume_compatibility
+from fmaml.checkpoints.checkpoint_format import decode_checkpoint
+from fmaml.checkpoints.checkpoint_store import CheckpointStore, checkpoint_files
+from fmaml.checkpoints.progress import Progress, StepForm
+from fmaml.checkpoints.resume_compatibility import PROBE_TASKS, collect_facts, digest_of_split
+from fmaml.cli.main import main
+from fmaml.config.build import build, call_by_name
+from fmaml.training import step as step_module
+from fmaml.training.resume_and_train import first_progress
 from fmaml.tree import leaves, map_leaves
 from fmaml.types import MetaState
 
@@ -232,8 +232,10 @@ def test_another_device_is_said_and_allowed(history, tmp_path):
     out = as_of(history, 20, tmp_path / "out")
 
     def work() -> int:
-        facts = fmaml.run.run.collect_facts
-        fmaml.run.run.collect_facts = lambda *args: facts(*args) | {"machine": {"device": "cuda", "threads": 1}}
+        facts = fmaml.training.run_experiment.collect_facts
+        fmaml.training.run_experiment.collect_facts = lambda *args: (
+            facts(*args) | {"machine": {"device": "cuda", "threads": 1}}
+        )
         return run(out)
 
     assert wait(fork(work, None, tmp_path / "said")) == 0
@@ -274,30 +276,6 @@ def test_the_same_machine_is_not_remarked_on(history, tmp_path):
     out = as_of(history, 38, tmp_path / "out")
     assert wait(fork(lambda: run(out), None, tmp_path / "said")) == 0
     assert "differ" not in (tmp_path / "said").read_text()
-
-
-def test_a_checkpoint_that_does_not_say_how_its_steps_were_computed_is_continued(history, tmp_path):
-    """As the first ones did not; that bits may differ is said."""
-    out = as_of(history, 38, tmp_path / "out")
-    (path,) = checkpoint_files(out / "checkpoints")
-    tensors, facts = decode_checkpoint(path.read_bytes())
-    del facts["step_form"]
-    facts["machine"] = {key: facts["machine"][key] for key in ("device", "threads")}
-    path.write_bytes(encode_checkpoint(tensors, facts))
-    assert wait(fork(lambda: run(out), None, tmp_path / "said")) == 0
-    assert "machine.cpu_capability was nothing and is" in (tmp_path / "said").read_text()
-    assert fingerprint(out) == uninterrupted()
-
-
-def test_a_run_of_an_earlier_version_goes_on_with_the_defaults_of_later_settings(history, tmp_path):
-    out = as_of(history, 38, tmp_path / "out")
-    (path,) = checkpoint_files(out / "checkpoints")
-    tensors, facts = decode_checkpoint(path.read_bytes())
-    del facts["config"]["train"]["meta_batch_for"], facts["machine"]["processes"]
-    path.write_bytes(encode_checkpoint(tensors, facts))
-    assert wait(fork(lambda: run(out), None, tmp_path / "said")) == 0, (tmp_path / "said").read_text()
-    assert "differ" not in (tmp_path / "said").read_text()
-    assert fingerprint(out) == uninterrupted()
 
 
 # Compiled or not, which changes rounding. Compiling takes long: a stand-in rounds its results to fewer bits

@@ -12,28 +12,53 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import SAVES, SAVING, SHORT, STEP, Page, fingerprint, finish, fork, litter, run, steps, uninterrupted, wait
+from harness import (
+    PATIENCE,
+    SAVES,
+    SAVING,
+    SHORT,
+    STEP,
+    Page,
+    fingerprint,
+    finish,
+    fork,
+    has_ended,
+    litter,
+    processor_seconds,
+    run,
+    steps,
+    uninterrupted,
+    wait,
+    wait_for,
+)
 
 import fmaml
-import fmaml.run.run
+import fmaml.training.run_experiment
+from fmaml.checkpoints.run_folder import run_folder
+from fmaml.checkpoints.run_lock import locked, refuse_if_held
 from fmaml.errors import Stopped, UserError
-from fmaml.run import nan_guard, signals
-from fmaml.run.store.run_folder import run_folder
-from fmaml.run.store.run_lock import locked, refuse_if_held
+from fmaml.meta_testing import scores as meta_test
+from fmaml.processes import signals
+from fmaml.training import nan_guard
 
-FINISH = fmaml.run.run.report_results  # the real one: children of this folder have none
-LONG = 10  # a cell of the shared page: 1 in a long step, 2 after it
+FINISH = fmaml.training.run_experiment.report_results  # the real one: children of this folder have none
+LONG = 10  # a cell of the shared page: 1 in a long step, 2 once it may end
+CHUNKS = 11  # another: how many chunks of tasks were evaluated
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 128 + signal.SIGUSR1, signal.SIGHUP: 129}
 
 
 def begun(out: Path, page: Page, until: int, said: Path) -> int:
     """A run's process id, once it has come to a step."""
     child = fork(lambda: run(out), page, said)
-    end = time.monotonic() + 30
-    while page[STEP] < until:
-        assert time.monotonic() < end, said.read_text()
-        time.sleep(0.0005)
+    wait_for(lambda: page[STEP] >= until, said)
     return child
+
+
+def stop(child: int, number: int) -> int:
+    """Send a signal to a child and return its exit code; from the signal on it may use 5 s of a processor."""
+    limit = processor_seconds(child) + 5
+    os.kill(child, number)
+    return wait(child, limit)
 
 
 @pytest.mark.parametrize("number", CODES)
@@ -43,10 +68,7 @@ def test_a_signal_saves_and_exits_with_its_code(tmp_path, number):
         out, page, said = tmp_path / str(trial), Page(), tmp_path / "said"
         child = begun(out, page, draw.randrange(1, 30), said)
         time.sleep(draw.uniform(0, 0.02))
-        sent = time.monotonic()
-        os.kill(child, number)
-        assert wait(child) == CODES[number], said.read_text()
-        assert time.monotonic() - sent < 5
+        assert stop(child, number) == CODES[number], said.read_text()
         assert f"`fmaml resume {out}` continues" in said.read_text()
         assert steps(out)[0] >= page[STEP]
         assert not litter(out)
@@ -59,16 +81,18 @@ def test_a_signal_during_an_evaluation_does_not_wait_for_its_end(tmp_path):
     long = "train.validate_tasks=100000"  # minutes
 
     def evaluating() -> int:
+        evaluate = meta_test.evaluate
+
+        def counted(*args, **more):
+            page[CHUNKS] += 1
+            return evaluate(*args, **more)
+
+        meta_test.evaluate = counted
         return run(out, long, "train.meta_steps=10")
 
     child = fork(evaluating, page, said)
-    while page[STEP] < 9:
-        time.sleep(0.001)
-    time.sleep(0.3)
-    sent = time.monotonic()
-    os.kill(child, signal.SIGTERM)
-    assert wait(child) == 143
-    assert time.monotonic() - sent < 5
+    wait_for(lambda: page[CHUNKS] > 3, said)
+    assert stop(child, signal.SIGTERM) == 143, said.read_text()
     assert steps(out)[0] == 10, "the step before the evaluation was not saved"
 
 
@@ -78,8 +102,7 @@ def test_a_second_signal_inside_a_save_and_a_storm_do_no_harm(tmp_path):
         child = begun(out, page, 5 * trial + 1, said)
         saves = page[SAVES]
         os.kill(child, signal.SIGINT)
-        while not page[SAVING] and page[SAVES] == saves:
-            time.sleep(0.0002)
+        wait_for(lambda page=page, saves=saves: page[SAVING] or page[SAVES] > saves, said)
         for _ in range(20 if trial % 2 else 1):
             os.kill(child, signal.SIGINT if trial % 2 == 0 else signal.SIGTERM)
         assert wait(child) in (130, -signal.SIGTERM)  # the latter if it had saved and was on its way out
@@ -89,7 +112,6 @@ def test_a_second_signal_inside_a_save_and_a_storm_do_no_harm(tmp_path):
 
 def test_a_step_that_is_longer_than_five_seconds_is_finished_and_more_of_the_same_signal_do_no_harm(tmp_path):
     """What is promised is five seconds from the end of the step at hand; one run for each signal, all at once."""
-    long = 6.0
 
     def work(out: Path, page: Page) -> int:
         step = nan_guard.NanGuard.__call__
@@ -97,10 +119,8 @@ def test_a_step_that_is_longer_than_five_seconds_is_finished_and_more_of_the_sam
         def slow(self, state, tasks, skipped):
             if state.step == 4:
                 page[LONG] = 1
-                end = time.monotonic() + long
-                while time.monotonic() < end:  # of short waits, as a signal ends one
+                while page[LONG] == 1:  # of short waits, as a signal ends one
                     time.sleep(0.01)
-                page[LONG] = 2
             return step(self, state, tasks, skipped)
 
         nan_guard.NanGuard.__call__ = slow
@@ -110,31 +130,18 @@ def test_a_step_that_is_longer_than_five_seconds_is_finished_and_more_of_the_sam
     for number in CODES:
         out, said, page = tmp_path / f"{number}", tmp_path / f"{number}.said", Page()
         runs.append((number, fork(lambda out=out, page=page: work(out, page), page, said), out, said, page))
-    for _, _, _, _, page in runs:
-        while page[LONG] < 1:
-            time.sleep(0.001)
+    for _, _, _, said, page in runs:
+        wait_for(lambda page=page: page[LONG] == 1, said)
     for _ in range(30):
         for number, child, *_ in runs:
             os.kill(child, number)
-        time.sleep(0.1)
-    assert all(page[LONG] == 1 for *_, page in runs), "a step was over before its signals were sent"
-    left = {number: run for number, *run in runs}
-    over = {}  # since when a run's long step has been over
-    while left:
-        for number, (child, out, said, page) in list(left.items()):
-            ended = os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            if page[LONG] == 2:
-                over.setdefault(number, time.monotonic())
-            if number not in over:
-                assert ended is None, said.read_text()
-                continue
-            assert time.monotonic() - over[number] < 5, "it goes on after its step"
-            if ended:
-                assert wait(child) == CODES[number], said.read_text()
-                assert steps(out)[0] == 5
-                del left[number]
-        time.sleep(0.01)
-    for _, _, out, _, _ in runs:
+        time.sleep(0.2)  # so that the step takes six seconds
+    for number, child, out, said, page in runs:
+        assert not has_ended(child), said.read_text()
+        limit = processor_seconds(child) + 5
+        page[LONG] = 2
+        assert wait(child, limit) == CODES[number], said.read_text()
+        assert steps(out)[0] == 5
         assert finish(out) == 0
         assert fingerprint(out) == uninterrupted()
 
@@ -144,16 +151,12 @@ def test_a_signal_during_the_meta_test_loses_no_step_and_the_next_run_reports(tm
     out, said = tmp_path / "out", tmp_path / "said"
 
     def work(tasks: str = "eval.tasks=10000000") -> int:
-        fmaml.run.run.report_results = FINISH
+        fmaml.training.run_experiment.report_results = FINISH
         return run(out, SHORT, tasks)
 
     child = fork(work, None, said)
-    while "meta-testing" not in (said.read_text() if said.exists() else ""):
-        time.sleep(0.01)
-    sent = time.monotonic()
-    os.kill(child, number)
-    assert wait(child) == CODES[number], said.read_text()
-    assert time.monotonic() - sent < 5
+    wait_for(lambda: said.exists() and "meta-testing" in said.read_text())
+    assert stop(child, number) == CODES[number], said.read_text()
     assert steps(out)[0] == 10
     assert wait(fork(lambda: work("eval.tasks=2"), None, said)) == 0, said.read_text()
     assert (out / "results.json").exists()
@@ -206,7 +209,7 @@ def test_a_run_without_a_reader_goes_on_to_its_report(tmp_path, errors_too):
         assert process.stdout is not None
         assert process.stdout.readline()
         process.stdout.close()
-        assert process.wait(120) == 0
+        assert process.wait(PATIENCE) == 0
     assert {"results.json", "best.safetensors", "by_inner_step.png"} <= {
         path.name for path in (tmp_path / "out").iterdir()
     }
@@ -223,18 +226,11 @@ def test_of_two_runs_in_one_folder_one_runs_and_the_other_names_it(tmp_path):
         first = fork(lambda out=out, page=page: run(out, "train.meta_steps=100000", resume=False), page, said[0])
         time.sleep(draw.uniform(0, 0.2))
         second = fork(lambda out=out: run(out, "train.meta_steps=100000", resume=True), None, said[1])
-        start = time.monotonic()
-        codes = {}
-        while len(codes) < 1:
-            for child in (first, second):
-                if os.waitpid(child, os.WNOHANG)[0]:
-                    codes[child] = time.monotonic() - start
-            time.sleep(0.001)
-        (loser,) = codes
-        winner = second if loser == first else first
+        wait_for(lambda first=first, second=second: has_ended(first) or has_ended(second))
+        loser, winner = (first, second) if has_ended(first) else (second, first)
+        assert wait(loser, processor_limit=1) == 2
         text = said[loser == second].read_text()
         assert f"in use by process {winner} on {socket.gethostname()}" in text, text
-        assert codes[loser] < 1
         os.kill(winner, signal.SIGKILL)
         wait(winner)
         refuse_if_held(out)  # the kernel has let go at once
@@ -258,9 +254,11 @@ def test_the_lock_is_asked_for_before_torch_is_imported(tmp_path, monkeypatch, c
     import sys
     from types import SimpleNamespace
 
-    from fmaml.cli import main
+    from fmaml.cli.main import main
 
-    monkeypatch.setitem(sys.modules, "fmaml.run.run", SimpleNamespace(run=lambda *_, **__: pytest.fail("it ran")))
+    monkeypatch.setitem(
+        sys.modules, "fmaml.training.run_experiment", SimpleNamespace(run=lambda *_, **__: pytest.fail("it ran"))
+    )
     with locked(tmp_path):
         assert main(["run", "sinusoid", "--out", str(tmp_path)]) == 2
     assert f"in use by process {os.getpid()}" in capsys.readouterr().err

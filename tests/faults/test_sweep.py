@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from harness import SMALL, fork, wait
+from harness import SMALL, fork, steps, wait, wait_for
 
-import fmaml.run.report
-import fmaml.run.run
-from fmaml.cli import main
-from fmaml.run.signals import STOP_SIGNALS
-from fmaml.sweep import launch
-from fmaml.sweep.child import stop_with_parent
-from fmaml.sweep.record import SWEEP_FILE
+import fmaml.report.results
+import fmaml.training.run_experiment
+from fmaml.cli.main import main
+from fmaml.processes.signals import STOP_SIGNALS
+from fmaml.sweep import workers
+from fmaml.sweep.state import SWEEP_FILE
+from fmaml.sweep.workers import stop_with_parent
 
-FINISH = fmaml.run.run.report_results  # the real one: children of this folder have none
+FINISH = fmaml.training.run_experiment.report_results  # the real one: children of this folder have none
 RATES = "optimizer.lr=0.01,0.02"
 _held: list[int] = []  # the ends of pipes by which a sweep's processes see that it has ended
 
@@ -70,9 +70,9 @@ def let_go(*handles: int) -> None:
 
 def sweep(out: Path, *more: str) -> int:
     """The sweep as the command line starts it, in a forked process."""
-    fmaml.run.run.report_results = FINISH
-    fmaml.run.report.write_pictures = lambda *_: None
-    launch.start_process = Forked
+    fmaml.training.run_experiment.report_results = FINISH
+    fmaml.report.results.write_pictures = lambda *_: None
+    workers.start_process = Forked
     command = ["run", "sinusoid", *SMALL, RATES, "--seeds", "0,1", "--out", str(out), "--resume", "--device", "cpu"]
     return main([*command, *more])
 
@@ -99,10 +99,7 @@ def undisturbed(tmp_path_factory) -> bytes:
 def begun(out: Path, said: Path, *more: str) -> Iterator[int]:
     """A sweep that has begun a run."""
     parent = fork(lambda: sweep(out, *more), None, said)
-    end = time.monotonic() + 30
-    while not children(out):
-        assert time.monotonic() < end, said.read_text()
-        time.sleep(0.005)
+    wait_for(lambda: children(out), said)
     yield parent
 
 
@@ -155,10 +152,8 @@ def test_no_run_outlives_a_sweep_that_is_killed(tmp_path):
     with begun(out, tmp_path / "said", "train.meta_steps=100000", "--jobs", "2") as parent:
         os.kill(parent, signal.SIGKILL)
     wait(parent)
-    end = time.monotonic() + 20
-    while children(out):
-        assert time.monotonic() < end, "a run goes on"
-        time.sleep(0.02)
+    wait_for(lambda: not children(out))
+    assert all(step < 100_000 for run in out.glob("seed*") for step in steps(run)), "a run went on to its end"
 
 
 def test_a_signal_stops_all_and_resume_goes_on(tmp_path, undisturbed):
@@ -174,9 +169,9 @@ def test_a_signal_stops_all_and_resume_goes_on(tmp_path, undisturbed):
             assert not children(out)
 
     def resumed() -> int:
-        fmaml.run.run.report_results = FINISH
-        fmaml.run.report.write_pictures = lambda *_: None
-        launch.start_process = Forked
+        fmaml.training.run_experiment.report_results = FINISH
+        fmaml.report.results.write_pictures = lambda *_: None
+        workers.start_process = Forked
         return main(["resume", str(out)])
 
     assert wait(fork(resumed, None, said)) == 0, said.read_text()

@@ -12,8 +12,9 @@ from torch.func import grad, jvp
 
 import fmaml
 from fmaml import Batch, Model, Task
-from fmaml.nn import models, norms
-from fmaml.nn.fast import layout
+from fmaml.nn import conv4 as conv4_file
+from fmaml.nn import mlp as mlp_file
+from fmaml.torch_fixes import layout, norms
 
 STEP = 1e-6  # of the finite differences
 
@@ -22,7 +23,7 @@ def passages() -> Task:
     return Task(*(Batch(torch.randint(0, 5, (3, n, 8)), torch.randint(0, 5, (3, n, 8))) for n in (2, 3)))
 
 
-def conv4(shape: tuple[int, ...], **options: Any) -> tuple[Model, Callable[[], Task]]:
+def conv4_case(shape: tuple[int, ...], **options: Any) -> tuple[Model, Callable[[], Task]]:
     return fmaml.conv4(inputs=shape, outputs=3, width=8, **options), lambda: image_tasks(3, shape)
 
 
@@ -35,8 +36,8 @@ def module(*layers: nn.Module) -> tuple[Model, Callable[[], Task]]:
 
 
 NETWORKS = {
-    **{f"conv4-stride-{norm}": conv4((1, 28, 28), norm=norm) for norm in ("batch", "group", "layer", "none")},
-    **{f"conv4-max-{norm}": conv4((1, 20, 20), pool="max", norm=norm) for norm in ("batch", "layer", "none")},
+    **{f"conv4-stride-{norm}": conv4_case((1, 28, 28), norm=norm) for norm in ("batch", "group", "layer", "none")},
+    **{f"conv4-max-{norm}": conv4_case((1, 20, 20), pool="max", norm=norm) for norm in ("batch", "layer", "none")},
     "resnet12": (fmaml.resnet12(inputs=(1, 20, 20), outputs=3, width=2), lambda: image_tasks(3, (1, 20, 20))),
     "mlp": (fmaml.mlp(inputs=(4,), outputs=3, hidden=[8, 8]), lambda: image_tasks(3, (4,))),
     "transformer": (fmaml.transformer(inputs=(8,), outputs=5, width=8, heads=2, layers=1), passages),
@@ -71,7 +72,8 @@ def loss_after_meta_steps(name: str, meta_steps: int, batching: str) -> tuple[Ca
 def _smooth(monkeypatch):
     """No rectifiers: a step across a kink, where an inner gradient jumps, would spoil a finite difference."""
     smooth = SimpleNamespace(**{**vars(torch), "relu": nn.functional.softplus})  # torch itself is the compiler's too
-    monkeypatch.setattr(models, "torch", smooth)
+    for network in (conv4_file, mlp_file):
+        monkeypatch.setattr(network, "torch", smooth)
 
 
 def finite_differences(fn: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:

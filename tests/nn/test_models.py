@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import fmaml
-from fmaml.nn.norms import batch_norm, group_norm, layer_norm
+from fmaml.torch_fixes.norms import batch_norm, group_norm, layer_norm
 from fmaml.tree import leaves
 
 

@@ -1,19 +1,20 @@
-"""Two processes, of which the second meets the mishap that is named; started by test_mishaps.py."""
+"""Two processes with something changed in them, in most cases a mishap in the second; started by tests here."""
 
 import contextlib
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from fmaml import distributed
-from fmaml.cli import main
+from fmaml.cli.main import main
 from fmaml.errors import Ended, UserError
-from fmaml.run import step
-from fmaml.run.launcher import launched
-from fmaml.run.processes import joined
+from fmaml.processes.join import joined
+from fmaml.processes.launcher import launched
+from fmaml.training import step
 
 ERRORS = {"ValueError": ValueError, "RuntimeError": RuntimeError, "UserError": UserError}
 
@@ -44,6 +45,12 @@ def with_little_memory(words: list[str]) -> int:
     return main(words)
 
 
+def compiled_by(backend: str, words: list[str]) -> int:
+    """A command whose steps are compiled by this backend of `torch.compile`."""
+    step.compiled = partial(step.compiled, backend=backend)
+    return main(words)
+
+
 def threads_left() -> None:
     """Print how many threads of the connections are left after the processes have parted."""
     with joined(launched(), torch.device("cpu")):
@@ -62,5 +69,7 @@ if __name__ == "__main__":
         threads_left()
     elif what == "memory":
         sys.exit(with_little_memory(words))
+    elif what.startswith("backend="):
+        sys.exit(compiled_by(what.removeprefix("backend="), words))
     else:
         sys.exit(differ([what, *words]))

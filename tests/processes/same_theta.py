@@ -3,7 +3,6 @@
 python -m torch.distributed.run --nproc-per-node N same_theta.py OUT
 """
 
-import contextlib
 import os
 import sys
 
@@ -11,19 +10,21 @@ import torch
 import torch.distributed as dist
 
 from fmaml import distributed
+from fmaml.checkpoints.checkpoint_format import flatten
+from fmaml.config.build import build
 from fmaml.config.load import load_config
 from fmaml.config.settings import TrainSettings
 from fmaml.losses import transductive
-from fmaml.run.build import build
-from fmaml.run.meta_test import task_scores
-from fmaml.run.run import initial_params
-from fmaml.run.store.checkpoint_format import flatten
-from fmaml.run.train import first_progress, train
+from fmaml.meta_testing.scores import task_scores
+from fmaml.training.resume_and_train import first_progress
+from fmaml.training.run_experiment import initial_params
+from fmaml.training.time_left import Pace, work_of
+from fmaml.training.train import train
 from fmaml.tree import map_leaves
 from fmaml.types import Task
 
 CPU = torch.device("cpu")
-STEPS, BAD_STEP, BAD_TASK = 50, 20, 5
+STEPS, BAD_STEP, BAD_TASK = 30, 12, 5
 ALGORITHMS = {
     "maml": "{name: maml, inner_lr: 0.01, steps: 2}",
     "meta_sgd": "{name: meta_sgd, inner_lr: 0.01, steps: 1}",
@@ -35,8 +36,9 @@ ALGORITHMS = {
 class Rows:
     """The rows of a log, without their times."""
 
-    def __init__(self) -> None:
+    def __init__(self, pace: Pace) -> None:
         self.rows: list = []
+        self.pace = pace
 
     def record(self, kind, step, **numbers):
         self.rows.append((kind, step, {key: value for key, value in numbers.items() if key != "tasks_per_second"}))
@@ -44,14 +46,9 @@ class Rows:
     def notify(self, line):
         self.rows.append(line)
 
-    def stepped(self, step): ...
-
-    def timed(self, what):
-        return contextlib.nullcontext()
-
 
 def trained(algorithm: str):
-    words = [f"algorithm={algorithm}", f"train.meta_steps={STEPS}", "train.validate_every=20", "train.on_nan=skip"]
+    words = [f"algorithm={algorithm}", f"train.meta_steps={STEPS}", "train.validate_every=12", "train.on_nan=skip"]
     config = load_config("sinusoid", [*words, "train.validate_tasks=40", "train.meta_batch=10", "train.compile=false"])
     experiment = build(config, CPU)
     source = experiment.source
@@ -64,7 +61,7 @@ def trained(algorithm: str):
 
     experiment = experiment._replace(source=source._replace(sample=sample))
     params = map_leaves(torch.Tensor.double, initial_params(experiment, 0, CPU))
-    rows, settings = Rows(), TrainSettings(**config["train"])
+    rows, settings = Rows(Pace(work_of(config, source, 0))), TrainSettings(**config["train"])
     progress = train(experiment, first_progress(experiment, params), rows, lambda progress: None, settings, 3)
     fixed = experiment.algorithm.init(params)
     scores = task_scores(experiment, transductive, fixed, "test", 50, 3, 8)

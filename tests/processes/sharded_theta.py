@@ -12,7 +12,7 @@ import torch.distributed as dist
 import fmaml
 from fmaml import distributed
 from fmaml.data.sources.sinusoid import sinusoid
-from fmaml.sharded_optimizer import own_state, sharded, whole_state
+from fmaml.optim.sharded import own_state, sharded, whole_state
 from fmaml.tree import leaves, map_leaves
 
 OPTIMIZERS = {"adam": fmaml.adam(1e-2), "adamw": fmaml.adamw(1e-2, weight_decay=0.1), "momentum": fmaml.momentum(1e-2)}

@@ -6,12 +6,12 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from fmaml.cli import main
+from fmaml.cli.main import main
 from fmaml.errors import Ended, RunFailed, UserError
-from fmaml.run import processes as module
-from fmaml.run.environment import pick_device
-from fmaml.run.launcher import ALONE, Launched, check_launch, launched, time_limit, told_once
-from fmaml.run.processes import Processes, divided
+from fmaml.processes import join as module
+from fmaml.processes.environment import pick_device
+from fmaml.processes.join import Processes, divided
+from fmaml.processes.launcher import ALONE, Launched, check_launch, launched, time_limit, told_once
 
 
 def test_the_variables_of_torchrun(monkeypatch):
@@ -52,7 +52,7 @@ def test_what_all_find_alike_is_told_by_the_first_of_a_machine():
 
 def test_who_is_not_to_tell_ends_after_the_one_who_is(monkeypatch, capsys):
     waits = []
-    monkeypatch.setattr("fmaml.cli.time.sleep", waits.append)
+    monkeypatch.setattr("fmaml.cli.main.time.sleep", waits.append)
     for name, value in {"RANK": 1, "LOCAL_RANK": 1, "WORLD_SIZE": 2}.items():
         monkeypatch.setenv(name, str(value))
     assert main(["run", "sinusoid", "train.meta_stepps=1"]) == 1
@@ -77,7 +77,7 @@ def test_data_is_prepared_once_a_machine_and_the_others_wait(monkeypatch):
     waiting.join(0.3)
     assert waiting.is_alive()
     first.first_on_machine(lambda: order.append("first"))
-    waiting.join(5)
+    waiting.join(300)
     assert order == ["first", "second"]
     monkeypatch.setattr(module, "PREPARATION_LIMIT_S", 0.1)
     other_machine = Processes(Launched(3, 4, 1, 2), store)

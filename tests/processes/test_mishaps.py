@@ -1,19 +1,17 @@
 """What goes wrong in one of many processes is told once, by whom it happened to, and ends all."""
 
-import os
 import re
 import socket
-import subprocess
-import sys
 
 import pytest
 import torch
+from children import command
 from processes.torchrun import HERE, finish, start
 
 from fmaml import distributed
+from fmaml.checkpoints.checkpoint_format import decode_checkpoint
+from fmaml.checkpoints.resume_compatibility import check_compatible
 from fmaml.config.load import load_config
-from fmaml.run.store.checkpoint_format import decode_checkpoint
-from fmaml.run.store.resume_compatibility import check_compatible
 
 RUN = ["run", "sinusoid", "train.meta_steps=20", "train.validate_every=10", "train.validate_tasks=8", "eval.tasks=8"]
 RUN += ["train.compile=false", "train.baseline=false", "eval.steps=1", "--device", "cpu"]
@@ -77,10 +75,9 @@ def test_who_cannot_join_says_so(variables, tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
-    environment = {**os.environ, "RANK": "1", "WORLD_SIZE": "2", "FMAML_TIMEOUT": "2"}
+    environment = {"RANK": "1", "WORLD_SIZE": "2", "FMAML_TIMEOUT": "2"}
     environment.update({name: value.replace("free", port) for name, value in variables.items()})
-    command = [sys.executable, "-m", "fmaml", *RUN, "--out", str(tmp_path / "out")]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    ended = command(*RUN, "--out", str(tmp_path / "out"), environment=environment)
     assert ended.returncode == 1
     own = [line for line in ended.stderr.splitlines() if line.startswith("fmaml:")]
     assert len(own) == 1, ended.stderr

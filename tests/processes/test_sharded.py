@@ -5,9 +5,9 @@ import torch
 from processes.torchrun import HERE, finish, start
 
 import fmaml
-from fmaml.cli import main
-from fmaml.run.store.checkpoint_format import decode_checkpoint
-from fmaml.sharded_optimizer import STRETCH, sharded
+from fmaml.checkpoints.checkpoint_format import decode_checkpoint
+from fmaml.cli.main import main
+from fmaml.optim.sharded import STRETCH, sharded
 
 
 def test_it_takes_the_same_steps_in_any_number_of_processes(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from processes.test_elastic import RUN, last_step, wait_for, workers_of
-from processes.torchrun import Agent, finish, launched, start
+from processes.torchrun import Anew, finish, launched, start
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.namespaces
@@ -36,7 +36,7 @@ def nodes():
             subprocess.run(["ip", "netns", "del", node], stderr=subprocess.DEVNULL)
 
 
-def agent_in(node: str, out: Path, restarts: int = 0) -> Agent:
+def agent_in(node: str, out: Path, restarts: int = 0) -> Anew:
     """`torchrun` of one process in a namespace; the first node has the rendezvous."""
     number = list(NODES).index(node)
     options = ["--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", f"--rdzv-endpoint={NODES['fmaml0']}:29577"]
@@ -65,11 +65,11 @@ def test_two_nodes_train_as_two_processes_of_one(nodes, tmp_path):
 def test_a_node_that_is_killed_and_started_again(nodes, tmp_path):
     out = tmp_path / "nodes"
     agents = [agent_in(node, out, restarts=3) for node in nodes]
-    wait_for(lambda: last_step(out) > 300)
+    wait_for(lambda: last_step(out) > 100)
     for process in [*workers_of(agents[1]), agents[1].pid]:
         os.kill(process, signal.SIGKILL)
     finish(agents[1])
     agents[1] = agent_in(nodes[1], out, restarts=3)
-    said = [finish(agent, 200) for agent in agents]
+    said = [finish(agent) for agent in agents]
     assert [agent.returncode for agent in agents] == [0, 0], said
     assert same_bits(out, tmp_path)

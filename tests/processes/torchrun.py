@@ -1,11 +1,18 @@
-"""Starts processes with `torchrun`, as the tests of many processes need it."""
+"""`torchrun`, as the tests of many processes need it: it and its workers are forked from the process of the tests."""
 
+import logging
 import os
+import runpy
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from children import PATIENCE, Child
+from children import start as start_child
+from torch.distributed import run
+from torch.distributed.elastic.multiprocessing.subprocess_handler import SubprocessHandler
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -13,43 +20,68 @@ ROOT = HERE.parent.parent
 
 def command(processes: int, *words: str, **options: Any) -> list[str]:
     """``torchrun`` with a rendezvous of its own, and a script, or with ``-m`` a module, and its arguments."""
-    given = [word for key, value in options.items() for word in (f"--{key.replace('_', '-')}", str(value))]
-    return [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc-per-node={processes}",
-        *given,
-        *words,
-    ]
+    given = [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
+    return ["--standalone", f"--nproc-per-node={processes}", *given, *words]
 
 
-class Agent(subprocess.Popen):
-    """A process of `torchrun`. What it prints goes to a file, since a pipe that nobody reads would stop it."""
-
-    said: Path
-
-
-def start(processes: int, *words: str, environment: dict[str, str] | None = None, **options: Any) -> Agent:
-    """`torchrun` on this machine."""
-    return launched(command(processes, *words, **options), environment or {})
-
-
-def launched(command: list[str], environment: dict[str, str]) -> Agent:
-    """The command in a session of its own, with one thread a process."""
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **environment}
+def start(processes: int, *words: str, environment: dict[str, str] | None = None, **options: Any) -> Child:
+    """`torchrun` on this machine. What it prints goes to a file, since a pipe that nobody reads would stop it."""
+    given = command(processes, *words, **options)
     with tempfile.NamedTemporaryFile(delete=False) as said:
-        agent = Agent(command, env=env, stdout=said, stderr=subprocess.STDOUT, start_new_session=True)
+        agent = start_child(lambda: torchrun(given), said.fileno(), said.fileno(), environment=environment)
     agent.said = Path(said.name)
     return agent
 
 
-def finish(agent: Agent, seconds: float = 120) -> str:
+def torchrun(words: list[str]) -> None:
+    """The agent, whose workers are forked where Python would be started anew."""
+    for name in logging.root.manager.loggerDict:
+        for handler in logging.getLogger(name).handlers:
+            if type(handler) is logging.StreamHandler:  # its stream is the test runner's
+                handler.setStream(sys.stderr)
+
+    def fork(self: Any, args: tuple[str, ...], env: dict[str, str]) -> Any:
+        return start_child(lambda: python(*args[2:]), environment=env)
+
+    SubprocessHandler._popen = fork
+    run.main(words)
+
+
+def python(*words: str) -> None:
+    """What `python` does with these words."""
+    module = words[0] == "-m"
+    sys.argv = list(words[module:])
+    if module:
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    else:
+        runpy.run_path(words[0], run_name="__main__")
+
+
+class Anew(subprocess.Popen):
+    """A process that imports torch anew, and the file to which it prints."""
+
+    said: Path
+
+
+def start_anew(processes: int, *words: str) -> Anew:
+    """As `start`, by the command of a user."""
+    return launched([sys.executable, "-m", "torch.distributed.run", *command(processes, *words)], {})
+
+
+def launched(command: list[str], environment: dict[str, str]) -> Anew:
+    """The command in a session of its own."""
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    env = {**os.environ, "PYTHONPATH": path, **environment}
+    with tempfile.NamedTemporaryFile(delete=False) as said:
+        agent = Anew(command, env=env, stdout=said, stderr=subprocess.STDOUT, start_new_session=True)
+    agent.said = Path(said.name)
+    return agent
+
+
+def finish(agent: Child | Anew) -> str:
     """What the agent has printed when it ends."""
     try:
-        agent.wait(seconds)
+        agent.wait(PATIENCE)
         return agent.said.read_text()
     finally:
         agent.said.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from torch.func import grad, hessian, jacfwd, jvp
 
 import fmaml
 from fmaml import tree
-from fmaml.cli import main
+from fmaml.cli.main import main
 from fmaml.data.policy_source import normal
 from fmaml.data.source import Source
 from fmaml.data.sources.cheetah import cheetah

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from fmaml.cli import main
+from fmaml.cli.main import main
 from fmaml.config.load import load_config
 from fmaml.data.sources.navigation import navigation
-from fmaml.run.pace import plan_of
+from fmaml.training.time_left import work_of
 
 SMALL = ["train.meta_steps=2", "train.meta_batch=2", "train.validate_tasks=2", "train.baseline=false"]
 SMALL += ["eval.tasks=3", "eval.steps=2", "data.episodes=3", "data.horizon=6"]
@@ -69,4 +69,4 @@ def test_another_run_begins_with_it(folder, tmp_path):
 def test_a_test_is_estimated_as_so_many_validations():
     config = load_config("navigation", ["train.baseline=false"])
     source = navigation(seed=0, device=torch.device("cpu"))
-    assert plan_of(config, source).testing == config["eval"]["tasks"] / config["train"]["validate_tasks"]
+    assert work_of(config, source, 0).testing == config["eval"]["tasks"] / config["train"]["validate_tasks"]

@@ -9,18 +9,16 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fmaml.cli import main
+from fmaml.checkpoints.run_lock import locked
+from fmaml.cli.main import main
 from fmaml.config.load import load_config
 from fmaml.config.packaged import FOLDER
 from fmaml.errors import UserError
-from fmaml.run.store.run_lock import locked
-from fmaml.sweep import launch
-from fmaml.sweep.expand import PlannedRun
-from fmaml.sweep.folder import wait_until_free
-from fmaml.sweep.outcomes import Measured, summarise
-from fmaml.sweep.progress import last_step
-from fmaml.sweep.record import FAILED, FINISHED, Outcome, Sweep
-from fmaml.sweep.table import print_sweep
+from fmaml.report.run_list import last_logged_step
+from fmaml.sweep import workers
+from fmaml.sweep.results import summarise
+from fmaml.sweep.show import print_sweep
+from fmaml.sweep.state import FAILED, FINISHED, Sweep, SweepRun, wait_until_free
 
 TINY = ["data.shots=3", "data.queries=3", "model.hidden=[8]", "train.meta_steps=3", "train.meta_batch=2"]
 TINY += ["train.validate_tasks=2", "train.baseline=false", "eval.tasks=4", "eval.steps=1"]
@@ -35,7 +33,7 @@ def refusal(capsys, *arguments: str) -> str:
 
 def test_in_processes_of_their_own(tmp_path):
     """The command itself: two processes at a time, one of which fails; the parent needs no torch."""
-    code = "import sys; from fmaml.cli import main; code = main(sys.argv[1:]); print(code, 'torch' in sys.modules)"
+    code = "import sys; from fmaml.cli.main import main; code = main(sys.argv[1:]); print(code, 'torch' in sys.modules)"
     command = ["run", "sinusoid", *TINY, "algorithm.inner_lr=0.01,1.0e+30", "--device", "cpu", "--jobs", "2"]
     environment = {**os.environ, "PYTHONPATH": str(FOLDER.parent.parent)}
     ended = subprocess.run(
@@ -105,58 +103,58 @@ def test_mistakes_are_one_line_with_the_cure(tmp_path, capsys, monkeypatch):
 def test_cores_are_divided_unless_the_user_has(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    assert [launch.threads_of_each(jobs) for jobs in (1, 2, 3, 100)] == [None, 4, 2, 1]
+    assert [workers.threads_of_each(jobs) for jobs in (1, 2, 3, 100)] == [None, 4, 2, 1]
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert launch.threads_of_each(2) is None
+    assert workers.threads_of_each(2) is None
 
 
 def test_a_run_that_is_still_to_stop_is_waited_for(tmp_path):
     told: list[str] = []
     with locked(tmp_path), pytest.raises(UserError, match="in use by process"):
-        wait_until_free([tmp_path], told.append, wait_s=0.2)
-    wait_until_free([tmp_path], told.append)
+        wait_until_free(tmp_path, told.append, wait_s=0.2)
+    wait_until_free(tmp_path, told.append)
     assert told == [f"waiting for {tmp_path}: a run of the sweep before this one is still to stop"]
 
 
 def test_the_last_step_is_read_of_a_log_that_is_being_written(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    assert last_step(path) == 0
+    assert last_logged_step(tmp_path) == 0
     path.write_text('{"kind": "train", "step": 20}\n{"kind": "tr')
-    assert last_step(path) == 20
+    assert last_logged_step(tmp_path) == 20
 
 
-def sweep_of(means: dict[tuple[int, float], float | None], style: str = ".2%") -> tuple[Sweep, dict[str, Measured]]:
+def sweep_of(means: dict[tuple[int, float], float | None], style: str = ".2%") -> Sweep:
     """A sweep over seeds and rates; a rate whose mean is None has failed."""
-    runs, outcomes, rows = [], {}, {}
+    runs = []
     for (seed, rate), mean in means.items():
         config = load_config("omniglot", [f"seed={seed}", f"algorithm.inner_lr={rate}"])
-        run = PlannedRun(f"seed={seed},inner_lr={rate}", {"seed": seed, "algorithm.inner_lr": rate}, config)
-        runs.append(run)
-        outcomes[run.folder] = Outcome(FAILED, 1, "it diverged") if mean is None else Outcome(FINISHED, 0)
+        state, code, message = (FAILED, 1, "it diverged") if mean is None else (FINISHED, 0, "")
+        settings = {"seed": seed, "algorithm.inner_lr": rate}
+        runs.append(SweepRun(f"seed={seed},inner_lr={rate}", settings, config, state, code, message))
         if mean is not None:
             score = {"mean": mean, "ci95": 0.004}
             labels = ["transductive (all queries together)", "inductive (each query alone with the support set)"]
-            rows[run.folder] = {
+            runs[-1].results = {
                 "metric": "accuracy",
                 "more_is_better": True,
                 "style": style,
                 "results": {label: [score] for label in labels},
                 "validation": {"step": 1, "mean": 1 - mean, "ci95": 0.01},  # so that it shows which one chooses
             }
-    return Sweep("omniglot", "cpu", runs, outcomes), rows
+    return Sweep("omniglot", "cpu", runs)
 
 
 def test_validation_chooses_among_the_settings_whose_seeds_are_all_done():
-    sweep, rows = sweep_of({(0, 0.1): 0.9, (1, 0.1): 0.8, (0, 0.2): 0.7, (1, 0.2): 0.6, (0, 0.4): 0.1, (1, 0.4): None})
-    summary = summarise(sweep, rows)
+    sweep = sweep_of({(0, 0.1): 0.9, (1, 0.1): 0.8, (0, 0.2): 0.7, (1, 0.2): 0.6, (0, 0.4): 0.1, (1, 0.4): None})
+    summary = summarise(sweep)
     assert [entry["best"] for entry in summary] == [False, True, False]
     assert [entry["missing"] for entry in summary] == [[], [], [1]]
 
 
 @pytest.mark.parametrize("width", [20, 80, 200])
 def test_every_number_is_whole_in_a_terminal_of_any_width(width, capsys):
-    sweep, rows = sweep_of({(0, 0.1): 0.9, (1, 0.1): 0.8, (0, 0.2): 0.7, (1, 0.2): None})
-    print_sweep(Console(width=width), sweep, summarise(sweep, rows))
+    sweep = sweep_of({(0, 0.1): 0.9, (1, 0.1): 0.8, (0, 0.2): 0.7, (1, 0.2): None})
+    print_sweep(Console(width=width), sweep, summarise(sweep))
     out = capsys.readouterr().out
     numbers = [
         "85.00% ± 63.53%",
@@ -174,19 +172,19 @@ def test_every_number_is_whole_in_a_terminal_of_any_width(width, capsys):
 def test_the_words_of_a_run_that_failed_are_its_last(tmp_path):
     (tmp_path / "output.txt").write_text("fmaml: of the process before\n")
     said_before = (tmp_path / "output.txt").stat().st_size
-    started = launch.Started(None, tmp_path, said_before)  # type: ignore[arg-type]
-    assert launch.outcome_of(started, 3) == (FAILED, 3, "it said nothing")
+    worker = workers.Worker(None, None, tmp_path / "output.txt", said_before)  # type: ignore[arg-type]
+    assert workers.outcome_of(worker, 3) == (FAILED, 3, "it said nothing")
     with (tmp_path / "output.txt").open("a") as file:
         file.write("fmaml: a note\nfmaml: cannot go on\n")
-    assert launch.outcome_of(started, 1) == (FAILED, 1, "cannot go on")
-    assert "(SIGKILL)" in launch.outcome_of(started, -9).message
-    assert launch.outcome_of(started, 143) == ("not finished", None, "")
+    assert workers.outcome_of(worker, 1) == (FAILED, 1, "cannot go on")
+    assert "(SIGKILL)" in workers.outcome_of(worker, -9)[2]
+    assert workers.outcome_of(worker, 143) == ("not finished", None, "")
 
 
 def test_one_run_goes_the_way_it_always_went(monkeypatch, capsys, tmp_path):
     """Neither a comma in a list nor one in a text makes several runs."""
     seen = []
-    monkeypatch.setattr("fmaml.run_commands.start_run", lambda config, **options: seen.append(config) or 0)
+    monkeypatch.setattr("fmaml.cli.run_commands.start_run", lambda config, **options: seen.append(config) or 0)
     assert main(["run", "sinusoid", "model.hidden=[20,20]", "train.start=a,b"]) == 0
     assert seen == [load_config("sinusoid", ["model.hidden=[20,20]", "train.start=a,b"])]
     assert not Path(tmp_path / "runs").exists()

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from fmaml.config.strict_yaml import parse_yaml
 from fmaml.errors import UserError
-from fmaml.sweep.values import parts_of, values_of
+from fmaml.sweep.plan import parts_of, values_of
 
 NUMBERS = st.integers(-99, 99).map(str)
 WORDS = st.text("abc_-./", min_size=1, max_size=5)
@@ -29,9 +29,7 @@ def test_what_yaml_reads_as_one_value_in_brackets_or_quotes_is_one_part(text):
 
 @given(st.text(max_size=20))
 def test_nothing_is_lost_of_any_text(text):
-    assert "".join("".join(parts_of(text)).split()) == "".join("".join(text.split(",")).split()) or any(
-        mark in text for mark in "[{'\""
-    )
+    assert "".join(",".join(parts_of(text)).split()) == "".join(text.split())
 
 
 @pytest.mark.parametrize(
@@ -55,11 +53,15 @@ def test_nothing_is_lost_of_any_text(text):
         ("algorithm.inner_lr=0.1,x", ["0.1", "x"]),  # so that x is named, alone
         ("algorithm.inner_lr=x,y", None),
         ("algorithm.inner_lr=0.1", None),
-        ("1,2", None),
+        ("algorithm.of_my_own=0.1,0.4", ["0.1", "0.4"]),  # a setting of code outside fmaml
+        ("algorithm.of_my_own=[1,2]", None),
+        ("algorithm.of_my_own=a,b", None),
+        ('algorithm.of_my_own="a","b"', ['"a"', '"b"']),
     ],
 )
 def test_the_rule(override, values):
-    assert values_of(override) == values
+    key, _, text = override.partition("=")
+    assert values_of(override) == (key.strip(), values or [text])
 
 
 @pytest.mark.parametrize(
@@ -67,6 +69,8 @@ def test_the_rule(override, values):
     [
         ("train.meta_steps=10,000", "a comma stands between the values of several runs; write 10000 for one number"),
         ("seed=1,", "seed = 1,: a comma with no value beside it"),
+        ("seed=1,,2", "seed = 1,,2: a comma with no value beside it"),
+        ("1,2", "1,2: not an override; write section.key=value"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(override, said):

@@ -17,9 +17,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ...atomic_files import delete_temporary_files, write_durably
 from ...errors import UserError, note
-from ...regular_files import check_regular
+from ...files.atomic import delete_temporary_files, write_durably
+from ...files.regular import check_regular
 from .cache_files import ABOUT, make_room, mark_used
 from .cache_folder import folder_lock, writing_allowed
 

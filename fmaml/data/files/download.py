@@ -12,8 +12,8 @@ from typing import Any, BinaryIO
 from rich.console import Console
 from rich.progress import FileSizeColumn, Progress, TransferSpeedColumn
 
-from ...atomic_files import sync_folder
 from ...errors import UserError, note
+from ...files.atomic import sync_folder
 from .cache_folder import folder_lock
 
 _TIMEOUT = 30.0  # seconds without data after which a connection counts as broken

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from ...errors import UserError
+from ...errors import MissingData, UserError
 from .cache_folder import cache_folder, writing_allowed
 from .download import download
 
@@ -94,12 +94,12 @@ def find_or_download(
     return found
 
 
-def missing(files: DataFiles, root: str | None) -> UserError:
+def missing(files: DataFiles, root: str | None) -> MissingData:
     """The error for files that were not found: where they were looked for, what was expected, and the cures."""
     variable = os.environ.get("FMAML_DATA")
     unset = "data.root is not set" + (f", FMAML_DATA is {variable}" if variable else "")
     given = unset if root is None else f"data.root = {root}"
     searched = ", ".join(str(folder) for folder in search_folders(root, files.folders))
-    return UserError(
+    return MissingData(
         f"{given}: no {files.name} in {searched}; expected {files.expected}. Put it there, or {files.cure}"
     )

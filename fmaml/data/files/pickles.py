@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, ClassVar
 import numpy as np
 
 from ...errors import UserError
-from ...regular_files import check_regular
+from ...files.regular import check_regular
 
 _MAX_OPCODES = 300_000  # of a pickle; CIFAR-100 has 260,000
 _MAX_FILE_BYTES = 2_000_000_000  # the largest cache of mini-ImageNet has 813 million

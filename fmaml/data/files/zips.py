@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from ...errors import UserError
-from ...regular_files import check_regular, read_regular
+from ...files.regular import check_regular, read_regular
 
 
 def zip_or_folder(folder: Path, name: str) -> Path | None:

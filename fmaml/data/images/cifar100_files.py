@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ...errors import UserError
-from ...regular_files import read_regular
+from ...files.regular import read_regular
 from ..files.cache import file_stamp
 from ..files.pickles import read_pickle
 from .image_cache import ImageStore, cached_store

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from ...regular_files import check_regular
+from ...files.regular import check_regular
 from ..preprocessing import Form
 
 _MAX_IMAGE_BYTES = 2_000_000_000  # more than the pixels that Pillow decodes at most take up, uncompressed

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from ...losses import Apply
-from ...ranges import CostsMemory, Size, Unit
 from ...rl.cheetah import CHEETAH, RODS, STEP, outline
 from ...rl.environments import with_goal
 from ...rl.rollouts import Environment, noise_and_goal, rollouts
 from ...rng import uniform
+from ...setting_types import CostsMemory, Size, Unit
 from ...types import Params, Task
 from ..policy_source import Acting, policy_source
 from ..source import Source
@@ -75,7 +75,7 @@ def _save_runs(
     environment: Environment, horizon: int, folder: Path, tasks: list[Task], phis: list[list[Params]], apply: Apply
 ) -> None:
     """Write cheetah.png: an episode of the first task of each direction, before adaptation and after inner steps."""
-    from ..pictures import save_figure  # imported here because matplotlib takes half a second
+    from ...files.figures import save_figure
 
     def motion(params: Params, task: Task) -> Tensor:
         """Where the ends of the rods are, step by step: [horizon, 6, 2]."""

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import torch
 
-from ...ranges import Change, CostsMemory, Count, FreeOnResume, SizeOrRange, Ways, WaysOrRange
+from ...setting_types import Change, CostsMemory, Count, FreeOnResume, SizeOrRange, Ways, WaysOrRange
 from ..dataset_facts import HUNDRED_CLASSES, class_names, describe_sample, order_classes
 from ..episodes import Episode, episodes
 from ..files.find import DataFiles, Download, find_or_download

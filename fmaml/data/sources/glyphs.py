@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...ranges import CostsMemory, Count, SizeOrRange, Ways, WaysOrRange
 from ...rng import fold, uniform
+from ...setting_types import CostsMemory, Count, SizeOrRange, Ways, WaysOrRange
 from ..class_examples import consecutive_splits
 from ..dataset_facts import CHARACTER_SIZE, DRAWINGS_PER_CLASS, OMNIGLOT_CLASSES
 from ..episodes import Episode, episodes

@@ -7,7 +7,18 @@ from typing import Annotated, Literal
 import torch
 
 from ...errors import UserError, note
-from ...ranges import Change, CostsMemory, Count, FreeOnResume, Natural, Size, SizeOrRange, Unit, Ways, WaysOrRange
+from ...setting_types import (
+    Change,
+    CostsMemory,
+    Count,
+    FreeOnResume,
+    Natural,
+    Size,
+    SizeOrRange,
+    Unit,
+    Ways,
+    WaysOrRange,
+)
 from ..class_splits import check_ways, three_splits
 from ..episodes import Episode, episodes
 from ..images.image_cache import store_from_listing

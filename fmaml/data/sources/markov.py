@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ...losses import Apply, transductive
-from ...ranges import CostsMemory, OneOrTwo, Rate, Size, Ways
 from ...rng import fold
+from ...setting_types import CostsMemory, OneOrTwo, Rate, Size, Ways
 from ...types import Params, Task
 from ..source import Source, task_keys
 from ..text.generate import BITS_PER_SYMBOL, next_symbols, write_samples

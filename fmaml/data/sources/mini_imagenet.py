@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ...errors import UserError
-from ...ranges import Change, CostsMemory, Count, FreeOnResume, SizeOrRange, Ways, WaysOrRange
+from ...setting_types import Change, CostsMemory, Count, FreeOnResume, SizeOrRange, Ways, WaysOrRange
 from ..dataset_facts import HUNDRED_CLASSES, class_names, describe_sample, order_classes
 from ..episodes import Episode, episodes
 from ..files.cache import file_stamp

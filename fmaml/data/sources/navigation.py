@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from ...losses import Apply
-from ...ranges import CostsMemory, Size, Unit
 from ...rl.environments import NAVIGATION, straight_walk
 from ...rl.rollouts import noise_and_goal, rollouts
 from ...rng import fold, uniform
+from ...setting_types import CostsMemory, Size, Unit
 from ...types import Params, Task
 from ..policy_source import Acting, policy_source
 from ..source import Sample, Source

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import torch
 
-from ...ranges import CostsMemory, Count, FreeOnResume, SizeOrRange, Ways, WaysOrRange
+from ...setting_types import CostsMemory, Count, FreeOnResume, SizeOrRange, Ways, WaysOrRange
 from ..class_examples import consecutive_splits
 from ..dataset_facts import CHARACTER_SIZE, OMNIGLOT_CLASSES, class_names
 from ..episodes import Episode, episodes

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ...errors import UserError
-from ...ranges import CostsMemory, Count, FreeOnResume, Natural, Size, SizeOrRange, Unit, Ways, WaysOrRange
+from ...setting_types import CostsMemory, Count, FreeOnResume, Natural, Size, SizeOrRange, Unit, Ways, WaysOrRange
 from ..class_examples import Split
 from ..class_splits import random_split
 from ..episodes import Episode, episodes

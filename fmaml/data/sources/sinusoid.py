@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ...losses import Apply, mse, transductive
-from ...ranges import Size
 from ...rng import fold, uniform
+from ...setting_types import Size
 from ...types import Batch, Params, Task
 from ..source import Metric, Source, task_keys
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...errors import UserError
 from ...losses import Apply, mse, transductive
-from ...ranges import FreeOnResume, Natural, Size, Unit
+from ...setting_types import FreeOnResume, Natural, Size, Unit
 from ...types import Batch, Params, Task
 from ..class_splits import random_split
 from ..preprocessing import Scaling

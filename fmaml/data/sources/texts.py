@@ -6,8 +6,8 @@ from typing import Annotated
 import torch
 
 from ...errors import UserError
-from ...ranges import FreeOnResume, Natural, Size, Unit
-from ...regular_files import read_regular
+from ...files.regular import read_regular
+from ...setting_types import FreeOnResume, Natural, Size, Unit
 from ..class_splits import random_split
 from ..images.scan import split_paths
 from ..source import Source

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import torch
 
-from ...ranges import FreeOnResume, Size
+from ...setting_types import FreeOnResume, Size
 from ..dataset_facts import class_names
 from ..files.find import DataFiles, Download, find_or_download
 from ..files.zips import open_files, zip_or_folder

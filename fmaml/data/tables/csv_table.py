@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...errors import UserError
-from ...regular_files import read_regular
+from ...files.regular import read_regular
 
 _MAX_TABLE_BYTES = 1_000_000_000
 _NO_VALUE = {"", "na", "n/a", "nan", "null", "none", "?", "-"}

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...atomic_files import write_text_durably
+from ...files.atomic import write_text_durably
 from ...losses import Apply, Criterion, bits
 from ...pickling import picklable
 from ...rng import fold, uniform

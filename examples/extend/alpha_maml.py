@@ -1,0 +1,37 @@
+"""MAML with one inner rate, learnt together with theta.
+
+phi_i = theta - exp(a) * grad L(theta, D_i^tr), ``steps`` times;    min over theta and a of sum_i L(phi_i, D_i^ts)
+"""
+
+from collections.abc import Sequence
+from math import log
+from typing import TypedDict
+
+from torch import Tensor
+
+import fmaml
+from fmaml.setting_types import Rate, Steps
+from fmaml.types import LossFn
+
+
+class AlphaTheta(TypedDict):
+    params: fmaml.Params
+    log_rate: Tensor  # scalar: a
+
+
+@fmaml.picklable
+def alpha_maml(
+    loss_fn: LossFn, *, inner_lr: Rate, steps: Steps, only: Sequence[str] = ("*",)
+) -> fmaml.Algorithm[AlphaTheta]:
+    """MAML whose one inner rate is learnt; it begins at ``inner_lr``."""
+
+    def init(params: fmaml.Params) -> AlphaTheta:
+        return {"params": dict(params), "log_rate": next(iter(params.values())).new_tensor(log(inner_lr))}
+
+    def start(theta: AlphaTheta, support: fmaml.Batch) -> fmaml.Params:
+        return theta["params"]
+
+    def rate(theta: AlphaTheta) -> Tensor:
+        return theta["log_rate"].exp()
+
+    return fmaml.unrolled(loss_fn, rate, steps=steps, init=init, start=start, only=only)

@@ -1,0 +1,63 @@
+"""A lock on a run's folder, so that only one process writes it. The kernel releases it when the process ends."""
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import lock_descriptor
+
+from ..errors import UserError, note
+from ..files.atomic import BINARY
+
+LOCK_FILE = ".lock"  # never deleted: a run that deleted it could delete the file that another run has just locked
+HOLDER_STARTS = 1  # the byte at which the holder's name begins: Windows locks byte 0, and then only the holder reads it
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of an existing folder during the block; UserError if another process holds it."""
+    handle = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | BINARY, 0o666)
+    try:
+        _acquire(handle, folder)
+        os.ftruncate(handle, 0)
+        os.lseek(handle, 0, os.SEEK_SET)
+        os.write(handle, b" " * HOLDER_STARTS + f"process {os.getpid()} on {socket.gethostname()}".encode())
+        yield
+    finally:
+        os.close(handle)
+
+
+def refuse_if_held(folder: Path) -> None:
+    """Raise UserError if another process holds the folder's lock; the lock is not kept."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder / LOCK_FILE, os.O_RDWR | BINARY)
+        try:
+            _acquire(handle, folder)
+        finally:
+            os.close(handle)
+
+
+def _acquire(handle: int, folder: Path) -> None:
+    try:
+        acquired = lock_descriptor(handle, blocking=False)
+    except OSError as error:
+        note(f"{folder}: this file system does not support locks ({error.strerror}); start no other run in it")
+        return
+    if not acquired:
+        raise UserError(
+            f"{folder}: in use by {_holder(handle)}, and two runs in one folder would corrupt both; "
+            f"wait for it, stop it, or name another --out"
+        )
+
+
+def _holder(handle: int) -> str:
+    """The process that holds the lock, by what it wrote in the file just after it acquired the lock."""
+    for _ in range(20):
+        os.lseek(handle, HOLDER_STARTS, os.SEEK_SET)
+        if name := os.read(handle, 200).decode(errors="replace"):
+            return name
+        time.sleep(0.01)
+    return "another process"

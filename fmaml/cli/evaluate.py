@@ -1,0 +1,192 @@
+"""`fmaml test`: meta-test a trained model, with its own settings or others, on its own data or on other data."""
+
+import copy
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from ..checkpoints.resume_compatibility import digest_of_split
+from ..config.build import Experiment, call_by_name, outer_optimizer
+from ..config.load import complete
+from ..config.settings import Config, EvalSettings, TrainSettings
+from ..config.validate import section_settings
+from ..data.convert_images import of_form
+from ..data.files.cache import fingerprint
+from ..data.files.cache_folder import cache_folder
+from ..data.source import Source
+from ..errors import Stopped, UserError, note
+from ..files.plain_text import counted
+from ..files.standard_output import lasting_stdout
+from ..losses import supervised
+from ..models.blueprint import CRITERIA, check_trust
+from ..models.learner import Learner
+from ..models.load import load_for_test
+from ..models.metadata import targets_of
+from ..processes.environment import pick_device
+from ..processes.join import Processes, joined
+from ..processes.launcher import launched, time_limit, told_once
+from ..processes.signals import deferred_signals
+from ..processes.torch_settings import make_deterministic
+from ..report import results as report
+from ..training.finish import compared_with, score_all
+from ..training.preflight import check_same_facts
+from ..tree import map_leaves
+
+OPEN_SECTIONS = ("data", "eval", "seed")  # of the config: what a trained model may be tested with
+
+
+def run_test(
+    model: str, overrides: list[str], *, device: str = "auto", out: str | None = None, trust: bool = False
+) -> int:
+    """Meta-test a model and print the table; returns the exit code.
+
+    Scores are kept in the user's cache folder until the test is complete, so that the same command goes on after an
+    interruption. Raises UserError if the settings do not fit the model.
+    """
+    here = launched()
+    with told_once(here):
+        time_limit()
+        if out:
+            check_has_no_results(Path(out))
+        learner = load_for_test(model, trust=trust)
+        other_data = {"data", "data.name"} & values_by_key(overrides).keys()  # the user's own word
+        check_trust(learner.metadata, ["optimizer"] if other_data else ["data", "optimizer"], model, trust)
+        config = config_of_test(learner, model, overrides)
+        torch_device = pick_device(device, here)
+        make_deterministic(torch_device)
+    with joined(here, torch_device) as processes:
+        return test_in(processes, learner, model, config, torch_device, out)
+
+
+def test_in(
+    processes: Processes, learner: Learner, model: str, config: Config, torch_device: torch.device, out: str | None
+) -> int:
+    """The test in this process, which the others have joined; returns the exit code."""
+    leads = processes.launched.rank == 0
+    console = Console(file=lasting_stdout()) if leads else Console(quiet=True)
+
+    def read() -> Source:
+        return call_by_name("data", config["data"], seed=config["seed"], device=torch_device)
+
+    source = processes.first_on_machine(read)
+    if learner.blueprint.form and source.form:
+        source = of_form(source, learner.blueprint.form)
+    check_fits(learner, source, config)
+    settings = EvalSettings(**config["eval"])
+    experiment, theta = as_experiment(learner, source, config, torch_device)
+    data = {"test": digest_of_split(source, "test")}
+    facts = {"data": data, "config": config["data"], "seed": config["seed"], "steps": settings.steps}
+    check_same_facts({"config": config, "data": data})
+    scores = folder_of_scores() / f"{config['name']}-{fingerprint(learner.metadata.get('digest'), facts)}.jsonl"
+    try:
+        with deferred_signals():
+            name = config["algorithm"]["name"]
+            results = score_all(console, scores if leads else None, {name: (experiment, theta)}, settings, facts)
+    except Stopped as stop:
+        note("stopped; the same command goes on from here")
+        return stop.code
+    if not leads:
+        return 0
+    tested = f"{counted(settings.tasks, 'task')}, seed {config['seed']}"
+    protocol = f"{source.about['protocol']} ({config['data']['name']}), {tested}"
+    compared = compared_with(source, settings, results)
+    results |= compared
+    title = f"{config['name']}: {source.metric.name} on unseen tasks"
+    report.print_results(console, results, source.metric, title, protocol)
+    if out:
+        folder = Path(out)
+        folder.mkdir(parents=True, exist_ok=True)
+        about = {**source.about, "seed": config["seed"], **config["eval"], "model": model, "protocol": protocol}
+        about["references"] = list(compared)
+        report.write_results(folder / "results.json", results, source.metric, about)
+    scores.unlink(missing_ok=True)  # another process may have completed the same test
+    return 0
+
+
+def check_has_no_results(out: Path) -> None:
+    """UserError if the folder is a file, or has results already, such as those of the run that trained a model."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out}: is a file; name a folder")
+    if any((out / name).exists() for name in ("results.json", "config.yaml")):
+        raise UserError(f"--out {out}: has results already, and they are not overwritten; name another folder")
+
+
+def folder_of_scores() -> Path:
+    """Where the scores of tests are kept until they are complete: in the cache folder, if it can be written."""
+    folder = cache_folder() / "tests"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        note(f"{folder}: {error.strerror}; a test that is interrupted now begins anew")
+        return Path(tempfile.mkdtemp(prefix="fmaml-"))
+    return folder
+
+
+def config_of_test(learner: Learner, model: str, overrides: list[str]) -> Config:
+    """The model's config with other settings of its data and of the test; UserError for what a model cannot change."""
+    for text in overrides:
+        key = text.partition("=")[0]
+        if key.partition(".")[0] not in OPEN_SECTIONS:
+            raise UserError(f"command line: {key}: fixed in a trained model; test takes data.*, eval.* and seed")
+    check_targets(learner, overrides)
+    config = copy.deepcopy(learner.metadata["config"])
+    for key in ("train_ways", "train_shots"):  # a test has no training tasks
+        config["data"].pop(key, None)
+    if config["algorithm"].get("minibatch"):  # the model keeps its own, which takes what is there of smaller sets
+        config["algorithm"]["minibatch"] = 1
+    return complete(config, Path(model), [*overrides, *form_overrides(learner, overrides)], note)
+
+
+def values_by_key(overrides: list[str]) -> dict[str, str]:
+    """Dotted key -> what stands behind its equals sign."""
+    return {key: value for key, _, value in (text.partition("=") for text in overrides)}
+
+
+def check_targets(learner: Learner, overrides: list[str]) -> None:
+    """UserError if the overrides name data whose targets are not what the model was trained for."""
+    name = values_by_key(overrides).get("data.name", "")
+    wanted = learner.blueprint.targets
+    if section_settings("data", {"name": name}) is not None and targets_of(name) != wanted:
+        raise UserError(
+            f"data.name = {name}: its targets are {targets_of(name)}, and the model was trained for {wanted}"
+        )
+
+
+def form_overrides(learner: Learner, overrides: list[str]) -> list[str]:
+    """Settings that make other data's images those that the model takes, as far as the data have such settings."""
+    given = values_by_key(overrides)
+    form = learner.blueprint.form
+    if form is None or "data.name" not in given:
+        return []
+    taken = section_settings("data", {"name": given["data.name"]}) or {}
+    return [
+        f"data.{key}={str(value).lower()}"
+        for key, value in form._asdict().items()
+        if key in taken and f"data.{key}" not in given
+    ]
+
+
+def check_fits(learner: Learner, source: Source, config: Config) -> None:
+    """UserError unless the data's examples are what the model takes."""
+    name = config["data"]["name"]
+    if source.inputs != learner.blueprint.inputs:
+        raise UserError(
+            f"data.name = {name}: its examples are {list(source.inputs)}, and the model takes "
+            f"{list(learner.blueprint.inputs)}; give data of that shape"
+        )
+
+
+def as_experiment(learner: Learner, source: Source, config: Config, device: torch.device) -> tuple[Experiment, Any]:
+    """The model as an experiment on this source, with a head for its ways, and its theta on the device."""
+    (model, algorithm), theta = learner.for_outputs(source.outputs)
+    if source.loss:
+        loss_fn = source.loss(model.apply)
+        algorithm = call_by_name("algorithm", config["algorithm"], loss_fn=loss_fn, apply=model.apply)
+    else:
+        loss_fn = supervised(model.apply, CRITERIA[learner.blueprint.targets])
+    optimizer = outer_optimizer(config["optimizer"], TrainSettings(**config["train"]))
+    experiment = Experiment(source, model, loss_fn, algorithm, optimizer)
+    return experiment, map_leaves(lambda leaf: leaf.to(device), theta)

@@ -1,0 +1,181 @@
+"""`fmaml predict`, `adapt`, `export` and `test`: trained models. Imports torch only when a command runs."""
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import UserError, note
+from ..extras import require
+from ..processes.limits import importing_torch
+from .arguments import MODEL, Parser, add_device_option, add_trust_option, new_parser, parse_arguments
+
+if TYPE_CHECKING:
+    from ..export.standalone import Exportable
+    from ..models.learner import Adapted
+
+SUPPORT = "a folder with a folder of images for each class, or with one image for each class, named after it"
+
+
+def predict_command(argv: list[str]) -> None:
+    """`fmaml predict`: name photographs."""
+    parser = new_parser("predict", "Name photographs by a trained model and a few examples of each class.")
+    parser.add_argument("model", metavar="MODEL", help=f"{MODEL}; or what `fmaml adapt` wrote")
+    parser.add_argument("photos", nargs="+", metavar="PHOTO_OR_DIR", help="images, or folders of images")
+    add_support_options(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
+    parser.add_argument("--csv", action="store_true", help="print CSV in place of a table")
+    parser.add_argument("--html", metavar="FILE", help="write a page with thumbnails as well")
+    args = parse_arguments(parser, argv)
+    if args.json and args.csv:
+        raise UserError("--json and --csv: give one of them")
+    if args.html and Path(args.html).is_dir():
+        raise UserError(f"--html {args.html}: is a folder; name the file to write")
+    photos = list_photos(args.photos)
+
+    adapted = adapted_by(args.model, args.support, args.steps, args.trust)
+
+    from ..report import format_predictions as present
+
+    prediction = adapted.predict(photos)
+    rows = present.rows_of(photos, prediction, adapted.classes)
+    if args.html:
+        with named_in_errors("--html", args.html):
+            present.write_page(Path(args.html), rows, adapted)
+        note(f"the page is {args.html}")
+    if args.json:
+        print(present.as_json(rows))
+    elif args.csv:
+        print(present.as_csv(rows), end="")
+    else:
+        present.print_table(rows)
+
+
+def list_photos(paths: list[str]) -> list[str]:
+    """The image files that the arguments name, without importing torch; UserError for one that does not exist."""
+    from ..data.images.scan import list_pictures
+
+    return [file for path in paths for file in list_pictures(Path(path))]
+
+
+def adapt_command(argv: list[str]) -> None:
+    """`fmaml adapt`: write an adapted model."""
+    parser = new_parser("adapt", "Keep a model that has learnt your classes as one file, for `fmaml predict`.")
+    parser.add_argument("model", metavar="MODEL", help=MODEL)
+    add_support_options(parser)
+    parser.add_argument("--out", required=True, metavar="FILE", help="the file to write, such as mine.safetensors")
+    args = parse_arguments(parser, argv)
+    if args.support is None:
+        raise UserError(f"--support: missing; give {SUPPORT}")
+    check_is_new(args.out)
+
+    adapted = adapted_by(args.model, args.support, args.steps, args.trust)
+    with named_in_errors("--out", args.out):
+        adapted.save(args.out)
+    print(f"{args.out} tells {', '.join(adapted.classes)} apart; `fmaml predict {args.out} PHOTO` names photographs")
+
+
+def export_command(argv: list[str]) -> None:
+    """`fmaml export`: write a network that runs without fmaml."""
+    parser = new_parser(
+        "export",
+        "Write an adapted network as a file that runs without fmaml: what `fmaml adapt` wrote, or a model with "
+        "--support. Of a model without --support, its features, if its head is made for each task.",
+    )
+    parser.add_argument("model", metavar="MODEL", help=f"{MODEL}; or what `fmaml adapt` wrote")
+    parser.add_argument("--to", required=True, choices=["onnx", "torch"], help="ONNX, or a file for torch.export.load")
+    add_support_options(parser)
+    parser.add_argument("--out", required=True, metavar="FILE", help="the file to write, such as mine.onnx or mine.pt2")
+    args = parse_arguments(parser, argv)
+    if args.steps is not None and args.support is None:
+        raise UserError("--steps: inner steps are taken on a support set; give --support as well, or leave it out")
+    check_is_new(args.out)
+    if args.to == "onnx":
+        require("--to onnx", "onnx", "onnx", "onnxruntime", "onnxscript")
+
+    with importing_torch():
+        from ..export.formats import write_export
+
+    exportable = exportable_by(args.model, args.support, args.steps, args.trust)
+    with named_in_errors("--out", args.out):
+        write_export(Path(args.out), exportable, args.to)
+    print(f"{args.out} gives what the network itself gives, to 1e-5 of its largest output, for batches of any size")
+
+
+def test_command(argv: list[str]) -> int:
+    """`fmaml test`: meta-test a model; returns the exit code."""
+    parser = new_parser(
+        "test",
+        "Meta-test a trained model on unseen tasks: with other ways, shots, steps or more tasks, or on other data.",
+    )
+    parser.add_argument("model", metavar="MODEL", help=MODEL)
+    what = "settings other than the model's own, such as data.ways=20, data.name=glyphs or eval.tasks=2000"
+    parser.add_argument("overrides", nargs="*", default=[], metavar="section.key=value", help=what)
+    add_device_option(parser, "auto", "auto")
+    parser.add_argument("--out", metavar="DIR", help="a folder for results.json, which is new or has none")
+    add_trust_option(parser)
+    args = parse_arguments(parser, argv)
+
+    with importing_torch():
+        from .evaluate import run_test
+
+    return run_test(args.model, args.overrides, device=args.device, out=args.out, trust=args.trust)
+
+
+def add_support_options(parser: Parser) -> None:
+    """Add --support, --steps and --trust."""
+    parser.add_argument("--support", metavar="DIR", help=SUPPORT)
+    parser.add_argument("--steps", type=steps, metavar="N", help="inner steps (default: the model's own)")
+    add_trust_option(parser)
+
+
+def check_is_new(out: str) -> None:
+    """UserError if the file to write exists."""
+    if Path(out).exists():
+        raise UserError(f"--out {out}: there is such a file, and it is not overwritten; give another name")
+
+
+@contextmanager
+def named_in_errors(option: str, file: str) -> Iterator[None]:
+    """Within it an OSError of writing the option's file is a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{option} {file}: {error.strerror}; name a file that can be written") from None
+
+
+def steps(word: str) -> int:
+    """``word`` as a number of inner steps; else argparse's error, which the parser reports."""
+    if not word.isdecimal() or len(word) > 5 or int(word) > 10_000:
+        raise argparse.ArgumentTypeError(f"{word}: must be a whole number from 0 to 10000")
+    return int(word)
+
+
+def adapted_by(model: str, support: str | None, inner_steps: int | None, trust: bool) -> "Adapted":
+    """The adapted network of a file, or that of a model and a support set; UserError if they do not fit."""
+    with importing_torch():
+        from ..models.load import is_adapted, load, load_adapted
+
+    if is_adapted(model):
+        if support is not None:
+            raise UserError(f"{model}: has learnt its classes already; leave out --support, or name the model itself")
+        return load_adapted(model, trust=trust)
+    learner = load(model, trust=trust)
+    if support is None:
+        raise UserError(f"--support: missing; {model} needs examples of your classes: give {SUPPORT}")
+    try:
+        return learner.adapt(support, steps=inner_steps)
+    except ValueError as error:
+        raise UserError(f"{model}: {error}") from None
+
+
+def exportable_by(model: str, support: str | None, inner_steps: int | None, trust: bool) -> "Exportable":
+    """The adapted network of a file or of a support set; or, without one, the features of a model."""
+    with importing_torch():
+        from ..export.standalone import adapted_network, feature_extractor
+        from ..models.load import is_adapted, load
+
+    if support is None and not is_adapted(model):
+        return feature_extractor(load(model, trust=trust))
+    return adapted_network(adapted_by(model, support, inner_steps, trust))

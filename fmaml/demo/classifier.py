@@ -1,0 +1,100 @@
+"""What the demo's page asks of a model: what it sees in a picture, and which class a query is."""
+
+from functools import lru_cache
+from io import BytesIO
+from math import prod
+from threading import Lock
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from torch import Tensor
+
+from ..data.images.decode import decode_image
+from ..errors import UserError
+from ..models.learner import Adapted
+from ..models.load import load
+from ..models.user_images import scaled, why_unreadable
+
+Pixels: TypeAlias = bytes  # of an image in the model's form: uint8 [channels, size, size]
+Shown: TypeAlias = tuple[tuple[Pixels, ...], ...]  # the images of each class
+
+MAX_CLASSES = 10
+MAX_IMAGES = 20  # of a class
+
+
+class Answer(NamedTuple):
+    """The probability of each class, before and after the model has learnt the classes."""
+
+    before: list[float] | None  # None: the model answers nothing before it has seen the classes
+    after: list[float]
+
+
+class Classifier:
+    """A trained model that learns classes from a few images of each; several threads may use it.
+
+    Raises UserError if there is no such model, or if it does not classify images.
+    """
+
+    def __init__(self, name: str, *, trust: bool = False) -> None:
+        self.learner = load(name, trust=trust)
+        blueprint = self.learner.blueprint
+        if blueprint.form is None or blueprint.targets != "classes":
+            raise UserError(f"{name}: does not classify images; give a model that does, such as omniglot")
+        self.form = blueprint.form
+        self._adapted = lru_cache(2)(self._adapt)  # before and after
+        self._lock = Lock()
+
+    def about(self) -> dict[str, Any]:
+        """What the page shows of the model."""
+        metadata = self.learner.metadata
+        algorithm = self.learner.blueprint.algorithm["name"]
+        return {
+            "title": f"{metadata.get('name')}: {algorithm}, trained for {metadata.get('task', 'other')} tasks",
+            "algorithm": algorithm,
+            "size": self.form.size,
+            "channels": self.form.channels,
+            "max_classes": MAX_CLASSES,
+            "max_images": MAX_IMAGES,
+        }
+
+    def see(self, picture: bytes) -> Pixels:
+        """What the network sees in an image file; UserError if it cannot be read."""
+        try:
+            return decode_image(BytesIO(picture), self.form).tobytes()
+        except Exception as error:  # on damaged files Pillow's decoders raise errors of any kind
+            raise UserError(why_unreadable(error)) from None
+
+    def answer(self, classes: Shown, query: Pixels) -> Answer:
+        """Which class the query is; UserError or ValueError if the classes cannot be learnt."""
+        self._check(classes, query)
+        x = self._tensor((query,))
+        with self._lock:
+            before = self._adapted(classes, 0).predict(x) if self.has_before(len(classes)) else None
+            after = self._adapted(classes, None).predict(x)
+        return Answer(before and before.probabilities[0].tolist(), after.probabilities[0].tolist())
+
+    def has_before(self, classes: int) -> bool:
+        """Whether the network tells this number of classes apart, if only by chance, before it has seen them.
+
+        Not if its last layer is made of the examples, as by prototypes: with no example there is no such layer.
+        """
+        blueprint = self.learner.blueprint
+        gradient_steps = blueprint.build(blueprint.outputs).algorithm.trajectory is not None
+        return gradient_steps and "head" not in blueprint.algorithm and classes <= blueprint.outputs
+
+    def _adapt(self, classes: Shown, steps: int | None) -> Adapted:
+        support = {f"{i:02}": self._tensor(images) for i, images in enumerate(classes)}  # in this order when sorted
+        return self.learner.adapt(support, steps=steps)
+
+    def _tensor(self, images: tuple[Pixels, ...]) -> Tensor:
+        pixels = np.frombuffer(bytearray().join(images), np.uint8)
+        return scaled(pixels.reshape(len(images), *self.learner.shape.inputs))
+
+    def _check(self, classes: Shown, query: Pixels) -> None:
+        if not 2 <= len(classes) <= MAX_CLASSES:
+            raise UserError(f"{len(classes)} classes: must be 2 to {MAX_CLASSES}")
+        if not all(1 <= len(images) <= MAX_IMAGES for images in classes):
+            raise UserError(f"a class must have 1 to {MAX_IMAGES} images")
+        size = prod(self.learner.shape.inputs)
+        if any(len(pixels) != size for images in (*classes, (query,)) for pixels in images):
+            raise UserError(f"an image must have {size} bytes")

@@ -1,0 +1,118 @@
+"""A network as a module of its own: what an export writes, of an adapted network or of a learner's features.
+
+Parameters and the support set's statistics of batch norm are constants in it, and the metadata, JSON by key, say how an
+image becomes an input.
+"""
+
+import json
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import torch
+from torch import Generator, Tensor, nn
+
+from ..data.preprocessing import in_own_units
+from ..errors import UserError
+from ..head import features
+from ..losses import Apply
+from ..models.blueprint import Blueprint
+from ..models.learner import Adapted, Learner
+from ..models.model_file import Metadata
+from ..torch_fixes.support_statistics import statistics_of, with_statistics
+from ..types import Params
+
+Outputs: TypeAlias = dict[str, Tensor]
+
+
+class Standalone(nn.Module):
+    """A network with its parameters: x [n, *inputs] -> outputs by name.
+
+    Those are logits and probabilities [n, ..., classes], of classes or symbols; or values [n, outputs]; or features
+    [n, features].
+    """
+
+    def __init__(self, apply: Apply, params: Params, gives: Literal["probabilities", "values", "features"]) -> None:
+        super().__init__()
+        self._apply_network, self._gives = apply, gives
+        self._names = {name: name.replace(".", "_") for name in params}
+        for name, value in params.items():
+            self.register_buffer(self._names[name], value)
+
+    def forward(self, x: Tensor) -> Outputs:
+        return self.named(self._apply_network({name: getattr(self, own) for name, own in self._names.items()}, x))
+
+    def named(self, output: Tensor) -> Outputs:
+        """The network's own output by its name, and what is computed from it alone."""
+        if self._gives != "probabilities":
+            return {self._gives: output}
+        return {"logits": output, "probabilities": output.softmax(-1)}
+
+
+class Exportable(NamedTuple):
+    """A network that can be exported, and what is written of it."""
+
+    network: Standalone
+    blueprint: Blueprint
+    metadata: dict[str, str]  # key -> JSON
+
+
+def adapted_network(adapted: Adapted) -> Exportable:
+    """An adapted network, whose outputs are those of `Adapted.outputs`."""
+    model = adapted.blueprint.build(len(adapted.classes) or adapted.blueprint.outputs).model
+    gives = "values" if adapted.blueprint.targets == "values" else "probabilities"
+    apply = in_own_units(with_statistics(model.apply, adapted.statistics), adapted.blueprint.scaling)
+    network = Standalone(apply, adapted.params, gives)
+    return Exportable(network, adapted.blueprint, describe_export(adapted.metadata, adapted.blueprint, adapted.classes))
+
+
+def feature_extractor(learner: Learner) -> Exportable:
+    """What a learner has learnt of images before it has seen a support set: the inputs of its head.
+
+    Raises UserError if its algorithm makes no head of them, or if they depend on a support set by batch norm.
+    """
+    blueprint, head = learner.blueprint, learner.blueprint.algorithm.get("head")
+    name = blueprint.algorithm["name"]
+    if head is None:
+        raise UserError(f"{name}: adapts the whole network, so it has no features of its own; give --support")
+    apply = blueprint.build(blueprint.outputs).model.apply
+    params: Params = learner.theta if f"{head}.weight" in learner.theta else learner.theta["params"]
+    if statistics_of(apply, params, example(blueprint, 2)):
+        raise UserError(f"{name}: this network's batch norm takes the statistics of a support set; give --support")
+
+    def features_of(params: Params, x: Tensor) -> Tensor:
+        return features(apply, params, x, head)
+
+    in_units = features_of if blueprint.scaling is None else blueprint.scaling.before(features_of)
+    network = Standalone(in_units, params, "features")
+    return Exportable(network, blueprint, describe_export(learner.metadata, blueprint, []))
+
+
+def describe_export(metadata: Metadata, blueprint: Blueprint, classes: list[str]) -> dict[str, str]:
+    """The metadata of an export: the classes in the order of the outputs, preprocessing, and the model they are of."""
+    about = {key: metadata.get(key) for key in ("name", "task", "protocol", "data", "digest")}
+    found = {
+        "classes": classes,
+        "preprocessing": preprocessing(blueprint),
+        "model": {**about, "network": blueprint.model, "algorithm": blueprint.algorithm},
+    }
+    return {key: json.dumps(value, ensure_ascii=False) for key, value in found.items()}
+
+
+def preprocessing(blueprint: Blueprint) -> dict[str, Any]:
+    """How an example becomes a row of x; the words for images are those of `fmaml.data.images.decode.Form`.
+
+    ``range`` is that of a value of x: an image's values are divided by 255 after ``invert``.
+    """
+    if blueprint.targets == "symbols":
+        return {"inputs": blueprint.inputs, "dtype": "int64", "range": [0, blueprint.outputs - 1]}
+    of_images = {} if blueprint.form is None else {**blueprint.form._asdict(), "range": [0, 1]}
+    return {"inputs": blueprint.inputs, "dtype": "float32", **of_images}
+
+
+def example(blueprint: Blueprint, n: int) -> Tensor:
+    """Random inputs [n, *inputs], the same at each call."""
+    generator, shape = Generator().manual_seed(n), (n, *blueprint.inputs)
+    if blueprint.targets == "symbols":
+        return torch.randint(blueprint.outputs, shape, generator=generator)
+    draw = torch.randn if blueprint.form is None else torch.rand
+    x = draw(shape, generator=generator)
+    return x if blueprint.scaling is None else blueprint.scaling.units(x)

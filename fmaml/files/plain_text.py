@@ -1,0 +1,34 @@
+"""Numbers as people read them, and text from elsewhere that is safe to show. Imports no torch."""
+
+import math
+
+
+def with_interval(mean: float | None, ci95: float | None, style: str) -> str:
+    """A mean with half the width of its 95 % interval, such as ``98.70% ± 0.40%``.
+
+    ``style`` is a format specification such as ".2%". None, NaN and infinity are "not finite"; without ``ci95`` the
+    mean stands alone.
+    """
+    if mean is None or not math.isfinite(mean):
+        return "not finite"
+    return f"{mean:{style}}" + ("" if ci95 is None else f" ± {ci95:{style}}")
+
+
+def minutes_and_seconds(seconds: float) -> str:
+    """A duration as text, such as 2:05."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def megabytes(size: int) -> str:
+    """A number of bytes as text, such as 12.5 MB."""
+    return f"{size / 1e6:,.1f} MB"
+
+
+def counted(count: int, thing: str) -> str:
+    """Such as "1 task" and "2 tasks"."""
+    return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
+def printable(text: str, kept: str = "\t") -> str:
+    """The text with what a terminal obeys or a page forbids replaced, such as an escape; ``kept`` stays as it is."""
+    return "".join(c if c.isprintable() or c in kept else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -1,0 +1,58 @@
+"""The scores of meta-testing as they come in, so that a test that was interrupted goes on where it was."""
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..checkpoints.folder_watch import CheckFolder
+from ..files.atomic import write_text_durably
+from ..files.digests import sha256_of
+from ..files.json_files import nan_to_null
+from ..tree import leaves
+from ..types import Theta
+
+
+class SavedScores:
+    """A file of JSON lines: what the scores depend on, then a row for each range of tasks.
+
+    A file of another test is written anew. Rows that were written only in part are not used.
+    """
+
+    def __init__(self, path: Path, facts: dict[str, Any], check_folder: CheckFolder = lambda: None) -> None:
+        """``facts`` are what the scores depend on, as JSON can hold them; ``check_folder`` precedes each writing."""
+        self.path = path
+        self.check_folder = check_folder
+        self.rows: dict[tuple[str, int, int], list[list[float | None]]] = {}
+        head = json.dumps(facts, sort_keys=True)
+        check_folder()
+        first, *lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else [""]
+        kept = [head]
+        for line in lines if first == head else []:
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                row = json.loads(line)
+                self.rows[row["column"], row["first"], row["end"]] = row["scores"]
+                kept.append(line)
+        write_text_durably(path, "\n".join(kept) + "\n")
+
+    def find(self, column: str, tasks: range) -> Tensor | None:
+        """The scores [tasks, steps + 1] of a range of tasks, if it was tested already."""
+        found = self.rows.get((column, tasks.start, tasks.stop))
+        if found is None:
+            return None
+        return torch.tensor([[float("nan") if score is None else score for score in row] for row in found])
+
+    def add(self, column: str, tasks: range, scores: Tensor) -> None:
+        """Write the scores [tasks, steps + 1] of a range of tasks."""
+        row = {"column": column, "first": tasks.start, "end": tasks.stop, "scores": nan_to_null(scores.tolist())}
+        self.check_folder()
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def digest_of_theta(theta: Theta) -> str:
+    """SHA-256 of the values of a tree, in the order of its leaves."""
+    return sha256_of(*leaves(theta))

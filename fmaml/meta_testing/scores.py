@@ -1,0 +1,156 @@
+"""Meta-testing: the metric on the tasks of a split, after every inner step, as means with intervals."""
+
+import math
+from functools import partial
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from .. import distributed
+from ..config.build import Experiment
+from ..config.settings import EvalSettings
+from ..data.source import QuerySetting, Source
+from ..evaluation import evaluate
+from ..losses import inductive
+from ..processes.join import divided
+from ..setting_types import Batching
+from ..tree import leading, leaves, take
+from ..types import Task, Theta
+from .saved_scores import SavedScores
+
+MUCH_SEEN = 100_000  # numbers of one task that the network is shown, from which vmapping over tasks costs time on a CPU
+COST_ALONE = 1.5  # what an example costs where a query is alone, beside one of many: 0.7 to 3.0 for conv4 on a CPU
+
+
+class Interval(NamedTuple):
+    """A mean over tasks and half the width of its 95 % confidence interval."""
+
+    mean: float
+    ci95: float | None  # None if there is only one task
+
+
+class TaskCounter(Protocol):
+    """Learns how many tasks are done, and how many forward passes they take, as `forward_passes` counts them."""
+
+    def skip(self, tasks: int, passes: float) -> None:
+        """So many more tasks were scored before."""
+        ...
+
+    def advance(self, tasks: int, passes: float) -> None:
+        """So many more tasks are scored now."""
+        ...
+
+
+def meta_test(
+    experiment: Experiment,
+    theta: Theta,
+    settings: EvalSettings,
+    *,
+    saved: SavedScores | None,
+    progress: TaskCounter,
+    name: str = "",
+) -> dict[str, list[Interval]]:
+    """For each evaluation protocol of the source, the metric on unseen tasks after 0, 1, .. inner steps.
+
+    What is ``saved`` under the experiment's ``name`` is not tested again; ``progress`` is told of what is done. Only
+    the first of several processes has something ``saved``.
+    """
+    results: dict[str, list[Interval]] = {}
+    for protocol in experiment.source.tested(alone=settings.inductive):
+        column = f"{name} {protocol.__name__}"
+        parts = task_ranges(settings.tasks, tasks_at_once(experiment.source))
+        a_task = forward_passes(experiment.source, protocol, settings.steps)
+        scores = distributed.from_first({part: saved.find(column, part) if saved else None for part in parts})
+        known = sum(len(part) for part in parts if scores[part] is not None)
+        progress.skip(known, known * a_task)
+        compute = partial(scores_of, experiment, protocol, theta, "test", steps=settings.steps)
+        for part, found in divided([part for part in parts if scores[part] is None], compute):
+            if saved:
+                saved.add(column, part, found)
+            scores[part] = found
+            progress.advance(len(part), len(part) * a_task)
+        results[protocol.__name__] = [interval(column) for column in torch.cat([scores[part] for part in parts]).T]
+    return results
+
+
+def references(source: Source, settings: EvalSettings, chunk: int = 16) -> dict[str, list[Interval]]:
+    """The source's reference values on the same test tasks, repeated for each inner step, since none depends on it."""
+    if source.references is None:
+        return {}
+    chunks = [source.references("test", 0, part) for part in task_ranges(settings.tasks, chunk)]
+    values = {label: torch.cat([part[label].cpu() for part in chunks]) for label in chunks[0]}
+    return {label: [interval(column)] * (settings.steps + 1) for label, column in values.items()}
+
+
+def task_scores(
+    experiment: Experiment,
+    protocol: QuerySetting,
+    theta: Theta,
+    split: str,
+    tasks: int,
+    steps: int,
+    chunk: int | None = None,
+) -> Tensor:
+    """The metric of each of the first tasks of a split after each inner step: [tasks, steps + 1], on the CPU."""
+    chunk = chunk or tasks_at_once(experiment.source)
+    compute = partial(scores_of, experiment, protocol, theta, split, steps=steps)
+    return torch.cat([scores for _, scores in divided(task_ranges(tasks, chunk), compute)])
+
+
+def scores_of(
+    experiment: Experiment, protocol: QuerySetting, theta: Theta, split: str, part: range, steps: int
+) -> Tensor:
+    """The same for one range of tasks, all in one call."""
+    metric_fn = protocol(experiment.model.apply, experiment.source.metric.fn)
+    tasks = experiment.source.sample(split, 0, part)
+    batching = batching_of_test(protocol, tasks)
+    return evaluate(experiment.algorithm, metric_fn, theta, tasks, steps=steps, batching=batching).cpu()
+
+
+def batching_of_test(protocol: QuerySetting, tasks: Task) -> Batching:
+    """Looped over the tasks where one alone keeps a CPU busy, as it does with a pass for each query; else as always.
+
+    Within a task the queries are vmapped in either case. Measured: see docs/decisions.md.
+    """
+    support, query = ([x.numel() // leading(tasks) for x in leaves(batch.x)] for batch in tasks)
+    passes = tasks.query.y.shape[1] if protocol is inductive else 1
+    much = sum(query) + passes * sum(support) >= MUCH_SEEN
+    return "loop" if much and tasks.query.y.device.type == "cpu" else "auto"
+
+
+def tasks_at_once(source: Source) -> int:
+    """How many tasks are tested in one call: 16 with inputs of Omniglot's size, fewer with larger ones."""
+    return min(16, max(1, 16 * 28 * 28 // math.prod(source.inputs)))
+
+
+def task_ranges(tasks: int, chunk: int) -> list[range]:
+    """The numbers 0 .. tasks - 1 in ranges of ``chunk``."""
+    return [range(first, min(first + chunk, tasks)) for first in range(0, tasks, chunk)]
+
+
+def interval(values: Tensor) -> Interval:
+    """The mean and 1.96 standard errors of one number a task; ``values`` [tasks]."""
+    values = values.double()
+    mean = values.mean().item()
+    if len(values) == 1:
+        return Interval(mean, None)
+    return Interval(mean, 1.96 * values.std().item() / math.sqrt(len(values)))
+
+
+def passes_of_test(source: Source, settings: EvalSettings) -> float:
+    """The forward passes of a test by all the protocols of the source."""
+    protocols = source.tested(alone=settings.inductive)
+    return settings.tasks * sum(forward_passes(source, protocol, settings.steps) for protocol in protocols)
+
+
+def forward_passes(source: Source, protocol: QuerySetting, steps: int) -> float:
+    """Passes of one example through the network, for the metric of a task after 0 .. ``steps`` inner steps.
+
+    A gradient counts as two more. The first protocol of a source takes the queries together, and validations are by it;
+    in others each query is alone with the support set, which goes through with each.
+    """
+    task = take(source.sample("test", 0, range(1)), 0)
+    support, queries = leading(task.support.x), leading(task.query.x)
+    a_query = 1 if protocol is source.settings[0] else COST_ALONE * (support + 1)
+    return 3 * steps * support + (steps + 1) * queries * a_query

@@ -1,0 +1,137 @@
+"""The network and the algorithm that a model's metadata name, built for a number of outputs.
+
+Metadata may come from anywhere: names and settings pass the same checks as a config, code outside fmaml is imported
+only if the user says so, and shapes are compared before anything of the claimed size is allocated.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Generator, Tensor
+from torch.utils import _pytree as pytree
+
+from ..checkpoints.checkpoint_format import named_leaves
+from ..config.build import call_by_name
+from ..config.registry import own_code
+from ..config.settings import Config
+from ..config.validate import validate_sections
+from ..data.preprocessing import Form, Scaling, read_scaling
+from ..data.ragged import mask_absent_classes
+from ..errors import UserError
+from ..losses import Criterion, cross_entropy, mse, supervised
+from ..types import Algorithm, Model, Params, Theta
+from .metadata import Targets
+from .model_file import Metadata
+
+CRITERIA: dict[Targets, Criterion] = {
+    "classes": mask_absent_classes(cross_entropy),
+    "values": mse,
+    "symbols": cross_entropy,
+    "actions": mse,  # only to build the network: a policy's loss is its source's
+}
+
+
+MAX_STEPS = 10_000  # inner steps of an adaptation
+
+
+class Network(NamedTuple):
+    """A network for some number of outputs, and what adapts it."""
+
+    model: Model
+    algorithm: Algorithm[Any]
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What the metadata say of a network: enough to build it."""
+
+    model: Config
+    algorithm: Config
+    inputs: tuple[int, ...]
+    outputs: int
+    targets: Targets
+    form: Form | None
+    scaling: Scaling | None = None
+
+    def build(self, outputs: int) -> Network:
+        """The network with this number of outputs; UserError if the settings do not fit, or no tensor is so large."""
+        try:
+            model: Model = call_by_name("model", self.model, inputs=self.inputs, outputs=outputs)
+        except RuntimeError as error:
+            raise UserError(f"model.name = {self.model['name']}: {error}; give smaller sizes") from None
+        loss_fn = supervised(model.apply, CRITERIA[self.targets])
+        algorithm = call_by_name("algorithm", self.algorithm, loss_fn=loss_fn, apply=model.apply)
+        return Network(model, algorithm)
+
+    def params(self, outputs: int) -> Params:
+        """The network's parameters, as shapes without numbers."""
+        with torch.device("meta"):
+            return self.build(outputs).model.init(Generator())
+
+    def template(self, outputs: int) -> Theta:
+        """theta as it is before training, as shapes without numbers."""
+        with torch.device("meta"):
+            return self.build(outputs).algorithm.init(self.params(outputs))
+
+
+def check_trust(metadata: Metadata, sections: Iterable[str], name: str, trust: bool) -> None:
+    """UserError if one of these sections names code outside fmaml, unless the user has said that he trusts it."""
+    for section in sections:
+        if not trust and (target := own_code(metadata["config"], section)):
+            raise UserError(
+                f"{name}: its {section} is {target}, which is no part of fmaml, and code that a model file names is "
+                f"imported only if you say so: with --trust, or trust=True in a script, if you know the function"
+            )
+
+
+def read_blueprint(metadata: Metadata, name: str, trust: bool = False) -> Blueprint:
+    """The blueprint in a model's metadata; ``name`` is the file's, for the UserError that says what is wrong.
+
+    Code outside fmaml is looked for only with ``trust``, see `check_trust`.
+    """
+    try:
+        config = metadata["config"]
+        inputs, outputs, form = metadata["inputs"], metadata["outputs"], metadata["form"]
+        check_trust(metadata, ("model", "algorithm"), name, trust)
+        valid, problems = validate_sections(config, ("model", "algorithm"))
+        sizes = [*inputs, outputs]
+        fits = metadata["targets"] in CRITERIA and 1 <= len(inputs) <= 3 and outputs <= 100_000
+        if not (fits and all(type(size) is int and 0 < size <= 100_000 for size in sizes)):
+            raise ValueError("inputs, outputs or targets")
+        if type(metadata["steps"]) is not int or not 0 <= metadata["steps"] <= MAX_STEPS:
+            raise ValueError("steps")
+        shape = None if form is None else read_form(form, tuple(inputs))
+        scaling = read_scaling(metadata.get("scaling"), tuple(inputs))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{name}: its metadata are not those of a model ({error})") from None
+    if problems:
+        problem = problems[0]
+        raise UserError(f"{name}: its metadata: {problem.key} = {problem.value!r}: {problem.message}")
+    return Blueprint(valid["model"], valid["algorithm"], tuple(inputs), outputs, metadata["targets"], shape, scaling)
+
+
+def read_form(form: dict[str, Any], inputs: tuple[int, ...]) -> Form:
+    """The form of images with the shape ``inputs``; ValueError if it is none."""
+    found = Form(**form)
+    if found.fit not in ("crop", "squeeze", "pad") or not isinstance(found.invert, bool):
+        raise ValueError("form")
+    if inputs != (found.channels, found.size, found.size) or found.channels not in (1, 3):
+        raise ValueError("form and inputs differ")
+    return found
+
+
+def fill_theta(template: Theta, tensors: dict[str, Tensor], name: str) -> Theta:
+    """The tensors as a tree like ``template``; UserError, naming the first difference, unless they are exactly that."""
+    wanted = dict(named_leaves(template))
+    for key in sorted(wanted.keys() | tensors.keys()):
+        has, needs = tensors.get(key), wanted.get(key)
+        if has is None or needs is None:
+            raise UserError(f"{name}: {key}: {'missing' if has is None else 'not a parameter of its network'}")
+        if (has.shape, has.dtype) != (needs.shape, needs.dtype):
+            raise UserError(
+                f"{name}: {key} is {has.dtype} {list(has.shape)}, and its network has {needs.dtype} {list(needs.shape)}"
+            )
+    leaves = [tensors[key] for key, _ in named_leaves(template)]
+    return pytree.tree_unflatten(leaves, pytree.tree_structure(template))

@@ -1,0 +1,245 @@
+"""What was meta-trained, in somebody's hands: `Learner` learns a new task from its support set, `Adapted` predicts.
+
+Prediction is inductive: what an adapted network says of an example depends on the support set and on that example
+alone. Batch norm takes the statistics of the support set, which are stored with the network.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..checkpoints.checkpoint_format import flatten
+from ..data.preprocessing import in_own_units
+from ..errors import UserError
+from ..evaluation import trajectory_of
+from ..torch_fixes.support_statistics import Statistics, statistics_of, with_statistics
+from ..tree import leaves
+from ..types import Batch, Params, Theta
+from .blueprint import Blueprint, Network
+from .model_file import Metadata, write_model
+from .resize_head import head_of, starting_from_prototypes, with_outputs
+from .user_images import Images, Shape, read_support, to_inputs, to_tensor
+
+EXAMPLES_AT_ONCE = 256
+
+
+class Prediction(NamedTuple):
+    """What an adapted network says of n examples.
+
+    >>> import torch, fmaml
+    >>> labels, probabilities = fmaml.Prediction(["cat"], torch.tensor([[0.75, 0.25]]))
+    >>> labels
+    ['cat']
+    """
+
+    labels: list[str]  # the likeliest class of each example
+    probabilities: Tensor  # [n, classes], in the order of `Adapted.classes`
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A network adapted to one task. An output depends on its own example alone.
+
+    ``classes`` are the names of the classes, sorted; empty where the targets are values or symbols.
+
+    >>> import torch, fmaml
+    >>> adapted = fmaml.load("omniglot").adapt({"a": torch.rand(1, 1, 28, 28), "b": torch.rand(1, 1, 28, 28)})
+    >>> adapted.predict(torch.rand(4, 1, 28, 28)).probabilities.shape
+    torch.Size([4, 2])
+    """
+
+    metadata: Metadata
+    blueprint: Blueprint
+    classes: list[str]
+    params: Params
+    statistics: list[Statistics]
+
+    def predict(self, images: Images) -> Prediction:
+        """The likeliest class of each image, and the probability of every class.
+
+        Args:
+            images: a file or a folder of images, a `PIL.Image`, an array uint8 [height, width] or [height, width, 3],
+                a sequence of these; or a tensor [n, *inputs] with values as in training.
+
+        Returns:
+            labels, a list of n names, and probabilities, a tensor [n, classes].
+
+        Raises:
+            UserError: an image cannot be read.
+            ValueError: the network was trained for values, not for classes: use `outputs`. Or a tensor is of another
+                shape or type, or holds values for which the network's outputs are not finite.
+        """
+        if not self.classes:
+            raise ValueError("predict: this network has no classes; `outputs` gives its values")
+        logits = self.outputs(to_inputs(images, self.shape))
+        if not bool(logits.isfinite().all()):
+            first = int((~logits.isfinite()).any(-1).nonzero()[0])
+            raise ValueError(f"predict: image {first}: the outputs are not finite; give values as in training, 0 to 1")
+        labels = [self.classes[i] for i in logits.argmax(-1).tolist()]
+        return Prediction(labels, logits.softmax(-1))
+
+    @torch.no_grad()
+    def outputs(self, x: Any) -> Tensor:
+        """The network's outputs [n, *output], such as logits, for x [n, *inputs].
+
+        Of a network trained on a table or on signals, x and outputs that are values are in the units of that file.
+
+        Args:
+            x: a tensor; or, where it is numbers and no images, an array, a table of pandas or lists.
+
+        Raises:
+            ValueError: numbers of another shape.
+        """
+        x = to_inputs(x, self.shape)
+        parts = [self._apply(self.params, part) for part in x.split(EXAMPLES_AT_ONCE)]
+        return torch.cat(parts)
+
+    def save(self, path: str | Path) -> None:
+        """Write the adapted network as one file, which `fmaml.load_adapted` and ``fmaml predict`` read."""
+        tensors = flatten({"params": self.params, "statistics": self.statistics})
+        write_model(Path(path), tensors, {**self.metadata, "kind": "adapted", "classes": self.classes})
+
+    @property
+    def shape(self) -> Shape:
+        """What the network takes."""
+        return shape_of(self.blueprint, self.params)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields alone: a network that was built does not pickle, and is built again."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @cached_property
+    def _apply(self) -> Callable[[Params, Tensor], Tensor]:
+        width = len(self.classes) or self.blueprint.outputs
+        return in_own_units(
+            with_statistics(self.blueprint.build(width).model.apply, self.statistics), self.blueprint.scaling
+        )
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A meta-trained network with its algorithm: what `fmaml.load` returns.
+
+    >>> import torch, fmaml
+    >>> learner = fmaml.load("omniglot_prototypes")
+    >>> learner.adapt({name: torch.rand(2, 1, 28, 28) for name in ("c", "a", "b")}).classes
+    ['a', 'b', 'c']
+    """
+
+    metadata: Metadata
+    blueprint: Blueprint
+    theta: Theta
+
+    def adapt(self, support: Any, targets: Any = None, *, steps: int | None = None) -> Adapted:
+        """Learn a task from its support set.
+
+        Args:
+            support: a folder with a folder of images for each class, or with one image for each class; or a mapping
+                from each class to its images, which may be all that `Adapted.predict` takes; or, with ``targets``, x
+                [n, *inputs]: a tensor, or of numbers that are no images an array, a table of pandas or lists.
+            targets: of such an x its y [n, *target], or [n] where a target is one number; with class numbers, int64
+                [n], the classes are called "0", "1", ..
+            steps: inner steps; None: as many as the model's accuracy was measured with.
+
+        Returns:
+            The adapted network. Any number of classes will do, whatever it was trained with.
+
+        Raises:
+            UserError: the support set is missing, or has one class only, or an image cannot be read.
+            ValueError: tensors of a wrong shape or type; ``steps`` for an algorithm that takes none; a learnt part of
+                the algorithm is made for the ways of training.
+        """
+        if targets is None and not isinstance(support, Tensor):
+            if self.blueprint.targets != "classes":
+                raise ValueError(
+                    "adapt: this network was trained for values, so x needs its targets: adapt(x, y), in Python alone"
+                )
+            by_class, _ = read_support(support, self.shape)
+            names = sorted(by_class)
+            x = torch.cat([by_class[name] for name in names])
+            y = torch.repeat_interleave(torch.tensor([len(by_class[name]) for name in names]))
+            return self._adapt(Batch(x, y), names, steps)
+        if targets is None:
+            raise ValueError("adapt: a support set that is a tensor needs its targets")
+        x, y = to_inputs(support, self.shape), to_tensor(targets, "adapt: targets are numbers")
+        if self.blueprint.targets == "classes":
+            return self._adapt(Batch(x, y), names_of_classes(y, len(x)), steps)
+        return self._adapt(Batch(x, self._values_of(y, len(x))), [], steps)
+
+    def _values_of(self, y: Tensor, examples: int) -> Tensor:
+        """Targets that are values or symbols, in the network's type; ValueError if there is not one an example."""
+        if self.blueprint.targets == "values":
+            y = y.to(self.shape.dtype)
+            if y.ndim == 1 and self.blueprint.outputs == 1:
+                y = y[:, None]
+        if len(y) != examples or (self.blueprint.targets == "values" and y.shape[1:] != (self.blueprint.outputs,)):
+            wanted = f"[{examples}, {self.blueprint.outputs}]" if self.blueprint.targets == "values" else f"{examples}"
+            raise ValueError(f"adapt: {examples} examples need targets {wanted}; these are {list(y.shape)}")
+        return y
+
+    @torch.no_grad()
+    def _adapt(self, support: Batch, classes: list[str], steps: int | None) -> Adapted:
+        if self.blueprint.scaling is not None:
+            support = self.blueprint.scaling.support(support)
+        width = len(classes) or self.blueprint.outputs
+        network, theta = self.for_outputs(width)
+        if steps is not None and network.algorithm.trajectory is None:
+            raise ValueError(f"steps = {steps}: {self.blueprint.algorithm['name']} takes no inner steps; leave it out")
+        if steps is not None and (not isinstance(steps, int) or steps < 0):
+            raise ValueError(f"steps = {steps}: must be a whole number, 0 or more")
+        steps = self.metadata["steps"] if steps is None and network.algorithm.trajectory else steps
+        phi = trajectory_of(network.algorithm, theta, support, steps)[-1]
+        if not all(bool(value.isfinite().all()) for value in phi.values()):
+            raise ValueError("adapt: the network diverges on this support set; give fewer steps")
+        return Adapted(self.metadata, self.blueprint, classes, phi, statistics_of(network.model.apply, phi, support.x))
+
+    def for_outputs(self, outputs: int) -> tuple[Network, Theta]:
+        """The network with this number of outputs, and theta with a head of that width."""
+        network = self.blueprint.build(outputs)
+        if outputs == self.blueprint.outputs:
+            return network, self.theta
+        try:
+            theta = with_outputs(self.theta, self.blueprint.template(outputs))
+        except ValueError as error:
+            raise UserError(
+                f"{outputs} classes: {self.blueprint.algorithm['name']} was trained for {self.blueprint.outputs}, and "
+                f"what it learnt has no other width ({error}); take a model of protonet, r2d2, proto_maml or maml"
+            ) from None
+        if outputs < self.blueprint.outputs or "head" in self.blueprint.algorithm:  # which is made for each task
+            return network, theta
+        head = head_of(self.blueprint.params(self.blueprint.outputs), self.blueprint.params(outputs))
+        algorithm = starting_from_prototypes(network.algorithm, network.model.apply, head)
+        return network._replace(algorithm=algorithm), theta
+
+    def save(self, path: str | Path) -> None:
+        """Write the model as one file, which `fmaml.load` reads."""
+        write_model(Path(path), flatten(self.theta), self.metadata)
+
+    @property
+    def shape(self) -> Shape:
+        """What the network takes."""
+        return shape_of(self.blueprint, self.theta)
+
+
+def shape_of(blueprint: Blueprint, parameters: Theta) -> Shape:
+    """What the network takes: symbols, or numbers of the parameters' own type."""
+    dtype = torch.int64 if blueprint.targets == "symbols" else leaves(parameters)[0].dtype
+    return Shape(blueprint.inputs, blueprint.form, dtype)
+
+
+def names_of_classes(y: Tensor, examples: int) -> list[str]:
+    """The classes "0", "1", .. of class numbers; ValueError unless each of two or more occurs, one for each example."""
+    if y.shape != (examples,) or y.dtype != torch.int64:
+        found = f"{str(y.dtype).removeprefix('torch.')} {list(y.shape)}"
+        raise ValueError(
+            f"adapt: targets must be int64 [{examples}], a class number for each example; these are {found}"
+        )
+    numbers = y.unique().tolist()
+    if len(numbers) < 2 or numbers != list(range(len(numbers))):
+        raise ValueError("adapt: class numbers must be 0, 1, .. for two or more classes, each with an example")
+    return list(map(str, numbers))

@@ -1,0 +1,125 @@
+"""`fmaml.load`: a learner from a model file, from a run's folder, or by the name of a model that comes with fmaml."""
+
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from ..torch_fixes.support_statistics import Statistics
+from .blueprint import Blueprint, fill_theta, read_blueprint
+from .find_model import find_model
+from .learner import Adapted, Learner
+from .model_file import Metadata, read_model
+
+
+def load(model: str | Path, *, trust: bool = False) -> Learner:
+    """A meta-trained model, ready to learn tasks.
+
+    Args:
+        model: a model file; a run's folder, of which the best parameters are taken; or the name of a model that comes
+            with fmaml, see ``fmaml ls models``.
+        trust: import the functions outside fmaml that the model names as its network or its algorithm, if it does.
+
+    Returns:
+        The learner.
+
+    Raises:
+        UserError: there is no such model, or it is damaged, of a newer version, an adapted network, or a policy; or,
+            without ``trust``, it names code outside fmaml.
+
+    >>> import torch, fmaml
+    >>> learner = fmaml.load("sinusoid")
+    >>> x = torch.linspace(-5, 5, 10)[:, None]
+    >>> adapted = learner.adapt(x, 2 * torch.sin(x - 1))
+    >>> adapted.outputs(torch.tensor([[0.5]])).shape
+    torch.Size([1, 1])
+    """
+    learner = load_for_test(model, trust=trust)
+    if learner.blueprint.targets == "actions":
+        raise UserError(
+            f"{find_model(model)}: a policy, which adapts by what it does and not by examples; fmaml test says how "
+            f"well it does, and train.start begins another run with it"
+        )
+    return learner
+
+
+def load_for_test(model: str | Path, *, trust: bool = False) -> Learner:
+    """As `load`, but policies too, which cannot be given examples but can be tested."""
+    path = find_model(model)
+    tensors, metadata, blueprint = _read(path, trust)
+    if metadata.get("kind") != "learner":
+        raise UserError(f"{path}: a network that is adapted already; read it with fmaml.load_adapted")
+    theta = fill_theta(blueprint.template(blueprint.outputs), tensors, str(path))
+    return Learner(metadata, blueprint, theta)
+
+
+def load_adapted(path: str | Path, *, trust: bool = False) -> Adapted:
+    """A network that `fmaml.Adapted.save` or ``fmaml adapt`` has written.
+
+    Args:
+        path: the file.
+        trust: as in `load`.
+
+    Raises:
+        UserError: the file is missing, damaged, of a newer version, or a learner; or, without ``trust``, it names code
+            outside fmaml.
+
+    >>> import tempfile, torch, fmaml
+    >>> adapted = fmaml.load("omniglot").adapt({"a": torch.rand(1, 1, 28, 28), "b": torch.rand(1, 1, 28, 28)})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     adapted.save(f"{folder}/mine.safetensors")
+    ...     fmaml.load_adapted(f"{folder}/mine.safetensors").classes
+    ['a', 'b']
+    """
+    path = Path(path)
+    tensors, metadata, blueprint = _read(path, trust)
+    if metadata.get("kind") != "adapted":
+        raise UserError(f"{path}: a model that is not adapted to a task; read it with fmaml.load, then adapt it")
+    classes: Any = metadata.get("classes")
+    named = isinstance(classes, list) and all(isinstance(name, str) for name in cast(list[Any], classes))
+    if not named or len(set(classes)) < len(classes) or len(classes) == 1:
+        raise UserError(f"{path}: its metadata are not those of an adapted network (classes)")
+    params = blueprint.params(len(classes) or blueprint.outputs)
+    template = {"params": params, "statistics": list(statistics_in(tensors))}
+    filled = fill_theta(template, tensors, str(path))
+    adapted = Adapted(metadata, blueprint, classes, filled["params"], filled["statistics"])
+    check_statistics(adapted, str(path))
+    return adapted
+
+
+def check_statistics(adapted: Adapted, name: str) -> None:
+    """UserError unless the statistics are those of the network's norms: as many, of their widths, and possible."""
+    possible = all(bool(each.isfinite().all()) for pair in adapted.statistics for each in pair)
+    if not possible or any(bool((pair.variance < 0).any()) for pair in adapted.statistics):
+        raise UserError(f"{name}: its statistics are not means and variances")
+    x = torch.zeros(1, *adapted.shape.inputs, dtype=adapted.shape.dtype)
+    try:
+        adapted.outputs(x)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"{name}: its statistics are not those of its network ({error})") from None
+
+
+def statistics_in(tensors: dict[str, Tensor]) -> Iterator[Statistics]:
+    """The statistics of each batch norm; how many there are is not known from the network's settings."""
+    for i in count():
+        found = [tensors.get(f"statistics/{i}/{field}") for field in Statistics._fields]
+        if any(value is None or value.ndim != 1 for value in found):
+            return
+        yield Statistics(*(value for value in found if value is not None))
+
+
+def is_adapted(path: str | Path) -> bool:
+    """Whether the model file is an adapted network."""
+    _, metadata = read_model(find_model(path))
+    return metadata is not None and metadata.get("kind") == "adapted"
+
+
+def _read(path: Path, trust: bool) -> tuple[dict[str, Tensor], Metadata, Blueprint]:
+    tensors, metadata = read_model(path)
+    if metadata is None:
+        raise UserError(f"{path}: parameters without metadata, which name no network; give a model that fmaml wrote")
+    return tensors, metadata, read_blueprint(metadata, str(path), trust)

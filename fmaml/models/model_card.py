@@ -1,0 +1,151 @@
+"""Model cards: what a trained model is, how good it is and how to use it, from its metadata. Imports no torch."""
+
+import json
+from typing import Any
+
+from ..config import packaged
+from ..config.load import read_config
+from ..config.validate import validate_config
+from .find_model import SHELF, metadata_on_shelf, model_names
+
+USES = {  # targets -> how to use such a model; {name} is the model's
+    "classes": """\
+```
+fmaml predict {name} --support CLASSES/ PHOTO ...      # CLASSES/ has a folder of images for each class
+fmaml adapt {name} --support CLASSES/ --out mine.safetensors
+```
+
+```python
+learner = fmaml.load("{name}")
+labels, probabilities = learner.adapt("CLASSES/").predict("PHOTO")
+```
+""",
+    "values": """\
+```python
+learner = fmaml.load("{name}")
+adapted = learner.adapt(x, y)  # tensors [n, {inputs}] and [n, {outputs}]
+adapted.outputs(new_x)
+```
+""",
+}
+LIMITS = {
+    "classes": "It names one of the classes shown, whatever the image holds; its probabilities are not calibrated.",
+    "values": "It knows functions like those it was trained on, and no others.",
+    "symbols": "It continues passages of languages like those it was trained on, and knows no others.",
+    "actions": "It acts in tasks like those it was trained on, and adapts to one by rewards, not by examples.",
+}
+
+
+def overview_of_models() -> str:
+    """What `fmaml ls models` prints."""
+    if not model_names():
+        return "no trained model came with this fmaml"
+    blocks = [f"{name}\n  {model_summary(metadata_on_shelf(name))}" for name in model_names()]
+    return "\n".join(
+        [*blocks, "", "use: fmaml predict NAME --support DIR PHOTO ..., fmaml test NAME, fmaml.load(NAME)"]
+    )
+
+
+def model_summary(about: dict[str, Any]) -> str:
+    """One line: algorithm, data, and how good it is."""
+    config = about["config"]
+    label, value = best_column(about)
+    what = f"{config['algorithm']['name']} on {config['data']['name']}, {about['task']}"
+    return f"{what}: {about['metric']} {value} ({label})"
+
+
+def best_column(about: dict[str, Any]) -> tuple[str, str]:
+    """The column of results that holds for deployment, the inductive one if there is one, and its last row as text.
+
+    Beside those of a baseline, the columns of the model itself begin with its algorithm's name.
+    """
+    name, results = about["config"]["algorithm"]["name"], about["results"]
+    own = [label for label in results if label == name or label.startswith(f"{name}, ")]
+    label = (own or [*results])[-1]
+    rows = results[label]
+    return label, write_value(about["metric"], *rows[-1])
+
+
+def write_value(metric: str, mean: float, ci95: float | None) -> str:
+    """A mean with its 95 % interval as text."""
+    style = ".2%" if metric == "accuracy" else ".3f"
+    return f"{mean:{style}}" + ("" if ci95 is None else f" ± {ci95:{style}}")
+
+
+def command_of(about: dict[str, Any]) -> str:
+    """The command that trained the model: its experiment, and the settings that differ from it."""
+    config, name = about["config"], about["name"]
+    if name not in packaged.experiment_names():
+        return f"fmaml run {name}.yaml"
+    published, _ = validate_config({"name": name, **read_config(packaged.FOLDER / f"{name}.yaml")})
+    changed = [
+        f"{section}.{key}={json.dumps(value)}"
+        for section, values in config.items()
+        if isinstance(values, dict)
+        for key, value in values.items()
+        if published[section].get(key, value) != value
+    ]
+    return " ".join(["fmaml run", name, *changed])
+
+
+def card(about: dict[str, Any]) -> str:
+    """The card of a model as Markdown."""
+    config = about["config"]
+    uses = USES[about["targets"]].format(name=about["name"], inputs=about["inputs"][0], outputs=about["outputs"])
+    table = [
+        "| inner steps | " + " | ".join(about["results"]) + " |",
+        "|---|" + "---|" * len(about["results"]),
+        *(
+            f"| {step} | " + " | ".join(write_value(about["metric"], *row) for row in rows) + " |"
+            for step, rows in enumerate(zip(*about["results"].values(), strict=True))
+        ),
+    ]
+    return "\n".join(
+        [
+            f"# {about['name']}",
+            "",
+            f"{config['algorithm']['name']} on {config['data']['name']}: {about['protocol']}.",
+            "",
+            uses,
+            f"Measured on {about['tasks']} unseen tasks ({about['metric']}, mean and 95 % interval over tasks):",
+            "",
+            *table,
+            "",
+            *(f"- **{name}**: {text}" for name, text in facts_of(about, "`").items()),
+            "",
+        ]
+    )
+
+
+def facts_of(about: dict[str, Any], quote: str = "") -> dict[str, str]:
+    """What a card says of a model beside its results: heading -> text, with ``quote`` around what is typed."""
+    config, environment = about["config"], about["environment"]
+    settings = ", ".join(f"{key} {value}" for key, value in config["model"].items() if key != "name")
+    return {
+        "Network": f"{config['model']['name']} ({settings})",
+        "Input": describe_input(about),
+        "Data": f"{config['data']['name']}; licence: {about['data']['license']}",
+        "Made by": f"{quote}{command_of(about)}{quote}, in {about['training_seconds'] / 60:.0f} minutes on "
+        f"{environment['hardware']}, torch {environment['versions']['torch']}, commit {quote}{environment['commit']}"
+        f"{quote}",
+        "Limits": LIMITS[about["targets"]],
+    }
+
+
+def describe_input(about: dict[str, Any]) -> str:
+    """What the network takes, in words."""
+    form = about["form"]
+    if form is None:
+        return f"float32 [n, {', '.join(map(str, about['inputs']))}]"
+    fit = {"crop": "cropped to the central square", "squeeze": "squeezed into a square", "pad": "padded with white"}
+    colour = "grey" if form["channels"] == 1 else "RGB"
+    inverted = ", dark ink becomes 1 on 0" if form["invert"] else ""
+    return (
+        f"images of any size, {fit[form['fit']]} and resized to {form['size']} pixels, {colour} from 0 to 1{inverted}"
+    )
+
+
+def write_cards() -> None:
+    """Write the card of every model on the shelf beside it."""
+    for name in model_names():
+        (SHELF / f"{name}.md").write_text(card(metadata_on_shelf(name)), encoding="utf-8")

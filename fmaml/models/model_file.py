@@ -1,0 +1,76 @@
+"""A model as one file: safetensors whose metadata make it whole, JSON with a version and a digest of the tensors.
+
+Any reader of safetensors can open it. Nothing is ever pickled, and what the metadata claim is checked: the digest
+against the tensors here, names and shapes against the network in `fmaml.models.blueprint`.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from ..errors import UserError
+from ..files.atomic import write_durably
+from ..files.digests import sha256_of
+from ..files.regular import read_regular
+
+Metadata: TypeAlias = dict[str, Any]  # whatever JSON can hold
+
+FORMAT = 1
+KEY = "fmaml"  # of the safetensors metadata: the JSON
+MAX_HEADER_BYTES = 4_000_000
+MAX_MODEL_BYTES = 4_000_000_000
+DAMAGED = "damaged or not a model; copy it again, or train it again"
+
+
+def write_model(path: Path, tensors: dict[str, Tensor], metadata: Metadata | None) -> None:
+    """Write a model file, whole or not at all; the format and the digest are added to the metadata.
+
+    Without metadata it holds the parameters alone.
+    """
+    if metadata is None:
+        write_durably(path, save(tensors))
+        return
+    text = json.dumps({"format": FORMAT, **metadata, "digest": digest_of(tensors)}, allow_nan=False)
+    write_durably(path, save(tensors, {KEY: text}))
+
+
+def read_model(path: Path) -> tuple[dict[str, Tensor], Metadata | None]:
+    """The tensors and the metadata of a model file; None for parameters without metadata.
+
+    Raises UserError if the file cannot be read, is damaged, or is of a newer version.
+    """
+    try:
+        content = read_regular(path, MAX_MODEL_BYTES)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read as a model: {error.strerror}") from None
+    size = int.from_bytes(content[:8], "little")
+    if len(content) < 8 or size > MAX_HEADER_BYTES:
+        raise UserError(f"{path}: {DAMAGED}")
+    try:
+        header = json.loads(content[8 : 8 + size])
+        text = header.get("__metadata__", {}).get(KEY)
+        metadata = None if text is None else dict(json.loads(text))
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise UserError(f"{path}: {DAMAGED}") from None
+    if metadata is not None and metadata.get("format") != FORMAT:
+        raise UserError(
+            f"{path}: a model of format {metadata.get('format')!r}, and this fmaml reads format {FORMAT}; "
+            f"install the version that wrote it"
+        )
+    try:
+        tensors = load(content)
+    except (SafetensorError, ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: {DAMAGED}") from None
+    if metadata is not None and metadata.get("digest") != digest_of(tensors):
+        raise UserError(f"{path}: its digest does not match its parameters: {DAMAGED}")
+    return tensors, metadata
+
+
+def digest_of(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of the names, shapes, types and values of the tensors."""
+    named = sorted(tensors.items())
+    return sha256_of(*(part for name, x in named for part in (f"{name} {tuple(x.shape)} {x.dtype} ", x)))

@@ -1,0 +1,294 @@
+"""Networks of `timm`, of `torchvision`, and of your own code, as the settings of an experiment name them.
+
+Each gets a new linear layer ``head`` on its features. What ``trainable`` does not name is frozen: held once for all
+tasks, outside theta. Nothing is downloaded: pretrained weights are read from a file.
+"""
+
+import contextlib
+import difflib
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from torch import Generator, Tensor, nn
+
+from ..extras import imported, require
+from ..nn.layers import linear_init
+from ..pickling import picklable
+from ..torch_fixes.unsupported_layers import RunningStats, keeps_running_statistics
+from ..types import Model, Params
+from .from_module import from_module, learnt_names
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@picklable
+def timm(
+    *,
+    inputs: tuple[int, ...],
+    outputs: int,
+    network: str,
+    weights: str | None = None,
+    trainable: Sequence[str] = ("*",),
+    statistics: Literal["batch", "frozen"] = "frozen",
+) -> Model:
+    """A network of timm, pretrained if you have its weights: [n, C, H, W] in [0, 1] -> [n, outputs].
+
+    Args:
+        inputs: (channels, height, width) of an image.
+        outputs: the number of classes.
+        network: its name in timm, such as "resnet18".
+        weights: the file with its pretrained weights, which timm reads (.safetensors, .pth); null: random ones.
+        trainable: patterns of the parameters that are learnt, such as ``["head.*"]``; all else is frozen.
+        statistics: whether batch norm uses the statistics of the "batch", or its stored ones, "frozen".
+
+    Returns:
+        A model whose images are normalised as in pretraining, with the parameters of timm's under ``backbone.`` and a
+        new head.weight, head.bias.
+
+    Raises:
+        UserError: timm is missing.
+        ValueError: there is no such network, or the weights are not its own.
+    """
+    whole = timm_network(inputs, outputs, network, weights)
+    return learnt_from(whole, inputs, outputs, trainable, statistics)
+
+
+def timm_network(inputs: tuple[int, ...], outputs: int, network: str, weights: str | None) -> "WithHead":
+    """The network of that name with its weights and a new head, as `timm` says."""
+    require("model.name = timm", "timm", "timm")
+    library: Any = import_module("timm")
+    if network not in library.list_models():
+        raise ValueError(f"network = {network}: timm has none of that name; {nearest(network, library.list_models())}")
+    with building():
+        settings: dict[str, Any] = {"num_classes": 0, "in_chans": inputs[0]}
+        if weights is not None:
+            check_is_file(weights)
+            settings |= {"pretrained": True, "pretrained_cfg_overlay": {"file": weights}}
+        with explained(weights):
+            backbone: Any = library.create_model(network, **settings)
+        if weights is not None:
+            torch.manual_seed(0)
+            check_was_read(backbone, library.create_model(network, num_classes=0, in_chans=inputs[0]), weights)
+        config = backbone.pretrained_cfg
+        mean, std = (tuple(config[key])[: inputs[0]] for key in ("mean", "std"))
+    return with_new_head(network, backbone, mean, std, inputs, outputs)
+
+
+@picklable
+def torchvision(
+    *,
+    inputs: tuple[int, ...],
+    outputs: int,
+    network: str,
+    weights: str | None = None,
+    trainable: Sequence[str] = ("*",),
+    statistics: Literal["batch", "frozen"] = "frozen",
+) -> Model:
+    """A network of torchvision, pretrained if you have its weights: [n, 3, H, W] in [0, 1] -> [n, outputs].
+
+    Args:
+        inputs: (3, height, width) of an image.
+        outputs, trainable, statistics: as in `timm`.
+        network: its name in torchvision, such as "resnet18".
+        weights: the file with its pretrained weights, a state_dict; null: random ones.
+
+    Returns:
+        As `timm`.
+
+    Raises:
+        UserError: torchvision is missing.
+        ValueError: there is no such network, or the weights are not its own, or images have not three channels.
+    """
+    whole = torchvision_network(inputs, outputs, network, weights)
+    return learnt_from(whole, inputs, outputs, trainable, statistics)
+
+
+def torchvision_network(inputs: tuple[int, ...], outputs: int, network: str, weights: str | None) -> "WithHead":
+    """The network of that name with its weights and a new head, as `torchvision` says."""
+    require("model.name = torchvision", "torchvision", "torchvision")
+    library: Any = import_module("torchvision").models
+    if network not in library.list_models(module=library):
+        names = library.list_models(module=library)
+        raise ValueError(f"network = {network}: torchvision has none of that name; {nearest(network, names)}")
+    if inputs[0] != 3:
+        raise ValueError(f"images have {inputs[0]} channels, and torchvision's networks take 3; give data.channels=3")
+    with building():
+        backbone: nn.Module = library.get_model(network, weights=None)
+        if weights is not None:
+            check_is_file(weights)
+            with explained(weights):
+                backbone.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+        without_head(backbone, network)
+    return with_new_head(network, backbone, IMAGENET_MEAN, IMAGENET_STD, inputs, outputs)
+
+
+@picklable
+def module(
+    *,
+    inputs: tuple[int, ...],
+    outputs: int,
+    module: str,
+    arguments: dict = {},  # noqa: B006  # a literal, since settings are read without being run
+    trainable: Sequence[str] = ("*",),
+    statistics: Literal["batch", "frozen"] = "batch",
+) -> Model:
+    """A network of your own: what a function of your code returns, an `nn.Module`.
+
+    Args:
+        inputs: the shape of one example.
+        outputs: the number of outputs.
+        module: where the function is, such as ``mypackage.networks:make``. It is imported and called.
+        arguments: its arguments; it gets ``inputs`` and ``outputs`` as well, if it has parameters of these names.
+        trainable, statistics: as in `timm`.
+
+    Returns:
+        The model that `fmaml.from_module` makes of it.
+
+    Raises:
+        ValueError: there is no such function, it cannot be called with these arguments, or it returns no `nn.Module`.
+    """
+    with building():
+        made = call_function(module, arguments, {"inputs": inputs, "outputs": outputs})
+    return from_module(made, trainable=trainable, running_stats=statistics)
+
+
+def call_function(target: str, arguments: dict[str, Any], offered: dict[str, Any]) -> nn.Module:
+    """What the function ``package.module:name`` returns; ValueError if that is no module."""
+    try:
+        function: Callable[..., Any] = imported(target)
+    except ImportError as error:
+        raise ValueError(f"module = {target}: {error}; give package.module:function, which Python can import") from None
+    parameters = inspect.signature(function).parameters
+    supplied = {key: value for key, value in offered.items() if key in parameters}
+    try:
+        made = function(**{**supplied, **arguments})
+    except TypeError as error:
+        raise ValueError(f"module = {target}: {error}; give model.arguments that it takes") from error
+    if not isinstance(made, nn.Module):
+        raise ValueError(f"module = {target}: returned {type(made).__name__}; it must return a torch.nn.Module")
+    return made
+
+
+class WithHead(nn.Module):
+    """Images in [0, 1], normalised, then features, then a linear layer. It takes features that are known, too."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: nn.Module, mean: Sequence[float], std: Sequence[float], head: nn.Linear) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Images [n, C, H, W] -> [n, width]."""
+        return self.backbone((images - self.mean) / self.std)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images [n, C, H, W], or their features [n, width] -> [n, outputs]."""
+        return self.head(x if x.ndim == 2 else self.features(x))
+
+
+def with_new_head(
+    network: str,
+    backbone: nn.Module,
+    mean: Sequence[float],
+    std: Sequence[float],
+    inputs: tuple[int, ...],
+    outputs: int,
+) -> WithHead:
+    """The backbone, which returns features, with a head for ``outputs`` classes; ValueError if no images fit."""
+    with building(), torch.no_grad():
+        try:
+            width = backbone.eval()(torch.zeros(2, *inputs)).shape[1]
+        except Exception as error:  # the libraries raise whatever their layers do
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(
+                f"network = {network}: takes no images of {list(inputs)} ({reason}); give the size that it was made "
+                f"for, such as data.size=224, or name another"
+            ) from None
+        return WithHead(backbone, mean, std, nn.Linear(width, outputs)).eval()
+
+
+def learnt_from(
+    whole: WithHead, inputs: tuple[int, ...], outputs: int, trainable: Sequence[str], statistics: RunningStats
+) -> Model:
+    """The model of a network with a head, which is drawn anew by each ``init``."""
+    model = from_module(whole, trainable=trainable, running_stats=statistics)
+
+    def init(generator: Generator) -> Params:
+        params = model.init(generator)
+        drawn = linear_init("head", whole.head.in_features, outputs, generator)
+        return {name: drawn.get(name, value) for name, value in params.items()}
+
+    return Model(init, model.apply)
+
+
+NETWORKS = {"timm": timm_network, "torchvision": torchvision_network}
+
+
+def frozen_features(settings: dict[str, Any], inputs: tuple[int, ...]) -> WithHead | None:
+    """The network whose ``features`` no training changes and no other example of a batch touches; None if there is
+    none.
+
+    ``settings`` are the section ``model`` of a config, ``inputs`` the shape of an image.
+    """
+    if settings["name"] not in NETWORKS:
+        return None
+    whole = NETWORKS[settings["name"]](inputs, 1, settings["network"], settings["weights"])
+    learnt = learnt_names(whole, settings["trainable"])
+    fixed = settings["statistics"] == "frozen" or not any(map(keeps_running_statistics, whole.modules()))
+    return whole if fixed and all(name.startswith("head.") for name in learnt) else None
+
+
+def without_head(backbone: nn.Module, network: str) -> None:
+    """Put the identity in the place of the last linear layer, the head; ValueError if there is none."""
+    linear = [name for name, layer in backbone.named_modules() if isinstance(layer, nn.Linear)]
+    if not linear:
+        raise ValueError(f"network = {network}: its head is no linear layer, so it cannot be replaced; name another")
+    name = linear[-1]
+    parent, _, last = name.rpartition(".")
+    setattr(backbone.get_submodule(parent), last, nn.Identity())
+
+
+@contextlib.contextmanager
+def building() -> Iterator[None]:
+    """On the CPU, also where shapes alone are asked for, and with the same random numbers each time."""
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+@contextlib.contextmanager
+def explained(weights: str | None) -> Iterator[None]:
+    """Within it an error of reading the weights is a ValueError of one line."""
+    try:
+        yield
+    except Exception as error:  # the libraries raise whatever their readers do
+        if weights is None:
+            raise
+        raise ValueError(f"weights = {weights}: not those of this network: {str(error).splitlines()[0]}") from None
+
+
+def check_is_file(weights: str) -> None:
+    """ValueError unless there is such a file."""
+    if not Path(weights).is_file():
+        raise ValueError(f"weights = {weights}: no such file; nothing is downloaded: save the pretrained weights there")
+
+
+def check_was_read(backbone: nn.Module, drawn: nn.Module, weights: str) -> None:
+    """ValueError if a weight is still as it was ``drawn``: timm passes over what is not in the file without a word."""
+    before = dict(drawn.named_parameters())
+    left = [name for name, p in backbone.named_parameters() if p.ndim > 1 and torch.equal(p, before[name])]
+    if left:
+        raise ValueError(f"weights = {weights}: not those of this network: {left[0]} is not in it")
+
+
+def nearest(name: str, names: list[str]) -> str:
+    """The names like this one, for a message."""
+    return f"the nearest are {', '.join(cast(list[str], difflib.get_close_matches(name, names, 3, 0)))}"

@@ -1,0 +1,94 @@
+"""The few-shot network of images: four convolutions."""
+
+from typing import Literal
+
+import torch
+from einops import reduce  # pyright: ignore[reportUnknownVariableType]
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from ..pickling import picklable
+from ..setting_types import NORM_GROUPS, Size
+from ..torch_fixes.convolution import conv2d
+from ..torch_fixes.layout import channels_last
+from ..torch_fixes.max_pool import max_pool
+from ..types import Model, Params
+from .layers import conv_init, linear_init, named_model, norm_init, normalise, one_of
+
+LAYERS = 4
+
+
+@picklable
+def conv4(
+    *,
+    inputs: tuple[int, ...],
+    outputs: int,
+    width: Size = 64,
+    pool: Literal["stride", "max"] = "stride",
+    norm: Literal["batch", "group", "layer", "none"] = "batch",
+) -> Model:
+    """The few-shot network: four 3x3 convolutions, each normalised and rectified; [n, C, H, W] -> [n, outputs].
+
+    A convolution has a bias only with norm="none": otherwise the norm's shift has the same effect.
+
+    Args:
+        inputs: (channels, height, width) of an image.
+        outputs: the number of outputs, such as the number of classes.
+        width: filters of each convolution.
+        pool: "stride" halves the image by the convolution's stride and feeds the head the mean over positions (Omniglot
+            in 1703.03400); "max" halves it by 2x2 max-pooling and feeds the head all positions (mini-ImageNet).
+        norm: "batch" (by the statistics of the current batch), "group" (8 groups), "layer" or "none".
+
+    Returns:
+        A model with parameters conv1.weight, norm1.weight, norm1.bias, .., head.weight, head.bias.
+
+    Raises:
+        ValueError: ``inputs`` is not the shape of an image, or too small for four halvings by max-pooling; an unknown
+            ``pool`` or ``norm``; with group norm, a ``width`` that is not a multiple of 8, or whose groups would each
+            be a single number at the last convolution.
+
+    Source: arXiv 1703.03400, section 5.2.
+
+    >>> import torch, fmaml
+    >>> model = fmaml.conv4(inputs=(1, 28, 28), outputs=5, width=8)
+    >>> model.apply(model.init(torch.Generator()), torch.zeros(10, 1, 28, 28)).shape
+    torch.Size([10, 5])
+    """
+    one_of("pool", pool, ("stride", "max"))
+    one_of("norm", norm, ("batch", "group", "layer", "none"))
+    if len(inputs) != 3:
+        raise ValueError(f"conv4: inputs = {inputs}: needs images, (channels, height, width); use mlp")
+    channels, height, image_width = inputs
+    features = width if pool == "stride" else width * (height >> LAYERS) * (image_width >> LAYERS)
+    if features == 0:
+        raise ValueError(
+            f"conv4: images of {height}x{image_width} vanish in {LAYERS} poolings; at least 16x16 is needed"
+        )
+    if norm == "group" and width % NORM_GROUPS:
+        raise ValueError(f"conv4: width = {width} must be a multiple of {NORM_GROUPS} for norm = 'group'")
+    if norm == "group" and pool == "stride" and width == NORM_GROUPS and max(height, image_width) <= 1 << LAYERS:
+        raise ValueError(
+            f"conv4: norm = 'group' with width = {width} normalises single numbers of images of "
+            f"{height}x{image_width}, and the output does not depend on them; "
+            "give a larger width or larger images, or norm = 'layer'"
+        )
+    stride = 2 if pool == "stride" else 1
+
+    def init(generator: Generator) -> Params:
+        params: Params = {}
+        for i in range(1, LAYERS + 1):
+            params |= conv_init(f"conv{i}", channels if i == 1 else width, width, generator)
+            params |= norm_init(f"norm{i}", width) if norm != "none" else {f"conv{i}.bias": torch.zeros(width)}
+        return params | linear_init("head", features, outputs, generator)
+
+    def apply(params: Params, x: Tensor) -> Tensor:
+        if norm == "batch":
+            x = channels_last(x, params["conv1.weight"])
+        for i in range(1, LAYERS + 1):  # x: [n, channels or width, h, w]
+            x = conv2d(x, params[f"conv{i}.weight"], params.get(f"conv{i}.bias"), stride=stride, padding=1)
+            x = torch.relu(normalise(norm, params, f"norm{i}", x))
+            x = max_pool(x, 2) if pool == "max" else x
+        x = reduce(x, "n c h w -> n c", "mean") if pool == "stride" else x.flatten(1)  # [n, features]
+        return F.linear(x, params["head.weight"], params["head.bias"])
+
+    return named_model(init, apply)

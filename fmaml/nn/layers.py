@@ -1,0 +1,70 @@
+"""Layers of the networks: parameters are a flat dict of dotted names, the forward pass a pure function of it."""
+
+import math
+from collections.abc import Callable, Set
+
+import torch
+from torch import Generator, Tensor
+
+from ..losses import Apply
+from ..setting_types import NORM_GROUPS
+from ..torch_fixes.norms import batch_norm, group_norm, layer_norm
+from ..types import Model, Params
+
+
+def named_model(init: Callable[[Generator], Params], apply: Apply) -> Model:
+    """A model that takes its own parameters alone: those of another network might run, and compute something else."""
+    with torch.device("meta"):  # names without numbers
+        names = init(Generator()).keys()
+
+    def checked_apply(params: Params, x: Tensor) -> Tensor:
+        check_names(params, names)
+        return apply(params, x)
+
+    return Model(init, checked_apply)
+
+
+def check_names(params: Params, names: Set[str]) -> None:
+    """ValueError unless the parameters have exactly these names."""
+    if set(params) != set(names):  # compiled by torch 2.11, the views themselves are never equal
+        raise ValueError(f"params {sorted(set(params) ^ set(names))}: missing, or not parameters of the network")
+
+
+def normalise(norm: str, params: Params, name: str, x: Tensor) -> Tensor:
+    """Apply the norm layer ``name``, of kind ``norm``, to x [n, channels, ...]."""
+    if norm == "none":
+        return x
+    scale, shift = params[f"{name}.weight"], params[f"{name}.bias"]
+    if norm == "batch":
+        return batch_norm(x, scale, shift)
+    return layer_norm(x, scale, shift) if norm == "layer" else group_norm(x, scale, shift, NORM_GROUPS)
+
+
+def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise ValueError unless ``value``, given for the parameter ``name``, is one of ``choices``."""
+    if value not in choices:
+        raise ValueError(f"{name} = {value!r}: must be one of {', '.join(map(repr, choices))}")
+
+
+def conv_init(name: str, fan_in: int, fan_out: int, generator: Generator, size: int = 3) -> Params:
+    """The initial weight of a convolution with filters of ``size`` x ``size``; no bias."""
+    return {f"{name}.weight": xavier((fan_out, fan_in, size, size), generator)}
+
+
+def norm_init(name: str, width: int) -> Params:
+    """The initial scale and shift of a norm: 1 and 0."""
+    return {f"{name}.weight": torch.ones(width), f"{name}.bias": torch.zeros(width)}
+
+
+def linear_init(name: str, fan_in: int, fan_out: int, generator: Generator) -> Params:
+    """The initial weight and bias of a linear layer."""
+    return {f"{name}.weight": xavier((fan_out, fan_in), generator), f"{name}.bias": torch.zeros(fan_out)}
+
+
+def xavier(shape: tuple[int, ...], generator: Generator) -> Tensor:
+    """Uniform in +-sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010, equation 16)."""
+    if torch.get_default_device().type == "meta":  # shapes alone; random numbers there would import torch's compiler
+        return torch.empty(shape)
+    area = math.prod(shape[2:])
+    bound = math.sqrt(6 / (area * (shape[0] + shape[1])))
+    return (torch.rand(shape, generator=generator) * 2 - 1) * bound

@@ -1,0 +1,155 @@
+"""The optimizers and schedules of `torch.optim` as pure outer optimizers."""
+
+# the types of the states of torch.optim are unknown to pyright:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias, cast
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from ..pickling import picklable
+from ..torch_fixes.grad_levels import is_differentiated
+from ..tree import leaves, map_leaves
+from ..types import Optimizer, Theta
+
+MakeScheduler: TypeAlias = Callable[[torch.optim.Optimizer], Any]
+
+
+class TorchState(NamedTuple):
+    """What an optimizer of torch and its schedule remember."""
+
+    steps: Tensor  # int64: taken so far
+    values: list[Tensor]  # of their state_dicts: averages of the gradients, and numbers such as rates, as 0-d tensors
+
+
+@picklable
+def from_torch(
+    optimizer: Callable[..., torch.optim.Optimizer], *, scheduler: MakeScheduler | None = None, **settings: Any
+) -> Optimizer:
+    """An optimizer of `torch.optim`, with its schedule, as the outer optimizer.
+
+    Every update is the step that the optimizer itself takes, on a copy of theta: bit for bit that of a loop with
+    ``step()``, and nothing is changed in place.
+
+    Args:
+        optimizer: a class of `torch.optim`, such as ``torch.optim.AdamW`` or ``torch.optim.Muon``, or a function of the
+            parameters.
+        scheduler: optimizer -> a schedule of `torch.optim.lr_scheduler`, stepped after each update.
+        settings: the optimizer's own, such as ``lr`` or ``fused``.
+
+    Returns:
+        An optimizer whose state is a tree of tensors.
+
+    Raises:
+        ValueError: the optimizer or the schedule needs more than gradients, such as a closure or a metric. From
+            ``step``: it is being differentiated, which `fmaml.adam` and its siblings can be.
+
+    >>> import torch, fmaml
+    >>> optimizer, theta = fmaml.from_torch(torch.optim.SGD, lr=0.5), {"p": torch.tensor(1.0)}
+    >>> optimizer.step({"p": torch.tensor(2.0)}, optimizer.init(theta), theta)[0]
+    {'p': tensor(0.)}
+    """
+
+    def begin(theta: Theta) -> Running:
+        params = [p.detach().clone().requires_grad_() for p in leaves(theta)]
+        made = optimizer(params, **settings)
+        return Running(params, made, scheduler(made) if scheduler else None)
+
+    def after_a_step(theta: Theta) -> Running:
+        """Before its first step an optimizer has no place for its averages."""
+        running = begin(theta)
+        take_step(running, [torch.zeros_like(p) for p in running.params])
+        return running
+
+    templates: dict[tuple[torch.Size, ...], Any] = {}  # by theta's shapes: the state_dicts after a step, tensors empty
+
+    def template(theta: Theta) -> Any:
+        shapes = tuple(p.shape for p in leaves(theta))
+        if shapes not in templates:
+            state = after_a_step(theta).state_dicts()
+            templates[shapes] = pytree.tree_map_only(Tensor, lambda _: torch.empty(0), state)
+        return templates[shapes]
+
+    def init(theta: Theta) -> TorchState:
+        values = [torch.zeros_like(value) for value in state_values(after_a_step(theta))]
+        return TorchState(torch.zeros((), dtype=torch.int64), values)
+
+    def step(grads: Theta, state: TorchState, theta: Theta) -> tuple[Theta, TorchState]:
+        if is_differentiated((grads, theta)):
+            raise ValueError(
+                "from_torch: a step of torch.optim has no derivative; use fmaml.adam, adamw, sgd or momentum"
+            )
+        running = begin(theta)
+        if state.steps > 0:
+            load_values(running, template(theta), state.values)
+        take_step(running, leaves(grads))
+        moved = iter([p.detach() for p in running.params])
+        return map_leaves(lambda _: next(moved), theta), TorchState(state.steps + 1, state_values(running))
+
+    return Optimizer(init, step)
+
+
+class Running(NamedTuple):
+    """An optimizer of torch and its schedule at work on parameters of its own."""
+
+    params: list[Tensor]
+    optimizer: torch.optim.Optimizer
+    schedule: Any  # of torch.optim.lr_scheduler; None if there is none
+
+    def state_dicts(self) -> list[dict[str, Any]]:
+        """The state of both."""
+        return [part.state_dict() for part in (self.optimizer, self.schedule) if part]
+
+
+def state_values(running: Running) -> list[Tensor]:
+    """The tensors and numbers of its state, in order; a number is a 0-d tensor of its own type."""
+    return [value_tensor(leaf) for leaf in pytree.tree_leaves(running.state_dicts()) if is_number_or_tensor(leaf)]
+
+
+def load_values(running: Running, template: Any, values: list[Tensor]) -> None:
+    """Load the ``values`` into the state: ``template`` has its structure."""
+    following = iter(values)
+
+    def value(leaf: Any) -> Any:
+        if not is_number_or_tensor(leaf):
+            return leaf
+        return next(following).clone() if isinstance(leaf, Tensor) else next(following).tolist()
+
+    loaded = cast(list[dict[str, Any]], pytree.tree_map(value, template))
+    for part, state in zip((running.optimizer, running.schedule), loaded, strict=False):
+        part.load_state_dict(state)
+
+
+def is_number_or_tensor(leaf: Any) -> bool:
+    """Whether it is a tensor, a number or a truth value."""
+    return isinstance(leaf, (Tensor, int, float))
+
+
+def value_tensor(leaf: Tensor | float) -> Tensor:
+    """A copy of the tensor, or the number as a tensor that holds all its digits."""
+    if isinstance(leaf, Tensor):
+        return leaf.clone()
+    return torch.tensor(leaf, dtype=torch.float64 if isinstance(leaf, float) else None)
+
+
+def take_step(running: Running, grads: list[Tensor]) -> None:
+    """Take one step along the gradients; ValueError if that takes more than gradients."""
+    for p, g in zip(running.params, grads, strict=True):
+        p.grad = g.detach().to(p.dtype)
+    try:
+        running.optimizer.step()
+        if running.schedule:
+            running.schedule.step()
+    except (TypeError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "gradients" not in str(error):
+            raise  # such as out of memory
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"from_torch: {type(running.optimizer).__name__} or its schedule needs more than gradients ({reason}); "
+            f"take another one"
+        ) from None

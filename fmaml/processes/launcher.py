@@ -1,0 +1,115 @@
+"""What a launcher of many processes, such as `torchrun`, says of this one. Imports no torch."""
+
+import contextlib
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..errors import Ended, RunFailed, UserError, muted
+
+if TYPE_CHECKING:
+    from torch.distributed.distributed_c10d import Store
+
+DEFAULT_TIME_LIMIT_S = 600.0
+LAUNCH_ID = "launch_id"  # key of process 0's name, and of the names of the others that it has seen
+
+VARIABLES = {  # in the order of the fields of `Launched`, with their defaults
+    "RANK": 0,
+    "WORLD_SIZE": 1,
+    "LOCAL_RANK": 0,
+    "LOCAL_WORLD_SIZE": 1,
+    "TORCHELASTIC_MAX_RESTARTS": 0,
+}
+
+
+class Launched(NamedTuple):
+    """This process among those of a run."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0  # on its machine
+    local_size: int = 1  # how many are on its machine
+    restarts_allowed: int = 0  # how often the launcher may start all of them again
+
+
+ALONE = Launched()
+
+
+def launched() -> Launched:
+    """What the variables of `torchrun` say; without them the process is alone. UserError if they are not numbers."""
+    if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
+        return ALONE
+    try:
+        here = Launched(*(int(os.environ.get(name, default)) for name, default in VARIABLES.items()))
+    except ValueError as error:
+        raise UserError(f"{', '.join(VARIABLES)}: {error}; start the processes with torchrun") from None
+    if not 0 <= here.local_rank <= here.rank < here.world_size:
+        raise UserError(
+            f"RANK = {here.rank}, LOCAL_RANK = {here.local_rank}, WORLD_SIZE = {here.world_size}: ranks go from 0 to "
+            f"WORLD_SIZE - 1; start the processes with torchrun"
+        )
+    return here
+
+
+@contextlib.contextmanager
+def told_once(launched: Launched) -> Iterator[None]:
+    """What all processes of a machine find alike, such as a wrong config, is told by the first of them."""
+    if launched.local_rank == 0:
+        yield
+        return
+    try:
+        with muted():
+            yield
+    except UserError as error:
+        raise Ended(str(error)) from None
+
+
+def time_limit() -> float:
+    """Seconds until a process that does not answer counts as lost; UserError if FMAML_TIMEOUT is not such a number."""
+    text = os.environ.get("FMAML_TIMEOUT", "")
+    try:
+        seconds = float(text or DEFAULT_TIME_LIMIT_S)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e7:
+        raise UserError(f"FMAML_TIMEOUT = {text}: must be a number of seconds above 0, such as 600")
+    return seconds
+
+
+def check_launch(launched: Launched, out: str | None) -> None:
+    """UserError if the processes would be restarted without a folder in which to go on, or for a wrong time limit."""
+    time_limit()
+    if launched.restarts_allowed and not out:
+        raise UserError("--max-restarts: a run that is started again goes on in its folder; name it with --out DIR")
+
+
+def launch_id(store: "Store", rank: int, count: int, limit: float) -> str:
+    """An identifier of this start of the processes, which no earlier start has had.
+
+    A launcher's store may outlive the processes, and what they wrote before a restart must not be found after it.
+    Counting restarts does not tell the starts apart: an agent that replaces another counts from 0 again. So process 0
+    draws a name, and returns it once all have answered; RunFailed if one has not in ``limit`` seconds. A name that an
+    earlier process 0 left behind is not written beside this process's own.
+    """
+    own, begin = uuid.uuid4().hex, time.monotonic()
+    others = [other for other in range(count) if other != rank]
+    if rank:
+        store.set(f"{LAUNCH_ID}/{rank}", own)
+    while time.monotonic() - begin < limit:
+        if rank == 0:
+            seen = [
+                store.get(key).decode() for key in (f"{LAUNCH_ID}/{other}" for other in others) if store.check([key])
+            ]
+            store.set(LAUNCH_ID, " ".join([own, *seen]))
+            if all(store.check([f"{own}/{other}"]) for other in others):
+                return own
+        elif store.check([LAUNCH_ID]):
+            name, *seen = store.get(LAUNCH_ID).decode().split()
+            if own in seen:
+                store.set(f"{name}/{rank}", "")
+                return name
+        time.sleep(0.02)
+    missing = [other for other in others if not store.check([f"{own}/{other}"])] if rank == 0 else [0]
+    raise RunFailed(f"rank {', '.join(map(str, missing))} has not joined in {limit:g} s (FMAML_TIMEOUT)")

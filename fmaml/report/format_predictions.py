@@ -1,0 +1,120 @@
+"""Predictions as a table, JSON, CSV, or a page with thumbnails."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image, ImageOps
+from rich.console import Console
+from rich.markup import escape as escape_markup
+from rich.table import Table
+
+from ..files.atomic import write_text_durably
+from ..files.plain_text import printable
+from ..models.learner import Adapted, Prediction
+from .html_page import bars, document, escape, png_tag
+
+THUMBNAIL = 160  # pixels
+MOST_BARS = 10  # of an image, the likeliest classes
+LEAST_TABLE_WIDTH = 50  # characters
+STYLE_OF_PREDICTIONS = """
+body { max-width: 72rem; }
+main { display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); gap: 1rem; }
+main > figure { display: flex; gap: 1rem; margin: 0; padding: 1rem; border: 1px solid var(--line); border-radius: 12px;
+  background: var(--card); }
+figcaption { flex: 1; min-width: 0; color: var(--text); }
+img { width: 7rem; height: 7rem; object-fit: contain; background: var(--paper); border-radius: 5px; }
+.rows { grid-template-columns: minmax(0, 5rem) minmax(0, 1fr) auto; grid-auto-flow: dense; }
+.rows > .bar { grid-column: 2; margin: 0; }
+.rows > em { grid-column: 3; }
+"""
+
+
+class Row(NamedTuple):
+    """What was predicted for one image."""
+
+    image: str
+    label: str
+    probabilities: dict[str, float]  # class -> probability
+
+    @property
+    def probability(self) -> float:
+        """That of the label."""
+        return self.probabilities[self.label]
+
+
+def rows_of(photos: list[str], prediction: Prediction, classes: list[str]) -> list[Row]:
+    """A row for each photograph."""
+    table = zip(photos, prediction.labels, prediction.probabilities.tolist(), strict=True)
+    return [Row(photo, label, dict(zip(classes, values, strict=True))) for photo, label, values in table]
+
+
+def as_json(rows: list[Row]) -> str:
+    """A list of objects with image, label, probability and the probabilities of all classes."""
+    found = [
+        {
+            "image": row.image,
+            "label": row.label,
+            "probability": round(row.probability, 6),
+            "probabilities": {name: round(value, 6) for name, value in row.probabilities.items()},
+        }
+        for row in rows
+    ]
+    return json.dumps(found, indent=2, ensure_ascii=False)
+
+
+def as_csv(rows: list[Row]) -> str:
+    """Lines of image, label, probability and the probability of each class, with a header."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image", "label", "probability", *map(printable, rows[0].probabilities)])
+    for row in rows:
+        numbers = [row.probability, *row.probabilities.values()]
+        writer.writerow([printable(row.image), printable(row.label), *(f"{value:.6f}" for value in numbers)])
+    return text.getvalue()
+
+
+def print_table(rows: list[Row]) -> None:
+    """Print a table of the images, what each is, how likely, and what else; a line each in a narrow terminal."""
+    table = Table("image", "label", highlight=False)
+    for heading in ("probability", "else"):
+        table.add_column(heading, justify="right")
+    for column in table.columns:
+        column.overflow = "fold"  # names are shown whole
+    for row in rows:
+        cells = (printable(row.image), printable(row.label), f"{row.probability:.1%}", second(row))
+        table.add_row(*map(escape_markup, cells))
+    console = Console()
+    if console.width >= LEAST_TABLE_WIDTH:
+        console.print(table)
+    else:
+        lines = [
+            f"{printable(row.image)}: {printable(row.label)} {row.probability:.1%}, else {second(row)}" for row in rows
+        ]
+        console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def second(row: Row) -> str:
+    """The second likeliest class with its probability."""
+    name = sorted(row.probabilities, key=lambda name: row.probabilities[name])[-2]
+    return f"{printable(name)} {row.probabilities[name]:.1%}"
+
+
+def write_page(path: Path, rows: list[Row], adapted: Adapted) -> None:
+    """Write one HTML file that needs no other: each image with a bar for every class."""
+    title = f"{adapted.metadata['name']}: {len(rows)} images, {len(adapted.classes)} classes"
+    figures = "\n".join(map(figure_of, rows))
+    page = document(title, f"<h1>{escape(title)}</h1>\n<main>\n{figures}\n</main>", style=STYLE_OF_PREDICTIONS)
+    write_text_durably(path, page)
+
+
+def figure_of(row: Row) -> str:
+    """The HTML of one image and its bars, the likeliest class first."""
+    order = sorted(row.probabilities.items(), key=lambda pair: -pair[1])[:MOST_BARS]
+    drawn = bars(row.image, [(name, value, f"{value:.1%}") for name, value in order], full=1.0)
+    with Image.open(row.image) as image:
+        tag = png_tag(ImageOps.exif_transpose(image).convert("RGB"), row.image, THUMBNAIL)
+    label, name = escape(row.label), escape(row.image)
+    return f'<figure>{tag}<figcaption><h2>{label}</h2>{drawn}<p class="quiet">{name}</p></figcaption></figure>'

@@ -1,0 +1,70 @@
+"""Two runs on the same test tasks: the mean difference of their scores, task by task, with its interval."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+Z = 1.96  # standard errors in half a 95 % interval
+# settings of data that leave test tasks as they are
+_OF_TRAINING = ("train_ways", "train_shots", "augment", "rotate", "root", "file", "download")
+_OF_POLICIES = ("told", "discount", "gae_lambda", "dice_lambda")
+
+
+class Paired(NamedTuple):
+    """The difference of two runs' scores over the test tasks that both have."""
+
+    tasks: int
+    mean: float  # of the second run's score minus the first's
+    ci95: float | None  # half the width of the 95 % interval; None for less than two tasks
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.ci95 is not None and abs(self.mean) > self.ci95
+
+
+def paired_difference(first: Mapping[int, float], second: Mapping[int, float]) -> Paired | None:
+    """The difference second - first over the tasks of both; None if they share none, or a score is not finite.
+
+    The interval is 1.96 standard errors of the differences, so that what makes a task hard for both cancels.
+
+    >>> paired_difference({0: 0.5, 1: 0.7}, {0: 0.6, 1: 0.9})
+    Paired(tasks=2, mean=0.15000000000000002, ci95=0.09799999999999999)
+    """
+    differences = [second[task] - first[task] for task in first if task in second]
+    if not differences or not all(map(math.isfinite, differences)):
+        return None
+    tasks = len(differences)
+    mean = math.fsum(differences) / tasks
+    if tasks == 1:
+        return Paired(tasks, mean, None)
+    variance = math.fsum((difference - mean) ** 2 for difference in differences) / (tasks - 1)
+    return Paired(tasks, mean, Z * math.sqrt(variance / tasks))
+
+
+def why_other_tasks(first: dict[str, Any], second: dict[str, Any]) -> str:
+    """In what the tests of two runs differ, "" if their test tasks are the same.
+
+    ``first`` and ``second`` are what their scores depend on, as `fmaml.report.read_run.scores_of_tasks` reads it.
+    """
+    if not first or not second:
+        return "no scores of single tasks were kept"
+    reasons = [f"{key} differs" for key in ("seed",) if first.get(key) != second.get(key)]
+    if _test_digest(first) != _test_digest(second):
+        reasons.append("the test data differ")
+    one, two = (_of_tasks(facts) for facts in (first, second))
+    reasons += [f"data.{key} differs" for key in sorted({*one, *two}) if one.get(key) != two.get(key)]
+    return ", ".join(reasons)
+
+
+def _test_digest(facts: dict[str, Any]) -> Any:
+    data = facts.get("data")
+    return data.get("test") if isinstance(data, dict) else None
+
+
+def _of_tasks(facts: dict[str, Any]) -> dict[str, Any]:
+    """The settings of data that test tasks depend on, where the digest does not tell."""
+    config = facts.get("config")
+    settings: dict[str, Any] = config if isinstance(config, dict) else {}
+    known = _test_digest(facts) is not None
+    return {key: value for key, value in settings.items() if not (known and key in (*_OF_TRAINING, *_OF_POLICIES))}

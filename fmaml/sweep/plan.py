@@ -1,0 +1,189 @@
+"""From one command to its runs: every combination of seeds and listed values, each with a whole config and a name.
+
+``algorithm.inner_lr=0.1,0.4`` lists two values. Some values are lists themselves, and text may hold commas. So commas
+outside of brackets and quotes part the values of several runs, unless the whole is a value of the setting already, or
+no part is one.
+"""
+
+import copy
+import itertools
+import json
+import math
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from ..config.config_diff import setting_text
+from ..config.load import complete, parse_override, read_experiment
+from ..config.registry import TABLE
+from ..config.settings import Config
+from ..config.validate import named_settings, validate_config
+from ..errors import Notify, UserError
+from .state import SweepRun
+
+MOST_RUNS = 100
+LONGEST_VALUE = 40  # characters of a value in a folder's name
+LONGEST_NAME = 180  # a file's name may have 255 bytes
+SEED = "seed"
+OPENING = (yaml.FlowSequenceStartToken, yaml.FlowMappingStartToken)
+CLOSING = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken)
+
+
+class Seeds(NamedTuple):
+    """The seeds that --seeds or --repeat asks for; without either the config's seed stays."""
+
+    listed: Sequence[int] = ()
+    repeat: int | None = None  # how many from the config's seed on
+
+
+def plan(experiment: str, overrides: Sequence[str], seeds: Seeds, notify: Notify) -> list[SweepRun]:
+    """The runs that a command asks for, those of the first seed first.
+
+    ``notify`` receives each note of `fmaml.config.load.load_config` once. UserError names everything that is wrong with
+    any run.
+    """
+    tree, path = read_experiment(experiment, notify)
+    texts = dict(map(values_of, overrides))  # of a key that is given twice the last one counts
+    varied = {key for key, values in texts.items() if len(values) > 1}
+    if seeds != Seeds():
+        texts[SEED] = texts_of_seeds(seeds, texts.get(SEED, []), tree)
+        varied.add(SEED)
+    texts = dict(sorted(texts.items(), key=lambda item: item[0] != SEED))
+    check_lists({key: values for key, values in texts.items() if key in varied})
+    choices = [dict(zip(texts, values, strict=True)) for values in itertools.product(*texts.values())]
+    configs = configs_of(tree, path, choices, notify)
+    settings = [{key: read_value(key, text) for key, text in choice.items() if key in varied} for choice in choices]
+    return [SweepRun(*run) for run in zip(folder_names(settings), settings, configs, strict=True)]
+
+
+def values_of(override: str) -> tuple[str, list[str]]:
+    """The dotted key of an override, and the text of each value that it lists; UserError if no list can be meant."""
+    key, equals, text = override.partition("=")
+    key, parts = key.strip(), parts_of(text)
+    if not equals or not key:
+        parse_override(override)  # which refuses it
+    if len(parts) == 1 or is_value(key, text) or not any(is_value(key, part) for part in parts):
+        return key, [text]
+    shown = f"command line: {key} = {text}"
+    if "" in parts:
+        raise UserError(f"{shown}: a comma with no value beside it; write values with commas between, such as 1,2")
+    if any(re.fullmatch(r"0[0-9]+", part) for part in parts[1:]):
+        whole = "".join(parts)
+        raise UserError(f"{shown}: a comma stands between the values of several runs; write {whole} for one number")
+    return key, parts
+
+
+def parts_of(text: str) -> list[str]:
+    """The parts of ``text`` between the commas outside of brackets, braces and quotes, as YAML reads these.
+
+    >>> parts_of("[3,8], 5")
+    ['[3,8]', '5']
+    """
+    starts, depth = [0], 0
+    try:
+        for token in yaml.scan(f"[{text}]", yaml.SafeLoader):
+            depth += isinstance(token, OPENING) - isinstance(token, CLOSING)
+            if isinstance(token, yaml.FlowEntryToken) and depth == 1:
+                starts.append(token.end_mark.index - 1)  # in the text, which has no bracket before it
+    except yaml.YAMLError:
+        return [text.strip()]
+    return [text[start : end - 1].strip() for start, end in itertools.pairwise([*starts, len(text) + 1])]
+
+
+def is_value(key: str, text: str) -> bool:
+    """Whether ``text`` is one value of the setting, for some choice of its section's name."""
+    try:
+        value = read_value(key, text)
+    except UserError:
+        return False
+    section, _, name = key.partition(".")
+    names = TABLE[section] if section in TABLE and name not in ("", "name") else [None]
+    if None not in names and not any(name in named_settings(section, chosen) for chosen in names):
+        return not isinstance(value, str) or text[0] in "\"'"  # perhaps a setting of code outside fmaml
+    trees = [{section: {"name": chosen, name: value} if name else value} for chosen in names]
+    return any(key not in {problem.key for problem in validate_config(tree)[1]} for tree in trees)
+
+
+def read_value(key: str, text: str) -> Any:
+    """The value that ``text`` gives to a setting; UserError if it is not YAML."""
+    return parse_override(f"{key}={text}")[1]
+
+
+def texts_of_seeds(seeds: Seeds, given: list[str], tree: Config) -> list[str]:
+    """The seeds of --seeds or --repeat, as texts; ``given`` are those of an override."""
+    if len(given) > 1 or (given and seeds.listed):
+        option = "--seeds" if seeds.listed else "--repeat"
+        raise UserError(f"{option}: given beside seed={','.join(given)}; leave out one of them")
+    if seeds.listed:
+        return [str(seed) for seed in seeds.listed]
+    first = read_value(SEED, given[0]) if given else tree.get(SEED, 0)
+    if type(first) is not int:
+        return [str(first)]  # which the config's own check refuses
+    return [str(first + number) for number in range(seeds.repeat or 1)]
+
+
+def check_lists(lists: dict[str, list[str]]) -> None:
+    """UserError for a value that is given twice, and for more runs than anybody means."""
+    for key, texts in lists.items():
+        values = [json.dumps(read_value(key, text)) for text in texts]
+        for number, value in enumerate(values):
+            if value in values[:number]:
+                raise UserError(f"{key} = {','.join(texts)}: {texts[number]} is given twice; keep one of them")
+    runs = math.prod(map(len, lists.values()))
+    if runs > MOST_RUNS:
+        product = " x ".join(f"{len(texts)} of {key}" for key, texts in lists.items())
+        raise UserError(
+            f"{product}: {runs} runs, and one command starts {MOST_RUNS} at most; leave out values, or give some of "
+            f"them to a second command with another --out"
+        )
+
+
+def configs_of(tree: Config, path: Path, choices: list[dict[str, str]], notify: Notify) -> list[Config]:
+    """The config of each choice of overrides; UserError with every line about any of them, once."""
+    configs: list[Config] = []
+    problems: dict[str, None] = {}
+    notify_once = cache(notify)
+    for choice in choices:
+        try:
+            overrides = [f"{key}={text}" for key, text in choice.items()]
+            configs.append(complete(copy.deepcopy(tree), path, overrides, notify_once))
+        except UserError as error:
+            problems |= dict.fromkeys(str(error).splitlines())
+    if problems:
+        raise UserError("\n".join(problems))
+    return configs
+
+
+def folder_names(settings: list[dict[str, Any]]) -> list[str]:
+    """A readable name for the folder of each run, all different."""
+    labels = short_keys(list(settings[0]))
+    names: list[str] = []
+    for run in settings:
+        name = ",".join(f"{labels[key]}={in_a_name(value)}" for key, value in run.items())[:LONGEST_NAME]
+        same = sum(other.partition("~")[0].lower() == name.lower() for other in names)  # some disks know no case
+        names.append(f"{name}~{same + 1}" if same else name)
+    return names
+
+
+def short_keys(keys: Sequence[str]) -> dict[str, str]:
+    """Dotted key -> its last part, if no other key ends in it and it is not ``name``, which alone says nothing."""
+    parts = [key.rpartition(".")[2] for key in keys]
+    return {
+        key: part if parts.count(part) == 1 and part != "name" else key for key, part in zip(keys, parts, strict=True)
+    }
+
+
+def in_a_name(value: Any) -> str:
+    """A value as a part of a folder's name, on any file system."""
+    text = re.sub(r"[^A-Za-z0-9._+-]+", "_", setting_text(value)).strip("_")
+    return text[:LONGEST_VALUE].rstrip(".") or "_"
+
+
+def short_text(settings: dict[str, Any]) -> str:
+    """Settings as a person writes them, such as ``inner_lr=0.4, ways=[3, 8]``."""
+    labels = short_keys(list(settings))
+    return ", ".join(f"{labels[key]}={setting_text(value)}" for key, value in settings.items())

@@ -1,0 +1,131 @@
+"""The results of a sweep's runs, read from their folders, and their mean and spread over seeds."""
+
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..report.read_run import metrics_of, read_run
+from .plan import SEED
+from .state import FAILED, FINISHED, Sweep, SweepRun
+
+COPIED = ("metric", "more_is_better", "style", "results")  # of results.json
+T95 = (  # for 1, 2, .. degrees of freedom, the t that Student's distribution exceeds with a probability of 2.5 %
+    *(12.706204736, 4.302652730, 3.182446305, 2.776445105, 2.570581836, 2.446911851, 2.364624252, 2.306004135),
+    *(2.262157163, 2.228138852, 2.200985160, 2.178812830, 2.160368656, 2.144786688, 2.131449546, 2.119905299),
+    *(2.109815578, 2.100922040, 2.093024054, 2.085963447),
+)
+
+Measured = dict[str, Any]  # the results of one run: COPIED, and its best validation
+
+
+def spread(scores: Sequence[Measured]) -> dict[str, float | None]:
+    """The spread over seeds of scores that each have a mean over tasks and half its interval, ``ci95``.
+
+    Returns the mean over seeds, None if one is not finite; sd, the standard deviation over seeds, of n - 1; t95, half
+    of the t-interval of the mean; and ci95, the mean of the intervals over tasks. None stands where one is undefined.
+    """
+    values = [score["mean"] for score in scores]
+    mean, sd, half = finite_mean(values), None, None
+    if mean is not None and len(values) > 1:
+        sd = statistics.stdev(values)
+        half = t95(len(values) - 1) * sd / math.sqrt(len(values))
+    return {"mean": mean, "sd": sd, "t95": half, "ci95": finite_mean([score["ci95"] for score in scores])}
+
+
+def finite_mean(values: Sequence[float | None]) -> float | None:
+    """The mean; None if there are no values, or one is not finite."""
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    return statistics.fmean(known) if known and len(known) == len(values) else None
+
+
+def t95(degrees: int) -> float:
+    """Half the width of the 95 % t-interval, in standard errors, to 7 digits.
+
+    Beyond the table it is Fisher's expansion (Abramowitz and Stegun, 26.7.5).
+
+    >>> round(t95(30), 6)
+    2.042272
+    """
+    if degrees <= len(T95):
+        return T95[degrees - 1]
+    z = statistics.NormalDist().inv_cdf(0.975)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + sum(term / degrees**power for power, term in enumerate(terms, 1))
+
+
+def read_results(folder: Path, run: SweepRun) -> None:
+    """Read the results of a run that has finished; if they cannot be read, it has failed, and will run again."""
+    if run.state == FINISHED:
+        try:
+            run.results = results_of(folder / run.folder)
+        except UserError as error:
+            run.state, run.exit_code, run.message = FAILED, 1, str(error)
+
+
+def results_of(folder: Path) -> Measured:
+    """The results of one run, and its best validation; UserError if its files cannot be read."""
+    results = read_run(folder).results or {}
+    if not results.keys() >= {*COPIED}:
+        raise UserError(f"{folder}: its results cannot be read; continue the sweep to test it again")
+    found = {key: results[key] for key in COPIED}
+    return found | {"validation": best_validation(folder, found["more_is_better"])}
+
+
+def best_validation(folder: Path, more_is_better: bool) -> dict[str, Any] | None:
+    """The best score on validation tasks, which is that of the theta that was tested; None if there was none."""
+    rows = [row for row in metrics_of(folder) if row.get("kind") == "val" and row.get("score") is not None]
+    best = (max if more_is_better else min)(rows, key=lambda row: row["score"], default=None)
+    return best and {"step": best["step"], "mean": best["score"], "ci95": best["ci95"]}
+
+
+def summarise(sweep: Sweep) -> list[Measured]:
+    """An entry for each choice of the settings but the seed: which seeds are done, and the spread over them.
+
+    The entry that did best on validation tasks is marked.
+    """
+    groups: dict[str, list[SweepRun]] = {}
+    for run in sweep.runs:
+        groups.setdefault(json.dumps(without_seed(run.settings)), []).append(run)
+    summary = [entry_of(runs) for runs in groups.values()]
+    mark_best(summary)
+    return summary
+
+
+def without_seed(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings but the seed."""
+    return {key: value for key, value in settings.items() if key != SEED}
+
+
+def entry_of(runs: list[SweepRun]) -> Measured:
+    """The entry of runs that differ in their seeds."""
+    done = [run.results for run in runs if run.results]
+    seeds = {had: [run.config[SEED] for run in runs if bool(run.results) == had] for had in (True, False)}
+    settings = without_seed(runs[0].settings)
+    entry = {"settings": settings, "seeds": seeds[True], "missing": seeds[False], "best": False}
+    if not done:
+        return entry | {"validation": None, "results": {}}
+    validations = [results["validation"] for results in done]
+    columns = {label: [results["results"].get(label, []) for results in done] for label in done[0]["results"]}
+    return entry | {
+        **{key: done[0][key] for key in COPIED if key != "results"},
+        "validation": spread(validations) if all(validations) else None,
+        "results": {label: [spread(scores) for scores in zip(*all_, strict=False)] for label, all_ in columns.items()},
+    }
+
+
+def mark_best(summary: list[Measured]) -> None:
+    """Mark the entry with the best mean on validation tasks, of several, among those with all their seeds."""
+    done = [entry for entry in summary if not entry["missing"] and entry["validation"]]
+    done = [entry for entry in done if entry["validation"]["mean"] is not None]
+    if len(summary) > 1 and len({entry["metric"] for entry in done}) == 1:
+        choose = max if done[0]["more_is_better"] else min
+        choose(done, key=lambda entry: entry["validation"]["mean"])["best"] = True

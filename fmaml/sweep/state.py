@@ -1,0 +1,108 @@
+"""The folder of a sweep and its sweep.json: each run's settings, how far it has come, and its results. No times."""
+
+import contextlib
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..checkpoints.run_lock import LOCK_FILE, refuse_if_held
+from ..config.config_diff import settings_that_differ
+from ..config.settings import Config
+from ..errors import Notify, UserError
+from ..files.atomic import write_text_durably
+from ..files.regular import read_regular
+
+SWEEP_FILE = "sweep.json"
+MAX_SWEEP_BYTES = 100_000_000
+WAIT_S = 120.0  # for a run of a killed sweep, which stops after its step
+FINISHED, FAILED, UNFINISHED = "finished", "failed", "not finished"
+
+
+@dataclass
+class SweepRun:
+    """One run of a sweep."""
+
+    folder: str  # the name of its folder, such as "seed=1,inner_lr=0.4"
+    settings: dict[str, Any]  # those that differ between the runs: dotted key -> value
+    config: Config
+    state: str = UNFINISHED
+    exit_code: int | None = None
+    message: str = ""  # of a run that failed
+    results: dict[str, Any] = field(default_factory=dict)  # once it has finished, as `results.results_of` reads them
+
+
+SAVED = ("folder", "settings", "config", "state", "exit_code", "message")
+
+
+class Sweep(NamedTuple):
+    """The runs of one folder."""
+
+    name: str
+    device: str
+    runs: list[SweepRun]
+
+    def unfinished(self) -> list[SweepRun]:
+        """The runs that are still to be done."""
+        return [run for run in self.runs if run.state != FINISHED]
+
+
+def write_sweep(folder: Path, sweep: Sweep, summary: list[dict[str, Any]]) -> None:
+    """Write sweep.json; ``summary`` are the results over seeds."""
+    runs = [{key: getattr(run, key) for key in SAVED} | run.results for run in sweep.runs]
+    content = {"name": sweep.name, "device": sweep.device, "runs": runs, "summary": summary}
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    write_text_durably(folder / SWEEP_FILE, text + "\n")
+
+
+def read_sweep(folder: Path) -> Sweep:
+    """The sweep in a folder, without results; UserError if its file cannot be read."""
+    path = folder / SWEEP_FILE
+    try:
+        saved = json.loads(read_regular(path, MAX_SWEEP_BYTES))
+        runs = [SweepRun(*(row[key] for key in SAVED)) for row in saved["runs"]]
+        return Sweep(str(saved["name"]), str(saved["device"]), runs)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(
+            f"{path}: damaged ({type(error).__name__}); the runs beside it are whole: give the command of the sweep "
+            f"again with another --out, or continue one of them by `fmaml resume`"
+        ) from None
+
+
+def merged(saved: Sweep, asked: Sweep, folder: Path) -> Sweep:
+    """The sweep that was asked for, with the states that are saved; it may have more runs.
+
+    UserError if it lacks a saved run, or has it with other settings.
+    """
+    runs = {run.folder: run for run in asked.runs}
+    cure = f"`fmaml resume {folder}` goes on with what it holds; or name another --out"
+    for run in saved.runs:
+        if run.folder not in runs:
+            raise UserError(f"--out {folder}: holds the run {run.folder}, which this command has not; {cure}")
+        for key, (was, now) in settings_that_differ([run.config, runs[run.folder].config]).items():
+            raise UserError(f"--out {folder}: {key}: begun with {was}, given {now}; {cure}")
+    return asked._replace(runs=[*(runs | {run.folder: run for run in saved.runs}).values()])
+
+
+def check_sweep_folder(folder: Path, resume: bool) -> None:
+    """UserError if the folder cannot be that of a sweep."""
+    files = {path.name for path in folder.iterdir() if not path.match(f".{SWEEP_FILE}.*.tmp")} - {LOCK_FILE}
+    if files and SWEEP_FILE not in files:
+        what = "one run" if "config.yaml" in files else "files already"
+        raise UserError(f"--out {folder}: holds {what}, and no sweep; name a new folder")
+    if files and not resume:
+        raise UserError(f"--out {folder}: holds a sweep already; add --resume to continue it, or name a new folder")
+
+
+def wait_until_free(folder: Path, notify: Notify, wait_s: float = WAIT_S) -> None:
+    """Wait for a run of a killed sweep to stop; UserError if it does not."""
+    end, told = time.monotonic() + wait_s, False
+    while time.monotonic() < end:
+        with contextlib.suppress(UserError):
+            return refuse_if_held(folder)
+        if not told:
+            notify(f"waiting for {folder}: a run of the sweep before this one is still to stop")
+            told = True
+        time.sleep(0.05)
+    refuse_if_held(folder)

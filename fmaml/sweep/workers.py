@@ -1,0 +1,139 @@
+"""The processes of a sweep's runs: so many at a time, each the command line as a shell would start it.
+
+Run as a module, this is such a process. It ends with its sweep, which holds the other end of its standard input.
+"""
+
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from ..config.strict_yaml import dump_yaml
+from ..files.atomic import write_text_durably
+from ..processes.signals import deferred_signals, raise_if_stopped
+from .show import SweepProgress
+from .state import FAILED, FINISHED, UNFINISHED, Sweep, SweepRun
+
+OUTPUT_FILE = "output.txt"  # what the run prints
+STOP_CODES = {128 + signal.SIGTERM, 128 + signal.SIGINT}
+POLL_S = 0.1
+TAIL_BYTES = 8192
+SPEAKER = "fmaml: "
+
+
+class Worker(NamedTuple):
+    """A run that has a process."""
+
+    run: SweepRun
+    process: subprocess.Popen[bytes]
+    output: Path
+    said_before: int  # bytes of the output that are of earlier processes
+
+
+def run_all(sweep: Sweep, folder: Path, jobs: int, shown: SweepProgress, keep: Callable[[SweepRun], None]) -> None:
+    """Begin or continue the runs that are not finished, ``jobs`` at a time, and ``keep`` the state that each ends in.
+
+    One that fails stops no other. Raises Stopped, once all processes have saved and ended, if a signal came.
+    """
+    waiting, workers, threads = sweep.unfinished(), list[Worker](), threads_of_each(jobs)
+
+    def begin(run: SweepRun) -> None:
+        shown.begin(run)
+        try:
+            workers.append(start(run, folder / run.folder, sweep.device, threads))
+        except OSError as error:  # of this run alone, such as too many processes
+            place = error.filename or run.folder
+            end(run, (FAILED, 1, f"{place}: the run cannot be started ({error.strerror})"))
+
+    def end(run: SweepRun, outcome: tuple[str, int | None, str]) -> None:
+        run.state, run.exit_code, run.message = outcome
+        keep(run)
+        shown.end(run)
+
+    def collect() -> None:
+        time.sleep(POLL_S)
+        for worker in list(workers):
+            if (code := worker.process.poll()) is not None:
+                workers.remove(worker)
+                end(worker.run, outcome_of(worker, code))
+
+    with deferred_signals():
+        try:
+            while waiting or workers:
+                raise_if_stopped()
+                while waiting and len(workers) < jobs:
+                    begin(waiting.pop(0))
+                shown.look()
+                collect()
+        finally:  # whatever ends this, no process is left behind
+            for worker in workers:
+                worker.process.terminate()
+            while workers:
+                collect()
+
+
+def start(run: SweepRun, folder: Path, device: str, threads: int | None) -> Worker:
+    """Begin or continue the run in its ``folder``, which is created; OSError if that cannot be."""
+    folder.mkdir(exist_ok=True)
+    write_text_durably(folder / "config.yaml", dump_yaml(run.config))
+    with (folder / OUTPUT_FILE).open("ab") as output:
+        said_before = output.tell()
+        return Worker(run, start_process(folder, device, output, threads), folder / OUTPUT_FILE, said_before)
+
+
+def start_process(folder: Path, device: str, output: IO[bytes], threads: int | None) -> subprocess.Popen[bytes]:
+    """A process that continues the run in a folder, in a session of its own: a terminal's Ctrl-C is for its parent."""
+    return subprocess.Popen(
+        [sys.executable, "-m", __name__, "resume", str(folder), "--device", device],
+        stdin=subprocess.PIPE,  # held open as long as this process lives
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        env=os.environ | ({} if threads is None else {"OMP_NUM_THREADS": str(threads)}),
+        start_new_session=True,
+    )
+
+
+def threads_of_each(jobs: int) -> int | None:
+    """The threads of each of so many processes; None leaves their number as it is."""
+    if jobs == 1 or "OMP_NUM_THREADS" in os.environ:
+        return None
+    own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    return max(1, len(own) // jobs)
+
+
+def outcome_of(worker: Worker, code: int) -> tuple[str, int | None, str]:
+    """The state of a run after its process has ended, the exit code and, if it failed, the last line of its message."""
+    if code == 0:
+        return FINISHED, 0, ""
+    if code in STOP_CODES:
+        return UNFINISHED, None, ""
+    if code < 0:
+        name = signal.Signals(-code).name
+        return FAILED, code, f"its process was killed ({name}); if memory ran out, run fewer at a time"
+    with worker.output.open("rb") as file:
+        file.seek(max(worker.said_before, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+        lines = [line.strip() for line in file.read().decode(errors="replace").split("\n") if line.strip()]
+    said = [line.removeprefix(SPEAKER) for line in lines if line.startswith(SPEAKER)] or lines
+    return FAILED, code, said[-1] if said else "it said nothing"
+
+
+def stop_with_parent() -> None:
+    """Once standard input ends, as the process that holds its other end does, stop as on SIGTERM: save, then exit."""
+
+    def wait() -> None:
+        while os.read(0, 1):  # not sys.stdin, whose lock would be in the way at exit
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+if __name__ == "__main__":
+    stop_with_parent()
+    runpy.run_module("fmaml", run_name="__main__", alter_sys=True)

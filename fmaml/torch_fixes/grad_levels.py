@@ -1,0 +1,79 @@
+"""How often a value is being differentiated, and what is right only up to some order.
+
+In torch 2.13 `F.batch_norm`, `F.layer_norm` and `F.instance_norm` have a wrong third derivative, and in forward mode a
+wrong second one (pytorch issues 186256, 175754, 196699). A meta-gradient takes two, for which their fast kernels serve;
+what takes more, such as a Hessian of the meta-loss or a hyper-gradient through meta-steps, needs plain operations.
+
+A surrogate loss has the right gradient with respect to theta, and no other derivative is right: it must not be
+differentiated again, nor with respect to anything else.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NoReturn, cast
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.func import debug_unwrap
+
+from ..tree import T, detach, dot, leaves, map_leaves
+
+MAX_ORDER_OF_KERNELS = 2
+
+
+def kernels_are_exact(x: Tensor) -> bool:
+    """Whether torch's own norms of x have the right derivatives of every order that is taken of x here.
+
+    Outside of all transforms ``backward()`` may be called any number of times, so a tensor that requires a gradient
+    there gets False. So do forward mode, and a compiler, which cannot see the transforms.
+    """
+    if torch.compiler.is_compiling() or in_forward_mode():
+        return False
+    *transforms, outside = _levels(x)
+    return sum(transforms) <= MAX_ORDER_OF_KERNELS and not outside
+
+
+def in_forward_mode() -> bool:
+    """Whether `torch.func.jvp` or a dual level is active."""
+    level: int = cast(Any, forward_ad)._current_level  # -1 outside of any
+    return level >= 0
+
+
+def detach_theta(theta: T, name: str) -> T:
+    """theta as a constant, for a surrogate; ValueError if more than the surrogate's own gradient is taken of it."""
+    if not torch.compiler.is_compiling() and (in_forward_mode() or any(sum(_levels(p)) > 1 for p in leaves(theta))):
+        refuse_derivative(name, "is differentiated a second time")
+    return detach(theta)
+
+
+def is_differentiated(tree: Any) -> bool:
+    """Whether anything differentiates a leaf of the tree: `torch.func.grad`, or ``backward()`` from outside."""
+    return any(any(_levels(leaf)) for leaf in leaves(tree))
+
+
+def detach_result(tree: T, name: str) -> T:
+    """What was computed of constants alone, detached; ValueError if it depends on anything that is differentiated."""
+    if not torch.compiler.is_compiling() and is_differentiated(tree):
+        refuse_derivative(name, "is differentiated with respect to something other than theta, such as an inner rate")
+    return detach(tree)
+
+
+def with_gradient(value: Tensor, gradient: T, theta: T) -> Tensor:
+    """A scalar with this value, whose gradient with respect to theta is ``gradient``, a constant: linear in theta."""
+    moved = map_leaves(torch.sub, theta, detach(theta))
+    return value.detach() + dot(detach(gradient), moved)
+
+
+def refuse_derivative(name: str, what: str) -> NoReturn:
+    raise ValueError(
+        f"{name}: its loss, which only has the right gradient with respect to theta, {what}; "
+        f"use an algorithm that differentiates through its inner steps, such as maml with remat=False"
+    )
+
+
+def _levels(x: Tensor) -> Iterator[bool]:
+    """Whether x is differentiated by each transform of `torch.func`, from the innermost, and last outside of all."""
+    while (inside := debug_unwrap(x, recurse=False)) is not x:
+        yield x.requires_grad
+        x = inside
+    yield x.requires_grad

@@ -1,0 +1,88 @@
+"""Batch norm by the statistics of a task's support set, so that a prediction depends on no other example.
+
+In training each batch is normalised by its own mean and variance. An adapted network is deployed with those that its
+support set had in each batch norm: `statistics_of` records them in one forward pass, in the order in which the norms
+are called, and `with_statistics` gives them back in that order.
+"""
+
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from ..losses import Apply
+from ..types import Params
+
+
+class Statistics(NamedTuple):
+    """The mean and variance of each channel in one batch norm."""
+
+    mean: Tensor  # [channels]
+    variance: Tensor  # [channels]
+
+
+Supply: TypeAlias = Callable[[Tensor], Statistics]  # x [n, channels, ...] -> what to normalise it by
+_supply: ContextVar[Supply | None] = ContextVar("statistics of batch norm", default=None)
+
+
+def supplied_statistics(x: Tensor) -> Statistics | None:
+    """What batch norm is to use in place of the statistics of x [n, channels, ...]; None: those of x."""
+    if torch.compiler.is_dynamo_compiling():  # training steps alone are, and dynamo cannot see the variable
+        return None
+    supply = _supply.get()
+    return None if supply is None else supply(x)
+
+
+@torch.no_grad()
+def statistics_of(apply: Apply, params: Params, x: Tensor) -> list[Statistics]:
+    """The statistics of each batch norm in the forward pass of x [n, *shape]; none if the network has none.
+
+    >>> import torch, fmaml
+    >>> from fmaml.torch_fixes.support_statistics import statistics_of
+    >>> model = fmaml.conv4(inputs=(1, 28, 28), outputs=5, width=8)
+    >>> len(statistics_of(model.apply, model.init(torch.Generator()), torch.rand(5, 1, 28, 28)))
+    4
+    """
+    found: list[Statistics] = []
+
+    def record(x: Tensor) -> Statistics:
+        if x.numel() <= x.shape[1]:
+            raise ValueError(f"batch norm: needs several values per channel, got {list(x.shape)}; give more examples")
+        axes = (0, *range(2, x.ndim))
+        found.append(Statistics(x.mean(axes), x.var(axes, correction=0)))
+        return found[-1]
+
+    _call(record, apply, params, x)
+    return found
+
+
+def with_statistics(apply: Apply, statistics: Sequence[Statistics]) -> Apply:
+    """``apply`` with these statistics in its batch norms, in the order of their calls.
+
+    An output then depends on its own example alone. Raises ValueError on use if the network has more or fewer norms.
+    """
+
+    def applied(params: Params, x: Tensor) -> Tensor:
+        left = list(reversed(statistics))
+
+        def give(x: Tensor) -> Statistics:
+            if not left:
+                raise ValueError(f"batch norm: the network has more norms than the {len(statistics)} with statistics")
+            return left.pop()
+
+        output = _call(give, apply, params, x)
+        if left:
+            raise ValueError(f"batch norm: {len(left)} of {len(statistics)} statistics were not used by the network")
+        return output
+
+    return applied
+
+
+def _call(supply: Supply, apply: Apply, params: Params, x: Tensor) -> Tensor:
+    token = _supply.set(supply)
+    try:
+        return apply(params, x)
+    finally:
+        _supply.reset(token)

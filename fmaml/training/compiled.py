@@ -1,0 +1,112 @@
+"""A compiled meta-step, held against the step as it is, and a way back that says why; the work that a step asks for."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..errors import Notify
+from ..processes.limits import is_out_of_memory
+from ..tree import T, global_norm, is_finite, leaves
+from ..types import Algorithm, MetaState, Metrics, OptState, Task, Theta
+
+ChunkedStepFn: TypeAlias = Callable[..., tuple[MetaState, Metrics]]  # state, tasks, chunk_size=
+NOT_COMPILED = "the steps run uncompiled"
+SAME = 0.05  # of the update; where rounding moves a rectifier's input across 0 gradients jump, far less than this
+
+
+def compiled(
+    step_fn: ChunkedStepFn, algorithm: Algorithm[Any], notify: Notify, backend: str = "inductor"
+) -> ChunkedStepFn:
+    """``step_fn``, compiled at its first call; if that fails, ``notify`` is told why and steps run uncompiled.
+
+    So they do if the compiled step computes something else: compilers have made wrong gradients without a word.
+    """
+    if algorithm.at is not None:
+        notify(f"train.compile: this algorithm's loss changes from step to step; {NOT_COMPILED}")
+        return step_fn
+
+    def body(theta: Theta, opt_state: OptState, tasks: Task, chunk_size: int | None) -> tuple[Theta, OptState, Metrics]:
+        state, metrics = step_fn(MetaState(theta, opt_state, 0), tasks, chunk_size=chunk_size)
+        return state.theta, state.opt_state, metrics
+
+    graph = torch.compile(body, fullgraph=True, dynamic=False, backend=backend)
+    failed = checked = False
+
+    def checked_graph(state: MetaState, tasks: Task, chunk_size: int | None) -> tuple[MetaState, Metrics]:
+        nonlocal checked
+        theta, opt_state, metrics = graph(state.theta, state.opt_state, tasks, chunk_size)
+        new = MetaState(theta, opt_state, state.step + 1)
+        if not checked:
+            checked = True
+            plain, _ = step_fn(state, tasks, chunk_size=chunk_size)
+            if (apart := difference(new, plain, state)) > SAME:
+                raise RuntimeError(f"the compiled step differs from the uncompiled one by {apart:.0%} of the update")
+        return new, metrics
+
+    @torch.no_grad()
+    def step(state: MetaState, tasks: Task, chunk_size: int | None = None) -> tuple[MetaState, Metrics]:
+        nonlocal failed
+        if not failed:
+            try:
+                return checked_graph(state, tasks, chunk_size)
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise
+                failed = True
+                notify(f"train.compile: {compiler_message(error)}; {NOT_COMPILED}")
+        return step_fn(state, tasks, chunk_size=chunk_size)
+
+    return step
+
+
+def difference(found: MetaState, expected: MetaState, before: MetaState) -> float:
+    """How far one state after a step is from another, as a fraction of what the step changed; 0 if that is not finite.
+
+    By the optimizer's running means, which are linear in the gradient, where it has any: Adam's first updates are as
+    large for a gradient that is rounding as for one that is not.
+    """
+    part = "opt_state" if means(before.opt_state) else "theta"
+    ours, theirs, old = (means(getattr(state, part)) for state in (found, expected, before))
+    if not bool(is_finite(theirs)):
+        return 0.0
+    changed = global_norm([b - c for b, c in zip(theirs, old, strict=True)])
+    apart = global_norm([a - b for a, b in zip(ours, theirs, strict=True)])
+    return float(apart / changed) if float(apart) else 0.0
+
+
+def means(tree: Any) -> list[Tensor]:
+    """The leaves that are more than a number, such as a count of steps."""
+    return [leaf for leaf in leaves(tree) if leaf.ndim and leaf.is_floating_point()]
+
+
+def compiler_message(error: Exception) -> str:
+    """The first two lines of the compiler's error: which part of it failed, and why."""
+    return " ".join(str(error).split("\n")[:2]).strip() or type(error).__name__
+
+
+class OperationCount(NamedTuple):
+    """``operations`` that torch launches, and floating-point operations in their products."""
+
+    operations: int
+    flop: int
+
+
+class Operations(TorchDispatchMode):
+    """Counts what torch launches while it is on; views launch nothing."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+def with_work(call: Callable[[], T]) -> tuple[T, OperationCount]:
+    """The result of the call, and its work, which is the same on every machine, busy or not."""
+    with Operations() as operations, FlopCounterMode(display=False) as products:
+        result = call()
+    return result, OperationCount(operations.count, products.get_total_flops())

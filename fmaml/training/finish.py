@@ -1,0 +1,134 @@
+"""The end of a run: meta-testing, the table, results.json, the model with its results, the pictures, the page."""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+
+from ..checkpoints.checkpoint_format import Facts, flatten
+from ..checkpoints.folder_watch import CheckFolder
+from ..config.settings import Config, EvalSettings
+from ..data.source import Source
+from ..files.json_files import nan_to_null
+from ..files.plain_text import minutes_and_seconds
+from ..meta_testing.saved_scores import SavedScores, digest_of_theta
+from ..meta_testing.scores import Interval, meta_test, passes_of_test, references
+from ..models.metadata import with_results
+from ..models.model_file import write_model
+from ..report.html_report import write_report
+from .nan_guard import CURE
+from .resume_and_train import RunOutputs, Trained
+from .testing_progress import MetaTestProgress
+
+
+class Training(NamedTuple):
+    """What the report says of the training."""
+
+    seconds: float
+    meta_steps: int  # which are fewer than train.meta_steps where train.patience ended it
+
+
+PROTOCOL_HEADINGS = {
+    "transductive": "transductive (all queries together)",
+    "inductive": "inductive (each query alone with the support set)",
+    "in_context": "with the support set as a prompt",
+}
+
+
+def report_results(
+    outputs: RunOutputs, config: Config, trained: Trained, training: Training, formats: Sequence[str]
+) -> None:
+    """Meta-test, print the table, and write results.json, the model with its results, the pictures and the page.
+
+    The pictures are written as PNG and in the ``formats``. Without a ``store``, as in processes other than the first,
+    nothing is written.
+    """
+    settings, (console, sinks, store, metadata) = EvalSettings(**config["eval"]), outputs
+    if store is None:
+        score_all(console, None, trained, settings, {})
+        return
+    from ..files.figures import also_in
+    from ..report import (
+        results as report,  # these import matplotlib, half a second that the first training step need not wait for
+    )
+
+    experiment, theta = next(iter(trained.values()))
+    source = experiment.source
+    facts = {"data": store.facts["data"], "config": config["data"], "seed": config["seed"], "steps": settings.steps}
+    scored = score_all(console, store.folder / "scores.jsonl", trained, settings, facts, store.check_folder)
+    compared = compared_with(source, settings, scored)
+    results = scored | compared
+    duration = minutes_and_seconds(training.seconds)
+    protocol = report.describe_protocol(config, source.about, duration, training.meta_steps)
+    title = f"{config['name']}: {source.metric.name} on unseen tasks"
+    report.print_results(console, results, source.metric, title, protocol)
+    if any(math.isnan(score.mean) for column in results.values() for score in column):
+        console.print(f"not finite: the network diverges on test tasks; {CURE}", highlight=False, soft_wrap=True)
+    evaluated = {"seed": config["seed"], **config["eval"], "training_seconds": round(training.seconds, 1)}
+    evaluated["meta_steps"] = training.meta_steps
+    about = {**source.about, **evaluated, "protocol": protocol, "chance": source.chance, "references": list(compared)}
+    for row in logged_results(results):
+        sinks.write(row)
+    store.check_folder()
+    report.write_results(store.folder / "results.json", results, source.metric, about)
+    model = with_results(metadata, scored, settings.tasks, training.seconds)
+    write_model(store.folder / "model.safetensors", flatten(theta), model)
+    with also_in(formats):
+        report.write_pictures(store.folder, experiment, theta, settings.steps)
+    write_report(console, store.folder, store.check_folder, experiment, theta, model)
+
+
+def compared_with(
+    source: Source, settings: EvalSettings, scored: dict[str, list[Interval]]
+) -> dict[str, list[Interval]]:
+    """The source's references on the same tasks, as long as the columns of the scores."""
+    longest = max(map(len, scored.values()))  # what takes no inner steps has one row, and so have its references
+    return {label: column[:longest] for label, column in references(source, settings).items()}
+
+
+def logged_results(results: dict[str, list[Interval]]) -> Iterator[dict[str, Any]]:
+    """The results as rows of a log; the step is the number of inner steps."""
+    for label, column in results.items():
+        for step, score in enumerate(column):
+            yield nan_to_null({"kind": "test", "step": step, "result": label, "score": score.mean, "ci95": score.ci95})
+
+
+def score_all(
+    console: Console,
+    path: Path | None,
+    trained: Trained,
+    settings: EvalSettings,
+    facts: Facts,
+    check_folder: CheckFolder = lambda: None,
+) -> dict[str, list[Interval]]:
+    """Column heading -> the metric after 0, 1, .. inner steps, for each algorithm and evaluation protocol.
+
+    Scores are kept in the file ``path``, so that an interrupted test goes on; ``facts`` are what they depend on
+    beside theta. ``check_folder`` is called before the file is written to. Without a ``path`` nothing is kept.
+    """
+    digests = {name: digest_of_theta(theta) for name, (_, theta) in trained.items()}
+    saved = SavedScores(path, {**facts, "theta": digests}, check_folder) if path else None
+    sources = [experiment.source for experiment, _ in trained.values()]
+    tasks = settings.tasks * sum(len(source.tested(alone=settings.inductive)) for source in sources)
+    passes = sum(passes_of_test(source, settings) for source in sources)
+    with MetaTestProgress(console, tasks, passes) as progress:
+        columns = {
+            (name, protocol): column
+            for name, (experiment, theta) in trained.items()
+            for protocol, column in meta_test(
+                experiment, theta, settings, saved=saved, progress=progress, name=name
+            ).items()
+        }
+    possible = {protocol.__name__ for experiment, _ in trained.values() for protocol in experiment.source.settings}
+    return {
+        column_heading(name, protocol, len(trained), possible): column for (name, protocol), column in columns.items()
+    }
+
+
+def column_heading(name: str, protocol: str, algorithms: int, protocols: set[str]) -> str:
+    """A column's heading: the algorithm, the protocol or both, whichever tells the columns apart."""
+    if len(protocols) == 1 or (protocol == "transductive" and "in_context" in protocols):
+        return name
+    return PROTOCOL_HEADINGS[protocol] if algorithms == 1 else f"{name}, {PROTOCOL_HEADINGS[protocol]}"

@@ -1,0 +1,62 @@
+"""Features of a frozen network: computed once for each image and kept, not again for each task that draws it."""
+
+import torch
+from rich.console import Console
+from torch import Generator, Tensor
+
+from ..config.build import Experiment
+from ..config.settings import Config
+from ..data.class_examples import as_floats
+from ..data.files.cache import cached, checksum, fingerprint
+from ..data.files.cache_folder import cache_folder
+from ..modules.pretrained_networks import WithHead, frozen_features
+from ..processes.torch_settings import with_precision
+from ..types import Model, Params
+from .log import progress_bar
+
+_CACHE_VERSION = 1  # increase it when the same network and images would give other features
+IMAGES_AT_ONCE = 64
+
+
+def with_known_features(console: Console, config: Config, experiment: Experiment, device: torch.device) -> Experiment:
+    """The experiment with features in its tasks if its network computes them from each image alone and keeps them.
+
+    Otherwise the experiment as it is.
+    """
+    source = experiment.source
+    network = frozen_features(config["model"], source.inputs) if source.of_features else None
+    if source.of_features is None or network is None:
+        return experiment
+    features = with_precision(features_alone(network.to(device)), config["train"]["precision"], device)
+    identity = fingerprint(_CACHE_VERSION, *map(checksum, network.state_dict().values()), str(torch.__version__))
+    facts = (identity, config["model"]["network"], config["train"]["precision"], device.type)
+
+    def computed(images: Tensor) -> Tensor:
+        path = cache_folder() / f"features-{fingerprint(*facts, checksum(images.cpu()))}.safetensors"
+        return cached(path, lambda: features_in_parts(console, features, images)).to(device)
+
+    return experiment._replace(source=source.of_features(computed))
+
+
+def features_alone(network: WithHead) -> Model:
+    """The network up to its head, as a model without parameters."""
+
+    def init(generator: Generator) -> Params:
+        return {}
+
+    def apply(params: Params, x: Tensor) -> Tensor:
+        return network.features(x)
+
+    return Model(init, apply)
+
+
+@torch.no_grad()
+def features_in_parts(console: Console, features: Model, images: Tensor) -> Tensor:
+    """Images as they are stored, uint8 [n, C, H, W] -> features [n, width] on the CPU."""
+    with progress_bar(console) as bar:
+        task = bar.add_task("features of the frozen network", total=len(images))
+        parts: list[Tensor] = []
+        for part in images.split(IMAGES_AT_ONCE):
+            parts.append(features.apply({}, as_floats(part)).cpu())
+            bar.advance(task, len(part))
+    return torch.cat(parts)

@@ -1,0 +1,177 @@
+"""The log of a run: one JSON object a line in metrics.jsonl, and a progress bar, or plain lines."""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Column
+
+from ..checkpoints.folder_watch import CheckFolder
+from ..data.source import Metric
+from ..files.atomic import write_durably
+from ..files.json_files import nan_to_null
+from ..files.plain_text import minutes_and_seconds
+from ..files.regular import read_regular
+from .sinks import Sinks
+from .time_left import Pace
+
+LINE_EVERY_S = 10.0  # seconds between two training lines, where there is no bar
+LEAST_BAR_WIDTH = 80  # columns: in a narrower terminal the numbers beside the bar would be cut
+LONG_RUN_S = 300.0  # a run that takes longer says so
+MAX_METRICS_BYTES = 1_000_000_000  # some five million rows
+
+
+class RunLog:
+    """Writes metrics.jsonl and shows progress; a context manager, open while the run trains."""
+
+    def __init__(
+        self,
+        path: Path,
+        pace: Pace,
+        metric: Metric,
+        console: Console,
+        seconds: float,
+        check_folder: CheckFolder,
+        sinks: Sinks,
+        can_be_shorter: bool = False,
+    ) -> None:
+        """``seconds`` is the time spent on the run before this process, if it is resumed.
+
+        ``can_be_shorter`` says whether ``--quick`` would shorten the run, which a long run then names.
+        """
+        self.file = path.open("a", encoding="utf-8")
+        self.sinks = sinks
+        self.check_folder = check_folder
+        self.console = console
+        self.pace = pace
+        self.meta_steps = pace.work.meta_steps
+        self.shows_bar = fits_bar(console)
+        self.metric = metric
+        self.started = time.perf_counter() - seconds
+        self.last_line = -LINE_EVERY_S  # seconds into the run
+        self.can_be_shorter = can_be_shorter
+        self.told_time = False
+        self.bar = Progress(
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[numbers]}", table_column=Column(overflow="ellipsis", no_wrap=True)),
+            TextColumn("{task.fields[left]}", table_column=Column(no_wrap=True, min_width=len("99:59 left"))),
+            BarColumn(bar_width=None, table_column=Column(ratio=1)),
+            console=console,
+            disable=not self.shows_bar,
+        )
+        self.bar_task = self.bar.add_task(
+            "training", total=self.meta_steps, completed=pace.work.step, numbers="first step ...", left=""
+        )
+
+    def __enter__(self) -> "RunLog":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+        self.file.close()
+
+    def record(self, kind: str, step: int, **numbers: Any) -> None:
+        """Write one row, and show it. RunFailed if the run's folder is gone."""
+        self.check_folder()
+        seconds = time.perf_counter() - self.started
+        row = nan_to_null({"kind": kind, "step": step, "seconds": round(seconds, 3), **numbers})
+        self.file.write(json.dumps(row, allow_nan=False) + "\n")
+        self.file.flush()
+        self.sinks.write(row)
+        if kind == "train":
+            self._show_train(step, seconds, numbers)
+        elif kind == "skipped":
+            self.console.print(f"step {step:>6}  skipped: {numbers['why']}", highlight=False, soft_wrap=True)
+        else:
+            score = self.metric.write(numbers["score"], numbers["ci95"])
+            self.console.print(
+                f"step {step:>6}  validation {self.metric.name} {score}", highlight=False, soft_wrap=True
+            )
+
+    def notify(self, line: str) -> None:
+        """Show a message."""
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def sync(self) -> None:
+        """Write the rows to disk."""
+        os.fsync(self.file.fileno())
+
+    def _show_train(self, step: int, seconds: float, numbers: dict[str, float]) -> None:
+        text = (
+            f"query loss {numbers['query_loss']:.3f}  "
+            f"{self.metric.name} {self._scores(numbers)}  "
+            f"{numbers['tasks_per_second']:.0f} tasks/s"
+        )
+        left = self.pace.seconds_left()
+        if left is not None:
+            self._tell_time(left)
+        time_left = "" if left is None else f"{minutes_and_seconds(left)} left"
+        self.bar.update(self.bar_task, completed=step, numbers=text, left=time_left)
+        due = seconds - self.last_line >= LINE_EVERY_S or step == self.meta_steps
+        if due and not self.shows_bar:
+            self.last_line = seconds
+            line = f"step {step}/{self.meta_steps}  {text}  {time_left}".rstrip()
+            self.console.print(line, highlight=False, soft_wrap=True)
+
+    def _tell_time(self, left: float) -> None:
+        """Say once, as soon as the pace is known, that the run will take long."""
+        if not self.told_time and left > LONG_RUN_S:
+            quick = "; add --quick to `fmaml run` for a short form of it" if self.can_be_shorter else ""
+            self.notify(f"this run takes about {round(left / 60)} minutes{quick}")
+        self.told_time = True
+
+    def _scores(self, numbers: dict[str, float]) -> str:
+        """The metric before and after adaptation; once where they are the same, as of what takes no inner steps."""
+        before, after = (self.metric.write(numbers[key]) for key in ("before", "after"))
+        return after if numbers["before"] == numbers["after"] else f"{before} → {after}"
+
+
+def truncate_metrics(path: Path, step: int, validated: int) -> None:
+    """Drop the rows after a checkpoint, which will be written again, and lines that were written only in part.
+
+    ``step`` is the checkpoint's step, ``validated`` the last step that was validated by then.
+    """
+    if not path.exists():
+        return
+    kept: list[bytes] = []
+    for line in read_regular(path, MAX_METRICS_BYTES).splitlines(keepends=True):
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            row = json.loads(line)
+            last = validated if row["kind"] == "val" else step
+            if row["step"] <= last and line.endswith(b"\n"):
+                kept.append(line)
+    write_durably(path, b"".join(kept))
+
+
+def logged_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl, after `truncate_metrics`."""
+    content = read_regular(path, MAX_METRICS_BYTES) if path.exists() else b""
+    return [json.loads(line) for line in content.splitlines()]
+
+
+def progress_bar(
+    console: Console, count: ProgressColumn | None = None, clock: Callable[[], float] = time.perf_counter
+) -> Progress:
+    """A bar with a name, the number done and the time left; nothing where there is no room for it."""
+    return Progress(
+        TextColumn("{task.description}"),
+        count or MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        BarColumn(bar_width=None, table_column=Column(ratio=1)),
+        console=console,
+        transient=True,
+        disable=not fits_bar(console),
+        get_time=clock,
+    )
+
+
+def fits_bar(console: Console) -> bool:
+    """Whether the output is a terminal that is wide enough for a bar with its numbers."""
+    return console.is_terminal and console.width >= LEAST_BAR_WIDTH

@@ -1,0 +1,59 @@
+"""How tests are vectorised."""
+
+import pytest
+import torch
+from rich.console import Console
+
+from fmaml.config.build import build
+from fmaml.config.load import load_config
+from fmaml.config.settings import EvalSettings
+from fmaml.losses import inductive, transductive
+from fmaml.meta_testing import scores as module
+from fmaml.meta_testing.scores import batching_of_test, scores_of
+from fmaml.training.finish import PROTOCOL_HEADINGS, score_all
+
+CPU = torch.device("cpu")
+
+
+def experiment(*overrides: str):
+    return build(load_config("omniglot", ["data.name=glyphs", "model.width=8", *overrides]), CPU)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "queries", "batching"),
+    [(transductive, 5, "auto"), (inductive, 5, "loop"), (inductive, 4, "auto"), (transductive, 15, "auto")],
+)
+def test_it_loops_over_tasks_that_keep_a_processor_busy_alone(protocol, queries, batching):
+    """28x28 is 784 numbers: 30 images of 5 queries and 5 shown are few, 25 times 6 of queries alone are many."""
+    tasks = experiment(f"data.queries={queries}").source.sample("test", 0, range(2))
+    assert batching_of_test(protocol, tasks) == batching
+
+
+def test_without_inductive_there_is_the_first_column_alone_named_as_before():
+    it = experiment()
+    theta = it.algorithm.init(it.model.init(torch.Generator().manual_seed(0)))
+    quiet = Console(quiet=True)
+    both, one = (
+        score_all(quiet, None, {"maml": (it, theta)}, EvalSettings(tasks=4, steps=1, inductive=alone), {})
+        for alone in (True, False)
+    )
+    assert list(both) == [PROTOCOL_HEADINGS["transductive"], PROTOCOL_HEADINGS["inductive"]]
+    assert one == {PROTOCOL_HEADINGS["transductive"]: both[PROTOCOL_HEADINGS["transductive"]]}
+
+
+def test_a_source_that_is_only_tested_alone_is():
+    source = experiment().source
+    assert source.tested(alone=False) == (transductive,)
+    assert source._replace(settings=(inductive,)).tested(alone=False) == (inductive,)
+
+
+def test_looped_and_vmapped_tests_agree(monkeypatch):
+    it = experiment("model.norm=group")
+    theta = it.algorithm.init(it.model.init(torch.Generator().manual_seed(0)))
+    used: list[str] = []
+    evaluate = module.evaluate
+    monkeypatch.setattr(module, "evaluate", lambda *args, **kw: used.append(kw["batching"]) or evaluate(*args, **kw))
+    looped = scores_of(it, inductive, theta, "test", range(6), 2)
+    monkeypatch.setattr(module, "batching_of_test", lambda *_: "vmap")
+    assert torch.equal(scores_of(it, inductive, theta, "test", range(6), 2), looped)
+    assert used == ["loop", "vmap"]

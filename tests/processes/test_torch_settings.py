@@ -1,0 +1,78 @@
+"""Deterministic algorithms on a GPU; precision by name: what it changes, and what it leaves in float32."""
+
+import os
+from typing import Any, cast
+
+import pytest
+import torch
+from problems import image_tasks, relative
+
+import fmaml
+from fmaml.processes.torch_settings import make_deterministic, set_precision, with_precision
+from fmaml.tree import map_leaves
+
+CPU = torch.device("cpu")
+DETERMINISTIC = cast(Any, torch.utils.deterministic)
+
+
+@pytest.fixture
+def as_before():
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    yield
+    torch.set_float32_matmul_precision(before[0])
+    torch.backends.cudnn.allow_tf32 = before[1]
+
+
+@pytest.mark.usefixtures("as_before")
+@pytest.mark.parametrize(("precision", "allowed"), [("float32", False), ("tf32", True), ("bf16", False)])
+def test_tf32_is_used_only_by_name(precision, allowed):
+    set_precision(precision)
+    assert torch.get_float32_matmul_precision() == ("high" if allowed else "highest")
+    assert torch.backends.cudnn.allow_tf32 is allowed
+
+
+def test_bf16_rounds_the_network_and_nothing_else():
+    model = fmaml.mlp(inputs=(4,), outputs=3)
+    params, x = model.init(torch.Generator().manual_seed(0)), torch.randn(6, 4)
+    rough, exact = with_precision(model, "bf16", CPU).apply(params, x), model.apply(params, x)
+    assert rough.dtype == torch.float32
+    assert 1e-4 < relative(rough, exact) < 3e-2
+    assert with_precision(model, "float32", CPU) is with_precision(model, "tf32", CPU) is model
+
+
+def test_bf16_vmapped_is_near_float32_and_stays_float32():
+    model = fmaml.mlp(inputs=(4,), outputs=3, activation="tanh")  # a rectifier that rounding turns over is a jump
+    params = model.init(torch.Generator().manual_seed(0))
+    tasks = map_leaves(lambda leaf: leaf.float() if leaf.is_floating_point() else leaf, image_tasks(5, (4,)))
+
+    def gradient(model, **options):
+        algorithm = fmaml.maml(fmaml.supervised(model.apply, fmaml.cross_entropy), inner_lr=0.4, steps=2)
+        return fmaml.meta_grad(algorithm, params, tasks, **options)[0]
+
+    rough = gradient(with_precision(model, "bf16", CPU))
+    assert all(g.dtype == torch.float32 for g in rough.values())
+    assert relative(rough, gradient(with_precision(model, "bf16", CPU), batching="loop")) < 3e-2
+    assert 1e-4 < relative(rough, gradient(model)) < 3e-2
+
+
+@pytest.fixture
+def _restored(monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    fills = DETERMINISTIC.fill_uninitialized_memory
+    yield
+    torch.use_deterministic_algorithms(False)
+    DETERMINISTIC.fill_uninitialized_memory = fills
+
+
+@pytest.mark.usefixtures("_restored")
+def test_a_gpu_is_asked_for_deterministic_algorithms():
+    make_deterministic(torch.device("cpu"))
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.backends.cudnn.benchmark
+    make_deterministic(torch.device("cuda:0"))
+    assert torch.are_deterministic_algorithms_enabled()
+    assert torch.is_deterministic_algorithms_warn_only_enabled()
+    assert not torch.backends.cudnn.benchmark
+    assert not DETERMINISTIC.fill_uninitialized_memory
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
