@@ -11,13 +11,13 @@ from typing import NamedTuple
 from ..errors import UserError, note
 from ..files.atomic import write_durably
 from ..files.regular import read_regular
+from .dataset_facts import Names
 from .files.cache import fingerprint
 from .files.cache_folder import cache_folder, writing_allowed
 from .images.layouts import SPLIT_WORDS, FoundImages, listed
 from .images.scan import Listing
 from .source import SPLITS
 
-Names = dict[str, list[str]]  # split -> the names of its classes
 _MAX_SPLIT_BYTES = 100_000_000
 
 

@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from ..errors import UserError
 
+Names = dict[str, list[str]]  # split -> the names of its classes
 Files = TypeVar("Files")  # of a class, however they are named
 
 DRAWINGS_PER_CLASS = 20  # Omniglot and glyphs
@@ -33,7 +34,7 @@ def describe_sample(counts: list[int]) -> str:
 
 
 def order_classes(
-    listing: dict[str, dict[str, Files]], names: dict[str, list[str]], data: str, path: Path
+    listing: dict[str, dict[str, Files]], names: Names, data: str, path: Path
 ) -> dict[str, dict[str, Files]]:
     """The listing with its classes in the order of ``names``. UserError unless each split has exactly those classes.
 

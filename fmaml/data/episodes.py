@@ -12,12 +12,12 @@ from ..setting_types import Change
 from ..types import Params, Task
 from .augment import augmented
 from .class_examples import Split, class_name, draw_classes, sample_episodes
+from .dataset_facts import Names
 from .preprocessing import Form, Scaling
 from .ragged import SizeRange, bounds, describe_size, mask_absent_classes, randomize_sizes
 from .source import ACCURACY, About, Source, task_keys
 
 Splits = dict[str, Split]  # "train", "val" and "test"
-Names = dict[str, list[str]]  # split -> the names of its classes
 
 
 class Episode(NamedTuple):

@@ -6,8 +6,6 @@ import hashlib
 import http.server
 import os
 import re
-import subprocess
-import sys
 import threading
 import time
 
@@ -238,8 +236,3 @@ def test_of_four_at_once_one_fetches(server, path):
         thread.join()
     assert server.asked == 1
     assert path.read_bytes() == CONTENT
-
-
-def test_pooch_is_imported_for_a_download_alone():
-    code = "import sys, fmaml.data.sources.omniglot; assert not {'pooch', 'requests'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)

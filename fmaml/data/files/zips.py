@@ -1,13 +1,15 @@
-"""Reading of zip archives whose content is not trusted. Nothing is extracted: members are read into memory."""
+"""Files in a zip or a folder, as users have them. A zip is not trusted, and nothing is extracted."""
 
 import contextlib
+import os
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from ...errors import UserError
-from ...files.regular import check_regular
+from ...files.regular import check_regular, read_regular
 
 
 def zip_or_folder(folder: Path, name: str) -> Path | None:
@@ -19,23 +21,37 @@ def zip_or_folder(folder: Path, name: str) -> Path | None:
     return zipped if zipped.is_file() else folder / name if (folder / name).is_dir() else None
 
 
+Read = Callable[[str, int], bytes]  # the name of a file, and its largest size in bytes -> its content
+
+
 @contextlib.contextmanager
-def open_zip(path: Path, max_bytes: int) -> Iterator[zipfile.ZipFile]:
-    """The archive, opened. UserError if it has more than ``max_bytes``, or if it turns out to be damaged while open."""
-    try:
-        check_regular(path, max_bytes)  # also because reading the names of a million members would take seconds
-        with zipfile.ZipFile(path) as archive:
-            yield archive
-    # RuntimeError: encrypted; NotImplementedError, a RuntimeError: unknown compression; the rest: damaged or truncated
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
-        raise UserError(f"{path}: not a whole zip ({error}); copy or download it again") from error
+def open_files(path: Path, max_bytes: int) -> Iterator[tuple[Iterable[str], Read]]:
+    """The names of the files in a zip or a folder, which begin with the folder's own name, and a function to read one.
 
-
-def read_member(archive: zipfile.ZipFile, name: str, max_bytes: int) -> bytes:
-    """The content of a member. BadZipFile if it has more than ``max_bytes``, KeyError if there is no such member.
-
-    Only "deflate" is unpacked piece by piece, up to the size that the archive names; other methods may go far beyond.
+    UserError if a zip has more than ``max_bytes``, or if anything turns out to be damaged, too large or absent.
     """
+    try:
+        if path.is_dir():
+            yield _names(path), lambda name, most: read_regular(path.parent / name, most)
+        else:
+            check_regular(path, max_bytes)  # also because reading the names of a million members would take seconds
+            with zipfile.ZipFile(path) as archive:
+                yield archive.namelist(), partial(_read_member, archive)
+    # KeyError: absent; RuntimeError: encrypted, or compressed in an unknown way; the rest: damaged
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, KeyError, RuntimeError, ValueError) as error:
+        why = f"{path}: not a whole zip ({error})"
+        if isinstance(error, OSError) and error.filename:
+            why = f"{error.filename}: {error.strerror}"
+        raise UserError(f"{why}; copy or download it again") from error
+
+
+def _names(folder: Path) -> Iterator[str]:
+    for base, _, names in os.walk(folder):
+        yield from (os.path.relpath(os.path.join(base, name), folder.parent) for name in names)
+
+
+def _read_member(archive: zipfile.ZipFile, name: str, max_bytes: int) -> bytes:
+    """Only "deflate" is unpacked piece by piece, up to the size in the archive; other methods may go far beyond it."""
     info = archive.getinfo(name)
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise zipfile.BadZipFile(f"{name} is not compressed by deflate")

@@ -49,8 +49,7 @@ def cached_store(name: str, facts: object, make: Callable[[], ImageStore]) -> Im
 
     def make_tensors() -> Tensors:
         note(f"reading images once, to be cached as {path}")
-        store = make()
-        return {"images": store.images, "count": store.counts}
+        return dict(zip(("images", "count"), make(), strict=True))
 
     path = cache_folder() / f"{name}-{fingerprint(_STORE_VERSION, facts)}.safetensors"
     tensors = cached_all(path, make_tensors)

@@ -29,7 +29,7 @@ class FoundImages(NamedTuple):
     lines: list[str]  # what the user should know
 
 
-class Columns(NamedTuple):
+class ImageColumns(NamedTuple):
     """The places of a table's columns."""
 
     file: int
@@ -136,7 +136,7 @@ def read_table(path: Path, layout: Layout) -> FoundImages:
     return FoundImages(classes, splits, "the column split", lines)
 
 
-def find_columns(table: Table) -> Columns:
+def find_columns(table: Table) -> ImageColumns:
     """The columns of the file, the label and the split in a table; UserError if one of the first two lacks."""
     names = [name.lower() for name in table.header]
     file, label, split = (
@@ -144,10 +144,10 @@ def find_columns(table: Table) -> Columns:
     )
     if file is None or label is None:
         raise UserError(f"{table.file}, line 1: {','.join(table.header)[:80]}; it must name the columns {_HEADER}")
-    return Columns(file, label, split)
+    return ImageColumns(file, label, split)
 
 
-def check_files(path: Path, table: Table, columns: Columns) -> list[str]:
+def check_files(path: Path, table: Table, columns: ImageColumns) -> list[str]:
     """The path of each row's file; UserError for an empty cell, and a file that is missing or was named before."""
     first: dict[str, int] = {}  # file -> its first row
     for row, cells in enumerate(table.rows):
@@ -166,7 +166,7 @@ def check_files(path: Path, table: Table, columns: Columns) -> list[str]:
     return list(first)
 
 
-def split_of(table: Table, columns: Columns, row: int) -> str:
+def split_of(table: Table, columns: ImageColumns, row: int) -> str:
     """The split of a row, "" in a table without splits; UserError if it is called otherwise."""
     if columns.split is None:
         return ""

@@ -4,7 +4,6 @@ import io
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from ...errors import UserError
-from ...files.regular import read_regular
 from ..dataset_facts import DRAWINGS_PER_CLASS
 from ..files.cache import FileStamp, file_stamp
-from ..files.zips import open_zip, read_member, zip_or_folder
+from ..files.zips import open_files, zip_or_folder
 from ..preprocessing import CHARACTER_FORM
 from .decode import to_form
 
@@ -53,40 +51,26 @@ def read_drawings(parts: list[Path], characters: list[str]) -> Tensor:
     ``characters`` are names such as ``images_background/Greek/character01``. UserError unless the parts have exactly
     these characters with 20 drawings each, or if a file is damaged.
     """
-    drawings = {part: sorted(_list_drawings(part)) for part in parts}
+    drawings = {part: _list_drawings(part) for part in parts}
     _check_counts(Counter(name.rpartition("/")[0] for files in drawings.values() for name, _ in files), characters)
-    contents = (pair for part, files in drawings.items() for pair in _read_contents(part, files))
-    images = [_decode_drawing(name, content) for name, content in contents]
+    images = [image for part, files in drawings.items() for image in _read_drawings(part, files)]
     index = {name: i for i, name in enumerate(sorted(characters))}
     by_name = torch.from_numpy(np.stack(images)).unflatten(0, (-1, DRAWINGS_PER_CLASS)).unsqueeze(2)
     return by_name[[index[name] for name in characters]]
 
 
 def _list_drawings(part: Path) -> list[tuple[str, str]]:
-    """Every drawing's name, ``part/Alphabet/characterNN/file.png``, and its path on disk or its name in the zip."""
-    if part.is_dir():
-        return [("/".join(file.parts[-4:]), str(file)) for file in part.glob("*/character*/*.png")]
+    """Every drawing's name, ``part/Alphabet/characterNN/file.png``, and its name in the zip or folder; sorted."""
     pattern = re.compile(rf"(?:.*/)?({part.stem}/[^/]+/character\d+/[^/]+\.png)")
-    with open_zip(part, _MAX_ZIP_BYTES) as archive:
-        matches = ((pattern.fullmatch(name), name) for name in archive.namelist())
-        return [(match[1], name) for match, name in matches if match]
+    with open_files(part, _MAX_ZIP_BYTES) as (names, _):
+        matches = ((pattern.fullmatch(name), name) for name in names)
+        return sorted((match[1], name) for match, name in matches if match)
 
 
-def _read_contents(part: Path, files: list[tuple[str, str]]) -> Iterator[tuple[str, bytes]]:
-    """Name and content of the drawings that `_list_drawings` found."""
-    if part.is_dir():
-        yield from ((name, _read_file(file)) for name, file in files)
-        return
-    with open_zip(part, _MAX_ZIP_BYTES) as archive:
-        for name, member in files:
-            yield name, read_member(archive, member, _MAX_DRAWING_BYTES)
-
-
-def _read_file(file: str) -> bytes:
-    try:
-        return read_regular(file, _MAX_DRAWING_BYTES)
-    except OSError as error:
-        raise UserError(f"{file}: not one of Omniglot's drawings ({error}); copy or download it again") from error
+def _read_drawings(part: Path, files: list[tuple[str, str]]) -> list[np.ndarray]:
+    """The drawings that `_list_drawings` found."""
+    with open_files(part, _MAX_ZIP_BYTES) as (_, read):
+        return [_decode_drawing(name, read(file, _MAX_DRAWING_BYTES)) for name, file in files]
 
 
 def _decode_drawing(name: str, content: bytes) -> np.ndarray:

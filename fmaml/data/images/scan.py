@@ -129,7 +129,7 @@ def read_tree(root: Path) -> Tree:
         below = [visit(f"{folder}/{sub}", f"{name}/{sub}" if name else sub, above | {real}) for sub in folders]
         images = [f"{folder}/{file}" for file in files if is_image(file)]
         skipped.pictures.extend(f"{folder}/{file}" for file in files if is_undecodable(file))
-        skipped.others.extend(f"{folder}/{file}" for file in files if not is_picture(file))
+        skipped.others.extend(f"{folder}/{file}" for file in files if not _is_picture(file))
         if any(below) or not name:
             skipped.stray.extend(images)
         elif images:
@@ -142,7 +142,7 @@ def read_tree(root: Path) -> Tree:
     return Tree(dict(sorted(classes.items())), skipped)
 
 
-def is_picture(name: str) -> bool:
+def _is_picture(name: str) -> bool:
     """Whether the name is that of a picture of any kind, or of a file that people do not see."""
     return is_image(name) or is_undecodable(name) or name.lower() in _UNSEEN
 

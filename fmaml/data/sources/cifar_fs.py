@@ -32,8 +32,6 @@ _FILES = DataFiles(
     "cifar-100-python.tar.gz or the folder unpacked from it",
     downloads=(Download(CIFAR100_URL, f"cifar-100/{CIFAR100_ARCHIVE}", CIFAR100_MD5[CIFAR100_ARCHIVE]),),
 )
-
-
 _FORM = Form(32, 3, "squeeze")
 
 

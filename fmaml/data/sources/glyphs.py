@@ -53,12 +53,8 @@ def glyphs(
     drawings for the tasks.
     """
     splits = consecutive_splits(draw_all_characters().to(device), OMNIGLOT_CLASSES, rotate)
-    about = {
-        "data": "glyphs",
-        "rotate": list(rotate),
-        "split": "1,100/100/423, by their number",
-        "license": "MIT, as fmaml",
-    }
+    about = {"data": "glyphs", "rotate": list(rotate)}
+    about |= {"split": "1,100/100/423, by their number", "license": "MIT, as fmaml"}
     episode = Episode(ways, shots, queries, train_ways, train_shots)
     return episodes(splits, seed, episode, about, names=glyph_names(), form=CHARACTER_FORM)
 

@@ -24,7 +24,6 @@ from ..episodes import Episode, episodes
 from ..images.image_cache import store_from_listing
 from ..images.layouts import FoundImages, Layout, read_image_folder, read_table
 from ..preprocessing import Form
-from ..ragged import bounds
 from ..source import Source
 
 
@@ -71,23 +70,16 @@ def folder(
     for line in found.lines:
         note(line)
     three = three_splits(found, path, fractions, split_seed, allow_shared=shared_classes)
-    most = bounds(ways)[1]
-    check_ways(three, fractions, {"train": train_ways or most, "val": most, "test": most})
-    listing = three.listing
-    form = Form(size, channels, fit, invert)
+    episode = Episode(ways, shots, queries, train_ways, train_shots, augment)
+    check_ways(three, fractions, {split: episode.most(split)["ways"] for split in three.listing})
+    listing, form = three.listing, Form(size, channels, fit, invert)
     store = store_from_listing("folder", path if path.is_dir() else path.parent, listing, form, strict=strict)
     names = {split: list(classes) for split, classes in listing.items()}
     splits = store.splits(names, device)
     files = sum(len(files) for classes in listing.values() for files in classes.values())
-    about = {
-        "data": "folder",
-        "files": [str(path)],
-        "split": three.origin,
-        "unreadable": files - int(store.counts.sum()),
-        "license": "that of your images",
-    }
+    about = {"data": "folder", "files": [str(path)], "split": three.origin}
+    about |= {"unreadable": files - int(store.counts.sum()), "license": "that of your images"}
     about |= {"shared_classes": three.shared} if three.shared else {}
-    episode = Episode(ways, shots, queries, train_ways, train_shots, augment)
     return episodes(splits, seed, episode, about, names=names, form=form)
 
 

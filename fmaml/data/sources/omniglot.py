@@ -59,13 +59,8 @@ def omniglot(
     key = fingerprint(_CACHE_VERSION, CHARACTER_SIZE, "lanczos", stamp_parts(parts), characters)
     images = cached(cache_folder() / f"omniglot-{key}.safetensors", lambda: read_drawings(parts, characters))
     splits = consecutive_splits(images.to(device), OMNIGLOT_CLASSES, rotate)
-    about = {
-        "data": "omniglot",
-        "files": [str(part) for part in parts],
-        "rotate": list(rotate),
-        "split": "the original MAML code's 1,100/100/423",
-        "license": "MIT",
-    }
+    about = {"data": "omniglot", "files": [str(part) for part in parts], "rotate": list(rotate)}
+    about |= {"split": "the original MAML code's 1,100/100/423", "license": "MIT"}
     without_part = {split: [name.partition("/")[2] for name in own] for split, own in names.items()}
     episode = Episode(ways, shots, queries, train_ways, train_shots, augment)
     return episodes(splits, seed, episode, about, names=without_part, form=CHARACTER_FORM)

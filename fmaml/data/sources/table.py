@@ -51,7 +51,8 @@ def table(
     """
     content = read_csv(Path(file).expanduser(), "data.file")
     columns = _features(content, task, target, features)
-    names, x, y = _examples(content, task, target, columns)
+    names, x = words(content, "data.task", task), numbers(content, "data.features", columns)
+    y = numbers(content, "data.target", [target])  # [rows, 1]
     groups = _groups(content, task, names, shots + queries)
     split = random_split(sorted(groups), fractions, split_seed)
     train = [row for name in split["train"] for row in groups[name]]
@@ -115,12 +116,6 @@ def _features(content: Table, task: str, target: str, features: Sequence[str]) -
             why = "is there twice" if found.count(name) > 1 else "is the task or the target"
             raise UserError(f"data.features: {name} {why}; leave it out")
     return found
-
-
-def _examples(content: Table, task: str, target: str, columns: list[str]) -> tuple[list[str], Array, Array]:
-    """The task of each row, its features [rows, features] and its target [rows, 1]."""
-    x = numbers(content, "data.features", columns)
-    return words(content, "data.task", task), x, numbers(content, "data.target", [target])
 
 
 def _groups(content: Table, task: str, names: list[str], least: int) -> Groups:

@@ -42,13 +42,8 @@ def texts(
     """
     path = Path(root).expanduser().resolve()
     collection = list_collection(path, root, fractions, split_seed)
-    about = {
-        "license": "that of your texts",
-        "data": "texts",
-        "files": [str(path)],
-        "task": "texts",
-        "protocol": str(path.name),
-    }
+    about = {"license": "that of your texts", "data": "texts", "files": [str(path)]}
+    about |= {"task": "texts", "protocol": str(path.name)}
     passages = Passages(shots, queries, length, tokenizer, in_context)
     return passages_source(collection, seed, device, passages, about)
 

@@ -5,12 +5,10 @@ from typing import Annotated
 
 import torch
 
-from ...errors import UserError
-from ...files.regular import read_regular
 from ...setting_types import FreeOnResume, Size
 from ..dataset_facts import class_names
 from ..files.find import DataFiles, Download, find_or_download
-from ..files.zips import open_zip, read_member, zip_or_folder
+from ..files.zips import open_files, zip_or_folder
 from ..source import SPLITS, Source
 from ..text.languages import Passages, passages_source
 
@@ -45,14 +43,13 @@ def udhr(
     files are absent or damaged, or a text has too few articles for ``shots + queries`` passages of this length.
     """
     path = locate_udhr(root, download)
-    collection = {split: read_texts(path, split) for split in SPLITS}
-    about = {
-        "license": "public domain",
-        "data": "udhr",
-        "file": str(path),
-        "task": "languages",
-        "protocol": "the Declaration of Human Rights",
+    names = {split: class_names("udhr", split) for split in SPLITS}
+    collection = {
+        split: {f"{path}: {name}.txt": text for name, text in zip(own, read_udhr_files(path, own), strict=True)}
+        for split, own in names.items()
     }
+    about = {"license": "public domain", "data": "udhr", "file": str(path)}
+    about |= {"task": "languages", "protocol": "the Declaration of Human Rights"}
     passages = Passages(shots, queries, length, tokenizer, in_context)
     return passages_source(collection, seed, device, passages, about)
 
@@ -69,20 +66,7 @@ def locate_udhr(root: str | None, download: bool) -> Path:
     return find_or_download(lambda folder: zip_or_folder(folder, "udhr2"), root, files, allow_download=download)
 
 
-def read_texts(path: Path, split: str) -> dict[str, bytes]:
-    """The texts of a split by the names of their files; UserError as `read_udhr_files`."""
-    names = class_names("udhr", split)
-    return {f"{path}: {name}.txt": text for name, text in zip(names, read_udhr_files(path, names), strict=True)}
-
-
 def read_udhr_files(path: Path, names: list[str]) -> list[bytes]:
     """The texts of the named languages, such as ``por_BR``, from the zip or the folder. UserError if one is absent."""
-    try:
-        if path.is_dir():
-            return [read_regular(path / f"{name}.txt", _MAX_TEXT_BYTES) for name in names]
-        with open_zip(path, _MAX_ZIP_BYTES) as archive:
-            return [read_member(archive, f"udhr2/{name}.txt", _MAX_TEXT_BYTES) for name in names]
-    except (KeyError, FileNotFoundError) as error:
-        raise UserError(f"{path}: a text is missing ({error}); copy or download it again: {_URL}") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error}); copy or download it again: {_URL}") from error
+    with open_files(path, _MAX_ZIP_BYTES) as (_, read):
+        return [read(f"udhr2/{name}.txt", _MAX_TEXT_BYTES) for name in names]

@@ -1,5 +1,7 @@
-"""Tasks of a source of one's own are looked at before anything is trained on them."""
+"""The interface of data sources: what it imports, and the check of a source's tasks before training."""
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -34,3 +36,10 @@ def test_what_is_wrong_is_told(change: dict[str, Any], said: str):
     for part in ("support", "query"):
         with pytest.raises(UserError, match=f"data: the {part} set of split val {said}"):
             check_tasks("val", Task(GOOD, GOOD)._replace(**{part: GOOD._replace(**change)}), source())
+
+
+def test_a_source_without_images_imports_no_image_decoder():
+    heavy = {"PIL", "matplotlib", "rich", "pooch", "requests", "safetensors"}
+    code = f"import sys, fmaml.data.sources.sinusoid; print(*{heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == ""
