@@ -14,7 +14,7 @@ CALLS |= {"os.system", "os.popen", "yaml.load", "yaml.full_load", "yaml.unsafe_l
 METHODS = {"extractall", "extract", "unpack_archive"}
 ALLOWED = {
     ("signature.py", "eval"),  # of our own annotations, without builtins
-    ("networks.py", "torch.load"),  # weights of torchvision come so; weights_only admits tensors alone
+    ("pretrained_networks.py", "torch.load"),  # weights of torchvision come so; weights_only admits tensors alone
     ("pickles.py", "pickle"),  # data sets come so; it admits arrays and containers alone: tests/data/test_pickles.py
 }
 
