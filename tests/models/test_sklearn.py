@@ -32,7 +32,7 @@ class OfAnyWidth(FewShotClassifier):
         width = getattr(X, "data", X).shape[-1] if hasattr(X, "shape") or hasattr(X, "data") else len(X[0])
         learner = untrained(MLP, {**PROTONET, "head": "layer2"}, form=None, inputs=[max(1, width)])
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(deployed, "load", lambda model: learner)
+            patch.setattr(deployed, "load", lambda model, **options: learner)
             return super().fit(X, y)
 
 
