@@ -19,7 +19,7 @@ from ..tree import leading, leaves, take
 from ..types import Task, Theta
 from .saved_scores import SavedScores
 
-LARGE_TASK = 100_000  # numbers of a task that the network reads; vmapping larger ones costs time on a CPU
+LARGE_TEST_TASK = 100_000  # numbers of a task that the network reads; vmapping larger ones costs time on a CPU
 COST_ALONE = 1.5  # what an example costs where a query is alone, beside one of many: 0.7 to 3.0 for conv4 on a CPU
 
 
@@ -115,7 +115,7 @@ def batching_of_test(protocol: QuerySetting, tasks: Task) -> Batching:
     """
     support, query = ([x.numel() // leading(tasks) for x in leaves(batch.x)] for batch in tasks)
     passes = tasks.query.y.shape[1] if protocol is inductive else 1
-    much = sum(query) + passes * sum(support) >= LARGE_TASK
+    much = sum(query) + passes * sum(support) >= LARGE_TEST_TASK
     return "loop" if much and tasks.query.y.device.type == "cpu" else "auto"
 
 
