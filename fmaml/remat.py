@@ -51,14 +51,14 @@ def recomputed_query_loss(
         phi = start(theta, task.support)
         return phi, begin(phi, rule(theta), only)[1]
 
+    fixed = detach_theta(theta, "remat")
+    kept = [detach_result(first(fixed), "remat")]
+    names = tuple(select(kept[0][0], only))
+
     def step(theta: ThetaT, carry: Carry) -> Carry:
         return inner_step(loss_fn, *carry, task.support, rule(theta), names)
 
-    fixed = detach_theta(theta, "remat")
-    forward = partial(carries, partial(step, fixed))
-    lengths = parts(steps)
-    kept = [detach_result(first(fixed), "remat")]
-    names = tuple(select(kept[0][0], only))
+    forward, lengths = partial(carries, partial(step, fixed)), parts(steps)
     for length in lengths:
         kept.append(forward(kept[-1], length)[-1])
 

@@ -8,7 +8,8 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from typing import Any, cast
+from functools import partial
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -24,11 +25,9 @@ from fmaml.config.settings import Config
 from fmaml.evaluation import evaluate
 from fmaml.modules import from_module as module
 from fmaml.outer import init_state, meta_step
-from fmaml.pickling import MadeFunction
 from fmaml.tree import is_finite, leaves, map_leaves
 
 CPU, GPU = torch.device("cpu"), "gpu:0"
-READ_ONCE = ("fmaml.data.episodes._check_split", "fmaml.data.sources.table.fit_linear")
 
 
 @pytest.fixture(scope="module")
@@ -52,17 +51,24 @@ def moved(tree: Any, mode: FakeTensorMode) -> Any:
     return map_leaves(move, tree)
 
 
-def devices_of(config: Config, folder: str) -> set[str]:
+def sampling_on_the_gpu(sample: Any, mode: FakeTensorMode) -> Any:
+    """The same sampling from tensors on the GPU: those that it is bound to."""
+    if isinstance(sample, partial):
+        return partial(sample.func, *moved(sample.args, mode), **moved(sample.keywords, mode))
+    return getattr(moved(sample.__self__, mode), sample.__name__)
+
+
+def devices_of(config: Config, folder: str, environment: dict[str, str]) -> set[str]:
     """Where all is that sampling, a meta-step, its check and an evaluation have computed from tensors on the GPU."""
     os.chdir(folder)
+    os.environ.update(environment)
     mode, model_of = FakeTensorMode(allow_non_fake_inputs=False), module.model_of
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     with patch.object(module, "model_of", lambda skeleton, *rest: model_of(moved(skeleton, mode), *rest)):
         experiment = build(config, CPU)
-    made = cast(MadeFunction, experiment.source.sample).call  # the call that made the source, to be made again
+    source = experiment.source._replace(sample=sampling_on_the_gpu(experiment.source.sample, mode))
     params = experiment.model.init(torch.Generator().manual_seed(0))
-    with mode, patch(READ_ONCE[0]), patch(READ_ONCE[1]):
-        source = made.factory(*moved(made.args, mode), **moved(made.kwargs, mode))
+    with mode:
         state = init_state(experiment.algorithm, experiment.optimizer, moved(params, mode))
         tasks = source.sample("train", 1, range(4))
         after, metrics = meta_step(experiment.algorithm, experiment.optimizer, state, tasks)
@@ -75,7 +81,7 @@ def devices_of(config: Config, folder: str) -> set[str]:
 @pytest.mark.parametrize("path", EACH, ids=lambda path: f"{path.parent.stem}-{path.stem}")
 def test_nothing_waits_for_the_device(path, process_with_a_gpu, tmp_path, monkeypatch, request):
     config = load_config(str(path), smallest(path, tmp_path, monkeypatch, request))
-    assert process_with_a_gpu.submit(devices_of, config, os.getcwd()).result() == {GPU}
+    assert process_with_a_gpu.submit(devices_of, config, os.getcwd(), dict(os.environ)).result() == {GPU}
 
 
 def wait_for_the_device(name: str) -> None:
