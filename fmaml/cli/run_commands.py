@@ -45,7 +45,7 @@ def run_command(argv: list[str]) -> int:
                 )
             if args.quick:
                 raise UserError(
-                    "--quick: is for one run; for several give train.meta_steps=1200 train.meta_batch=4 eval.tasks=100"
+                    "--quick: is for one run; for several give train.meta_steps=1000 train.meta_batch=4 eval.tasks=100"
                 )
             return run_sweep(args)
     refuse_jobs(args.jobs)

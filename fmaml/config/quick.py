@@ -11,7 +11,7 @@ from .load import complete, parse_override, read_experiment, setting_value
 from .registry import TABLE, find_entry
 from .settings import Config
 
-META_STEPS = 1200  # of the experiment omniglot; other images get the number of steps that costs the same
+META_STEPS = 1000  # of the experiment omniglot; other images get the number of steps that costs the same
 META_BATCH = 4  # more steps of fewer tasks learn more in the same time
 OMNIGLOT_COST = META_BATCH * 5 * (10 + 1 + 5) * 28**2 * 64  # by `step_cost`
 FEWEST_STEPS = 20

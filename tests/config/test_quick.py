@@ -22,7 +22,7 @@ def test_omniglot_has_the_steps_that_the_costs_are_relative_to():
     assert config["eval"]["tasks"] == 100
     assert config["data"]["download"] is False
     assert told == [
-        "--quick: 1,200 of 8,000 meta-steps, 4 of 16 tasks a meta-step, 100 of 600 test tasks; "
+        "--quick: 1,000 of 8,000 meta-steps, 4 of 16 tasks a meta-step, 100 of 600 test tasks; "
         "about two minutes on two cores; without --quick it runs in full"
     ]
 
