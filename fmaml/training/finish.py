@@ -17,7 +17,6 @@ from ..meta_testing.saved_scores import SavedScores, digest_of_theta
 from ..meta_testing.scores import Interval, meta_test, passes_of_test, references
 from ..models.metadata import with_results
 from ..models.model_file import write_model
-from ..report.html_report import write_report
 from .nan_guard import CURE
 from .resume_and_train import RunOutputs, Trained
 from .testing_progress import MetaTestProgress
@@ -50,9 +49,8 @@ def report_results(
         score_all(console, None, trained, settings, {})
         return
     from ..files.figures import also_in
-    from ..report import (
-        results as report,  # these import matplotlib, half a second that the first training step need not wait for
-    )
+    from ..report import results as report  # these import matplotlib, half a second that training need not wait for
+    from ..report.html_report import write_report
 
     experiment, theta = next(iter(trained.values()))
     source = experiment.source
