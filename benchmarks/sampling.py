@@ -14,7 +14,7 @@ from measure import Bench, ratio, shown
 import fmaml
 from fmaml.config.build import build
 from fmaml.config.load import load_config
-from fmaml.errors import UserError
+from fmaml.errors import Error
 from fmaml.training.run_experiment import initial_params
 
 SOURCES = {  # what to call it -> the experiment, and what to change in it
@@ -34,7 +34,7 @@ def main() -> None:
             continue
         try:
             measure(bench, name)
-        except UserError:
+        except Error:
             bench.leave_out({"source": name}, name, "its files are not there; FMAML_DATA names their folder")
 
 

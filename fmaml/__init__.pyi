@@ -28,6 +28,7 @@ from .algorithms.unicorn_maml import unicorn_maml as unicorn_maml
 from .algorithms.warpgrad import warpgrad as warpgrad
 from .anneal import first_then as first_then
 from .anneal import multi_step as multi_step
+from .errors import Error as Error
 from .evaluation import evaluate as evaluate
 from .inner import adapt as adapt
 from .inner import inner_update as inner_update

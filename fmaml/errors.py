@@ -1,4 +1,4 @@
-"""Exceptions that end the command line, each with its exit code, and notes on standard error."""
+"""Exceptions that end the command line with a message, and notes on standard error."""
 
 import contextlib
 import sys
@@ -8,20 +8,16 @@ from typing import TypeAlias
 Notify: TypeAlias = Callable[[str], None]  # receives one line for the user that is not an error
 
 
-class UserError(Exception):
+class Error(Exception):
     """Something the user can put right. The message says where, what was given, the rule, and the cure."""
 
-    code = 2
 
-
-class MissingData(UserError):
+class MissingData(Error):
     """The files of a data set are not on this computer."""
 
 
-class RunFailed(UserError):
+class RunFailed(Error):
     """A run that cannot continue for a reason outside its settings, such as NaN or a full disk."""
-
-    code = 1
 
 
 class Ended(RunFailed):
@@ -42,7 +38,14 @@ class Stopped(Exception):
 
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
-        self.code = 128 + signum  # the shell's convention: 130 for SIGINT, 143 for SIGTERM, 138 for SIGUSR1 on Linux
+        self.signum = signum
+
+
+def exit_code(end: Error | Stopped) -> int:
+    """The exit code of a command that ends by it: 2 for a wrong request, 1 for a failed run, 128 + n for signal n."""
+    if isinstance(end, Stopped):
+        return 128 + end.signum
+    return 1 if isinstance(end, RunFailed) else 2
 
 
 _silent = False

@@ -7,14 +7,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError
+from .errors import Error
 
 
 def require(feature: str, extra: str, *modules: str) -> None:
-    """UserError with the command that installs them, unless all ``modules`` of the extra are installed."""
+    """Error with the command that installs them, unless all ``modules`` of the extra are installed."""
     missing = [module for module in modules if not is_installed(module)]
     if missing:
-        raise UserError(f"{feature}: needs {', '.join(missing)}; pip install 'fmaml[{extra}]' installs it")
+        raise Error(f"{feature}: needs {', '.join(missing)}; pip install 'fmaml[{extra}]' installs it")
 
 
 def is_installed(module: str) -> bool:

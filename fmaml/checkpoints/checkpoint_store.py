@@ -49,7 +49,7 @@ class CheckpointStore:
     def restore(self, start: Progress, notify: Notify) -> Progress:
         """The progress in the newest intact checkpoint, or ``start``, saved as the first one, if the folder is new.
 
-        Raises RunFailed if no checkpoint of an earlier run is left intact, UserError if this run differs from it.
+        Raises RunFailed if no checkpoint of an earlier run is left intact, Error if this run differs from it.
         """
         self.checkpoints.mkdir(exist_ok=True)
         delete_temporary_files(self.checkpoints)

@@ -14,7 +14,7 @@ from ..config.config_diff import flattened, setting_text
 from ..config.settings import Config, TrainSettings
 from ..config.validate import marked_settings
 from ..data.source import SPLITS, Source
-from ..errors import Notify, UserError
+from ..errors import Error, Notify
 from ..files.digests import sha256_of
 from ..processes.environment import hardware
 from ..setting_types import FreeOnResume
@@ -63,7 +63,7 @@ def digest_of_split(source: Source, split: str) -> str:
 
 
 def check_compatible(folder: Path, saved: Facts, current: Facts, notify: Notify) -> None:
-    """Raise UserError, naming every difference, unless the run may continue from a checkpoint with the facts ``saved``.
+    """Raise Error, naming every difference, unless the run may continue from a checkpoint with the facts ``saved``.
 
     ``notify`` is told of differences between machines, which are allowed but change rounding.
     """
@@ -79,7 +79,7 @@ def check_compatible(folder: Path, saved: Facts, current: Facts, notify: Notify)
         free = ", ".join(sorted(marked_settings(current["config"], FreeOnResume)))
         may_change = f"what may change: train.meta_steps (if train.schedule is constant), the device, {free}"
         cure = f"{folder}: resume with the saved settings, or start in a new --out; {may_change}"
-        raise UserError("\n".join([*dict.fromkeys(lines), cure]))  # the seed is a fact of its own too
+        raise Error("\n".join([*dict.fromkeys(lines), cure]))  # the seed is a fact of its own too
     for key, was, now in differences:
         train = TrainSettings(**current["config"]["train"])
         if key == f"{MACHINE}processes" and train.meta_batch_for == "each":

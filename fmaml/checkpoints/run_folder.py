@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ..checkpoints import run_lock
-from ..errors import UserError
+from ..errors import Error
 from ..files.atomic import delete_temporary_files
 from ..files.plain_text import megabytes
 from ..files.regular import read_regular
@@ -21,16 +21,16 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def _check_contents(folder: Path, resume: bool) -> None:
-    """UserError if the folder holds something else than the run to resume."""
+    """Error if the folder holds something else than the run to resume."""
     temporary = {path.name for path in folder.glob(".config.yaml.*.tmp")}  # of a run killed before its first file
     files = {entry.name for entry in folder.iterdir()} - {run_lock.LOCK_FILE, *temporary}
     if not files:
         return
     if not resume:
         cure = "add --resume to continue it, or name a new folder" if "config.yaml" in files else "name a new folder"
-        raise UserError(f"--out {folder}: holds files already, and a run never overwrites; {cure}")
+        raise Error(f"--out {folder}: holds files already, and a run never overwrites; {cure}")
     if not files & {"config.yaml", "checkpoints"}:
-        raise UserError(f"--out {folder}: holds files, but no run to continue; name the folder of a run")
+        raise Error(f"--out {folder}: holds files, but no run to continue; name the folder of a run")
 
 
 @contextlib.contextmanager
@@ -39,7 +39,7 @@ def run_folder(
 ) -> Iterator[Path]:
     """The run's folder, created if it does not exist, and locked for the duration of the block.
 
-    Raises UserError if it cannot be written, is in use, or ``check`` refuses its contents.
+    Raises Error if it cannot be written, is in use, or ``check`` refuses its contents.
     """
     folder = Path(out or "runs")
     with contextlib.ExitStack() as stack:
@@ -51,7 +51,7 @@ def run_folder(
             check(folder, resume)  # another run may have started in between
             delete_temporary_files(folder)
         except OSError as error:
-            raise UserError(f"--out {folder}: {error.strerror}; {NOT_WRITABLE_CURE}") from error
+            raise Error(f"--out {folder}: {error.strerror}; {NOT_WRITABLE_CURE}") from error
         yield folder
 
 
@@ -69,7 +69,7 @@ def new_folder(parent: Path) -> Path:
 
 
 def check_out_folder(out: str | None, resume: bool, check: Callable[[Path, bool], None] = _check_contents) -> None:
-    """Raise UserError if the run's folder cannot be used, as far as that shows without creating anything.
+    """Raise Error if the run's folder cannot be used, as far as that shows without creating anything.
 
     It imports no torch, so that the command line can report such a mistake at once.
     """
@@ -83,15 +83,15 @@ def check_out_folder(out: str | None, resume: bool, check: Callable[[Path, bool]
         if not os.access(existing, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
-        raise UserError(f"--out {folder}: {error.strerror}; {NOT_WRITABLE_CURE}") from error
+        raise Error(f"--out {folder}: {error.strerror}; {NOT_WRITABLE_CURE}") from error
 
 
 def _check_usable(folder: Path, resume: bool, check: Callable[[Path, bool], None]) -> None:
-    """Raise UserError if another run holds the folder, which is reported first, or if its contents do not fit."""
+    """Raise Error if another run holds the folder, which is reported first, or if its contents do not fit."""
     run_lock.refuse_if_held(folder)
     try:
         check(folder, resume)
-    except UserError:
+    except Error:
         run_lock.refuse_if_held(folder)  # a run that has just started may have written the files
         raise
 

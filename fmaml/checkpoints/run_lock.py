@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import lock_descriptor
 
-from ..errors import UserError, note
+from ..errors import Error, note
 from ..files.atomic import BINARY
 
 LOCK_FILE = ".lock"  # never deleted: a run that deleted it could delete the file that another run has just locked
@@ -18,7 +18,7 @@ HOLDER_STARTS = 1  # the byte at which the holder's name begins: Windows locks b
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of an existing folder during the block; UserError if another process holds it."""
+    """Hold the lock of an existing folder during the block; Error if another process holds it."""
     handle = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | BINARY, 0o666)
     try:
         _acquire(handle, folder)
@@ -31,7 +31,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def refuse_if_held(folder: Path) -> None:
-    """Raise UserError if another process holds the folder's lock; the lock is not kept."""
+    """Raise Error if another process holds the folder's lock; the lock is not kept."""
     with contextlib.suppress(OSError):
         handle = os.open(folder / LOCK_FILE, os.O_RDWR | BINARY)
         try:
@@ -47,7 +47,7 @@ def _acquire(handle: int, folder: Path) -> None:
         note(f"{folder}: this file system does not support locks ({error.strerror}); start no other run in it")
         return
     if not acquired:
-        raise UserError(
+        raise Error(
             f"{folder}: in use by {_holder(handle)}, and two runs in one folder would corrupt both; "
             f"wait for it, stop it, or name another --out"
         )

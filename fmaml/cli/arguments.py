@@ -5,7 +5,7 @@ import difflib
 import re
 from typing import NoReturn
 
-from ..errors import UserError
+from ..errors import Error
 
 EXPERIMENT = "a YAML file, the name of an experiment that `fmaml ls` lists, or - for standard input"
 OVERRIDES = "settings that replace those of the file, such as algorithm.inner_lr=0.1 or data.name=glyphs"
@@ -20,11 +20,11 @@ any kind is one value, so quote each of several: 'data.root="a","b"'. The runs l
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that reports a mistake as a UserError: one line, without the usage above it."""
+    """An argument parser that reports a mistake as a Error: one line, without the usage above it."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise UserError in place of exiting."""
-        raise UserError(f"{message}; `{self.prog} --help` shows how it is used")
+        """Raise Error in place of exiting."""
+        raise Error(f"{message}; `{self.prog} --help` shows how it is used")
 
 
 def new_parser(name: str, description: str) -> Parser:
@@ -87,15 +87,15 @@ def add_format_option(parser: Parser) -> None:
 def parse_arguments(parser: Parser, argv: list[str]) -> argparse.Namespace:
     """The parsed arguments; options may stand before, after and between the overrides.
 
-    Raises UserError for an argument that the command does not take.
+    Raises Error for an argument that the command does not take.
     """
     args, unknown = parser.parse_known_intermixed_args(argv)
     for word in unknown:
         closest = difflib.get_close_matches(word.partition("=")[0], parser._option_string_actions, 1)
         if closest:
-            raise UserError(f"{word}: unknown option; did you mean {closest[0]}?")
+            raise Error(f"{word}: unknown option; did you mean {closest[0]}?")
         if word.startswith("-"):
-            raise UserError(f"{word}: unknown option; settings are written section.key=value, without dashes")
+            raise Error(f"{word}: unknown option; settings are written section.key=value, without dashes")
         parser.error(f"{word}: one argument too many")
     return args
 

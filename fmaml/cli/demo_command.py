@@ -6,7 +6,7 @@ import threading
 import webbrowser
 from typing import TYPE_CHECKING
 
-from ..errors import UserError, note
+from ..errors import Error, note
 from ..models.find_model import find_model
 from ..processes.limits import importing_torch
 from .arguments import MODEL, add_trust_option, new_parser, parse_arguments
@@ -44,13 +44,13 @@ def demo_command(argv: list[str]) -> None:
 
 
 def new_server(classifiers: dict, port: int) -> "DemoServer":
-    """The server; UserError if the port cannot be had."""
+    """The server; Error if the port cannot be had."""
     from ..demo.server import DemoServer
 
     try:
         return DemoServer(classifiers, port)
     except OSError as error:
-        raise UserError(f"--port {port}: {error.strerror}; give another, or 0 for any free one") from None
+        raise Error(f"--port {port}: {error.strerror}; give another, or 0 for any free one") from None
 
 
 def port(word: str) -> int:

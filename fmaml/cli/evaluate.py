@@ -17,7 +17,7 @@ from ..data.convert_images import of_form
 from ..data.files.cache import fingerprint
 from ..data.files.cache_folder import cache_folder
 from ..data.source import Source
-from ..errors import Stopped, UserError, note
+from ..errors import Error, Stopped, exit_code, note
 from ..files.plain_text import counted
 from ..files.standard_output import pipe_safe_stdout
 from ..losses import supervised
@@ -44,7 +44,7 @@ def run_test(
     """Meta-test a model and print the table; returns the exit code.
 
     Scores are kept in the user's cache folder until the test is complete, so that the same command goes on after an
-    interruption. Raises UserError if the settings do not fit the model.
+    interruption. Raises Error if the settings do not fit the model.
     """
     here = launched()
     with report_once(here):
@@ -87,7 +87,7 @@ def test_in(
             results = score_all(console, scores if leads else None, {name: (experiment, theta)}, settings, facts)
     except Stopped as stop:
         note("stopped; the same command goes on from here")
-        return stop.code
+        return exit_code(stop)
     if not leads:
         return 0
     tested = f"{counted(settings.tasks, 'task')}, seed {config['seed']}"
@@ -107,11 +107,11 @@ def test_in(
 
 
 def check_has_no_results(out: Path) -> None:
-    """UserError if the folder is a file, or has results already, such as those of the run that trained a model."""
+    """Error if the folder is a file, or has results already, such as those of the run that trained a model."""
     if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out}: is a file; name a folder")
+        raise Error(f"--out {out}: is a file; name a folder")
     if any((out / name).exists() for name in ("results.json", "config.yaml")):
-        raise UserError(f"--out {out}: has results already, and they are not overwritten; name another folder")
+        raise Error(f"--out {out}: has results already, and they are not overwritten; name another folder")
 
 
 def folder_of_scores() -> Path:
@@ -126,11 +126,11 @@ def folder_of_scores() -> Path:
 
 
 def config_of_test(learner: Learner, model: str, overrides: list[str]) -> Config:
-    """The model's config with other settings of its data and of the test; UserError for what a model cannot change."""
+    """The model's config with other settings of its data and of the test; Error for what a model cannot change."""
     for text in overrides:
         key = text.partition("=")[0]
         if key.partition(".")[0] not in OPEN_SECTIONS:
-            raise UserError(f"command line: {key}: fixed in a trained model; test takes data.*, eval.* and seed")
+            raise Error(f"command line: {key}: fixed in a trained model; test takes data.*, eval.* and seed")
     check_targets(learner, overrides)
     config = copy.deepcopy(learner.metadata["config"])
     for key in ("train_ways", "train_shots"):  # a test has no training tasks
@@ -146,13 +146,11 @@ def values_by_key(overrides: list[str]) -> dict[str, str]:
 
 
 def check_targets(learner: Learner, overrides: list[str]) -> None:
-    """UserError if the overrides name data whose targets are not what the model was trained for."""
+    """Error if the overrides name data whose targets are not what the model was trained for."""
     name = values_by_key(overrides).get("data.name", "")
     wanted = learner.blueprint.targets
     if section_settings("data", {"name": name}) is not None and targets_of(name) != wanted:
-        raise UserError(
-            f"data.name = {name}: its targets are {targets_of(name)}, and the model was trained for {wanted}"
-        )
+        raise Error(f"data.name = {name}: its targets are {targets_of(name)}, and the model was trained for {wanted}")
 
 
 def form_overrides(learner: Learner, overrides: list[str]) -> list[str]:
@@ -170,10 +168,10 @@ def form_overrides(learner: Learner, overrides: list[str]) -> list[str]:
 
 
 def check_fits(learner: Learner, source: Source, config: Config) -> None:
-    """UserError unless the data's examples are what the model takes."""
+    """Error unless the data's examples are what the model takes."""
     name = config["data"]["name"]
     if source.inputs != learner.blueprint.inputs:
-        raise UserError(
+        raise Error(
             f"data.name = {name}: its examples are {list(source.inputs)}, and the model takes "
             f"{list(learner.blueprint.inputs)}; give data of that shape"
         )

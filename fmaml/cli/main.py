@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from importlib import metadata
 
-from ..errors import Ended, UserError, note
+from ..errors import Ended, Error, exit_code, note
 from .arguments import add_experiment_arguments, new_parser, parse_arguments
 from .demo_command import demo_command
 from .model_commands import adapt_command, export_command, predict_command, test_command
@@ -56,21 +56,21 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show ± or → prints a question mark
             stream.reconfigure(errors="replace")
-    if "OMP_WAIT_POLICY" not in os.environ:  # idle threads sleep soon: twice as fast on a busy machine, equal on a quiet
-        os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # one; torch reads it when it is imported
+    if "OMP_WAIT_POLICY" not in os.environ:  # torch reads it when it is imported
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # idle threads sleep soon: twice as fast on a busy machine
     try:
         code = run_selected_command(sys.argv[1:] if argv is None else argv)
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
-    except UserError as error:
+    except Error as error:
         if os.environ.get("FMAML_DEBUG"):
             raise
         if isinstance(error, Ended):
             time.sleep(error.grace_s)
         for line in str(error).splitlines():
             note(line)
-        return error.code
+        return exit_code(error)
     except KeyboardInterrupt:
         return 130
     except MemoryError:
@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
-    except OSError as error:  # writing the output failed, such as on a full disk; other OSErrors become UserErrors
+    except OSError as error:  # writing the output failed, such as on a full disk; other OSErrors become Errors
         if os.environ.get("FMAML_DEBUG"):
             raise
         note(f"{error.filename or 'the output'}: {error.strerror or error}; write it elsewhere")
@@ -96,7 +96,7 @@ def run_selected_command(argv: list[str]) -> int:
     elif first == "--version":
         print(version_line())
     else:
-        raise UserError(f"{first}: unknown command; {suggest_command(first)}`fmaml --help` shows how it is used")
+        raise Error(f"{first}: unknown command; {suggest_command(first)}`fmaml --help` shows how it is used")
     return 0
 
 
@@ -152,9 +152,9 @@ def cache_command(argv: list[str]) -> None:
     parser.add_argument("--all", action="store_true", help="clear everything")
     args = parse_arguments(parser, argv)
     if args.action == "list" and (args.names or args.all):
-        raise UserError("cache list: takes no more; to delete, write `fmaml cache clear NAME` or `--all`")
+        raise Error("cache list: takes no more; to delete, write `fmaml cache clear NAME` or `--all`")
     if args.action == "clear" and bool(args.names) == args.all:
-        raise UserError("cache clear: give the names that `fmaml cache` lists, or --all for everything")
+        raise Error("cache clear: give the names that `fmaml cache` lists, or --all for everything")
 
     from ..data.files.cache_files import clear, listing, total
 

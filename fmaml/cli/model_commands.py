@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import UserError, note
+from ..errors import Error, note
 from ..extras import require
 from ..processes.limits import importing_torch
 from .arguments import MODEL, Parser, add_device_option, add_trust_option, new_parser, parse_arguments
@@ -29,9 +29,9 @@ def predict_command(argv: list[str]) -> None:
     parser.add_argument("--html", metavar="FILE", help="write a page with thumbnails as well")
     args = parse_arguments(parser, argv)
     if args.json and args.csv:
-        raise UserError("--json and --csv: give one of them")
+        raise Error("--json and --csv: give one of them")
     if args.html and Path(args.html).is_dir():
-        raise UserError(f"--html {args.html}: is a folder; name the file to write")
+        raise Error(f"--html {args.html}: is a folder; name the file to write")
     photos = list_photos(args.photos)
 
     adapted = adapted_by(args.model, args.support, args.steps, args.trust)
@@ -53,7 +53,7 @@ def predict_command(argv: list[str]) -> None:
 
 
 def list_photos(paths: list[str]) -> list[str]:
-    """The image files that the arguments name, without importing torch; UserError for one that does not exist."""
+    """The image files that the arguments name, without importing torch; Error for one that does not exist."""
     from ..data.images.scan import list_pictures
 
     return [file for path in paths for file in list_pictures(Path(path))]
@@ -67,7 +67,7 @@ def adapt_command(argv: list[str]) -> None:
     parser.add_argument("--out", required=True, metavar="FILE", help="the file to write, such as mine.safetensors")
     args = parse_arguments(parser, argv)
     if args.support is None:
-        raise UserError(f"--support: missing; give {SUPPORT}")
+        raise Error(f"--support: missing; give {SUPPORT}")
     check_is_new(args.out)
 
     adapted = adapted_by(args.model, args.support, args.steps, args.trust)
@@ -89,7 +89,7 @@ def export_command(argv: list[str]) -> None:
     parser.add_argument("--out", required=True, metavar="FILE", help="the file to write, such as mine.onnx or mine.pt2")
     args = parse_arguments(parser, argv)
     if args.steps is not None and args.support is None:
-        raise UserError("--steps: inner steps are taken on a support set; give --support as well, or leave it out")
+        raise Error("--steps: inner steps are taken on a support set; give --support as well, or leave it out")
     check_is_new(args.out)
     if args.to == "onnx":
         require("--to onnx", "onnx", "onnx", "onnxruntime", "onnxscript")
@@ -131,18 +131,18 @@ def add_support_options(parser: Parser) -> None:
 
 
 def check_is_new(out: str) -> None:
-    """UserError if the file to write exists."""
+    """Error if the file to write exists."""
     if Path(out).exists():
-        raise UserError(f"--out {out}: there is such a file, and it is not overwritten; give another name")
+        raise Error(f"--out {out}: there is such a file, and it is not overwritten; give another name")
 
 
 @contextmanager
 def named_in_errors(option: str, file: str) -> Iterator[None]:
-    """Within it an OSError of writing the option's file is a UserError."""
+    """Within it an OSError of writing the option's file is a Error."""
     try:
         yield
     except OSError as error:
-        raise UserError(f"{option} {file}: {error.strerror}; name a file that can be written") from None
+        raise Error(f"{option} {file}: {error.strerror}; name a file that can be written") from None
 
 
 def steps(word: str) -> int:
@@ -153,21 +153,21 @@ def steps(word: str) -> int:
 
 
 def adapted_by(model: str, support: str | None, inner_steps: int | None, trust: bool) -> "Adapted":
-    """The adapted network of a file, or that of a model and a support set; UserError if they do not fit."""
+    """The adapted network of a file, or that of a model and a support set; Error if they do not fit."""
     with importing_torch():
         from ..models.load import is_adapted, load, load_adapted
 
     if is_adapted(model):
         if support is not None:
-            raise UserError(f"{model}: has learnt its classes already; leave out --support, or name the model itself")
+            raise Error(f"{model}: has learnt its classes already; leave out --support, or name the model itself")
         return load_adapted(model, trust=trust)
     learner = load(model, trust=trust)
     if support is None:
-        raise UserError(f"--support: missing; {model} needs examples of your classes: give {SUPPORT}")
+        raise Error(f"--support: missing; {model} needs examples of your classes: give {SUPPORT}")
     try:
         return learner.adapt(support, steps=inner_steps)
     except ValueError as error:
-        raise UserError(f"{model}: {error}") from None
+        raise Error(f"{model}: {error}") from None
 
 
 def exportable_by(model: str, support: str | None, inner_steps: int | None, trust: bool) -> "Exportable":

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..errors import UserError, note
+from ..errors import Error, note
 from ..files.atomic import write_text_durably
 from .arguments import new_parser, parse_arguments
 
@@ -33,9 +33,9 @@ def compare_command(argv: list[str]) -> None:
     parser.add_argument("--html", metavar="FILE", help="write a page with the same and the curves as well")
     args = parse_arguments(parser, argv)
     if len(args.runs) < 2:
-        raise UserError("compare: one run alone; name two or more, such as `fmaml runs` lists")
+        raise Error("compare: one run alone; name two or more, such as `fmaml runs` lists")
     if args.html and Path(args.html).is_dir():
-        raise UserError(f"--html {args.html}: is a folder; name the file to write")
+        raise Error(f"--html {args.html}: is a folder; name the file to write")
 
     from ..report.compare import compare, print_comparison
 
@@ -47,5 +47,5 @@ def compare_command(argv: list[str]) -> None:
         try:
             write_text_durably(Path(args.html), comparison_page(comparison))
         except OSError as error:
-            raise UserError(f"--html {args.html}: {error.strerror}; name a file that can be written") from None
+            raise Error(f"--html {args.html}: {error.strerror}; name a file that can be written") from None
         note(f"the page is {args.html}")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import UserError, note
+from ..errors import Error, note
 from .arguments import (
     OVERRIDES,
     add_device_option,
@@ -34,17 +34,15 @@ def run_command(argv: list[str]) -> int:
     add_sweep_options(parser)
     args = parse_arguments(parser, argv)
     if args.resume and not args.out:
-        raise UserError("--resume: given without the folder of a run to continue; name it with --out DIR")
+        raise Error("--resume: given without the folder of a run to continue; name it with --out DIR")
     if args.seeds or args.repeat or any("," in override for override in args.overrides):
         from ..sweep.command import is_sweep, run_sweep
 
         if is_sweep(args):
             if args.format:
-                raise UserError(
-                    "--format: is for one run; `fmaml resume RUN --format svg` makes them of one of several"
-                )
+                raise Error("--format: is for one run; `fmaml resume RUN --format svg` makes them of one of several")
             if args.quick:
-                raise UserError(
+                raise Error(
                     "--quick: is for one run; for several give train.meta_steps=1000 train.meta_batch=4 eval.tasks=100"
                 )
             return run_sweep(args)
@@ -99,18 +97,16 @@ def resume_command(argv: list[str]) -> int:
     with report_once(launched()):
         check_launch(launched(), args.folder)
         if not (folder / "config.yaml").is_file():
-            raise UserError(
-                f"{folder}: no run to continue: it holds no config.yaml; name a folder that a run has written"
-            )
+            raise Error(f"{folder}: no run to continue: it holds no config.yaml; name a folder that a run has written")
         config = load_config(str(folder / "config.yaml"), args.overrides, note)
     device = args.device or saved_device(folder)
     return start_run(config, device=device, out=args.folder, dry_run=False, resume=True, formats=args.format)
 
 
 def refuse_jobs(jobs: int | None) -> None:
-    """UserError if processes are asked for at a time where there is one run."""
+    """Error if processes are asked for at a time where there is one run."""
     if jobs is not None:
-        raise UserError("--jobs: there is one run; it is for several, of --seeds, --repeat or listed values")
+        raise Error("--jobs: there is one run; it is for several, of --seeds, --repeat or listed values")
 
 
 def start_run(

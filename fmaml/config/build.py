@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..data.source import Source
-from ..errors import UserError
+from ..errors import Error
 from ..extras import describe_error, imported
 from ..losses import supervised
 from ..optim.optimizers import average_params, cosine
@@ -69,7 +69,7 @@ def outer_optimizer(section: Config, settings: TrainSettings) -> Optimizer:
 def call_by_name(section: str, settings: Config, **supplied: Any) -> Any:
     """The result of the function that ``settings["name"]`` picks from the table, called with the other settings.
 
-    It also gets those of the ``supplied`` arguments that are among its parameters. Raises UserError where the function
+    It also gets those of the ``supplied`` arguments that are among its parameters. Raises Error where the function
     refuses its arguments by a ValueError; and where code outside fmaml cannot be imported, raises any error, or returns
     something else than the section needs.
     """
@@ -81,14 +81,14 @@ def call_by_name(section: str, settings: Config, **supplied: Any) -> Any:
         from_run = {key: value for key, value in supplied.items() if key in parameters}
         made = function(**from_config, **from_run)
     except ValueError as error:
-        raise UserError(f"{section}.name = {name}: {error}") from error
+        raise Error(f"{section}.name = {name}: {error}") from error
     except Exception as error:
-        if isinstance(error, UserError) or not own_target(section, name):
+        if isinstance(error, Error) or not own_target(section, name):
             raise
         said = str(error) if isinstance(error, ImportError) else describe_error(error)
-        raise UserError(f"{section}.name = {name}: {said}; correct it, FMAML_DEBUG=1 shows the traceback") from error
+        raise Error(f"{section}.name = {name}: {said}; correct it, FMAML_DEBUG=1 shows the traceback") from error
     if problem := what_is_wrong(section, made):
-        raise UserError(f"{section}.name = {name}: {problem}")
+        raise Error(f"{section}.name = {name}: {problem}")
     return made
 
 

@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Iterable
 
 from ..config import packaged
-from ..errors import UserError
+from ..errors import Error
 from ..setting_types import Meaning
 from .registry import SETTINGS, TABLE, find_entry, known_names
 from .signature import (
@@ -41,7 +41,7 @@ def overview() -> str:
 def describe_section(word: str) -> str:
     """The settings of the section ``word``, which may be a plural.
 
-    Raises UserError if there is no such section.
+    Raises Error if there is no such section.
     """
     for section in (word, word.removesuffix("s")):
         if section in TABLE:
@@ -55,7 +55,7 @@ def describe_section(word: str) -> str:
     sections = ["experiments", *TABLE, *SETTINGS]
     closest = difflib.get_close_matches(word, sections, 1)
     cure = f"did you mean {closest[0]}?" if closest else f"one of {', '.join(sections)}"
-    raise UserError(f"ls {word}: no such section; {cure}")
+    raise Error(f"ls {word}: no such section; {cure}")
 
 
 def _describe_names(section: str) -> str:
@@ -69,7 +69,7 @@ def summary_line(section: str, name: str) -> str:
     """What a name picks, in one line; what is wrong with it, if an installed package brings one that is wrong."""
     try:
         return summary(find_function(find_entry(section, name).target))
-    except UserError as error:
+    except Error as error:
         return f"cannot be used: {error}"
 
 
@@ -79,7 +79,7 @@ def describe_entry(section: str, name: str) -> str:
     try:
         target = find_entry(section, name).target
         settings = function_settings(find_function(target))
-    except UserError as error:
+    except Error as error:
         return f"{title}\n  cannot be used: {error}"
     lines = [title, f"  {summary_line(section, name)}"]
     if section == "algorithm":

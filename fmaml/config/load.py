@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import packaged
-from ..errors import Notify, UserError
+from ..errors import Error, Notify
 from ..files.regular import UnsuitableFile, check_regular
 from .cross_checks import RULES
 from .registry import TABLE, own_code
@@ -27,7 +27,7 @@ def load_config(experiment: str, overrides: Iterable[str] = (), notify: Notify =
     """The config of ``experiment`` (a path, a packaged name, or - for standard input) with the overrides applied.
 
     Every default is filled in. ``notify`` receives what the user may not expect, such as a key that is dropped.
-    Raises UserError, with one line for each problem, if the file or an override is wrong.
+    Raises Error, with one line for each problem, if the file or an override is wrong.
     """
     tree, path = read_experiment(experiment, notify)
     return complete(tree, path, overrides, notify)
@@ -45,7 +45,7 @@ def read_experiment(experiment: str, notify: Notify) -> tuple[Config, Path]:
 def complete(tree: Config, path: Path, overrides: Iterable[str], notify: Notify) -> Config:
     """The config of the sections in ``tree``, which is changed, with the overrides applied and every default filled in.
 
-    ``path`` is where it is from, for messages. Raises UserError, with one line for each problem.
+    ``path`` is where it is from, for messages. Raises Error, with one line for each problem.
     """
     override_values = dict(map(parse_override, overrides))
     apply_overrides(tree, override_values, notify)
@@ -53,7 +53,7 @@ def complete(tree: Config, path: Path, overrides: Iterable[str], notify: Notify)
     if not problems:
         problems = check_rules(config)
     if problems:
-        raise UserError("\n".join(describe_problem(problem, path, override_values) for problem in problems))
+        raise Error("\n".join(describe_problem(problem, path, override_values) for problem in problems))
     return config
 
 
@@ -78,7 +78,7 @@ def name_from_file(path: Path, notify: Notify) -> str:
 
 
 def read_config(path: Path) -> Config:
-    """The sections that the file spells out, not yet validated; UserError if it is not such a file."""
+    """The sections that the file spells out, not yet validated; Error if it is not such a file."""
     try:
         if not path.is_relative_to("/dev") and path is not STANDARD_INPUT:  # those of <(...) have a writer
             check_regular(path)
@@ -86,24 +86,24 @@ def read_config(path: Path) -> Config:
             data = file.read(MAX_FILE_BYTES + 1)
         text = data.decode("utf-8")
     except UnsuitableFile as error:
-        raise UserError(f"{path}: {error}; give a YAML file, or - to read standard input") from None
+        raise Error(f"{path}: {error}; give a YAML file, or - to read standard input") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+        raise Error(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a text file (byte {error.start} is not UTF-8); give a YAML file") from None
+        raise Error(f"{path}: not a text file (byte {error.start} is not UTF-8); give a YAML file") from None
     if len(data) > MAX_FILE_BYTES:
-        raise UserError(f"{path}: larger than {MAX_FILE_BYTES // 1024} KiB; an experiment is a short YAML file")
+        raise Error(f"{path}: larger than {MAX_FILE_BYTES // 1024} KiB; an experiment is a short YAML file")
     tree = parse_yaml(text, str(path))
     if not isinstance(tree, dict):
-        raise UserError(f"{path}: not an experiment; it needs the sections {', '.join(SECTIONS)}")
+        raise Error(f"{path}: not an experiment; it needs the sections {', '.join(SECTIONS)}")
     return tree
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """The dotted key and the value of an override such as ``data.ways=20``; UserError if it is not one."""
+    """The dotted key and the value of an override such as ``data.ways=20``; Error if it is not one."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise UserError(f"command line: {text}: not an override; write section.key=value, such as data.ways=20")
+        raise Error(f"command line: {text}: not an override; write section.key=value, such as data.ways=20")
     return key.strip(), parse_yaml(value, f"command line: {key.strip()}")
 
 

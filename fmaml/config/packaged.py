@@ -5,7 +5,7 @@ import os
 import re
 from pathlib import Path
 
-from ..errors import Notify, UserError
+from ..errors import Error, Notify
 
 FOLDER = Path(__file__).parent.parent / "experiments"
 
@@ -34,7 +34,7 @@ def header(name: str) -> dict[str, str]:
 
 
 def find_experiment(experiment: str, notify: Notify) -> Path:
-    """The file that ``experiment`` names: an existing path, or else a packaged experiment; UserError if neither."""
+    """The file that ``experiment`` names: an existing path, or else a packaged experiment; Error if neither."""
     if os.path.exists(experiment) and not os.path.isdir(experiment):
         return Path(experiment)
     name = experiment.removesuffix(".yaml").removeprefix("experiments/")
@@ -43,7 +43,7 @@ def find_experiment(experiment: str, notify: Notify) -> Path:
         if experiment.startswith("experiments/"):
             notify(f"no {experiment} in this folder; using {path}, which came with fmaml")
         return path
-    raise UserError(_not_found(experiment, name))
+    raise Error(_not_found(experiment, name))
 
 
 def _not_found(experiment: str, name: str) -> str:

@@ -26,7 +26,7 @@ def load_quick(experiment: str, overrides: Sequence[str], notify: Notify) -> tup
     """The config of a short run, and what makes the config of its stand-in: the same on built-in characters.
 
     A stand-in is for published images whose files are not on this computer; nothing is downloaded for a short run.
-    There is none for other data. Settings that ``overrides`` give are kept. Raises UserError as `load_config` does.
+    There is none for other data. Settings that ``overrides`` give are kept. Raises Error as `load_config` does.
     """
     tree, path = read_experiment(experiment, notify)
     config, told = lowered(tree, path, overrides, notify)

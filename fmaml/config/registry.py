@@ -13,7 +13,7 @@ from importlib import metadata
 from typing import NamedTuple
 
 from ..data.dataset_facts import CHARACTER_SIZE, DRAWINGS_PER_CLASS, HUNDRED_CLASSES, IMAGES_PER_CLASS, OMNIGLOT_CLASSES
-from ..errors import UserError
+from ..errors import Error
 from ..setting_types import TRAITS
 from .settings import Config, EvalSettings, TrainSettings
 from .signature import declared_traits, find_function
@@ -112,33 +112,33 @@ SETTINGS = {"train": TrainSettings, "eval": EvalSettings}  # sections without a 
 
 
 def check_table(table: dict[str, dict[str, Entry]]) -> None:
-    """UserError that names an entry whose traits are none, or of data that gives none."""
+    """Error that names an entry whose traits are none, or of data that gives none."""
     for section, names in table.items():
         for name, entry in names.items():
             for field, traits in (("gives", entry.gives), ("needs", entry.needs)):
                 if not isinstance(traits, frozenset) or not traits <= TRAITS.keys():
-                    raise UserError(
+                    raise Error(
                         f"registry: {section}.{name}: {field} = {traits!r}: must be a frozenset of the traits "
                         f"{', '.join(TRAITS)}, such as NUMBERS, IMAGES, SIGNALS or SYMBOLS"
                     )
             if section == "data" and not entry.gives:
-                raise UserError(f"registry: data.{name}: says nothing of its tasks; add gives=NUMBERS or the like")
+                raise Error(f"registry: data.{name}: says nothing of its tasks; add gives=NUMBERS or the like")
 
 
 check_table(TABLE)
 
 
 def find_entry(section: str, name: object) -> Entry:
-    """The entry of a name in a section; UserError, with the rule and the cure, if it names no function."""
+    """The entry of a name in a section; Error, with the rule and the cure, if it names no function."""
     if isinstance(name, str) and name in TABLE[section]:
         return TABLE[section][name]
     target = own_target(section, name)
     if target is None:
-        raise UserError(f"must be one of {', '.join(known_names(section))}, or package.module:function of your own")
+        raise Error(f"must be one of {', '.join(known_names(section))}, or package.module:function of your own")
     function = find_function(target)
     entry = Entry(target, declared_traits(function, "gives"), declared_traits(function, "needs"))
     if section == "data" and not entry.gives:
-        raise UserError(
+        raise Error(
             f"{target} says nothing of its tasks; write @gives(...) of fmaml.setting_types above the function, with "
             f"some of {', '.join(TRAITS)}"
         )

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Optional, TypeAlias, Uni
 from annotated_types import Ge, Gt, Le, Lt
 
 from .. import setting_types
-from ..errors import UserError
+from ..errors import Error
 from ..setting_types import IMPLIED, TRAITS, Mark, Meaning
 
 TypeForm: TypeAlias = Any  # whatever an annotation may spell: a class, a union, a Literal, an Annotated
@@ -69,33 +69,33 @@ class Setting(NamedTuple):
 
 @cache
 def parse_file(path: Path) -> ast.Module:
-    """The syntax tree of a Python file; UserError if it is none."""
+    """The syntax tree of a Python file; Error if it is none."""
     try:
         return ast.parse(path.read_bytes())
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+        raise Error(f"{path} cannot be read: {error.strerror}") from None
     except (SyntaxError, ValueError) as error:
         line = f", line {error.lineno}: {error.msg}" if isinstance(error, SyntaxError) else f": {error}"
-        raise UserError(f"{path}{line}; correct the file") from None
+        raise Error(f"{path}{line}; correct the file") from None
 
 
 def source_file(module: str) -> Path:
     """The file that would be imported as ``module``, from the current folder or installed; nothing is imported.
 
-    UserError if there is none.
+    Error if there is none.
     """
     search, found = None, None
     for name in accumulate(module.split("."), lambda package, part: f"{package}.{part}"):
         loaded = sys.modules.get(name)  # such as fmaml itself, whatever the current folder holds
         found = loaded.__spec__ if loaded else find_spec(name, search)
         if found is None:
-            raise UserError(
+            raise Error(
                 f"there is no module {name}, neither in the current folder nor installed; give "
                 f"package.module:function, without .py, and run the command in the folder that holds it"
             )
         search = found.submodule_search_locations or []
     if found is None or not found.has_location or not str(found.origin).endswith(".py"):
-        raise UserError(f"{module} is no file of Python source, which settings are read from; give a module that is")
+        raise Error(f"{module} is no file of Python source, which settings are read from; give a module that is")
     return Path(str(found.origin))
 
 
@@ -109,25 +109,25 @@ def find_spec(module: str, search: Sequence[str] | None) -> ModuleSpec | None:
 
 
 def find_function(target: str) -> ast.FunctionDef:
-    """The syntax tree of the function that ``target``, such as "fmaml.nn.conv4:conv4", names; UserError if none."""
+    """The syntax tree of the function that ``target``, such as "fmaml.nn.conv4:conv4", names; Error if none."""
     module, _, name = target.partition(":")
     path = source_file(module)
     functions = {node.name: node for node in parse_file(path).body if isinstance(node, ast.FunctionDef)}
     if name not in functions:
         known = f", such as {next(iter(functions))}" if functions else ""
-        raise UserError(f"{path} defines no function {name} at its top level; give one that it defines{known}")
+        raise Error(f"{path} defines no function {name} at its top level; give one that it defines{known}")
     return functions[name]
 
 
 def declared_traits(function: ast.FunctionDef, word: str) -> frozenset[str]:
-    """The traits in a decorator ``@gives(...)`` or ``@needs(...)``, and what they imply; UserError for a wrong one."""
+    """The traits in a decorator ``@gives(...)`` or ``@needs(...)``, and what they imply; Error for a wrong one."""
     found: set[str] = set()
     for node in function.decorator_list:
         if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == word:
             for argument in [*node.args, *node.keywords]:
                 trait = argument.value if isinstance(argument, ast.Constant) else None
                 if trait not in TRAITS:
-                    raise UserError(
+                    raise Error(
                         f"{function.name}(), line {node.lineno}: @{word} takes traits of the tasks, as text: "
                         f"{', '.join(TRAITS)}; {ast.unparse(argument)} is none of them"
                     )
@@ -149,7 +149,7 @@ def summary(documented: ast.FunctionDef | type) -> str:
 def function_settings(function: ast.FunctionDef) -> dict[str, Setting]:
     """Name -> setting, for each parameter that the run does not supply, in the signature's order.
 
-    UserError if one is not written so that it can be read.
+    Error if one is not written so that it can be read.
     """
     arguments = function.args
     without_default = len(arguments.args) - len(arguments.defaults)
@@ -161,7 +161,7 @@ def function_settings(function: ast.FunctionDef) -> dict[str, Setting]:
         kind = _annotated_type(argument.annotation)
         if kind is ONLY_IN_CODE:
             words = "int, str, or the words of fmaml.setting_types, without quotes and dots"
-            raise UserError(f"{_place(function, argument)}: its annotation spells no setting; write it in {words}")
+            raise Error(f"{_place(function, argument)}: its annotation spells no setting; write it in {words}")
         found[argument.arg] = _setting(kind, REQUIRED if default is None else _literal(function, argument, default))
     return found
 
@@ -171,7 +171,7 @@ def _literal(function: ast.FunctionDef, argument: ast.arg, default: ast.expr) ->
         return ast.literal_eval(default)
     except ValueError:
         said = f"its default {ast.unparse(default)} is computed, and signatures are read without running them"
-        raise UserError(f"{_place(function, argument)}: {said}; write a literal, such as 5 or None") from None
+        raise Error(f"{_place(function, argument)}: {said}; write a literal, such as 5 or None") from None
 
 
 def _place(function: ast.FunctionDef, argument: ast.arg) -> str:

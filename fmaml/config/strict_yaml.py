@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-from ..errors import UserError
+from ..errors import Error
 
 TAG = "tag:yaml.org,2002:"
 NUMBER_START = list("-+.0123456789")
@@ -117,17 +117,17 @@ Dumper.add_representer(list, lambda dumper, items: dumper.represent_sequence(TAG
 def parse_yaml(text: str, where: str) -> Any:
     """The data in ``text``.
 
-    Raises UserError, whose message begins with ``where``, if the text is not YAML or uses what is refused here.
+    Raises Error, whose message begins with ``where``, if the text is not YAML or uses what is refused here.
     """
     try:
         return Loader(text).get_single_data()
     except yaml.MarkedYAMLError as error:
-        raise UserError(f"{where}{_describe_error(error)}") from None
+        raise Error(f"{where}{_describe_error(error)}") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         column = error.position - text.rfind("\n", 0, error.position)
         problem = f"the character {chr(error.character)!r} is not allowed; remove it"
-        raise UserError(f"{where}:{line}:{column}: {problem}") from None
+        raise Error(f"{where}:{line}:{column}: {problem}") from None
 
 
 def _describe_error(error: yaml.MarkedYAMLError) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple
 from annotated_types import Lt, Predicate
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
-from ..errors import UserError
+from ..errors import Error
 from ..setting_types import FreeOnResume, Mark, Natural
 from .registry import SETTINGS, TABLE, find_entry, known_names
 from .settings import Config
@@ -53,12 +53,12 @@ def section_settings(section: str, values: Any) -> dict[str, Setting] | None:
     name = values.get("name") if isinstance(values, dict) else None
     try:
         return named_settings(section, name)
-    except UserError:
+    except Error:
         return None
 
 
 def named_settings(section: str, name: Any) -> dict[str, Setting]:
-    """The settings of the function that a name picks; UserError, with the rule and the cure, if it picks none."""
+    """The settings of the function that a name picks; Error, with the rule and the cure, if it picks none."""
     return function_settings(find_function(find_entry(section, name).target))
 
 
@@ -199,6 +199,6 @@ def _missing_or_unknown_name(section: str, values: dict[str, Any]) -> Problem:
         return Problem(f"{section}.name", f"missing; give one of {', '.join(known_names(section))}")
     try:
         named_settings(section, values["name"])
-    except UserError as error:
+    except Error as error:
         return Problem(f"{section}.name", str(error), values["name"])
     raise AssertionError("it has settings")

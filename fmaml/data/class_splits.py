@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import UserError, note
+from ..errors import Error, note
 from ..files.atomic import write_durably
 from ..files.regular import read_regular
 from .dataset_facts import Names
@@ -33,7 +33,7 @@ class ThreeSplits(NamedTuple):
 def random_split(names: list[str], fractions: tuple[float, ...], split_seed: int) -> Names:
     """The class names in random order divided into train, val and test by ``fractions``; at least one class each.
 
-    UserError for fewer than three names.
+    Error for fewer than three names.
     """
     return divide(names, dict(zip(SPLITS, fractions, strict=True)), split_seed)
 
@@ -41,12 +41,12 @@ def random_split(names: list[str], fractions: tuple[float, ...], split_seed: int
 def divide(names: list[str], fractions: Mapping[str, float], seed: int) -> Names:
     """The names in random order divided between the splits of ``fractions``, which add up to 1; at least one each.
 
-    The first split gets what the others leave. UserError if there are fewer names than splits.
+    The first split gets what the others leave. Error if there are fewer names than splits.
     """
     first, *others = fractions
     if len(names) < len(fractions):
         wanted = f"{', '.join([first, *others[:-1]])} and {others[-1]}"
-        raise UserError(f"{len(names)} classes cannot be split into {wanted}; give {len(fractions)} or more")
+        raise Error(f"{len(names)} classes cannot be split into {wanted}; give {len(fractions)} or more")
     rest, found = random.Random(seed).sample(names, len(names)), Names()
     for waiting, split in zip(range(len(others), 0, -1), reversed(others), strict=True):
         size = min(max(1, round(fractions[split] * len(names))), len(rest) - waiting)
@@ -57,7 +57,7 @@ def divide(names: list[str], fractions: Mapping[str, float], seed: int) -> Names
 def stored_split(root: Path, classes: Collection[str], fractions: Mapping[str, float], seed: int) -> tuple[Names, Path]:
     """The classes of ``root`` divided as by `divide`, once: the file returned stores it for later calls.
 
-    UserError if the classes are no longer those that were divided: a new division would move classes between its
+    Error if the classes are no longer those that were divided: a new division would move classes between its
     parts, and models would then be tested on classes that they were trained on.
     """
     whole = tuple(fractions) == tuple(SPLITS)
@@ -71,7 +71,7 @@ def stored_split(root: Path, classes: Collection[str], fractions: Mapping[str, f
     split = _read_split(path, fractions)
     changed = sorted({name for part in split.values() for name in part} ^ set(classes))
     if changed:
-        raise UserError(
+        raise Error(
             f"{root}: class {', '.join(changed[:3])} was added or removed since the split in {path} was made; a "
             f"split is fixed: put the folders back, or remove that file to have a new split made, and train again"
         )
@@ -79,12 +79,12 @@ def stored_split(root: Path, classes: Collection[str], fractions: Mapping[str, f
 
 
 def _read_split(path: Path, splits: Collection[str]) -> Names:
-    """The division that the file holds; UserError if it cannot be read."""
+    """The division that the file holds; Error if it cannot be read."""
     try:
         content = json.loads(read_regular(path, _MAX_SPLIT_BYTES))["classes"]
         return {split: [str(name) for name in content[split]] for split in splits}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not a split that can be read ({error}); remove it to have a new one made") from error
+        raise Error(f"{path}: not a split that can be read ({error}); remove it to have a new one made") from error
 
 
 def _write_split(path: Path, root: Path, split: Names) -> None:
@@ -103,13 +103,13 @@ def three_splits(
 ) -> ThreeSplits:
     """The images of each split. Without splits, classes are divided by ``fractions`` (train, val, test) and ``seed``.
 
-    A split that lacks gets classes of train, or if that lacks, of the largest there is. UserError for a class in two
+    A split that lacks gets classes of train, or if that lacks, of the largest there is. Error for a class in two
     splits, unless ``allow_shared``, and for too few classes.
     """
     given = found.splits or {}
     shared = _shared_classes(given)
     if shared and not allow_shared:
-        raise UserError(_describe_shared(root, given, shared))
+        raise Error(_describe_shared(root, given, shared))
     lacking = [split for split in SPLITS if split not in given]
     if not lacking:
         return ThreeSplits(given, found.origin, shared, ())
@@ -148,7 +148,7 @@ def _describe_shared(root: Path, present: Listing, shared: list[str]) -> str:
 
 
 def check_ways(splits: ThreeSplits, fractions: tuple[float, ...], ways: dict[str, int]) -> None:
-    """UserError if a split that was made at random has too few classes for ``ways``, split -> classes of a task.
+    """Error if a split that was made at random has too few classes for ``ways``, split -> classes of a task.
 
     It names fractions that give enough, if there are any.
     """
@@ -167,7 +167,7 @@ def check_ways(splits: ThreeSplits, fractions: tuple[float, ...], ways: dict[str
         sizes[first] = round(1 - sum(sizes[part] for part in SPLITS if part != first), 2)
         cure = f"give data.fractions=[{','.join(str(sizes[part]) for part in SPLITS)}]"
     key = "train_ways" if small == "train" and ways["train"] != ways["test"] else "ways"
-    raise UserError(
+    raise Error(
         f"data.{key} = {ways[small]}: split {small}, made at random, has {len(splits.listing[small])} of {classes} "
         f"classes, and those of a task are all different; {cure}"
     )

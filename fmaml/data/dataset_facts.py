@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TypeVar
 
-from ..errors import UserError
+from ..errors import Error
 
 Names = dict[str, list[str]]  # split -> the names of its classes
 Files = TypeVar("Files")  # of a class, however they are named
@@ -36,7 +36,7 @@ def describe_sample(counts: list[int]) -> str:
 def order_classes(
     listing: dict[str, dict[str, Files]], names: Names, data: str, path: Path
 ) -> dict[str, dict[str, Files]]:
-    """The listing with its classes in the order of ``names``. UserError unless each split has exactly those classes.
+    """The listing with its classes in the order of ``names``. Error unless each split has exactly those classes.
 
     ``data`` is the data set and ``path`` where the listing is from, both for messages.
     """
@@ -45,7 +45,7 @@ def order_classes(
         absent = sorted(set(expected) - listing[split].keys())
         if extra or absent:
             parts = [f"{verb} {', '.join(some[:3])}" for verb, some in (("has", extra), ("lacks", absent)) if some]
-            raise UserError(
+            raise Error(
                 f"{path}: split {split} {' and '.join(parts)}; {data} has {len(expected)} fixed classes there. "
                 f"Put them right, or for a split of your own take data.name=folder"
             )

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ..errors import UserError
+from ..errors import Error
 from ..losses import Apply, accuracy, cross_entropy
 from ..setting_types import Change
 from ..types import Params, Task
@@ -72,7 +72,7 @@ def episodes(
     ``about`` becomes part of ``Source.about``; its key "split" is the split's name in reports, and "shared_classes" the
     classes that are in more than one split. ``names`` holds the class names of each split, for messages and reports; in
     a split of more classes they are repeated with each rotation. ``form`` is that of images, ``scaling`` that of
-    signals. Raises UserError, naming split and class, if a split has too few classes or a class too few examples.
+    signals. Raises Error, naming split and class, if a split has too few classes or a class too few examples.
     """
     for split in splits:
         _check_split(split, splits[split], episode, (names or {}).get(split, []))
@@ -145,11 +145,11 @@ def _describe(splits: Splits, episode: Episode, about: About) -> About:
 
 
 def _check_split(name: str, split: Split, episode: Episode, names: list[str]) -> None:
-    """Raise UserError unless the split has as many classes, and each of them as many images, as a task takes."""
+    """Raise Error unless the split has as many classes, and each of them as many images, as a task takes."""
     most, classes, least = episode.most(name), len(split.counts), int(split.counts.min())
     keys = {size: f"train_{size}" if name == "train" and size in episode.for_training else size for size in most}
     if most["ways"] > classes:
-        raise UserError(
+        raise Error(
             f"data.{keys['ways']} = {most['ways']}: split {name} has {classes} classes, and those of a task are all "
             f"different; give at most {classes}"
         )
@@ -157,7 +157,7 @@ def _check_split(name: str, split: Split, episode: Episode, names: list[str]) ->
     if each > least:
         smallest = int(split.counts.argmin())
         named = class_name(names, smallest) if names else smallest
-        raise UserError(
+        raise Error(
             f"data.{keys['shots']} + data.queries = {each}: class {named} of split {name} has {least} examples, and "
             f"those of a task are all different; give {keys['shots']} + queries of at most {least}"
         )

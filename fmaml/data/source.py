@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from ..errors import Error
 from ..losses import Apply, Criterion, accuracy, cross_entropy, inductive, transductive
 from ..rng import fold, signed
 from ..types import Batch, LossFn, MetricFn, Params, Task
@@ -111,10 +111,10 @@ def task_keys(seed: int, split: str, step: int | Tensor, tasks: range, device: t
 
 
 def check_tasks(split: str, tasks: Task, source: Source) -> None:
-    """UserError that says what is wrong with stacked tasks of a source."""
+    """Error that says what is wrong with stacked tasks of a source."""
     for name, batch in tasks._asdict().items():
         if problem := _problem(batch, source):
-            raise UserError(f"data: the {name} set of split {split} {problem}")
+            raise Error(f"data: the {name} set of split {split} {problem}")
 
 
 def _problem(batch: Batch, source: Source) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from ..data.images.decode import decode_image
-from ..errors import UserError
+from ..errors import Error
 from ..models.learner import Adapted
 from ..models.load import load
 from ..models.user_images import scaled, why_unreadable
@@ -32,14 +32,14 @@ class Answer(NamedTuple):
 class Classifier:
     """A trained model that learns classes from a few images of each; several threads may use it.
 
-    Raises UserError if there is no such model, or if it does not classify images.
+    Raises Error if there is no such model, or if it does not classify images.
     """
 
     def __init__(self, name: str, *, trust: bool = False) -> None:
         self.learner = load(name, trust=trust)
         blueprint = self.learner.blueprint
         if blueprint.form is None or blueprint.targets != "classes":
-            raise UserError(f"{name}: does not classify images; give a model that does, such as omniglot")
+            raise Error(f"{name}: does not classify images; give a model that does, such as omniglot")
         self.form = blueprint.form
         self._adapted = lru_cache(2)(self._adapt)  # before and after
         self._lock = Lock()
@@ -58,14 +58,14 @@ class Classifier:
         }
 
     def see(self, picture: bytes) -> Pixels:
-        """What the network sees in an image file; UserError if it cannot be read."""
+        """What the network sees in an image file; Error if it cannot be read."""
         try:
             return decode_image(BytesIO(picture), self.form).tobytes()
         except Exception as error:  # on damaged files Pillow's decoders raise errors of any kind
-            raise UserError(why_unreadable(error)) from None
+            raise Error(why_unreadable(error)) from None
 
     def answer(self, classes: Shown, query: Pixels) -> Answer:
-        """Which class the query is; UserError or ValueError if the classes cannot be learnt."""
+        """Which class the query is; Error or ValueError if the classes cannot be learnt."""
         self._check(classes, query)
         x = self._tensor((query,))
         with self._lock:
@@ -92,9 +92,9 @@ class Classifier:
 
     def _check(self, classes: Shown, query: Pixels) -> None:
         if not 2 <= len(classes) <= MAX_CLASSES:
-            raise UserError(f"{len(classes)} classes: must be 2 to {MAX_CLASSES}")
+            raise Error(f"{len(classes)} classes: must be 2 to {MAX_CLASSES}")
         if not all(1 <= len(images) <= MAX_IMAGES for images in classes):
-            raise UserError(f"a class must have 1 to {MAX_IMAGES} images")
+            raise Error(f"a class must have 1 to {MAX_IMAGES} images")
         size = prod(self.learner.shape.inputs)
         if any(len(pixels) != size for images in (*classes, (query,)) for pixels in images):
-            raise UserError(f"an image must have {size} bytes")
+            raise Error(f"an image must have {size} bytes")

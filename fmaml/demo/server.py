@@ -14,7 +14,7 @@ from pathlib import Path
 from socketserver import ThreadingTCPServer
 from typing import Any, NamedTuple, TypeAlias
 
-from ..errors import UserError
+from ..errors import Error
 from .classifier import Classifier, Pixels, Shown
 
 ADDRESS = "127.0.0.1"
@@ -92,7 +92,7 @@ class Handler(BaseHTTPRequestHandler):
             response = make()
         except Refused as refusal:
             response = json_response({"error": str(refusal)}, refusal.status)
-        except (UserError, ValueError) as error:
+        except (Error, ValueError) as error:
             response = json_response({"error": str(error)}, HTTPStatus.BAD_REQUEST)
         self.send_response(response.status)
         self.send_header("Content-Type", response.kind)

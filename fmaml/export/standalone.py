@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ..data.preprocessing import in_own_units
-from ..errors import UserError
+from ..errors import Error
 from ..head import features
 from ..losses import Apply
 from ..models.blueprint import Blueprint
@@ -67,16 +67,16 @@ def adapted_network(adapted: Adapted) -> Exportable:
 def feature_extractor(learner: Learner) -> Exportable:
     """What a learner has learnt of images before it has seen a support set: the inputs of its head.
 
-    Raises UserError if its algorithm makes no head of them, or if they depend on a support set by batch norm.
+    Raises Error if its algorithm makes no head of them, or if they depend on a support set by batch norm.
     """
     blueprint, head = learner.blueprint, learner.blueprint.algorithm.get("head")
     name = blueprint.algorithm["name"]
     if head is None:
-        raise UserError(f"{name}: adapts the whole network, so it has no features of its own; give --support")
+        raise Error(f"{name}: adapts the whole network, so it has no features of its own; give --support")
     apply = blueprint.build(blueprint.outputs).model.apply
     params: Params = learner.theta if f"{head}.weight" in learner.theta else learner.theta["params"]
     if statistics_of(apply, params, example(blueprint, 2)):
-        raise UserError(f"{name}: this network's batch norm takes the statistics of a support set; give --support")
+        raise Error(f"{name}: this network's batch norm takes the statistics of a support set; give --support")
 
     def features_of(params: Params, x: Tensor) -> Tensor:
         return features(apply, params, x, head)

@@ -19,7 +19,7 @@ from ..config.settings import Config
 from ..config.validate import validate_sections
 from ..data.preprocessing import Form, Scaling, read_scaling
 from ..data.ragged import mask_absent_classes
-from ..errors import UserError
+from ..errors import Error
 from ..losses import Criterion, cross_entropy, mse, supervised
 from ..types import Algorithm, Model, Params, Theta
 from .metadata import Targets
@@ -56,11 +56,11 @@ class Blueprint:
     scaling: Scaling | None = None
 
     def build(self, outputs: int) -> Network:
-        """The network with this number of outputs; UserError if the settings do not fit, or no tensor is so large."""
+        """The network with this number of outputs; Error if the settings do not fit, or no tensor is so large."""
         try:
             model: Model = call_by_name("model", self.model, inputs=self.inputs, outputs=outputs)
         except RuntimeError as error:
-            raise UserError(f"model.name = {self.model['name']}: {error}; give smaller sizes") from None
+            raise Error(f"model.name = {self.model['name']}: {error}; give smaller sizes") from None
         loss_fn = supervised(model.apply, CRITERIA[self.targets])
         algorithm = call_by_name("algorithm", self.algorithm, loss_fn=loss_fn, apply=model.apply)
         return Network(model, algorithm)
@@ -77,17 +77,17 @@ class Blueprint:
 
 
 def check_trust(metadata: Metadata, sections: Iterable[str], name: str, trust: bool) -> None:
-    """UserError if one of these sections names code outside fmaml, unless the user has said that he trusts it."""
+    """Error if one of these sections names code outside fmaml, unless the user has said that he trusts it."""
     for section in sections:
         if not trust and (target := own_code(metadata["config"], section)):
-            raise UserError(
+            raise Error(
                 f"{name}: its {section} is {target}, which is no part of fmaml, and code that a model file names is "
                 f"imported only if you say so: with --trust, or trust=True in a script, if you know the function"
             )
 
 
 def read_blueprint(metadata: Metadata, name: str, trust: bool = False) -> Blueprint:
-    """The blueprint in a model's metadata; ``name`` is the file's, for the UserError that says what is wrong.
+    """The blueprint in a model's metadata; ``name`` is the file's, for the Error that says what is wrong.
 
     Code outside fmaml is looked for only with ``trust``, see `check_trust`.
     """
@@ -105,10 +105,10 @@ def read_blueprint(metadata: Metadata, name: str, trust: bool = False) -> Bluepr
         shape = None if form is None else read_form(form, tuple(inputs))
         scaling = read_scaling(metadata.get("scaling"), tuple(inputs))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{name}: its metadata are not those of a model ({error})") from None
+        raise Error(f"{name}: its metadata are not those of a model ({error})") from None
     if problems:
         problem = problems[0]
-        raise UserError(f"{name}: its metadata: {problem.key} = {problem.value!r}: {problem.message}")
+        raise Error(f"{name}: its metadata: {problem.key} = {problem.value!r}: {problem.message}")
     return Blueprint(valid["model"], valid["algorithm"], tuple(inputs), outputs, metadata["targets"], shape, scaling)
 
 
@@ -123,14 +123,14 @@ def read_form(form: dict[str, Any], inputs: tuple[int, ...]) -> Form:
 
 
 def fill_theta(template: Theta, tensors: dict[str, Tensor], name: str) -> Theta:
-    """The tensors as a tree like ``template``; UserError, naming the first difference, unless they are exactly that."""
+    """The tensors as a tree like ``template``; Error, naming the first difference, unless they are exactly that."""
     wanted = dict(named_leaves(template))
     for key in sorted(wanted.keys() | tensors.keys()):
         has, needs = tensors.get(key), wanted.get(key)
         if has is None or needs is None:
-            raise UserError(f"{name}: {key}: {'missing' if has is None else 'not a parameter of its network'}")
+            raise Error(f"{name}: {key}: {'missing' if has is None else 'not a parameter of its network'}")
         if (has.shape, has.dtype) != (needs.shape, needs.dtype):
-            raise UserError(
+            raise Error(
                 f"{name}: {key} is {has.dtype} {list(has.shape)}, and its network has {needs.dtype} {list(needs.shape)}"
             )
     leaves = [tensors[key] for key, _ in named_leaves(template)]

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import Error
 
 SHELF = Path(__file__).parent / "bundled"  # each a file, with its card beside it
 MODELS_OF_A_RUN = ("model.safetensors", "best.safetensors")  # the first is written with the results of meta-testing
@@ -17,12 +17,12 @@ def model_names() -> list[str]:
 
 
 def find_model(model: str | Path) -> Path:
-    """The file of a model, given by its path, its run's folder or its name; UserError if there is none."""
+    """The file of a model, given by its path, its run's folder or its name; Error if there is none."""
     path = Path(model)
     if path.is_dir():
         found = next((path / name for name in MODELS_OF_A_RUN if (path / name).is_file()), None)
         if found is None:
-            raise UserError(f"{path}: no model in it; name a model file or the folder of a run that has validated")
+            raise Error(f"{path}: no model in it; name a model file or the folder of a run that has validated")
         return found
     if path.exists():
         return path
@@ -30,7 +30,7 @@ def find_model(model: str | Path) -> Path:
         return SHELF / f"{model}.safetensors"
     closest = difflib.get_close_matches(str(model), model_names(), 1)
     cure = f"did you mean {closest[0]}? " if closest else ""
-    raise UserError(f"{model}: no such file, and no model of that name; {cure}`fmaml ls models` lists them")
+    raise Error(f"{model}: no such file, and no model of that name; {cure}`fmaml ls models` lists them")
 
 
 def metadata_on_shelf(name: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..checkpoints.checkpoint_format import flatten
 from ..data.preprocessing import in_own_units
-from ..errors import UserError
+from ..errors import Error
 from ..evaluation import trajectory_of
 from ..torch_fixes.support_statistics import Statistics, statistics_of, with_statistics
 from ..tree import leaves
@@ -70,7 +70,7 @@ class Adapted:
             labels, a list of n names, and probabilities, a tensor [n, classes].
 
         Raises:
-            UserError: an image cannot be read.
+            Error: an image cannot be read.
             ValueError: the network was trained for values, not for classes: use `outputs`. Or a tensor is of another
                 shape or type, or holds values for which the network's outputs are not finite.
         """
@@ -150,7 +150,7 @@ class Learner:
             The adapted network. Any number of classes will do, whatever it was trained with.
 
         Raises:
-            UserError: the support set is missing, or has one class only, or an image cannot be read.
+            Error: the support set is missing, or has one class only, or an image cannot be read.
             ValueError: tensors of a wrong shape or type; ``steps`` for an algorithm that takes none; a learnt part of
                 the algorithm is made for the ways of training.
         """
@@ -206,7 +206,7 @@ class Learner:
         try:
             theta = with_outputs(self.theta, self.blueprint.template(outputs))
         except ValueError as error:
-            raise UserError(
+            raise Error(
                 f"{outputs} classes: {self.blueprint.algorithm['name']} was trained for {self.blueprint.outputs}, and "
                 f"what it learnt has no other width ({error}); take a model of protonet, r2d2, proto_maml or maml"
             ) from None

@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from ..errors import Error
 from ..torch_fixes.support_statistics import Statistics
 from .blueprint import Blueprint, fill_theta, read_blueprint
 from .find_model import find_model
@@ -28,7 +28,7 @@ def load(model: str | Path, *, trust: bool = False) -> Learner:
         The learner.
 
     Raises:
-        UserError: there is no such model, or it is damaged, of a newer version, an adapted network, or a policy; or,
+        Error: there is no such model, or it is damaged, of a newer version, an adapted network, or a policy; or,
             without ``trust``, it names code outside fmaml.
 
     >>> import torch, fmaml
@@ -40,7 +40,7 @@ def load(model: str | Path, *, trust: bool = False) -> Learner:
     """
     learner = load_for_test(model, trust=trust)
     if learner.blueprint.targets == "actions":
-        raise UserError(
+        raise Error(
             f"{find_model(model)}: a policy, which adapts by what it does and not by examples; fmaml test says how "
             f"well it does, and train.start begins another run with it"
         )
@@ -52,7 +52,7 @@ def load_for_test(model: str | Path, *, trust: bool = False) -> Learner:
     path = find_model(model)
     tensors, metadata, blueprint = _read(path, trust)
     if metadata.get("kind") != "learner":
-        raise UserError(f"{path}: a network that is adapted already; read it with fmaml.load_adapted")
+        raise Error(f"{path}: a network that is adapted already; read it with fmaml.load_adapted")
     theta = fill_theta(blueprint.template(blueprint.outputs), tensors, str(path))
     return Learner(metadata, blueprint, theta)
 
@@ -65,7 +65,7 @@ def load_adapted(path: str | Path, *, trust: bool = False) -> Adapted:
         trust: as in `load`.
 
     Raises:
-        UserError: the file is missing, damaged, of a newer version, or a learner; or, without ``trust``, it names code
+        Error: the file is missing, damaged, of a newer version, or a learner; or, without ``trust``, it names code
             outside fmaml.
 
     >>> import tempfile, torch, fmaml
@@ -78,11 +78,11 @@ def load_adapted(path: str | Path, *, trust: bool = False) -> Adapted:
     path = Path(path)
     tensors, metadata, blueprint = _read(path, trust)
     if metadata.get("kind") != "adapted":
-        raise UserError(f"{path}: a model that is not adapted to a task; read it with fmaml.load, then adapt it")
+        raise Error(f"{path}: a model that is not adapted to a task; read it with fmaml.load, then adapt it")
     classes: Any = metadata.get("classes")
     named = isinstance(classes, list) and all(isinstance(name, str) for name in cast(list[Any], classes))
     if not named or len(set(classes)) < len(classes) or len(classes) == 1:
-        raise UserError(f"{path}: its metadata are not those of an adapted network (classes)")
+        raise Error(f"{path}: its metadata are not those of an adapted network (classes)")
     params = blueprint.params(len(classes) or blueprint.outputs)
     template = {"params": params, "statistics": list(statistics_in(tensors))}
     filled = fill_theta(template, tensors, str(path))
@@ -92,15 +92,15 @@ def load_adapted(path: str | Path, *, trust: bool = False) -> Adapted:
 
 
 def check_statistics(adapted: Adapted, name: str) -> None:
-    """UserError unless the statistics are those of the network's norms: as many, of their widths, and possible."""
+    """Error unless the statistics are those of the network's norms: as many, of their widths, and possible."""
     possible = all(bool(each.isfinite().all()) for pair in adapted.statistics for each in pair)
     if not possible or any(bool((pair.variance < 0).any()) for pair in adapted.statistics):
-        raise UserError(f"{name}: its statistics are not means and variances")
+        raise Error(f"{name}: its statistics are not means and variances")
     x = torch.zeros(1, *adapted.shape.inputs, dtype=adapted.shape.dtype)
     try:
         adapted.outputs(x)
     except (ValueError, RuntimeError) as error:
-        raise UserError(f"{name}: its statistics are not those of its network ({error})") from None
+        raise Error(f"{name}: its statistics are not those of its network ({error})") from None
 
 
 def statistics_in(tensors: dict[str, Tensor]) -> Iterator[Statistics]:
@@ -121,5 +121,5 @@ def is_adapted(path: str | Path) -> bool:
 def _read(path: Path, trust: bool) -> tuple[dict[str, Tensor], Metadata, Blueprint]:
     tensors, metadata = read_model(path)
     if metadata is None:
-        raise UserError(f"{path}: parameters without metadata, which name no network; give a model that fmaml wrote")
+        raise Error(f"{path}: parameters without metadata, which name no network; give a model that fmaml wrote")
     return tensors, metadata, read_blueprint(metadata, str(path), trust)

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ..errors import UserError
+from ..errors import Error
 from ..files.atomic import write_durably
 from ..files.digests import sha256_of
 from ..files.regular import read_regular
@@ -41,32 +41,32 @@ def write_model(path: Path, tensors: dict[str, Tensor], metadata: Metadata | Non
 def read_model(path: Path) -> tuple[dict[str, Tensor], Metadata | None]:
     """The tensors and the metadata of a model file; None for parameters without metadata.
 
-    Raises UserError if the file cannot be read, is damaged, or is of a newer version.
+    Raises Error if the file cannot be read, is damaged, or is of a newer version.
     """
     try:
         content = read_regular(path, MAX_MODEL_BYTES)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read as a model: {error.strerror}") from None
+        raise Error(f"{path}: cannot be read as a model: {error.strerror}") from None
     size = int.from_bytes(content[:8], "little")
     if len(content) < 8 or size > MAX_HEADER_BYTES:
-        raise UserError(f"{path}: {DAMAGED}")
+        raise Error(f"{path}: {DAMAGED}")
     try:
         header = json.loads(content[8 : 8 + size])
         text = header.get("__metadata__", {}).get(KEY)
         metadata = None if text is None else dict(json.loads(text))
     except (ValueError, TypeError, AttributeError, RecursionError):
-        raise UserError(f"{path}: {DAMAGED}") from None
+        raise Error(f"{path}: {DAMAGED}") from None
     if metadata is not None and metadata.get("format") != FORMAT:
-        raise UserError(
+        raise Error(
             f"{path}: a model of format {metadata.get('format')!r}, and this fmaml reads format {FORMAT}; "
             f"install the version that wrote it"
         )
     try:
         tensors = load(content)
     except (SafetensorError, ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: {DAMAGED}") from None
+        raise Error(f"{path}: {DAMAGED}") from None
     if metadata is not None and metadata.get("digest") != digest_of(tensors):
-        raise UserError(f"{path}: its digest does not match its parameters: {DAMAGED}")
+        raise Error(f"{path}: its digest does not match its parameters: {DAMAGED}")
     return tensors, metadata
 
 

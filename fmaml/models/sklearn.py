@@ -50,7 +50,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         adapted_: the `Adapted` network.
 
     Raises:
-        UserError: on construction, scikit-learn is not installed: ``pip install 'fmaml[sklearn]'``.
+        Error: on construction, scikit-learn is not installed: ``pip install 'fmaml[sklearn]'``.
 
     >>> import numpy as np, fmaml
     >>> X = np.random.default_rng(0).random((6, 1, 28, 28))
@@ -79,7 +79,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             ValueError: fewer than two classes; numbers of another shape than the model takes, or that are not finite; a
                 model that was not trained for classes; a negative ``steps``.
-            UserError: there is no such model, or a picture cannot be read.
+            Error: there is no such model, or a picture cannot be read.
         """
         from sklearn.utils.multiclass import check_classification_targets
         from sklearn.utils.validation import check_consistent_length, validate_data

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from ..checkpoints.checkpoint_format import named_leaves
-from ..errors import UserError
+from ..errors import Error
 from ..tree import map_leaves
 from ..types import Params, Theta
 from .find_model import find_model
@@ -16,7 +16,7 @@ def start_from(model: str, theta: Theta, params: Params) -> Theta:
     """theta with every tensor that the model has too, by name and shape.
 
     ``theta`` is that of the algorithm before training, ``params`` the network's. A head for another number of classes
-    stays as it is, and so does what the model's algorithm had not learnt. UserError if a parameter of the network is
+    stays as it is, and so does what the model's algorithm had not learnt. Error if a parameter of the network is
     missing in the model, or has another shape below its first axis.
     """
     path = find_model(model)
@@ -26,7 +26,7 @@ def start_from(model: str, theta: Theta, params: Params) -> Theta:
         found = by_name.get(name)
         if found is None or found.ndim != value.ndim or found.shape[1:] != value.shape[1:]:
             has = "nothing" if found is None else f"{list(found.shape)}"
-            raise UserError(
+            raise Error(
                 f"train.start = {model}: {name} is {list(value.shape)} in the network of model.*, and the model has "
                 f"{has}; give the settings of the model's own network, which `fmaml ls models` or its run shows"
             )

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..data.images.decode import decode_image, to_form
 from ..data.images.scan import image_files, list_class_folders, list_pictures
 from ..data.preprocessing import Form
-from ..errors import UserError
+from ..errors import Error
 
 Picture: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any]
 Images: TypeAlias = (
@@ -40,7 +40,7 @@ def to_inputs(images: Images, shape: Shape) -> Tensor:
         shape: what the network takes.
 
     Raises:
-        UserError: a file is missing, or not an image that can be read.
+        Error: a file is missing, or not an image that can be read.
         ValueError: a tensor of another shape, or of whole numbers where the network was trained on fractions.
     """
     if isinstance(images, Sequence) and images and all(isinstance(image, Tensor) for image in images):
@@ -51,7 +51,7 @@ def to_inputs(images: Images, shape: Shape) -> Tensor:
         return _checked(to_tensor(images, f"x: this network takes numbers [n, {_sizes(shape.inputs)}]"), shape)
     pictures = [image_to_array(picture, shape.form) for picture in each_picture(images)]
     if not pictures:
-        raise UserError("no images were given; give one at least")
+        raise Error("no images were given; give one at least")
     return scaled(np.stack(pictures))
 
 
@@ -82,7 +82,7 @@ def each_picture(images: Any) -> Iterator[Picture]:
 
 
 def image_to_array(picture: Picture, form: Form) -> np.ndarray[Any, Any]:
-    """One picture, uint8 [channels, size, size]; UserError if it cannot be read."""
+    """One picture, uint8 [channels, size, size]; Error if it cannot be read."""
     name = "an image in memory"
     try:
         if isinstance(picture, np.ndarray):
@@ -92,7 +92,7 @@ def image_to_array(picture: Picture, form: Form) -> np.ndarray[Any, Any]:
         name = os.fspath(picture)
         return decode_image(name, form)
     except Exception as error:  # on damaged files Pillow's decoders raise errors of any kind
-        raise UserError(f"{name}: {why_unreadable(error)}") from None
+        raise Error(f"{name}: {why_unreadable(error)}") from None
 
 
 def why_unreadable(error: Exception) -> str:
@@ -108,10 +108,10 @@ def read_support(support: Support, shape: Shape) -> tuple[dict[str, Tensor], int
     """Class name -> its images [n, *inputs], and the number of images.
 
     ``support`` is a mapping from classes to their images, or a folder: one folder for each class, or one file for each
-    class, named by it. Raises UserError unless there are two classes, each with an image.
+    class, named by it. Raises Error unless there are two classes, each with an image.
     """
     if shape.form is None and not isinstance(support, Mapping):
-        raise UserError(
+        raise Error(
             f"{support}: this network takes numbers [n, {_sizes(shape.inputs)}] and no images; give them in Python, "
             f"class by class: fmaml.load(MODEL).adapt({{name: numbers}})"
         )
@@ -119,11 +119,11 @@ def read_support(support: Support, shape: Shape) -> tuple[dict[str, Tensor], int
     classes = {str(name): to_inputs(images, shape) for name, images in pictures.items()}
     empty = [name for name, images in classes.items() if not len(images)]
     if empty:
-        raise UserError(f"support: class {empty[0]} has no image; give one at least")
+        raise Error(f"support: class {empty[0]} has no image; give one at least")
     if len(classes) < 2:
         where = "the support set" if isinstance(support, Mapping) else f"{support}"
         found = f"one class, {next(iter(classes))}" if classes else "no class"
-        raise UserError(f"{where}: has {found}; to tell classes apart it takes two or more")
+        raise Error(f"{where}: has {found}; to tell classes apart it takes two or more")
     return classes, sum(map(len, classes.values()))
 
 
@@ -131,18 +131,18 @@ def list_support(folder: Path) -> Mapping[str, Images]:
     """The image files of each class: of its folder, or the one file that is named after it."""
     if not folder.is_dir():
         what = "is a file" if folder.is_file() else "no such folder"
-        raise UserError(f"{folder}: {what}; give a folder with a folder of images, or an image, for each class")
+        raise Error(f"{folder}: {what}; give a folder with a folder of images, or an image, for each class")
     files = image_files(folder)
     if any(entry.is_dir() and not entry.name.startswith(".") for entry in folder.iterdir()):
         if files:
-            raise UserError(f"{files[0]}: lies beside folders of classes; put it into the folder of its class")
+            raise Error(f"{files[0]}: lies beside folders of classes; put it into the folder of its class")
         return dict(list_class_folders(folder))
     named = {Path(file).stem: [file] for file in files}
     if len(named) < len(files):
         name = next(name for name in named if sum(Path(file).stem == name for file in files) > 1)
-        raise UserError(f"{folder}: has two images called {name}; put the images of a class into a folder of its name")
+        raise Error(f"{folder}: has two images called {name}; put the images of a class into a folder of its name")
     if not named:
-        raise UserError(f"{folder}: no image in it; give a folder with a folder of images, or an image, for each class")
+        raise Error(f"{folder}: no image in it; give a folder with a folder of images, or an image, for each class")
     return named
 
 

@@ -40,7 +40,7 @@ def causal_lm(*, inputs: tuple[int, ...], outputs: int, base: str, rank: Count =
         A model whose parameters are the adapters: A random, B zero, so that it begins as what was pretrained.
 
     Raises:
-        UserError: an extra is missing.
+        Error: an extra is missing.
         ValueError: there is no such folder, or it holds no causal language model, or it has fewer symbols than the data
             or a shorter context.
     """

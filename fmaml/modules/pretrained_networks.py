@@ -50,7 +50,7 @@ def timm(
         new head.weight, head.bias.
 
     Raises:
-        UserError: timm is missing.
+        Error: timm is missing.
         ValueError: there is no such network, or the weights are not its own.
     """
     whole = timm_network(inputs, outputs, network, weights)
@@ -100,7 +100,7 @@ def torchvision(
         As `timm`.
 
     Raises:
-        UserError: torchvision is missing.
+        Error: torchvision is missing.
         ValueError: there is no such network, or the weights are not its own, or images have not three channels.
     """
     whole = torchvision_network(inputs, outputs, network, weights)

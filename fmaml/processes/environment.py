@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from .. import __version__
-from ..errors import UserError
+from ..errors import Error
 from .launcher import ALONE, Launched
 
 
 def pick_device(name: str, here: Launched = ALONE) -> torch.device:
-    """The device called ``name``; "auto" is a GPU, or else the CPU. UserError if it cannot be used.
+    """The device called ``name``; "auto" is a GPU, or else the CPU. Error if it cannot be used.
 
     Of several processes on a machine each has a GPU of its own.
     """
@@ -24,7 +24,7 @@ def pick_device(name: str, here: Launched = ALONE) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if here.world_size > 1 and name.startswith("cuda"):
         if here.local_size > torch.cuda.device_count():
-            raise UserError(
+            raise Error(
                 f"--device {name}: {here.local_size} processes on this machine, {_describe_gpus()}; start one process "
                 f"a GPU, or use --device cpu"
             )
@@ -34,7 +34,7 @@ def pick_device(name: str, here: Launched = ALONE) -> torch.device:
         device = torch.device(name)
         torch.zeros((), device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(
+        raise Error(
             f"--device {name}: not usable with this PyTorch ({torch.__version__}); "
             f"{_describe_gpus()}; use --device auto or --device cpu"
         ) from error

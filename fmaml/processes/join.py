@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from .. import distributed
-from ..errors import Ended, RunFailed, Stopped, UserError, muted
+from ..errors import Ended, Error, RunFailed, Stopped, muted
 from ..outer import GradsAndMetrics
 from ..tree import T
 from ..types import Metrics
@@ -89,7 +89,7 @@ def joined(launched: Launched, device: torch.device) -> Iterator[Processes]:
             yield Processes(launched, store)
     except (Stopped, Ended):
         raise
-    except UserError as error:
+    except Error as error:
         time.sleep(SHARED_ERROR_WAIT_S if launched.rank else 0)
         if first_to_fail(store, launched):
             raise type(error)(f"rank {launched.rank}: {error}") if launched.rank else error from None
@@ -136,7 +136,7 @@ def first_to_fail(store: Store, launched: Launched) -> bool:
     return True
 
 
-def why_lost(store: Store, launched: Launched, waited: bool, limit: float) -> UserError:
+def why_lost(store: Store, launched: Launched, waited: bool, limit: float) -> Error:
     """Why another process did not take part any more; Ended where another one says it."""
     try:
         store.set(f"there/{launched.rank}", "")

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import Ended, RunFailed, UserError, muted
+from ..errors import Ended, Error, RunFailed, muted
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
@@ -38,15 +38,15 @@ ALONE = Launched()
 
 
 def launched() -> Launched:
-    """What the variables of `torchrun` say; without them the process is alone. UserError if they are not numbers."""
+    """What the variables of `torchrun` say; without them the process is alone. Error if they are not numbers."""
     if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
         return ALONE
     try:
         here = Launched(*(int(os.environ.get(name, default)) for name, default in VARIABLES.items()))
     except ValueError as error:
-        raise UserError(f"{', '.join(VARIABLES)}: {error}; start the processes with torchrun") from None
+        raise Error(f"{', '.join(VARIABLES)}: {error}; start the processes with torchrun") from None
     if not 0 <= here.local_rank <= here.rank < here.world_size:
-        raise UserError(
+        raise Error(
             f"RANK = {here.rank}, LOCAL_RANK = {here.local_rank}, WORLD_SIZE = {here.world_size}: ranks go from 0 to "
             f"WORLD_SIZE - 1; start the processes with torchrun"
         )
@@ -62,27 +62,27 @@ def report_once(launched: Launched) -> Iterator[None]:
     try:
         with muted():
             yield
-    except UserError as error:
+    except Error as error:
         raise Ended(str(error)) from None
 
 
 def time_limit() -> float:
-    """Seconds until a process that does not answer counts as lost; UserError if FMAML_TIMEOUT is not such a number."""
+    """Seconds until a process that does not answer counts as lost; Error if FMAML_TIMEOUT is not such a number."""
     text = os.environ.get("FMAML_TIMEOUT", "")
     try:
         seconds = float(text or DEFAULT_TIME_LIMIT_S)
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < 1e7:
-        raise UserError(f"FMAML_TIMEOUT = {text}: must be a number of seconds above 0, such as 600")
+        raise Error(f"FMAML_TIMEOUT = {text}: must be a number of seconds above 0, such as 600")
     return seconds
 
 
 def check_launch(launched: Launched, out: str | None) -> None:
-    """UserError if the processes would be restarted without a folder in which to go on, or for a wrong time limit."""
+    """Error if the processes would be restarted without a folder in which to go on, or for a wrong time limit."""
     time_limit()
     if launched.restarts_allowed and not out:
-        raise UserError("--max-restarts: a run that is started again goes on in its folder; name it with --out DIR")
+        raise Error("--max-restarts: a run that is started again goes on in its folder; name it with --out DIR")
 
 
 def launch_id(store: "Store", rank: int, count: int, limit: float) -> str:

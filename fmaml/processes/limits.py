@@ -8,7 +8,7 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import UserError
+from ..errors import Error
 
 OUT_OF_MEMORY_TEXTS = (  # parts of the messages of torch, its libraries, the loader of libraries and Python
     "can't allocate memory",
@@ -54,10 +54,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def check_address_space() -> None:
-    """Raise UserError if the process may not use as much memory as a small run takes."""
+    """Raise Error if the process may not use as much memory as a small run takes."""
     limit = address_space_limit()
     if limit is not None and limit < LEAST_ADDRESS_SPACE:
-        raise UserError(
+        raise Error(
             f"out of memory: this process may use {limit / 1e6:,.0f} MB of address space (`ulimit -v`), and torch "
             f"takes {LEAST_ADDRESS_SPACE / 1e6:,.0f} MB or more; raise the limit: `ulimit -v unlimited`"
         )
@@ -75,11 +75,11 @@ def address_space_limit() -> int | None:
 
 @contextlib.contextmanager
 def importing_torch() -> Iterator[None]:
-    """Raise UserError where torch cannot be imported for want of memory, or could be but would lack it soon after."""
+    """Raise Error where torch cannot be imported for want of memory, or could be but would lack it soon after."""
     check_address_space()
     try:
         yield
     except (ImportError, MemoryError, OSError) as error:
         if is_out_of_memory(error):
-            raise UserError(f"out of memory while torch is imported; {MEMORY_CURE}") from error
+            raise Error(f"out of memory while torch is imported; {MEMORY_CURE}") from error
         raise

@@ -34,7 +34,7 @@ class Comparison(NamedTuple):
 
 
 def compare(folders: Sequence[Path]) -> Comparison:
-    """Read the runs and test the differences; UserError for a folder that is no run, or is damaged."""
+    """Read the runs and test the differences; Error for a folder that is no run, or is damaged."""
     runs = [read_run(folder) for folder in folders]
     names = short_names(folders)
     scores = [scores_of_tasks(folder) for folder in folders]

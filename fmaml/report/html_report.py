@@ -9,7 +9,7 @@ from rich.console import Console
 
 from ..checkpoints.folder_watch import CheckFolder
 from ..config.build import Experiment
-from ..errors import UserError
+from ..errors import Error
 from ..files.atomic import write_text_durably
 from ..files.plain_text import megabytes
 from ..files.regular import read_regular
@@ -88,7 +88,7 @@ def write_report(
         )
         check_folder()
         write_text_durably(folder / REPORT, page)
-    except UserError as error:
+    except Error as error:
         check_folder()  # a run fails if its folder is gone
         reason = str(error)
     except Exception as error:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ..config.load import read_config
 from ..config.settings import Config
-from ..errors import UserError
+from ..errors import Error
 from ..files.plain_text import with_interval
 from ..files.regular import read_regular
 
@@ -63,33 +63,33 @@ class PastRun(NamedTuple):
 
 
 def read_run(folder: Path) -> PastRun:
-    """Read a run's folder; UserError, with the cure, if it is no run or is damaged."""
+    """Read a run's folder; Error, with the cure, if it is no run or is damaged."""
     if not (folder / "config.yaml").is_file():
         what = "holds no config.yaml" if folder.is_dir() else "no such folder"
-        raise UserError(f"{folder}: not the folder of a run: {what}; `fmaml runs` lists some")
+        raise Error(f"{folder}: not the folder of a run: {what}; `fmaml runs` lists some")
     config = read_config(folder / "config.yaml")
     named = ("data", "algorithm", "model")
     if not all(isinstance(config.get(key), dict) and isinstance(config[key].get("name"), str) for key in named):
-        raise UserError(f"{folder / 'config.yaml'}: not the settings of a run; name the folder of another")
+        raise Error(f"{folder / 'config.yaml'}: not the settings of a run; name the folder of another")
     environment: dict[str, Any] = {}
-    with contextlib.suppress(UserError):
+    with contextlib.suppress(Error):
         environment = _read_object(folder / "environment.json")
     results = _read_object(folder / "results.json") if (folder / "results.json").exists() else None
     if results is not None and not _are_results(results):
-        raise UserError(f"{folder / 'results.json'}: not the results of a run; {_cure(folder)}")
+        raise Error(f"{folder / 'results.json'}: not the results of a run; {_cure(folder)}")
     return PastRun(folder, config, results, environment)
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    """A JSON object; UserError if there is no such file or it holds something else."""
+    """A JSON object; Error if there is no such file or it holds something else."""
     try:
         found = json.loads(read_regular(path, MAX_JSON_BYTES))
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}; {_cure(path.parent)}") from None
+        raise Error(f"{path}: cannot be read: {error.strerror}; {_cure(path.parent)}") from None
     except (ValueError, RecursionError):
-        raise UserError(f"{path}: damaged; {_cure(path.parent)}") from None
+        raise Error(f"{path}: damaged; {_cure(path.parent)}") from None
     if not isinstance(found, dict):
-        raise UserError(f"{path}: damaged; {_cure(path.parent)}")
+        raise Error(f"{path}: damaged; {_cure(path.parent)}")
     return found
 
 

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..checkpoints import run_lock
-from ..errors import UserError
+from ..errors import Error
 from ..files.plain_text import printable
 from ..files.regular import check_regular
 from .read_run import PastRun, read_run
@@ -32,9 +32,9 @@ class Listed(NamedTuple):
 
 
 def print_runs(folder: Path) -> None:
-    """Print the runs below the folder, newest first; UserError if there is no such folder."""
+    """Print the runs below the folder, newest first; Error if there is no such folder."""
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; name the one that holds runs, which is ./runs by default")
+        raise Error(f"{folder}: no such folder; name the one that holds runs, which is ./runs by default")
     listed = sorted(map(listed_run, run_folders(folder)), key=lambda run: -run.written)
     if not listed:
         print(f"no run in {folder}; `fmaml run EXPERIMENT` writes one")
@@ -70,7 +70,7 @@ def listed_run(folder: Path) -> Listed:
     when = datetime.fromtimestamp(written).strftime("%Y-%m-%d %H:%M")
     try:
         run = read_run(folder)
-    except UserError as error:
+    except Error as error:
         message = str(error).splitlines()[0].removeprefix(f"{folder}/").removeprefix(f"{folder}: ")
         return Listed((printable(str(folder)), "", "", "", "", when, printable(message)), written)
     config = run.config
@@ -97,7 +97,7 @@ def state_of(run: PastRun) -> str:
         return "finished"
     try:
         run_lock.refuse_if_held(run.folder)
-    except UserError:
+    except Error:
         return "running"
     return "not finished"
 

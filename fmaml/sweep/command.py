@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ..checkpoints.run_folder import check_out_folder, describe_os_error, run_folder
-from ..errors import RunFailed, Stopped, UserError, note
+from ..errors import Error, RunFailed, Stopped, exit_code, note
 from ..files.standard_output import pipe_safe_stdout
 from ..processes.launcher import launched, report_once
 from ..processes.limits import importing_torch
@@ -38,7 +38,7 @@ def run_sweep(args: argparse.Namespace) -> int:
     """All runs that the arguments of `fmaml run` ask for; returns the exit code."""
     refuse_processes()
     if args.seeds and args.repeat is not None:
-        raise UserError("--repeat: given beside --seeds; leave out one of them")
+        raise Error("--repeat: given beside --seeds; leave out one of them")
     runs = plan(args.experiment, args.overrides, Seeds(args.seeds or (), args.repeat), note)
     check_out_folder(args.out, args.resume, check_sweep_folder)
     if args.dry_run:
@@ -50,7 +50,7 @@ def resume_sweep(folder: Path, overrides: Sequence[str], device: str | None, job
     """Go on with the sweep in a folder; returns the exit code."""
     refuse_processes()
     if overrides:
-        raise UserError(
+        raise Error(
             f"{folder}: holds a sweep, whose settings stay; give {overrides[0]} to one of its runs: "
             f"`fmaml resume {folder}/RUN {overrides[0]}`"
         )
@@ -60,11 +60,11 @@ def resume_sweep(folder: Path, overrides: Sequence[str], device: str | None, job
 
 
 def refuse_processes() -> None:
-    """UserError under a launcher of many processes."""
+    """Error under a launcher of many processes."""
     here = launched()
     with report_once(here):
         if here.world_size > 1:
-            raise UserError("several runs under torchrun: start them without it, with --jobs N for N at a time")
+            raise Error("several runs under torchrun: start them without it, with --jobs N for N at a time")
 
 
 def dry_run(runs: list[SweepRun], device: str) -> int:
@@ -77,8 +77,8 @@ def dry_run(runs: list[SweepRun], device: str) -> int:
         print(f"{number}/{len(runs)}  {run.folder}", flush=True)
         try:
             run_once(run.config, device=device, dry_run=True)
-        except UserError as error:
-            code = code or error.code
+        except Error as error:
+            code = code or exit_code(error)
             for line in str(error).splitlines():
                 note(f"{run.folder}: {line}")
     return code
@@ -93,7 +93,7 @@ def run_in_folder(asked: Sweep, out: str | None, jobs: int, resume: bool) -> int
             return run_and_report(console, folder, sweep, jobs)
         except Stopped as stop:
             say(console, f"stopped; `fmaml resume {folder}` continues")
-            return stop.code
+            return exit_code(stop)
         except OSError as error:
             raise RunFailed(f"{error.filename or folder}: {describe_os_error(error, folder)}") from error
 

@@ -22,7 +22,7 @@ from ..config.load import complete, parse_override, read_experiment
 from ..config.registry import TABLE
 from ..config.settings import Config
 from ..config.validate import named_settings, validate_config
-from ..errors import Notify, UserError
+from ..errors import Error, Notify
 from .state import SweepRun
 
 MOST_RUNS = 100
@@ -43,7 +43,7 @@ class Seeds(NamedTuple):
 def plan(experiment: str, overrides: Sequence[str], seeds: Seeds, notify: Notify) -> list[SweepRun]:
     """The runs that a command asks for, those of the first seed first.
 
-    ``notify`` receives each note of `fmaml.config.load.load_config` once. UserError names everything that is wrong with
+    ``notify`` receives each note of `fmaml.config.load.load_config` once. Error names everything that is wrong with
     any run.
     """
     tree, path = read_experiment(experiment, notify)
@@ -61,7 +61,7 @@ def plan(experiment: str, overrides: Sequence[str], seeds: Seeds, notify: Notify
 
 
 def values_of(override: str) -> tuple[str, list[str]]:
-    """The dotted key of an override, and the text of each value that it lists; UserError if no list can be meant."""
+    """The dotted key of an override, and the text of each value that it lists; Error if no list can be meant."""
     key, equals, text = override.partition("=")
     key, parts = key.strip(), parts_of(text)
     if not equals or not key:
@@ -70,10 +70,10 @@ def values_of(override: str) -> tuple[str, list[str]]:
         return key, [text]
     shown = f"command line: {key} = {text}"
     if "" in parts:
-        raise UserError(f"{shown}: a comma with no value beside it; write values with commas between, such as 1,2")
+        raise Error(f"{shown}: a comma with no value beside it; write values with commas between, such as 1,2")
     if any(re.fullmatch(r"0[0-9]+", part) for part in parts[1:]):
         whole = "".join(parts)
-        raise UserError(f"{shown}: a comma stands between the values of several runs; write {whole} for one number")
+        raise Error(f"{shown}: a comma stands between the values of several runs; write {whole} for one number")
     return key, parts
 
 
@@ -98,7 +98,7 @@ def is_value(key: str, text: str) -> bool:
     """Whether ``text`` is one value of the setting, for some choice of its section's name."""
     try:
         value = read_value(key, text)
-    except UserError:
+    except Error:
         return False
     section, _, name = key.partition(".")
     names = TABLE[section] if section in TABLE and name not in ("", "name") else [None]
@@ -109,7 +109,7 @@ def is_value(key: str, text: str) -> bool:
 
 
 def read_value(key: str, text: str) -> Any:
-    """The value that ``text`` gives to a setting; UserError if it is not YAML."""
+    """The value that ``text`` gives to a setting; Error if it is not YAML."""
     return parse_override(f"{key}={text}")[1]
 
 
@@ -117,7 +117,7 @@ def texts_of_seeds(seeds: Seeds, given: list[str], tree: Config) -> list[str]:
     """The seeds of --seeds or --repeat, as texts; ``given`` are those of an override."""
     if len(given) > 1 or (given and seeds.listed):
         option = "--seeds" if seeds.listed else "--repeat"
-        raise UserError(f"{option}: given beside seed={','.join(given)}; leave out one of them")
+        raise Error(f"{option}: given beside seed={','.join(given)}; leave out one of them")
     if seeds.listed:
         return [str(seed) for seed in seeds.listed]
     first = read_value(SEED, given[0]) if given else tree.get(SEED, 0)
@@ -127,23 +127,23 @@ def texts_of_seeds(seeds: Seeds, given: list[str], tree: Config) -> list[str]:
 
 
 def check_lists(lists: dict[str, list[str]]) -> None:
-    """UserError for a value that is given twice, and for more runs than anybody means."""
+    """Error for a value that is given twice, and for more runs than anybody means."""
     for key, texts in lists.items():
         values = [json.dumps(read_value(key, text)) for text in texts]
         for number, value in enumerate(values):
             if value in values[:number]:
-                raise UserError(f"{key} = {','.join(texts)}: {texts[number]} is given twice; keep one of them")
+                raise Error(f"{key} = {','.join(texts)}: {texts[number]} is given twice; keep one of them")
     runs = math.prod(map(len, lists.values()))
     if runs > MOST_RUNS:
         product = " x ".join(f"{len(texts)} of {key}" for key, texts in lists.items())
-        raise UserError(
+        raise Error(
             f"{product}: {runs} runs, and one command starts {MOST_RUNS} at most; leave out values, or give some of "
             f"them to a second command with another --out"
         )
 
 
 def configs_of(tree: Config, path: Path, choices: list[dict[str, str]], notify: Notify) -> list[Config]:
-    """The config of each choice of overrides; UserError with every line about any of them, once."""
+    """The config of each choice of overrides; Error with every line about any of them, once."""
     configs: list[Config] = []
     problems: dict[str, None] = {}
     notify_once = cache(notify)
@@ -151,10 +151,10 @@ def configs_of(tree: Config, path: Path, choices: list[dict[str, str]], notify: 
         try:
             overrides = [f"{key}={text}" for key, text in choice.items()]
             configs.append(complete(copy.deepcopy(tree), path, overrides, notify_once))
-        except UserError as error:
+        except Error as error:
             problems |= dict.fromkeys(str(error).splitlines())
     if problems:
-        raise UserError("\n".join(problems))
+        raise Error("\n".join(problems))
     return configs
 
 

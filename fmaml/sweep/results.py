@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import Error
 from ..report.read_run import metrics_of, read_run
 from .plan import SEED
 from .state import FAILED, FINISHED, Sweep, SweepRun
@@ -67,15 +67,15 @@ def read_results(folder: Path, run: SweepRun) -> None:
     if run.state == FINISHED:
         try:
             run.results = results_of(folder / run.folder)
-        except UserError as error:
+        except Error as error:
             run.state, run.exit_code, run.message = FAILED, 1, str(error)
 
 
 def results_of(folder: Path) -> Measured:
-    """The results of one run, and its best validation; UserError if its files cannot be read."""
+    """The results of one run, and its best validation; Error if its files cannot be read."""
     results = read_run(folder).results or {}
     if not results.keys() >= {*COPIED}:
-        raise UserError(f"{folder}: its results cannot be read; continue the sweep to test it again")
+        raise Error(f"{folder}: its results cannot be read; continue the sweep to test it again")
     found = {key: results[key] for key in COPIED}
     return found | {"validation": best_validation(folder, found["more_is_better"])}
 

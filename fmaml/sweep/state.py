@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ..checkpoints.run_lock import LOCK_FILE, refuse_if_held
 from ..config.config_diff import settings_that_differ
 from ..config.settings import Config
-from ..errors import Notify, UserError
+from ..errors import Error, Notify
 from ..files.atomic import write_text_durably
 from ..files.regular import read_regular
 
@@ -57,14 +57,14 @@ def write_sweep(folder: Path, sweep: Sweep, summary: list[dict[str, Any]]) -> No
 
 
 def read_sweep(folder: Path) -> Sweep:
-    """The sweep in a folder, without results; UserError if its file cannot be read."""
+    """The sweep in a folder, without results; Error if its file cannot be read."""
     path = folder / SWEEP_FILE
     try:
         saved = json.loads(read_regular(path, MAX_SWEEP_BYTES))
         runs = [SweepRun(*(row[key] for key in SAVED)) for row in saved["runs"]]
         return Sweep(str(saved["name"]), str(saved["device"]), runs)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(
+        raise Error(
             f"{path}: damaged ({type(error).__name__}); the runs beside it are whole: give the command of the sweep "
             f"again with another --out, or continue one of them by `fmaml resume`"
         ) from None
@@ -73,33 +73,33 @@ def read_sweep(folder: Path) -> Sweep:
 def merged(saved: Sweep, asked: Sweep, folder: Path) -> Sweep:
     """The sweep that was asked for, with the states that are saved; it may have more runs.
 
-    UserError if it lacks a saved run, or has it with other settings.
+    Error if it lacks a saved run, or has it with other settings.
     """
     runs = {run.folder: run for run in asked.runs}
     cure = f"`fmaml resume {folder}` goes on with what it holds; or name another --out"
     for run in saved.runs:
         if run.folder not in runs:
-            raise UserError(f"--out {folder}: holds the run {run.folder}, which this command has not; {cure}")
+            raise Error(f"--out {folder}: holds the run {run.folder}, which this command has not; {cure}")
         for key, (was, now) in settings_that_differ([run.config, runs[run.folder].config]).items():
-            raise UserError(f"--out {folder}: {key}: begun with {was}, given {now}; {cure}")
+            raise Error(f"--out {folder}: {key}: begun with {was}, given {now}; {cure}")
     return asked._replace(runs=[*(runs | {run.folder: run for run in saved.runs}).values()])
 
 
 def check_sweep_folder(folder: Path, resume: bool) -> None:
-    """UserError if the folder cannot be that of a sweep."""
+    """Error if the folder cannot be that of a sweep."""
     files = {path.name for path in folder.iterdir() if not path.match(f".{SWEEP_FILE}.*.tmp")} - {LOCK_FILE}
     if files and SWEEP_FILE not in files:
         what = "one run" if "config.yaml" in files else "files already"
-        raise UserError(f"--out {folder}: holds {what}, and no sweep; name a new folder")
+        raise Error(f"--out {folder}: holds {what}, and no sweep; name a new folder")
     if files and not resume:
-        raise UserError(f"--out {folder}: holds a sweep already; add --resume to continue it, or name a new folder")
+        raise Error(f"--out {folder}: holds a sweep already; add --resume to continue it, or name a new folder")
 
 
 def wait_until_free(folder: Path, notify: Notify, wait_s: float = WAIT_S) -> None:
-    """Wait for a run of a killed sweep to stop; UserError if it does not."""
+    """Wait for a run of a killed sweep to stop; Error if it does not."""
     end, told = time.monotonic() + wait_s, False
     while time.monotonic() < end:
-        with contextlib.suppress(UserError):
+        with contextlib.suppress(Error):
             return refuse_if_held(folder)
         if not told:
             notify(f"waiting for {folder}: a run of the sweep before this one is still to stop")

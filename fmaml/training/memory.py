@@ -11,7 +11,7 @@ import torch
 
 from ..config.settings import Config
 from ..config.validate import marked_settings
-from ..errors import RunFailed, UserError
+from ..errors import Error, RunFailed
 from ..processes.limits import NO_MORE_THREADS, THREADS_CURE, is_out_of_memory
 from ..setting_types import CostsMemory
 from ..tree import leaves
@@ -30,16 +30,16 @@ class TaskTooLarge(MemoryError):
 
 @contextlib.contextmanager
 def explain_out_of_memory(config: Config) -> Iterator[None]:
-    """Raise UserError, naming the settings to change, where the block runs out of memory; in training RunFailed."""
+    """Raise Error, naming the settings to change, where the block runs out of memory; in training RunFailed."""
     try:
         yield
     except TaskTooLarge as error:
         raise RunFailed(f"out of memory with one task at a time; {less_memory(config)}") from error
     except MEMORY_ERRORS as error:
         if NO_MORE_THREADS in str(error):
-            raise UserError(THREADS_CURE) from error
+            raise Error(THREADS_CURE) from error
         if is_out_of_memory(error):
-            raise UserError(f"out of memory; {less_memory(config)}") from error
+            raise Error(f"out of memory; {less_memory(config)}") from error
         raise
 
 
@@ -52,13 +52,13 @@ def less_memory(config: Config) -> str:
 
 
 def check_model_fits(config: Config, model: Model, device: torch.device) -> None:
-    """Raise UserError if the parameters and what training keeps of their size exceed the device's memory."""
+    """Raise Error if the parameters and what training keeps of their size exceed the device's memory."""
     with torch.device("meta"):  # shapes without numbers
         params = model.init(torch.Generator())
     needed = PARAMETER_COPIES * sum(leaf.numel() * leaf.element_size() for leaf in leaves(params))
     total = device_memory(device)
     if needed > total:
-        raise UserError(
+        raise Error(
             f"the network takes {needed / 1e9:,.0f} GB in training, and {device} has {total / 1e9:,.0f}; "
             f"{less_memory(config)}"
         )

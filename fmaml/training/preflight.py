@@ -9,16 +9,16 @@ from ..config.config_diff import flattened
 from ..config.settings import Config, TrainSettings
 from ..data.source import SPLITS, check_tasks
 from ..data.text.generate import in_context
-from ..errors import Ended, UserError
+from ..errors import Ended, Error
 from ..tree import take
 from ..types import Params, Task
 
 
 def check_batch(config: Config, processes: int) -> None:
-    """UserError if a process had no task."""
+    """Error if a process had no task."""
     settings = TrainSettings(**config["train"])
     if settings.tasks_of(processes) < processes:
-        raise UserError(
+        raise Error(
             f"train.meta_batch = {settings.meta_batch}: fewer tasks than the {processes} processes; give at least "
             f"{processes}, or train.meta_batch_for=each"
         )
@@ -26,13 +26,13 @@ def check_batch(config: Config, processes: int) -> None:
 
 @torch.no_grad()
 def check_algorithm(config: Config, experiment: Experiment, params: Params) -> None:
-    """Compute the loss of one task; UserError if the tasks are malformed, or the algorithm does not work with them."""
+    """Compute the loss of one task; Error if the tasks are malformed, or the algorithm does not work with them."""
     algorithm, source = experiment.algorithm, experiment.source
     if config["train"]["shard_optimizer"]:
         try:
             experiment.optimizer.init(algorithm.init(params))
         except ValueError as error:
-            raise UserError(f"train.shard_optimizer = true: {error}") from error
+            raise Error(f"train.shard_optimizer = true: {error}") from error
     for split in SPLITS:
         check_tasks(split, source.sample(split, 0, range(1)), source)
     task = take(source.sample("train", 0, range(1)), 0)
@@ -41,35 +41,35 @@ def check_algorithm(config: Config, experiment: Experiment, params: Params) -> N
     try:
         algorithm.loss(algorithm.init(params), task)
     except ValueError as error:
-        raise UserError(f"algorithm.name = {config['algorithm']['name']}: {error}") from error
+        raise Error(f"algorithm.name = {config['algorithm']['name']}: {error}") from error
     if in_context in source.settings:
         try:
             in_context(experiment.model.apply, source.metric.fn)(params, task)
         except (ValueError, IndexError, RuntimeError) as error:
-            raise UserError(
+            raise Error(
                 f"data.in_context = true: model.name = {config['model']['name']} cannot read the support "
                 f"set and a query in one passage ({error}); give fewer or shorter passages, a longer context, or false"
             ) from error
 
 
 def check_own_network(config: Config, experiment: Experiment, params: Params, task: Task) -> None:
-    """UserError unless a network of the user's own takes the task's inputs and gives as many outputs as it must."""
+    """Error unless a network of the user's own takes the task's inputs and gives as many outputs as it must."""
     source, x = experiment.source, task.support.x
     where = f"model.module = {config['model']['module']}"
     try:
         output = experiment.model.apply(params, x)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"{where}: the network does not take inputs of {list(x.shape)}: {reason}") from error
+        raise Error(f"{where}: the network does not take inputs of {list(x.shape)}: {reason}") from error
     if output.ndim == 2 and output.shape[1] != source.outputs:
-        raise UserError(
+        raise Error(
             f"{where}: the network gives {output.shape[1]} outputs, and it must give {source.outputs}; a function with "
             f"a parameter named outputs gets that number"
         )
 
 
 def check_same_facts(facts: Facts) -> None:
-    """UserError, in process 0, unless all processes have the same settings, data and versions."""
+    """Error, in process 0, unless all processes have the same settings, data and versions."""
     told = distributed.gather(flattened({key: value for key, value in facts.items() if key != "machine"}))
     for rank, other in enumerate(told):
         for key in told[0] | other:
@@ -78,4 +78,4 @@ def check_same_facts(facts: Facts) -> None:
                     raise Ended
                 values = "" if key.startswith("data.") else f" ({told[0].get(key)} in rank 0, {other.get(key)} here)"
                 name = key.removeprefix("config.")
-                raise UserError(f"rank {rank}: {name} differs{values}; start all with one command and the same data")
+                raise Error(f"rank {rank}: {name} differs{values}; start all with one command and the same data")

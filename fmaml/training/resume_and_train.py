@@ -68,7 +68,7 @@ class ModelFiles:
 def first_progress(experiment: Experiment, params: Params, start: str | None = None) -> Progress:
     """The progress before the first meta-step, from the network's initial parameters, or from the model ``start``.
 
-    UserError if that model is of another network.
+    Error if that model is of another network.
     """
     state = init_state(experiment.algorithm, experiment.optimizer, params)
     if start is not None:

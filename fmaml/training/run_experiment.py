@@ -18,7 +18,7 @@ from ..config.quick import has_images
 from ..config.settings import Config, TrainSettings
 from ..config.strict_yaml import dump_yaml
 from ..data.files.cache_folder import writing
-from ..errors import MissingData, RunFailed, Stopped, note
+from ..errors import MissingData, RunFailed, Stopped, exit_code, note
 from ..files.atomic import write_text_durably
 from ..files.json_files import write_json_durably
 from ..files.plain_text import minutes_and_seconds
@@ -52,7 +52,7 @@ def run(
     """Train, meta-test and report; returns the process's exit code. Pictures are also written in the ``formats``.
 
     Where the files of the data set are missing, the config that ``stand_in`` makes is run in its place.
-    Raises UserError if the config, the device or the folder cannot be used, RunFailed if the run cannot continue.
+    Raises Error if the config, the device or the folder cannot be used, RunFailed if the run cannot continue.
     """
     here = launched()
     with report_once(here):
@@ -126,7 +126,7 @@ def run_in(
         except Stopped as stop:
             message = f"stopped; `fmaml resume {folder}` continues"
             console.print(message, highlight=False, markup=False, soft_wrap=True)
-            return stop.code
+            return exit_code(stop)
         except OSError as error:
             check_folder()
             raise RunFailed(f"{error.filename or folder}: {describe_os_error(error, folder)}") from error

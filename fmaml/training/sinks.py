@@ -210,7 +210,7 @@ class Sinks:
 
 
 def check_sinks(config: Config) -> None:
-    """UserError with the command that installs them, if a sink needs packages that are missing."""
+    """Error with the command that installs them, if a sink needs packages that are missing."""
     for name in config["train"]["log_to"]:
         if name in NEEDED:
             require(f"train.log_to = {name}", name, name)

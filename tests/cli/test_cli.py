@@ -10,7 +10,7 @@ import pytest
 from fmaml.cli.main import main
 from fmaml.config import packaged
 from fmaml.config.load import load_config
-from fmaml.errors import UserError
+from fmaml.errors import Error
 from fmaml.sweep.plan import Seeds, plan
 
 QUICK = [
@@ -179,7 +179,7 @@ def test_every_line_of_a_longer_message_says_who_speaks(told):
 
 def test_the_traceback_is_there_for_who_asks(told, monkeypatch):
     monkeypatch.setenv("FMAML_DEBUG", "1")
-    with pytest.raises(UserError, match="seed"):
+    with pytest.raises(Error, match="seed"):
         told("show", "omniglot", "seed=x")
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from fmaml.config.load import load_config
-from fmaml.errors import UserError
+from fmaml.errors import Error
 
 EXAMPLE = """\
 data: {name: omniglot, ways: 5}
@@ -17,6 +17,6 @@ train: {meta_steps: 100, meta_batch: 4}
 
 
 def complaints(*args: Any) -> list[str]:
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(Error) as caught:
         load_config(*args)
     return str(caught.value).splitlines()

@@ -11,7 +11,7 @@ from fmaml.config.config_diff import changed_settings
 from fmaml.config.load import load_config
 from fmaml.config.quick import load_quick
 from fmaml.config.registry import IMAGES, SIGNALS, find_entry
-from fmaml.errors import UserError
+from fmaml.errors import Error
 
 HEAD = """\
 import torch, fmaml
@@ -82,7 +82,7 @@ def module(tmp_path, monkeypatch):
 )
 def test_what_cannot_be_read_is_one_line_that_names_it(section, code, said, module):
     name = module(code, head=f"{HEAD}raise SystemExit('imported')\n")
-    with pytest.raises(UserError) as raised:
+    with pytest.raises(Error) as raised:
         load_config("sinusoid", [f"{section}={{name: '{name}:f'}}"])
     line = next(line for line in str(raised.value).splitlines() if f"{section}.name" in line)
     assert re.match(rf"command line: {section}\.name = \"{name}:f\": .*{said}", line)
@@ -92,7 +92,7 @@ def test_what_cannot_be_read_is_one_line_that_names_it(section, code, said, modu
 @pytest.mark.parametrize("name", ["nowhere:", ":f", "a b:c", "no/where:f", "nowhere:f:g", "nowhere.f"])
 def test_a_name_that_is_neither_ours_nor_a_function_says_how_one_is_written(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"must be one of maml, .*, or package\.module:function of your own$"):
+    with pytest.raises(Error, match=r"must be one of maml, .*, or package\.module:function of your own$"):
         load_config("sinusoid", [f'algorithm.name="{name}"'])
 
 
@@ -103,13 +103,13 @@ def test_settings_are_those_of_the_signature(module):
     given = {"name": f"{name}:f", "lr": 0.1, "a": None, "b": "x", "c": 1}
     assert load_config("sinusoid", [f"optimizer={{name: '{name}:f', lr: 0.1}}"])["optimizer"] == given
     for wrong, said in (("c=10", "must be a whole number, at most 9"), ("b=z", "must be one of x, y")):
-        with pytest.raises(UserError, match=f"optimizer.{wrong[0]} = .*: {said}"):
+        with pytest.raises(Error, match=f"optimizer.{wrong[0]} = .*: {said}"):
             load_config("sinusoid", [f"optimizer={{name: '{name}:f', lr: 0.1}}", f"optimizer.{wrong}"])
 
 
 def test_limits_that_fit_no_value_of_the_type_are_told(module):
     name = module("def f(*, x: Annotated[str, Ge(1)] = 'a'): ...")
-    with pytest.raises(UserError, match=r"optimizer\.x: the limits of its annotation do not fit its type"):
+    with pytest.raises(Error, match=r"optimizer\.x: the limits of its annotation do not fit its type"):
         load_config("sinusoid", [f"optimizer={{name: '{name}:f'}}"])
 
 
@@ -173,12 +173,10 @@ def test_traits_are_compared_as_ours_are(module):
     name = module(
         "@fmaml.setting_types.needs('images', 'classes')\ndef f(loss_fn): ...\n@gives('images')\ndef g(): ..."
     )
-    with pytest.raises(UserError, match=r"it needs class numbers as targets and images, which data\.name = sinusoid"):
+    with pytest.raises(Error, match=r"it needs class numbers as targets and images, which data\.name = sinusoid"):
         load_config("sinusoid", [f"algorithm={{name: '{name}:f'}}", "train.baseline=false"])
     load_config("omniglot", [f"algorithm={{name: '{name}:f'}}", "train.baseline=false"])
-    with pytest.raises(
-        UserError, match=rf"it needs class numbers as targets, which data\.name = {name}:g does not have"
-    ):
+    with pytest.raises(Error, match=rf"it needs class numbers as targets, which data\.name = {name}:g does not have"):
         load_config("omniglot", [f"data={{name: '{name}:g'}}", "algorithm={name: protonet}"])
     assert find_entry("data", f"{name}:g").gives == {"images", "numbers"}
 

@@ -24,7 +24,7 @@ from fmaml.config.signature import (
     summary,
 )
 from fmaml.config.validate import validate_value
-from fmaml.errors import UserError
+from fmaml.errors import Error
 from fmaml.setting_types import CostsMemory, Count, Decay, FreeOnResume, Natural, Rate, Unit, Ways
 
 TARGETS = [entry.target for names in TABLE.values() for entry in names.values()]
@@ -74,14 +74,12 @@ IN_CODE_ONLY = ["LossFn", "torch.device", "Metric | None", "Callable[[int], int]
 @pytest.mark.parametrize("default", ["", " = None"])
 @pytest.mark.parametrize("annotation", IN_CODE_ONLY)
 def test_what_neither_a_setting_nor_the_run_supplies_is_an_error(annotation, default):
-    with pytest.raises(
-        UserError, match=r"f\(\), line 1, parameter x: its annotation spells no setting; write it in int"
-    ):
+    with pytest.raises(Error, match=r"f\(\), line 1, parameter x: its annotation spells no setting; write it in int"):
         read(f"y: int, x: {annotation}{default}")
 
 
 def test_a_parameter_without_an_annotation_is_an_error():
-    with pytest.raises(UserError, match=r"f\(\), line 1, parameter x: its annotation spells no setting"):
+    with pytest.raises(Error, match=r"f\(\), line 1, parameter x: its annotation spells no setting"):
         read("x=5")
 
 
@@ -102,12 +100,12 @@ def test_a_parameter_without_an_annotation_is_an_error():
     ],
 )
 def test_reading_an_annotation_runs_no_code_of_others(annotation):
-    with pytest.raises(UserError, match="parameter x: its annotation spells no setting"):
+    with pytest.raises(Error, match="parameter x: its annotation spells no setting"):
         read(f"x: {annotation}")
 
 
 def test_a_default_that_is_computed_is_an_error():
-    with pytest.raises(UserError, match=r"parameter steps: its default int\(2\) is computed.*write a literal"):
+    with pytest.raises(Error, match=r"parameter steps: its default int\(2\) is computed.*write a literal"):
         read("steps: Count = int(2)")
 
 
@@ -128,7 +126,7 @@ def test_a_name_that_leads_to_no_function_is_told(target, said, tmp_path, monkey
     (tmp_path / "latin.py").write_bytes(b"x = '\xe4'\n")
     (tmp_path / "empty.py").touch()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=said) as raised:
+    with pytest.raises(Error, match=said) as raised:
         find_function(target)
     assert "\n" not in str(raised.value)
 
@@ -146,7 +144,7 @@ def test_a_name_that_leads_to_no_function_is_told(target, said, tmp_path, monkey
     ],
 )
 def test_an_entry_with_other_traits_is_told(section, entry, said):
-    with pytest.raises(UserError, match=f"registry: .*{said}"):
+    with pytest.raises(Error, match=f"registry: .*{said}"):
         check_table({section: {"mine": entry}})
 
 

@@ -16,7 +16,7 @@ from fmaml.config.load import load_config
 from fmaml.config.registry import SETTINGS, TABLE
 from fmaml.config.strict_yaml import dump_yaml
 from fmaml.config.validate import TOP_LEVEL
-from fmaml.errors import UserError
+from fmaml.errors import Error
 
 SCALARS = st.one_of(
     st.none(),
@@ -45,7 +45,7 @@ def plan_or_message(path: Path, text: str) -> str:
     path.write_text(text, encoding="utf-8", errors="surrogatepass")
     try:
         config = load_config(str(path))
-    except UserError as error:
+    except Error as error:
         message = str(error)
         assert all(line.startswith(str(path)) for line in message.split("\n"))
         return message
@@ -134,7 +134,7 @@ def settled(path: Path) -> bool:
     """Whether there is a plan, which must survive being written and read; else each line of the message is whole."""
     try:
         config = load_config(str(path))
-    except UserError as error:
+    except Error as error:
         for line in str(error).split("\n"):
             told = line.removeprefix(str(path))
             found = re.match(f"{WHOLE_FILE}|{PLACE}|{KEY}", told)

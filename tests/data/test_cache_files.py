@@ -9,7 +9,7 @@ import torch
 from fmaml.cli.main import main
 from fmaml.data.files.cache import cached_all, write_tensors
 from fmaml.data.files.cache_files import as_size, cache_files, limit
-from fmaml.errors import UserError
+from fmaml.errors import Error
 
 BYTES = torch.zeros(4_000_000, dtype=torch.uint8)
 
@@ -141,7 +141,7 @@ def test_sizes(monkeypatch, text, size):
 @pytest.mark.parametrize("text", ["much", "-1", "1.5.G", "5P", "5G5"])
 def test_what_is_no_size_is_named(monkeypatch, text):
     monkeypatch.setenv("FMAML_CACHE_LIMIT", text)
-    with pytest.raises(UserError, match=r"FMAML_CACHE_LIMIT = .*: not a size; give a number of bytes, such as"):
+    with pytest.raises(Error, match=r"FMAML_CACHE_LIMIT = .*: not a size; give a number of bytes, such as"):
         limit()
 
 

@@ -16,7 +16,7 @@ from fmaml.data.dataset_facts import HUNDRED_CLASSES, class_names
 from fmaml.data.files import find
 from fmaml.data.images import cifar100_files
 from fmaml.data.sources.cifar_fs import cifar_fs
-from fmaml.errors import UserError
+from fmaml.errors import Error
 
 CPU = torch.device("cpu")
 NAMES = {"train": ["apple", "bear"], "val": ["crab", "dolphin"], "test": ["elm", "fox"]}
@@ -136,9 +136,7 @@ def test_the_unpacked_folder_itself_may_be_the_root(small, monkeypatch):
 def test_a_changed_file_is_refused_before_it_is_unpickled(small, monkeypatch):
     content = parts(monkeypatch)
     content["test"] = content["test"][:-9] + b"other....".ljust(9)
-    with pytest.raises(
-        UserError, match=r"python/test: its md5 is \w+, that of CIFAR-100's test is \w+; copy or download"
-    ):
+    with pytest.raises(Error, match=r"python/test: its md5 is \w+, that of CIFAR-100's test is \w+; copy or download"):
         load(put_unpacked(small / "root", content))
 
 
@@ -148,21 +146,21 @@ def test_another_archive_is_refused_before_it_is_opened(small, monkeypatch):
     whole = archive.read_bytes()
     for bad in (b"", b"<html>", whole[: len(whole) // 2], whole[:100] + bytes(60) + whole[160:], whole + b"x"):
         archive.write_bytes(bad)
-        with pytest.raises(UserError, match=r"tar\.gz: its md5 is \w+, .*\w+; copy or download it again from https"):
+        with pytest.raises(Error, match=r"tar\.gz: its md5 is \w+, .*\w+; copy or download it again from https"):
             load(small / "root")
 
 
 def test_a_class_that_is_gone_is_named(small):
     root = put_folders(small / "root")
     shutil.rmtree(root / "data" / "elm")
-    with pytest.raises(UserError, match=r"split test lacks elm; CIFAR-FS has 2 fixed classes there"):
+    with pytest.raises(Error, match=r"split test lacks elm; CIFAR-FS has 2 fixed classes there"):
         load(root)
 
 
 def test_other_classes_are_refused(small):
     root = put_split_folders(small / "root")
     (root / "val" / "crab").rename(root / "val" / "crabs")
-    with pytest.raises(UserError, match=r"split val has crabs and lacks crab; CIFAR-FS has 2 fixed classes"):
+    with pytest.raises(Error, match=r"split val has crabs and lacks crab; CIFAR-FS has 2 fixed classes"):
         load(root)
 
 
@@ -184,7 +182,7 @@ def test_what_is_missing_is_downloaded_once(small, monkeypatch):
 
 
 def test_without_a_download_missing_data_is_an_error(small):
-    with pytest.raises(UserError, match=r"data\.root is not set: no CIFAR-FS in .*expected data/"):
+    with pytest.raises(Error, match=r"data\.root is not set: no CIFAR-FS in .*expected data/"):
         cifar_fs(seed=0, device=CPU, download=False)
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from fmaml.data.files import download as module
 from fmaml.data.files.download import download
-from fmaml.errors import UserError
+from fmaml.errors import Error
 
 CONTENT = bytes(range(256)) * 2000  # 512,000 bytes
 ZEROS = bytes(3_000_000)
@@ -86,7 +86,7 @@ def fetch(server, path, md5=MD5):
 
 def refusal(server, path):
     """The message of a download that fails, and leaves nothing behind."""
-    with pytest.raises(UserError) as refused:
+    with pytest.raises(Error) as refused:
         fetch(server, path)
     assert os.listdir(path.parent) == []
     message = str(refused.value)
@@ -150,9 +150,7 @@ def test_a_missing_file_is_asked_for_once(server, path):
 
 def test_no_network(path):
     url = "http://127.0.0.1:9/file.zip"  # the discard port: nobody listens
-    with pytest.raises(
-        UserError, match=r"127\.0\.0\.1:9/file\.zip: cannot download .*\(.*refused\); run again, or do wi"
-    ):
+    with pytest.raises(Error, match=r"127\.0\.0\.1:9/file\.zip: cannot download .*\(.*refused\); run again, or do wi"):
         download(url, path, MD5, cure="do without")
 
 
@@ -224,7 +222,7 @@ def test_what_a_killed_download_left_is_deleted(server, path):
 
 def test_a_folder_that_cannot_be_written(server, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UserError, match=r"cannot download .*file\.zip"):
+    with pytest.raises(Error, match=r"cannot download .*file\.zip"):
         fetch(server, tmp_path / "file" / "folder" / "file.zip")
 
 

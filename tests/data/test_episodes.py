@@ -6,7 +6,7 @@ import torch
 from fmaml.data.class_examples import Split, consecutive_splits, equal_classes, sample_episodes, with_rotations
 from fmaml.data.episodes import Episode, episodes
 from fmaml.data.source import task_keys
-from fmaml.errors import UserError
+from fmaml.errors import Error
 
 CPU = torch.device("cpu")
 
@@ -194,12 +194,12 @@ def test_source_says_what_a_report_needs():
 
 
 def test_too_many_ways_is_refused_with_the_split_named():
-    with pytest.raises(UserError, match=r"data\.ways = 8: split test has 7 classes.*give at most 7"):
+    with pytest.raises(Error, match=r"data\.ways = 8: split test has 7 classes.*give at most 7"):
         episodes(SPLITS, 0, Episode(ways=8, shots=1, queries=1), {})
 
 
 def test_too_many_examples_are_refused_with_split_and_class_named():
-    with pytest.raises(UserError, match=r"= 5: class 0 of split test has 4 examples.*give .* at most 4"):
+    with pytest.raises(Error, match=r"= 5: class 0 of split test has 4 examples.*give .* at most 4"):
         episodes(SPLITS, 0, Episode(ways=5, shots=2, queries=3), {})
 
 

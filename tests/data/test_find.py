@@ -6,7 +6,7 @@ import pytest
 
 from fmaml.data.files.cache_folder import cache_folder
 from fmaml.data.files.find import DataFiles, find_data, missing, search_folders
-from fmaml.errors import UserError
+from fmaml.errors import Error
 
 
 @pytest.fixture(autouse=True)
@@ -81,5 +81,5 @@ def test_the_error_names_the_places_what_was_expected_and_three_cures(home, monk
 def test_a_user_without_a_home_is_told_what_to_set(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as it is where nobody knows the user
-    with pytest.raises(UserError, match="no home folder to cache data in; set XDG_CACHE_HOME"):
+    with pytest.raises(Error, match="no home folder to cache data in; set XDG_CACHE_HOME"):
         cache_folder()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fmaml.data.sources.glyphs import draw_all_characters, draw_strokes, glyphs, perturb_strokes, render
-from fmaml.errors import UserError
+from fmaml.errors import Error
 
 CPU = torch.device("cpu")
 
@@ -115,7 +115,7 @@ def test_more_shots_in_training_than_in_testing():
 
 
 def test_a_split_too_small_for_training_tasks_names_their_settings():
-    with pytest.raises(UserError, match=r"data\.train_shots \+ data\.queries = 21: .* train .*give train_shots \+"):
+    with pytest.raises(Error, match=r"data\.train_shots \+ data\.queries = 21: .* train .*give train_shots \+"):
         glyphs(seed=0, device=torch.device("cpu"), queries=2, train_shots=19)
-    with pytest.raises(UserError, match=r"data\.train_ways = 5000: split train has"):
+    with pytest.raises(Error, match=r"data\.train_ways = 5000: split train has"):
         glyphs(seed=0, device=torch.device("cpu"), train_ways=5000)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from fmaml.data.class_splits import random_split
 from fmaml.data.sources.image_folder import folder
-from fmaml.errors import UserError
+from fmaml.errors import Error
 
 CPU = torch.device("cpu")
 SIZES = {f"class {i}": 3 + i for i in range(8)}  # ragged: 3 to 10 images
@@ -91,7 +91,7 @@ def test_a_new_class_does_not_change_the_split_in_silence(root):
     load(root)
     put(root, {"newcomer": 5})
     with pytest.raises(
-        UserError, match=r"class newcomer was added or removed since the split in .*\.json was made; .*remove"
+        Error, match=r"class newcomer was added or removed since the split in .*\.json was made; .*remove"
     ):
         load(root)
     split_files(root)[0].unlink()
@@ -102,7 +102,7 @@ def test_a_broken_split_file_is_named(root):
     load(root)
     (file,) = split_files(root)
     file.write_text("{")
-    with pytest.raises(UserError, match=r"\.json: not a split that can be read .*remove it"):
+    with pytest.raises(Error, match=r"\.json: not a split that can be read .*remove it"):
         load(root)
 
 
@@ -167,9 +167,7 @@ def test_unreadable_images_are_named_and_left_out(root, capsys):
 
 def test_strict_makes_them_an_error(root):
     load(spoil(root))
-    with pytest.raises(
-        UserError, match=r"2 unreadable images: .*0\.png \(cannot identify.*every image must be readable"
-    ):
+    with pytest.raises(Error, match=r"2 unreadable images: .*0\.png \(cannot identify.*every image must be readable"):
         load(root, strict=True)
 
 
@@ -183,7 +181,7 @@ def test_many_are_counted(root, capsys):
 
 def test_a_class_left_with_too_few_is_named(root):
     (root / "class 0" / "0.png").write_text("a text")
-    with pytest.raises(UserError, match=r"shots \+ data\.queries = 3: class class 0 of split \w+ has 2 examples"):
+    with pytest.raises(Error, match=r"shots \+ data\.queries = 3: class class 0 of split \w+ has 2 examples"):
         load(root)
 
 
@@ -214,7 +212,7 @@ def flatten(root):
 def test_a_faulty_folder_is_one_message(root, fault):
     break_it, message = FAULTS[fault]
     break_it(root)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(Error, match=message):
         load(root)
 
 
@@ -241,7 +239,7 @@ def test_a_class_in_two_splits_is_refused_or_said(root, tmp_path, split):
         put(mine / part, {f"class {i}": 5 for i in classes})
     assert "from 2 unseen classes" in load(mine).about["protocol"]
     put(mine / split, {"class 1": 5})
-    with pytest.raises(UserError, match=r"class class 1 is in more than one split.*data.shared_classes=true"):
+    with pytest.raises(Error, match=r"class class 1 is in more than one split.*data.shared_classes=true"):
         load(mine)
     about = load(mine, shared_classes=True).about
     assert "classes, some seen in training" in about["protocol"]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from fmaml.data.images.layouts import read_table
 from fmaml.data.sources.image_folder import folder
-from fmaml.errors import UserError
+from fmaml.errors import Error
 
 CLASSES = ["cat", "dog", "élan", "sea, blue", "owl", "fox"]
 
@@ -82,14 +82,14 @@ def test_a_split_that_lacks_is_made(table):
 def test_layout_classes_takes_no_notice_of_the_splits_and_splits_needs_them(table):
     assert read_table(with_splits(table, "train", "test"), "classes").splits is None
     write(table, [row[:2] for row in rows_of(table)])
-    with pytest.raises(UserError, match=r"data\.layout = splits: .*labels\.csv has no column split; add one"):
+    with pytest.raises(Error, match=r"data\.layout = splits: .*labels\.csv has no column split; add one"):
         load(table, layout="splits")
 
 
 def test_classes_in_both_splits_name_a_cure_that_works(table):
     mixed = [[*row, "train" if i % 2 else "test"] for i, row in enumerate(rows_of(table)[1:])]
     write(table, [["file", "label", "split"], *mixed])
-    with pytest.raises(UserError, match=r"more than one split.*give data\.layout=classes to have classes split"):
+    with pytest.raises(Error, match=r"more than one split.*give data\.layout=classes to have classes split"):
         load(table)
     assert sum(load(table, layout="classes").about["classes"].values()) == 6
 
@@ -201,13 +201,13 @@ FAULTS = {
 def test_a_mistake_is_one_line_with_the_place_and_the_cure(table, fault):
     break_it, message = FAULTS[fault]
     break_it(table)
-    with pytest.raises(UserError, match=rf"labels\.csv[,:] {message}") as error:
+    with pytest.raises(Error, match=rf"labels\.csv[,:] {message}") as error:
         load(table)
     assert "\n" not in str(error.value)
 
 
 def test_neither_a_folder_nor_a_table(tmp_path):
     with pytest.raises(
-        UserError, match=r"data\.root = .*none\.csv: no such folder or file; name a folder .* or a CSV file"
+        Error, match=r"data\.root = .*none\.csv: no such folder or file; name a folder .* or a CSV file"
     ):
         load(tmp_path / "none.csv")

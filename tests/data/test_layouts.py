@@ -13,7 +13,7 @@ from PIL import Image
 from fmaml.data.class_splits import stored_split, three_splits
 from fmaml.data.images.layouts import Layout, read_image_folder
 from fmaml.data.sources.image_folder import folder
-from fmaml.errors import UserError
+from fmaml.errors import Error
 
 FRACTIONS = (0.64, 0.16, 0.2)
 FRUIT = [f"Fruit/{kind}/{sort}" for kind in ("Apple", "Pear") for sort in ("Golden", "Red", "Green")]
@@ -92,7 +92,7 @@ def test_a_split_that_lacks_is_made_of_the_others_once(root, folders, made):
     assert "random split set-" in found.origin
     assert names(split(root).listing) == names(found.listing)
     put(root / folders[0], "late")
-    with pytest.raises(UserError, match="class late was added or removed since the split in "):
+    with pytest.raises(Error, match="class late was added or removed since the split in "):
         split(root)
 
 
@@ -171,7 +171,7 @@ def test_train_and_test_of_the_same_classes_are_refused_with_cures_that_work(roo
     """A set made for ordinary classification."""
     put(root / "Training", *"abcd", "only here")
     put(root / "Test", *"abcd")
-    with pytest.raises(UserError, match=SHARED) as error:
+    with pytest.raises(Error, match=SHARED) as error:
         load(root)
     (cure,) = re.findall(SHARED, str(error.value))
     assert cure == f"{root}/Training"
@@ -211,7 +211,7 @@ REFUSED = {
 def test_a_refusal_is_a_line_with_the_cure(root, fault):
     make, layout, message = REFUSED[fault]
     make(root)
-    with pytest.raises(UserError, match=message) as error:
+    with pytest.raises(Error, match=message) as error:
         split(root, layout)
     assert "\n" not in str(error.value)
 
@@ -269,7 +269,7 @@ def test_too_few_classes_in_a_random_split_name_fractions_that_give_enough(root,
     """20 classes by 0.64, 0.16, 0.2 have 3 of validation, too few for 5 ways."""
     for number, name in enumerate(folders):
         put(root / name, *(f"{number}-{i}" for i in range(count)), images=3)
-    with pytest.raises(UserError, match=r"data\.ways = 5: split val, made at random, has \d of \d+ classes") as error:
+    with pytest.raises(Error, match=r"data\.ways = 5: split val, made at random, has \d of \d+ classes") as error:
         load(root, ways=5)
     (cure,) = re.findall(r"; give data\.fractions=\[([\d.,]+)\]$", str(error.value))
     fractions = tuple(map(float, cure.split(",")))

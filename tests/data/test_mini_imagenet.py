@@ -15,7 +15,7 @@ import fmaml.data.sources.mini_imagenet as module
 from fmaml.data.dataset_facts import HUNDRED_CLASSES, class_names
 from fmaml.data.images import image_cache
 from fmaml.data.sources.mini_imagenet import mini_imagenet
-from fmaml.errors import UserError
+from fmaml.errors import Error
 
 CPU = torch.device("cpu")
 NAMES = {"train": ["n01", "n02", "n03"], "val": ["n04", "n05"], "test": ["n06", "n07"]}
@@ -159,7 +159,7 @@ def test_a_faulty_set_is_one_message(small, fault):
     break_it, message = TABLES_WRONG[fault]
     root = put_tables(small / "root")
     break_it(root)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(Error, match=message):
         load(root)
     assert len(list((small / "cache").rglob("*.safetensors"))) == (fault == "a text")  # the sound ones are kept
 
@@ -167,9 +167,7 @@ def test_a_faulty_set_is_one_message(small, fault):
 def test_too_few_images_in_a_class_is_named(small):
     root = put_tables(small / "root")
     edit(root, "val.csv", lambda text: "\n".join(line for line in text.splitlines() if "n0500003" not in line))
-    with pytest.raises(
-        UserError, match=r"= 4: class n05 of split val has 3 examples.*give shots \+ queries of at most 3"
-    ):
+    with pytest.raises(Error, match=r"= 4: class n05 of split val has 3 examples.*give shots \+ queries of at most 3"):
         load(root)
 
 
@@ -190,19 +188,19 @@ PICKLES_WRONG = {
 def test_a_pickle_of_something_else_is_one_message(small, fault):
     root = put_pickles(small / "root")
     (root / "mini-imagenet-cache-val.pkl").write_bytes(pickle.dumps(PICKLES_WRONG[fault], 4))
-    with pytest.raises(UserError, match=r"mini-imagenet-cache-val\.pkl: not a cache of mini-ImageNet; it must be"):
+    with pytest.raises(Error, match=r"mini-imagenet-cache-val\.pkl: not a cache of mini-ImageNet; it must be"):
         load(root)
 
 
 def test_a_pickle_of_other_classes_is_refused(small):
     root = put_pickles(small / "root")
     shutil.copy(root / "mini-imagenet-cache-train.pkl", root / "mini-imagenet-cache-test.pkl")
-    with pytest.raises(UserError, match=r"cache-test\.pkl: split test has n01, n02, n03 and lacks n06, n07"):
+    with pytest.raises(Error, match=r"cache-test\.pkl: split test has n01, n02, n03 and lacks n06, n07"):
         load(root)
 
 
 def test_missing_data_is_an_error_that_says_what_is_expected(small):
-    with pytest.raises(UserError, match=r"data\.root = .*no mini-ImageNet in .*expected images/ with train\.csv"):
+    with pytest.raises(Error, match=r"data\.root = .*no mini-ImageNet in .*expected images/ with train\.csv"):
         load(small / "nowhere")
 
 

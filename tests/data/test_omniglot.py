@@ -18,7 +18,7 @@ from fmaml.data.files import find
 from fmaml.data.images import omniglot_files
 from fmaml.data.source import task_keys
 from fmaml.data.sources.omniglot import omniglot
-from fmaml.errors import UserError
+from fmaml.errors import Error
 
 CPU = torch.device("cpu")
 NAMES = {
@@ -198,14 +198,14 @@ def png(size):
 def test_a_faulty_set_is_refused_by_name(small, fault, put):
     change, message = FAULTY[fault]
     root = put(small / "root", change(members()))
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(Error, match=message):
         load(root)
     assert not any(path.is_file() for path in (small / "cache").rglob("*"))
 
 
 def test_more_wrong_characters_than_fit_on_a_line_are_counted(small):
     files = {f"images_background/A/character{i:02}/1.png": drawing(0, 0) for i in range(5)}
-    with pytest.raises(UserError, match="and 2 more characters differ"):
+    with pytest.raises(Error, match="and 2 more characters differ"):
         omniglot_files.read_drawings(found(put_zips(small / "root", {**members(), **files})), EVERYONE)
 
 
@@ -232,7 +232,7 @@ def test_a_broken_zip_is_named(small):
     whole = zipped.read_bytes()
     for fault, content in broken_zips(whole):
         zipped.write_bytes(content)
-        with pytest.raises(UserError, match=r"(images_background\.zip: not a whole zip|has 0 drawings)") as error:
+        with pytest.raises(Error, match=r"(images_background\.zip: not a whole zip|has 0 drawings)") as error:
             load(root)
         assert "opy or download it again" in str(error.value), fault
     zipped.write_bytes(whole)
@@ -241,7 +241,7 @@ def test_a_broken_zip_is_named(small):
 
 def test_a_bomb_in_a_zip_is_not_unpacked(small):
     files = {**members(), f"{EVERYONE[0]}/0000_03.png": bytes(10**6)}
-    with pytest.raises(UserError, match=r"images_background\.zip.*0000_03\.png has more than 20000 bytes"):
+    with pytest.raises(Error, match=r"images_background\.zip.*0000_03\.png has more than 20000 bytes"):
         load(put_zips(small / "root", files))
 
 
@@ -265,7 +265,7 @@ def test_a_name_twice_in_a_zip_is_refused(small):
         pytest.warns(UserWarning, match="Dup"),
     ):
         archive.writestr(f"{EVERYONE[0]}/0000_01.png", drawing(3, 3))
-    with pytest.raises(UserError, match="Greek/character02 has 21"):
+    with pytest.raises(Error, match="Greek/character02 has 21"):
         load(root)
 
 
@@ -275,7 +275,7 @@ def test_a_name_twice_in_a_zip_is_refused(small):
 def test_a_root_without_it_is_an_error_even_if_it_is_elsewhere(small, monkeypatch):
     put_zips(small / "env", members())
     monkeypatch.setenv("FMAML_DATA", str(small / "env"))
-    with pytest.raises(UserError, match=r"data\.root = .*nowhere: no Omniglot in .*nowhere/omniglot-py; expected"):
+    with pytest.raises(Error, match=r"data\.root = .*nowhere: no Omniglot in .*nowhere/omniglot-py; expected"):
         load(small / "nowhere")
     omniglot(seed=0, device=CPU, ways=2, rotate=("val", "test"))
 
@@ -283,12 +283,12 @@ def test_a_root_without_it_is_an_error_even_if_it_is_elsewhere(small, monkeypatc
 def test_one_part_is_not_enough(small):
     root = put_zips(small / "root", members())
     (root / "images_evaluation.zip").unlink()
-    with pytest.raises(UserError, match="expected images_background and images_evaluation"):
+    with pytest.raises(Error, match="expected images_background and images_evaluation"):
         load(root)
 
 
 def test_without_a_download_missing_data_is_an_error(small):
-    with pytest.raises(UserError, match=r"data\.root is not set.*data\.name=glyphs"):
+    with pytest.raises(Error, match=r"data\.root is not set.*data\.name=glyphs"):
         omniglot(seed=0, device=CPU, ways=2, download=False)
 
 

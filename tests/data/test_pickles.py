@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fmaml.data.files.pickles import read_pickle
-from fmaml.errors import UserError
+from fmaml.errors import Error
 
 HARMLESS = {
     "image_data": np.arange(24, dtype=np.uint8).reshape(2, 4, 3),
@@ -78,9 +78,7 @@ def test_anything_else_is_refused_and_nothing_executed(tmp_path, protocol):
     trap = tmp_path / "trap"
     for fault, content in hostile(trap):
         path = put(tmp_path, pickle.dumps(content, protocol))
-        with pytest.raises(
-            UserError, match=r"some\.pkl: .*\(it (asks for|has an array of type) .*nothing in it was run"
-        ):
+        with pytest.raises(Error, match=r"some\.pkl: .*\(it (asks for|has an array of type) .*nothing in it was run"):
             read_pickle(path)
         assert not trap.exists(), fault
 
@@ -96,14 +94,14 @@ def test_arrays_are_not_built_from_flags_of_the_file(tmp_path):
     """Types whose state says that numbers are references: NumPy believes it, and crashes."""
     for code in ("O", "V8", "O8"):
         program = f"cnumpy\ndtype\n(S'{code}'\nI0\nI1\ntR.".encode()
-        with pytest.raises(UserError):
+        with pytest.raises(Error):
             read_pickle(put(tmp_path, program))
 
 
 def test_a_damaged_pickle_is_one_message(tmp_path):
     whole = pickle.dumps(HARMLESS, 4)
     for content in (b"", b"<html>", whole[: len(whole) // 2], whole[:-1], b"\x80\x04" + bytes(50), b"cos"):
-        with pytest.raises(UserError, match=r"some\.pkl: .*copy or download it again"):
+        with pytest.raises(Error, match=r"some\.pkl: .*copy or download it again"):
             read_pickle(put(tmp_path, content))
 
 
@@ -113,14 +111,14 @@ def test_a_persistent_object_is_refused(tmp_path):
             return "elsewhere" if obj == 7 else None
 
     Outside(file := io.BytesIO(), 2).dump([7])
-    with pytest.raises(UserError, match="persistent id"):
+    with pytest.raises(Error, match="persistent id"):
         read_pickle(put(tmp_path, file.getvalue()))
 
 
 @pytest.mark.parametrize("name", ["__new__", "__defaults__", "__code__"])
 def test_a_pickle_does_not_change_what_the_next_one_means(tmp_path, name):
     text = b"X" + len(name).to_bytes(4, "little") + name.encode()
-    with pytest.raises(UserError, match="nothing in it was run"):
+    with pytest.raises(Error, match="nothing in it was run"):
         read_pickle(put(tmp_path, b"\x80\x02c_codecs\nencode\nN}" + text + b"cnumpy\nndarray\ns\x86b."))
     found = read_pickle(put(tmp_path, pickle.dumps(HARMLESS, 2)))
     np.testing.assert_array_equal(found["image_data"], HARMLESS["image_data"])

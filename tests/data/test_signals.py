@@ -13,7 +13,7 @@ from fmaml.cli.main import main
 from fmaml.data.class_examples import Split
 from fmaml.data.source import Source
 from fmaml.data.sources.signals import signals
-from fmaml.errors import UserError
+from fmaml.errors import Error
 
 CPU = torch.device("cpu")
 
@@ -71,14 +71,14 @@ def test_channels_of_the_training_classes_are_standardised(waves):
     ],
 )
 def test_what_does_not_fit_is_refused(settings, message, waves):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(Error, match=message):
         make(waves, **settings)
 
 
 def test_a_channel_that_never_varies_is_refused(tmp_path):
     file = tmp_path / "flat.csv"
     file.write_text("label,a,b\n" + "".join(f"{c},{i},7\n" for c in "abcd" for i in range(5)), encoding="utf-8")
-    with pytest.raises(UserError, match="channel 2 is the same everywhere"):
+    with pytest.raises(Error, match="channel 2 is the same everywhere"):
         make(str(file), ways=1)
 
 

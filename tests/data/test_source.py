@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fmaml.data.source import Source, check_tasks
-from fmaml.errors import UserError
+from fmaml.errors import Error
 from fmaml.types import Batch, Task
 
 GOOD = Batch(torch.zeros(2, 6, 3), torch.arange(3).repeat(2, 2))
@@ -34,7 +34,7 @@ def test_what_is_wrong_is_told(change: dict[str, Any], said: str):
     check_tasks("train", Task(GOOD, GOOD), source())
     check_tasks("train", Task(GOOD, GOOD._replace(y=torch.where(GOOD.y == 1, -1, GOOD.y))), source())
     for part in ("support", "query"):
-        with pytest.raises(UserError, match=f"data: the {part} set of split val {said}"):
+        with pytest.raises(Error, match=f"data: the {part} set of split val {said}"):
             check_tasks("val", Task(GOOD, GOOD)._replace(**{part: GOOD._replace(**change)}), source())
 
 

@@ -16,7 +16,7 @@ from fmaml.data.source import Source
 from fmaml.data.sources.table import table
 from fmaml.data.tables.linear import PENALTIES, Linear, fit_linear, linear_references, ridge
 from fmaml.data.tables.rows import Rows
-from fmaml.errors import UserError
+from fmaml.errors import Error
 from fmaml.evaluation import evaluate
 from fmaml.tree import take
 from fmaml.types import Batch, Task
@@ -173,7 +173,7 @@ def changed(line: int, text: str) -> list[str]:
 )
 def test_a_table_that_cannot_be_used_is_one_line_with_the_cure(lines, settings, message, tmp_path):
     file = write(tmp_path / "bad.csv", lines)
-    with pytest.raises(UserError, match=message) as error:
+    with pytest.raises(Error, match=message) as error:
         make(file, **settings)
     assert "\n" not in str(error.value)
 
@@ -181,7 +181,7 @@ def test_a_table_that_cannot_be_used_is_one_line_with_the_cure(lines, settings, 
 @pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
 def test_another_encoding_is_told_by_its_line(encoding, tmp_path):
     file = write(tmp_path / "bad.csv", changed(3, "\u00e9,1,2"), encoding=encoding)
-    with pytest.raises(UserError, match=rf"line {1 if encoding == 'utf-16' else 3}: not UTF-8; save it as CSV"):
+    with pytest.raises(Error, match=rf"line {1 if encoding == 'utf-16' else 3}: not UTF-8; save it as CSV"):
         make(file)
 
 
@@ -194,9 +194,9 @@ def test_a_mark_before_the_header_crlf_and_empty_lines_are_read(tmp_path):
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"data.file = .*none.csv: No such file or directory; name a CSV file"):
+    with pytest.raises(Error, match=r"data.file = .*none.csv: No such file or directory; name a CSV file"):
         make(str(tmp_path / "none.csv"))
-    with pytest.raises(UserError, match=r"not a regular file, .*; name a CSV file"):
+    with pytest.raises(Error, match=r"not a regular file, .*; name a CSV file"):
         make(str(tmp_path))
 
 

@@ -8,7 +8,7 @@ import torch
 import fmaml
 from fmaml.data.sources.texts import texts
 from fmaml.data.text.tokens import bits_per_byte, bytes_of_token, read_alphabet
-from fmaml.errors import UserError
+from fmaml.errors import Error
 
 CPU = torch.device("cpu")
 
@@ -61,12 +61,12 @@ def test_folders_of_splits_are_the_split(root):
 
 
 def test_what_is_wrong_is_one_line(root, tmp_path):
-    with pytest.raises(UserError, match="no such folder; name the one that has a text file for each task"):
+    with pytest.raises(Error, match="no such folder; name the one that has a text file for each task"):
         source(root / "none")
     (root / "empty").mkdir()
-    with pytest.raises(UserError, match="no text in it; expected a file for each task"):
+    with pytest.raises(Error, match="no text in it; expected a file for each task"):
         source(root / "empty")
-    with pytest.raises(UserError, match=r"[a-h].txt has 8 articles of 21 or more symbols.*give fewer"):
+    with pytest.raises(Error, match=r"[a-h].txt has 8 articles of 21 or more symbols.*give fewer"):
         source(root, shots=9)
 
 
@@ -104,7 +104,7 @@ def test_passages_of_tokens(root, tokenizer):
 
 
 def test_a_folder_without_a_tokenizer_is_named(root, tmp_path):
-    with pytest.raises(UserError, match=r"no such folder; give one with a tokenizer\.json, or null for bytes"):
+    with pytest.raises(Error, match=r"no such folder; give one with a tokenizer\.json, or null for bytes"):
         source(root, tokenizer=str(tmp_path / "none"))
-    with pytest.raises(UserError, match="holds no tokenizer that transformers can read"):
+    with pytest.raises(Error, match="holds no tokenizer that transformers can read"):
         source(root, tokenizer=str(root / "z"))

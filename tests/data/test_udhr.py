@@ -16,7 +16,7 @@ from fmaml.data.sources.udhr import locate_udhr, read_udhr_files, udhr
 from fmaml.data.text.languages import split_articles
 from fmaml.data.text.passages import pack_texts, sample_passages
 from fmaml.data.text.tokens import read_alphabet
-from fmaml.errors import UserError
+from fmaml.errors import Error
 
 CPU = torch.device("cpu")
 BYTES = read_alphabet(None)
@@ -55,7 +55,7 @@ def source(root: Path, **options):
 
 
 def refusal(root: Path, **options) -> str:
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(Error) as caught:
         source(root, **options)
     return str(caught.value)
 
@@ -139,9 +139,9 @@ def test_missing_data_says_where_it_was_looked_for_and_where_to_get_it(root):
 
 def test_without_a_network_the_cure_is_told(root, monkeypatch):
     monkeypatch.setattr(module, "_URL", "http://127.0.0.1:9/udhr2.zip")
-    with pytest.raises(UserError, match=r"127\.0\.0\.1:9/udhr2\.zip: .*data\.name=markov"):
+    with pytest.raises(Error, match=r"127\.0\.0\.1:9/udhr2\.zip: .*data\.name=markov"):
         udhr(seed=0, device=CPU)
-    with pytest.raises(UserError, match=r"no Declaration of Human Rights in "):
+    with pytest.raises(Error, match=r"no Declaration of Human Rights in "):
         udhr(seed=0, device=CPU, download=False)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 import fmaml
 from fmaml.cli.main import main
-from fmaml.errors import RunFailed, UserError
+from fmaml.errors import Error, RunFailed
 from fmaml.export import formats as export
 from fmaml.export.formats import write_export
 from fmaml.export.standalone import adapted_network, feature_extractor
@@ -138,9 +138,9 @@ def test_a_learner_without_support_gives_its_features(algorithm, to, tmp_path):
 
 
 def test_features_that_depend_on_a_support_set_are_refused():
-    with pytest.raises(UserError, match="batch norm takes the statistics of a support set; give --support"):
+    with pytest.raises(Error, match="batch norm takes the statistics of a support set; give --support"):
         feature_extractor(untrained(CONV4, PROTONET))
-    with pytest.raises(UserError, match=r"maml: adapts the whole network.*give --support"):
+    with pytest.raises(Error, match=r"maml: adapts the whole network.*give --support"):
         feature_extractor(untrained({**CONV4, "norm": "none"}, MAML))
 
 

@@ -29,7 +29,7 @@ from fmaml.checkpoints.checkpoint_format import decode_checkpoint
 from fmaml.checkpoints.checkpoint_store import checkpoint_files
 from fmaml.config.build import build
 from fmaml.config.load import load_config
-from fmaml.errors import Stopped, UserError
+from fmaml.errors import Error, Stopped, exit_code
 from fmaml.files import atomic as atomic_files
 from fmaml.training.train import scores_before_and_after
 
@@ -106,11 +106,11 @@ def fork(work: Callable[[], int | None], page: Page | None = None, said: Path | 
         sys.stdout = sys.stderr = os.fdopen(handle, "w", buffering=1, encoding="utf-8")  # a test runner has its own
         bare(page)
         code = work() or 0
-    except UserError as error:
+    except Error as error:
         os.write(2, f"{error}\n".encode())
-        code = error.code
+        code = exit_code(error)
     except Stopped as stop:
-        code = stop.code
+        code = exit_code(stop)
     except BaseException as error:
         os.write(2, f"crashed: {error!r}\n".encode())
     finally:

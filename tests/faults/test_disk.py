@@ -127,7 +127,7 @@ import os, shutil, sys
 from pathlib import Path
 sys.path[:0] = [{here!r}, {root!r}]
 import fmaml.checkpoints.checkpoint_store, harness
-from fmaml.errors import UserError
+from fmaml.errors import exit_code, Error
 
 disk, save = Path(sys.argv[1]), fmaml.checkpoints.checkpoint_store.CheckpointStore.save
 harness.bare(None)
@@ -140,8 +140,8 @@ def filling(self, progress):
 fmaml.checkpoints.checkpoint_store.CheckpointStore.save = filling
 try:
     harness.run(disk / "out", "model.hidden=[100, 100]", harness.SHORT)
-except UserError as error:
-    print("refused", error.code, error)
+except Error as error:
+    print("refused", exit_code(error), error)
 print("full", harness.steps(disk / "out"), harness.litter(disk))
 (disk / "ballast").unlink()
 fmaml.checkpoints.checkpoint_store.CheckpointStore.save = save

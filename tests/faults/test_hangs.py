@@ -22,7 +22,7 @@ from fmaml.data.images.omniglot_files import read_drawings
 from fmaml.data.sources.image_folder import folder
 from fmaml.data.sources.mini_imagenet import list_table
 from fmaml.data.sources.udhr import read_udhr_files
-from fmaml.errors import UserError
+from fmaml.errors import Error
 
 LIMIT = 20  # seconds of a processor that a child may use; it would go on for ever
 HUGE = 100 * 10**9  # bytes of a file that takes up none of the disk
@@ -151,7 +151,7 @@ def test_an_experiment_is_still_read_from_a_pipe_that_is_open(tmp_path):
     read, write = os.pipe()
     os.write(write, b"data: {name: sinusoid}\n")
     os.close(write)
-    with pytest.raises(UserError, match=r"model\.name: missing"):
+    with pytest.raises(Error, match=r"model\.name: missing"):
         load_config(f"/dev/fd/{read}")
     os.close(read)
 

@@ -20,7 +20,7 @@ from PIL import Image
 from fmaml.data.dataset_facts import class_names
 from fmaml.data.images import cifar100_files, omniglot_files
 from fmaml.data.sources import mini_imagenet, udhr
-from fmaml.errors import UserError
+from fmaml.errors import Error
 
 CHARACTER = "images_background/Greek/character01"
 ZEROS = bytes(10**6)
@@ -237,7 +237,7 @@ def test_a_hostile_archive_is_told_at_once_in_one_line_and_does_nothing(tmp_path
             said = ""
             try:
                 read(path)
-            except UserError as error:
+            except Error as error:
                 said = str(error)
             seconds = time.process_time() - begun
             grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before  # KiB on Linux

@@ -118,7 +118,12 @@ MUTANTS = {  # what is left out: file, text, what stands there instead, the test
         "test_resume.py",
     ),
     "lock": ("checkpoints/run_lock.py", "lock_descriptor(handle, blocking=False)", "True", "test_stop.py"),
-    "exit code": ("training/run_experiment.py", "            return stop.code", "            return 0", "test_stop.py"),
+    "exit code": (
+        "training/run_experiment.py",
+        "            return exit_code(stop)",
+        "            return 0",
+        "test_stop.py",
+    ),
     "stopping in an evaluation": (
         "processes/join.py",
         "        if first + count < len(parts):",

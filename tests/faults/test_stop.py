@@ -36,7 +36,7 @@ import fmaml
 import fmaml.training.run_experiment
 from fmaml.checkpoints.run_folder import run_folder
 from fmaml.checkpoints.run_lock import locked, refuse_if_held
-from fmaml.errors import Stopped, UserError
+from fmaml.errors import Error, Stopped, exit_code
 from fmaml.meta_testing import scores as meta_test
 from fmaml.processes import signals
 from fmaml.training import nan_guard
@@ -169,7 +169,7 @@ def test_handlers_only_note_and_are_put_back():
             os.kill(os.getpid(), number)  # no exception here
         with pytest.raises(Stopped) as stop:
             signals.raise_if_stopped()
-        assert stop.value.code == CODES[signal.SIGUSR1], "the first signal counts"
+        assert exit_code(stop.value) == CODES[signal.SIGUSR1], "the first signal counts"
         signals.raise_if_stopped()  # and only once
     assert {number: signal.getsignal(number) for number in CODES} == before
 
@@ -239,7 +239,7 @@ def test_of_two_runs_in_one_folder_one_runs_and_the_other_names_it(tmp_path):
 def test_a_run_that_has_written_files_already_is_named_all_the_same(tmp_path):
     with locked(tmp_path):
         (tmp_path / "config.yaml").touch()
-        with pytest.raises(UserError, match=f"in use by process {os.getpid()}"), run_folder(str(tmp_path), "x", False):
+        with pytest.raises(Error, match=f"in use by process {os.getpid()}"), run_folder(str(tmp_path), "x", False):
             pytest.fail("it ran")
 
 
@@ -265,7 +265,7 @@ def test_the_lock_is_asked_for_before_torch_is_imported(tmp_path, monkeypatch, c
 
 
 def test_a_lock_is_held_for_its_block_and_no_longer(tmp_path):
-    with locked(tmp_path), pytest.raises(UserError, match="in use by process"), locked(tmp_path):
+    with locked(tmp_path), pytest.raises(Error, match="in use by process"), locked(tmp_path):
         pass
     with locked(tmp_path):
         pass

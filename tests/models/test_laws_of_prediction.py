@@ -7,7 +7,7 @@ from torch import nn
 
 import fmaml
 from fmaml.config.registry import TABLE
-from fmaml.errors import UserError
+from fmaml.errors import Error
 from fmaml.evaluation import trajectory_of
 from fmaml.models.resize_head import head_of, with_outputs
 from fmaml.torch_fixes.norms import batch_norm
@@ -137,7 +137,7 @@ def test_more_classes_begin_as_prototypes():
 
 def test_what_was_learnt_for_a_number_of_classes_is_refused_for_another():
     support, _ = task(7)
-    with pytest.raises(UserError, match="7 classes: meta_curvature was trained for 5"):
+    with pytest.raises(Error, match="7 classes: meta_curvature was trained for 5"):
         untrained(CONV4, settings_of("meta_curvature"), torch.float64).adapt(support.x, support.y)
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 import fmaml
 from fmaml.cli.main import main
-from fmaml.errors import UserError
+from fmaml.errors import Error
 
 MLP = {"name": "mlp", "hidden": [32]}
 LABELS = torch.tensor([0, 0, 1, 1])
@@ -75,26 +75,26 @@ def test_no_image_of_a_support_folder_is_passed_over(characters):
     learner, support = untrained(CONV4, PROTONET), characters / "support"
     stray = support / "bird.png"
     Image.new("L", (28, 28)).save(stray)
-    with pytest.raises(UserError, match=r"bird.png: lies beside folders of classes"):
+    with pytest.raises(Error, match=r"bird.png: lies beside folders of classes"):
         learner.adapt(support)
 
 
 def test_two_files_of_one_name_are_not_two_classes(tmp_path):
     for name in ("cat.png", "cat.jpg", "dog.png"):
         Image.new("L", (28, 28)).save(tmp_path / name)
-    with pytest.raises(UserError, match="has two images called cat; put the images of a class into a folder"):
+    with pytest.raises(Error, match="has two images called cat; put the images of a class into a folder"):
         untrained(CONV4, PROTONET).adapt(tmp_path)
 
 
 def test_an_empty_support_set_has_no_class():
-    with pytest.raises(UserError, match="the support set: has no class; to tell classes apart it takes two or more"):
+    with pytest.raises(Error, match="the support set: has no class; to tell classes apart it takes two or more"):
         untrained(CONV4, PROTONET).adapt({})
 
 
 def test_a_strip_is_not_made_a_square_of_gigabytes(tmp_path):
     Image.fromarray(np.zeros((1, 60_000), dtype=np.uint8)).save(tmp_path / "long.png")
     adapted = untrained(CONV4, PROTONET).adapt(images(), LABELS)
-    with pytest.raises(UserError, match=r"long.png: 60000 x 1 pixels are too long a strip to make a square of"):
+    with pytest.raises(Error, match=r"long.png: 60000 x 1 pixels are too long a strip to make a square of"):
         adapted.predict(tmp_path / "long.png")
 
 
@@ -141,9 +141,7 @@ def test_what_is_wrong_with_numbers_is_one_line():
     with pytest.raises(ValueError, match=r"trained for values, so x needs its targets: adapt\(x, y\)"):
         learner.adapt("folder")
     signals = untrained({"name": "conv1d", "width": 4}, PROTONET, inputs=[2, 32], form=None)
-    with pytest.raises(
-        UserError, match=r"folder: this network takes numbers \[n, 2, 32\] and no images; give them in P"
-    ):
+    with pytest.raises(Error, match=r"folder: this network takes numbers \[n, 2, 32\] and no images; give them in P"):
         signals.adapt("folder")
     assert signals.adapt({"a": np.zeros((1, 2, 32)), "b": np.ones((1, 2, 32))}).classes == ["a", "b"]
     with pytest.raises(ValueError, match=r"x: this network takes float32 .*; these are bool"):

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import fmaml
 from fmaml.cli.main import main
-from fmaml.errors import UserError
+from fmaml.errors import Error
 from fmaml.models.model_file import read_model, write_model
 
 
@@ -67,15 +67,15 @@ def test_a_saved_adapted_network_predicts_the_same_bits(learner, tmp_path):
 def test_each_kind_of_file_says_how_it_is_read(learner, tmp_path):
     learner.save(tmp_path / "learner.st")
     learner.adapt({"a": images(2), "b": images(2)}).save(tmp_path / "adapted.st")
-    with pytest.raises(UserError, match=r"adapted already; read it with fmaml\.load_adapted"):
+    with pytest.raises(Error, match=r"adapted already; read it with fmaml\.load_adapted"):
         fmaml.load(tmp_path / "adapted.st")
-    with pytest.raises(UserError, match=r"not adapted to a task; read it with fmaml\.load"):
+    with pytest.raises(Error, match=r"not adapted to a task; read it with fmaml\.load"):
         fmaml.load_adapted(tmp_path / "learner.st")
 
 
 def test_parameters_without_metadata_are_refused(learner, tmp_path):
     write_model(path := tmp_path / "bare.safetensors", learner.theta, None)
-    with pytest.raises(UserError, match=r"bare\.safetensors: parameters without metadata, .*; give a model that fmaml"):
+    with pytest.raises(Error, match=r"bare\.safetensors: parameters without metadata, .*; give a model that fmaml"):
         fmaml.load(path)
 
 
@@ -84,7 +84,7 @@ def test_a_truncated_model_is_refused(learner, tmp_path, part):
     learner.save(path := tmp_path / "model.st")
     content = path.read_bytes()
     path.write_bytes(content[: int(part * len(content))])
-    with pytest.raises(UserError, match=r"model\.st: damaged or not a model"):
+    with pytest.raises(Error, match=r"model\.st: damaged or not a model"):
         fmaml.load(path)
 
 
@@ -93,7 +93,7 @@ def test_a_single_wrong_bit_is_found(learner, tmp_path):
     content = bytearray(path.read_bytes())
     content[-100] ^= 1
     path.write_bytes(content)
-    with pytest.raises(UserError, match="its digest does not match"):
+    with pytest.raises(Error, match="its digest does not match"):
         fmaml.load(path)
 
 
@@ -106,7 +106,7 @@ def test_a_model_of_a_newer_version_is_refused(learner, tmp_path, monkeypatch):
     monkeypatch.setattr("fmaml.models.model_file.FORMAT", 2)
     learner.save(path := tmp_path / "model.st")
     monkeypatch.undo()
-    with pytest.raises(UserError, match="of format 2, and this fmaml reads format 1; install the version"):
+    with pytest.raises(Error, match="of format 2, and this fmaml reads format 1; install the version"):
         fmaml.load(path)
 
 
@@ -137,7 +137,7 @@ HOSTILE = {
 @pytest.mark.parametrize("case", HOSTILE)
 def test_hostile_metadata_are_refused(learner, tmp_path, case):
     changed(learner, path := tmp_path / "model.st", **HOSTILE[case])
-    with pytest.raises(UserError, match=r"model\.(st|name)[: ]") as raised:
+    with pytest.raises(Error, match=r"model\.(st|name)[: ]") as raised:
         fmaml.load(path)
     assert "\n" not in str(raised.value)
 
@@ -147,18 +147,18 @@ def test_metadata_that_are_not_an_object_are_refused(learner, tmp_path, text):
     from safetensors.torch import save_file
 
     save_file(dict(learner.theta), path := tmp_path / "model.st", {"fmaml": text})
-    with pytest.raises(UserError, match=r"model\.st: "):
+    with pytest.raises(Error, match=r"model\.st: "):
         fmaml.load(path)
 
 
 def test_a_pipe_and_a_missing_file_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UserError, match="not a regular file"):
+    with pytest.raises(Error, match="not a regular file"):
         fmaml.load(tmp_path / "pipe")
-    with pytest.raises(UserError, match="no such file, and no model of that name; `fmaml ls models`"):
+    with pytest.raises(Error, match="no such file, and no model of that name; `fmaml ls models`"):
         fmaml.load(tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no model in it"):
+    with pytest.raises(Error, match="no model in it"):
         fmaml.load(tmp_path / "empty")
 
 
@@ -181,9 +181,7 @@ def test_hostile_adapted_networks_are_refused(learner, tmp_path, case):
     changes, said = ADAPTED[case]
     changed = {name: value for name, value in (tensors | changes).items() if value is not None}
     write_model(path, changed, {**(metadata or {}), **said})
-    with pytest.raises(
-        UserError, match=r"model\.st: its (statistics|metadata) are not|model\.st: statistics/"
-    ) as raised:
+    with pytest.raises(Error, match=r"model\.st: its (statistics|metadata) are not|model\.st: statistics/") as raised:
         fmaml.load_adapted(path)
     assert "\n" not in str(raised.value)
 

@@ -18,7 +18,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import fmaml
 from fmaml import FewShotClassifier
-from fmaml.errors import UserError
+from fmaml.errors import Error
 from fmaml.models import sklearn as deployed
 
 MLP = {"name": "mlp", "hidden": [64]}
@@ -156,7 +156,7 @@ def test_settings_that_do_not_fit_are_refused(model, drawings, tmp_path):
     untrained(MLP, MAML, inputs=[1], outputs=1, targets="values", form=None).save(tmp_path / "values")
     with pytest.raises(ValueError, match="was trained for values; give one trained for classes"):
         FewShotClassifier(tmp_path / "values").fit(images, y)
-    with pytest.raises(UserError, match="no such file, and no model of that name"):
+    with pytest.raises(Error, match="no such file, and no model of that name"):
         FewShotClassifier("nothing").fit(images, y)
 
 
@@ -172,7 +172,7 @@ import fmaml.errors
 from fmaml import *
 try:
     FewShotClassifier("omniglot")
-except fmaml.errors.UserError as error:
+except fmaml.errors.Error as error:
     print(error)
 """
 

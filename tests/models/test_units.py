@@ -6,7 +6,7 @@ import pytest
 import torch
 from learners import MAML, untrained
 
-from fmaml.errors import UserError
+from fmaml.errors import Error
 from fmaml.export.standalone import adapted_network, example
 from fmaml.torch_fixes.support_statistics import statistics_of
 
@@ -66,5 +66,5 @@ def test_class_numbers_stay_as_they_are_and_signals_are_scaled_by_channel():
     ids=str,
 )
 def test_metadata_with_another_scaling_are_refused(damage):
-    with pytest.raises(UserError, match="its metadata are not those of a model"):
+    with pytest.raises(Error, match="its metadata are not those of a model"):
         untrained(MLP, MAML, **{**TABLE, "scaling": {**UNITS, **damage}})

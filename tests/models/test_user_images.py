@@ -14,7 +14,7 @@ from PIL import Image
 
 from fmaml.data.preprocessing import CHARACTER_FORM, Form
 from fmaml.data.sources.omniglot import omniglot
-from fmaml.errors import UserError
+from fmaml.errors import Error
 from fmaml.models.user_images import Shape, list_support, read_support, to_inputs
 
 real = pytest.mark.real_data("omniglot")
@@ -82,32 +82,32 @@ def test_support_is_a_folder_or_a_file_for_each_class(tmp_path):
 def test_what_is_no_support_set_is_told(tmp_path):
     (tmp_path / "one").mkdir()
     folder_of(tmp_path / "one", cat=2)
-    with pytest.raises(UserError, match="one: has one class, cat; to tell classes apart it takes two or more"):
+    with pytest.raises(Error, match="one: has one class, cat; to tell classes apart it takes two or more"):
         read_support(tmp_path / "one", COLOUR)
     (tmp_path / "hole").mkdir()
     folder_of(tmp_path / "hole", cat=2, dog=0)
-    with pytest.raises(UserError, match="hole/dog: no image in it"):
+    with pytest.raises(Error, match="hole/dog: no image in it"):
         read_support(tmp_path / "hole", COLOUR)
     picture().save(tmp_path / "file.png")
-    with pytest.raises(UserError, match=r"file\.png: is a file; give a folder with"):
+    with pytest.raises(Error, match=r"file\.png: is a file; give a folder with"):
         read_support(tmp_path / "file.png", COLOUR)
-    with pytest.raises(UserError, match="nowhere: no such folder"):
+    with pytest.raises(Error, match="nowhere: no such folder"):
         read_support(tmp_path / "nowhere", COLOUR)
-    with pytest.raises(UserError, match="class dog has no image"):
+    with pytest.raises(Error, match="class dog has no image"):
         read_support({"cat": [picture()], "dog": torch.zeros(0, 3, 8, 8)}, COLOUR)
 
 
 def test_what_is_no_image_is_told(tmp_path):
     (tmp_path / "video.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(1000))
-    with pytest.raises(UserError, match=r"video\.mp4: not an image that can be read; give a PNG"):
+    with pytest.raises(Error, match=r"video\.mp4: not an image that can be read; give a PNG"):
         to_inputs(tmp_path / "video.mp4", COLOUR)
     (tmp_path / "huge.png").write_bytes(huge_png(50_000))
-    with pytest.raises(UserError, match=r"huge\.png: has too many pixels to be opened safely"):
+    with pytest.raises(Error, match=r"huge\.png: has too many pixels to be opened safely"):
         to_inputs(tmp_path / "huge.png", COLOUR)
-    with pytest.raises(UserError, match=r"none\.png: no such file or folder"):
+    with pytest.raises(Error, match=r"none\.png: no such file or folder"):
         to_inputs(tmp_path / "none.png", COLOUR)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="empty: no image in it"):
+    with pytest.raises(Error, match="empty: no image in it"):
         to_inputs(tmp_path / "empty", COLOUR)
     with pytest.raises(ValueError, match=r"this network takes \[n, 3, 8, 8\]; these are \[2, 1, 8, 8\]"):
         to_inputs(torch.zeros(2, 1, 8, 8), COLOUR)

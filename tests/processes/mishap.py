@@ -11,12 +11,12 @@ import torch
 
 from fmaml import distributed
 from fmaml.cli.main import main
-from fmaml.errors import Ended, UserError
+from fmaml.errors import Ended, Error
 from fmaml.processes.join import joined
 from fmaml.processes.launcher import launched
 from fmaml.training import step
 
-ERRORS = {"ValueError": ValueError, "RuntimeError": RuntimeError, "UserError": UserError}
+ERRORS = {"ValueError": ValueError, "RuntimeError": RuntimeError, "Error": Error}
 
 
 def raise_in_the_second(name: str) -> None:

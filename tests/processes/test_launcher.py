@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 
 from fmaml.cli.main import main
-from fmaml.errors import Ended, RunFailed, UserError
+from fmaml.errors import Ended, Error, RunFailed
 from fmaml.processes import join as module
 from fmaml.processes.environment import pick_device
 from fmaml.processes.join import Processes, map_over_ranks
@@ -21,7 +21,7 @@ def test_the_variables_of_torchrun(monkeypatch):
         monkeypatch.setenv(name, str(value))
     assert launched() == Launched(3, 6, 1, 4, 5)
     monkeypatch.setenv("LOCAL_RANK", "first")
-    with pytest.raises(UserError, match=r"LOCAL_RANK.*'first'; start the processes with torchrun"):
+    with pytest.raises(Error, match=r"LOCAL_RANK.*'first'; start the processes with torchrun"):
         launched()
 
 
@@ -29,7 +29,7 @@ def test_the_variables_of_torchrun(monkeypatch):
 def test_ranks_that_cannot_be_are_refused(monkeypatch, rank, count):
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("WORLD_SIZE", count)
-    with pytest.raises(UserError, match=f"RANK = {rank}.*WORLD_SIZE = {count}.*start the processes with torchrun"):
+    with pytest.raises(Error, match=f"RANK = {rank}.*WORLD_SIZE = {count}.*start the processes with torchrun"):
         launched()
 
 
@@ -39,15 +39,15 @@ def test_a_time_limit_is_a_number_of_seconds(monkeypatch, text):
     monkeypatch.setenv("FMAML_TIMEOUT", "1.5")
     assert time_limit() == 1.5
     monkeypatch.setenv("FMAML_TIMEOUT", text)
-    with pytest.raises(UserError, match=f"FMAML_TIMEOUT = {text}: must be a number of seconds above 0, such as 600"):
+    with pytest.raises(Error, match=f"FMAML_TIMEOUT = {text}: must be a number of seconds above 0, such as 600"):
         check_launch(ALONE, None)
 
 
 def test_what_all_find_alike_is_told_by_the_first_of_a_machine():
-    with pytest.raises(UserError, match="wrong"), report_once(Launched(rank=8, local_rank=0)):
-        raise UserError("wrong")
+    with pytest.raises(Error, match="wrong"), report_once(Launched(rank=8, local_rank=0)):
+        raise Error("wrong")
     with pytest.raises(Ended), report_once(Launched(rank=9, local_rank=1)):
-        raise UserError("wrong")
+        raise Error("wrong")
 
 
 def test_who_is_not_to_tell_ends_after_the_one_who_is(monkeypatch, capsys):
@@ -64,7 +64,7 @@ def test_each_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     here = Launched(rank=5, world_size=6, local_rank=2, local_size=3)
-    with pytest.raises(UserError, match="3 processes on this machine, 2 CUDA devices found; start one process a GPU"):
+    with pytest.raises(Error, match="3 processes on this machine, 2 CUDA devices found; start one process a GPU"):
         pick_device("auto", here)
     assert pick_device("cpu", here) == torch.device("cpu")
 

@@ -32,8 +32,8 @@ def test_a_defect_in_one_process_is_told_with_its_traceback_alone(name):
 
 
 def test_a_users_mistake_in_one_process_is_told_with_its_rank():
-    said = own_part(finish(start(2, str(HERE / "mishap.py"), "UserError")))
-    assert "UserError: rank 1: the socket of the wall" in said
+    said = own_part(finish(start(2, str(HERE / "mishap.py"), "Error")))
+    assert "Error: rank 1: the socket of the wall" in said
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from children import command
 
 import fmaml
 from fmaml.checkpoints.run_lock import LOCK_FILE, locked, refuse_if_held
-from fmaml.errors import UserError
+from fmaml.errors import Error
 
 LIKE_WINDOWS = """
     import asyncio  # torch needs it, and where there are sockets of Unix it reads os.sysconf, from Python 3.12 on
@@ -138,5 +138,5 @@ def test_the_holder_is_read_though_the_first_byte_is_locked(tmp_path, monkeypatc
     with locked(tmp_path):
         monkeypatch.setattr(os, "read", refusing)
         assert (tmp_path / LOCK_FILE).stat().st_size > 1
-        with pytest.raises(UserError, match=f"in use by process {os.getpid()} on "):
+        with pytest.raises(Error, match=f"in use by process {os.getpid()} on "):
             refuse_if_held(tmp_path)

@@ -13,7 +13,7 @@ from fmaml.checkpoints.run_lock import locked
 from fmaml.cli.main import main
 from fmaml.config.load import load_config
 from fmaml.config.packaged import FOLDER
-from fmaml.errors import UserError
+from fmaml.errors import Error
 from fmaml.report.run_list import last_logged_step
 from fmaml.sweep import workers
 from fmaml.sweep.results import summarise
@@ -110,7 +110,7 @@ def test_cores_are_divided_unless_the_user_has(monkeypatch):
 
 def test_a_run_that_is_still_to_stop_is_waited_for(tmp_path):
     told: list[str] = []
-    with locked(tmp_path), pytest.raises(UserError, match="in use by process"):
+    with locked(tmp_path), pytest.raises(Error, match="in use by process"):
         wait_until_free(tmp_path, told.append, wait_s=0.2)
     wait_until_free(tmp_path, told.append)
     assert told == [f"waiting for {tmp_path}: a run of the sweep before this one is still to stop"]

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmaml.config.load import load_config
-from fmaml.errors import UserError
+from fmaml.errors import Error
 from fmaml.sweep.plan import Seeds, folder_names, plan
 
 NO_SEEDS = Seeds()
@@ -73,7 +73,7 @@ def test_any_text_gives_a_folder_of_its_own_that_every_disk_takes(texts):
     ],
 )
 def test_what_is_wrong_with_any_run_is_told_before_the_first(overrides, seeds, said):
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(Error) as caught:
         plan("sinusoid", overrides, seeds, print)
     assert said in str(caught.value)
 

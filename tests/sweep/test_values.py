@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fmaml.config.strict_yaml import parse_yaml
-from fmaml.errors import UserError
+from fmaml.errors import Error
 from fmaml.sweep.plan import parts_of, values_of
 
 NUMBERS = st.integers(-99, 99).map(str)
@@ -74,5 +74,5 @@ def test_the_rule(override, values):
     ],
 )
 def test_what_cannot_be_meant_is_refused(override, said):
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(Error, match=said):
         values_of(override)

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ...errors import UserError, note
+from ...errors import Error, note
 from ...files.atomic import delete_temporary_files, write_durably
 from ...files.regular import check_regular
 from .cache_files import ABOUT, make_room, mark_used
@@ -97,11 +97,11 @@ def fingerprint(*facts: object) -> str:
 
 
 def file_stamp(file: str) -> FileStamp:
-    """Name, size and modification time of a file, which differ after almost any change. UserError if it is missing."""
+    """Name, size and modification time of a file, which differ after almost any change. Error if it is missing."""
     try:
         found = os.stat(file)
     except OSError as error:
-        raise UserError(f"{file}: {error.strerror}; put the file there, or remove it from the data") from error
+        raise Error(f"{file}: {error.strerror}; put the file there, or remove it from the data") from error
     return file, found.st_size, found.st_mtime_ns
 
 

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from ...errors import UserError, note
+from ...errors import Error, note
 from .cache_folder import cache_folder
 
 ABOUT = "about"  # the key of a file's metadata that says what is in it
@@ -30,13 +30,13 @@ class CacheFile(NamedTuple):
 
 
 def limit() -> int:
-    """The bytes that all files may have together, from $FMAML_CACHE_LIMIT; UserError if that is no size."""
+    """The bytes that all files may have together, from $FMAML_CACHE_LIMIT; Error if that is no size."""
     text = os.environ.get(LIMIT_VARIABLE, "").strip()
     if not text:
         return _DEFAULT_LIMIT
     match = re.fullmatch(r"(\d{1,15})\s*([KMGT]?)B?", text.upper())
     if not match:
-        raise UserError(f"{LIMIT_VARIABLE} = {text}: not a size; give a number of bytes, such as 5000000000 or 5G")
+        raise Error(f"{LIMIT_VARIABLE} = {text}: not a size; give a number of bytes, such as 5000000000 or 5G")
     return int(match[1]) * _UNITS[match[2]]
 
 
@@ -111,14 +111,14 @@ def listing() -> list[str]:
 
 
 def clear(names: list[str], *, everything: bool = False) -> list[CacheFile]:
-    """Delete the files of those names, or everything, and return them. UserError for a name that there is not."""
+    """Delete the files of those names, or everything, and return them. Error for a name that there is not."""
     files = cache_files(cache_folder())
     chosen = files
     if not everything:
         by_name = {file.path.stem: file for file in files}
         unknown = [name for name in names if name.removesuffix(".safetensors") not in by_name]
         if unknown:
-            raise UserError(f"cache clear {unknown[0]}: no such name in {cache_folder()}; `fmaml cache` lists them")
+            raise Error(f"cache clear {unknown[0]}: no such name in {cache_folder()}; `fmaml cache` lists them")
         chosen = [by_name[name.removesuffix(".safetensors")] for name in names]
     for file in chosen:
         delete(file)

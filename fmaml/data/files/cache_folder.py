@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import lock_descriptor
 
-from ...errors import UserError
+from ...errors import Error
 from ...files.atomic import FOLDERS_OPEN
 
 _LOCK_FILE = ".lock"  # only on Windows
@@ -16,11 +16,11 @@ _allowed = ContextVar("allowed", default=True)
 
 
 def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/fmaml``, or ``~/.cache/fmaml``. It need not exist. UserError if there is no home folder."""
+    """``$XDG_CACHE_HOME/fmaml``, or ``~/.cache/fmaml``. It need not exist. Error if there is no home folder."""
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fmaml"
     except RuntimeError:
-        raise UserError("this user has no home folder to cache data in; set XDG_CACHE_HOME to a folder") from None
+        raise Error("this user has no home folder to cache data in; set XDG_CACHE_HOME to a folder") from None
 
 
 def writing_allowed() -> bool:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from rich.console import Console
 from rich.progress import FileSizeColumn, Progress, TransferSpeedColumn
 
-from ...errors import UserError, note
+from ...errors import Error, note
 from ...files.atomic import sync_folder
 from .cache_folder import folder_lock
 
@@ -28,7 +28,7 @@ def download(url: str, path: Path, md5: str, *, cure: str) -> None:
     """Download ``url`` to ``path``, unless that file exists; ``md5`` is its published checksum.
 
     If several processes ask at once, one downloads and the others wait. ``cure`` ends error messages: it says how to do
-    without the download. Raises UserError if the server cannot be reached or sends another file, or the disk cannot be
+    without the download. Raises Error if the server cannot be reached or sends another file, or the disk cannot be
     written.
     """
     import pooch  # imported here because only a download needs it
@@ -47,7 +47,7 @@ def download(url: str, path: Path, md5: str, *, cure: str) -> None:
             path.chmod(path.parent.stat().st_mode & 0o666)  # pooch's temporary files are for their owner alone
             sync_folder(path.parent)
     except (OSError, ValueError) as error:  # pooch raises ValueError for another checksum; errors of HTTP are OSErrors
-        raise UserError(f"{url}: cannot download {path} ({_reason(error)}); run again, or {cure}") from error
+        raise Error(f"{url}: cannot download {path} ({_reason(error)}); run again, or {cure}") from error
 
 
 def _reason(error: BaseException) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from ...errors import MissingData, UserError
+from ...errors import Error, MissingData
 from .cache_folder import cache_folder, writing_allowed
 from .download import download
 
@@ -41,7 +41,7 @@ class DataFiles(NamedTuple):
 def search_folders(root: str | None, names: Iterable[str]) -> list[Path]:
     """Every folder to look in, in order: each root itself, then its subfolders called one of ``names``.
 
-    A given ``root`` is the only one, so that no other data are used silently in its place. UserError if it, or
+    A given ``root`` is the only one, so that no other data are used silently in its place. Error if it, or
     $FMAML_DATA, cannot be the name of a folder.
     """
     given = root if root is not None else os.environ.get("FMAML_DATA")
@@ -52,12 +52,12 @@ def search_folders(root: str | None, names: Iterable[str]) -> list[Path]:
 
 
 def _expand_user(folder: str) -> Path:
-    """The folder with ~ and ~user replaced; UserError if there is no such user or the name is not a valid path."""
+    """The folder with ~ and ~user replaced; Error if there is no such user or the name is not a valid path."""
     try:
         path = Path(folder).expanduser()
         path.exists()
     except (RuntimeError, OSError, ValueError) as error:
-        raise UserError(
+        raise Error(
             f"data.root = {folder[:60]}: not a folder's name ({error}); name a folder by data.root=FOLDER or "
             f"FMAML_DATA=FOLDER"
         ) from error
@@ -67,7 +67,7 @@ def _expand_user(folder: str) -> Path:
 def find_data(find_in: Callable[[Path], Found | None], root: str | None, names: Iterable[str]) -> Found | None:
     """The result of ``find_in`` for the first of the `search_folders` where it is not None; None if there is none.
 
-    ``find_in`` gets a folder and returns what it finds there. UserError if ``root`` cannot be the name of a folder.
+    ``find_in`` gets a folder and returns what it finds there. Error if ``root`` cannot be the name of a folder.
     """
     found = (find_in(folder) for folder in search_folders(root, names))
     return next((item for item in found if item is not None), None)
@@ -78,11 +78,11 @@ def find_or_download(
 ) -> Found:
     """What `find_data` finds; if nothing and no ``root`` was given, the files are downloaded to the cache folder first.
 
-    UserError if there is nothing and no download is possible or allowed, or if the download fails.
+    Error if there is nothing and no download is possible or allowed, or if the download fails.
     """
     found = find_data(find_in, root, files.folders)
     if found is None and root is None and allow_download and files.downloads and not writing_allowed():
-        raise UserError(
+        raise Error(
             f"no {files.name} on this computer, and a dry run downloads nothing; leave out --dry-run, or {files.cure}"
         )
     if found is None and root is None and allow_download:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
-from ...errors import UserError
+from ...errors import Error
 from ...files.regular import check_regular
 
 _MAX_OPCODES = 300_000  # of a pickle; CIFAR-100 has 260,000
@@ -24,7 +24,7 @@ def read_pickle(path: Path, file: BinaryIO | None = None) -> Any:
     """The content of a pickle: NumPy arrays, numbers, text, bytes, and lists, tuples and dicts of them.
 
     With ``file``, the pickle is read from there, and ``path`` is only its name in messages. A list may be in itself, or
-    hold another many times: go through those alone that should be flat. Raises UserError if the pickle is damaged or
+    hold another many times: go through those alone that should be flat. Raises Error if the pickle is damaged or
     too large, or if it asks for anything else.
     """
     try:
@@ -34,7 +34,7 @@ def read_pickle(path: Path, file: BinaryIO | None = None) -> Any:
         with path.open("rb") as opened:
             return _load(opened)
     except Exception as error:  # damaged pickles make the unpickler raise errors of any kind
-        raise UserError(
+        raise Error(
             f"{path}: not a whole pickle of arrays, lists, dicts, text and numbers alone ({error}); nothing in it was "
             f"run: copy or download it again from a source you trust"
         ) from error

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
-from ...errors import UserError
+from ...errors import Error
 from ...files.regular import check_regular, read_regular
 
 
@@ -28,7 +28,7 @@ Read = Callable[[str, int], bytes]  # the name of a file, and its largest size i
 def open_files(path: Path, max_bytes: int) -> Iterator[tuple[Iterable[str], Read]]:
     """The names of the files in a zip or a folder, which begin with the folder's own name, and a function to read one.
 
-    UserError if a zip has more than ``max_bytes``, or if anything turns out to be damaged, too large or absent.
+    Error if a zip has more than ``max_bytes``, or if anything turns out to be damaged, too large or absent.
     """
     try:
         if path.is_dir():
@@ -42,7 +42,7 @@ def open_files(path: Path, max_bytes: int) -> Iterator[tuple[Iterable[str], Read
         why = f"{path}: not a whole zip ({error})"
         if isinstance(error, OSError) and error.filename:
             why = f"{error.filename}: {error.strerror}"
-        raise UserError(f"{why}; copy or download it again") from error
+        raise Error(f"{why}; copy or download it again") from error
 
 
 def _names(folder: Path) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...errors import UserError
+from ...errors import Error
 from ...files.regular import read_regular
 from ..files.cache import file_stamp
 from ..files.pickles import read_pickle
@@ -43,7 +43,7 @@ def is_unpacked_cifar100(folder: Path) -> bool:
 def read_cifar100(path: Path, names: dict[str, list[str]]) -> ImageStore:
     """The images by class in the order of ``names``: of each class the 500 of `train`, then the 100 of `test`; cached.
 
-    ``path`` is the archive or the unpacked folder. UserError if it is damaged.
+    ``path`` is the archive or the unpacked folder. Error if it is damaged.
     """
     files = [path] if path.is_file() else [path / name for name in _FILES]
     facts = [file_stamp(str(file)) for file in files]
@@ -60,7 +60,7 @@ def _group_by_class(path: Path, names: dict[str, list[str]]) -> ImageStore:
 
 
 def read_cifar100_files(path: Path) -> dict[str, Any]:
-    """The content of the three files by name, from the archive or the folder; UserError if it is not CIFAR-100's.
+    """The content of the three files by name, from the archive or the folder; Error if it is not CIFAR-100's.
 
     Nothing is unpacked or unpickled before its MD5 is known to be that of the published file.
     """
@@ -75,14 +75,14 @@ def read_cifar100_files(path: Path) -> dict[str, Any]:
                 members = {name: tar.extractfile(f"{_FOLDER}/{name}") for name in _FILES}
                 found = {name: member.read() for name, member in members.items() if member}
     except OSError as error:
-        raise UserError(f"{path}: not CIFAR-100 ({error}); copy or download it again") from error
+        raise Error(f"{path}: not CIFAR-100 ({error}); copy or download it again") from error
     return {name: read_pickle(path / name, io.BytesIO(data)) for name, data in found.items()}
 
 
 def _check_md5(path: Path, content: bytes) -> None:
     found, published = hashlib.md5(content, usedforsecurity=False).hexdigest(), CIFAR100_MD5[path.name]
     if found != published:
-        raise UserError(
+        raise Error(
             f"{path}: its md5 is {found}, that of CIFAR-100's {path.name} is {published}; copy or download it again "
             f"from {CIFAR100_URL}"
         )

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...errors import UserError, note
+from ...errors import Error, note
 from ..class_examples import Split
 from ..files.cache import Tensors, cached_all, fingerprint, locked_parent, read_tensors, write_tensors
 from ..files.cache_folder import cache_folder, writing_allowed
@@ -59,7 +59,7 @@ def cached_store(name: str, facts: object, make: Callable[[], ImageStore]) -> Im
 def store_from_listing(name: str, root: Path, listing: Listing, form: Form, *, strict: bool) -> ImageStore:
     """The store of a listing's image files, decoded once for ``root`` and ``form``, see `decoded_images`.
 
-    Unreadable ones are named: UserError if ``strict``, else a line on stderr.
+    Unreadable ones are named: Error if ``strict``, else a line on stderr.
     """
     classes = [files for classes in listing.values() for files in classes.values()]
     files = [file for part in classes for file in part]
@@ -69,7 +69,7 @@ def store_from_listing(name: str, root: Path, listing: Listing, form: Form, *, s
         more = f" and {len(errors) - len(named)} more" if len(errors) > len(named) else ""
         summary = f"{len(errors)} unreadable image{'s' * (len(errors) > 1)}: {', '.join(named)}{more}"
         if strict:
-            raise UserError(f"{summary}; every image must be readable: copy or download them again")
+            raise Error(f"{summary}; every image must be readable: copy or download them again")
         note(f"{summary}; left out of {len(files)} images")
     return ImageStore(images, torch.tensor([sum(file not in errors for file in part) for part in classes]))
 

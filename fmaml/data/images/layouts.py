@@ -9,7 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
-from ...errors import UserError
+from ...errors import Error
 from ..source import SPLITS
 from ..tables.csv_table import Table, read_csv
 from .scan import SPLIT_ALIASES, Classes, Listing, Skipped, describe_skipped, is_undecodable, read_tree
@@ -38,12 +38,12 @@ class ImageColumns(NamedTuple):
 
 
 def read_image_folder(root: Path, layout: Layout) -> FoundImages:
-    """The images below ``root``. UserError if there are none, or the folder is not laid out as ``layout`` says."""
+    """The images below ``root``. Error if there are none, or the folder is not laid out as ``layout`` says."""
     classes, skipped = read_tree(root)
     lines = describe_skipped(skipped, root)
     if not classes:
         reasons = "".join(f"; {line}" for line in lines)
-        raise UserError(
+        raise Error(
             f"{root}: no class in it; expected a folder a class, with its images: {root}/CLASS/*.jpg, to any depth"
             f"{reasons}"
         )
@@ -52,7 +52,7 @@ def read_image_folder(root: Path, layout: Layout) -> FoundImages:
         top: SPLIT_WORDS[top.lower()] for top, part in tops.items() if top.lower() in SPLIT_WORDS and "" not in part
     }
     if layout == "splits" and not folders:
-        raise UserError(
+        raise Error(
             f"data.layout = splits: {root} has no folder train, val or test with folders of images in it; "
             f"name some so, or give data.layout=classes to have the classes split at random"
         )
@@ -80,11 +80,11 @@ def are_splits(splits: Collection[str], tops: Collection[str]) -> bool:
 
 
 def split_listing(root: Path, tops: dict[str, Classes], folders: dict[str, str]) -> tuple[Listing, str]:
-    """The classes of each split, in order, and where they are from; UserError if a split has two folders."""
+    """The classes of each split, in order, and where they are from; Error if a split has two folders."""
     by_split = {split: [top for top, its in folders.items() if its == split] for split in SPLITS}
     twice = next((some for some in by_split.values() if len(some) > 1), None)
     if twice:
-        raise UserError(
+        raise Error(
             f"{root}: {listed(twice)} are the same split; rename one, or give data.layout=classes, which takes both "
             f"for classes"
         )
@@ -112,7 +112,7 @@ def listed(names: list[str]) -> str:
 def read_table(path: Path, layout: Layout) -> FoundImages:
     """The images of a table; files are relative to its folder. ``layout`` "classes" ignores the column split.
 
-    UserError, with line and column, for a table that cannot be read, a file that is missing or named twice, a row
+    Error, with line and column, for a table that cannot be read, a file that is missing or named twice, a row
     without label, or a split of another name.
     """
     table = read_csv(path, "data.root")
@@ -129,7 +129,7 @@ def read_table(path: Path, layout: Layout) -> FoundImages:
         for label, own in part.items():
             classes[label] = [*classes.get(label, []), *own]
     if "" in splits and layout == "splits":
-        raise UserError(f"data.layout = splits: {path} has no column split; add one, or give data.layout=auto")
+        raise Error(f"data.layout = splits: {path} has no column split; add one, or give data.layout=auto")
     lines = describe_skipped(Skipped([file for file in files if is_undecodable(file)], [], [], []), path.parent)
     if "" in splits or layout == "classes":
         return FoundImages(dict(sorted(classes.items())), None, "", lines)
@@ -137,18 +137,18 @@ def read_table(path: Path, layout: Layout) -> FoundImages:
 
 
 def find_columns(table: Table) -> ImageColumns:
-    """The columns of the file, the label and the split in a table; UserError if one of the first two lacks."""
+    """The columns of the file, the label and the split in a table; Error if one of the first two lacks."""
     names = [name.lower() for name in table.header]
     file, label, split = (
         next((names.index(word) for word in words if word in names), None) for words in _COLUMNS.values()
     )
     if file is None or label is None:
-        raise UserError(f"{table.file}, line 1: {','.join(table.header)[:80]}; it must name the columns {_HEADER}")
+        raise Error(f"{table.file}, line 1: {','.join(table.header)[:80]}; it must name the columns {_HEADER}")
     return ImageColumns(file, label, split)
 
 
 def check_files(path: Path, table: Table, columns: ImageColumns) -> list[str]:
-    """The path of each row's file; UserError for an empty cell, and a file that is missing or was named before."""
+    """The path of each row's file; Error for an empty cell, and a file that is missing or was named before."""
     first: dict[str, int] = {}  # file -> its first row
     for row, cells in enumerate(table.rows):
         for column in columns[:2]:
@@ -167,7 +167,7 @@ def check_files(path: Path, table: Table, columns: ImageColumns) -> list[str]:
 
 
 def split_of(table: Table, columns: ImageColumns, row: int) -> str:
-    """The split of a row, "" in a table without splits; UserError if it is called otherwise."""
+    """The split of a row, "" in a table without splits; Error if it is called otherwise."""
     if columns.split is None:
         return ""
     split = SPLIT_WORDS.get(table.rows[row][columns.split].lower())

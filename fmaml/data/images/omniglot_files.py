@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ...errors import UserError
+from ...errors import Error
 from ..dataset_facts import DRAWINGS_PER_CLASS
 from ..files.cache import FileStamp, file_stamp
 from ..files.zips import open_files, zip_or_folder
@@ -48,7 +48,7 @@ def _all_files(folder: Path) -> list[str]:
 def read_drawings(parts: list[Path], characters: list[str]) -> Tensor:
     """All drawings, uint8 [characters, 20, 1, 28, 28], ink 255 on 0, those of a character sorted by file name.
 
-    ``characters`` are names such as ``images_background/Greek/character01``. UserError unless the parts have exactly
+    ``characters`` are names such as ``images_background/Greek/character01``. Error unless the parts have exactly
     these characters with 20 drawings each, or if a file is damaged.
     """
     drawings = {part: _list_drawings(part) for part in parts}
@@ -81,17 +81,17 @@ def _decode_drawing(name: str, content: bytes) -> np.ndarray:
                 raise ValueError(f"{image.width}x{image.height} pixels; Omniglot has 105x105")
             return to_form(image, CHARACTER_FORM)[0]
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{name}: not one of Omniglot's drawings ({error}); copy or download it again") from error
+        raise Error(f"{name}: not one of Omniglot's drawings ({error}); copy or download it again") from error
 
 
 def _check_counts(counts: Counter[str], characters: list[str]) -> None:
-    """Raise UserError unless every one of the characters, and no other, has its 20 drawings."""
+    """Raise Error unless every one of the characters, and no other, has its 20 drawings."""
     expected = dict.fromkeys(characters, DRAWINGS_PER_CLASS)
     wrong = [name for name in sorted({*counts, *expected}) if counts[name] != expected.get(name, 0)]
     if wrong:
         first = ", ".join(f"{name} has {counts[name]} drawings" for name in wrong[:3])
         more = f" and {len(wrong) - 3} more characters differ" if len(wrong) > 3 else ""
-        raise UserError(
+        raise Error(
             f"Omniglot: {first}{more}; it has {len(characters)} characters of {DRAWINGS_PER_CLASS} drawings each. "
             f"Copy or download it again"
         )

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from ...errors import UserError
+from ...errors import Error
 
 Classes = dict[str, list[str]]  # class -> its files, in order; str because 60,000 Path objects would take a second
 Listing = dict[str, Classes]  # split -> its classes
@@ -45,12 +45,12 @@ class Tree(NamedTuple):
 
 
 def list_entries(folder: str | Path) -> Entries:
-    """What is in a folder; UserError if it cannot be read."""
+    """What is in a folder; Error if it cannot be read."""
     try:
         with os.scandir(folder) as found:
             entries = sorted((entry.name, entry.is_dir()) for entry in found if not entry.name.startswith("."))
     except OSError as error:
-        raise UserError(f"{folder}: {error.strerror}; make it readable, or name a folder that is") from error
+        raise Error(f"{folder}: {error.strerror}; make it readable, or name a folder that is") from error
     return Entries([name for name, is_dir in entries if is_dir], [name for name, is_dir in entries if not is_dir])
 
 
@@ -70,33 +70,33 @@ def suffix(name: str) -> str:
 
 
 def image_files(folder: Path | str) -> list[str]:
-    """The image files of one folder, sorted by name; UserError if it cannot be read."""
+    """The image files of one folder, sorted by name; Error if it cannot be read."""
     return [f"{folder}/{name}" for name in list_entries(folder).files if is_image(name)]
 
 
 def list_pictures(path: Path) -> list[str]:
-    """The image files of a folder, sorted by name, or the file itself; UserError if there are none."""
+    """The image files of a folder, sorted by name, or the file itself; Error if there are none."""
     if not path.is_dir():
         if not path.is_file():
-            raise UserError(f"{path}: {'not a file or a folder' if path.exists() else 'no such file or folder'}")
+            raise Error(f"{path}: {'not a file or a folder' if path.exists() else 'no such file or folder'}")
         return [str(path)]
     found = image_files(path)
     if not found:
-        raise UserError(f"{path}: no image in it; name a folder with images, or the images themselves")
+        raise Error(f"{path}: no image in it; name a folder with images, or the images themselves")
     return found
 
 
 def list_class_folders(folder: Path) -> Classes:
     """The images of ``<class>/*``, classes and files sorted by name; hidden files and other files are ignored.
 
-    UserError unless there is at least one class, and at least one image in each class.
+    Error unless there is at least one class, and at least one image in each class.
     """
     found = {name: image_files(folder / name) for name in list_entries(folder).folders}
     if not found:
-        raise UserError(f"{folder}: no class in it; expected a folder a class, with its images: {folder}/CLASS/*.png")
+        raise Error(f"{folder}: no class in it; expected a folder a class, with its images: {folder}/CLASS/*.png")
     empty = next((name for name, files in found.items() if not files), None)
     if empty is not None:
-        raise UserError(
+        raise Error(
             f"{folder / empty}: no image in it, and a class needs some; put files of "
             f"{', '.join(sorted(_IMAGE_SUFFIXES))} there, or remove the folder"
         )
@@ -115,7 +115,7 @@ def split_paths(folder: Path, pattern: str = "{}") -> dict[str, Path] | None:
 def read_tree(root: Path) -> Tree:
     """The classes below ``root``: each folder that has images and no folder with images in it, by its path with "/".
 
-    Links are followed, once. UserError for a folder that cannot be read.
+    Links are followed, once. Error for a folder that cannot be read.
     """
     classes: Classes = {}
     skipped = Skipped([], [], [], [])

@@ -54,7 +54,7 @@ def cifar_fs(
     [tasks, n].
 
     ``root`` is the folder with the files; without it they are looked for, and CIFAR-100 is downloaded if ``download``.
-    Images go to ``device``. Tasks are a function of ``seed``. Raises UserError if the files are absent, damaged or not
+    Images go to ``device``. Tasks are a function of ``seed``. Raises Error if the files are absent, damaged or not
     CIFAR-FS, or a class is too small for the tasks.
 
     Bertinetto, Henriques, Torr and Vedaldi, "Meta-learning with differentiable closed-form solvers", ICLR 2019; the

@@ -49,7 +49,7 @@ def glyphs(
     [tasks, n]. The characters of the splits in ``rotate`` are also used rotated by 90, 180 and 270 degrees, each
     rotation a class of its own.
 
-    Images are on ``device``. Tasks are a function of ``seed``. Raises UserError if there are too few characters or
+    Images are on ``device``. Tasks are a function of ``seed``. Raises Error if there are too few characters or
     drawings for the tasks.
     """
     splits = consecutive_splits(draw_all_characters().to(device), OMNIGLOT_CLASSES, rotate)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import torch
 
-from ...errors import UserError, note
+from ...errors import Error, note
 from ...setting_types import (
     Change,
     CostsMemory,
@@ -63,7 +63,7 @@ def folder(
 
     What is skipped is counted and named. Unreadable images are left out, or an error if ``strict``. A class that is in
     two splits is an error, since test classes would not be unseen, unless ``shared_classes``; reports then say so.
-    Raises UserError if ``root`` is not laid out like that or a class is too small.
+    Raises Error if ``root`` is not laid out like that or a class is too small.
     """
     path = Path(root).expanduser().resolve()
     found = find_images(path, root, layout)
@@ -84,12 +84,12 @@ def folder(
 
 
 def find_images(path: Path, root: str, layout: Layout) -> FoundImages:
-    """The images of a folder or a table; UserError if ``root`` is neither."""
+    """The images of a folder or a table; Error if ``root`` is neither."""
     if path.is_dir():
         return read_image_folder(path, layout)
     if path.exists():
         return read_table(path, layout)
-    raise UserError(
+    raise Error(
         f"data.root = {root}: no such folder or file; name a folder that has one of images for each class, or a CSV "
         f"file of images and labels"
     )

@@ -10,7 +10,7 @@ from typing import Annotated
 import numpy as np
 import torch
 
-from ...errors import UserError
+from ...errors import Error
 from ...setting_types import Change, CostsMemory, Count, FreeOnResume, SizeOrRange, Ways, WaysOrRange
 from ..dataset_facts import HUNDRED_CLASSES, class_names, describe_sample, order_classes
 from ..episodes import Episode, episodes
@@ -52,7 +52,7 @@ def mini_imagenet(
     [tasks, n].
 
     ``root`` is the folder with the files; without it they are looked for. Images go to ``device``. Tasks are a function
-    of ``seed``. Raises UserError if the files are absent, damaged or not mini-ImageNet, or a class is too small for the
+    of ``seed``. Raises Error if the files are absent, damaged or not mini-ImageNet, or a class is too small for the
     tasks.
 
     Vinyals et al., "Matching networks for one shot learning", NeurIPS 2016; Ravi and Larochelle, "Optimization as a
@@ -98,7 +98,7 @@ def _read_image_files(folder: Path, names: dict[str, list[str]]) -> ImageStore:
 def list_table(path: Path, folder: Path) -> Classes:
     """The images named by a CSV file; they are in ``folder`` or in a subfolder for each class.
 
-    UserError for a table that cannot be read or an image that does not exist.
+    Error for a table that cannot be read or an image that does not exist.
     """
     table, names, classes = read_csv(path, "data.root"), set(list_entries(folder).files), Classes()
     columns = find_columns(table)
@@ -135,7 +135,7 @@ def _unpickle(paths: dict[str, Path], names: dict[str, list[str]]) -> ImageStore
 
 
 def read_cache(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """``image_data``, uint8 [n, 84, 84, 3], and ``class_dict``, class -> its row numbers. UserError unless valid."""
+    """``image_data``, uint8 [n, 84, 84, 3], and ``class_dict``, class -> its row numbers. Error unless valid."""
     match read_pickle(path):
         case {
             "image_data": np.ndarray(shape=(_, 84, 84, 3), dtype=np.uint8) as pixels,
@@ -144,7 +144,7 @@ def read_cache(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
             rows = {name: _row_numbers(part, len(pixels)) for name, part in classes.items()}
             if all(map(len, rows.values())) and sum(map(len, rows.values())) <= len(pixels):
                 return pixels, rows
-    raise UserError(
+    raise Error(
         f"{path}: not a cache of mini-ImageNet; it must be a dict of image_data, uint8 [n, 84, 84, 3], and class_dict, "
         f"from each class to the numbers of its images: copy or download it again"
     )

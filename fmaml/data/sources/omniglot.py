@@ -47,7 +47,7 @@ def omniglot(
     size; mirrored, a character would be another.
 
     ``root`` is the folder with the files; without it they are looked for, and downloaded if ``download``. Images go to
-    ``device``. Tasks are a function of ``seed``. Raises UserError if the files are absent, damaged or not Omniglot, or
+    ``device``. Tasks are a function of ``seed``. Raises Error if the files are absent, damaged or not Omniglot, or
     if there are too few classes or drawings for the tasks.
 
     Lake, Salakhutdinov and Tenenbaum, "Human-level concept learning through probabilistic program induction", Science

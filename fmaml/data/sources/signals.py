@@ -6,7 +6,7 @@ from typing import Annotated
 import numpy as np
 import torch
 
-from ...errors import UserError
+from ...errors import Error
 from ...setting_types import CostsMemory, Count, FreeOnResume, Natural, Size, SizeOrRange, Unit, Ways, WaysOrRange
 from ..class_examples import Split
 from ..class_splits import random_split
@@ -39,13 +39,13 @@ def signals(
     their own units.
 
     Classes are split by ``fractions`` (train, val, test) and ``split_seed``. Signals go to ``device``. Tasks are a
-    function of ``seed``. Raises UserError, naming line and column, for a table that cannot be used.
+    function of ``seed``. Raises Error, naming line and column, for a table that cannot be used.
     """
     content = read_csv(Path(file).expanduser(), "data.file")
     labels = words(content, "data.label", label)
     samples = [name for name in content.header if name != label]
     if len(samples) % channels:
-        raise UserError(
+        raise Error(
             f"data.channels = {channels}: {content.file} has {len(samples)} samples a row, and each channel has as "
             f"many; give a number that divides {len(samples)}, or name the label's column by data.label"
         )
@@ -65,7 +65,7 @@ def _scaling(x: Array) -> Scaling:
     mean, deviation = x.mean((0, 2)), x.std((0, 2))
     if not deviation.all():
         flat = int(np.argmin(deviation)) + 1
-        raise UserError(f"data.channels: channel {flat} is the same everywhere in the training classes; leave it out")
+        raise Error(f"data.channels: channel {flat} is the same everywhere in the training classes; leave it out")
     return Scaling(mean[:, None].tolist(), deviation[:, None].tolist())
 
 

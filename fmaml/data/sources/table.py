@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import UserError
+from ...errors import Error
 from ...losses import Apply, mse, transductive
 from ...setting_types import FreeOnResume, Natural, Size, Unit
 from ...types import Batch, Params, Task
@@ -47,7 +47,7 @@ def table(
     model takes and gives those units.
 
     Tasks are split by ``fractions`` (train, val, test) and ``split_seed``. Numbers go to ``device``. Tasks are a
-    function of ``seed``. Raises UserError, naming line and column, for a table that cannot be used.
+    function of ``seed``. Raises Error, naming line and column, for a table that cannot be used.
     """
     content = read_csv(Path(file).expanduser(), "data.file")
     columns = _features(content, task, target, features)
@@ -103,35 +103,35 @@ def _references(sample: Sample, linear: Linear, scale: float, split: str, step: 
 
 
 def _features(content: Table, task: str, target: str, features: Sequence[str]) -> list[str]:
-    """The names of the features; UserError if there is none, or one is the task, the target or there twice."""
+    """The names of the features; Error if there is none, or one is the task, the target or there twice."""
     content.position("data.task", task)
     content.position("data.target", target)
     if task == target:
-        raise UserError(f"data.target = {target}: it is data.task as well; name the column of numbers to predict")
+        raise Error(f"data.target = {target}: it is data.task as well; name the column of numbers to predict")
     found = list(features) or numeric_columns(content, {task, target})
     if not found:
-        raise UserError(f"{content.file}: no column of numbers beside {task} and {target}; give one to predict from")
+        raise Error(f"{content.file}: no column of numbers beside {task} and {target}; give one to predict from")
     for name in found:
         if name in (task, target) or found.count(name) > 1:
             why = "is there twice" if found.count(name) > 1 else "is the task or the target"
-            raise UserError(f"data.features: {name} {why}; leave it out")
+            raise Error(f"data.features: {name} {why}; leave it out")
     return found
 
 
 def _groups(content: Table, task: str, names: list[str], least: int) -> Groups:
-    """The rows of each task; UserError for fewer than three tasks, or one with fewer than ``least`` rows."""
+    """The rows of each task; Error for fewer than three tasks, or one with fewer than ``least`` rows."""
     groups: Groups = defaultdict(list)
     for row, name in enumerate(names):
         groups[name].append(row)
     if len(groups) < 3:
-        raise UserError(
+        raise Error(
             f"data.task = {task}: {content.file} has {len(groups)} different values there, each a task, and train, "
             f"val and test need one each; name the column that tells 3 tasks or more apart"
         )
     smallest = min(groups, key=lambda name: len(groups[name]))
     if len(groups[smallest]) < least:
         rows = groups[smallest]
-        raise UserError(
+        raise Error(
             f"{content.file}, line {content.lines[rows[0]]}: task {smallest} has {len(rows)} rows, and data.shots + "
             f"data.queries = {least} are drawn; give at most {len(rows)}, or delete the tasks with fewer"
         )
@@ -139,11 +139,11 @@ def _groups(content: Table, task: str, names: list[str], least: int) -> Groups:
 
 
 def _scaling(columns: list[str], target: str, x: Array, y: Array) -> Scaling:
-    """Mean and standard deviation of the training rows; UserError for a column that does not vary there."""
+    """Mean and standard deviation of the training rows; Error for a column that does not vary there."""
     for name, column in zip([*columns, target], np.concatenate([x, y], 1).T, strict=True):
         if np.ptp(column) == 0:
             cure = "name another" if name == target else "leave it out by data.features=[...]"
-            raise UserError(f"column {name} is {column[0]:g} in all rows of the training tasks; {cure}")
+            raise Error(f"column {name} is {column[0]:g} in all rows of the training tasks; {cure}")
     return Scaling(x.mean(0).tolist(), x.std(0).tolist(), y.mean().item(), y.std().item(), tuple(columns), target)
 
 

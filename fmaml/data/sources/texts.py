@@ -5,7 +5,7 @@ from typing import Annotated
 
 import torch
 
-from ...errors import UserError
+from ...errors import Error
 from ...files.regular import read_regular
 from ...setting_types import FreeOnResume, Natural, Size, Unit
 from ..class_splits import random_split
@@ -37,7 +37,7 @@ def texts(
     and ``in_context`` are as in `udhr`.
 
     With folders train, val and test in ``root`` the split is theirs; else texts are split by ``fractions`` (train, val,
-    test) and ``split_seed``. Texts go to ``device``. Tasks are a function of ``seed``. Raises UserError if there are
+    test) and ``split_seed``. Texts go to ``device``. Tasks are a function of ``seed``. Raises Error if there are
     too few texts, or one is too short or cannot be read.
     """
     path = Path(root).expanduser().resolve()
@@ -49,9 +49,9 @@ def texts(
 
 
 def list_collection(path: Path, root: str, fractions: tuple[float, ...], split_seed: int) -> Collection:
-    """The texts of each split by their paths; UserError if the folder has none, or too few to be split."""
+    """The texts of each split by their paths; Error if the folder has none, or too few to be split."""
     if not path.is_dir():
-        raise UserError(f"data.root = {root}: no such folder; name the one that has a text file for each task")
+        raise Error(f"data.root = {root}: no such folder; name the one that has a text file for each task")
     folders = split_paths(path)
     if folders:
         return {split: read_folder(folder) for split, folder in folders.items()}
@@ -61,20 +61,18 @@ def list_collection(path: Path, root: str, fractions: tuple[float, ...], split_s
 
 
 def read_folder(folder: Path) -> dict[str, bytes]:
-    """The text of each file ``*.txt``, and of each folder with some, by its path; UserError if there is none."""
+    """The text of each file ``*.txt``, and of each folder with some, by its path; Error if there is none."""
     entries = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
     files = {entry: [entry] if entry.is_file() else sorted(entry.rglob("*.txt")) for entry in entries}
     found = {str(entry): read_files(part) for entry, part in files.items() if part and part[0].suffix == ".txt"}
     if not found:
-        raise UserError(
-            f"{folder}: no text in it; expected a file for each task, {folder}/NAME.txt, or a folder of some"
-        )
+        raise Error(f"{folder}: no text in it; expected a file for each task, {folder}/NAME.txt, or a folder of some")
     return found
 
 
 def read_files(files: list[Path]) -> bytes:
-    """The files' texts with blank lines between them; UserError for one that cannot be read."""
+    """The files' texts with blank lines between them; Error for one that cannot be read."""
     try:
         return b"\n\n".join(read_regular(file, _MAX_TEXT_BYTES) for file in files)
     except OSError as error:
-        raise UserError(f"{error.filename}: {error.strerror}; name texts that can be read") from error
+        raise Error(f"{error.filename}: {error.strerror}; name texts that can be read") from error

@@ -39,7 +39,7 @@ def udhr(
 
     ``in_context`` also reports what the network says of each query with the support passages as a prompt before it,
     which needs a network with a context so long. ``root`` is the folder with the files; without it they are looked for,
-    and downloaded if ``download``. Texts go to ``device``. Tasks are a function of ``seed``. Raises UserError if the
+    and downloaded if ``download``. Texts go to ``device``. Tasks are a function of ``seed``. Raises Error if the
     files are absent or damaged, or a text has too few articles for ``shots + queries`` passages of this length.
     """
     path = locate_udhr(root, download)
@@ -55,7 +55,7 @@ def udhr(
 
 
 def locate_udhr(root: str | None, download: bool) -> Path:
-    """The zip or the folder udhr2; downloaded if needed and allowed. UserError if it cannot be found."""
+    """The zip or the folder udhr2; downloaded if needed and allowed. Error if it cannot be found."""
     files = DataFiles(
         name="Declaration of Human Rights",
         folders=("udhr", "corpora", "nltk_data/corpora"),  # the last two are NLTK's
@@ -67,6 +67,6 @@ def locate_udhr(root: str | None, download: bool) -> Path:
 
 
 def read_udhr_files(path: Path, names: list[str]) -> list[bytes]:
-    """The texts of the named languages, such as ``por_BR``, from the zip or the folder. UserError if one is absent."""
+    """The texts of the named languages, such as ``por_BR``, from the zip or the folder. Error if one is absent."""
     with open_files(path, _MAX_ZIP_BYTES) as (_, read):
         return [read(f"udhr2/{name}.txt", _MAX_TEXT_BYTES) for name in names]

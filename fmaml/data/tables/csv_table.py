@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...errors import UserError
+from ...errors import Error
 from ...files.regular import read_regular
 
 _MAX_TABLE_BYTES = 1_000_000_000
@@ -28,26 +28,26 @@ class Table(NamedTuple):
     lines: list[int]  # the number in the file of each row's last line
 
     def position(self, setting: str, name: str) -> int:
-        """The index of the column ``name`` that ``setting`` asks for; UserError if there is none."""
+        """The index of the column ``name`` that ``setting`` asks for; Error if there is none."""
         if name in self.header:
             return self.header.index(name)
         near = difflib.get_close_matches(name, self.header, 1)
         cure = f"did you mean {near[0]}?" if near else f"its columns are {', '.join(self.header[:20])}"
-        raise UserError(f"{setting} = {name}: {self.file} has no such column; {cure}")
+        raise Error(f"{setting} = {name}: {self.file} has no such column; {cure}")
 
     def cells(self, index: int) -> list[str]:
         """The cells of a column."""
         return [row[index] for row in self.rows]
 
-    def wrong(self, row: int, index: int, why: str) -> UserError:
+    def wrong(self, row: int, index: int, why: str) -> Error:
         """The error for a cell."""
         cell = self.rows[row][index]
         shown = "empty" if not cell else repr(cell[:40])
-        return UserError(f"{self.file}, line {self.lines[row]}, column {self.header[index]}: {shown}: {why}")
+        return Error(f"{self.file}, line {self.lines[row]}, column {self.header[index]}: {shown}: {why}")
 
 
 def read_csv(path: Path, setting: str) -> Table:
-    """The table in a file; UserError that names the line unless it is CSV with a header and rows of its width."""
+    """The table in a file; Error that names the line unless it is CSV with a header and rows of its width."""
     reader = csv.reader(io.StringIO(_read_text(path, setting), newline=""), strict=True)
     rows: list[list[str]] = []
     lines: list[int] = []
@@ -56,7 +56,7 @@ def read_csv(path: Path, setting: str) -> Table:
         _check_header(path, header)
         for row in reader:
             if len(row) not in (0, len(header)):
-                raise UserError(
+                raise Error(
                     f"{path}, line {reader.line_num}: {len(row)} cells, and the header has {len(header)}; correct the "
                     f"line (a comma inside a cell needs quotes around the cell)"
                 )
@@ -64,9 +64,9 @@ def read_csv(path: Path, setting: str) -> Table:
                 rows.append([cell.strip() for cell in row])
                 lines.append(reader.line_num)
     except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: {error}; {_SAVE_AS}") from None
+        raise Error(f"{path}, line {reader.line_num}: {error}; {_SAVE_AS}") from None
     if not rows:
-        raise UserError(f"{path}: no line after the header; give a table with rows")
+        raise Error(f"{path}: no line after the header; give a table with rows")
     return Table(str(path), header, rows, lines)
 
 
@@ -75,27 +75,27 @@ def _read_text(path: Path, setting: str) -> str:
     try:
         content = read_regular(path, _MAX_TABLE_BYTES)
     except OSError as error:
-        raise UserError(f"{setting} = {path}: {error.strerror}; name a CSV file that can be read") from None
+        raise Error(f"{setting} = {path}: {error.strerror}; name a CSV file that can be read") from None
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        raise UserError(f"{path}, line {line}: not UTF-8; {_SAVE_AS}") from None
+        raise Error(f"{path}, line {line}: not UTF-8; {_SAVE_AS}") from None
 
 
 def _check_header(path: Path, header: list[str]) -> None:
-    """UserError unless the first line has names, each of them once."""
+    """Error unless the first line has names, each of them once."""
     if len(header) < 2:
         found = next((name for sign, name in ((";", "semicolons"), ("\t", "tabs")) if sign in "".join(header)), "")
         why = f"its columns are separated by {found}" if found else "fewer than two columns"
-        raise UserError(f"{path}, line 1: {why}; {_SAVE_AS}, and points in numbers")
+        raise Error(f"{path}, line 1: {why}; {_SAVE_AS}, and points in numbers")
     if "" in header:
-        raise UserError(f"{path}, line 1: column {header.index('') + 1} has no name; give it one")
+        raise Error(f"{path}, line 1: column {header.index('') + 1} has no name; give it one")
     twice = [name for name in header if header.count(name) > 1]
     if twice:
-        raise UserError(f"{path}, line 1: column {twice[0]} is there twice; give each a name of its own")
+        raise Error(f"{path}, line 1: column {twice[0]} is there twice; give each a name of its own")
     if all(_is_number(name) for name in header):
-        raise UserError(f"{path}, line 1: numbers, and no names of columns; put a line with names above them")
+        raise Error(f"{path}, line 1: numbers, and no names of columns; put a line with names above them")
 
 
 def _is_number(cell: str) -> bool:
@@ -106,7 +106,7 @@ def _is_number(cell: str) -> bool:
 
 
 def words(table: Table, setting: str, name: str) -> list[str]:
-    """The column ``name`` as words; UserError for an empty cell."""
+    """The column ``name`` as words; Error for an empty cell."""
     index = table.position(setting, name)
     cells = table.cells(index)
     if "" in cells:
@@ -115,7 +115,7 @@ def words(table: Table, setting: str, name: str) -> list[str]:
 
 
 def numbers(table: Table, setting: str, names: list[str]) -> Array:
-    """Columns as float64 [rows, columns]; UserError for the first cell that is not a finite number."""
+    """Columns as float64 [rows, columns]; Error for the first cell that is not a finite number."""
     return np.stack([_column(table, table.position(setting, name), setting) for name in names], 1)
 
 

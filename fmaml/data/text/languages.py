@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...errors import UserError
+from ...errors import Error
 from ...losses import Apply, transductive
 from ...types import Params, Task
 from ..source import About, Source
@@ -35,7 +35,7 @@ def passages_source(
 ) -> Source:
     """The source of passages of these texts: `fmaml.data.sources.udhr.udhr` says what they are.
 
-    ``about`` says what the texts are: "task" their kind in the plural, "protocol" in words. Raises UserError if a text
+    ``about`` says what the texts are: "task" their kind in the plural, "protocol" in words. Raises Error if a text
     has too few articles.
     """
     shots, queries, length, tokenizer, prompted = passages
@@ -74,10 +74,10 @@ def _save_samples(
 
 
 def articles_of(name: str, text: bytes, alphabet: Alphabet, least: int, length: int) -> list[Tensor]:
-    """A text's articles in symbols; UserError if there are fewer than ``least`` with more than ``length`` symbols."""
+    """A text's articles in symbols; Error if there are fewer than ``least`` with more than ``length`` symbols."""
     articles = [as_tensor(alphabet.encode(article)) for article in split_articles(text, length + 1, alphabet)]
     if len(articles) < least:
-        raise UserError(
+        raise Error(
             f"{name} has {len(articles)} articles of {length + 1} or more symbols, and the data.shots + data.queries "
             f"= {least} passages of a task are each from another one; give fewer, or a smaller data.length"
         )

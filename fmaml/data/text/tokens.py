@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ...errors import UserError
+from ...errors import Error
 from ...extras import require
 from ...losses import Criterion, bits
 
@@ -24,7 +24,7 @@ class Alphabet(NamedTuple):
 
 
 def read_alphabet(folder: str | None) -> Alphabet:
-    """The alphabet of the tokenizer in the folder, or bytes without one; UserError if there is no tokenizer."""
+    """The alphabet of the tokenizer in the folder, or bytes without one; Error if there is no tokenizer."""
     if folder is None:
         return Alphabet(256, bytes, lambda symbols: bytes(symbols).decode(errors="replace"))
     require("data.tokenizer", "language", "transformers")
@@ -37,16 +37,16 @@ def read_alphabet(folder: str | None) -> Alphabet:
 
 
 def read_tokenizer(folder: str) -> Any:
-    """The fast tokenizer in the folder; UserError if there is none."""
+    """The fast tokenizer in the folder; Error if there is none."""
     from transformers import AutoTokenizer
 
     if not Path(folder).is_dir():
-        raise UserError(f"data.tokenizer = {folder}: no such folder; give one with a tokenizer.json, or null for bytes")
+        raise Error(f"data.tokenizer = {folder}: no such folder; give one with a tokenizer.json, or null for bytes")
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True)
         tokenizer.backend_tokenizer.get_vocab_size()
     except Exception as error:  # the library raises whatever its parsers do
-        raise UserError(
+        raise Error(
             f"data.tokenizer = {folder}: holds no tokenizer that transformers can read ({str(error).splitlines()[0]}); "
             f"give a folder with a tokenizer.json, or null for bytes"
         ) from None
