@@ -11,9 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from ..data.images.decode import decode_image, to_form
-from ..data.images.scan import image_files, list_class_folders, list_pictures
+from ..data.images.layouts import read_labelled
+from ..data.images.scan import Classes, list_pictures
 from ..data.preprocessing import Form
-from ..errors import Error
+from ..errors import Error, note
 
 Picture: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any]
 Images: TypeAlias = (
@@ -115,7 +116,7 @@ def read_support(support: Support, shape: Shape) -> tuple[dict[str, Tensor], int
             f"{support}: this network takes numbers [n, {_sizes(shape.inputs)}] and no images; give them in Python, "
             f"class by class: fmaml.load(MODEL).adapt({{name: numbers}})"
         )
-    pictures: Mapping[Any, Images] = support if isinstance(support, Mapping) else list_support(Path(support))
+    pictures: Mapping[Any, Images] = support if isinstance(support, Mapping) else read_noted(Path(support))
     classes = {str(name): to_inputs(images, shape) for name, images in pictures.items()}
     empty = [name for name, images in classes.items() if not len(images)]
     if empty:
@@ -127,23 +128,12 @@ def read_support(support: Support, shape: Shape) -> tuple[dict[str, Tensor], int
     return classes, sum(map(len, classes.values()))
 
 
-def list_support(folder: Path) -> Mapping[str, Images]:
-    """The image files of each class: of its folder, or the one file that is named after it."""
-    if not folder.is_dir():
-        what = "is a file" if folder.is_file() else "no such folder"
-        raise Error(f"{folder}: {what}; give a folder with a folder of images, or an image, for each class")
-    files = image_files(folder)
-    if any(entry.is_dir() and not entry.name.startswith(".") for entry in folder.iterdir()):
-        if files:
-            raise Error(f"{files[0]}: lies beside folders of classes; put it into the folder of its class")
-        return dict(list_class_folders(folder))
-    named = {Path(file).stem: [file] for file in files}
-    if len(named) < len(files):
-        name = next(name for name in named if sum(Path(file).stem == name for file in files) > 1)
-        raise Error(f"{folder}: has two images called {name}; put the images of a class into a folder of its name")
-    if not named:
-        raise Error(f"{folder}: no image in it; give a folder with a folder of images, or an image, for each class")
-    return named
+def read_noted(path: Path) -> Classes:
+    """The picture files of each class of a folder or a table; a line says what was left out."""
+    found = read_labelled(path)
+    for line in found.lines:
+        note(line)
+    return found.classes
 
 
 def _checked(x: Tensor, shape: Shape) -> Tensor:

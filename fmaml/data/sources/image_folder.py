@@ -42,7 +42,7 @@ def folder(
     train_ways: Annotated[Ways | None, CostsMemory] = None,
     train_shots: Annotated[Count | None, CostsMemory] = None,
     augment: Sequence[Change] = (),
-    layout: Literal["auto", "classes", "splits"] = "auto",
+    layout: Literal["auto", "classes", "splits", "merged"] = "auto",
     fractions: tuple[Unit, Unit, Unit] = (0.64, 0.16, 0.2),
     split_seed: Natural = 0,
     shared_classes: bool = False,
@@ -57,7 +57,8 @@ def folder(
 
     ``root`` is a folder, in which each folder with images is a class and its path the class's name; or a CSV file with
     the columns file, label and, optionally, split. By ``layout`` "splits" the folders train, val and test at the top
-    of ``root`` are splits; by "classes" they are not; "auto" decides by what is in them, and says so if in doubt. What
+    of ``root`` are splits; by "classes" they are not; by "merged" all folders of one name are one class, wherever they
+    are; "auto" decides by their content, and says so if in doubt. What
     lacks of the splits is made of the classes by ``fractions`` (train, val, test) and ``split_seed``, kept in the
     user's cache folder, and used from then on.
 
