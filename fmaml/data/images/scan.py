@@ -68,7 +68,7 @@ def reads_avif() -> bool:
     """Whether this build of Pillow reads AVIF."""
     from PIL import features
 
-    return features.check("avif")
+    return bool(features.check("avif"))
 
 
 def is_undecodable(name: str) -> bool:
