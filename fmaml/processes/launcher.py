@@ -94,22 +94,31 @@ def launch_id(store: "Store", rank: int, count: int, limit: float) -> str:
     earlier process 0 left behind is not written beside this process's own.
     """
     own, begin = uuid.uuid4().hex, time.monotonic()
-    others = [other for other in range(count) if other != rank]
     if rank:
         store.set(f"{LAUNCH_ID}/{rank}", own)
     while time.monotonic() - begin < limit:
-        if rank == 0:
-            seen = [
-                store.get(key).decode() for key in (f"{LAUNCH_ID}/{other}" for other in others) if store.check([key])
-            ]
-            store.set(LAUNCH_ID, " ".join([own, *seen]))
-            if all(store.check([f"{own}/{other}"]) for other in others):
-                return own
-        elif store.check([LAUNCH_ID]):
-            name, *seen = store.get(LAUNCH_ID).decode().split()
-            if own in seen:
-                store.set(f"{name}/{rank}", "")
-                return name
+        agreed = offer_name(store, own, count) if rank == 0 else take_name(store, own, rank)
+        if agreed:
+            return agreed
         time.sleep(0.02)
-    missing = [other for other in others if not store.check([f"{own}/{other}"])] if rank == 0 else [0]
+    missing = [other for other in range(1, count) if not store.check([f"{own}/{other}"])] if rank == 0 else [0]
     raise RunFailed(f"rank {', '.join(map(str, missing))} has not joined in {limit:g} s (FMAML_TIMEOUT)")
+
+
+def offer_name(store: "Store", own: str, count: int) -> str | None:
+    """Process 0 writes its name, and those of the others that it has seen; the name, once all have answered."""
+    keys = [f"{LAUNCH_ID}/{other}" for other in range(1, count)]
+    seen = [store.get(key).decode() for key in keys if store.check([key])]
+    store.set(LAUNCH_ID, " ".join([own, *seen]))
+    return own if all(store.check([f"{own}/{other}"]) for other in range(1, count)) else None
+
+
+def take_name(store: "Store", own: str, rank: int) -> str | None:
+    """Another process answers once process 0 has seen it; the name of process 0, or None until then."""
+    if not store.check([LAUNCH_ID]):
+        return None
+    name, *seen = store.get(LAUNCH_ID).decode().split()
+    if own not in seen:
+        return None
+    store.set(f"{name}/{rank}", "")
+    return name
