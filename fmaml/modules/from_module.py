@@ -13,7 +13,7 @@ import copy
 import difflib
 import fnmatch
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -117,13 +117,13 @@ def model_of(
 
     def apply(params: Params, x: Any) -> Tensor:
         check_names(params, values.keys())
-        functions = EXACT | FAST
-        if dropout == "keyed":
-            x, keys = x if isinstance(x, Keyed) else (x, None)
-            functions |= dropouts(keys)
         fixed = constants.on(leaves(x)[0].device)
         before = versions(fixed)
-        result = call({**fixed, **params}, x, functions)
+        dropped: dict[Function, Function] = {}
+        if dropout == "keyed":
+            x, keys = x if isinstance(x, Keyed) else (x, None)
+            dropped = dropouts(keys)
+        result = call({**fixed, **params}, x, dropped)
         if versions(fixed) != before:
             raise ValueError(f"from_module({type(skeleton).__name__}): {IN_PLACE}")
         return selected(result, output)
@@ -146,7 +146,7 @@ class Constants:
 
 
 class ModuleCall:
-    """Calls a module with other parameters and buffers, and with functions in place of torch's."""
+    """Calls a module with other parameters and buffers, and with exact and fast functions in place of torch's."""
 
     def __init__(self, module: nn.Module) -> None:
         tensors = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
@@ -154,8 +154,8 @@ class ModuleCall:
         self.in_fastest_layout = FastLayout()
         self.convolution = first_convolution(module)
 
-    def __call__(self, weights: Params, x: Any, functions: Mapping[Function, Function]) -> Any:
-        """The module's result; ValueError if torch cannot vmap the module."""
+    def __call__(self, weights: Params, x: Any, dropped: dict[Function, Function]) -> Any:
+        """The module's result, with the dropout functions ``dropped``; ValueError if torch cannot vmap the module."""
 
         def forward(x: Any) -> Any:
             return functional_call(self.module, weights, *arguments(x))
@@ -163,7 +163,7 @@ class ModuleCall:
         with (
             module_lock(),
             sdpa_kernel(SDPBackend.MATH),  # fused attention has no second derivative
-            ExactFunctions(functions),
+            ExactFunctions(EXACT | FAST | dropped),
         ):
             try:
                 return self.in_fastest_layout(forward, x, weights.get(self.convolution))
