@@ -229,8 +229,6 @@ def _value(node: ast.expr) -> Any:
             return -_value(number)
         case ast.Tuple(parts):
             return tuple(map(_value, parts))
-        case ast.List(parts):
-            return list(map(_value, parts))
         case ast.Subscript(generic, argument):
             return _value(generic)[_value(argument)]
         case ast.BinOp(left, ast.BitOr(), right):

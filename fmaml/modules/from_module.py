@@ -109,68 +109,65 @@ def model_of(
     """The model of a module that nobody else holds; ``learnt`` are the names of the parameters that are not frozen."""
     named = dict(skeleton.named_parameters())
     values = {name: named.pop(name) for name in learnt}
-    constants = Constants({**dict(skeleton.named_buffers()), **named})
-    call = ModuleCall(skeleton)
+    call = ModuleCall(skeleton, constants={**dict(skeleton.named_buffers()), **named})
 
     def init(generator: Generator | None = None) -> Params:
         return {name: value.detach().clone() for name, value in values.items()}
 
     def apply(params: Params, x: Any) -> Tensor:
         check_names(params, values.keys())
-        fixed = constants.on(leaves(x)[0].device)
-        before = versions(fixed)
         dropped: dict[Function, Function] = {}
         if dropout == "keyed":
             x, keys = x if isinstance(x, Keyed) else (x, None)
             dropped = dropouts(keys)
-        result = call({**fixed, **params}, x, dropped)
-        if versions(fixed) != before:
-            raise ValueError(f"from_module({type(skeleton).__name__}): {IN_PLACE}")
-        return selected(result, output)
+        return selected(call(params, x, dropped), output)
 
     return Model(init, apply)
 
 
-class Constants:
-    """The buffers and frozen parameters of a module, copied once to each device where they are needed."""
-
-    def __init__(self, tensors: Params) -> None:
-        self.tensors = tensors
-        self.copies: dict[torch.device, Params] = {}
-
-    def on(self, device: torch.device) -> Params:
-        """All of them on the device."""
-        if device not in self.copies:
-            self.copies[device] = {name: tensor.to(device) for name, tensor in self.tensors.items()}
-        return self.copies[device]
-
-
 class ModuleCall:
-    """Calls a module with other parameters and buffers, and with exact and fast functions in place of torch's."""
+    """Calls a module with other parameters, and with exact and fast functions in place of torch's.
 
-    def __init__(self, module: nn.Module) -> None:
+    ``constants`` are its buffers and frozen parameters, copied once to each device where they are needed.
+    """
+
+    def __init__(self, module: nn.Module, constants: Params) -> None:
         tensors = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
         self.module = copy.deepcopy(module, tensors)  # the same tensors in a module where a call puts others
+        self.constants = constants
+        self.constants_on: dict[torch.device, Params] = {}
         self.in_fastest_layout = FastLayout()
         self.convolution = first_convolution(module)
 
-    def __call__(self, weights: Params, x: Any, dropped: dict[Function, Function]) -> Any:
-        """The module's result, with the dropout functions ``dropped``; ValueError if torch cannot vmap the module."""
-
-        def forward(x: Any) -> Any:
-            return functional_call(self.module, weights, *arguments(x))
-
+    def __call__(self, params: Params, x: Any, dropped: dict[Function, Function]) -> Any:
+        """The module's result, with the dropout functions ``dropped``; ValueError if it changes a constant."""
+        device = leaves(x)[0].device
+        if device not in self.constants_on:
+            self.constants_on[device] = {name: tensor.to(device) for name, tensor in self.constants.items()}
+        constants = self.constants_on[device]
+        before = versions(constants)
         with (
             module_lock(),
             sdpa_kernel(SDPBackend.MATH),  # fused attention has no second derivative
             ExactFunctions(EXACT | FAST | dropped),
         ):
-            try:
-                return self.in_fastest_layout(forward, x, weights.get(self.convolution))
-            except RuntimeError as error:
-                if "vmap" not in str(error):
-                    raise
-                raise ValueError(f'from_module: {vmap_failure(self.module, error)}; use batching="loop"') from error
+            result = self._forward({**constants, **params}, x)
+        if versions(constants) != before:
+            raise ValueError(f"from_module({type(self.module).__name__}): {IN_PLACE}")
+        return result
+
+    def _forward(self, weights: Params, x: Any) -> Any:
+        """The module's result; ValueError if torch cannot vmap the module."""
+
+        def forward(x: Any) -> Any:
+            return functional_call(self.module, weights, *arguments(x))
+
+        try:
+            return self.in_fastest_layout(forward, x, weights.get(self.convolution))
+        except RuntimeError as error:
+            if "vmap" not in str(error):
+                raise
+            raise ValueError(f'from_module: {vmap_failure(self.module, error)}; use batching="loop"') from error
 
 
 def first_convolution(module: nn.Module) -> str:

@@ -12,6 +12,7 @@ import torch
 
 from .. import __version__
 from ..errors import Error
+from ..files.plain_text import counted
 from .launcher import ALONE, Launched
 
 
@@ -84,5 +85,4 @@ def commit() -> str | None:
 
 
 def _describe_gpus() -> str:
-    count = torch.cuda.device_count()
-    return f"{count} CUDA {'device' if count == 1 else 'devices'} found"
+    return f"{counted(torch.cuda.device_count(), 'CUDA device')} found"
