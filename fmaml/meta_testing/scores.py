@@ -59,34 +59,21 @@ def meta_test(
     results: dict[str, list[Interval]] = {}
     for protocol in experiment.source.tested(alone=settings.inductive):
         column = f"{name} {protocol.__name__}"
-        scores = protocol_scores(experiment, protocol, theta, settings, saved, column, progress)
-        results[protocol.__name__] = [interval(after_a_step) for after_a_step in scores.T]
+        parts = task_ranges(settings.tasks, tasks_at_once(experiment.source))
+        a_task = forward_passes(experiment.source, protocol, settings.steps)
+        scores = distributed.broadcast({part: saved.find(column, part) if saved else None for part in parts})
+        to_test = [part for part in parts if scores[part] is None]
+        known = settings.tasks - sum(map(len, to_test))
+        progress.skip(known, known * a_task)
+        compute = partial(scores_of, experiment, protocol, theta, "test", steps=settings.steps)
+        for part, found in map_over_ranks(to_test, compute):
+            if saved:
+                saved.add(column, part, found)
+            scores[part] = found
+            progress.advance(len(part), len(part) * a_task)
+        every = torch.cat([scores[part] for part in parts])  # [tasks, steps + 1]
+        results[protocol.__name__] = [interval(after_a_step) for after_a_step in every.T]
     return results
-
-
-def protocol_scores(
-    experiment: Experiment,
-    protocol: QuerySetting,
-    theta: Theta,
-    settings: EvalSettings,
-    saved: SavedScores | None,
-    column: str,
-    progress: TaskCounter,
-) -> Tensor:
-    """The metric by one protocol, [tasks, steps + 1]: computed for the tasks that are not ``saved`` as this column."""
-    parts = task_ranges(settings.tasks, tasks_at_once(experiment.source))
-    a_task = forward_passes(experiment.source, protocol, settings.steps)
-    scores = distributed.broadcast({part: saved.find(column, part) if saved else None for part in parts})
-    to_test = [part for part in parts if scores[part] is None]
-    known = settings.tasks - sum(map(len, to_test))
-    progress.skip(known, known * a_task)
-    compute = partial(scores_of, experiment, protocol, theta, "test", steps=settings.steps)
-    for part, found in map_over_ranks(to_test, compute):
-        if saved:
-            saved.add(column, part, found)
-        scores[part] = found
-        progress.advance(len(part), len(part) * a_task)
-    return torch.cat([scores[part] for part in parts])
 
 
 def references(source: Source, settings: EvalSettings, chunk: int = 16) -> dict[str, list[Interval]]:

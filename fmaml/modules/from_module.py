@@ -167,7 +167,8 @@ class ModuleCall:
         except RuntimeError as error:
             if "vmap" not in str(error):
                 raise
-            raise ValueError(f'from_module: {vmap_failure(self.module, error)}; use batching="loop"') from error
+            failed = f"{type(self.module).__name__} ({str(error).split('. ')[0].splitlines()[0]})"
+            raise ValueError(f'from_module: torch cannot vmap {failed}; use batching="loop"') from error
 
 
 def first_convolution(module: nn.Module) -> str:
@@ -216,11 +217,6 @@ def module_lock() -> contextlib.AbstractContextManager[Any]:
     whole process. A call that torch.compile traces does neither, and could not be traced with a lock.
     """
     return contextlib.nullcontext() if torch.compiler.is_compiling() else _LOCK
-
-
-def vmap_failure(module: nn.Module, error: RuntimeError) -> str:
-    """Why torch cannot vmap the module, from its error."""
-    return f"torch cannot vmap {type(module).__name__} ({str(error).split('. ')[0].splitlines()[0]})"
 
 
 def to_module(module: nn.Module, params: Params) -> nn.Module:

@@ -78,7 +78,13 @@ def joined(launched: Launched, device: torch.device) -> Iterator[Processes]:
     limit = time_limit()
     store = own_store(launched, limit)
     try:
-        join_group(launched, store, device, limit)
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+            store=PrefixStore("group", store),
+            rank=launched.rank,
+            world_size=launched.world_size,
+            timeout=timedelta(seconds=limit),
+        )
         with muted() if launched.rank else contextlib.nullcontext():
             yield Processes(launched, store)
     except (Stopped, Ended):
@@ -92,17 +98,6 @@ def joined(launched: Launched, device: torch.device) -> Iterator[Processes]:
         raise error_of_lost_others(error, store, launched, limit) from None
     finally:
         leave()
-
-
-def join_group(launched: Launched, store: Store, device: torch.device, limit: float) -> None:
-    """Connect to the other processes, by NCCL too if the run is on a GPU."""
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-        store=PrefixStore("group", store),
-        rank=launched.rank,
-        world_size=launched.world_size,
-        timeout=timedelta(seconds=limit),
-    )
 
 
 def error_told_once(error: Error, store: Store, launched: Launched) -> Error:

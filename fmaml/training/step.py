@@ -46,13 +46,7 @@ class TrainingStep:
     ``begun`` is the form of the steps before the run was interrupted, which is kept, so that the bits stay the same.
     """
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        settings: TrainSettings,
-        notify: Notify,
-        begun: StepForm,
-    ) -> None:
+    def __init__(self, experiment: Experiment, settings: TrainSettings, notify: Notify, begun: StepForm) -> None:
         self.notify = notify
         self.begun = begun
         self.settings = settings
