@@ -110,10 +110,6 @@ def _may_change(difference: Difference, saved: Facts, current: Facts) -> bool:
 def _differences(saved: Facts, current: Facts) -> list[Difference]:
     """The facts of the run, and the settings of either config, in which the two differ."""
     was, now = flattened(saved), flattened(current)
-    found: list[Difference] = []
-    for key in was | now:
-        compared = key in now or key.startswith("config.")
-        difference = Difference(key, was.get(key, ABSENT), now.get(key, ABSENT))
-        if compared and difference.saved != difference.current:
-            found.append(difference)
-    return found
+    keys = [key for key in was | now if key in now or key.startswith("config.")]
+    compared = [Difference(key, was.get(key, ABSENT), now.get(key, ABSENT)) for key in keys]
+    return [difference for difference in compared if difference.saved != difference.current]

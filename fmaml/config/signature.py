@@ -180,18 +180,13 @@ def dataclass_settings(settings: type) -> dict[str, Setting]:
 
 
 def _setting(kind: TypeForm, default: Any) -> Setting:
-    kind, marks = split_marks(kind)
-    return Setting(kind, default, marks)
-
-
-def split_marks(kind: TypeForm) -> tuple[TypeForm, frozenset[Mark]]:
-    """A type without the marks that are annotated beside it, and those marks."""
+    """The setting of an annotated type, its marks apart from the type and its limits."""
     if get_origin(kind) is not Annotated:
-        return kind, frozenset()
+        return Setting(kind, default)
     bare, *annotations = get_args(kind)
     marks = frozenset(annotation for annotation in annotations if isinstance(annotation, Mark))
     limits = tuple(annotation for annotation in annotations if not isinstance(annotation, Mark))
-    return Annotated[bare, *limits] if limits else bare, marks
+    return Setting(Annotated[bare, *limits] if limits else bare, default, marks)
 
 
 def _annotated_type(node: ast.expr | None) -> TypeForm:

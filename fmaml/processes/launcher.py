@@ -15,13 +15,8 @@ if TYPE_CHECKING:
 DEFAULT_TIME_LIMIT_S = 600.0
 LAUNCH_ID = "launch_id"  # key of process 0's name, and of the names of the others that it has seen
 
-VARIABLES = {  # in the order of the fields of `Launched`, with their defaults
-    "RANK": 0,
-    "WORLD_SIZE": 1,
-    "LOCAL_RANK": 0,
-    "LOCAL_WORLD_SIZE": 1,
-    "TORCHELASTIC_MAX_RESTARTS": 0,
-}
+# in the order of the fields of `Launched`
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_MAX_RESTARTS")
 
 
 class Launched(NamedTuple):
@@ -42,7 +37,7 @@ def launched() -> Launched:
     if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
         return ALONE
     try:
-        here = Launched(*(int(os.environ.get(name, default)) for name, default in VARIABLES.items()))
+        here = Launched(*(int(os.environ.get(name, default)) for name, default in zip(VARIABLES, ALONE, strict=True)))
     except ValueError as error:
         raise Error(f"{', '.join(VARIABLES)}: {error}; start the processes with torchrun") from None
     if not 0 <= here.local_rank <= here.rank < here.world_size:

@@ -58,10 +58,8 @@ def cheetah(
         f"{episodes} support and {episodes} query episodes of {horizon} steps{', the direction told' * told}",
     }
     environment = with_goal(CHEETAH) if told else CHEETAH
-    acting, show = (
-        Acting(episodes, horizon, discount, gae_lambda, dice_lambda),
-        partial(_save_runs, environment, horizon),
-    )
+    acting = Acting(episodes, horizon, discount, gae_lambda, dice_lambda)
+    show = partial(_save_runs, environment, horizon)
     return policy_source(
         environment, _direction, acting, seed, device, states=13 + told, actions=4, about=about, show=show
     )
