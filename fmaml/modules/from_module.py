@@ -175,8 +175,8 @@ def first_convolution(module: nn.Module) -> str:
     """The name of a parameter of the first convolution of images; empty if there is none."""
     for name, layer in cast(Iterator[tuple[str, nn.Module]], module.named_modules()):
         if isinstance(layer, nn.Conv2d):
-            part, _ = next(layer.named_parameters())
-            return f"{name}.{part}".lstrip(".")
+            for part, _ in layer.named_parameters():
+                return f"{name}.{part}".lstrip(".")
     return ""
 
 
