@@ -12,7 +12,6 @@ import torch
 
 from .. import __version__
 from ..errors import Error
-from ..files.plain_text import counted
 from .launcher import ALONE, Launched
 
 
@@ -85,4 +84,5 @@ def commit() -> str | None:
 
 
 def _describe_gpus() -> str:
-    return f"{counted(torch.cuda.device_count(), 'CUDA device')} found"
+    count = torch.cuda.device_count()
+    return f"{count} CUDA {'device' if count == 1 else 'devices'} found"
