@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..rng import fold, signed, uniform
-from ..torch_fixes.functions import Function
+from ..torch_fixes.functions import TorchFunction
 from ..tree import leaves
 from ..types import Batch, Task
 
@@ -61,7 +61,7 @@ def with_keys(tasks: Task, *, seed: int, step: int, first: int = 0) -> Task:
 
 
 # how many of an input's axes, the last ones, are dropped together
-SHARED_AXES: dict[Function, Callable[[Tensor], int]] = {
+SHARED_AXES: dict[TorchFunction, Callable[[Tensor], int]] = {
     F.dropout: lambda x: 0,
     torch.dropout: lambda x: 0,
     F.dropout1d: lambda x: 1,
@@ -70,14 +70,14 @@ SHARED_AXES: dict[Function, Callable[[Tensor], int]] = {
 }
 
 
-def dropouts(keys: Tensor | None) -> dict[Function, Function]:
+def dropouts(keys: Tensor | None) -> dict[TorchFunction, TorchFunction]:
     """Torch's dropout functions for one forward pass of examples with these keys, each call with other random bits.
 
     Without keys they drop nothing.
     """
     calls = iter(range(2**63))
 
-    def dropping(shared_axes: Callable[[Tensor], int]) -> Function:
+    def dropping(shared_axes: Callable[[Tensor], int]) -> TorchFunction:
         def drop(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
             if keys is None or not training or p == 0:
                 return input

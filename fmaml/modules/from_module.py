@@ -25,7 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ..nn.layers import check_names
 from ..pickling import picklable
 from ..torch_fixes.convolution import conv2d
-from ..torch_fixes.functions import EXACT, ExactFunctions, Function
+from ..torch_fixes.functions import EXACT, ExactFunctions, TorchFunction
 from ..torch_fixes.layout import channels_last, shape_of_all_tasks
 from ..torch_fixes.max_pool import max_pool
 from ..torch_fixes.unsupported_layers import Dropout, RunningStats, prepare, refused
@@ -116,7 +116,7 @@ def model_of(
 
     def apply(params: Params, x: Any) -> Tensor:
         check_names(params, values.keys())
-        dropped: dict[Function, Function] = {}
+        dropped: dict[TorchFunction, TorchFunction] = {}
         if dropout == "keyed":
             x, keys = x if isinstance(x, Keyed) else (x, None)
             dropped = dropouts(keys)
@@ -139,7 +139,7 @@ class ModuleCall:
         self.in_fastest_layout = FastLayout()
         self.convolution = first_convolution(module)
 
-    def __call__(self, params: Params, x: Any, dropped: dict[Function, Function]) -> Any:
+    def __call__(self, params: Params, x: Any, dropped: dict[TorchFunction, TorchFunction]) -> Any:
         """The module's result, with the dropout functions ``dropped``; ValueError if it changes a constant."""
         device = leaves(x)[0].device
         if device not in self.constants_on:
@@ -180,7 +180,7 @@ def first_convolution(module: nn.Module) -> str:
     return ""
 
 
-FAST: dict[Function, Function] = {F.conv2d: conv2d, F.max_pool2d: max_pool}
+FAST: dict[TorchFunction, TorchFunction] = {F.conv2d: conv2d, F.max_pool2d: max_pool}
 
 
 class FastLayout:

@@ -21,18 +21,18 @@ from torch.overrides import TorchFunctionMode
 from .layout import is_vmapped
 from .norms import batch_norm, channelwise, standardise_instances, standardise_last
 
-Function: TypeAlias = Callable[..., Any]
+TorchFunction: TypeAlias = Callable[..., Any]
 
 
 class ExactFunctions(TorchFunctionMode):
     """Calls the functions of a table in place of torch's: by default all of those below."""
 
-    def __init__(self, table: Mapping[Function, Function] | None = None) -> None:
+    def __init__(self, table: Mapping[TorchFunction, TorchFunction] | None = None) -> None:
         super().__init__()
         self.table = EXACT if table is None else table
 
     def __torch_function__(
-        self, func: Function, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
+        self, func: TorchFunction, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         return self.table.get(func, func)(*args, **(kwargs or {}))
 
@@ -133,7 +133,7 @@ def exact_embedding(
     return torch.where(padded, found.detach(), found)
 
 
-def no_dropout(function: Function) -> Function:
+def no_dropout(function: TorchFunction) -> TorchFunction:
     """A dropout function as far as it drops nothing."""
 
     def exact(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -190,7 +190,7 @@ class Undrawn(Tensor):
         refuse(cls.function, DRAWS)
 
 
-def refuse_result(function: Function) -> Function:
+def refuse_result(function: TorchFunction) -> TorchFunction:
     """A random function whose result is refused when it is used.
 
     Some networks draw in every call and use the number in training mode alone, as Wav2Vec2 does to drop layers.
@@ -199,18 +199,18 @@ def refuse_result(function: Function) -> Function:
     return lambda *args, **kwargs: torch.empty(()).as_subclass(undrawn)
 
 
-def refuse_call(function: Function) -> Function:
+def refuse_call(function: TorchFunction) -> TorchFunction:
     """A random function that is refused when it is called."""
     return lambda *args, **kwargs: refuse(function.__name__, DRAWS)
 
 
-def refuse_internal(function: Function, public: str) -> Function:
+def refuse_internal(function: TorchFunction, public: str) -> TorchFunction:
     """A function below torch.nn.functional whose derivatives are wrong, refused in favour of the ``public`` one."""
     reason = f"has wrong derivatives under vmap, or from the third on; call {public}"
     return lambda *args, **kwargs: refuse(f"torch.{function.__name__}", reason)
 
 
-def refuse_vmap(function: Function, why: str) -> Function:
+def refuse_vmap(function: TorchFunction, why: str) -> TorchFunction:
     """A function that torch cannot vmap."""
 
     def exact(*args: Any, **kwargs: Any) -> Any:
@@ -221,7 +221,7 @@ def refuse_vmap(function: Function, why: str) -> Function:
     return exact
 
 
-def functions_of(owner: Any, names: str) -> list[Function]:
+def functions_of(owner: Any, names: str) -> list[TorchFunction]:
     """The functions of a module or a class with these names, separated by spaces."""
     return [getattr(owner, name) for name in names.split()]
 
@@ -231,7 +231,7 @@ READS = (
     "reads a number of a task, which vmap cannot; of transformers, give an attention mask [n, 1, length, length] of "
     "numbers to add, or load a decoder with attn_implementation='eager'; else"
 )
-WITH_WRONG_DERIVATIVES: dict[Function, Function] = {
+WITH_WRONG_DERIVATIVES: dict[TorchFunction, TorchFunction] = {
     F.batch_norm: exact_batch_norm,
     F.instance_norm: exact_instance_norm,
     F.layer_norm: exact_layer_norm,
@@ -239,7 +239,7 @@ WITH_WRONG_DERIVATIVES: dict[Function, Function] = {
     cast(Any, torch)._weight_norm: exact_weight_norm,
     F.embedding: exact_embedding,
 }
-REPLACED: dict[Function, Function] = {
+REPLACED: dict[TorchFunction, TorchFunction] = {
     **WITH_WRONG_DERIVATIVES,
     F.scaled_dot_product_attention: exact_attention,
     F.multi_head_attention_forward: exact_multi_head_attention,
@@ -250,7 +250,9 @@ REPLACED: dict[Function, Function] = {
     torch.rrelu_: exact_rrelu,
 }
 aten = torch.ops.aten
-RULES: list[tuple[Callable[[Function], Function], Any, str]] = [  # what is done with which functions of which module
+HANDLERS: list[
+    tuple[Callable[[TorchFunction], TorchFunction], Any, str]
+] = [  # what is done with which functions of which module
     (no_dropout, F, "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout"),
     (no_dropout, torch, "dropout dropout_ feature_dropout feature_dropout_ alpha_dropout alpha_dropout_"),
     (no_dropout, torch, "feature_alpha_dropout feature_alpha_dropout_ native_dropout"),
@@ -274,6 +276,6 @@ RULES: list[tuple[Callable[[Function], Function], Any, str]] = [  # what is done
     (partial(refuse_vmap, why="has no vmap rule;"), torch, "lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell"),
     (partial(refuse_vmap, why=READS), Tensor, "item tolist __contains__ __bool__ __int__ __float__ __index__"),
 ]
-EXACT: dict[Function, Function] = REPLACED | {
-    function: rule(function) for rule, owner, names in RULES for function in functions_of(owner, names)
+EXACT: dict[TorchFunction, TorchFunction] = REPLACED | {
+    function: handler(function) for handler, owner, names in HANDLERS for function in functions_of(owner, names)
 }
