@@ -250,9 +250,8 @@ REPLACED: dict[TorchFunction, TorchFunction] = {
     torch.rrelu_: exact_rrelu,
 }
 aten = torch.ops.aten
-HANDLERS: list[
-    tuple[Callable[[TorchFunction], TorchFunction], Any, str]
-] = [  # what is done with which functions of which module
+# makes the replacement of a function; the module or class of the functions, and their names
+HANDLERS: list[tuple[Callable[[TorchFunction], TorchFunction], Any, str]] = [
     (no_dropout, F, "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout"),
     (no_dropout, torch, "dropout dropout_ feature_dropout feature_dropout_ alpha_dropout alpha_dropout_"),
     (no_dropout, torch, "feature_alpha_dropout feature_alpha_dropout_ native_dropout"),
