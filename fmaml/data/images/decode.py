@@ -49,12 +49,15 @@ def decode_images(files: list[str], form: Form) -> tuple[Tensor, dict[str, str]]
         chunks = pool.map(decode_chunk, range(0, len(files), _FILES_PER_CHUNK))
         total = -(-len(files) // _FILES_PER_CHUNK)
         bar = track(chunks, "reading images", total, console=console, disable=not console.is_terminal, transient=True)
-        errors = {file: message for chunk in bar for file, message in chunk.items()}
+        errors: dict[str, str] = {}
+        for errors_of_chunk in bar:
+            errors |= errors_of_chunk
     for line in describe_changes(sum(light), set(white.values())):
         note(line)
     readable = [i for i, file in enumerate(files) if file not in errors]
-    for row, i in enumerate(readable) if errors else ():
-        images[row] = images[i]  # in place, because a second tensor may not fit into memory
+    if errors:
+        for row, i in enumerate(readable):
+            images[row] = images[i]  # in place, because a second tensor may not fit into memory
     return images[: len(readable)], errors
 
 
