@@ -1,6 +1,7 @@
 import os
 import runpy
 import threading
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -48,11 +49,25 @@ def _own_folders(tmp_path_factory) -> None:
     os.environ["XDG_CACHE_HOME"] = str((folder if WORKER is None else folder.parent) / "cache")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _draw(request) -> Iterator[Callable | None]:
+    """What draws a run's pictures; it draws none but for `pictures`: they are most of a small run's time."""
+    if any(request.node.get_closest_marker(name) for name in ("core", "pictures")):
+        yield None
+        return
+    from fmaml.report import results  # imports matplotlib
+
+    draw = results.write_pictures
+    results.write_pictures = lambda *_: None
+    yield draw
+    results.write_pictures = draw
+
+
 @pytest.fixture(autouse=True)
-def _undrawn(request, monkeypatch) -> None:
-    """Runs of the tests of training draw no pictures, most of a small run's time, but in tests marked `pictures`."""
-    if request.path.parent.name == "training" and not any(request.node.iter_markers("pictures")):
-        monkeypatch.setattr("fmaml.report.results.write_pictures", lambda *_: None)
+def _drawn(request, monkeypatch, _draw) -> None:
+    """The pictures of runs of a test that is marked `pictures`."""
+    if _draw and request.node.get_closest_marker("pictures"):
+        monkeypatch.setattr("fmaml.report.results.write_pictures", _draw)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import children
 import pytest
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "gpu.py"
@@ -19,9 +20,10 @@ def rows(path: Path) -> list[dict]:
 
 
 @pytest.mark.parametrize("part", ["ceilings", "steps", "omniglot", "large", "resume"])
-def test_each_part_comes_to_its_end(part, tmp_path):
+def test_each_part_comes_to_its_end(part, tmp_path, monkeypatch):
+    monkeypatch.setattr(subprocess, "run", children.run)  # of the script's own processes
     command = [sys.executable, SCRIPT, "--out", tmp_path / "gpu.jsonl", *QUICK, "--parts", part]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    ran = children.run(command, capture_output=True)
     assert ran.returncode == 0, ran.stderr
     *found, end = rows(tmp_path / "gpu.jsonl")
     assert end["case"] == "end"

@@ -163,7 +163,7 @@ def test_the_ground_never_pulls_and_rubs_only_where_it_presses():
     """In steps as long as those of a run: its force is the change of the momentum, without the weight."""
     falling = torch.zeros(2, dtype=torch.long)
     for height, dt in ((ON_THE_GROUND, body.STEP / body.SUBSTEPS), (-0.02, 0.05)):
-        for _ in range(100):
+        for _ in range(50):
             q, u, action = moving(height)
             after = velocities(BODY, q[1] - HEIGHT, q[2:] - STANCE, u, action, dt)
             change = (momentum(q, after) - momentum(q, u)) / dt + along(partial(momentum, u=u), q, u)[1]
@@ -178,7 +178,7 @@ def test_steps_of_half_the_length_are_half_as_wrong(monkeypatch):
     """Against the same second in the air and on the ground by very short ones."""
     way, ended = [], []
     actions = torch.rand(20, 1, 4, dtype=F64) - 0.5
-    for substeps in (8, 16, 512):
+    for substeps in (8, 16, 256):
         monkeypatch.setattr(body, "SUBSTEPS", substeps)
         state, total = torch.zeros(1, 13, dtype=F64), torch.zeros(1, dtype=F64)
         for action in actions:
@@ -293,6 +293,7 @@ def test_noise_is_normal_and_that_of_each_joint_its_own():
     assert abs(float((columns.abs() < 1).float().mean()) - 0.6827) < 0.005
 
 
+@pytest.mark.pictures
 def test_a_run_draws_both_directions(tmp_path):
     few = ["train.meta_steps=2", "train.meta_batch=2", "train.validate_tasks=2", "train.baseline=false"]
     few += ["eval.tasks=3", "eval.steps=2", "data.episodes=3", "data.horizon=25"]
