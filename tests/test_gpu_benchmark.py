@@ -35,7 +35,7 @@ def test_each_part_comes_to_its_end(part, tmp_path, monkeypatch):
 
 def test_a_part_that_is_killed_keeps_its_rows_and_the_next_one_runs(tmp_path):
     out = tmp_path / "gpu.jsonl"
-    parent = subprocess.Popen([sys.executable, SCRIPT, "--out", out, *QUICK, "--parts", "steps,resume"])
+    parent = subprocess.Popen([sys.executable, SCRIPT, "--out", out, *QUICK, "--parts", "steps,omniglot"])
     while not rows(out):
         assert parent.poll() is None
         time.sleep(0.01)
@@ -44,7 +44,7 @@ def test_a_part_that_is_killed_keeps_its_rows_and_the_next_one_runs(tmp_path):
     assert parent.wait() == 1
     found = rows(out)
     ends = {row["part"]: row["ended"] for row in found if row["case"] == "end"}
-    assert ends == {"steps": "ended by signal 9", "resume": "done"}
+    assert ends == {"steps": "ended by signal 9", "omniglot": "done"}
     assert found[0]["part"] == "steps"
     assert "ms" in found[0]
 
