@@ -25,6 +25,7 @@ def page_of(folder) -> str:
     return text_of((folder / "report.html").read_text(encoding="utf-8"))
 
 
+@pytest.mark.pictures
 @pytest.mark.parametrize(
     ("experiment", "overrides", "expected"),
     [
