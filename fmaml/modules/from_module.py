@@ -23,7 +23,6 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..nn.layers import check_names
-from ..pickling import picklable
 from ..torch_fixes.convolution import conv2d
 from ..torch_fixes.functions import EXACT, ExactFunctions
 from ..torch_fixes.layout import channels_last, shape_of_all_tasks
@@ -102,7 +101,6 @@ def from_module(
     return model_of(skeleton, tuple(learnt), output, dropout)
 
 
-@picklable
 def model_of(
     skeleton: nn.Module, learnt: tuple[str, ...], output: str | Callable[[Any], Tensor] | None, dropout: Dropout
 ) -> Model:
@@ -125,15 +123,15 @@ def model_of(
         device = leaves(x)[0].device
         if device not in placed:
             placed[device] = {name: value.to(device) for name, value in constants.items()}
-        functions = EXACT | FAST
+        dropped = {}
         if dropout == "keyed":
             x, keys = x if isinstance(x, Keyed) else (x, None)
-            functions |= dropouts(keys)
+            dropped = dropouts(keys)
         before = versions(placed[device])
         with (
             module_lock(),
-            sdpa_kernel(SDPBackend.MATH),  # fused attention has no second derivative
-            ExactFunctions(functions),
+            plain_attention(),
+            own_functions(dropped),
         ):
             try:
                 weights = {**placed[device], **params}
@@ -158,6 +156,19 @@ def first_convolution(module: nn.Module) -> str:
 
 
 FAST: dict[Callable[..., Any], Callable[..., Any]] = {F.conv2d: conv2d, F.max_pool2d: max_pool}
+
+
+# What `apply` looks up in these two itself, cloudpickle would have to pickle, and cannot.
+
+
+def own_functions(dropped: dict[Callable[..., Any], Callable[..., Any]]) -> ExactFunctions:
+    """Exact and fast functions, and dropout, in the place of torch's."""
+    return ExactFunctions(EXACT | FAST | dropped)
+
+
+def plain_attention() -> contextlib.AbstractContextManager[None]:
+    """Attention by matrix products: fused attention has no second derivative."""
+    return sdpa_kernel(SDPBackend.MATH)
 
 
 class FastLayout:

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from ...files.atomic import write_text_durably
 from ...losses import Apply, Criterion, bits
-from ...pickling import picklable
 from ...rng import fold, uniform
 from ...types import Batch, MetricFn, Params, Task
 from ..source import Metric
@@ -25,7 +24,6 @@ def next_symbols(passages: Tensor) -> Batch:
     return Batch(passages[..., :-1], passages[..., 1:])
 
 
-@picklable
 def in_context(apply: Apply, criterion: Criterion) -> MetricFn:
     """The criterion on each query passage with all support passages before it, as a prompt.
 
