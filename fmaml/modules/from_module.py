@@ -166,9 +166,9 @@ def own_functions(dropped: dict[Callable[..., Any], Callable[..., Any]]) -> Exac
     return ExactFunctions(EXACT | FAST | dropped)
 
 
-def plain_attention() -> contextlib.AbstractContextManager[None]:
+def plain_attention() -> contextlib.AbstractContextManager[Any]:
     """Attention by matrix products: fused attention has no second derivative."""
-    return sdpa_kernel(SDPBackend.MATH)
+    return cast(Any, sdpa_kernel)(SDPBackend.MATH)
 
 
 class FastLayout:

@@ -1,13 +1,12 @@
 """The folder of a sweep and its sweep.json: each run's settings, how far it has come, and its results. No times."""
 
-import contextlib
 import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..checkpoints.run_lock import LOCK_FILE, refuse_if_held
+from ..checkpoints.run_lock import LOCK_FILE, is_held, refuse_if_held
 from ..config.config_diff import settings_that_differ
 from ..config.settings import Config
 from ..errors import Error, Notify
@@ -97,12 +96,9 @@ def check_sweep_folder(folder: Path, resume: bool) -> None:
 
 def wait_until_free(folder: Path, notify: Notify, wait_s: float = WAIT_S) -> None:
     """Wait for a run of a killed sweep to stop; Error if it does not."""
-    end, told = time.monotonic() + wait_s, False
-    while time.monotonic() < end:
-        with contextlib.suppress(Error):
-            return refuse_if_held(folder)
-        if not told:
-            notify(f"waiting for {folder}: a run of the sweep before this one is still to stop")
-            told = True
+    if is_held(folder):
+        notify(f"waiting for {folder}: a run of the sweep before this one is still to stop")
+    end = time.monotonic() + wait_s
+    while is_held(folder) and time.monotonic() < end:
         time.sleep(0.05)
     refuse_if_held(folder)

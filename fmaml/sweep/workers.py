@@ -36,8 +36,8 @@ class Worker(NamedTuple):
     said_before: int  # bytes of the output that are of earlier processes
 
 
-def run_all(sweep: Sweep, folder: Path, jobs: int, shown: SweepProgress, keep: Callable[[SweepRun], None]) -> None:
-    """Begin or continue the runs that are not finished, ``jobs`` at a time, and ``keep`` the state that each ends in.
+def run_all(sweep: Sweep, folder: Path, jobs: int, shown: SweepProgress, keep: Callable[[], None]) -> None:
+    """Begin or continue the runs that are not finished, ``jobs`` at a time, and ``keep`` the state after each end.
 
     One that fails stops no other. Raises Stopped, once all processes have saved and ended, if a signal came.
     """
@@ -53,7 +53,7 @@ def run_all(sweep: Sweep, folder: Path, jobs: int, shown: SweepProgress, keep: C
 
     def end(run: SweepRun, outcome: tuple[str, int | None, str]) -> None:
         run.state, run.exit_code, run.message = outcome
-        keep(run)
+        keep()
         shown.end(run)
 
     def collect() -> None:

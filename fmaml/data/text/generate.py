@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ...files.atomic import write_text_durably
+from ...files.plain_text import printable
 from ...losses import Apply, Criterion, bits
 from ...rng import fold, uniform
 from ...types import Batch, MetricFn, Params, Task
@@ -87,5 +88,4 @@ def generate_symbols(params: Params, apply: Apply, prompt: list[int], context: i
 
 def one_line(text: str) -> str:
     """The text with line ends replaced by ⏎ and other non-printable characters by the replacement character."""
-    text = text.replace("\n", "⏎")
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+    return printable(text.replace("\n", "⏎"), kept="")
