@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import Error
 from ..report.read_run import metrics_of, read_run
 from .plan import SEED
-from .state import FAILED, FINISHED, Sweep, SweepRun
+from .state import FINISHED, Sweep, SweepRun
 
 COPIED = ("metric", "more_is_better", "style", "results")  # of results.json
 T95 = (  # for 1, 2, .. degrees of freedom, the t that Student's distribution exceeds with a probability of 2.5 %
@@ -68,7 +68,7 @@ def read_results(folder: Path, run: SweepRun) -> None:
         try:
             run.results = results_of(folder / run.folder)
         except Error as error:
-            run.state, run.exit_code, run.message = FAILED, 1, str(error)
+            run.exit_code, run.message = 1, str(error)
 
 
 def results_of(folder: Path) -> Measured:

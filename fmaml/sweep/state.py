@@ -26,10 +26,16 @@ class SweepRun:
     folder: str  # the name of its folder, such as "seed=1,inner_lr=0.4"
     settings: dict[str, Any]  # those that differ between the runs: dotted key -> value
     config: Config
-    state: str = UNFINISHED
-    exit_code: int | None = None
+    exit_code: int | None = None  # of its process, once that has ended other than by a stop
     message: str = ""  # of a run that failed
     results: dict[str, Any] = field(default_factory=dict)  # once it has finished, as `results.results_of` reads them
+
+    @property
+    def state(self) -> str:
+        """How far it has come."""
+        if self.exit_code is None:
+            return UNFINISHED
+        return FAILED if self.exit_code else FINISHED
 
 
 SAVED = ("folder", "settings", "config", "state", "exit_code", "message")
@@ -60,7 +66,7 @@ def read_sweep(folder: Path) -> Sweep:
     path = folder / SWEEP_FILE
     try:
         saved = json.loads(read_regular(path, MAX_SWEEP_BYTES))
-        runs = [SweepRun(*(row[key] for key in SAVED)) for row in saved["runs"]]
+        runs = [SweepRun(**{key: row[key] for key in SAVED if key != "state"}) for row in saved["runs"]]
         return Sweep(str(saved["name"]), str(saved["device"]), runs)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise Error(
