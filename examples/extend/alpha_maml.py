@@ -19,7 +19,6 @@ class AlphaTheta(TypedDict):
     log_rate: Tensor  # scalar: a
 
 
-@fmaml.picklable
 def alpha_maml(
     loss_fn: LossFn, *, inner_lr: Rate, steps: Steps, only: Sequence[str] = ("*",)
 ) -> fmaml.Algorithm[AlphaTheta]:

@@ -10,7 +10,6 @@ from fmaml.setting_types import Size, gives
 SQUARED_ERROR = Metric("squared error", fmaml.mse, ".4f", more_is_better=False)
 
 
-@fmaml.picklable
 @gives("numbers", "single_targets")
 def lines(*, seed: int, device: torch.device, shots: Size = 5, queries: Size = 10) -> Source:
     """Lines y = a x + b with a and b in [-1, 1], seen at ``shots`` points x in [-1, 1]."""
