@@ -71,6 +71,12 @@ def test_the_page_shows_the_files_which_are_short():
     assert all(len(block.splitlines()) <= 40 for block in blocks)
 
 
+def test_the_classes_of_the_page_are_trained_on(tmp_path):
+    (block,) = re.findall(r"```python\n(.*?)```", (TOP / "docs/extend.md").read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "blobs.py").write_text(block, encoding="utf-8")
+    called(tmp_path, "-m", "fmaml", "run", "omniglot", "data.name=blobs:blobs", "data.ways=3", "model.width=4", *SMALL)
+
+
 def test_they_are_shown_with_their_own_settings_and_mistakes(outside):
     shown = called(outside, "-m", "fmaml", "show", "sinusoid", *OWN)
     assert "  name: lines:lines\n  shots: 10\n" in shown
