@@ -192,7 +192,7 @@ def test_an_installed_package_brings_names(outside, tmp_path):
     assert codes == [0, 0, 0, 2]
     assert "IMPORTED" not in said
     assert re.search(r"\n  lines +Lines y = a x \+ b with a and b in \[-1, 1\]", said)
-    assert re.search(r"\n  alpha +MAML whose one inner rate is learnt", said)
+    assert re.search(r"\n  alpha +MAML with one learnt inner rate", said)
     assert re.search(r"\n  broken +cannot be used: .*alpha_maml\.py defines no function absent", said)
     assert re.search(r"algorithm\.name: alpha\n(.*\n)*?  only +a list in brackets, each text", said)
     assert said.count("algorithm.name: maml\n") == 1
