@@ -166,7 +166,7 @@ def comments_of_code(source: str) -> Iterator[tuple[int, str]]:
 def comments(text: str, comment_of: Callable[[str], str]) -> Iterator[tuple[int, str]]:
     """The comments of a configuration."""
     lines = {number: comment_of(line).strip() for number, line in enumerate(text.splitlines(), 1)}
-    lines = {number: re.sub(r"^(?=[a-z]+\s{2})", "\n", line) for number, line in lines.items()}  # each field by itself
+    lines = {n: re.sub(r"^(?=[a-z]+ {2})|(?<=\S) {3,}", "\n\n", line) for n, line in lines.items()}  # fields, columns
     yield from joined_lines({number: line for number, line in lines.items() if line})
 
 
