@@ -52,7 +52,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Links to notebooks and result files lead to the site; comments such as ``fmaml ls train`` become their output."""
     markdown = re.sub(r"\]\(([\w./]+)\.ipynb(#[\w-]+)?\)", r"](\1.md\2)", markdown)
     markdown = markdown.replace("](../benchmarks/results/", "](measured/")
-    markdown = markdown.replace(" ± ", "\u00a0±\u00a0")
+    markdown = re.sub(r"(?<=\d) %(?!\w)", "\u00a0%", markdown.replace(" ± ", "\u00a0±\u00a0"))
     return LISTED.sub(lambda found: f"```text\n{_listing(found[1])}\n```", markdown)
 
 
