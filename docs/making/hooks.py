@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from notebooks import as_markdown, executed, names, source
 
+RESULTS = Path(__file__).parents[2] / "benchmarks/results"
 LISTED = re.compile(r"^<!-- fmaml ls (\w+) -->$", re.MULTILINE)
 
 
@@ -35,6 +36,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
     With ``FMAML_DOCS_OUTPUTS=0`` none is executed: quick, while pages are written.
     """
+    for path in sorted(RESULTS.glob("*.json")):  # pages link to them
+        files.append(File.generated(config, f"measured/{path.name}", abs_src_path=str(path)))
     make = source if os.environ.get("FMAML_DOCS_OUTPUTS") == "0" else executed
     with ThreadPoolExecutor(2) as pool:
         for name, notebook in zip(names(), pool.map(make, names()), strict=True):
@@ -46,9 +49,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Links to notebooks lead to their pages, and comments such as ``fmaml ls train`` become what it prints."""
+    """Links to notebooks and result files lead to the site; comments such as ``fmaml ls train`` become their output."""
     markdown = re.sub(r"\]\(([\w./]+)\.ipynb(#[\w-]+)?\)", r"](\1.md\2)", markdown)
-    markdown = markdown.replace(" ± ", "\u00a0±\u00a0")
+    markdown = markdown.replace("](../benchmarks/results/", "](measured/")
+    markdown = re.sub(r"(?<=\d) %(?!\w)", "\u00a0%", markdown.replace(" ± ", "\u00a0±\u00a0"))
     return LISTED.sub(lambda found: f"```text\n{_listing(found[1])}\n```", markdown)
 
 
