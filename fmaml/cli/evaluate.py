@@ -163,7 +163,7 @@ def form_overrides(learner: Learner, overrides: list[str]) -> list[str]:
     return [
         f"data.{key}={str(value).lower()}"
         for key, value in form._asdict().items()
-        if key in taken and f"data.{key}" not in given
+        if key in taken and key != "ink" and f"data.{key}" not in given
     ]
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoints.checkpoint_format import flatten
-from ..data.preprocessing import in_own_units
+from ..data.preprocessing import Ink, in_own_units
 from ..errors import Error
 from ..evaluation import trajectory_of
 from ..torch_fixes.support_statistics import Statistics, statistics_of, with_statistics
@@ -59,12 +59,14 @@ class Adapted:
     params: Params
     statistics: list[Statistics]
 
-    def predict(self, images: Images) -> Prediction:
+    def predict(self, images: Images, ink: Ink = "auto") -> Prediction:
         """The likeliest class of each image, and the probability of every class.
 
         Args:
             images: a file or a folder of images, a `PIL.Image`, an array uint8 [height, width] or [height, width, 3],
                 a sequence of these; or a tensor [n, *inputs] with values as in training.
+            ink: of drawings, for a network of characters, which sees them light on dark: "dark" or "light", or "auto",
+                which takes the border of each for its paper.
 
         Returns:
             labels, a list of n names, and probabilities, a tensor [n, classes].
@@ -76,7 +78,7 @@ class Adapted:
         """
         if not self.classes:
             raise ValueError("predict: this network has no classes; `outputs` gives its values")
-        logits = self.outputs(to_inputs(images, self.shape))
+        logits = self.outputs(to_inputs(images, self.shape, ink))
         if not bool(logits.isfinite().all()):
             first = int((~logits.isfinite()).any(-1).nonzero()[0])
             raise ValueError(f"predict: image {first}: the outputs are not finite; give values as in training, 0 to 1")
@@ -135,7 +137,7 @@ class Learner:
     blueprint: Blueprint
     theta: Theta
 
-    def adapt(self, support: Any, targets: Any = None, *, steps: int | None = None) -> Adapted:
+    def adapt(self, support: Any, targets: Any = None, *, steps: int | None = None, ink: Ink = "auto") -> Adapted:
         """Learn a task from its support set.
 
         Args:
@@ -145,6 +147,7 @@ class Learner:
             targets: of such an x its y [n, *target], or [n] where a target is one number; with class numbers, int64
                 [n], the classes are called "0", "1", ..
             steps: inner steps; None: as many as the model's accuracy was measured with.
+            ink: of drawings, as in `Adapted.predict`.
 
         Returns:
             The adapted network. Any number of classes will do, whatever it was trained with.
@@ -159,7 +162,7 @@ class Learner:
                 raise ValueError(
                     "adapt: this network was trained for values, so x needs its targets: adapt(x, y), in Python alone"
                 )
-            by_class, _ = read_support(support, self.shape)
+            by_class, _ = read_support(support, self.shape, ink)
             names = sorted(by_class)
             x = torch.cat([by_class[name] for name in names])
             y = torch.repeat_interleave(torch.tensor([len(by_class[name]) for name in names]))

@@ -36,13 +36,14 @@ def folder(
     channels: Literal[1, 3] = 3,
     fit: Literal["crop", "squeeze", "pad"] = "crop",
     invert: bool = False,
+    ink: Literal["auto", "dark", "light"] = "auto",
     ways: WaysOrRange = 5,
     shots: SizeOrRange = 1,
     queries: SizeOrRange = 15,
     train_ways: Annotated[Ways | None, CostsMemory] = None,
     train_shots: Annotated[Count | None, CostsMemory] = None,
     augment: Sequence[Change] = (),
-    layout: Literal["auto", "classes", "splits"] = "auto",
+    layout: Literal["auto", "classes", "splits", "merged"] = "auto",
     fractions: tuple[Unit, Unit, Unit] = (0.64, 0.16, 0.2),
     split_seed: Natural = 0,
     shared_classes: bool = False,
@@ -53,11 +54,13 @@ def folder(
     Returns a source of N-way K-shot tasks, see `fmaml.data.episodes.Episode`: x float32 [tasks, n, channels, size,
     size] in [0, 1], y int64 [tasks, n]. Images are made square by ``fit``, cropped to their central square, squeezed,
     or padded with white; they are resized to ``size`` pixels, with 1 channel (grey) or 3 (RGB), light and dark
-    exchanged if ``invert``, and go to ``device``. Tasks are a function of ``seed``.
+    exchanged if ``invert``: drawings become light on dark, which those in light ``ink`` are already ("auto" looks at
+    the border of each). They go to ``device``. Tasks are a function of ``seed``.
 
     ``root`` is a folder, in which each folder with images is a class and its path the class's name; or a CSV file with
     the columns file, label and, optionally, split. By ``layout`` "splits" the folders train, val and test at the top
-    of ``root`` are splits; by "classes" they are not; "auto" decides by what is in them, and says so if in doubt. What
+    of ``root`` are splits; by "classes" they are not; by "merged" all folders of one name are one class, wherever they
+    are; "auto" decides by their content, and says so if in doubt. What
     lacks of the splits is made of the classes by ``fractions`` (train, val, test) and ``split_seed``, kept in the
     user's cache folder, and used from then on.
 
@@ -72,7 +75,7 @@ def folder(
     three = three_splits(found, path, fractions, split_seed, allow_shared=shared_classes)
     episode = Episode(ways, shots, queries, train_ways, train_shots, augment)
     check_ways(three, fractions, {split: episode.most(split)["ways"] for split in three.listing})
-    listing, form = three.listing, Form(size, channels, fit, invert)
+    listing, form = three.listing, Form(size, channels, fit, invert, ink if invert else "dark")
     store = store_from_listing("folder", path if path.is_dir() else path.parent, listing, form, strict=strict)
     names = {split: list(classes) for split, classes in listing.items()}
     splits = store.splits(names, device)
