@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..data.images.decode import WHITE, Pixels, decode_image, describe_changes, to_form, white_levels
+from ..data.images.decode import WHITE, DecodedImage, decode_image, describe_changes, to_form, white_levels
 from ..data.images.layouts import read_labelled
 from ..data.images.scan import Classes, list_pictures
 from ..data.preprocessing import Form, Ink
@@ -97,7 +97,7 @@ def to_tensor(numbers: Any, wanted: str) -> Tensor:
 
 
 def scaled(pixels: np.ndarray[Any, Any]) -> Tensor:
-    """Pixels from 0 to 255 as values from 0 to 1, by the same operations as in `fmaml.data.episodes`."""
+    """DecodedImage from 0 to 255 as values from 0 to 1, by the same operations as in `fmaml.data.episodes`."""
     return torch.from_numpy(pixels).float() * (1 / 255)
 
 
@@ -112,7 +112,7 @@ def each_picture(images: Any) -> Iterator[Picture]:
             yield from each_picture(picture)
 
 
-def image_to_pixels(picture: Picture, form: Form, white: dict[str, int]) -> Pixels:
+def image_to_pixels(picture: Picture, form: Form, white: dict[str, int]) -> DecodedImage:
     """One picture in this form; ``white`` as `white_levels` gives it. Error if it cannot be read."""
     name = "an image in memory"
     try:

@@ -49,12 +49,15 @@ def decode_images(files: list[str], form: Form) -> tuple[Tensor, dict[str, str]]
         chunks = pool.map(decode_chunk, range(0, len(files), _FILES_PER_CHUNK))
         total = -(-len(files) // _FILES_PER_CHUNK)
         bar = track(chunks, "reading images", total, console=console, disable=not console.is_terminal, transient=True)
-        errors = {file: message for chunk in bar for file, message in chunk.items()}
+        errors: dict[str, str] = {}
+        for errors_of_chunk in bar:
+            errors |= errors_of_chunk
     for line in describe_changes(sum(light), set(white.values())):
         note(line)
     readable = [i for i, file in enumerate(files) if file not in errors]
-    for row, i in enumerate(readable) if errors else ():
-        images[row] = images[i]  # in place, because a second tensor may not fit into memory
+    if errors:
+        for row, i in enumerate(readable):
+            images[row] = images[i]  # in place, because a second tensor may not fit into memory
     return images[: len(readable)], errors
 
 
@@ -65,7 +68,7 @@ def describe_changes(light: int, whites: set[int]) -> list[str]:
     return [*exchanged, *([f"images of 16 bits that use {bits} of them: scaled to the range in use"] if whites else [])]
 
 
-class Pixels(NamedTuple):
+class DecodedImage(NamedTuple):
     """One image in the form that was asked for."""
 
     values: np.ndarray  # uint8 [channels, size, size]
@@ -87,7 +90,7 @@ def white_levels(files: list[str]) -> dict[str, int]:
     return {file: levels[folder] for folder, own in tops.items() if levels[folder] < WHITE for file in own}
 
 
-def decode_image(file: str | BinaryIO, form: Form, white: int = WHITE) -> Pixels:
+def decode_image(file: str | BinaryIO, form: Form, white: int = WHITE) -> DecodedImage:
     """An image file, by its name or opened, in this form; ``white`` as in `to_form`.
 
     Rotated as its EXIF tag says, transparency replaced by white. Resized with the Lanczos filter, which averages over
@@ -101,7 +104,7 @@ def decode_image(file: str | BinaryIO, form: Form, white: int = WHITE) -> Pixels
         return to_form(image, form, white)
 
 
-def to_form(image: Image.Image, form: Form, white: int = WHITE) -> Pixels:
+def to_form(image: Image.Image, form: Form, white: int = WHITE) -> DecodedImage:
     """An opened image in this form. ``white`` is the value that stands for white in an image of 16 bits."""
     # Pillow resizes a 1-bit image with the nearest neighbour, ignoring the filter; in mode "L" it averages.
     converted = _convert_mode(ImageOps.exif_transpose(image), _PILLOW_MODES[form.channels], white)
@@ -117,7 +120,7 @@ def to_form(image: Image.Image, form: Form, white: int = WHITE) -> Pixels:
         converted = ImageOps.pad(converted, (side, side), color="white")
     pixels = np.asarray(converted.resize((form.size, form.size), Image.Resampling.LANCZOS))
     pixels = 255 - pixels if form.invert else pixels
-    return Pixels(pixels[None] if form.channels == 1 else pixels.transpose(2, 0, 1), light_ink)
+    return DecodedImage(pixels[None] if form.channels == 1 else pixels.transpose(2, 0, 1), light_ink)
 
 
 def _has_dark_border(image: Image.Image) -> bool:

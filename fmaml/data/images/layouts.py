@@ -16,7 +16,7 @@ from ..source import SPLITS
 from ..tables.csv_table import Table, read_csv
 from .scan import SPLIT_ALIASES, Classes, Listing, Skipped, describe_skipped, is_image, is_undecodable, read_tree
 
-Layout: TypeAlias = Literal["auto", "classes", "splits", "merged"]
+Layout: TypeAlias = Literal["auto", "classes", "splits", "merged", "all"]
 SPLIT_WORDS = {alias: split for split, aliases in SPLIT_ALIASES.items() for alias in aliases}  # in lower case
 REPEATED = 0.8  # the share of two folders' names, from which on they are taken for parts of one data set
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst", ".npz", ".parquet", ".h5", ".hdf5")
@@ -62,12 +62,12 @@ def read_image_folder(root: Path, layout: Layout) -> FoundImages:
             f"data.layout = splits: {root} has no folder train, val or test with folders of images in it; "
             f"name some so, or give data.layout=classes to have the classes split at random"
         )
-    if layout == "classes" or (layout == "auto" and not are_splits(folders.values(), tops)):
+    if layout == "classes" or (layout in ("auto", "all") and not are_splits(folders.values(), tops)):
         doubt = sorted(folders) or sorted(top for top in tops if top.lower() in SPLIT_WORDS)
-        if layout == "auto" and (folders or len(doubt) > 1):
+        if layout != "classes" and (folders or len(doubt) > 1):
             cure = "data.layout=splits takes them for splits" if folders else "splits need a folder for each class"
             lines = [*lines, f"{root}: {listed(doubt)} taken for classes like the other folders; {cure}"]
-        if layout == "auto" and (repeated := repeated_name(classes)):
+        if layout != "classes" and (repeated := repeated_name(classes)):
             raise Error(describe_repeated(root, *repeated))
         return FoundImages(classes, None, "", lines)
     return FoundImages(classes, *split_listing(root, tops, folders), lines + left_out(root, tops, folders))
