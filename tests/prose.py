@@ -97,13 +97,13 @@ def passages(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def page_passages(page: str) -> Iterator[tuple[int, str]]:
-    """Paragraphs and cells of tables of a page in Markdown, without its code."""
+    """Paragraphs and cells of tables of a page in Markdown, without its code and lines of HTML."""
     code = False
     paragraph: list[str] = []
     for number, line in enumerate([*page.splitlines(), ""], 1):
         if line.lstrip().startswith("```"):
             code = not code
-        if code or not line.strip() or line.lstrip().startswith(("|", "```")):
+        if code or not line.strip() or line.lstrip().startswith(("|", "```", "<")):
             if paragraph:
                 yield number - len(paragraph), "\n".join(paragraph)
             paragraph = []

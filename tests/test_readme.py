@@ -38,17 +38,23 @@ def test_script(tmp_path):
     assert accuracy[-1] > 40
 
 
+def first_commands(text: str) -> list[str]:
+    """The commands that create an environment, each on one line."""
+    joined = re.sub(r"\s*\\\n\s*", " ", text)
+    return [line for line in joined.splitlines() if line.startswith("python3 -m venv")]
+
+
 def test_ci_runs_the_commands_of_the_readme_as_they_stand():
     """Without constraints and without data, in a fresh clone, as a newcomer does."""
-    commands = [line for line in README.splitlines() if line.startswith("python3 -m venv")]
+    commands = first_commands(README)
     assert [command.split(" && ")[-1].split()[0] for command in commands] == ["fmaml", "pytest"]
     script = [line.strip() for line in (TOP / ".ci/run").read_text(encoding="utf-8").splitlines()]
     first, last = script.index("newcomer() {"), script.index("}")
     newcomer = script[first:last]
-    assert [line for line in newcomer if line.startswith("python3 -m venv")] == commands
+    assert first_commands("\n".join(newcomer)) == commands
     assert "unset FMAML_DATA" in newcomer
     assert not any("constraints" in line for line in newcomer)
-    assert commands == [line for line in page("start").splitlines() if line.startswith("python3 -m venv")]
+    assert commands == first_commands(page("start"))
 
 
 SMALL = ["train.meta_steps=3", "train.meta_batch=2", "train.validate_tasks=2", "eval.tasks=2"]
