@@ -64,12 +64,12 @@ def run(
     console = Console(file=pipe_safe_stdout()) if here.rank == 0 else Console(quiet=True)
     with joined(here, torch_device) as processes:
         with writing(not dry_run):
-            prepared = prepare(processes, config, torch_device, stand_in)
+            prepared = prepare_run(processes, config, torch_device, stand_in)
         print_description(console, prepared)
         if dry_run:
             console.print("dry run: everything is in order; nothing was trained")
             return 0
-        return run_in_folder(console, prepared, out, resume, formats)
+        return train_in_folder(console, prepared, out, resume, formats)
 
 
 class Prepared(NamedTuple):
@@ -82,7 +82,7 @@ class Prepared(NamedTuple):
     device: torch.device
 
 
-def prepare(
+def prepare_run(
     processes: Processes, config: Config, device: torch.device, stand_in: Callable[[], Config] | None
 ) -> Prepared:
     """Build the objects of the run and check that they fit each other, and the memory."""
@@ -113,7 +113,7 @@ def build_or_stand_in(
     return config, build(config, device)
 
 
-def run_in_folder(console: Console, prepared: Prepared, out: str | None, resume: bool, formats: Sequence[str]) -> int:
+def train_in_folder(console: Console, prepared: Prepared, out: str | None, resume: bool, formats: Sequence[str]) -> int:
     """Train and report in the run's folder; returns the exit code."""
     config = prepared.config
     with deferred_signals(), explain_out_of_memory(config), contextlib.ExitStack() as stack:
