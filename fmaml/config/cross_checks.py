@@ -99,12 +99,14 @@ def markov_tables_fit(config: Config) -> Violations:
 
 
 def baseline_has_its_settings(config: Config) -> Violations:
-    """The joint baseline fine-tunes by the algorithm's own inner loop."""
+    """The joint baseline fine-tunes by the algorithm's own inner loop, and the first model must be there."""
     algorithm = config["algorithm"]
     joint = config["train"]["baseline"] in (True, "joint")
     if joint and not {"inner_lr", "steps"} <= algorithm.keys():
         reason = f"the baseline uses the algorithm's inner_lr and steps, which {algorithm['name']} does not have"
         yield "train.baseline", f"{reason}; give false or fine_tune"
+    if config["train"]["baseline"] == "start" and config["train"]["start"] is None:
+        yield "train.baseline", "it is the model that training begins with, and train.start names none; give false"
 
 
 def minibatch_fits_support_set(config: Config) -> Violations:

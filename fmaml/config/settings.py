@@ -37,8 +37,8 @@ class TrainSettings:
     save_every: Annotated[Count, FreeOnResume] = 500
     on_nan: Annotated[Literal["stop", "skip"], FreeOnResume] = "stop"
     skip_limit: Annotated[Count, FreeOnResume] = 10
-    # what else to report; true is joint
-    baseline: Annotated[bool | Literal["joint", "fine_tune"], FreeOnResume] = False
+    # what else to report; true is joint, and start is the model that training began with
+    baseline: Annotated[bool | Literal["joint", "fine_tune", "start"], FreeOnResume] = False
 
     def tasks_of(self, processes: int) -> int:
         """The tasks of a meta-step in all processes together."""

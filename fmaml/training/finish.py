@@ -67,6 +67,8 @@ def report_results(
     evaluated = {"seed": config["seed"], **config["eval"], "training_seconds": round(training.seconds, 1)}
     evaluated["meta_steps"] = training.meta_steps
     about = {**source.about, **evaluated, "protocol": protocol, "chance": source.chance, "references": list(compared)}
+    if config["train"]["baseline"] == "start":
+        console.print(describe_gain(store.folder, *trained), highlight=False, soft_wrap=True)
     for row in logged_results(results):
         sinks.write(row)
     store.check_folder()
@@ -76,6 +78,22 @@ def report_results(
     with also_in(formats):
         report.write_pictures(store.folder, experiment, theta, settings.steps)
     write_report(console, store.folder, store.check_folder, experiment, theta, model)
+
+
+def describe_gain(folder: Path, trained: str, start: str) -> str:
+    """The gain over the model that training began with, by the test tasks of both."""
+    from ..report.paired import paired_difference
+    from ..report.read_run import scores_of_tasks
+
+    _, columns = scores_of_tasks(folder)
+    gains = []
+    for column, scores in columns.items():
+        protocol = column.removeprefix(trained)
+        found = paired_difference(columns.get(start + protocol, {}), scores) if protocol != column else None
+        if found:
+            interval = "" if found.ci95 is None else f" ± {100 * found.ci95:.1f}"
+            gains.append(f"{100 * found.mean:+.1f}{interval} points{protocol}")
+    return f"gain over {start}: {'; '.join(gains)}"
 
 
 def compared_with(

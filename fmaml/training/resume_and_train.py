@@ -158,7 +158,7 @@ def open_log(outputs: RunOutputs, config: Config, experiment: Experiment, progre
 def train_baseline(
     outputs: RunOutputs, config: Config, experiment: Experiment, params: Params, device: torch.device
 ) -> Trained:
-    """What ``train.baseline`` asks for: joint training, fine-tuning without any, or nothing."""
+    """What ``train.baseline`` asks for: joint training, fine-tuning without any, the first model, or nothing."""
     kind = config["train"]["baseline"]
     if kind == "fine_tune":
         with progress_bar(outputs.console) as bar:
@@ -167,6 +167,9 @@ def train_baseline(
             )
             found = fine_tuned(config, experiment, params, lambda: bar.advance(task))
         return {found.name: (found.experiment, found.experiment.algorithm.init(params))}
+    if kind == "start":
+        start = config["train"]["start"]
+        return {f"{start}, as it was": (experiment, first_progress(experiment, params, start).state.theta)}
     if not kind:
         return {}
     outputs.console.print("the baseline: the same network trained jointly, then fine-tuned")

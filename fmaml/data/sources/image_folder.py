@@ -24,6 +24,7 @@ from ..class_splits import check_ways, three_splits
 from ..episodes import Episode, episodes
 from ..images.image_cache import store_from_listing
 from ..images.layouts import FoundImages, Layout, read_image_folder, read_table
+from ..images.lowered_sizes import LEAST_SPLIT, lowered
 from ..images.understood import describe_pictures
 from ..preprocessing import Form
 from ..source import SPLITS, Source
@@ -49,6 +50,7 @@ def folder(
     fractions: tuple[Unit, Unit, Unit] = (0.64, 0.16, 0.2),
     split_seed: Natural = 0,
     shared_classes: bool = False,
+    lower_sizes: bool = False,
     strict: bool = False,
 ) -> Source:
     """Your own images: a folder for each class, to any depth, or a table file,label; split by you, or at random.
@@ -71,6 +73,8 @@ def folder(
     Splits that are missing are made of the classes by ``fractions`` (train, val, test) and ``split_seed``. They are
     kept in the user's cache folder, and used from then on.
 
+    ``lower_sizes`` lowers ways, shots, queries and fractions to those that the classes allow, with a line.
+
     What is skipped is counted and named. Unreadable images are left out, or an error if ``strict``. A class that is in
     two splits is an error, since test classes would not be unseen, unless ``shared_classes``; reports then say so.
     Raises Error if ``root`` is not laid out like that or a class is too small.
@@ -84,6 +88,9 @@ def folder(
     form = Form(size, channels, fit, invert, ink if invert else "dark")
     if layout == "all":
         return every_class(path, found, seed, episode, form, device)
+    if lower_sizes:
+        found, episode, fractions = lowered(path, found, episode, fractions, split_seed)
+        shared_classes = shared_classes or len(found.classes) < LEAST_SPLIT
     three = three_splits(found, path, fractions, split_seed, allow_shared=shared_classes)
     check_ways(three, fractions, {split: episode.most(split)["ways"] for split in three.listing})
     listing = three.listing

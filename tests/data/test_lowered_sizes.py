@@ -1,0 +1,75 @@
+"""`data.lower_sizes`: sizes of tasks that follow the user's classes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from fmaml.data.sources.image_folder import folder
+from fmaml.errors import Error
+
+ASKED = {"ways": 5, "train_ways": 10, "shots": 5, "queries": 5, "fractions": (0.5, 0.25, 0.25)}
+
+
+def source(root: Path, *sizes: int, **more):
+    for number, size in enumerate(sizes):
+        (root / f"class{number:02d}").mkdir(parents=True)
+        for i in range(size):
+            Image.new("RGB", (8, 8), (5 * number, i, 0)).save(root / f"class{number:02d}" / f"{i}.png")
+    settings = {**ASKED, "size": 8, "lower_sizes": True} | more
+    return folder(seed=0, device=torch.device("cpu"), root=str(root), **settings)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "counts", "protocol", "train_ways"),
+    [
+        ([10] * 40, {"train": 20, "val": 10, "test": 10}, "5-way 5-shot, 5 queries", 10),  # as asked
+        ([10] * 8, {"train": 4, "val": 2, "test": 2}, "2-way 5-shot, 5 queries", 4),
+        ([7] * 8, {"train": 4, "val": 2, "test": 2}, "2-way 3-shot, 4 queries", 4),
+        ([3] * 12, {"train": 6, "val": 3, "test": 3}, "3-way 1-shot, 2 queries", 6),
+        ([10] * 6, {"train": 2, "val": 2, "test": 2}, "2-way 5-shot, 5 queries", 2),
+    ],
+)
+def test_sizes_follow_the_classes(tmp_path, sizes, counts, protocol, train_ways, capsys):
+    found = source(tmp_path / "set", *sizes)
+    assert found.about["classes"] == counts
+    assert found.about["protocol"].startswith(protocol)
+    assert found.sample("train", 0, range(1)).support.y.max() == train_ways - 1
+    assert f"{train_ways} ways in training" in capsys.readouterr().err
+
+
+def test_small_classes_are_left_out_and_counted(tmp_path, capsys):
+    found = source(tmp_path / "set", *[10] * 20, 1, 2, 9)
+    assert sum(found.about["classes"].values()) == 20
+    assert "classes of fewer than 10 pictures left out: 3, such as class20" in capsys.readouterr().err
+
+
+def test_four_classes_share_validation_and_test(tmp_path, capsys):
+    found = source(tmp_path / "set", *[6] * 4)
+    assert found.about["classes"] == {"train": 2, "val": 2, "test": 2}
+    assert len(found.about["shared_classes"]) == 2
+    assert "4 classes: two of them serve both validation and test" in capsys.readouterr().err
+
+
+def test_fewer_than_four_classes_need_no_training(tmp_path):
+    with pytest.raises(Error, match=r"3 of 4 classes.*fmaml adapt cifar_fs_prototypes --support .*set --out FILE"):
+        source(tmp_path / "set", 10, 10, 10)
+    with pytest.raises(Error, match="most classes have one picture"):
+        source(tmp_path / "few", *[1] * 9)
+
+
+def test_splits_of_ones_own_are_kept(tmp_path):
+    for split, count in (("train", 6), ("val", 3), ("test", 4)):
+        for number in range(count):
+            (tmp_path / "set" / split / f"{split}{number}").mkdir(parents=True)
+            for i in range(10):
+                Image.new("RGB", (8, 8)).save(tmp_path / "set" / split / f"{split}{number}" / f"{i}.png")
+    found = source(tmp_path / "set")
+    assert found.about["classes"] == {"train": 6, "val": 3, "test": 4}
+    assert found.about["protocol"].startswith("3-way 5-shot")
