@@ -104,12 +104,12 @@ def test_the_pages_of_the_site(page, address, site):
 
 def test_the_search_finds_code_beside_punctuation(page, address):
     page.set_viewport_size({"width": 1280, "height": 900})
-    page.goto(f"{address}/index.html")
+    page.goto(f"{address}/index.html", wait_until="networkidle")
     for word in ("FMAML_DATA", "first_order"):
         page.locator("input[name=query]").click()
         page.locator("input[name=query]").fill(word)
         page.wait_for_selector(".md-search-result__item", state="attached")
-        page.reload()
+        page.reload(wait_until="networkidle")
     assert page.get_by_role("dialog", name="Search").count() == 1
 
 
