@@ -23,7 +23,7 @@ FOLDER = TOP / "docs/tutorials"
 KEPT = TOP / "build/tutorials"  # executed notebooks: what the tests made is what the site shows
 PHOTO = "{.photo}"  # stays as it is in dark mode
 SECONDS = 120  # for a cell, on a machine with other work to do
-DESCRIPTION = re.compile(r"^# Picture: (.*)\n", re.MULTILINE)  # of what a cell draws, for who cannot see it
+DESCRIPTION = re.compile(r"^# Picture: (.*)\n", re.MULTILINE)  # the alt text of the picture that a cell draws
 COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -62,7 +62,7 @@ def _execute(notebook: Any) -> Any:
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
             "IPYTHONDIR": f"{folder}/.ipython",
             "XDG_CACHE_HOME": f"{folder}/.cache",
-            "COLUMNS": "100",
+            "COLUMNS": "88",
             "OMP_NUM_THREADS": "1",  # others may run beside it
         }
         environment.pop("MPLBACKEND", None)
@@ -88,7 +88,8 @@ def as_markdown(name: str, notebook: Any) -> tuple[str, dict[str, bytes]]:
                 picture = f"{name}_{len(pictures)}.png"
                 pictures[picture] = base64.b64decode(output.data["image/png"])
                 assert described, f"{name}: a cell that draws begins with a line `# Picture: ..`, which describes it"
-                parts.append(f"![{described[1]}]({picture}){PHOTO if "photo" in name else ""}")
+                kind = PHOTO if name == "photographs" else ""
+                parts.append(f"![{described[1]}]({picture}){kind}")
             elif output.get("name") != "stderr":  # progress bars
                 parts.append(_block('text title="output"', _text(output)))
     return "\n\n".join(filter(None, parts)) + "\n", pictures

@@ -25,7 +25,7 @@ from fmaml.setting_types import Meaning
 
 TARGETS = {name: entry.target for part in ("algorithm", "model", "optimizer") for name, entry in TABLE[part].items()}
 ALIKE = re.compile(r"^as (?:in|for|of) `+(?:fmaml\.)?(\w+)`+")
-SENTENCES = {  # of settings whose source says nothing, or only a few words
+SENTENCES = {  # for settings that the source does not explain in a sentence
     "train.meta_steps": "The number of meta-steps: updates of theta.",
     "train.meta_batch": "Tasks in a meta-step.",
     "train.meta_batch_for": "Whether `meta_batch` counts the tasks of all processes together, or of each process.",
