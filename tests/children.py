@@ -6,19 +6,21 @@ A process that imports torch anew costs seconds of a processor. Only tests about
 import contextlib
 import io
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any
 
 from fmaml.cli.main import main
 
+START = subprocess.run
 PATIENCE = 600.0  # seconds a test waits for an event: far more than it takes on a machine that has much else to do
 TINY = "train.meta_steps=1 train.validate_tasks=2 eval.tasks=2 eval.steps=1 train.baseline=false".split()
 
@@ -110,9 +112,49 @@ def ended(work: Callable[[], int | None], stdin: str = "", **options: Any) -> su
             code = child.wait(PATIENCE)
         finally:
             child.kill()
-        out.seek(0)
-        err.seek(0)
-        return subprocess.CompletedProcess((), code, out.read(), err.read())
+        return subprocess.CompletedProcess((), code, read_again(out), read_again(err))
+
+
+def run(
+    command: Sequence[Any], *, capture_output: bool = False, stdout: Any = None, stderr: Any = None, **options: Any
+) -> subprocess.CompletedProcess[Any]:
+    """As `subprocess.run` of a text, but a script or a module is run by a child of this Python; all else is started."""
+    program, *words = map(str, command)
+    if program != sys.executable or words[0] == "-c":
+        return START(command, capture_output=capture_output, stdout=stdout, stderr=stderr, **options)
+    environment = options.get("env") or os.environ
+    changes = {**dict.fromkeys(os.environ.keys() - environment.keys()), **environment}
+    with contextlib.ExitStack() as stack:
+        captured = [stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8")) for _ in "oe"]
+        if capture_output:
+            stdout, stderr = captured
+        out = 1 if stdout is None else stdout.fileno()
+        err = 2 if stderr is None else out if stderr == subprocess.STDOUT else stderr.fileno()
+        child = start(partial(script, words), out, err, environment=changes, cwd=options.get("cwd"))
+        try:
+            code = child.wait(options.get("timeout", PATIENCE))
+        finally:
+            child.kill()
+        ended = subprocess.CompletedProcess(command, code, *(read_again(file) for file in captured))
+    if options.get("check"):
+        ended.check_returncode()
+    return ended
+
+
+def read_again(file: Any) -> str:
+    file.seek(0)
+    return file.read()
+
+
+def script(words: list[str]) -> None:
+    """In a child: what Python does that is started with these words."""
+    module = words[0] == "-m"
+    sys.argv = words[module:]
+    if module:
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.path.insert(0, str(Path(words[0]).resolve().parent))
+        runpy.run_path(words[0], run_name="__main__")
 
 
 def processor_seconds(child: int) -> float:

@@ -3,6 +3,7 @@ import runpy
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,9 +22,15 @@ import torch
 REAL_DATA = os.environ.get("FMAML_DATA")
 WORKER = os.environ.get("PYTEST_XDIST_WORKER")
 LONGEST = (
-    *("test_algorithms_benchmark.py", "test_benchmarks.py", "test_readme.py", "test_run_experiment.py"),
+    *("test_docs.py", "test_benchmarks.py", "test_readme.py", "test_run_experiment.py"),
     *("test_elastic.py", "test_extend.py", "test_same_results.py"),
 )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`-m core` reads only the files that name that marker: to import the others takes longer than its tests."""
+    others = config.option.markexpr == "core" and collection_path.match("test_*.py")
+    return True if others and "mark.core" not in collection_path.read_text(encoding="utf-8") else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -44,11 +51,25 @@ def _own_folders(tmp_path_factory) -> None:
     os.environ["XDG_CACHE_HOME"] = str((folder if WORKER is None else folder.parent) / "cache")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _draw(request) -> Iterator[Callable | None]:
+    """What draws a run's pictures; it draws none but for `pictures`: they are most of a small run's time."""
+    if any(request.node.get_closest_marker(name) for name in ("core", "pictures")):
+        yield None
+        return
+    from fmaml.report import results  # imports matplotlib
+
+    draw = results.write_pictures
+    results.write_pictures = lambda *_: None
+    yield draw
+    results.write_pictures = draw
+
+
 @pytest.fixture(autouse=True)
-def _undrawn(request, monkeypatch) -> None:
-    """Runs of the tests of training draw no pictures, most of a small run's time, but in tests marked `pictures`."""
-    if request.path.parent.name == "training" and not any(request.node.iter_markers("pictures")):
-        monkeypatch.setattr("fmaml.report.results.write_pictures", lambda *_: None)
+def _drawn(request, monkeypatch, _draw) -> None:
+    """The pictures of runs of a test that is marked `pictures`."""
+    if _draw and request.node.get_closest_marker("pictures"):
+        monkeypatch.setattr("fmaml.report.results.write_pictures", _draw)
 
 
 @pytest.fixture
@@ -126,7 +147,9 @@ def trained(tmp_path_factory) -> Path:
     settings = ["data.name=glyphs", "model.width=16", "train.meta_steps=40", "train.validate_tasks=8"]
     settings += ["data.train_ways=10", "train.meta_batch=2"]
     small = ["eval.tasks=12", "eval.steps=1", "train.validate_every=20"]
-    assert main(["run", "omniglot_prototypes", *settings, *small, "--out", str(out), "--device", "cpu"]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fmaml.report.results.write_pictures", lambda *_: None)
+        assert main(["run", "omniglot_prototypes", *settings, *small, "--out", str(out), "--device", "cpu"]) == 0
     return out
 
 

@@ -7,11 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.func import grad
 
-from fmaml import Batch, Params, Task
+import fmaml
+from fmaml import Batch, Model, Params, Task
 from fmaml.tree import leaves
 
 F64 = torch.float64
+POOLS, NORMS = ("stride", "max"), ("batch", "group", "layer", "none")
+SHAPES = ((1, 28, 28), (3, 20, 24))
 
 
 def quadratic(params: Params, batch: Batch) -> Tensor:
@@ -92,3 +96,23 @@ def regression_tasks(tasks: int, inputs: int, outputs: int, n: int = 6) -> Task:
         return Batch(torch.randn(tasks, n, inputs, dtype=F64), torch.randn(tasks, n, outputs, dtype=F64))
 
     return Task(batch(), batch())
+
+
+def conv4_agrees(pool: Any, norm: Any, inputs: tuple[int, ...], first_order: bool) -> None:
+    model = fmaml.conv4(outputs=3, width=8, pool=pool, norm=norm, inputs=inputs)
+    all_ways_agree(model, image_tasks(3, inputs), fmaml.cross_entropy, first_order)
+
+
+def all_ways_agree(model: Model, tasks: Task, criterion: Callable[[Tensor, Tensor], Tensor], first_order: bool) -> None:
+    """Looped, vmapped, chunked (also unevenly), gradient inside and outside the vmap: one meta-gradient."""
+    theta = doubled(model.init(torch.Generator().manual_seed(0)))
+    algorithm = fmaml.maml(fmaml.supervised(model.apply, criterion), inner_lr=0.4, steps=2, first_order=first_order)
+    expected, metrics = fmaml.meta_grad(algorithm, theta, tasks, batching="loop")
+    assert all(g.isfinite().all() for g in expected.values())
+    ways: list[dict[str, Any]] = [{}, {"batching": "auto"}, {"chunk_size": 2}, {"chunk_size": 1}, {"chunk_size": 9}]
+    for options in ways:
+        grads, also = fmaml.meta_grad(algorithm, theta, tasks, **options)
+        assert relative(grads, expected) < 1e-12
+        assert relative(also, metrics) < 1e-12
+        outside = grad(lambda t, o=options: fmaml.meta_loss(algorithm, t, tasks, **o)[0])(theta)
+        assert relative(outside, expected) < 1e-12

@@ -1,7 +1,7 @@
 """Find sentences that are too long, and phrases that our style bans: `python tests/prose.py [FILE ...]` lists them.
 
 It reads docstrings, comments, error messages and help texts of Python files, comments of experiments, and the prose of
-pages and notebooks. CONTRIBUTING.md explains the rules; `prose_exceptions.txt` lists the few places that may break them.
+pages and notebooks. CONTRIBUTING.md explains the rules; `prose_exceptions.txt` lists the exceptions.
 """
 
 import ast
@@ -11,6 +11,7 @@ import re
 import sys
 import tokenize
 from collections.abc import Callable, Iterator
+from itertools import count, takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,9 +65,9 @@ def faults_in(path: Path) -> list[Fault]:
 
 def broken_rules(sentence: str) -> Iterator[str]:
     """The rules that a sentence breaks."""
-    count = len([word for word in sentence.split() if re.search(r"\w", word)])
-    if count > MAX_WORDS:
-        yield f"{count} words"
+    words = [word for word in sentence.split() if re.search(r"\w", word)]
+    if len(words) > MAX_WORDS:
+        yield f"{len(words)} words"
     for phrase in BANNED:
         if found := re.search(rf"\b{phrase}\b", sentence, re.IGNORECASE):
             yield f'"{found.group()}"'
@@ -169,13 +170,10 @@ def comments(text: str, comment_of: Callable[[str], str]) -> Iterator[tuple[int,
 
 def joined_lines(lines: dict[int, str]) -> Iterator[tuple[int, str]]:
     """Lines by number, where neighbours are one text."""
-    start = None
-    for number in sorted(lines):
-        if number - 1 not in lines:
-            start, text = number, []
-        text.append(lines[number])
-        if number + 1 not in lines:
-            yield start, "\n".join(text)
+    starts = [number for number in sorted(lines) if number - 1 not in lines]
+    for start in starts:
+        run = takewhile(lines.__contains__, count(start))
+        yield start, "\n".join(lines[number] for number in run)
 
 
 def checked_files() -> list[Path]:

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import children
+
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "algorithms.py"
 SMALL = ["data.name=glyphs", "data.rotate=[]", "model.width=4", "train.meta_steps=2", "train.meta_batch=2"]
 SMALL += ["train.validate_tasks=2", "eval.tasks=3", "eval.steps=2"]
@@ -14,12 +16,13 @@ SMALL += ["train.validate_tasks=2", "eval.tasks=3", "eval.steps=2"]
 def command(folder: Path, *words: str) -> tuple[int, str]:
     words = (*words, *SMALL, "--out", str(folder / "runs"))
     environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parent.parent)}
-    ran = subprocess.run([sys.executable, SCRIPT, *words], capture_output=True, text=True, check=False, env=environment)
+    ran = children.run([sys.executable, SCRIPT, *words], capture_output=True, env=environment)
     assert "Traceback" not in ran.stderr, ran.stderr
     return ran.returncode, ran.stdout
 
 
-def test_one_table_and_one_picture_and_nothing_is_run_twice(tmp_path):
+def test_one_table_and_one_picture_and_nothing_is_run_twice(tmp_path, monkeypatch):
+    monkeypatch.setattr(subprocess, "run", children.run)  # of the script's own processes
     extra = ["--json", str(tmp_path / "out.json"), "--picture", str(tmp_path / "out.png")]
     code, before = command(tmp_path, "maml", "--seeds", "0", "1", "--report")
     assert (code, "`maml`" in before) == (1, False)
@@ -41,6 +44,6 @@ def test_one_table_and_one_picture_and_nothing_is_run_twice(tmp_path):
 
 
 def test_a_name_that_is_none_is_said_at_once(tmp_path):
-    ran = subprocess.run([sys.executable, SCRIPT, "mamml"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    ran = children.run([sys.executable, SCRIPT, "mamml"], cwd=tmp_path, capture_output=True)
     assert ran.returncode == 1
     assert "no such algorithm: mamml; there are" in ran.stderr

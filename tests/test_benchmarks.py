@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import children
 import pytest
 import torch
 
@@ -13,15 +14,16 @@ SCRIPTS = ["roofline", "peers", "conv_lowering", "vmap_vs_loop", "sampling", "me
 
 
 def script(name: str, *arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return children.run([sys.executable, BENCHMARKS / f"{name}.py", *arguments], capture_output=True)
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Those of all scripts at their smallest, each in a process of its own."""
     folder = tmp_path_factory.mktemp("results")
-    ran = script("run_all", "--quick", "--device", "cpu", "--out", folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess, "run", children.run)  # of the scripts' own processes
+        ran = script("run_all", "--quick", "--device", "cpu", "--out", folder)
     tables = "\n".join(path.read_text() for path in folder.glob("*.txt"))
     assert ran.returncode == 0, ran.stdout + ran.stderr + tables
     return folder

@@ -7,10 +7,14 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
+import children
 import pytest
 from safetensors.torch import load_file
+
+from fmaml.cli.main import main
 
 TOP = Path(__file__).parent.parent
 FILES = {name: TOP / f"examples/extend/{name}.py" for name in ("alpha_maml", "lines")}
@@ -46,8 +50,19 @@ def called(folder: Path, *words: str, code: int = 0, path: str | None = None) ->
 
 def fmaml(folder: Path, *commands: list[str], path: str | None = None) -> tuple[list[int], str]:
     """The exit codes of commands, run in one process, and what they print."""
-    said = called(folder, "-c", COMMANDS, json.dumps(commands), path=path)
+    if path is None:
+        ran = children.ended(partial(run_each, commands), cwd=folder)
+        said = ran.stdout + ran.stderr
+    else:
+        said = called(folder, "-c", COMMANDS, json.dumps(commands), path=path)
     return [int(code) for code in re.findall(r"^=> (\d+)$", said, re.MULTILINE)], said
+
+
+def run_each(commands: tuple[list[str], ...]) -> None:
+    """In a child, which does not look for modules in the current folder by itself either."""
+    sys.path[:] = [path for path in sys.path if path not in ("", ".")]
+    for words in commands:
+        print(f"=> {main(words)}", flush=True)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +76,8 @@ def outside(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def trained(outside) -> Path:
     """A run of both, in the folder of the files."""
-    called(outside, "-m", "fmaml", "run", "sinusoid", *OWN, *SMALL, "train.baseline=false", "--out", "out")
+    run = ["run", "sinusoid", *OWN, *SMALL, "train.baseline=false", "--out", "out"]
+    assert fmaml(outside, run)[0] == [0]
     return outside / "out"
 
 
@@ -72,7 +88,7 @@ def test_the_page_shows_the_files_which_are_short():
 
 
 def test_they_are_shown_with_their_own_settings_and_mistakes(outside):
-    shown = called(outside, "-m", "fmaml", "show", "sinusoid", *OWN)
+    _, shown = fmaml(outside, ["show", "sinusoid", *OWN])
     assert "  name: lines:lines\n  shots: 10\n" in shown
     assert re.search(r"  name: alpha_maml:alpha_maml\n(  .*\n)*  only: \['\*'\]", shown)
     mistakes = [["data.shots=0"], ["data.shorts=3"], ["algorithm={name: protonet}", "train.baseline=false"]]

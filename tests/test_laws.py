@@ -3,14 +3,18 @@
 import math
 from fractions import Fraction
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
 from problems import (
     F64,
+    NORMS,
+    POOLS,
+    SHAPES,
     adapted,
+    all_ways_agree,
     contraction,
+    conv4_agrees,
     doubled,
     image_tasks,
     quadratic,
@@ -194,19 +198,15 @@ def test_equals_plain_autograd(steps, first_order):
     assert relative(metrics["query_loss"], total.detach()) < 1e-13
 
 
-CONV = [
-    {"pool": pool, "norm": norm, "inputs": inputs}
-    for pool in ("stride", "max")
-    for norm in ("batch", "group", "layer", "none")
-    for inputs in ((1, 28, 28), (3, 20, 24))
+HALF = [  # of conv4's grid, which `tests/nn/test_conv4_grid.py` has in full
+    (pool, norm, SHAPES[(i + j) % 2]) for i, pool in enumerate(POOLS) for j, norm in enumerate(NORMS)
 ]
 
 
 @pytest.mark.parametrize("first_order", [False, True])
-@pytest.mark.parametrize("options", CONV, ids=lambda o: f"{o['pool']}-{o['norm']}-{o['inputs'][0]}ch")
-def test_vmap_loop_chunks_agree_conv4(options, first_order):
-    model = fmaml.conv4(outputs=3, width=8, **options)
-    all_ways_agree(model, image_tasks(3, options["inputs"]), fmaml.cross_entropy, first_order)
+@pytest.mark.parametrize(("pool", "norm", "inputs"), HALF)
+def test_vmap_loop_chunks_agree_conv4(pool, norm, inputs, first_order):
+    conv4_agrees(pool, norm, inputs, first_order)
 
 
 @pytest.mark.parametrize("first_order", [False, True])
@@ -216,21 +216,6 @@ def test_vmap_loop_chunks_agree_mlp(criterion, activation, first_order):
     model = fmaml.mlp(inputs=(4,), outputs=3, activation=activation)
     tasks = regression_tasks(5, 4, 3) if criterion is fmaml.mse else image_tasks(5, (4,))
     all_ways_agree(model, tasks, criterion, first_order)
-
-
-def all_ways_agree(model, tasks, criterion, first_order):
-    """Looped, vmapped, chunked (also unevenly), gradient inside and outside the vmap: one meta-gradient."""
-    theta = doubled(model.init(torch.Generator().manual_seed(0)))
-    algorithm = fmaml.maml(fmaml.supervised(model.apply, criterion), inner_lr=0.4, steps=2, first_order=first_order)
-    expected, metrics = fmaml.meta_grad(algorithm, theta, tasks, batching="loop")
-    assert all(g.isfinite().all() for g in expected.values())
-    ways: list[dict[str, Any]] = [{}, {"batching": "auto"}, {"chunk_size": 2}, {"chunk_size": 1}, {"chunk_size": 9}]
-    for options in ways:
-        grads, also = fmaml.meta_grad(algorithm, theta, tasks, **options)
-        assert relative(grads, expected) < 1e-12
-        assert relative(also, metrics) < 1e-12
-        outside = grad(lambda t, o=options: fmaml.meta_loss(algorithm, t, tasks, **o)[0])(theta)
-        assert relative(outside, expected) < 1e-12
 
 
 def test_first_order_approaches_maml_with_slope_one():

@@ -160,11 +160,11 @@ def test_learns_a_task_family():
 
     model = fmaml.mlp(inputs=(1,), outputs=1)
     algorithm = fmaml.maml(fmaml.supervised(model.apply, fmaml.mse), inner_lr=0.1, steps=2)
-    optimizer = fmaml.adam(fmaml.cosine(1e-2, 300))
+    optimizer = fmaml.adam(fmaml.cosine(1e-2, 150))
     state = fmaml.init_state(algorithm, optimizer, model.init(generator))
     fresh, metric_fn = lines(400), fmaml.transductive(model.apply, fmaml.mse)
     before = fmaml.evaluate(algorithm, metric_fn, state.theta, fresh).mean(0)
-    for _ in range(300):
+    for _ in range(150):
         state, _ = fmaml.meta_step(algorithm, optimizer, state, lines(16))
     after = fmaml.evaluate(algorithm, metric_fn, state.theta, fresh).mean(0)
     assert after[-1] < 0.3 * before[-1]

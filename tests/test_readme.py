@@ -3,11 +3,11 @@
 import json
 import math
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import children
 import pytest
 import torch
 from PIL import Image
@@ -28,7 +28,8 @@ def page(name: str) -> str:
 def test_script(tmp_path):
     (script,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(script.splitlines()) <= 32
-    ran = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    (tmp_path / "script.py").write_text(script, encoding="utf-8")
+    ran = children.run([sys.executable, tmp_path / "script.py"], cwd=tmp_path, capture_output=True)
     assert ran.returncode == 0, ran.stderr
     accuracy = [float(value) for value in re.findall(r"inner steps: ([\d.]+)%", ran.stdout)]
     assert len(accuracy) == 4

@@ -72,21 +72,31 @@ def check_compatible(folder: Path, saved: Facts, current: Facts, notify: Notify)
     if any(difference.key.startswith(CHOOSES_THE_DATA) for difference in forbidden):  # so other data are no surprise
         forbidden = [difference for difference in forbidden if not difference.key.startswith("data.")]
     if forbidden:
-        lines = [
-            f"{folder}: {key.removeprefix('config.')}: saved with {setting_text(was)}, given {setting_text(now)}"
-            for key, was, now in forbidden
-        ]
-        free = ", ".join(sorted(marked_settings(current["config"], FreeOnResume)))
-        may_change = f"what may change: train.meta_steps (if train.schedule is constant), the device, {free}"
-        cure = f"{folder}: resume with the saved settings, or start in a new --out; {may_change}"
-        raise Error("\n".join([*dict.fromkeys(lines), cure]))  # the seed is a fact of its own too
-    for key, was, now in differences:
-        train = TrainSettings(**current["config"]["train"])
-        if key == f"{MACHINE}processes" and train.meta_batch_for == "each":
-            tasks = [train.tasks_of(int(count)) for count in (was, now)]
-            notify(f"{key} was {was} and is {now}: a meta-step has {tasks[1]} tasks from now on, and had {tasks[0]}")
-        elif key.startswith(MACHINE):
-            notify(f"{key} was {was} and is {now}: {BITS_MAY_DIFFER}")
+        raise Error(_refusal(folder, forbidden, current["config"]))
+    for difference in differences:
+        if difference.key.startswith(MACHINE):
+            notify(_describe_other_machine(difference, TrainSettings(**current["config"]["train"])))
+
+
+def _refusal(folder: Path, forbidden: list[Difference], config: Config) -> str:
+    """A line for each setting that may not change, and the cure."""
+    lines = [
+        f"{folder}: {key.removeprefix('config.')}: saved with {setting_text(was)}, given {setting_text(now)}"
+        for key, was, now in forbidden
+    ]
+    free = ", ".join(sorted(marked_settings(config, FreeOnResume)))
+    may_change = f"what may change: train.meta_steps (if train.schedule is constant), the device, {free}"
+    cure = f"{folder}: resume with the saved settings, or start in a new --out; {may_change}"
+    return "\n".join([*dict.fromkeys(lines), cure])  # the seed is a fact of its own too
+
+
+def _describe_other_machine(difference: Difference, train: TrainSettings) -> str:
+    """The consequence of a difference between the machines: of the number of tasks, or of rounding alone."""
+    key, was, now = difference
+    if key == f"{MACHINE}processes" and train.meta_batch_for == "each":
+        before, after = train.tasks_of(int(was)), train.tasks_of(int(now))
+        return f"{key} was {was} and is {now}: a meta-step has {after} tasks from now on, and had {before}"
+    return f"{key} was {was} and is {now}: {BITS_MAY_DIFFER}"
 
 
 def _may_change(difference: Difference, saved: Facts, current: Facts) -> bool:
@@ -100,10 +110,6 @@ def _may_change(difference: Difference, saved: Facts, current: Facts) -> bool:
 def _differences(saved: Facts, current: Facts) -> list[Difference]:
     """The facts of the run, and the settings of either config, in which the two differ."""
     was, now = flattened(saved), flattened(current)
-    found: list[Difference] = []
-    for key in was | now:
-        compared = key in now or key.startswith("config.")
-        difference = Difference(key, was.get(key, ABSENT), now.get(key, ABSENT))
-        if compared and difference.saved != difference.current:
-            found.append(difference)
-    return found
+    keys = [key for key in was | now if key in now or key.startswith("config.")]
+    compared = [Difference(key, was.get(key, ABSENT), now.get(key, ABSENT)) for key in keys]
+    return [difference for difference in compared if difference.saved != difference.current]

@@ -137,7 +137,18 @@ def config_of_test(learner: Learner, model: str, overrides: list[str]) -> Config
         config["data"].pop(key, None)
     if config["algorithm"].get("minibatch"):  # the model keeps its own, which takes what is there of smaller sets
         config["algorithm"]["minibatch"] = 1
+    overrides = folder_overrides(learner, overrides)
     return complete(config, Path(model), [*overrides, *form_overrides(learner, overrides)], note)
+
+
+def folder_overrides(learner: Learner, overrides: list[str]) -> list[str]:
+    """With settings that a folder of the user's own implies: its data source, and that every class is tested."""
+    given = values_by_key(overrides)
+    if "data.root" not in given or learner.blueprint.form is None:
+        return overrides
+    named = overrides if "data.name" in given else [*overrides, "data.name=folder"]
+    whole = values_by_key(named)["data.name"] == "folder" and "data.layout" not in given
+    return [*named, "data.layout=all"] if whole else named
 
 
 def values_by_key(overrides: list[str]) -> dict[str, str]:
@@ -163,7 +174,7 @@ def form_overrides(learner: Learner, overrides: list[str]) -> list[str]:
     return [
         f"data.{key}={str(value).lower()}"
         for key, value in form._asdict().items()
-        if key in taken and f"data.{key}" not in given
+        if key in taken and key != "ink" and f"data.{key}" not in given
     ]
 
 

@@ -51,6 +51,18 @@ examples:
 """
 
 
+HOME = """\
+fmaml: models that learn new classes from a few examples (meta-learning, on PyTorch)
+
+  fmaml run experiments/omniglot.yaml --quick              meta-train on characters: two minutes, and a report
+  fmaml adapt cifar_fs_prototypes --support FOLDER --out mine.safetensors
+                                                           your photographs, a folder for each class
+  fmaml demo                                               draw characters in the browser, and have them named
+
+`fmaml --help` lists all commands.
+"""
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line ``argv``, by default that of the process, and return the exit code."""
     for stream in (sys.stdout, sys.stderr):
@@ -88,7 +100,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def run_selected_command(argv: list[str]) -> int:
     """Run the command that the first argument names, or print help or versions; return the exit code."""
-    first = argv[0] if argv else "--help"
+    if not argv:
+        print(HOME, end="")
+        return 0
+    first = argv[0]
     if first in COMMANDS:
         return COMMANDS[first](argv[1:]) or 0
     if first in ("-h", "--help", "help"):

@@ -6,12 +6,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import Error, note
+from ..errors import Error, muted, note
 from ..extras import require
 from ..processes.limits import importing_torch
 from .arguments import MODEL, Parser, add_device_option, add_trust_option, new_parser, parse_arguments
 
 if TYPE_CHECKING:
+    from ..data.preprocessing import Ink
     from ..export.standalone import Exportable
     from ..models.learner import Adapted
 
@@ -24,6 +25,7 @@ def predict_command(argv: list[str]) -> None:
     parser.add_argument("model", metavar="MODEL", help=f"{MODEL}; or what `fmaml adapt` wrote")
     parser.add_argument("photos", nargs="+", metavar="PHOTO_OR_DIR", help="images, or folders of images")
     add_support_options(parser)
+    add_ink_option(parser)
     parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
     parser.add_argument("--csv", action="store_true", help="print CSV in place of a table")
     parser.add_argument("--html", metavar="FILE", help="write a page with thumbnails as well")
@@ -32,13 +34,15 @@ def predict_command(argv: list[str]) -> None:
         raise Error("--json and --csv: give one of them")
     if args.html and Path(args.html).is_dir():
         raise Error(f"--html {args.html}: is a folder; name the file to write")
-    photos = list_photos(args.photos)
+    classes = list_photos(args.photos)
+    photos = list(classes)
 
-    adapted = adapted_by(args.model, args.support, args.steps, args.trust)
+    adapted = adapted_by(args.model, args.support, args.steps, args.trust, args.ink)
 
     from ..report import format_predictions as present
+    from ..report.own_accuracy import describe_accuracy
 
-    prediction = adapted.predict(photos)
+    prediction = adapted.predict(photos, args.ink)
     rows = present.rows_of(photos, prediction, adapted.classes)
     if args.html:
         with named_in_errors("--html", args.html):
@@ -50,13 +54,25 @@ def predict_command(argv: list[str]) -> None:
         print(present.as_csv(rows), end="")
     else:
         present.print_table(rows)
+    if any(classes.values()):
+        for line in describe_accuracy(rows, list(classes.values()), adapted.classes):
+            note(line)
 
 
-def list_photos(paths: list[str]) -> list[str]:
-    """The image files that the arguments name, without importing torch; Error for one that does not exist."""
-    from ..data.images.scan import list_pictures
+def list_photos(paths: list[str]) -> dict[str, str | None]:
+    """The image files that the arguments name, without importing torch; Error for one that does not exist.
 
-    return [file for path in paths for file in list_pictures(Path(path))]
+    Each has its class, if it is in a folder of folders of images, or None.
+    """
+    from ..data.images.scan import list_entries, list_pictures, read_tree
+
+    found: dict[str, str | None] = {}
+    for path in map(Path, paths):
+        own = read_tree(path).classes if path.is_dir() and list_entries(path).folders else {}
+        found |= {file: name.rpartition("/")[2] for name, files in own.items() for file in files}
+        if not own:
+            found |= dict.fromkeys(list_pictures(path))
+    return found
 
 
 def adapt_command(argv: list[str]) -> None:
@@ -64,16 +80,34 @@ def adapt_command(argv: list[str]) -> None:
     parser = new_parser("adapt", "Keep a model that has learnt your classes as one file, for `fmaml predict`.")
     parser.add_argument("model", metavar="MODEL", help=MODEL)
     add_support_options(parser)
+    add_ink_option(parser)
     parser.add_argument("--out", required=True, metavar="FILE", help="the file to write, such as mine.safetensors")
+    parser.add_argument("--no-check", action="store_true", help="do not measure the accuracy on these pictures")
     args = parse_arguments(parser, argv)
     if args.support is None:
         raise Error(f"--support: missing; give {SUPPORT}")
     check_is_new(args.out)
 
-    adapted = adapted_by(args.model, args.support, args.steps, args.trust)
+    adapted = adapted_by(args.model, args.support, args.steps, args.trust, args.ink)
     with named_in_errors("--out", args.out):
         adapted.save(args.out)
     print(f"{args.out} tells {', '.join(adapted.classes)} apart; `fmaml predict {args.out} PHOTO` names photographs")
+    if not args.no_check:
+        check_on_own_pictures(args)
+
+
+def check_on_own_pictures(args: argparse.Namespace) -> None:
+    """Print the accuracy on the support set, each picture named by the others, beside simple methods."""
+    with importing_torch():
+        from ..models.cross_validation import cross_validate
+        from ..models.load import load
+        from ..models.user_images import read_support
+    from ..report.own_accuracy import print_own_accuracy
+
+    learner = load(args.model, trust=args.trust)
+    with muted():  # it was said when they were learnt
+        by_class, _ = read_support(args.support, learner.shape, args.ink)
+    print_own_accuracy(cross_validate(learner, by_class, args.steps), args.model, args.support)
 
 
 def export_command(argv: list[str]) -> None:
@@ -130,6 +164,14 @@ def add_support_options(parser: Parser) -> None:
     add_trust_option(parser)
 
 
+def add_ink_option(parser: Parser) -> None:
+    """Add --ink."""
+    text = (
+        "for models of characters: drawings are dark on light, light on dark, or (default) as the border of each shows"
+    )
+    parser.add_argument("--ink", choices=["auto", "dark", "light"], default="auto", help=text)
+
+
 def check_is_new(out: str) -> None:
     """Error if the file to write exists."""
     if Path(out).exists():
@@ -152,7 +194,7 @@ def steps(word: str) -> int:
     return int(word)
 
 
-def adapted_by(model: str, support: str | None, inner_steps: int | None, trust: bool) -> "Adapted":
+def adapted_by(model: str, support: str | None, inner_steps: int | None, trust: bool, ink: "Ink") -> "Adapted":
     """The adapted network of a file, or that of a model and a support set; Error if they do not fit."""
     with importing_torch():
         from ..models.load import is_adapted, load, load_adapted
@@ -162,12 +204,22 @@ def adapted_by(model: str, support: str | None, inner_steps: int | None, trust: 
             raise Error(f"{model}: has learnt its classes already; leave out --support, or name the model itself")
         return load_adapted(model, trust=trust)
     learner = load(model, trust=trust)
+    if support is not None:
+        note(describe_support(Path(support)))
     if support is None:
         raise Error(f"--support: missing; {model} needs examples of your classes: give {SUPPORT}")
     try:
-        return learner.adapt(support, steps=inner_steps)
+        return learner.adapt(support, steps=inner_steps, ink=ink)
     except ValueError as error:
         raise Error(f"{model}: {error}") from None
+
+
+def describe_support(support: Path) -> str:
+    """How many classes and pictures were found, and of which size and kind."""
+    from ..data.images.layouts import read_labelled
+    from ..data.images.understood import describe_pictures
+
+    return describe_pictures(read_labelled(support).classes)
 
 
 def exportable_by(model: str, support: str | None, inner_steps: int | None, trust: bool) -> "Exportable":
@@ -178,4 +230,4 @@ def exportable_by(model: str, support: str | None, inner_steps: int | None, trus
 
     if support is None and not is_adapted(model):
         return feature_extractor(load(model, trust=trust))
-    return adapted_network(adapted_by(model, support, inner_steps, trust))
+    return adapted_network(adapted_by(model, support, inner_steps, trust, "auto"))

@@ -36,8 +36,8 @@ def _alternatives(names: list[str]) -> str:
     return " or ".join(names)
 
 
-def enough_classes(config: Config) -> Violations:
-    """A task and ``data.train_ways`` need no more classes than each split of a published data set has."""
+def enough_of_published_data(config: Config) -> Violations:
+    """A task needs no more classes than each split has, and no more images of a class, which all differ."""
     data = config["data"]
     contents = find_entry("data", data["name"]).contents
     if contents is None:
@@ -49,14 +49,6 @@ def enough_classes(config: Config) -> Violations:
     smallest = min(classes, key=lambda split: classes[split])
     if upper_bound(data["ways"]) > classes[smallest]:
         yield "data.ways", f"split {smallest} has {classes[smallest]} classes; give at most {classes[smallest]}"
-
-
-def enough_images(config: Config) -> Violations:
-    """The images of a task all differ, so shots and queries together are at most the images of a class."""
-    data = config["data"]
-    contents = find_entry("data", data["name"]).contents
-    if contents is None:
-        return
     for key in ("shots", "train_shots"):
         if data.get(key) and upper_bound(data[key]) + upper_bound(data["queries"]) > contents.images:
             yield (
@@ -86,16 +78,11 @@ def fractions_add_up(config: Config) -> Violations:
         yield "data.fractions", "the parts of train, val and test must add up to 1; give for example [0.6, 0.2, 0.2]"
 
 
-def groups_divide_width(config: Config) -> Violations:
-    """Group norm needs a width that is a multiple of the number of groups."""
+def parts_divide_width(config: Config) -> Violations:
+    """Group norm and attention need a width that is a multiple of the number of groups, or of heads."""
     model = config["model"]
     if model.get("norm") == "group" and model["width"] % NORM_GROUPS:
         yield "model.width", f'norm = "group" needs a multiple of {NORM_GROUPS}; give 8, 16, 32, 64, ...'
-
-
-def heads_divide_width(config: Config) -> Violations:
-    """Attention needs a width that is a multiple of the number of heads."""
-    model = config["model"]
     if "heads" in model and model["width"] % model["heads"]:
         yield "model.width", f"model.heads = {model['heads']} must divide it; give a multiple of it"
 
@@ -130,10 +117,8 @@ def minibatch_fits_support_set(config: Config) -> Violations:
         yield "algorithm.minibatch", "it needs tasks of one size, but data.ways or data.shots is a range; give null"
         return
     if "shots" not in data:
-        yield (
-            "algorithm.minibatch",
-            f"it needs support sets of examples, which data.name = {data['name']} lacks; give null",
-        )
+        lacking = f"it needs support sets of examples, which data.name = {data['name']} lacks"
+        yield "algorithm.minibatch", f"{lacking}; give null"
         return
     examples = (data.get("train_ways") or data.get("ways", 1)) * (data.get("train_shots") or data["shots"])
     if size > examples:
@@ -149,12 +134,10 @@ def average_is_in_every_process(config: Config) -> Violations:
 
 RULES: list[Callable[[Config], Violations]] = [
     data_has_needed_traits,
-    enough_classes,
-    enough_images,
+    enough_of_published_data,
     ranges_ascend,
     fractions_add_up,
-    groups_divide_width,
-    heads_divide_width,
+    parts_divide_width,
     markov_tables_fit,
     baseline_has_its_settings,
     minibatch_fits_support_set,

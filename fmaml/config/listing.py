@@ -26,6 +26,8 @@ from .signature import (
 HEADER_LABELS = {"when": "when to use it", "ours": "measured", "costs": "costs"}  # header key -> label in the listing
 LEAST_TEXT_WIDTH = 24  # columns
 COSTS = re.compile(r"[\d.]+(?= times| inner)")  # inner steps, time and memory in the header's line of costs
+IN_COLUMNS = "{:>7} %  {:>5}  {:>4}  {:>6}  "  # accuracy, steps, time and memory of an algorithm
+IN_WORDS = "accuracy {} %, steps {}, time {}, memory {}; "
 
 
 def overview() -> str:
@@ -99,25 +101,20 @@ def measurements(algorithm: str) -> str:
 
 
 def algorithm_comparison() -> str:
-    """A table of what the algorithms' experiments measured, one row an algorithm."""
+    """A table of what the algorithms' experiments measured, one row an algorithm; only those that were measured."""
     names = [name for name in packaged.experiment_names() if name.startswith("algorithms/")]
-    narrow = is_narrow(max(map(len, names)))
+    width = max(map(len, names))
+    form = IN_WORDS if is_narrow(width) else IN_COLUMNS
     rows: list[tuple[str, str]] = []
     for name in names:
         header = packaged.header(name)
         costs = COSTS.findall(header.get("costs", ""))
-        if len(costs) < 3:
-            continue  # not measured yet
-        steps, time, memory = costs
-        accuracy = header["ours"].split()[0]
-        if narrow:
-            numbers = f"accuracy {accuracy} %, steps {steps}, time {time}, memory {memory}; "
-        else:
-            numbers = f"{accuracy:>7} %  {steps:>5}  {time:>4}  {memory:>6}  "
-        rows.append((name, numbers + header["when"]))
-    title = "5-way 1-shot Omniglot, one budget for all; time and memory beside a MAML meta-step of one inner step:"
-    heading = f"  {'experiment':{max(map(len, names))}}   accuracy  steps  time  memory  when to use it"
-    return "\n".join([title, *([] if narrow else [heading]), *align_columns(rows)])
+        if len(costs) == 3:
+            rows.append((name, form.format(header["ours"].split()[0], *costs) + header["when"]))
+    lines = ["5-way 1-shot Omniglot, one budget for all; time and memory beside a MAML meta-step of one inner step:"]
+    if form is IN_COLUMNS:
+        lines.append(f"  {'experiment':{width}}   accuracy  steps  time  memory  when to use it")
+    return "\n".join([*lines, *align_columns(rows)])
 
 
 def experiment_lines() -> list[str]:

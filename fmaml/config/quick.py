@@ -38,7 +38,8 @@ def load_quick(experiment: str, overrides: Sequence[str], notify: Notify) -> tup
             notify(line)
         return other
 
-    return config, stand_in if can_stand_in(config) else None
+    published = find_entry("data", config["data"]["name"]).contents is not None
+    return config, stand_in if published and config["data"].get("root") is None else None
 
 
 def _silent(line: str) -> None: ...
@@ -90,18 +91,9 @@ def has_images(config: Config) -> bool:
     return entry is not None and "images" in entry.gives
 
 
-def can_stand_in(config: Config) -> bool:
-    """Whether built-in characters can replace the data: published images, and no folder was named for them."""
-    return find_entry("data", config["data"]["name"]).contents is not None and config["data"].get("root") is None
-
-
 def quick_line(config: Config, settings: dict[str, Any]) -> str:
     """One line: the settings that were lowered, the time, and how to run the experiment in full."""
-    names = {
-        "train.meta_steps": "meta-steps",
-        "train.meta_batch": "tasks a meta-step",
-        "eval.tasks": "test tasks",
-    }
+    names = {"train.meta_steps": "meta-steps", "train.meta_batch": "tasks a meta-step", "eval.tasks": "test tasks"}
     lowered = [
         f"{settings[key]:,} of {setting_value(config, key):,} {name}" for key, name in names.items() if key in settings
     ]

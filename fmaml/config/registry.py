@@ -111,23 +111,6 @@ TABLE: dict[str, dict[str, Entry]] = {
 SETTINGS = {"train": TrainSettings, "eval": EvalSettings}  # sections without a name -> their dataclass
 
 
-def check_table(table: dict[str, dict[str, Entry]]) -> None:
-    """Error that names an entry whose traits are none, or of data that gives none."""
-    for section, names in table.items():
-        for name, entry in names.items():
-            for field, traits in (("gives", entry.gives), ("needs", entry.needs)):
-                if not isinstance(traits, frozenset) or not traits <= TRAITS.keys():
-                    raise Error(
-                        f"registry: {section}.{name}: {field} = {traits!r}: must be a frozenset of the traits "
-                        f"{', '.join(TRAITS)}, such as NUMBERS, IMAGES, SIGNALS or SYMBOLS"
-                    )
-            if section == "data" and not entry.gives:
-                raise Error(f"registry: data.{name}: says nothing of its tasks; add gives=NUMBERS or the like")
-
-
-check_table(TABLE)
-
-
 def find_entry(section: str, name: object) -> Entry:
     """The entry of a name in a section; Error, with the rule and the cure, if it names no function."""
     if isinstance(name, str) and name in TABLE[section]:

@@ -6,11 +6,10 @@ mistakes need not wait for torch, whose import takes more than a second, and run
 """
 
 import ast
-import operator
 import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
-from functools import cache, reduce
+from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from itertools import accumulate
 from pathlib import Path
@@ -25,21 +24,16 @@ from ..setting_types import IMPLIED, TRAITS, Mark, Meaning
 
 TypeForm: TypeAlias = Any  # whatever an annotation may spell: a class, a union, a Literal, an Annotated
 
-BUILTIN_TYPES = (int, float, str, bool, list, tuple, dict)
-RANGE_NAMES = {
+RANGES_AND_MARKS = {
     name: value
     for name, value in vars(setting_types).items()
     if get_origin(value) in (Annotated, Literal) or isinstance(value, Mark)
 }
 ANNOTATION_NAMES: dict[str, TypeForm] = {  # the names that the annotation of a setting may use
-    **{builtin.__name__: builtin for builtin in BUILTIN_TYPES},
-    **RANGE_NAMES,
-    **{name.__name__: name for name in (Sequence, Ge, Gt, Le, Lt, Meaning)},
+    **{kind.__name__: kind for kind in (int, float, str, bool, list, tuple, dict, Sequence, Ge, Gt, Le, Lt, Meaning)},
     **{"Literal": Literal, "Annotated": Annotated, "Optional": Optional, "Union": Union},
+    **RANGES_AND_MARKS,
 }
-# what an annotation may consist of: without attributes it reaches nothing but these names
-SPELLING = (ast.Name, ast.Constant, ast.Subscript, ast.Tuple, ast.List, ast.BinOp, ast.BitOr, ast.Call)
-SPELLING = (*SPELLING, ast.UnaryOp, ast.USub, ast.Load)
 SUPPLIED_BY_RUN = {"seed", "device", "inputs", "outputs", "loss_fn", "apply"}  # whatever their annotations
 REQUIRED = object()  # the default of a setting that has none
 ONLY_IN_CODE = object()  # the type of a parameter that no setting can supply
@@ -186,36 +180,58 @@ def dataclass_settings(settings: type) -> dict[str, Setting]:
 
 
 def _setting(kind: TypeForm, default: Any) -> Setting:
-    kind, marks = split_marks(kind)
-    return Setting(kind, default, marks)
-
-
-def split_marks(kind: TypeForm) -> tuple[TypeForm, frozenset[Mark]]:
-    """A type without the marks that are annotated beside it, and those marks."""
+    """The setting of an annotated type, its marks apart from the type and its limits."""
     if get_origin(kind) is not Annotated:
-        return kind, frozenset()
+        return Setting(kind, default)
     bare, *annotations = get_args(kind)
     marks = frozenset(annotation for annotation in annotations if isinstance(annotation, Mark))
     limits = tuple(annotation for annotation in annotations if not isinstance(annotation, Mark))
-    return Annotated[bare, *limits] if limits else bare, marks
+    return Setting(Annotated[bare, *limits] if limits else bare, default, marks)
 
 
 def _annotated_type(node: ast.expr | None) -> TypeForm:
-    """The type that an annotation spells, without those members of a union that only code can supply."""
-    if node is None or (isinstance(node, ast.Constant) and isinstance(node.value, str)):
-        return ONLY_IN_CODE
+    """The type that an annotation spells, without those members of a union that only code can supply.
+
+    ``float | Callable[..., Tensor]`` is ``float``, since `Callable` is none of the `ANNOTATION_NAMES`.
+    """
     if isinstance(node, ast.BinOp):
         sides = [_annotated_type(node.left), _annotated_type(node.right)]
         members = [kind for kind in sides if kind is not ONLY_IN_CODE]
-        return ONLY_IN_CODE if members in ([], [None]) else reduce(operator.or_, members)
-    if not all(isinstance(part, SPELLING) for part in ast.walk(node)):
+        if len(members) == 2:
+            return members[0] | members[1]
+        return ONLY_IN_CODE if members in ([], [None]) else members[0]
+    if node is None or (isinstance(node, ast.Constant) and isinstance(node.value, str)):
         return ONLY_IN_CODE
     try:
-        kind = eval(ast.unparse(node), {"__builtins__": {}}, ANNOTATION_NAMES)
+        kind = _value(node)
         hash(kind)
-    except (NameError, TypeError):
+    except (KeyError, TypeError):
         return ONLY_IN_CODE
     return kind if kind is None or isinstance(kind, type) or get_origin(kind) else ONLY_IN_CODE
+
+
+def _value(node: ast.expr) -> Any:
+    """The value of an expression in an annotation, by rules of our own: evaluating the text could run code of others.
+
+    KeyError for a name that is none of the `ANNOTATION_NAMES`, TypeError for an expression of another kind.
+    """
+    match node:
+        case ast.Name(name):
+            return ANNOTATION_NAMES[name]
+        case ast.Constant(value):
+            return value
+        case ast.UnaryOp(ast.USub(), number):
+            return -_value(number)
+        case ast.Tuple(parts):
+            return tuple(map(_value, parts))
+        case ast.Subscript(generic, argument):
+            return _value(generic)[_value(argument)]
+        case ast.BinOp(left, ast.BitOr(), right):
+            return _value(left) | _value(right)
+        case ast.Call(function, arguments, []):
+            return _value(function)(*map(_value, arguments))
+        case _:
+            raise TypeError(ast.unparse(node))
 
 
 def describe_values(kind: TypeForm) -> str:

@@ -90,8 +90,7 @@ def validate_sections(tree: Config, sections: Iterable[str]) -> tuple[Config, li
     problems: list[Problem] = []
     for section in sections:
         values = {} if tree.get(section) is None else tree[section]
-        settings = section_settings(section, tree.get(section))
-        config[section], wrong = _validate_section(section, values, settings, all_keys)
+        config[section], wrong = _validate_section(section, values, all_keys)
         problems += wrong
     return config, problems
 
@@ -104,17 +103,20 @@ def all_dotted_keys(tree: Config) -> list[str]:
     ]
 
 
-def _validate_section(
-    section: str, values: Any, settings: dict[str, Setting] | None, all_keys: list[str]
-) -> tuple[Config, list[Problem]]:
+def _validate_section(section: str, values: Any, all_keys: list[str]) -> tuple[Config, list[Problem]]:
     if not isinstance(values, dict):
         return {}, [Problem(section, _not_a_section(section, values), values)]
-    if settings is None:
-        return {}, [_missing_or_unknown_name(section, values)]
-    named = section in TABLE
-    others = {key: value for key, value in values.items() if not (named and key == "name")}
+    if section in SETTINGS:
+        return validate_values(f"{section}.", values, dataclass_settings(SETTINGS[section]), all_keys)
+    if "name" not in values:
+        return {}, [Problem(f"{section}.name", f"missing; give one of {', '.join(known_names(section))}")]
+    name, others = values["name"], {key: value for key, value in values.items() if key != "name"}
+    try:
+        settings = named_settings(section, name)
+    except Error as error:
+        return {}, [Problem(f"{section}.name", str(error), name)]
     valid, problems = validate_values(f"{section}.", others, settings, all_keys)
-    return {"name": values["name"], **valid} if named else valid, problems
+    return {"name": name, **valid}, problems
 
 
 def validate_values(
@@ -192,13 +194,3 @@ def _not_a_section(section: str, value: Any) -> str:
     if isinstance(value, str) and value in TABLE.get(section, {}):
         return f"must be a section with keys of its own; did you mean {section}.name = {value}?"
     return "must be a section: lines of key: value below it"
-
-
-def _missing_or_unknown_name(section: str, values: dict[str, Any]) -> Problem:
-    if "name" not in values:
-        return Problem(f"{section}.name", f"missing; give one of {', '.join(known_names(section))}")
-    try:
-        named_settings(section, values["name"])
-    except Error as error:
-        return Problem(f"{section}.name", str(error), values["name"])
-    raise AssertionError("it has settings")

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ..errors import Error, note
 from ..files.atomic import write_durably
+from ..files.plain_text import first_few
 from ..files.regular import read_regular
 from .dataset_facts import Names
 from .files.cache import fingerprint
@@ -113,17 +114,26 @@ def three_splits(
     lacking = [split for split in SPLITS if split not in given]
     if not lacking:
         return ThreeSplits(given, found.origin, shared, ())
-    giver = "train" if "train" in given else max(given, key=lambda split: len(given[split]), default="train")
-    classes, size_of = given.get(giver, found.classes), dict(zip(SPLITS, fractions, strict=True))
-    sizes = {part: size_of[part] for part in (giver, *lacking)}
-    total = (sum(sizes.values()) or 1) if given else 1
-    split, file = stored_split(root, classes, {part: size / total for part, size in sizes.items()}, seed)
-    every = given | {part: {name: classes[name] for name in names} for part, names in split.items()}
-    listing = {part: every[part] for part in SPLITS}
-    origin = f"random split {file.stem}"
-    if given:
-        origin = f"{found.origin}; {listed(lacking)} of the classes of {giver}, {origin}"
-    return ThreeSplits(listing, origin, _shared_classes(listing), tuple(sizes))
+    if not given:
+        names, file = stored_split(root, found.classes, dict(zip(SPLITS, fractions, strict=True)), seed)
+        listing = {split: {name: found.classes[name] for name in names[split]} for split in SPLITS}
+        return ThreeSplits(listing, f"random split {file.stem}", [], tuple(SPLITS))
+    giver = "train" if "train" in given else max(given, key=lambda split: len(given[split]))
+    divided = (giver, *lacking)
+    names, file = stored_split(root, given[giver], _shares(divided, fractions), seed)
+    listing = {
+        split: {name: given[giver][name] for name in names[split]} if split in divided else given[split]
+        for split in SPLITS
+    }
+    origin = f"{found.origin}; {listed(lacking)} of the classes of {giver}, random split {file.stem}"
+    return ThreeSplits(listing, origin, _shared_classes(listing), divided)
+
+
+def _shares(divided: Collection[str], fractions: tuple[float, ...]) -> dict[str, float]:
+    """The fraction that each of the splits gets of classes that are divided between these alone."""
+    size_of = dict(zip(SPLITS, fractions, strict=True))
+    total = sum(size_of[split] for split in divided) or 1
+    return {split: size_of[split] / total for split in divided}
 
 
 def _shared_classes(listing: Listing) -> list[str]:
@@ -134,16 +144,14 @@ def _shared_classes(listing: Listing) -> list[str]:
 
 def _describe_shared(root: Path, present: Listing, shared: list[str]) -> str:
     """The error for classes that are in several splits, as in sets made for ordinary classification."""
-    some = ", ".join(shared[:3]) + (f" and {len(shared) - 3} more" if len(shared) > 3 else "")
     largest = max(present, key=lambda split: len(present[split]))
-    folders = [
-        entry for entry in (root.iterdir() if root.is_dir() else ()) if SPLIT_WORDS.get(entry.name.lower()) == largest
-    ]
-    cure = f"data.root={folders[0]}" if folders else "data.layout=classes"
+    entries = root.iterdir() if root.is_dir() else ()
+    folder = next((entry for entry in entries if SPLIT_WORDS.get(entry.name.lower()) == largest), None)
+    cure = f"data.root={folder}" if folder else "data.layout=classes"
     return (
-        f"{root}: class {some} is in more than one split, so test classes would not be unseen; give {cure} to have "
-        f"classes split at random, data.shared_classes=true to test on classes seen in training, or put each class "
-        f"into one split"
+        f"{root}: class {first_few(shared)} is in more than one split, so test classes would not be unseen; give "
+        f"{cure} to have classes split at random, data.shared_classes=true to test on classes seen in training, or put "
+        f"each class into one split"
     )
 
 
@@ -157,17 +165,25 @@ def check_ways(splits: ThreeSplits, fractions: tuple[float, ...], ways: dict[str
         return
     classes = sum(len(splits.listing[part]) for part in splits.divided)
     needed = sum(ways[part] for part in splits.divided)
-    if classes < needed:
-        cure = f"give fewer ways, or {needed} classes or more"
-    else:
-        first, *others = splits.divided
-        share = sum(size for part, size in zip(SPLITS, fractions, strict=True) if part in splits.divided)
-        sizes = dict(zip(SPLITS, fractions, strict=True))
-        sizes |= {part: round(math.ceil(100 * share * ways[part] / classes) / 100, 2) for part in others}
-        sizes[first] = round(1 - sum(sizes[part] for part in SPLITS if part != first), 2)
-        cure = f"give data.fractions=[{','.join(str(sizes[part]) for part in SPLITS)}]"
+    cure = f"give fewer ways, or {needed} classes or more"
+    if classes >= needed:
+        sizes = ",".join(map(str, _fractions_for(ways, splits.divided, fractions, classes)))
+        cure = f"give data.fractions=[{sizes}]"
     key = "train_ways" if small == "train" and ways["train"] != ways["test"] else "ways"
     raise Error(
         f"data.{key} = {ways[small]}: split {small}, made at random, has {len(splits.listing[small])} of {classes} "
         f"classes, and those of a task are all different; {cure}"
     )
+
+
+def _fractions_for(
+    ways: dict[str, int], divided: tuple[str, ...], fractions: tuple[float, ...], classes: int
+) -> list[float]:
+    """Fractions of two digits that give each of the ``divided`` splits the classes of a task; the first, the rest."""
+    sizes = dict(zip(SPLITS, fractions, strict=True))
+    share = sum(size for split, size in sizes.items() if split in divided)
+    first, *others = divided
+    for split in others:
+        sizes[split] = math.ceil(100 * share * ways[split] / classes) / 100
+    sizes[first] = round(1 - sum(size for split, size in sizes.items() if split != first), 2)
+    return list(sizes.values())

@@ -23,7 +23,7 @@ def of_form(source: Source, form: Form) -> Source:
     own = source.form
     if own is None:
         raise ValueError("the source has no images")
-    if own._replace(fit=form.fit) == form:
+    if own._replace(fit=form.fit, ink=form.ink) == form:
         return source
 
     inputs = (form.channels, form.size, form.size)

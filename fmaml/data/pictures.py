@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ..files.figures import Axes, Figure, plt
 from ..files.figures import save_figure as save_figure
+from ..files.plain_text import counted
 from ..losses import IGNORED, Apply
 from ..types import Params, Task
 from .ragged import without_padding
@@ -118,7 +119,7 @@ def save_predictions(folder: Path, tasks: list[Task], phis: list[list[Params]], 
 
 def after(step: int) -> str:
     """Such as "after 1 inner step"."""
-    return f"after {step} inner step{'s' * (step != 1)}"
+    return f"after {counted(step, 'inner step')}"
 
 
 def save_panels(figure: Figure, title: str, file: Path) -> None:

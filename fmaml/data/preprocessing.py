@@ -1,7 +1,7 @@
 """How the images and numbers of files become those that a network sees, and its outputs numbers of their units."""
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -11,6 +11,9 @@ from ..types import Batch
 from .dataset_facts import CHARACTER_SIZE
 
 Nested = list[float] | list[list[float]]  # of a shape that broadcasts against one x
+
+
+Ink: TypeAlias = Literal["auto", "dark", "light"]  # of a drawing on its paper; "auto" looks at the border
 
 
 class Form(NamedTuple):
@@ -24,6 +27,7 @@ class Form(NamedTuple):
     channels: int  # 1: grey, 3: red, green, blue
     fit: Literal["crop", "squeeze", "pad"] = "crop"
     invert: bool = False  # for drawings: ink 255 on 0
+    ink: Ink = "dark"  # of drawings that are inverted
 
 
 CHARACTER_FORM = Form(CHARACTER_SIZE, 1, "pad", invert=True)  # drawn in dark ink on light paper

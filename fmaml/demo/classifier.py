@@ -60,7 +60,7 @@ class Classifier:
     def see(self, picture: bytes) -> Pixels:
         """What the network sees in an image file; Error if it cannot be read."""
         try:
-            return decode_image(BytesIO(picture), self.form).tobytes()
+            return decode_image(BytesIO(picture), self.form._replace(ink="auto")).values.tobytes()
         except Exception as error:  # on damaged files Pillow's decoders raise errors of any kind
             raise Error(why_unreadable(error)) from None
 

@@ -1,6 +1,7 @@
 """Numbers as people read them, and text from elsewhere that is safe to show. Imports no torch."""
 
 import math
+from collections.abc import Sequence
 
 
 def with_interval(mean: float | None, ci95: float | None, style: str) -> str:
@@ -27,6 +28,12 @@ def megabytes(size: int) -> str:
 def counted(count: int, thing: str) -> str:
     """Such as "1 task" and "2 tasks"."""
     return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
+def first_few(names: Sequence[str], most: int = 3) -> str:
+    """Such as "a, b, c and 4 more"."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def printable(text: str, kept: str = "\t") -> str:

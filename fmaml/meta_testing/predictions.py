@@ -1,6 +1,5 @@
 """Predictions for the queries of test tasks: probabilities, confused classes, the change of each parameter."""
 
-import math
 from collections import Counter
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ from torch import Tensor
 from ..config.build import Experiment
 from ..data.source import Source
 from ..evaluation import evaluate
+from ..intervals import wilson_interval
 from ..losses import IGNORED
 from ..tree import take
 from ..types import Task, Theta
@@ -79,18 +79,11 @@ def most_confused(tasks: list[NamedTask], most: int) -> list[Confusion]:
                 queries[pair] += counts[i] + counts[j]
                 together[pair] += 1
         mistakes.update(_pair(names[i], names[j]) for i, j in zip(truth, said, strict=True) if i not in (j, IGNORED))
-    order = sorted(mistakes, key=lambda pair: (-lowest_rate(mistakes[pair], queries[pair]), pair))
+    order = sorted(mistakes, key=lambda pair: (-wilson_interval(mistakes[pair], queries[pair])[0], pair))
     return [
         Confusion(pair, mistakes[pair], queries[pair], together[pair], (pictures[pair[0]], pictures[pair[1]]))
         for pair in order[:most]
     ]
-
-
-def lowest_rate(hits: int, trials: int, z: float = 1.96) -> float:
-    """The low end of Wilson's interval of a rate (Journal of the American Statistical Association 22, 1927)."""
-    rate, spread = hits / trials, z * z / trials
-    middle = rate + spread / 2
-    return (middle - z * math.sqrt(rate * (1 - rate) / trials + spread / (4 * trials))) / (1 + spread)
 
 
 def _pair(a: str, b: str) -> tuple[str, str]:

@@ -62,15 +62,17 @@ def meta_test(
         parts = task_ranges(settings.tasks, tasks_at_once(experiment.source))
         a_task = forward_passes(experiment.source, protocol, settings.steps)
         scores = distributed.broadcast({part: saved.find(column, part) if saved else None for part in parts})
-        known = sum(len(part) for part in parts if scores[part] is not None)
+        to_test = [part for part in parts if scores[part] is None]
+        known = settings.tasks - sum(map(len, to_test))
         progress.skip(known, known * a_task)
         compute = partial(scores_of, experiment, protocol, theta, "test", steps=settings.steps)
-        for part, found in map_over_ranks([part for part in parts if scores[part] is None], compute):
+        for part, found in map_over_ranks(to_test, compute):
             if saved:
                 saved.add(column, part, found)
             scores[part] = found
             progress.advance(len(part), len(part) * a_task)
-        results[protocol.__name__] = [interval(column) for column in torch.cat([scores[part] for part in parts]).T]
+        every = torch.cat([scores[part] for part in parts])  # [tasks, steps + 1]
+        results[protocol.__name__] = [interval(after_a_step) for after_a_step in every.T]
     return results
 
 

@@ -115,7 +115,7 @@ def read_blueprint(metadata: Metadata, name: str, trust: bool = False) -> Bluepr
 def read_form(form: dict[str, Any], inputs: tuple[int, ...]) -> Form:
     """The form of images with the shape ``inputs``; ValueError if it is none."""
     found = Form(**form)
-    if found.fit not in ("crop", "squeeze", "pad") or not isinstance(found.invert, bool):
+    if found.fit not in ("crop", "squeeze", "pad") or not isinstance(found.invert, bool) or found.ink != "dark":
         raise ValueError("form")
     if inputs != (found.channels, found.size, found.size) or found.channels not in (1, 3):
         raise ValueError("form and inputs differ")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoints.checkpoint_format import flatten
-from ..data.preprocessing import in_own_units
+from ..data.preprocessing import Ink, in_own_units
 from ..errors import Error
 from ..evaluation import trajectory_of
 from ..files.plain_text import counted, printable
@@ -72,12 +72,14 @@ class Adapted:
             return f"Adapted({name}, {counted(self.blueprint.outputs, 'output')})"
         return f"Adapted({name}, {len(self.classes)} classes: {in_a_line(self.classes)})"
 
-    def predict(self, images: Images) -> Prediction:
+    def predict(self, images: Images, ink: Ink = "auto") -> Prediction:
         """The likeliest class of each image, and the probability of every class.
 
         Args:
             images: a file or a folder of images, a `PIL.Image`, an array uint8 [height, width] or [height, width, 3],
                 a sequence of these; or a tensor [n, *inputs] with values as in training.
+            ink: of drawings, for a network of characters, which sees them light on dark: "dark" or "light", or "auto",
+                which takes the border of each for its paper.
 
         Returns:
             labels, a list of n names, and probabilities, a tensor [n, classes].
@@ -89,7 +91,7 @@ class Adapted:
         """
         if not self.classes:
             raise ValueError("predict: this network has no classes; `outputs` gives its values")
-        logits = self.outputs(to_inputs(images, self.shape))
+        logits = self.outputs(to_inputs(images, self.shape, ink))
         if not bool(logits.isfinite().all()):
             first = int((~logits.isfinite()).any(-1).nonzero()[0])
             raise ValueError(f"predict: image {first}: the outputs are not finite; give values as in training, 0 to 1")
@@ -154,7 +156,7 @@ class Learner:
         task = f", {self.metadata['task']}" if self.metadata.get("task") else ""
         return printable(f"Learner({name}, {algorithm['name']} on {network['name']}{task})", kept="")
 
-    def adapt(self, support: Any, targets: Any = None, *, steps: int | None = None) -> Adapted:
+    def adapt(self, support: Any, targets: Any = None, *, steps: int | None = None, ink: Ink = "auto") -> Adapted:
         """Learn a new task from its support set.
 
         Give the support set in one of three forms:
@@ -168,6 +170,7 @@ class Learner:
             targets: y, only with x: [n, *target], or [n] if a target is one number. Class numbers are int64 [n], and
                 the classes get the names "0", "1", ..
             steps: inner steps. By default as many as in the model's own test.
+            ink: of drawings, as in `Adapted.predict`.
 
         Returns:
             The adapted network. The number of classes may differ from that in training.
@@ -187,7 +190,7 @@ class Learner:
                 raise ValueError(
                     "adapt: this network was trained for values, so x needs its targets: adapt(x, y), in Python alone"
                 )
-            by_class, _ = read_support(support, self.shape)
+            by_class, _ = read_support(support, self.shape, ink)
             names = sorted(by_class)
             x = torch.cat([by_class[name] for name in names])
             y = torch.repeat_interleave(torch.tensor([len(by_class[name]) for name in names]))

@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, cast
 
@@ -10,10 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..data.images.decode import decode_image, to_form
-from ..data.images.scan import image_files, list_class_folders, list_pictures
-from ..data.preprocessing import Form
-from ..errors import Error
+from ..data.images.decode import WHITE, DecodedImage, decode_image, describe_changes, to_form, white_levels
+from ..data.images.layouts import read_labelled
+from ..data.images.scan import Classes, list_pictures
+from ..data.preprocessing import Form, Ink
+from ..errors import Error, note
 
 Picture: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any]
 Images: TypeAlias = (
@@ -31,28 +34,56 @@ class Shape(NamedTuple):
     dtype: torch.dtype = torch.float32  # int64 of symbols
 
 
-def to_inputs(images: Images, shape: Shape) -> Tensor:
+def to_inputs(images: Images, shape: Shape, ink: Ink = "auto") -> Tensor:
     """The images as float32 [n, *inputs], in the order given.
 
     Args:
         images: a file or a folder of images, a `PIL.Image`, an array uint8 [height, width] or [height, width, 3], a
             sequence of these; or a tensor [n, *inputs], or a list of tensors [*inputs], with values as in training.
         shape: what the network takes.
+        ink: of drawings, for a network that takes characters; see `Form`.
 
     Raises:
         Error: a file is missing, or not an image that can be read.
         ValueError: a tensor of another shape, or of whole numbers where the network was trained on fractions.
     """
+    x, changes = read_inputs(images, shape, ink)
+    for line in changes.lines():
+        note(line)
+    return x
+
+
+class Changes(NamedTuple):
+    """How pictures were made alike."""
+
+    light_ink: int = 0  # drawings whose light and dark were exchanged
+    white: frozenset[int] = frozenset()  # values that stand for white in pictures of 16 bits that use fewer
+
+    def __or__(self, other: "Changes") -> "Changes":
+        return Changes(self.light_ink + other.light_ink, self.white | other.white)
+
+    def lines(self) -> list[str]:
+        """A line for each change."""
+        return describe_changes(self.light_ink, set(self.white))
+
+
+def read_inputs(images: Images, shape: Shape, ink: Ink) -> tuple[Tensor, Changes]:
+    """The images as in `to_inputs`, and how they were changed."""
     if isinstance(images, Sequence) and images and all(isinstance(image, Tensor) for image in images):
         images = torch.stack(cast(list[Tensor], images))
     if isinstance(images, Tensor):
-        return _checked(images, shape)
+        return _checked(images, shape), Changes()
     if shape.form is None:
-        return _checked(to_tensor(images, f"x: this network takes numbers [n, {_sizes(shape.inputs)}]"), shape)
-    pictures = [image_to_array(picture, shape.form) for picture in each_picture(images)]
+        numbers = to_tensor(images, f"x: this network takes numbers [n, {_sizes(shape.inputs)}]")
+        return _checked(numbers, shape), Changes()
+    pictures = list(each_picture(images))
     if not pictures:
         raise Error("no images were given; give one at least")
-    return scaled(np.stack(pictures))
+    white = white_levels([os.fspath(picture) for picture in pictures if isinstance(picture, str | os.PathLike)])
+    form = shape.form._replace(ink=ink)
+    pixels = [image_to_pixels(picture, form, white) for picture in pictures]
+    changes = Changes(sum(found.light_ink for found in pixels), frozenset(white.values()))
+    return scaled(np.stack([found.values for found in pixels])), changes
 
 
 def to_tensor(numbers: Any, wanted: str) -> Tensor:
@@ -66,7 +97,7 @@ def to_tensor(numbers: Any, wanted: str) -> Tensor:
 
 
 def scaled(pixels: np.ndarray[Any, Any]) -> Tensor:
-    """Pixels from 0 to 255 as values from 0 to 1, by the same operations as in `fmaml.data.episodes`."""
+    """DecodedImage from 0 to 255 as values from 0 to 1, by the same operations as in `fmaml.data.episodes`."""
     return torch.from_numpy(pixels).float() * (1 / 255)
 
 
@@ -81,8 +112,8 @@ def each_picture(images: Any) -> Iterator[Picture]:
             yield from each_picture(picture)
 
 
-def image_to_array(picture: Picture, form: Form) -> np.ndarray[Any, Any]:
-    """One picture, uint8 [channels, size, size]; Error if it cannot be read."""
+def image_to_pixels(picture: Picture, form: Form, white: dict[str, int]) -> DecodedImage:
+    """One picture in this form; ``white`` as `white_levels` gives it. Error if it cannot be read."""
     name = "an image in memory"
     try:
         if isinstance(picture, np.ndarray):
@@ -90,7 +121,7 @@ def image_to_array(picture: Picture, form: Form) -> np.ndarray[Any, Any]:
         if isinstance(picture, Image.Image):
             return to_form(picture, form)
         name = os.fspath(picture)
-        return decode_image(name, form)
+        return decode_image(name, form, white.get(name, WHITE))
     except Exception as error:  # on damaged files Pillow's decoders raise errors of any kind
         raise Error(f"{name}: {why_unreadable(error)}") from None
 
@@ -104,8 +135,8 @@ def why_unreadable(error: Exception) -> str:
     return f"{reason}; give a PNG, a JPEG or another common format"
 
 
-def read_support(support: Support, shape: Shape) -> tuple[dict[str, Tensor], int]:
-    """Class name -> its images [n, *inputs], and the number of images.
+def read_support(support: Support, shape: Shape, ink: Ink = "auto") -> tuple[dict[str, Tensor], int]:
+    """Class name -> its images [n, *inputs], and the number of images; ``ink`` as in `to_inputs`.
 
     ``support`` is a mapping from classes to their images, or a folder: one folder for each class, or one file for each
     class, named by it. Raises Error unless there are two classes, each with an image.
@@ -115,8 +146,11 @@ def read_support(support: Support, shape: Shape) -> tuple[dict[str, Tensor], int
             f"{support}: this network takes numbers [n, {_sizes(shape.inputs)}] and no images; give them in Python, "
             f"class by class: fmaml.load(MODEL).adapt({{name: numbers}})"
         )
-    pictures: Mapping[Any, Images] = support if isinstance(support, Mapping) else list_support(Path(support))
-    classes = {str(name): to_inputs(images, shape) for name, images in pictures.items()}
+    pictures: Mapping[Any, Images] = support if isinstance(support, Mapping) else read_noted(Path(support))
+    read = {str(name): read_inputs(images, shape, ink) for name, images in pictures.items()}
+    for line in reduce(or_, (changes for _, changes in read.values()), Changes()).lines():
+        note(line)
+    classes = {name: x for name, (x, _) in read.items()}
     empty = [name for name, images in classes.items() if not len(images)]
     if empty:
         raise Error(f"support: class {empty[0]} has no image; give one at least")
@@ -127,23 +161,12 @@ def read_support(support: Support, shape: Shape) -> tuple[dict[str, Tensor], int
     return classes, sum(map(len, classes.values()))
 
 
-def list_support(folder: Path) -> Mapping[str, Images]:
-    """The image files of each class: of its folder, or the one file that is named after it."""
-    if not folder.is_dir():
-        what = "is a file" if folder.is_file() else "no such folder"
-        raise Error(f"{folder}: {what}; give a folder with a folder of images, or an image, for each class")
-    files = image_files(folder)
-    if any(entry.is_dir() and not entry.name.startswith(".") for entry in folder.iterdir()):
-        if files:
-            raise Error(f"{files[0]}: lies beside folders of classes; put it into the folder of its class")
-        return dict(list_class_folders(folder))
-    named = {Path(file).stem: [file] for file in files}
-    if len(named) < len(files):
-        name = next(name for name in named if sum(Path(file).stem == name for file in files) > 1)
-        raise Error(f"{folder}: has two images called {name}; put the images of a class into a folder of its name")
-    if not named:
-        raise Error(f"{folder}: no image in it; give a folder with a folder of images, or an image, for each class")
-    return named
+def read_noted(path: Path) -> Classes:
+    """The picture files of each class of a folder or a table; a line says what was left out."""
+    found = read_labelled(path)
+    for line in found.lines:
+        note(line)
+    return found.classes
 
 
 def _checked(x: Tensor, shape: Shape) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..rng import fold, signed, uniform
+from ..torch_fixes.functions import TorchFunction
 from ..tree import leaves
 from ..types import Batch, Task
 
@@ -59,31 +60,34 @@ def with_keys(tasks: Task, *, seed: int, step: int, first: int = 0) -> Task:
     return Task(keyed(tasks.support, 0), keyed(tasks.query, 1))
 
 
-def dropouts(keys: Tensor | None) -> dict[Callable[..., Any], Callable[..., Tensor]]:
+# how many of an input's axes, the last ones, are dropped together
+SHARED_AXES: dict[TorchFunction, Callable[[Tensor], int]] = {
+    F.dropout: lambda x: 0,
+    torch.dropout: lambda x: 0,
+    F.dropout1d: lambda x: 1,
+    F.dropout2d: lambda x: 1 if x.ndim == 3 else 2,  # torch's takes three axes for [n, channels, length]
+    F.dropout3d: lambda x: 3,
+}
+
+
+def dropouts(keys: Tensor | None) -> dict[TorchFunction, TorchFunction]:
     """Torch's dropout functions for one forward pass of examples with these keys, each call with other random bits.
 
     Without keys they drop nothing.
     """
     calls = iter(range(2**63))
 
-    def dropping(together: Callable[[int], int]) -> Callable[..., Tensor]:
+    def dropping(shared_axes: Callable[[Tensor], int]) -> TorchFunction:
         def drop(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
             if keys is None or not training or p == 0:
                 return input
-            axes = together(input.ndim)  # the last ones, along which all or nothing is dropped
-            shape = (*input.shape[: input.ndim - axes], *[1] * axes)
-            random = numbers_of(keys, next(calls), shape)
+            axes = shared_axes(input)
+            random = numbers_of(keys, next(calls), (*input.shape[: input.ndim - axes], *[1] * axes))
             return torch.where(random >= p, input, 0) / (1 - p if p < 1 else 1)
 
         return drop
 
-    each = dropping(lambda ndim: 0)
-    spatial = {  # torch's dropout2d takes three axes for [n, channels, length]
-        F.dropout1d: dropping(lambda ndim: 1),
-        F.dropout2d: dropping(lambda ndim: 1 if ndim == 3 else 2),
-        F.dropout3d: dropping(lambda ndim: 3),
-    }
-    return {F.dropout: each, torch.dropout: each, **spatial}
+    return {function: dropping(shared_axes) for function, shared_axes in SHARED_AXES.items()}
 
 
 def numbers_of(keys: Tensor, call: int, shape: tuple[int, ...]) -> Tensor:

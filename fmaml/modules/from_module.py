@@ -25,7 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ..nn.layers import check_names
 from ..pickling import picklable
 from ..torch_fixes.convolution import conv2d
-from ..torch_fixes.functions import EXACT, ExactFunctions
+from ..torch_fixes.functions import EXACT, ExactFunctions, TorchFunction
 from ..torch_fixes.layout import channels_last, shape_of_all_tasks
 from ..torch_fixes.max_pool import max_pool
 from ..torch_fixes.unsupported_layers import Dropout, RunningStats, prepare, refused
@@ -108,56 +108,79 @@ def model_of(
 ) -> Model:
     """The model of a module that nobody else holds; ``learnt`` are the names of the parameters that are not frozen."""
     named = dict(skeleton.named_parameters())
-    values = {name: named[name] for name in learnt}
-    constants = {**dict(skeleton.named_buffers()), **{name: p for name, p in named.items() if name not in values}}
-    kept = {id(tensor): tensor for tensor in (*skeleton.parameters(), *skeleton.buffers())}
-    called = copy.deepcopy(skeleton, kept)  # the same tensors in a module of its own, in which a call puts others
-
-    fastest = FastLayout()
-    convolution = first_convolution(called)
-    placed: dict[torch.device, Params] = {}  # the constants where they were needed, copied there once
+    values = {name: named.pop(name) for name in learnt}
+    call = ModuleCall(skeleton, constants={**dict(skeleton.named_buffers()), **named})
 
     def init(generator: Generator | None = None) -> Params:
         return {name: value.detach().clone() for name, value in values.items()}
 
     def apply(params: Params, x: Any) -> Tensor:
         check_names(params, values.keys())
-        device = leaves(x)[0].device
-        if device not in placed:
-            placed[device] = {name: value.to(device) for name, value in constants.items()}
-        functions = EXACT | FAST
+        dropped: dict[TorchFunction, TorchFunction] = {}
         if dropout == "keyed":
             x, keys = x if isinstance(x, Keyed) else (x, None)
-            functions |= dropouts(keys)
-        before = versions(placed[device])
-        with (
-            module_lock(),
-            sdpa_kernel(SDPBackend.MATH),  # fused attention has no second derivative
-            ExactFunctions(functions),
-        ):
-            try:
-                weights = {**placed[device], **params}
-                result = fastest(lambda x: functional_call(called, weights, *arguments(x)), x, weights.get(convolution))
-            except RuntimeError as error:
-                if "vmap" not in str(error):
-                    raise
-                raise ValueError(f'from_module: {vmap_failure(skeleton, error)}; use batching="loop"') from error
-        if versions(placed[device]) != before:
-            raise ValueError(f"from_module({type(skeleton).__name__}): {IN_PLACE}")
-        return selected(result, output)
+            dropped = dropouts(keys)
+        return selected(call(params, x, dropped), output)
 
     return Model(init, apply)
 
 
+class ModuleCall:
+    """Calls a module with other parameters, and with exact and fast functions in place of torch's.
+
+    ``constants`` are its buffers and frozen parameters, copied once to each device where they are needed.
+    """
+
+    def __init__(self, module: nn.Module, constants: Params) -> None:
+        tensors = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+        self.module = copy.deepcopy(module, tensors)  # the same tensors in a module where a call puts others
+        self.constants = constants
+        self.constants_on: dict[torch.device, Params] = {}
+        self.in_fastest_layout = FastLayout()
+        self.convolution = first_convolution(module)
+
+    def __call__(self, params: Params, x: Any, dropped: dict[TorchFunction, TorchFunction]) -> Any:
+        """The module's result, with the dropout functions ``dropped``; ValueError if it changes a constant."""
+        device = leaves(x)[0].device
+        if device not in self.constants_on:
+            self.constants_on[device] = {name: tensor.to(device) for name, tensor in self.constants.items()}
+        constants = self.constants_on[device]
+        before = versions(constants)
+        with (
+            module_lock(),
+            sdpa_kernel(SDPBackend.MATH),  # fused attention has no second derivative
+            ExactFunctions(EXACT | FAST | dropped),
+        ):
+            result = self._forward({**constants, **params}, x)
+        if versions(constants) != before:
+            raise ValueError(f"from_module({type(self.module).__name__}): {IN_PLACE}")
+        return result
+
+    def _forward(self, weights: Params, x: Any) -> Any:
+        """The module's result; ValueError if torch cannot vmap the module."""
+
+        def forward(x: Any) -> Any:
+            return functional_call(self.module, weights, *arguments(x))
+
+        try:
+            return self.in_fastest_layout(forward, x, weights.get(self.convolution))
+        except RuntimeError as error:
+            if "vmap" not in str(error):
+                raise
+            failed = f"{type(self.module).__name__} ({str(error).split('. ')[0].splitlines()[0]})"
+            raise ValueError(f'from_module: torch cannot vmap {failed}; use batching="loop"') from error
+
+
 def first_convolution(module: nn.Module) -> str:
     """The name of a parameter of the first convolution of images; empty if there is none."""
-    layers = cast(Iterator[tuple[str, nn.Module]], module.named_modules())
-    convolutions = ((name, layer) for name, layer in layers if isinstance(layer, nn.Conv2d))
-    parts = (f"{name}.{part}" for name, layer in convolutions for part, _ in layer.named_parameters())
-    return next(parts, "").lstrip(".")
+    for name, layer in cast(Iterator[tuple[str, nn.Module]], module.named_modules()):
+        if isinstance(layer, nn.Conv2d):
+            for part, _ in layer.named_parameters():
+                return f"{name}.{part}".lstrip(".")
+    return ""
 
 
-FAST: dict[Callable[..., Any], Callable[..., Any]] = {F.conv2d: conv2d, F.max_pool2d: max_pool}
+FAST: dict[TorchFunction, TorchFunction] = {F.conv2d: conv2d, F.max_pool2d: max_pool}
 
 
 class FastLayout:
@@ -194,11 +217,6 @@ def module_lock() -> contextlib.AbstractContextManager[Any]:
     whole process. A call that torch.compile traces does neither, and could not be traced with a lock.
     """
     return contextlib.nullcontext() if torch.compiler.is_compiling() else _LOCK
-
-
-def vmap_failure(module: nn.Module, error: RuntimeError) -> str:
-    """Why torch cannot vmap the module, from its error."""
-    return f"torch cannot vmap {type(module).__name__} ({str(error).split('. ')[0].splitlines()[0]})"
 
 
 def to_module(module: nn.Module, params: Params) -> nn.Module:

@@ -5,6 +5,7 @@
 
 import copy
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -52,30 +53,30 @@ def running_statistics(module: nn.Module, params: Params, x: Any, statistics: Pa
     if unknown := params.keys() - constants.keys():
         raise ValueError(f"running_statistics: {min(unknown)} is no parameter of the module")
     found: Params = {}
-
-    def hook_of(prefix: str, layer: _NormBase) -> Any:
-        names = [prefix + name for name in BUFFERS]
-
-        def hook(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
-            x = args[0] if args else kwargs["input"]
-            if isinstance(layer, _InstanceNorm) and x.ndim == layer._get_no_batch_dim():
-                x = x[None]
-            if x.numel() == x.shape[1]:
-                raise ValueError(f"running_statistics: {prefix or 'the module.'}: one value a channel has no variance")
-            before = [found.get(name, known[name]) for name in names]  # a layer may be called more than once
-            found.update(zip(names, after_batch(layer, x, *before), strict=True))
-
-        return hook
-
     for name, layer in cast(Iterator[tuple[str, Any]], network.named_modules()):
         if keeps_running_statistics(layer):
-            layer.register_forward_pre_hook(hook_of(f"{name}." if name else "", layer), with_kwargs=True)
+            hook = partial(add_statistics, found, known, f"{name}." if name else "")
+            layer.register_forward_pre_hook(hook, with_kwargs=True)
         prepare(layer, "batch")
     x, keys = x if isinstance(x, Keyed) else (x, None)
     args, kwargs = arguments(x)
     with ExactFunctions(EXACT | dropouts(keys)):
         functional_call(network, {**constants, **params}, args, kwargs)
     return found
+
+
+def add_statistics(
+    found: Params, known: Params, prefix: str, layer: _NormBase, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]
+) -> None:
+    """A hook of a norm layer: add to ``found`` its statistics, ``known`` before its first call, after its input."""
+    x = args[0] if args else kwargs["input"]
+    if isinstance(layer, _InstanceNorm) and x.ndim == layer._get_no_batch_dim():
+        x = x[None]
+    if x.numel() == x.shape[1]:
+        raise ValueError(f"running_statistics: {prefix or 'the module.'}: one value a channel has no variance")
+    names = [prefix + name for name in BUFFERS]
+    before = [found.get(name, known[name]) for name in names]  # a layer may be called more than once
+    found.update(zip(names, after_batch(layer, x, *before), strict=True))
 
 
 def after_batch(layer: _NormBase, x: Tensor, mean: Tensor, var: Tensor, count: Tensor) -> tuple[Tensor, Tensor, Tensor]:

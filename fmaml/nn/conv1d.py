@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from ..pickling import picklable
 from ..setting_types import NORM_GROUPS, Size
 from ..types import Model, Params
-from .layers import linear_init, named_model, norm_init, normalise, one_of, xavier
+from .layers import check_pool_and_norm, conv_layers_init, linear_init, named_model, normalise
 
 
 @picklable
@@ -50,14 +50,11 @@ def conv1d(
     >>> model.apply(model.init(torch.Generator()), torch.zeros(10, 3, 100)).shape
     torch.Size([10, 5])
     """
-    one_of("pool", pool, ("stride", "max"))
-    one_of("norm", norm, ("batch", "group", "layer", "none"))
+    check_pool_and_norm("conv1d", pool, norm, width)
     if len(inputs) != 2:
         raise ValueError(f"conv1d: inputs = {inputs}: needs signals, (channels, length); use conv4 for images, or mlp")
     channels, length = inputs
     check_lengths(length, layers, kernel)
-    if norm == "group" and width % NORM_GROUPS:
-        raise ValueError(f"conv1d: width = {width} must be a multiple of {NORM_GROUPS} for norm = 'group'")
     if norm == "group" and pool == "stride" and width == NORM_GROUPS and length == 1 << layers:
         raise ValueError(
             f"conv1d: norm = 'group' with width = {width} normalises single numbers of signals of {length} samples, "
@@ -67,11 +64,8 @@ def conv1d(
     stride = 2 if pool == "stride" else 1
 
     def init(generator: Generator) -> Params:
-        params: Params = {}
-        for i in range(1, layers + 1):
-            params[f"conv{i}.weight"] = xavier((width, channels if i == 1 else width, kernel), generator)
-            params |= norm_init(f"norm{i}", width) if norm != "none" else {f"conv{i}.bias": torch.zeros(width)}
-        return params | linear_init("head", features, outputs, generator)
+        convolutions = conv_layers_init(layers, channels, width, (kernel,), norm, generator)
+        return convolutions | linear_init("head", features, outputs, generator)
 
     def apply(params: Params, x: Tensor) -> Tensor:
         for i in range(1, layers + 1):  # x: [n, channels or width, length]

@@ -13,7 +13,7 @@ from ..torch_fixes.convolution import conv2d
 from ..torch_fixes.layout import channels_last
 from ..torch_fixes.max_pool import max_pool
 from ..types import Model, Params
-from .layers import conv_init, linear_init, named_model, norm_init, normalise, one_of
+from .layers import check_pool_and_norm, conv_layers_init, linear_init, named_model, normalise
 
 LAYERS = 4
 
@@ -54,8 +54,7 @@ def conv4(
     >>> model.apply(model.init(torch.Generator()), torch.zeros(10, 1, 28, 28)).shape
     torch.Size([10, 5])
     """
-    one_of("pool", pool, ("stride", "max"))
-    one_of("norm", norm, ("batch", "group", "layer", "none"))
+    check_pool_and_norm("conv4", pool, norm, width)
     if len(inputs) != 3:
         raise ValueError(f"conv4: inputs = {inputs}: needs images, (channels, height, width); use mlp")
     channels, height, image_width = inputs
@@ -64,8 +63,6 @@ def conv4(
         raise ValueError(
             f"conv4: images of {height}x{image_width} vanish in {LAYERS} poolings; at least 16x16 is needed"
         )
-    if norm == "group" and width % NORM_GROUPS:
-        raise ValueError(f"conv4: width = {width} must be a multiple of {NORM_GROUPS} for norm = 'group'")
     if norm == "group" and pool == "stride" and width == NORM_GROUPS and max(height, image_width) <= 1 << LAYERS:
         raise ValueError(
             f"conv4: norm = 'group' with width = {width} normalises single numbers of images of "
@@ -75,11 +72,8 @@ def conv4(
     stride = 2 if pool == "stride" else 1
 
     def init(generator: Generator) -> Params:
-        params: Params = {}
-        for i in range(1, LAYERS + 1):
-            params |= conv_init(f"conv{i}", channels if i == 1 else width, width, generator)
-            params |= norm_init(f"norm{i}", width) if norm != "none" else {f"conv{i}.bias": torch.zeros(width)}
-        return params | linear_init("head", features, outputs, generator)
+        convolutions = conv_layers_init(LAYERS, channels, width, (3, 3), norm, generator)
+        return convolutions | linear_init("head", features, outputs, generator)
 
     def apply(params: Params, x: Tensor) -> Tensor:
         if norm == "batch":

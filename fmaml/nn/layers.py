@@ -46,6 +46,25 @@ def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} = {value!r}: must be one of {', '.join(map(repr, choices))}")
 
 
+def check_pool_and_norm(network: str, pool: str, norm: str, width: int) -> None:
+    """Raise ValueError for an unknown ``pool`` or ``norm``, or a ``width`` that the norm's groups do not divide."""
+    one_of("pool", pool, ("stride", "max"))
+    one_of("norm", norm, ("batch", "group", "layer", "none"))
+    if norm == "group" and width % NORM_GROUPS:
+        raise ValueError(f"{network}: width = {width} must be a multiple of {NORM_GROUPS} for norm = 'group'")
+
+
+def conv_layers_init(
+    layers: int, channels: int, width: int, kernel: tuple[int, ...], norm: str, generator: Generator
+) -> Params:
+    """The initial parameters of ``layers`` convolutions; each has a norm, or with norm="none" a bias."""
+    params: Params = {}
+    for i in range(1, layers + 1):
+        params[f"conv{i}.weight"] = xavier((width, channels if i == 1 else width, *kernel), generator)
+        params |= norm_init(f"norm{i}", width) if norm != "none" else {f"conv{i}.bias": torch.zeros(width)}
+    return params
+
+
 def conv_init(name: str, fan_in: int, fan_out: int, generator: Generator, size: int = 3) -> Params:
     """The initial weight of a convolution with filters of ``size`` x ``size``; no bias."""
     return {f"{name}.weight": xavier((fan_out, fan_in, size, size), generator)}

@@ -90,21 +90,31 @@ def joined(launched: Launched, device: torch.device) -> Iterator[Processes]:
     except (Stopped, Ended):
         raise
     except Error as error:
-        time.sleep(SHARED_ERROR_WAIT_S if launched.rank else 0)
-        if first_to_fail(store, launched):
-            raise type(error)(f"rank {launched.rank}: {error}") if launched.rank else error from None
-        raise Ended() from None
+        raise error_told_once(error, store, launched) from None
     except Exception as error:
         if not has_lost_others(error):
             first_to_fail(store, launched)
             raise
-        with deferred_signals():  # the launcher asks all to end as soon as it has seen one end
-            traceback.clear_frames(error.__traceback__)  # what was under way there would keep connections open
-            leave()  # so that those who wait for this one notice, too
-            reason = why_lost(store, launched, any(word in str(error).lower() for word in TIMEOUT_WORDS), limit)
-        raise reason from None
+        raise error_of_lost_others(error, store, launched, limit) from None
     finally:
         leave()
+
+
+def error_told_once(error: Error, store: Store, launched: Launched) -> Error:
+    """The error with its rank, or Ended if another process has failed before."""
+    time.sleep(SHARED_ERROR_WAIT_S if launched.rank else 0)
+    if not first_to_fail(store, launched):
+        return Ended()
+    return type(error)(f"rank {launched.rank}: {error}") if launched.rank else error
+
+
+def error_of_lost_others(error: Exception, store: Store, launched: Launched, limit: float) -> Error:
+    """The reason for an operation that another process took no part in; this process leaves the group."""
+    waited = any(word in str(error).lower() for word in TIMEOUT_WORDS)
+    with deferred_signals():  # the launcher asks all to end as soon as it has seen one end
+        traceback.clear_frames(error.__traceback__)  # local variables there would keep connections open
+        leave()  # so that those who wait for this one notice, too
+        return why_lost(store, launched, waited, limit)
 
 
 def own_store(launched: Launched, limit: float) -> Store:
@@ -132,28 +142,37 @@ def leave() -> None:
 def first_to_fail(store: Store, launched: Launched) -> bool:
     """Whether no other process has failed before, or is gone; from now on this one has."""
     with contextlib.suppress(RuntimeError):
-        return store.compare_set("failed", "", str(launched.rank)) == str(launched.rank).encode()
+        return is_first(store, "failed", launched)
     return True
+
+
+def is_first(store: Store, key: str, launched: Launched) -> bool:
+    """Whether no other process has taken the key; from now on this one has."""
+    rank = str(launched.rank)
+    return store.compare_set(key, "", rank) == rank.encode()
 
 
 def why_lost(store: Store, launched: Launched, waited: bool, limit: float) -> Error:
     """Why another process did not take part any more; Ended where another one says it."""
     try:
-        store.set(f"there/{launched.rank}", "")
-        there, begin = [False] * launched.world_size, time.monotonic()
-        while there.count(False) > 1 and time.monotonic() - begin < GRACE_S:  # until one alone is missing
-            time.sleep(0.05)
-            there = [store.check([f"there/{rank}"]) for rank in range(launched.world_size)]
-        if store.check(["failed"]):
-            return Ended()
-        if store.compare_set("told", "", str(launched.rank)) != str(launched.rank).encode():
+        missing = missing_ranks(store, launched)
+        if store.check(["failed"]) or not is_first(store, "told", launched):
             return Ended()
     except RuntimeError:  # the store is gone, with the launcher or with process 0
         return Ended(f"the launcher, or rank 0, is gone: killed; {HOW_TO_GO_ON}")
-    gone = [rank for rank, is_there in enumerate(there) if not is_there]
-    who = f"rank {', '.join(map(str, gone))}" if gone else "a process"
+    who = f"rank {', '.join(map(str, missing))}" if missing else "a process"
     what = f"has not answered for {limit:g} s (FMAML_TIMEOUT): stopped, or cut off" if waited else "is gone: killed"
     return RunFailed(f"{who} {what}; {HOW_TO_GO_ON}")
+
+
+def missing_ranks(store: Store, launched: Launched) -> list[int]:
+    """The ranks that do not say in `GRACE_S` that they are there; the wait ends when a single one is missing."""
+    store.set(f"there/{launched.rank}", "")
+    missing, begin = list(range(launched.world_size)), time.monotonic()
+    while len(missing) > 1 and time.monotonic() - begin < GRACE_S:
+        time.sleep(0.05)
+        missing = [rank for rank in missing if not store.check([f"there/{rank}"])]
+    return missing
 
 
 def map_over_ranks(parts: list[T], compute: Callable[[T], Result]) -> Iterator[tuple[T, Result]]:

@@ -15,13 +15,8 @@ if TYPE_CHECKING:
 DEFAULT_TIME_LIMIT_S = 600.0
 LAUNCH_ID = "launch_id"  # key of process 0's name, and of the names of the others that it has seen
 
-VARIABLES = {  # in the order of the fields of `Launched`, with their defaults
-    "RANK": 0,
-    "WORLD_SIZE": 1,
-    "LOCAL_RANK": 0,
-    "LOCAL_WORLD_SIZE": 1,
-    "TORCHELASTIC_MAX_RESTARTS": 0,
-}
+# in the order of the fields of `Launched`
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_MAX_RESTARTS")
 
 
 class Launched(NamedTuple):
@@ -42,7 +37,7 @@ def launched() -> Launched:
     if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
         return ALONE
     try:
-        here = Launched(*(int(os.environ.get(name, default)) for name, default in VARIABLES.items()))
+        here = Launched(*(int(os.environ.get(name, default)) for name, default in zip(VARIABLES, ALONE, strict=True)))
     except ValueError as error:
         raise Error(f"{', '.join(VARIABLES)}: {error}; start the processes with torchrun") from None
     if not 0 <= here.local_rank <= here.rank < here.world_size:
@@ -94,22 +89,31 @@ def launch_id(store: "Store", rank: int, count: int, limit: float) -> str:
     earlier process 0 left behind is not written beside this process's own.
     """
     own, begin = uuid.uuid4().hex, time.monotonic()
-    others = [other for other in range(count) if other != rank]
     if rank:
         store.set(f"{LAUNCH_ID}/{rank}", own)
     while time.monotonic() - begin < limit:
-        if rank == 0:
-            seen = [
-                store.get(key).decode() for key in (f"{LAUNCH_ID}/{other}" for other in others) if store.check([key])
-            ]
-            store.set(LAUNCH_ID, " ".join([own, *seen]))
-            if all(store.check([f"{own}/{other}"]) for other in others):
-                return own
-        elif store.check([LAUNCH_ID]):
-            name, *seen = store.get(LAUNCH_ID).decode().split()
-            if own in seen:
-                store.set(f"{name}/{rank}", "")
-                return name
+        agreed = offer_name(store, own, count) if rank == 0 else take_name(store, own, rank)
+        if agreed:
+            return agreed
         time.sleep(0.02)
-    missing = [other for other in others if not store.check([f"{own}/{other}"])] if rank == 0 else [0]
+    missing = [other for other in range(1, count) if not store.check([f"{own}/{other}"])] if rank == 0 else [0]
     raise RunFailed(f"rank {', '.join(map(str, missing))} has not joined in {limit:g} s (FMAML_TIMEOUT)")
+
+
+def offer_name(store: "Store", own: str, count: int) -> str | None:
+    """Process 0 writes its name, and those of the others that it has seen; the name, once all have answered."""
+    keys = [f"{LAUNCH_ID}/{other}" for other in range(1, count)]
+    seen = [store.get(key).decode() for key in keys if store.check([key])]
+    store.set(LAUNCH_ID, " ".join([own, *seen]))
+    return own if all(store.check([f"{own}/{other}"]) for other in range(1, count)) else None
+
+
+def take_name(store: "Store", own: str, rank: int) -> str | None:
+    """Another process answers once process 0 has seen it; the name of process 0, or None until then."""
+    if not store.check([LAUNCH_ID]):
+        return None
+    name, *seen = store.get(LAUNCH_ID).decode().split()
+    if own not in seen:
+        return None
+    store.set(f"{name}/{rank}", "")
+    return name

@@ -9,8 +9,9 @@ vmap what torch has no rule for: recurrent layers, and numbers of a task that Py
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from inspect import signature
-from typing import Any, NoReturn, cast
+from typing import Any, ClassVar, NoReturn, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,16 +21,18 @@ from torch.overrides import TorchFunctionMode
 from .layout import is_vmapped
 from .norms import batch_norm, channelwise, standardise_instances, standardise_last
 
+TorchFunction: TypeAlias = Callable[..., Any]
+
 
 class ExactFunctions(TorchFunctionMode):
     """Calls the functions of a table in place of torch's: by default all of those below."""
 
-    def __init__(self, table: Mapping[Callable[..., Any], Callable[..., Any]] | None = None) -> None:
+    def __init__(self, table: Mapping[TorchFunction, TorchFunction] | None = None) -> None:
         super().__init__()
         self.table = EXACT if table is None else table
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
+        self, func: TorchFunction, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         return self.table.get(func, func)(*args, **(kwargs or {}))
 
@@ -130,7 +133,7 @@ def exact_embedding(
     return torch.where(padded, found.detach(), found)
 
 
-def no_dropout(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def no_dropout(function: TorchFunction) -> TorchFunction:
     """A dropout function as far as it drops nothing."""
 
     def exact(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -177,26 +180,37 @@ def exact_rrelu(
     return F.leaky_relu(input, (lower + upper) / 2)
 
 
-def refuse_result(function: Callable[..., Any]) -> Callable[..., Tensor]:
-    """A random function whose result is refused when it is used; nothing is drawn.
+class Undrawn(Tensor):
+    """A random number that was not drawn; its use is refused. A subclass names the function that was to draw it."""
+
+    function: ClassVar[str]
+
+    @classmethod
+    def __torch_function__(cls, *args: Any, **kwargs: Any) -> NoReturn:
+        refuse(cls.function, DRAWS)
+
+
+def refuse_result(function: TorchFunction) -> TorchFunction:
+    """A random function whose result is refused when it is used.
 
     Some networks draw in every call and use the number in training mode alone, as Wav2Vec2 does to drop layers.
     """
-
-    class Undrawn(Tensor):
-        @classmethod
-        def __torch_function__(cls, *args: Any, **kwargs: Any) -> NoReturn:
-            refuse(f"torch.{function.__name__}", DRAWS)
-
-    return lambda *args, **kwargs: torch.empty(()).as_subclass(Undrawn)
+    undrawn = type("Undrawn", (Undrawn,), {"function": f"torch.{function.__name__}"})
+    return lambda *args, **kwargs: torch.empty(()).as_subclass(undrawn)
 
 
-def refuse_call(function: Callable[..., Any]) -> Callable[..., NoReturn]:
+def refuse_call(function: TorchFunction) -> TorchFunction:
     """A random function that is refused when it is called."""
     return lambda *args, **kwargs: refuse(function.__name__, DRAWS)
 
 
-def refuse_vmap(function: Callable[..., Any], why: str) -> Callable[..., Any]:
+def refuse_internal(function: TorchFunction, public: str) -> TorchFunction:
+    """A function below torch.nn.functional whose derivatives are wrong, refused in favour of the ``public`` one."""
+    reason = f"has wrong derivatives under vmap, or from the third on; call {public}"
+    return lambda *args, **kwargs: refuse(f"torch.{function.__name__}", reason)
+
+
+def refuse_vmap(function: TorchFunction, why: str) -> TorchFunction:
     """A function that torch cannot vmap."""
 
     def exact(*args: Any, **kwargs: Any) -> Any:
@@ -207,14 +221,7 @@ def refuse_vmap(function: Callable[..., Any], why: str) -> Callable[..., Any]:
     return exact
 
 
-def internal(function: Callable[..., Any], public: str) -> Callable[..., NoReturn]:
-    """A function below torch.nn.functional whose derivatives are wrong."""
-    return lambda *args, **kwargs: refuse(
-        f"torch.{function.__name__}", f"has wrong derivatives under vmap, or from the third on; call {public}"
-    )
-
-
-def functions_of(owner: Any, names: str) -> list[Callable[..., Any]]:
+def functions_of(owner: Any, names: str) -> list[TorchFunction]:
     """The functions of a module or a class with these names, separated by spaces."""
     return [getattr(owner, name) for name in names.split()]
 
@@ -224,38 +231,7 @@ READS = (
     "reads a number of a task, which vmap cannot; of transformers, give an attention mask [n, 1, length, length] of "
     "numbers to add, or load a decoder with attn_implementation='eager'; else"
 )
-DROPOUTS = [
-    *functions_of(F, "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout"),
-    *functions_of(torch, "dropout dropout_ feature_dropout feature_dropout_ alpha_dropout alpha_dropout_"),
-    *functions_of(torch, "feature_alpha_dropout feature_alpha_dropout_ native_dropout"),
-]
-RANDOM = [
-    *functions_of(
-        torch, "rand randn randint randperm rand_like randn_like randint_like bernoulli normal multinomial poisson"
-    ),
-    *functions_of(Tensor, "bernoulli multinomial"),
-]
-RANDOM_IN_LAYERS = [
-    *functions_of(Tensor, "bernoulli_ uniform_ normal_ random_ exponential_ geometric_ log_normal_ cauchy_"),
-    *functions_of(F, "gumbel_softmax fractional_max_pool2d fractional_max_pool2d_with_indices"),
-    *functions_of(F, "fractional_max_pool3d fractional_max_pool3d_with_indices"),
-    *functions_of(
-        nn.init, "normal_ uniform_ trunc_normal_ xavier_normal_ xavier_uniform_ kaiming_normal_ kaiming_uniform_"
-    ),
-    *functions_of(nn.init, "orthogonal_ sparse_"),
-]
-READING = functions_of(Tensor, "item tolist __contains__ __bool__ __int__ __float__ __index__")
-RECURRENT = functions_of(torch, "lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell")
-INTERNAL = {
-    "F.batch_norm": [
-        *functions_of(torch, "batch_norm native_batch_norm"),
-        *functions_of(torch.ops.aten, "batch_norm native_batch_norm"),
-    ],
-    "F.instance_norm": [torch.instance_norm, torch.ops.aten.instance_norm],
-    "F.layer_norm": [torch.native_layer_norm, *functions_of(torch.ops.aten, "layer_norm native_layer_norm")],
-    "F.embedding": [torch.embedding, torch.ops.aten.embedding],
-}
-WITH_WRONG_DERIVATIVES: dict[Callable[..., Any], Callable[..., Any]] = {
+WITH_WRONG_DERIVATIVES: dict[TorchFunction, TorchFunction] = {
     F.batch_norm: exact_batch_norm,
     F.instance_norm: exact_instance_norm,
     F.layer_norm: exact_layer_norm,
@@ -263,18 +239,42 @@ WITH_WRONG_DERIVATIVES: dict[Callable[..., Any], Callable[..., Any]] = {
     cast(Any, torch)._weight_norm: exact_weight_norm,
     F.embedding: exact_embedding,
 }
-EXACT: dict[Callable[..., Any], Callable[..., Any]] = {
+REPLACED: dict[TorchFunction, TorchFunction] = {
     **WITH_WRONG_DERIVATIVES,
-    **{function: internal(function, public) for public, functions in INTERNAL.items() for function in functions},
     F.scaled_dot_product_attention: exact_attention,
     F.multi_head_attention_forward: exact_multi_head_attention,
     F.hardsigmoid: exact_hardsigmoid,
     F.adaptive_avg_pool2d: exact_adaptive_pooling,
     F.rrelu: exact_rrelu,
-    **{function: exact_rrelu for function in (torch.rrelu, torch.rrelu_)},
-    **{function: no_dropout(function) for function in DROPOUTS},
-    **{function: refuse_result(function) for function in RANDOM},
-    **{function: refuse_call(function) for function in RANDOM_IN_LAYERS},
-    **{function: refuse_vmap(function, "has no vmap rule;") for function in RECURRENT},
-    **{function: refuse_vmap(function, READS) for function in READING},
+    torch.rrelu: exact_rrelu,
+    torch.rrelu_: exact_rrelu,
+}
+aten = torch.ops.aten
+# makes the replacement of a function; the module or class of the functions, and their names
+HANDLERS: list[tuple[Callable[[TorchFunction], TorchFunction], Any, str]] = [
+    (no_dropout, F, "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout"),
+    (no_dropout, torch, "dropout dropout_ feature_dropout feature_dropout_ alpha_dropout alpha_dropout_"),
+    (no_dropout, torch, "feature_alpha_dropout feature_alpha_dropout_ native_dropout"),
+    (refuse_result, torch, "rand randn randint randperm rand_like randn_like randint_like"),
+    (refuse_result, torch, "bernoulli normal multinomial poisson"),
+    (refuse_result, Tensor, "bernoulli multinomial"),
+    (refuse_call, Tensor, "bernoulli_ uniform_ normal_ random_ exponential_ geometric_ log_normal_ cauchy_"),
+    (refuse_call, F, "gumbel_softmax fractional_max_pool2d fractional_max_pool2d_with_indices"),
+    (refuse_call, F, "fractional_max_pool3d fractional_max_pool3d_with_indices"),
+    (refuse_call, nn.init, "normal_ uniform_ trunc_normal_ xavier_normal_ xavier_uniform_ orthogonal_ sparse_"),
+    (refuse_call, nn.init, "kaiming_normal_ kaiming_uniform_"),
+    (partial(refuse_internal, public="F.batch_norm"), torch, "batch_norm native_batch_norm"),
+    (partial(refuse_internal, public="F.batch_norm"), aten, "batch_norm native_batch_norm"),
+    (partial(refuse_internal, public="F.instance_norm"), torch, "instance_norm"),
+    (partial(refuse_internal, public="F.instance_norm"), aten, "instance_norm"),
+    (partial(refuse_internal, public="F.layer_norm"), torch, "native_layer_norm"),
+    (partial(refuse_internal, public="F.layer_norm"), aten, "layer_norm native_layer_norm"),
+    (partial(refuse_internal, public="F.embedding"), torch, "embedding"),
+    (partial(refuse_internal, public="F.embedding"), aten, "embedding"),
+    (partial(refuse_vmap, why="has no vmap rule;"), torch, "lstm gru rnn_tanh rnn_relu"),
+    (partial(refuse_vmap, why="has no vmap rule;"), torch, "lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell"),
+    (partial(refuse_vmap, why=READS), Tensor, "item tolist __contains__ __bool__ __int__ __float__ __index__"),
+]
+EXACT: dict[TorchFunction, TorchFunction] = REPLACED | {
+    function: handler(function) for handler, owner, names in HANDLERS for function in functions_of(owner, names)
 }

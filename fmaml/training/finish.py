@@ -111,18 +111,14 @@ def score_all(
     sources = [experiment.source for experiment, _ in trained.values()]
     tasks = settings.tasks * sum(len(source.tested(alone=settings.inductive)) for source in sources)
     passes = sum(passes_of_test(source, settings) for source in sources)
+    possible = {protocol.__name__ for source in sources for protocol in source.settings}
+    columns: dict[str, list[Interval]] = {}
     with MetaTestProgress(console, tasks, passes) as progress:
-        columns = {
-            (name, protocol): column
-            for name, (experiment, theta) in trained.items()
-            for protocol, column in meta_test(
-                experiment, theta, settings, saved=saved, progress=progress, name=name
-            ).items()
-        }
-    possible = {protocol.__name__ for experiment, _ in trained.values() for protocol in experiment.source.settings}
-    return {
-        column_heading(name, protocol, len(trained), possible): column for (name, protocol), column in columns.items()
-    }
+        for name, (experiment, theta) in trained.items():
+            tested = meta_test(experiment, theta, settings, saved=saved, progress=progress, name=name)
+            for protocol, column in tested.items():
+                columns[column_heading(name, protocol, len(trained), possible)] = column
+    return columns
 
 
 def column_heading(name: str, protocol: str, algorithms: int, protocols: set[str]) -> str:

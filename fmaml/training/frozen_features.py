@@ -2,7 +2,7 @@
 
 import torch
 from rich.console import Console
-from torch import Generator, Tensor
+from torch import Tensor
 
 from ..config.build import Experiment
 from ..config.settings import Config
@@ -11,7 +11,7 @@ from ..data.files.cache import cached, checksum, fingerprint
 from ..data.files.cache_folder import cache_folder
 from ..modules.pretrained_networks import WithHead, frozen_features
 from ..processes.torch_settings import with_precision
-from ..types import Model, Params
+from ..types import Model
 from .log import progress_bar
 
 _CACHE_VERSION = 1  # increase it when the same network and images would give other features
@@ -40,14 +40,7 @@ def cache_frozen_features(console: Console, config: Config, experiment: Experime
 
 def features_alone(network: WithHead) -> Model:
     """The network up to its head, as a model without parameters."""
-
-    def init(generator: Generator) -> Params:
-        return {}
-
-    def apply(params: Params, x: Tensor) -> Tensor:
-        return network.features(x)
-
-    return Model(init, apply)
+    return Model(lambda generator: {}, lambda params, x: network.features(x))
 
 
 @torch.no_grad()

@@ -61,16 +61,7 @@ def run(
         torch_device = pick_device(device, here)
         make_deterministic(torch_device)
     with joined(here, torch_device) as processes:
-        return run_in(
-            processes,
-            config,
-            torch_device,
-            out=out,
-            dry_run=dry_run,
-            resume=resume,
-            formats=formats,
-            stand_in=stand_in,
-        )
+        return run_in(processes, config, torch_device, out, dry_run, resume, formats, stand_in)
 
 
 def build_or_stand_in(
@@ -92,12 +83,11 @@ def run_in(
     processes: Processes,
     config: Config,
     torch_device: torch.device,
-    *,
     out: str | None,
     dry_run: bool,
     resume: bool,
-    formats: Sequence[str] = (),
-    stand_in: Callable[[], Config] | None = None,
+    formats: Sequence[str],
+    stand_in: Callable[[], Config] | None,
 ) -> int:
     """The run in this process, which the others have joined; returns the exit code."""
     leads = processes.launched.rank == 0

@@ -46,13 +46,7 @@ class TrainingStep:
     ``begun`` is the form of the steps before the run was interrupted, which is kept, so that the bits stay the same.
     """
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        settings: TrainSettings,
-        notify: Notify,
-        begun: StepForm,
-    ) -> None:
+    def __init__(self, experiment: Experiment, settings: TrainSettings, notify: Notify, begun: StepForm) -> None:
         self.notify = notify
         self.begun = begun
         self.settings = settings
@@ -62,9 +56,11 @@ class TrainingStep:
         alone = distributed.world_size() == 1
         optimizer = experiment.optimizer if alone else GRADS
         self.plain: ChunkedStepFn = partial(meta_step, self.algorithm, optimizer, batching=self.batching)
-        self.fast: ChunkedStepFn | None = None  # the same, compiled, once it is wanted
-        self.may_compile = settings.compile is True or (settings.compile == "auto" and settings.meta_steps >= LONG_RUN)
-        self.compiled = begun.compiled if self.may_compile or begun.compiled is not None else False
+        may_compile = settings.compile is True or (settings.compile == "auto" and settings.meta_steps >= LONG_RUN)
+        self.compiled = begun.compiled if may_compile or begun.compiled is not None else False  # None: not decided yet
+        self.compute: ChunkedStepFn = self._count_first if may_compile else self.plain  # of the next step
+        if self.compiled:
+            self.compute = self._compile
         self.step = self._in_chunks if alone else updated_together(self._in_chunks, experiment.optimizer, settings)
 
     def __call__(self, state: MetaState, tasks: Task) -> tuple[MetaState, Metrics]:
@@ -73,29 +69,35 @@ class TrainingStep:
 
     def _in_chunks(self, state: MetaState, tasks: Task) -> tuple[MetaState, Metrics]:
         at_once = 1 if loops_over_tasks(self.batching, tasks) else leading(tasks)
-        return self.chunks(lambda size: self._one(state, tasks, size), at_once)
+        return self.chunks(lambda size: self.compute(state, tasks, chunk_size=size), at_once)
 
-    def _one(self, state: MetaState, tasks: Task, chunk_size: int | None) -> tuple[MetaState, Metrics]:
-        if self.compiled:
-            if self.fast is None:
-                self.notify(COMPILING)
-                self.fast = compiled(self.plain, self.algorithm, self._go_on_uncompiled)
-            return self.fast(state, tasks, chunk_size=chunk_size)
-        if not self.may_compile:
-            return self.plain(state, tasks, chunk_size=chunk_size)
+    def _count_first(self, state: MetaState, tasks: Task, chunk_size: int | None) -> tuple[MetaState, Metrics]:
+        """The first step, uncompiled: its work decides whether the next ones are compiled."""
         result, work = with_work(lambda: self.plain(state, tasks, chunk_size=chunk_size))
-        self.may_compile = False  # it is decided
-        processes = distributed.world_size()
-        share = self.settings.tasks_of(processes) / processes  # another process may have fewer tasks
-        work = work._replace(flop=int(work.flop / leading(tasks) * share))
+        self.compute = self.plain
         pays = self.settings.compile is True or compiling_saves_time(
-            work, self.settings.meta_steps, looped=loops_over_tasks(self.batching, tasks)
+            self._work_of_a_share(work, leading(tasks)),
+            self.settings.meta_steps,
+            looped=loops_over_tasks(self.batching, tasks),
         )
-        if self.compiled is None:
-            self.compiled = pays
-        elif pays:
+        if pays and self.compiled is not None:
             self.notify("train.compile: the steps stay uncompiled, as before the interruption; a new run compiles them")
+        elif pays:
+            self.compute = self._compile
+        self.compiled = pays if self.compiled is None else self.compiled
         return result
+
+    def _work_of_a_share(self, work: OperationCount, tasks: int) -> OperationCount:
+        """The work for the mean number of tasks in a process, so that processes with more or fewer decide alike."""
+        processes = distributed.world_size()
+        share = self.settings.tasks_of(processes) / processes
+        return work._replace(flop=int(work.flop / tasks * share))
+
+    def _compile(self, state: MetaState, tasks: Task, chunk_size: int | None) -> tuple[MetaState, Metrics]:
+        """The first compiled step of this process."""
+        self.notify(COMPILING)
+        self.compute = compiled(self.plain, self.algorithm, self._go_on_uncompiled)
+        return self.compute(state, tasks, chunk_size=chunk_size)
 
     def agree(self) -> None:
         """From now on every process holds as few tasks in memory at a time as the one that can hold the fewest."""
@@ -110,7 +112,7 @@ class TrainingStep:
         return StepForm(self.compiled, self.chunks.size)
 
     def _go_on_uncompiled(self, reason: str) -> None:
-        self.compiled = False
+        self.compiled, self.compute = False, self.plain
         self.notify(reason)
         if self.begun.compiled:
             self.notify(f"train.compile: the steps were compiled and now are not: {BITS_MAY_DIFFER}")

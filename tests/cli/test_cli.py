@@ -93,8 +93,8 @@ def test_help_shows_the_commands_and_examples_that_load(told):
             plan(words[1], [word for word in words[2:] if "=" in word], Seeds((0,)), print)
 
 
-def test_no_command_shows_the_help_and_the_version_names_torch(told):
-    assert told()[:2] == told("--help")[:2]
+def test_no_command_shows_first_steps_and_the_version_names_torch(told):
+    assert "`fmaml --help` lists all commands" in told()[1]
     assert told("--version")[1].startswith("fmaml 0.")
     assert "torch 2." in told("--version")[1]
 

@@ -72,7 +72,7 @@ def test_what_is_wrong_is_one_line(trained, characters, capsys):
     cases = {
         ("predict", str(trained), photo): "--support: missing",
         ("predict", "omniglott", "--support", support, photo): "no such file, and no model of that name",
-        ("predict", str(trained), "--support", photo, photo): "is a file; give a folder",
+        ("predict", str(trained), "--support", photo, photo): "is one image; name a folder",
         ("predict", str(trained), "--support", support, "nothing.png"): "nothing.png: no such file or folder",
         ("predict", str(trained), "--support", support, str(characters / "cut.st")): "not an image that can be read",
         ("predict", str(characters / "cut.st"), "--support", support, photo): "damaged or not a model",

@@ -57,8 +57,7 @@ def name(request) -> str:
 
 
 @pytest.fixture
-def make(name, photographs, writings, numbers_file, tmp_path, monkeypatch, request) -> Callable[[int], Source]:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def make(name, photographs, writings, numbers_file, request) -> Callable[[int], Source]:
     takes = function_settings(find_function(TABLE["data"][name].target))
     if "root" in takes and takes["root"].default is None:
         request.getfixturevalue("real_data")

@@ -4,11 +4,51 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fmaml.data.images.decode import decode_image, decode_images
+from fmaml.data.images import decode
+from fmaml.data.images.decode import decode_images
 from fmaml.data.preprocessing import Form
 
 RGB = Form(8, 3)
 GREY = Form(8, 1)
+DRAWING = Form(8, 1, "pad", invert=True, ink="auto")
+
+
+def decode_image(file, form):
+    return decode.decode_image(file, form).values
+
+
+def drawing(width: int, *, ink: int, paper: int) -> Image.Image:
+    pixels = np.full((24, width), paper, dtype=np.uint8)
+    pixels[8:16, width // 2 - 2 : width // 2 + 2] = ink
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize("width", [24, 12])  # square, and padded with the paper's colour
+def test_a_drawing_in_light_ink_is_seen_as_one_in_dark_ink(tmp_path, width, capsys):
+    dark = save(tmp_path, drawing(width, ink=0, paper=255), "dark.png")
+    light = save(tmp_path, drawing(width, ink=255, paper=0), "light.png")
+    assert (decode_image(light, DRAWING) == decode_image(dark, DRAWING)).all()
+    images, errors = decode_images([str(dark), str(light), str(light)], DRAWING)
+    assert not errors
+    assert (images[0] == images[1]).all()
+    assert "2 drawings in light ink on dark: light and dark exchanged" in capsys.readouterr().err
+    kept = decode_image(light, DRAWING._replace(ink="dark"))
+    assert kept[0, 0, 4] > 200, "told that the ink is dark, the dark paper is taken for it"
+    assert decode_image(dark, DRAWING._replace(ink="light"))[0, 0, 4] > 200
+    photo = DRAWING._replace(invert=False)
+    assert decode_image(light, photo)[0, 0, 4] < 50, "a photograph is never exchanged"
+
+
+def test_sixteen_bits_that_use_twelve_are_scaled_by_their_folder(tmp_path, capsys):
+    ramp = np.linspace(0, 4095, 64).astype(np.uint16).reshape(8, 8)
+    files = []
+    for name, part in (("bright.png", ramp), ("dim.png", ramp // 4)):
+        Image.fromarray(part).save(tmp_path / name)
+        files.append(str(tmp_path / name))
+    images, _ = decode_images(files, GREY)
+    assert np.abs(images[0, 0].numpy() - ramp / 4095 * 255).max() <= 1
+    assert np.abs(images[1, 0].numpy() - ramp // 4 / 4095 * 255).max() <= 1, "both by the folder's range"
+    assert "images of 16 bits that use 12 of them: scaled to the range in use" in capsys.readouterr().err
 
 
 def save(tmp_path, image, name="image.png", **more):

@@ -2,10 +2,10 @@
 
 import os
 import shutil
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
+import children
 import pytest
 import torch
 from PIL import Image
@@ -137,25 +137,21 @@ def test_a_damaged_file_is_made_again(root, read):
         assert levels(decoded_images("set", root, files, FORM)) == whole
 
 
-def test_processes_at_once_decode_each_file_once_between_them_and_lose_nothing(root):
+def decode_part(root: Path, part: slice) -> bool:
+    """In a child: print how many files are decoded, and return whether one of the part's is missing."""
+    decode = image_cache.decode_images
+    image_cache.decode_images = lambda files, form: print(len(files)) or decode(files, form)
+    files = sorted(str(path) for path in root.rglob("*.png"))[part]
+    return len(decoded_images("set", root, files, FORM)[0]) != len(files)
+
+
+def test_processes_at_once_decode_each_file_once_between_them_and_lose_nothing(root, tmp_path):
     """One has the first half, one the second, one everything."""
-    script = (
-        "import sys; from pathlib import Path; from fmaml.data.images import image_cache\n"
-        "from fmaml.data.preprocessing import Form\n"
-        "root, chosen = Path(sys.argv[1]), slice(*map(int, sys.argv[2:]))\n"
-        "decode = image_cache.decode_images\n"
-        "image_cache.decode_images = lambda files, form: print(len(files)) or decode(files, form)\n"
-        "files = sorted(str(path) for path in root.rglob('*.png'))[chosen]\n"
-        "found = image_cache.decoded_images('set', root, files, Form(8, 1))\n"
-        "sys.exit(len(found[0]) != len(files))\n"
-    )
-    command = [sys.executable, "-c", script, str(root)]
-    running = [
-        subprocess.Popen([*command, *part], stdout=subprocess.PIPE, text=True)
-        for part in (["0", "14"], ["14", "27"], ["0", "27"])
-    ]
-    counts = [int(line) for process in running for line in process.communicate()[0].split()]
-    assert [process.returncode for process in running] == [0, 0, 0]
+    with (tmp_path / "counts").open("a") as said:
+        parts = (slice(14), slice(14, 27), slice(27))
+        running = [children.start(partial(decode_part, root, part), said.fileno()) for part in parts]
+        assert [child.wait(children.PATIENCE) for child in running] == [0, 0, 0]
+    counts = [int(line) for line in (tmp_path / "counts").read_text().split()]
     assert sum(counts) == 27
     (path,) = kept(root)
     assert len(image_cache._read(path, root, FORM).stamps) == 27

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from fmaml.data.class_splits import stored_split, three_splits
-from fmaml.data.images.layouts import Layout, read_image_folder
+from fmaml.data.images.layouts import Layout, read_image_folder, read_labelled
 from fmaml.data.sources.image_folder import folder
 from fmaml.errors import Error
 
@@ -49,11 +49,30 @@ def names(listing):
 
 def test_a_class_is_named_by_its_path_to_any_depth(root):
     put(root, *FRUIT, "Nut", "a/b/c/d/e/f")
-    found = read_image_folder(root, "auto")
+    found = read_image_folder(root, "classes")
     assert list(found.classes) == sorted([*FRUIT, "Nut", "a/b/c/d/e/f"])
     assert found.classes["Fruit/Apple/Red"] == [f"{root}/Fruit/Apple/Red/{i}.jpg" for i in range(4)]
     assert (found.splits, found.lines) == (None, [])
-    assert sum(load(root, ways=1).about["classes"].values()) == 8
+    assert sum(load(root, ways=1, layout="classes").about["classes"].values()) == 8
+
+
+@pytest.mark.parametrize("parents", [("fold1", "fold2"), ("support", "query"), ("x/a", "y")])
+def test_folders_of_one_name_in_several_places_are_asked_about(root, parents):
+    put(root, *[f"{parent}/{name}" for parent in parents for name in ("cat", "dog", "owl", "pig")])
+    with pytest.raises(Error, match=r"folders called cat are in .*layout=merged .*data\.root=.*layout=classes"):
+        read_image_folder(root, "auto")
+    assert {name: len(files) for name, files in read_image_folder(root, "merged").classes.items()} == {
+        "cat": 8, "dog": 8, "owl": 8, "pig": 8
+    }  # fmt: skip
+    assert len(read_image_folder(root, "classes").classes) == 8
+    with pytest.raises(Error, match=r"class cat is in .*such as --support "):
+        read_labelled(root)
+
+
+def test_a_split_within_a_folder_of_its_own_name_is_read(root):
+    put(root, *[f"{split}/{split}/{name}" for split in ("training_set", "test_set") for name in ("cat", "dog")])
+    with pytest.raises(Error, match="class cat, dog is in more than one split"):
+        split(root)
 
 
 def test_nested_classes_in_splits(root):

@@ -369,14 +369,8 @@ def test_the_splits_are_1100_100_423_disjoint_characters():
 real = pytest.mark.real_data("omniglot")
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
-def source(cache, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+def source():
     return omniglot(seed=0, device=CPU, download=False, queries=15)
 
 

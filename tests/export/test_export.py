@@ -51,6 +51,9 @@ def run_torch(path: Path, x: Tensor) -> tuple[dict[str, Tensor], dict[str, str]]
     return dict(program.module()(x)), files
 
 
+FIRST = [("stride", "batch"), ("stride", "layer"), ("max", "group"), ("max", "none")]
+REST = [("stride", "group"), ("stride", "none"), ("max", "batch"), ("max", "layer")]
+GRID = [*FIRST, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in REST)]
 RUN = {"onnx": run_onnx, "torch": run_torch}
 
 
@@ -74,8 +77,7 @@ def protonet(tmp_path):
 
 
 @pytest.mark.parametrize("to", ["onnx", "torch"])
-@pytest.mark.parametrize("norm", ["batch", "group", "layer", "none"])
-@pytest.mark.parametrize("pool", ["stride", "max"])
+@pytest.mark.parametrize(("pool", "norm"), GRID)
 def test_conv4_is_exported(pool, norm, to, tmp_path):
     adapted = untrained({**CONV4, "pool": pool, "norm": norm}, PROTONET).adapt(IMAGES, CLASSES)
     path = tmp_path / "network"

@@ -138,8 +138,8 @@ MUTANTS = {  # what is left out: file, text, what stands there instead, the test
     ),
     "keeping compiled or not": (
         "training/step.py",
-        "self.compiled = begun.compiled if self.may_compile or begun.compiled is not None else False",
-        "self.compiled = None if self.may_compile else False",
+        "self.compiled = begun.compiled if may_compile or begun.compiled is not None else False",
+        "self.compiled = None if may_compile else False",
         "test_resume.py",
     ),
     "keeping the tasks at a time": (

@@ -15,7 +15,7 @@ from PIL import Image
 from fmaml.data.preprocessing import CHARACTER_FORM, Form
 from fmaml.data.sources.omniglot import omniglot
 from fmaml.errors import Error
-from fmaml.models.user_images import Shape, list_support, read_support, to_inputs
+from fmaml.models.user_images import Shape, read_support, to_inputs
 
 real = pytest.mark.real_data("omniglot")
 COLOUR = Shape((3, 8, 8), Form(8, 3))
@@ -74,7 +74,7 @@ def test_support_is_a_folder_or_a_file_for_each_class(tmp_path):
     (tmp_path / "files").mkdir()
     for name in ("cat", "dog"):
         picture().save(tmp_path / "files" / f"{name}.jpg")
-    assert list(list_support(tmp_path / "files")) == ["cat", "dog"]
+    assert list(read_support(tmp_path / "files", COLOUR)[0]) == ["cat", "dog"]
     by_class, _ = read_support({"cat": [picture()], "dog": picture()}, COLOUR)
     assert list(by_class) == ["cat", "dog"]
 
@@ -86,12 +86,12 @@ def test_what_is_no_support_set_is_told(tmp_path):
         read_support(tmp_path / "one", COLOUR)
     (tmp_path / "hole").mkdir()
     folder_of(tmp_path / "hole", cat=2, dog=0)
-    with pytest.raises(Error, match="hole/dog: no image in it"):
+    with pytest.raises(Error, match="hole: has one class, cat"):
         read_support(tmp_path / "hole", COLOUR)
     picture().save(tmp_path / "file.png")
-    with pytest.raises(Error, match=r"file\.png: is a file; give a folder with"):
+    with pytest.raises(Error, match=r"file\.png: is one image; name a folder with"):
         read_support(tmp_path / "file.png", COLOUR)
-    with pytest.raises(Error, match="nowhere: no such folder"):
+    with pytest.raises(Error, match="nowhere: no such file or folder"):
         read_support(tmp_path / "nowhere", COLOUR)
     with pytest.raises(Error, match="class dog has no image"):
         read_support({"cat": [picture()], "dog": torch.zeros(0, 3, 8, 8)}, COLOUR)

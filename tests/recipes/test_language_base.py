@@ -1,9 +1,9 @@
 """The recipe of the small language model, with a few steps: it learns, and what it writes is a base."""
 
 import json
-import subprocess
 import sys
 
+import children
 import pytest
 import torch
 
@@ -14,7 +14,7 @@ from fmaml.modules.causal_lm import causal_lm
 def test_it_learns_and_is_a_base(tmp_path):
     small = ["--width", "32", "--layers", "1", "--context", "48", "--steps", "80", "--batch", "8"]
     command = [sys.executable, "-m", "fmaml.recipes.language_base", "--out", str(tmp_path / "base"), *small]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    ran = children.run(command, capture_output=True)
     assert ran.returncode == 0, ran.stderr
     facts = json.loads((tmp_path / "base" / "recipe.json").read_text())
     assert facts["results"]["bits_a_byte"] < 6  # 8 without any training

@@ -8,7 +8,8 @@ from pages import text_of
 from rich.console import Console
 
 from fmaml.cli.main import main
-from fmaml.meta_testing.predictions import NamedTask, lowest_rate, most_confused
+from fmaml.intervals import wilson_interval
+from fmaml.meta_testing.predictions import NamedTask, most_confused
 from fmaml.report import html_report
 from fmaml.report.html_page import bars, document, html_table, section
 from fmaml.report.read_run import metrics_of, read_run
@@ -24,6 +25,7 @@ def page_of(folder) -> str:
     return text_of((folder / "report.html").read_text(encoding="utf-8"))
 
 
+@pytest.mark.pictures
 @pytest.mark.parametrize(
     ("experiment", "overrides", "expected"),
     [
@@ -87,8 +89,8 @@ def test_confusions_are_counted_for_pairs():
     [found] = most_confused([NamedTask(task, ["b", "a", "c"], said)] * 4, 5)
     assert found.names == ("a", "b")
     assert (found.mistakes, found.queries, found.tasks) == (4, 8, 4)
-    assert lowest_rate(0, 10) == pytest.approx(0)
-    assert lowest_rate(5, 10) == pytest.approx(0.2366, abs=1e-4)  # Wilson's interval is [0.2366, 0.7634]
+    assert wilson_interval(0, 10)[0] == pytest.approx(0)
+    assert wilson_interval(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
 
 
 def test_damaged_rows_of_the_log_are_passed_over(tmp_path):

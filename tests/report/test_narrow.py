@@ -1,5 +1,6 @@
 """In a terminal of few columns every number is there, whole, and nothing fails."""
 
+import contextlib
 import fcntl
 import io
 import json
@@ -7,15 +8,12 @@ import os
 import pty
 import re
 import struct
-import subprocess
-import sys
 import termios
-from pathlib import Path
 
+import children
 import pytest
 from rich.console import Console
 
-import fmaml
 from fmaml.cli.main import main
 from fmaml.config import packaged
 from fmaml.data.source import ACCURACY
@@ -31,22 +29,15 @@ def in_a_terminal(columns: int, *argv: str) -> tuple[int, str]:
     """The exit code of a command and what it showed in a terminal of so many columns."""
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    environment = {**os.environ, "PYTHONPATH": str(Path(fmaml.__file__).parent.parent), "TERM": "xterm"}
-    environment.pop("COLUMNS", None)
-    command = [sys.executable, "-m", "fmaml", *argv]
-    with subprocess.Popen(command, stdin=its, stdout=its, stderr=its, env=environment) as process:
-        os.close(its)
-        shown = b""
-        while True:
-            try:
-                part = os.read(ours, 4096)
-            except OSError:  # the process has ended
-                part = b""
-            if not part:
-                break
+    child = children.start(lambda: main(list(argv)), its, its, its, {"TERM": "xterm", "COLUMNS": None})
+    os.close(its)
+    shown = b""
+    with contextlib.suppress(OSError):  # the child has ended
+        while part := os.read(ours, 4096):
             shown += part
+    code = child.wait(children.PATIENCE)
     os.close(ours)
-    return process.returncode, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    return code, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
 
 
 def without_spaces(text: str) -> str:

@@ -34,6 +34,7 @@ def test_the_same_figure_has_the_same_bits(tmp_path, monkeypatch):
     assert not (tmp_path / "y.svg").exists(), "only within the block"
 
 
+@pytest.mark.pictures
 def test_a_run_writes_all_its_pictures_in_the_formats_it_is_given(tmp_path):
     words = ["run", "omniglot", *CHARACTERS, *SMALL, "--device", "cpu", "--format", "svg,pdf"]
     for folder in "ab":

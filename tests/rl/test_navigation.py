@@ -11,6 +11,8 @@ from fmaml.config.load import load_config
 from fmaml.data.sources.navigation import navigation
 from fmaml.training.time_left import work_of
 
+pytestmark = pytest.mark.pictures  # of the run that they share
+
 SMALL = ["train.meta_steps=2", "train.meta_batch=2", "train.validate_tasks=2", "train.baseline=false"]
 SMALL += ["eval.tasks=3", "eval.steps=2", "data.episodes=3", "data.horizon=6"]
 

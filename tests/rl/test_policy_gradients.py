@@ -14,7 +14,6 @@ from fmaml.rl.environments import NAVIGATION, straight_walk
 from fmaml.rl.objective import advantages, discounted, fitted_values, loaded_dice, mean_return, policy_loss
 from fmaml.rl.rollouts import Environment, Rollouts, log_probability, noise_and_goal, rollouts
 
-pytestmark = pytest.mark.core
 SAMPLES = 400_000
 MEAN, LOG_STD, GOAL = 0.4, -0.5, 1.0
 

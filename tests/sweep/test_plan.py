@@ -23,7 +23,7 @@ def folders(*overrides: str, seeds: Seeds = NO_SEEDS) -> list[str]:
     return [run.folder for run in plan("sinusoid", overrides, seeds, print)]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 @given(st.lists(st.sampled_from(list(LISTS)), unique=True, min_size=1), st.integers(1, 3))
 def test_the_runs_are_the_product_and_each_has_the_config_of_its_own_overrides(keys, repeat):
     overrides = [f"{key}={','.join(str(value) for value in LISTS[key])}" for key in keys]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ...errors import Error, note
+from ...files.plain_text import counted, first_few
 from ..class_examples import Split
 from ..files.cache import Tensors, cached_all, fingerprint, locked_parent, read_tensors, write_tensors
 from ..files.cache_folder import cache_folder, writing_allowed
@@ -21,7 +22,6 @@ from .decode import decode_images
 from .scan import Listing
 
 _STORE_VERSION, _DECODED_VERSION = 1, 2  # increase them when the same files would give other tensors
-_NAMED_FILES = 3  # unreadable files that a message names
 Stamp = tuple[int, int]  # bytes, and the time of the last change in ns
 
 
@@ -61,17 +61,20 @@ def store_from_listing(name: str, root: Path, listing: Listing, form: Form, *, s
 
     Unreadable ones are named: Error if ``strict``, else a line on stderr.
     """
-    classes = [files for classes in listing.values() for files in classes.values()]
+    classes = [files for split in listing.values() for files in split.values()]
     files = [file for part in classes for file in part]
     images, errors = decoded_images(name, root, files, form)
+    if errors and strict:
+        raise Error(f"{_describe_errors(errors)}; every image must be readable: copy or download them again")
     if errors:
-        named = [f"{file} ({errors[file]})" for file in files if file in errors][:_NAMED_FILES]
-        more = f" and {len(errors) - len(named)} more" if len(errors) > len(named) else ""
-        summary = f"{len(errors)} unreadable image{'s' * (len(errors) > 1)}: {', '.join(named)}{more}"
-        if strict:
-            raise Error(f"{summary}; every image must be readable: copy or download them again")
-        note(f"{summary}; left out of {len(files)} images")
+        note(f"{_describe_errors(errors)}; left out of {len(files)} images")
     return ImageStore(images, torch.tensor([sum(file not in errors for file in part) for part in classes]))
+
+
+def _describe_errors(errors: dict[str, str]) -> str:
+    """How many files cannot be read, and why the first of them cannot."""
+    named = [f"{file} ({why})" for file, why in errors.items()]
+    return f"{counted(len(errors), 'unreadable image')}: {first_few(named)}"
 
 
 class _Decoded(NamedTuple):
@@ -108,12 +111,14 @@ def decoded_images(name: str, root: Path, files: list[str], form: Form) -> tuple
     processes ask at once, one decodes and the others wait.
     """
     path = cache_folder() / f"{name}-{fingerprint(_DECODED_VERSION, str(root.resolve()), form)}.safetensors"
-    stamps, errors = {file: _stamp(file) for file in files}, dict[str, str]()
+    stamps = {file: _stamp(file) for file in files}
+    errors: dict[str, str] = {}
     kept = _read(path, root, form)
     if kept.lacks(stamps):
         with locked_parent(path):
             kept = _read(path, root, form)  # another process may have written it while this one waited
-            images, errors = decode_images(lacking := kept.lacks(stamps), form)
+            lacking = kept.lacks(stamps)
+            images, errors = decode_images(lacking, form)
             if len(images):
                 kept = kept.updated(_Decoded(images, {file: stamps[file] for file in lacking if file not in errors}))
                 _write(path, root, kept, form)

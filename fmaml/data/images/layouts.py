@@ -5,17 +5,21 @@ Where a doubt is left, a line says which was assumed, and how to say the other.
 """
 
 import os
+from collections import Counter
 from collections.abc import Collection
+from itertools import combinations
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
 from ...errors import Error
 from ..source import SPLITS
 from ..tables.csv_table import Table, read_csv
-from .scan import SPLIT_ALIASES, Classes, Listing, Skipped, describe_skipped, is_undecodable, read_tree
+from .scan import SPLIT_ALIASES, Classes, Listing, Skipped, describe_skipped, is_image, is_undecodable, read_tree
 
-Layout: TypeAlias = Literal["auto", "classes", "splits"]
+Layout: TypeAlias = Literal["auto", "classes", "splits", "merged", "all"]
 SPLIT_WORDS = {alias: split for split, aliases in SPLIT_ALIASES.items() for alias in aliases}  # in lower case
+REPEATED = 0.8  # the share of two folders' names, from which on they are taken for parts of one data set
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst", ".npz", ".parquet", ".h5", ".hdf5")
 _HEADER = "file,label or file,label,split"
 _COLUMNS = {"file": ("file", "filename", "image_name"), "label": ("label", "class_name"), "split": ("split",)}
 
@@ -47,6 +51,8 @@ def read_image_folder(root: Path, layout: Layout) -> FoundImages:
             f"{root}: no class in it; expected a folder a class, with its images: {root}/CLASS/*.jpg, to any depth"
             f"{reasons}"
         )
+    if layout == "merged":
+        return FoundImages(merged_by_name(classes), None, "", lines)
     tops = group_by_top(classes)
     folders = {
         top: SPLIT_WORDS[top.lower()] for top, part in tops.items() if top.lower() in SPLIT_WORDS and "" not in part
@@ -56,13 +62,79 @@ def read_image_folder(root: Path, layout: Layout) -> FoundImages:
             f"data.layout = splits: {root} has no folder train, val or test with folders of images in it; "
             f"name some so, or give data.layout=classes to have the classes split at random"
         )
-    if layout == "classes" or (layout == "auto" and not are_splits(folders.values(), tops)):
+    if layout == "classes" or (layout in ("auto", "all") and not are_splits(folders.values(), tops)):
         doubt = sorted(folders) or sorted(top for top in tops if top.lower() in SPLIT_WORDS)
-        if layout == "auto" and (folders or len(doubt) > 1):
+        if layout != "classes" and (folders or len(doubt) > 1):
             cure = "data.layout=splits takes them for splits" if folders else "splits need a folder for each class"
             lines = [*lines, f"{root}: {listed(doubt)} taken for classes like the other folders; {cure}"]
+        if layout != "classes" and (repeated := repeated_name(classes)):
+            raise Error(describe_repeated(root, *repeated))
         return FoundImages(classes, None, "", lines)
     return FoundImages(classes, *split_listing(root, tops, folders), lines + left_out(root, tops, folders))
+
+
+def read_labelled(path: Path, option: str = "--support") -> FoundImages:
+    """The pictures of each class in a folder or a table, of whatever split; a folder's own pictures are a class each.
+
+    Such a class is called like its file. Error if there is no picture, or one class has folders in several places.
+    """
+    if path.is_file():
+        return read_table(path, "classes")
+    if not path.is_dir():
+        raise Error(f"{path}: no such file or folder; give a folder with a folder of images for each class")
+    tree = read_tree(path)
+    if not tree.classes and tree.skipped.stray:
+        skipped = tree.skipped._replace(stray=[])
+        return FoundImages(named_files(path, tree.skipped.stray), None, "", describe_skipped(skipped, path))
+    found = read_image_folder(path, "classes")
+    if repeated := repeated_name(found.classes):
+        name, parents = repeated
+        raise Error(
+            f"{path}: class {name} is in {listed(parents)}; name the folder to learn from, such as "
+            f"{option} {path / parents[0]}"
+        )
+    return found
+
+
+def named_files(folder: Path, files: list[str]) -> Classes:
+    """A class for each file, called like it without its suffix; Error if two files have one name."""
+    named = {Path(file).stem: [file] for file in files}
+    if len(named) < len(files):
+        twice = next(name for name, count in Counter(Path(file).stem for file in files).items() if count > 1)
+        raise Error(f"{folder}: has two images called {twice}; put the images of a class into a folder of its name")
+    return named
+
+
+def repeated_name(classes: Classes) -> tuple[str, list[str]] | None:
+    """A name of folders in several places, and these places, if two places have the same three names or more.
+
+    Fewer are chance, such as Apple/Golden and Pear/Golden.
+    """
+    names: dict[str, set[str]] = {}  # parent -> the last names of its classes
+    for path in classes:
+        parent, _, name = path.rpartition("/")
+        names.setdefault(parent or ".", set()).add(name)
+    for (one, its), (other, others) in combinations(names.items(), 2):
+        both = its & others
+        if len(both) >= max(3, REPEATED * min(len(its), len(others))):
+            return min(both), [one, other]
+    return None
+
+
+def describe_repeated(root: Path, name: str, parents: list[str]) -> str:
+    """The error for folders of one name in several places, such as fold1/cat and fold2/cat."""
+    return (
+        f"{root}: folders called {name} are in {listed(parents)}; give data.layout=merged if they are one class, "
+        f"data.root={root / parents[0]} to read one place alone, or data.layout=classes if each is a class of its own"
+    )
+
+
+def merged_by_name(classes: Classes) -> Classes:
+    """The classes by the last part of their paths: folders of one name are one class."""
+    merged: Classes = {}
+    for path, files in classes.items():
+        merged.setdefault(path.rpartition("/")[2], []).extend(files)
+    return dict(sorted(merged.items()))
 
 
 def group_by_top(classes: Classes) -> dict[str, Classes]:
@@ -89,7 +161,18 @@ def split_listing(root: Path, tops: dict[str, Classes], folders: dict[str, str])
             f"for classes"
         )
     found = {split: some[0] for split, some in by_split.items() if some}
-    return {split: tops[top] for split, top in found.items()}, f"folders {listed(list(found))}"
+    listing = {split: tops[top] for split, top in found.items()}
+    shorter = {split: without_common_parent(part) for split, part in listing.items()}
+    repeated = max(Counter(name for part in shorter.values() for name in part).values()) > 1
+    return shorter if repeated else listing, f"folders {listed(list(found))}"
+
+
+def without_common_parent(classes: Classes) -> Classes:
+    """The classes by their names in the one folder that holds all of them, as in training_set/training_set/cat."""
+    firsts = {name.partition("/")[0] for name in classes}
+    if len(firsts) > 1 or any("/" not in name for name in classes):
+        return classes
+    return without_common_parent({name.partition("/")[2]: files for name, files in classes.items()})
 
 
 def left_out(root: Path, tops: dict[str, Classes], folders: dict[str, str]) -> list[str]:
@@ -115,6 +198,10 @@ def read_table(path: Path, layout: Layout) -> FoundImages:
     Error, with line and column, for a table that cannot be read, a file that is missing or named twice, a row
     without label, or a split of another name.
     """
+    if path.suffix.lower() in ARCHIVES:
+        raise Error(f"{path}: is an archive; unpack it, and name the folder that comes out")
+    if is_image(path.name):
+        raise Error(f"{path}: is one image; name a folder with a folder of images for each class")
     table = read_csv(path, "data.root")
     columns = find_columns(table)
     files = check_files(path, table, columns)

@@ -79,7 +79,7 @@ def _decode_drawing(name: str, content: bytes) -> np.ndarray:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             if image.size != _ORIGINAL_SIZE:
                 raise ValueError(f"{image.width}x{image.height} pixels; Omniglot has 105x105")
-            return to_form(image, CHARACTER_FORM)[0]
+            return to_form(image, CHARACTER_FORM).values[0]
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise Error(f"{name}: not one of Omniglot's drawings ({error}); copy or download it again") from error
 

@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,18 +12,19 @@ Classes = dict[str, list[str]]  # class -> its files, in order; str because 60,0
 Listing = dict[str, Classes]  # split -> its classes
 
 SPLIT_ALIASES = {  # of folders and files, in lower case
-    "train": ("train", "training"),
-    "val": ("val", "validation", "valid", "dev"),
-    "test": ("test", "testing"),
+    "train": ("train", "training", "train_set", "training_set"),
+    "val": ("val", "validation", "valid", "dev", "val_set", "validation_set"),
+    "test": ("test", "testing", "test_set"),
 }
 _IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
-_UNSEEN = {"thumbs.db", "desktop.ini"}  # written by file managers
+_UNSEEN = {"thumbs.db", "desktop.ini", "__macosx"}  # written by file managers
 _UNREADABLE_KINDS = {".heic": "HEIC", ".heif": "HEIC", ".hif": "HEIC"}  # suffix -> name of pictures Pillow cannot read
+_UNREADABLE_KINDS[".avif"] = "AVIF"  # by some builds of Pillow
 _UNREADABLE_KINDS |= dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf"), "raw")
 
 
 class Entries(NamedTuple):
-    """The names in one folder, without hidden ones, sorted."""
+    """The names in one folder, sorted, without hidden ones and those that file managers write."""
 
     folders: list[str]
     files: list[str]
@@ -48,7 +50,8 @@ def list_entries(folder: str | Path) -> Entries:
     """What is in a folder; Error if it cannot be read."""
     try:
         with os.scandir(folder) as found:
-            entries = sorted((entry.name, entry.is_dir()) for entry in found if not entry.name.startswith("."))
+            seen = (entry for entry in found if entry.name[0] != "." and entry.name.lower() not in _UNSEEN)
+            entries = sorted((entry.name, entry.is_dir()) for entry in seen)
     except OSError as error:
         raise Error(f"{folder}: {error.strerror}; make it readable, or name a folder that is") from error
     return Entries([name for name, is_dir in entries if is_dir], [name for name, is_dir in entries if not is_dir])
@@ -56,12 +59,21 @@ def list_entries(folder: str | Path) -> Entries:
 
 def is_image(name: str) -> bool:
     """Whether a file of that name is an image, by its suffix."""
-    return suffix(name) in _IMAGE_SUFFIXES
+    ending = suffix(name)
+    return ending in _IMAGE_SUFFIXES or (ending == ".avif" and reads_avif())
+
+
+@cache
+def reads_avif() -> bool:
+    """Whether this build of Pillow reads AVIF."""
+    from PIL import features
+
+    return bool(features.check("avif"))
 
 
 def is_undecodable(name: str) -> bool:
     """Whether the name is that of a picture of a kind that cannot be decoded here, such as HEIC."""
-    return suffix(name) in _UNREADABLE_KINDS
+    return suffix(name) in _UNREADABLE_KINDS and not is_image(name)
 
 
 def suffix(name: str) -> str:
@@ -143,8 +155,8 @@ def read_tree(root: Path) -> Tree:
 
 
 def _is_picture(name: str) -> bool:
-    """Whether the name is that of a picture of any kind, or of a file that people do not see."""
-    return is_image(name) or is_undecodable(name) or name.lower() in _UNSEEN
+    """Whether the name is that of a picture of any kind."""
+    return is_image(name) or is_undecodable(name)
 
 
 def describe_skipped(skipped: Skipped, root: Path) -> list[str]:

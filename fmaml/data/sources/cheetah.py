@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _AIR, _GROUND = 1.45, 0.15  # metres that are drawn above and below the ground
 _APART = 1.5  # metres from body to body of a film
+_SECOND = max(1, round(1 / STEP))  # in steps
 
 
 def cheetah(
@@ -57,10 +58,8 @@ def cheetah(
         f"{episodes} support and {episodes} query episodes of {horizon} steps{', the direction told' * told}",
     }
     environment = with_goal(CHEETAH) if told else CHEETAH
-    acting, show = (
-        Acting(episodes, horizon, discount, gae_lambda, dice_lambda),
-        partial(_save_runs, environment, horizon),
-    )
+    acting = Acting(episodes, horizon, discount, gae_lambda, dice_lambda)
+    show = partial(_save_runs, environment, horizon)
     return policy_source(
         environment, _direction, acting, seed, device, states=13 + told, actions=4, about=about, show=show
     )
@@ -98,42 +97,50 @@ def _runs_figure(runs: dict[str, list[Tensor]]) -> "Figure":
     """
     from ..pictures import after, plt
 
-    last, second = len(next(iter(runs.values()))) - 1, max(1, round(1 / STEP))
+    last = len(next(iter(runs.values()))) - 1
     stages = sorted({0, min(1, last), last})
-    every = [motion[stage] for motion in runs.values() for stage in stages]
-    left = min(-3, *(float(points[..., 0].min()) - 0.4 for points in every))
-    right = max(3, *(float(points[..., 0].max()) + 0.4 for points in every))
-    widths = [right - left] * len(stages) + [_APART * (second // 2 + 1)] * len(runs)
+    left, right = _reach([motion[stage] for motion in runs.values() for stage in stages])
+    widths = [right - left] * len(stages) + [_APART * (_SECOND // 2 + 1)] * len(runs)
     heights = [10.8 * (_AIR + _GROUND) / width for width in widths]
     size = (11, sum(heights) + 0.4 * len(heights) + 0.6)
     figure, axes = plt.subplots(len(widths), 1, figsize=size, height_ratios=heights, layout="constrained")
     colors = dict(zip(runs, ("tab:orange", "tab:blue"), strict=False))
     for axis, stage in zip(axes, stages, strict=False):
         _draw_ground(axis, left, right)
-        for name, motion in runs.items():
-            points = motion[stage].cpu()
-            axis.plot(*points[:, :2].mean(1).T, color=colors[name], linewidth=0.8, alpha=0.6, label=name)
-            for body in [*points[::second], points[-1]]:
-                _draw_body(axis, body, colors[name])
-        far = ", ".join(f"{name} {float(motion[stage][-1, :2, 0].mean()):+.1f} m" for name, motion in runs.items())
-        axis.set_title(f"{after(stage)}: {far}", fontsize=9, loc="left")
+        far = [_draw_run(axis, name, motion[stage].cpu(), colors[name]) for name, motion in runs.items()]
+        axis.set_title(f"{after(stage)}: {', '.join(far)}", fontsize=9, loc="left")
     above = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": len(runs), "borderaxespad": 0}
     for line in axes[0].legend(**above, fontsize=9, frameon=False).get_lines():
         line.set(linewidth=4.5, alpha=0.85)
     axes[len(stages) - 1].set_xlabel("metres", fontsize=9)
     for axis, (name, motion) in zip(axes[len(stages) :], runs.items(), strict=True):
-        _draw_film(axis, motion[last].cpu(), second, colors[name])
+        _draw_film(axis, motion[last].cpu(), colors[name])
         axis.set_title(f"{name} {after(last)}, a picture every {2 * STEP:.2g} s", fontsize=9, loc="left")
-    length = f"{len(every[0]) * STEP:.2g} s"
+    length = f"{len(next(iter(runs.values()))[0]) * STEP:.2g} s"
     figure.suptitle(f"Unseen tasks: an episode of {length} in each direction, the body once a second", fontsize=11)
     return figure
 
 
-def _draw_film(axis: "Axes", points: Tensor, second: int, color: str) -> None:
+def _reach(motions: list[Tensor]) -> tuple[float, float]:
+    """The metres to the left and to the right in which all of the motions [steps, points, 2] are seen."""
+    left = min(float(points[..., 0].min()) for points in motions)
+    right = max(float(points[..., 0].max()) for points in motions)
+    return min(-3, left - 0.4), max(3, right + 0.4)
+
+
+def _draw_run(axis: "Axes", name: str, points: Tensor, color: str) -> str:
+    """The path of the body in a motion [steps, points, 2], and the body once a second; how far it came, as text."""
+    axis.plot(*points[:, :2].mean(1).T, color=color, linewidth=0.8, alpha=0.6, label=name)
+    for body in [*points[::_SECOND], points[-1]]:
+        _draw_body(axis, body, color)
+    return f"{name} {float(points[-1, :2, 0].mean()):+.1f} m"
+
+
+def _draw_film(axis: "Axes", points: Tensor, color: str) -> None:
     """Every second step of a second in the middle of the motion [steps, points, 2], side by side."""
-    _draw_ground(axis, -0.5 * _APART, _APART * (second // 2 + 0.5))
+    _draw_ground(axis, -0.5 * _APART, _APART * (_SECOND // 2 + 0.5))
     axis.set_xticks([])
-    for number, body in enumerate(points[len(points) // 2 :][: second + 1 : 2]):
+    for number, body in enumerate(points[len(points) // 2 :][: _SECOND + 1 : 2]):
         _draw_body(axis, body + body.new_tensor([_APART * number - float(body[:2, 0].mean()), 0]), color)
 
 

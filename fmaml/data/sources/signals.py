@@ -50,11 +50,13 @@ def signals(
             f"many; give a number that divides {len(samples)}, or name the label's column by data.label"
         )
     x = numbers(content, "data.file", samples).reshape(len(labels), channels, -1)  # [signals, channels, length]
-    classes = {name: [row for row, own in enumerate(labels) if own == name] for name in sorted(set(labels))}
-    names = random_split(list(classes), fractions, split_seed)
-    scaling = _scaling(x[[row for name in names["train"] for row in classes[name]]])
+    rows_of: dict[str, list[int]] = {}
+    for row, name in enumerate(labels):
+        rows_of.setdefault(name, []).append(row)
+    names = random_split(sorted(rows_of), fractions, split_seed)
+    scaling = _scaling(x[[row for name in names["train"] for row in rows_of[name]]])
     scaled = scaling.inputs(torch.from_numpy(x)).float()
-    splits = {part: _split(scaled, [classes[name] for name in own], device) for part, own in names.items()}
+    splits = {split: _split(scaled, [rows_of[name] for name in own], device) for split, own in names.items()}
     about = {"data": "signals", "license": "that of your signals", "files": [content.file]}
     episode = Episode(ways, shots, queries, train_ways, train_shots)
     return episodes(splits, seed, episode, about, names=names, scaling=scaling)

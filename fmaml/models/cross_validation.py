@@ -1,0 +1,151 @@
+"""An honest accuracy on a support set: each example is named by a network that has learnt the others.
+
+Beside the model stand two simple methods, so that a user sees whether the model is worth it on his own classes.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..intervals import wilson_interval
+from ..types import Batch
+from .learner import Learner
+
+LEFT_OUT_IN_TURN = 30  # examples, up to which each is left out alone
+FOLDS = 10  # for more
+RIDGE_PENALTY = 1.0
+CELLS, ORIENTATIONS, SHADES = 4, 8, 4  # of the simple features: cells a side, directions of edges, shades a channel
+
+Named: TypeAlias = Callable[[Batch, Tensor], Tensor]  # (what was learnt from, x [n, ..]) -> classes int64 [n]
+
+
+class Score(NamedTuple):
+    """How many of the examples a method named rightly."""
+
+    method: str
+    right: Tensor  # bool [examples]
+
+    @property
+    def accuracy(self) -> float:
+        """The share of examples that were named rightly."""
+        return self.right.double().mean().item()
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of the accuracy."""
+        return wilson_interval(int(self.right.sum()), len(self.right))
+
+
+class OwnAccuracy(NamedTuple):
+    """The accuracy on a user's examples; those that are alone in their class cannot be left out."""
+
+    how: str  # such as "each left out in turn"
+    scores: list[Score]  # the model first, then the simple methods
+    classes: list[tuple[str, int, int]]  # class, how many the model named rightly, of how many
+
+    @property
+    def better(self) -> Score | None:
+        """The simple method that is better than the model, if there is one."""
+        model, *simple = self.scores
+        best = max(simple, key=lambda score: score.accuracy)
+        return best if best.accuracy > model.accuracy else None
+
+
+def cross_validate(learner: Learner, by_class: dict[str, Tensor], steps: int | None = None) -> OwnAccuracy | None:
+    """The accuracy of a model on the examples of each class; None if each class has one example alone.
+
+    Up to 30 examples are left out one by one, more in ten parts. Raises ValueError and Error as `Learner.adapt` does.
+
+    Args:
+        learner: a model for classes.
+        by_class: class -> x [n, *inputs], as `read_support` gives it.
+        steps: as in `Learner.adapt`.
+    """
+    names = sorted(by_class)
+    x = torch.cat([by_class[name] for name in names])
+    y = torch.repeat_interleave(torch.tensor([len(by_class[name]) for name in names]))
+    several = torch.cat([torch.full((len(by_class[name]),), len(by_class[name]) > 1) for name in names])
+    count = int(several.sum())
+    if not count:
+        return None
+
+    def by_model(known: Batch, x: Tensor) -> Tensor:
+        adapted = learner.adapt({name: known.x[known.y == i] for i, name in enumerate(names)}, steps=steps)
+        return adapted.outputs(x).argmax(-1)
+
+    methods: dict[str, Named] = {str(learner.metadata["name"]): by_model, "nearest example, by pixels": by_nearest}
+    if x.ndim == 4:
+        methods["linear model of colours and edges"] = by_linear_model
+    folds = folds_of(y, several)
+    named = {method: named_by_others(name, Batch(x, y), folds) for method, name in methods.items()}
+    scores = [Score(method, found[several] == y[several]) for method, found in named.items()]
+    right = torch.zeros(len(y), dtype=torch.bool)
+    right[several] = scores[0].right
+    tested = [(name, int(right[y == i].sum()), int((several & (y == i)).sum())) for i, name in enumerate(names)]
+    how = "each left out in turn" if count <= LEFT_OUT_IN_TURN else "a tenth left out in turn"
+    return OwnAccuracy(how, scores, [row for row in tested if row[2]])
+
+
+def folds_of(y: Tensor, several: Tensor) -> Tensor:
+    """The part in which each example is left out, int64 [examples]; -1 never, where ``several`` is false.
+
+    A class is spread over the parts, and no part has all examples of a class.
+    """
+    count = int(several.sum())
+    parts = count if count <= LEFT_OUT_IN_TURN else FOLDS
+    folds = torch.full_like(y, -1)
+    folds[several] = torch.arange(count) % parts
+    return folds
+
+
+def named_by_others(name: Named, examples: Batch, folds: Tensor) -> Tensor:
+    """The class that each example gets from those in other parts, int64 [examples]; -1 where it is never left out."""
+    found = torch.full_like(examples.y, -1)
+    for part in folds[folds >= 0].unique():
+        out = folds == part
+        found[out] = name(Batch(examples.x[~out], examples.y[~out]), examples.x[out])
+    return found
+
+
+def by_nearest(known: Batch, x: Tensor) -> Tensor:
+    """The class of the example whose numbers are nearest."""
+    return known.y[torch.cdist(x.flatten(1).float(), known.x.flatten(1).float()).argmin(1)]
+
+
+def by_linear_model(known: Batch, x: Tensor) -> Tensor:
+    """The class by ridge regression of simple features on the classes."""
+    features = simple_features(known.x)
+    mean, spread = features.mean(0), features.std(0) + 1e-3
+    features = F.pad((features - mean) / spread, (0, 1), value=1.0)
+    targets = F.one_hot(known.y).double()
+    kernel = features @ features.T
+    weights = features.T @ torch.linalg.solve(
+        kernel + RIDGE_PENALTY * len(features) * torch.eye(len(kernel)).double(), targets
+    )
+    return (F.pad((simple_features(x) - mean) / spread, (0, 1), value=1.0) @ weights).argmax(-1)
+
+
+def simple_features(x: Tensor) -> Tensor:
+    """Histograms of colours, and of the directions of edges in 4x4 cells: float64 [n, features] of images in [0, 1]."""
+    return torch.cat([colours(x), edges(x)], 1).double()
+
+
+def colours(x: Tensor) -> Tensor:
+    """The share of pixels of each colour, with four shades a channel: [n, 4**channels]."""
+    shades = (x * SHADES).long().clamp(0, SHADES - 1).flatten(2)  # [n, channels, pixels]
+    powers = SHADES ** torch.arange(x.shape[1])
+    colour = (shades * powers[:, None]).sum(1)
+    return F.one_hot(colour, SHADES ** x.shape[1]).float().mean(1)
+
+
+def edges(x: Tensor) -> Tensor:
+    """The strength of edges in eight directions in each of 4x4 cells: [n, 128], of length 1."""
+    grey = x.mean(1, keepdim=True)
+    dx = grey[..., 1:-1, 2:] - grey[..., 1:-1, :-2]
+    dy = grey[..., 2:, 1:-1] - grey[..., :-2, 1:-1]
+    direction = (torch.atan2(dy, dx) / torch.pi % 1 * ORIENTATIONS).long().clamp(0, ORIENTATIONS - 1)
+    strength = torch.zeros(len(x), ORIENTATIONS, *dx.shape[2:]).scatter_(1, direction, (dx**2 + dy**2).sqrt())
+    return F.normalize(F.adaptive_avg_pool2d(strength, CELLS).flatten(1), dim=1)
