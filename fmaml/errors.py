@@ -9,7 +9,15 @@ Notify: TypeAlias = Callable[[str], None]  # receives one line for the user that
 
 
 class Error(Exception):
-    """Something the user can put right. The message says where, what was given, the rule, and the cure."""
+    """A mistake that the user can correct. The message gives the place, the value, the rule and the cure.
+
+    >>> import fmaml
+    >>> try:
+    ...     fmaml.load("omniglott")
+    ... except fmaml.Error as error:
+    ...     print(error)
+    omniglott: no such file, and no model of that name; did you mean omniglot? `fmaml ls models` lists them
+    """
 
 
 class MissingData(Error):
