@@ -20,7 +20,7 @@ from fmaml.data.class_examples import consecutive_splits
 from fmaml.data.dataset_facts import OMNIGLOT_CLASSES
 from fmaml.data.episodes import Episode, episodes
 from fmaml.data.source import Source
-from fmaml.processes.torch_settings import in_bf16, make_deterministic, set_precision
+from fmaml.processes.torch_settings import make_deterministic, set_precision, with_precision
 from fmaml.torch_fixes.norms import batch_norm
 from fmaml.tree import T, global_norm, is_finite, leaves, map_leaves
 from fmaml.types import MetaState, Params, Task
@@ -285,7 +285,9 @@ def with_conv(base: Problem, lowering: str) -> Problem:
 def in_precision(base: Problem, precision: str, device: torch.device) -> Problem:
     if precision != "bf16":
         return base
-    return base._replace(apply=in_bf16(fmaml.Model(lambda generator: base.params, base.apply), device).apply)
+    return base._replace(
+        apply=with_precision(fmaml.Model(lambda generator: base.params, base.apply), "bf16", device).apply
+    )
 
 
 def on(base: Problem, device: torch.device) -> Problem:

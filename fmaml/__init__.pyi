@@ -71,7 +71,6 @@ from .outer import meta_grad as meta_grad
 from .outer import meta_loss as meta_loss
 from .outer import meta_step as meta_step
 from .outer import query_loss as query_loss
-from .pickling import picklable as picklable
 from .types import Algorithm as Algorithm
 from .types import Batch as Batch
 from .types import MetaState as MetaState

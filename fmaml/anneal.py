@@ -7,13 +7,11 @@ change with the step.
 from torch import Tensor
 
 from .outer import at_step
-from .pickling import picklable
 from .types import Algorithm, LossFn, Metrics, Task, ThetaT
 
 LEAST_SHARE = 0.03  # of its first weight, for a step that is not the last: the value of the authors' code
 
 
-@picklable
 def first_then(early: Algorithm[ThetaT], late: Algorithm[ThetaT], *, until: int) -> Algorithm[ThetaT]:
     """The loss of one algorithm before a meta-step and of another from then on; both learn the same theta.
 
@@ -43,7 +41,6 @@ def first_then(early: Algorithm[ThetaT], late: Algorithm[ThetaT], *, until: int)
     return late._replace(at=at)
 
 
-@picklable
 def multi_step(algorithm: Algorithm[ThetaT], loss_fn: LossFn, *, until: int) -> Algorithm[ThetaT]:
     """Before a meta-step, a weighted sum of the losses after every inner step, sum_k w_k L(phi_k, D^ts).
 

@@ -211,6 +211,7 @@ def as_optimizer(lr: InnerRate) -> Optimizer:
 def inner_rule(inner: Rule, lr: InnerRate) -> InnerRate:
     """``lr`` after the transforms of the gradient that are named ``inner``: none for "sgd"; ValueError as `maml`."""
     check_rate(lr)
+    lr = dict(lr) if isinstance(lr, Mapping) else lr  # whatever the caller does to its dict later
     if inner == "sgd":
         return lr
     from .optim.optimizers import rule_named  # only now, since gradient descent needs none of the optimizers

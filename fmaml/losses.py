@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.func import vmap
 from torch.nn import functional as F
 
-from .pickling import picklable
 from .tree import concat, leading, map_leaves
 from .types import Batch, LossFn, MetricFn, Params, Task
 
@@ -120,7 +119,6 @@ def check_labels(name: str, logits: Tensor, y: Tensor) -> None:
         )
 
 
-@picklable
 def supervised(apply: Apply, criterion: Criterion) -> LossFn:
     """The loss L(params, batch) = criterion(apply(params, x), y).
 
@@ -143,7 +141,6 @@ def supervised(apply: Apply, criterion: Criterion) -> LossFn:
     return loss_fn
 
 
-@picklable
 def transductive(apply: Apply, criterion: Criterion) -> MetricFn:
     """The criterion on the query set with all queries in one forward pass.
 
@@ -169,7 +166,6 @@ def transductive(apply: Apply, criterion: Criterion) -> MetricFn:
     return metric_fn
 
 
-@picklable
 def inductive(apply: Apply, criterion: Criterion) -> MetricFn:
     """The criterion on the query set with a forward pass for each query, alone with the support set.
 

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from .inner import EVERYTHING, Mask, adapt, as_optimizer, trajectory
 from .outer import query_loss
-from .pickling import picklable
 from .remat import recomputed_query_loss, theta_itself
 from .tree import leaves
 from .types import Algorithm, Batch, InnerRate, LossFn, Optimizer, Params, ThetaT
@@ -32,7 +31,6 @@ def params_of(theta: WithParams, support: Batch) -> Params:
     return theta["params"]
 
 
-@picklable
 def unrolled(
     loss_fn: LossFn,
     rule: InnerRate | Callable[[ThetaT], InnerRate],

@@ -77,6 +77,7 @@ def sentences(text: str) -> list[str]:
     """The sentences of a text. A blank line, a list item and a colon at the end of a line end one, too."""
     text = re.sub(r"(``?).+?\1", "code", text, flags=re.DOTALL)
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)  # a link is its text
+    text = re.sub(r"\[\^\w+\]:?", "", text)  # marks of footnotes
     text = re.sub(r"\b(e\.g|i\.e|cf|vs|et al|Eq|eq|No|fig|Fig)\.", r"\1", text)
     parts = re.split(r"\n\s*\n|\n\s*(?:[-*+]|\d+\.|#+)\s|:\s*\n|(?<=[.!?])[\"')*_]*\s+", text)
     return [" ".join(part.split()) for part in parts if part and part.strip()]
@@ -96,13 +97,13 @@ def passages(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def page_passages(page: str) -> Iterator[tuple[int, str]]:
-    """Paragraphs and cells of tables of a page in Markdown, without its code."""
+    """Paragraphs and cells of tables of a page in Markdown, without its code and lines of HTML."""
     code = False
     paragraph: list[str] = []
     for number, line in enumerate([*page.splitlines(), ""], 1):
         if line.lstrip().startswith("```"):
             code = not code
-        if code or not line.strip() or line.lstrip().startswith(("|", "```")):
+        if code or not line.strip() or line.lstrip().startswith(("|", "```", "<")):
             if paragraph:
                 yield number - len(paragraph), "\n".join(paragraph)
             paragraph = []
@@ -165,6 +166,7 @@ def comments_of_code(source: str) -> Iterator[tuple[int, str]]:
 def comments(text: str, comment_of: Callable[[str], str]) -> Iterator[tuple[int, str]]:
     """The comments of a configuration."""
     lines = {number: comment_of(line).strip() for number, line in enumerate(text.splitlines(), 1)}
+    lines = {n: re.sub(r"^(?=[a-z]+ {2})|(?<=\S) {3,}", "\n\n", line) for n, line in lines.items()}  # fields, columns
     yield from joined_lines({number: line for number, line in lines.items() if line})
 
 

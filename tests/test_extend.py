@@ -87,6 +87,12 @@ def test_the_page_shows_the_files_which_are_short():
     assert all(len(block.splitlines()) <= 40 for block in blocks)
 
 
+def test_the_classes_of_the_page_are_trained_on(tmp_path):
+    (block,) = re.findall(r"```python\n(.*?)```", (TOP / "docs/extend.md").read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "blobs.py").write_text(block, encoding="utf-8")
+    called(tmp_path, "-m", "fmaml", "run", "omniglot", "data.name=blobs:blobs", "data.ways=3", "model.width=4", *SMALL)
+
+
 def test_they_are_shown_with_their_own_settings_and_mistakes(outside):
     _, shown = fmaml(outside, ["show", "sinusoid", *OWN])
     assert "  name: lines:lines\n  shots: 10\n" in shown
@@ -202,7 +208,7 @@ def test_an_installed_package_brings_names(outside, tmp_path):
     assert codes == [0, 0, 0, 2]
     assert "IMPORTED" not in said
     assert re.search(r"\n  lines +Lines y = a x \+ b with a and b in \[-1, 1\]", said)
-    assert re.search(r"\n  alpha +MAML whose one inner rate is learnt", said)
+    assert re.search(r"\n  alpha +MAML with one learnt inner rate", said)
     assert re.search(r"\n  broken +cannot be used: .*alpha_maml\.py defines no function absent", said)
     assert re.search(r"algorithm\.name: alpha\n(.*\n)*?  only +a list in brackets, each text", said)
     assert said.count("algorithm.name: maml\n") == 1

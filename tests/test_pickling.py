@@ -1,21 +1,21 @@
-"""Models, optimizers, losses and metrics reach another process whole: pickled, they give the same bits.
+"""Models, optimizers, losses and metrics reach another process whole: by cloudpickle they give the same bits.
 
-Algorithms are held to it in `algorithms/test_all_algorithms.py`, sources in `data/test_all_sources.py`.
+Learners pickle by pickle itself, as classifiers do: `models/test_sklearn.py`. Algorithms are held to it in
+`algorithms/test_all_algorithms.py`, sources in `data/test_all_sources.py`.
 """
 
-import doctest
 import inspect
 import multiprocessing
 import pickle
 from typing import Any, TypeVar, get_type_hints
 
+import cloudpickle
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 import fmaml
-import fmaml.pickling
 from fmaml import Task
 from fmaml.config.build import Experiment, build
 from fmaml.config.load import load_config
@@ -24,7 +24,6 @@ from fmaml.data.sources.sinusoid import sinusoid
 from fmaml.modules.pretrained_networks import module
 from fmaml.optim.optimizers import Schedule
 from fmaml.outer import at_step
-from fmaml.pickling import picklable
 from fmaml.tree import leaves, take
 from fmaml.unroll import params_of
 
@@ -86,7 +85,7 @@ BESIDE_THE_TABLE = {
 
 
 def again(value: T) -> T:
-    return pickle.loads(pickle.dumps(value))
+    return pickle.loads(cloudpickle.dumps(value))
 
 
 def same(a: Any, b: Any) -> bool:
@@ -185,10 +184,12 @@ def learnt(experiment: Experiment) -> Any:
     return state.theta, state.opt_state
 
 
-def test_the_example_in_the_docstring_is_true():
-    result = doctest.testmod(fmaml.pickling)
-    assert result.attempted > 0
-    assert result.failed == 0
+def test_a_learner_and_what_it_adapted_pickle_by_pickle_itself():
+    learner, support = fmaml.load("omniglot_prototypes"), {name: torch.rand(2, 1, 28, 28) for name in "ab"}
+    adapted, images = learner.adapt(support), torch.rand(3, 1, 28, 28)
+    expected = adapted.predict(images).probabilities
+    for copied in (pickle.loads(pickle.dumps(adapted)), pickle.loads(pickle.dumps(learner)).adapt(support)):
+        assert torch.equal(copied.predict(images).probabilities, expected)
 
 
 # What is pickled is what it is now
@@ -209,22 +210,22 @@ def test_what_was_replaced_stays_replaced():
     assert not same(mixed.adapt(theta, support), MAML.adapt(theta, support))
 
 
-def test_a_function_without_a_name_is_refused_by_pickle():
-    unnamed = fmaml.supervised(lambda params, x: x, fmaml.mse)
-    for value in (unnamed, fmaml.maml(unnamed, inner_lr=0.1, steps=1), NET._replace(apply=lambda params, x: x)):
-        with pytest.raises((AttributeError, pickle.PicklingError), match="lambda"):
-            pickle.dumps(value)
+def test_a_function_without_a_name_is_pickled_too():
+    unnamed, params, support = fmaml.supervised(lambda params, x: 3 * x, fmaml.mse), {}, take(waves(), 0).support
+    assert same(again(unnamed)(params, support), unnamed(params, support))
 
 
 def test_a_list_that_the_caller_changes_later_changes_nothing():
     hidden, rates = [4], {name: 0.1 for name in NET.init(torch.Generator())}
     model = fmaml.mlp(inputs=(1,), outputs=1, hidden=hidden)
     algorithm = fmaml.maml(LOSS, inner_lr=rates, steps=1)
+    params, support = model.init(torch.Generator()), take(waves(), 0).support
+    phi = algorithm.adapt(params, support)
     hidden.append(8)
     rates["layer1.weight"] = 9.0
-    params, support = model.init(torch.Generator()), take(waves(), 0).support
-    assert same(again(model).init(torch.Generator()), params)
-    assert same(again(algorithm).adapt(params, support), algorithm.adapt(params, support))
+    for one, other in ((model, algorithm), (again(model), again(algorithm))):
+        assert same(one.init(torch.Generator()), params)
+        assert same(other.adapt(params, support), phi)
 
 
 def test_a_module_that_the_caller_trains_later_changes_nothing():
@@ -258,59 +259,43 @@ def test_a_module_is_pickled_as_it_was_given_even_during_a_call():
     assert same(SEEN[1], {"weight": torch.ones(1)})
 
 
-def test_the_functions_of_one_value_are_made_by_one_call():
-    pickled = pickle.dumps(counted("x"))
-    CALLS.clear()
-    pickle.loads(pickled)
-    assert CALLS == ["x"]
-
-
-CALLS: list[str] = []
-
-
-@picklable
-def counted(name: str) -> fmaml.Model:
-    CALLS.append(name)
-    return fmaml.Model(lambda generator: {}, lambda params, x: x)
-
-
 # Other processes, which import everything anew
 
 
-def step_of(experiment: Experiment, theta: Any, tasks: Task) -> list[Tensor]:
-    grads, metrics = fmaml.meta_grad(experiment.algorithm, theta, tasks)
+def step_of(pickled: bytes, theta: Any, step: int) -> list[Tensor]:
+    """The meta-gradient and the loss of an experiment's own tasks."""
+    experiment: Experiment = pickle.loads(pickled)
+    grads, metrics = fmaml.meta_grad(experiment.algorithm, theta, experiment.source.sample("train", step, range(2)))
     return [*leaves(grads), metrics["query_loss"]]
 
 
-class Tasks(Dataset):
-    """Tasks of a source and their meta-gradients, which the worker computes."""
+class Gradients(Dataset):
+    """The meta-gradients of an experiment, which the worker computes."""
 
-    def __init__(self, experiment: Experiment, theta: Any) -> None:
-        self.experiment, self.theta = experiment, theta
+    def __init__(self, pickled: bytes, theta: Any) -> None:
+        self.pickled, self.theta = pickled, theta
 
     def __len__(self) -> int:
         return 2
 
     def __getitem__(self, step: int) -> list[Tensor]:
-        return step_of(self.experiment, self.theta, self.experiment.source.sample("train", step, range(2)))
+        return step_of(self.pickled, self.theta, step)
 
 
 @pytest.fixture(scope="module")
-def experiment() -> Experiment:
-    return build(load_config("omniglot", ["data.name=glyphs", "model.width=8", "data.queries=1"]), CPU)
+def sent() -> tuple[bytes, Any]:
+    """An experiment as bytes, and its initial parameters."""
+    experiment = build(load_config("omniglot", ["data.name=glyphs", "model.width=8", "data.queries=1"]), CPU)
+    return cloudpickle.dumps(experiment), experiment.model.init(torch.Generator().manual_seed(0))
 
 
-def test_a_spawned_process_computes_the_same_bits(experiment):
-    theta = experiment.model.init(torch.Generator().manual_seed(0))
-    tasks = experiment.source.sample("train", 1, range(2))
+def test_a_spawned_process_computes_the_same_bits(sent):
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        found = pool.apply(step_of, (experiment, theta, tasks))
-    assert same(found, step_of(experiment, theta, tasks))
+        found = pool.apply(step_of, (*sent, 1))
+    assert same(found, step_of(*sent, 1))
 
 
-def test_a_spawned_worker_of_a_data_loader_draws_the_same_tasks(experiment):
-    theta = experiment.model.init(torch.Generator().manual_seed(0))
-    tasks = Tasks(experiment, theta)
-    loader = DataLoader(tasks, batch_size=None, num_workers=1, multiprocessing_context="spawn")
-    found = list(loader)
-    assert same(found, [tasks[0], tasks[1]])
+def test_a_spawned_worker_of_a_data_loader_draws_the_same_tasks(sent):
+    gradients = Gradients(*sent)
+    loader = DataLoader(gradients, batch_size=None, num_workers=1, multiprocessing_context="spawn")
+    assert same(list(loader), [gradients[0], gradients[1]])

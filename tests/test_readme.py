@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -37,17 +38,23 @@ def test_script(tmp_path):
     assert accuracy[-1] > 40
 
 
+def first_commands(text: str) -> list[str]:
+    """The commands that create an environment, each on one line."""
+    joined = re.sub(r"\s*\\\n\s*", " ", text)
+    return [line for line in joined.splitlines() if line.startswith("python3 -m venv")]
+
+
 def test_ci_runs_the_commands_of_the_readme_as_they_stand():
     """Without constraints and without data, in a fresh clone, as a newcomer does."""
-    commands = [line for line in README.splitlines() if line.startswith("python3 -m venv")]
+    commands = first_commands(README)
     assert [command.split(" && ")[-1].split()[0] for command in commands] == ["fmaml", "pytest"]
     script = [line.strip() for line in (TOP / ".ci/run").read_text(encoding="utf-8").splitlines()]
     first, last = script.index("newcomer() {"), script.index("}")
     newcomer = script[first:last]
-    assert [line for line in newcomer if line.startswith("python3 -m venv")] == commands
+    assert first_commands("\n".join(newcomer)) == commands
     assert "unset FMAML_DATA" in newcomer
     assert not any("constraints" in line for line in newcomer)
-    assert commands == [line for line in page("start").splitlines() if line.startswith("python3 -m venv")]
+    assert commands == first_commands(page("start"))
 
 
 SMALL = ["train.meta_steps=3", "train.meta_batch=2", "train.validate_tasks=2", "eval.tasks=2"]
@@ -70,7 +77,7 @@ def test_the_commands_for_ones_own_photographs_run(tmp_path, monkeypatch, capfd)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     photographs(tmp_path)
-    part = page("photos")
+    part = page("photos").partition("\n## 20 classes or more")[2]
     commands = [line.partition("#")[0].split() for line in part.split("```")[1].splitlines() if line]
     assert [command[1] for command in commands] == ["run", "run", "run", "cache"]
     small = [*SMALL, "data.size=16", "model.width=4", "--device", "cpu"]
@@ -86,10 +93,24 @@ def test_the_commands_for_ones_own_photographs_run(tmp_path, monkeypatch, capfd)
     assert about["classes"] == {"train": 12, "val": 6, "test": 6}
 
 
+def test_the_commands_for_a_few_classes_of_photographs_run(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    photographs(tmp_path)
+    for number in (3, 4, 5):
+        shutil.copytree(tmp_path / f"MY_PHOTOS/{'ABC'[number % 3]}/{number}", tmp_path / f"MY_CLASSES/{number}")
+    shutil.copytree(tmp_path / "MY_CLASSES/3", tmp_path / "NEW_PHOTOS")
+    _, _, *blocks = page("photos").partition("\n## 20 classes or more")[0].split("```")
+    for line in blocks[1].splitlines()[1:]:
+        assert main(line.split()[1:]) == 0
+    assert (tmp_path / "named.html").exists()
+    exec(blocks[3].removeprefix("py\n"), {})
+    assert 0 <= float(capfd.readouterr().out.split()[-1]) <= 1
+
+
 def test_the_commands_for_tables_and_signals_run(public_tables, tmp_path, monkeypatch):
     """Each as it stands, but for a smaller network and less of it, on the public tables themselves."""
     monkeypatch.chdir(public_tables)
-    part = page("tables")
+    part = page("tables").replace("\\\n", " ")
     install, *commands = [line.split() for line in part.split("```")[1].splitlines() if line]
     assert install[-2:] == ["python", "benchmarks/public_tables.py"]
     smaller = {"table": "model.hidden=[8]", "signals": "model.width=4"}

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from notebooks import as_markdown, executed, names, source
 from settings_page import experiments, section
 
+RESULTS = Path(__file__).parents[2] / "benchmarks/results"
 LISTED = re.compile(r"^<!-- (\w+) -->$", re.MULTILINE)
 OBJECT = re.compile(r"^::: .*$", re.MULTILINE)
 IN_A_SECTION = "\n    options:\n      heading_level: 3"
@@ -37,6 +38,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
     With ``FMAML_DOCS_OUTPUTS=0`` none is executed: quick, while pages are written.
     """
+    for path in sorted(RESULTS.glob("*.json")):  # pages link to them
+        files.append(File.generated(config, f"measured/{path.name}", abs_src_path=str(path)))
     make = source if os.environ.get("FMAML_DOCS_OUTPUTS") == "0" else executed
     with ThreadPoolExecutor(2) as pool:
         for name, notebook in zip(names(), pool.map(make, names()), strict=True):
@@ -48,12 +51,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Links to notebooks lead to their pages, and a comment with the name of a section becomes its settings.
+    """Links to notebooks and result files lead to the site; a comment with a section's name becomes its settings.
 
     On a page of the reference with sections, the objects are one level below them.
     """
     markdown = re.sub(r"\]\(([\w./]+)\.ipynb(#[\w-]+)?\)", r"](\1.md\2)", markdown)
-    markdown = markdown.replace(" ± ", "\u00a0±\u00a0")
+    markdown = markdown.replace("](../benchmarks/results/", "](measured/")
+    markdown = re.sub(r"(?<=\d) %(?!\w)", "\u00a0%", markdown.replace(" ± ", "\u00a0±\u00a0"))
     if "\n## " in markdown:
         markdown = OBJECT.sub(rf"\g<0>{IN_A_SECTION}", markdown)
     if page.file.src_uri == "settings.md":

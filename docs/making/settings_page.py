@@ -64,6 +64,7 @@ SENTENCES = {  # for settings that the source does not explain in a sentence
     "data.folder.channels": "1 for grey images, 3 for RGB.",
     "data.folder.fit": "Make an image square: crop it to its centre, squeeze it, or pad it with white.",
     "data.folder.invert": "Exchange light and dark.",
+    "data.folder.ink": "With `invert`, whether the ink of drawings is dark or light; `auto` looks at their borders.",
     "data.folder.layout": "Whether the folders train, val and test in `root` are splits; `auto` looks into them.",
     "data.folder.shared_classes": "Allow a class to be in two splits. Its test classes are then not unseen.",
     "data.folder.strict": "End with an error at an unreadable image, instead of leaving it out.",

@@ -1,6 +1,7 @@
 """MAML with one inner rate, learnt together with theta.
 
-phi_i = theta - exp(a) * grad L(theta, D_i^tr), ``steps`` times;    min over theta and a of sum_i L(phi_i, D_i^ts)
+phi_i = theta - exp(a) * grad L(theta, D_i^tr), ``steps`` times
+min over theta and a of sum_i L(phi_i, D_i^ts)
 """
 
 from collections.abc import Sequence
@@ -19,14 +20,14 @@ class AlphaTheta(TypedDict):
     log_rate: Tensor  # scalar: a
 
 
-@fmaml.picklable
 def alpha_maml(
     loss_fn: LossFn, *, inner_lr: Rate, steps: Steps, only: Sequence[str] = ("*",)
 ) -> fmaml.Algorithm[AlphaTheta]:
-    """MAML whose one inner rate is learnt; it begins at ``inner_lr``."""
+    """MAML with one learnt inner rate, which begins at ``inner_lr``."""
 
     def init(params: fmaml.Params) -> AlphaTheta:
-        return {"params": dict(params), "log_rate": next(iter(params.values())).new_tensor(log(inner_lr))}
+        any_param = next(iter(params.values()))
+        return {"params": dict(params), "log_rate": any_param.new_tensor(log(inner_lr))}
 
     def start(theta: AlphaTheta, support: fmaml.Batch) -> fmaml.Params:
         return theta["params"]

@@ -18,7 +18,6 @@ from torch import Tensor
 from ..head import cosine_basis
 from ..inner import select
 from ..optim.transforms import no_state
-from ..pickling import picklable
 from ..setting_types import Rate, Steps
 from ..tree import leaves
 from ..types import Algorithm, LossFn, Optimizer, Params
@@ -36,7 +35,6 @@ class AlfaTheta(TypedDict):
     decays: Affine  # [L, 2 L], [L]
 
 
-@picklable
 def alfa(
     loss_fn: LossFn,
     *,

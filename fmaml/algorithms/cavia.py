@@ -13,7 +13,6 @@ from torch import Tensor
 from ..evaluation import trajectory_of
 from ..head import cosine_basis
 from ..inner import inner_rule
-from ..pickling import picklable
 from ..setting_types import Rate, Rule, Size, Steps
 from ..types import Algorithm, Batch, InnerRate, LossFn, Params
 from ..unroll import unrolled
@@ -21,7 +20,6 @@ from ..unroll import unrolled
 CONTEXT, SHIFT, SCALE = "context", "context.shift", "context.scale"
 
 
-@picklable
 def cavia(
     loss_fn: LossFn,
     *,

@@ -19,14 +19,12 @@ from torch.func import grad, grad_and_value, vjp
 
 from ..inner import adapt as adapt_by_steps
 from ..inner import inner_rule, trajectory
-from ..pickling import picklable
 from ..setting_types import Count, NonNegative, Rate, Rule, Steps
 from ..torch_fixes.grad_levels import detach_result, detach_theta, with_gradient
 from ..tree import dot, map_leaves, squared_norm, zeros_like
 from ..types import Algorithm, Batch, InnerRate, LossFn, Metrics, Params, Task
 
 
-@picklable
 def imaml(
     loss_fn: LossFn,
     *,

@@ -9,13 +9,11 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ..inner import inner_rule
-from ..pickling import picklable
 from ..setting_types import Rate, Rule, Steps
 from ..types import Algorithm, InnerRate, LossFn, Metrics, Params, Task
 from ..unroll import unrolled
 
 
-@picklable
 def joint(
     loss_fn: LossFn,
     *,

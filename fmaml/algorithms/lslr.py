@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TypedDict
 
 from ..inner import inner_rule
-from ..pickling import picklable
 from ..setting_types import PositiveSteps, Rate, Rule
 from ..tree import map_leaves
 from ..types import Algorithm, InnerRate, LossFn, Params
@@ -21,7 +20,6 @@ class LslrTheta(TypedDict):
     rates: Params  # [steps], with the same names
 
 
-@picklable
 def lslr(
     loss_fn: LossFn,
     *,

@@ -11,13 +11,11 @@ from functools import partial
 
 from ..inner import Mask, adapt, inner_rule, trajectory
 from ..outer import query_loss
-from ..pickling import picklable
 from ..remat import recomputed_query_loss
 from ..setting_types import Rate, Rule, Steps
 from ..types import Algorithm, Batch, InnerRate, LossFn, Params
 
 
-@picklable
 def maml(
     loss_fn: LossFn,
     *,

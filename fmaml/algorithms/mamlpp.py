@@ -21,7 +21,6 @@ from torch import Tensor
 
 from ..anneal import first_then, multi_step
 from ..inner import as_optimizer, inner_rule, select
-from ..pickling import picklable
 from ..setting_types import Natural, PositiveSteps, Rate, Rule
 from ..tree import map_leaves
 from ..types import Algorithm, Batch, InnerRate, LossFn, Optimizer, OptState, Params
@@ -36,7 +35,6 @@ class MamlppTheta(TypedDict):
     norms: NotRequired[Params]  # name -> [steps, *shape]; with norms_by_step
 
 
-@picklable
 def mamlpp(
     loss_fn: LossFn,
     *,

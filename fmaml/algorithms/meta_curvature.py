@@ -14,7 +14,6 @@ from torch import Tensor
 
 from ..inner import as_optimizer, inner_rule
 from ..optim.transforms import chain, no_state
-from ..pickling import picklable
 from ..setting_types import Rate, Rule, Steps
 from ..types import Algorithm, InnerRate, LossFn, Optimizer, Params, Transform
 from ..unroll import params_of, unrolled
@@ -27,7 +26,6 @@ class MetaCurvatureTheta(TypedDict):
     maps: dict[str, list[Tensor]]  # name -> one matrix for each axis
 
 
-@picklable
 def meta_curvature(
     loss_fn: LossFn,
     *,

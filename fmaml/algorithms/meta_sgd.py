@@ -10,7 +10,6 @@ from typing import TypedDict
 import torch
 
 from ..inner import inner_rule
-from ..pickling import picklable
 from ..setting_types import Rate, Rule, Steps
 from ..tree import map_leaves
 from ..types import Algorithm, InnerRate, LossFn, Params
@@ -24,7 +23,6 @@ class MetaSgdTheta(TypedDict):
     rates: Params  # with the same names and shapes
 
 
-@picklable
 def meta_sgd(
     loss_fn: LossFn,
     *,

@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from ..head import head_weight, prototypes
 from ..inner import inner_rule
 from ..losses import Apply
-from ..pickling import picklable
 from ..setting_types import Rate, Rule, Steps
 from ..types import Algorithm, Batch, InnerRate, LossFn, Params
 from ..unroll import unrolled
 
 
-@picklable
 def proto_maml(
     loss_fn: LossFn,
     apply: Apply,

@@ -14,7 +14,6 @@ from ..anneal import multi_step
 from ..head import head_weight, prototypes
 from ..inner import inner_rule
 from ..losses import Apply
-from ..pickling import picklable
 from ..setting_types import Natural, PositiveSteps, Rate, Rule
 from ..tree import map_leaves
 from ..types import Algorithm, Batch, InnerRate, LossFn, Params
@@ -29,7 +28,6 @@ class ProtoMamlppTheta(TypedDict):
     scale: Tensor  # scalar
 
 
-@picklable
 def proto_mamlpp(
     loss_fn: LossFn,
     apply: Apply,

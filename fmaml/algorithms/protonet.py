@@ -10,11 +10,9 @@ from functools import partial
 from ..head import head_weight, prototypes
 from ..losses import Apply
 from ..outer import query_loss
-from ..pickling import picklable
 from ..types import Algorithm, Batch, LossFn, Params
 
 
-@picklable
 def protonet(loss_fn: LossFn, apply: Apply, *, head: str = "head") -> Algorithm[Params]:
     """Predict the class whose mean feature is nearest, without a gradient step; classification only.
 

@@ -16,7 +16,6 @@ from torch import Tensor
 from ..head import features, head_weight, labels, with_head
 from ..losses import Apply
 from ..outer import query_loss
-from ..pickling import picklable
 from ..setting_types import Rate
 from ..types import Algorithm, Batch, LossFn, Params
 
@@ -30,7 +29,6 @@ class R2D2Theta(TypedDict):
     shift: Tensor  # b, a scalar
 
 
-@picklable
 def r2d2(
     loss_fn: LossFn, apply: Apply, *, ridge: Rate = 1.0, scale: Rate = 10.0, head: str = "head"
 ) -> Algorithm[R2D2Theta]:

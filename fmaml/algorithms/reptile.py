@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from ..inner import begin, check_steps, inner_rule, inner_step
-from ..pickling import picklable
 from ..setting_types import Count, PositiveSteps, Rate, Rule
 from ..torch_fixes.grad_levels import detach_result, detach_theta, with_gradient
 from ..tree import map_leaves, squared_norm, take
@@ -22,7 +21,6 @@ from ..types import Algorithm, Batch, InnerRate, LossFn, Metrics, Params, Task
 GOLDEN_RATIO = 0.618  # strides of about this fraction of n spread consecutive indices evenly over range(n)
 
 
-@picklable
 def reptile(
     loss_fn: LossFn,
     *,

@@ -9,14 +9,12 @@ import torch
 from torch import Tensor
 
 from ..inner import inner_rule
-from ..pickling import picklable
 from ..setting_types import Rate, Rule, Steps
 from ..tree import detach
 from ..types import Algorithm, InnerRate, LossFn, Metrics, Params, Task
 from ..unroll import unrolled
 
 
-@picklable
 def scratch(
     loss_fn: LossFn,
     *,

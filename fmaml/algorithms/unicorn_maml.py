@@ -13,13 +13,11 @@ import torch
 
 from ..head import EMPTY_CLASS_SCORE, head_weight, labels, with_head
 from ..inner import inner_rule, select
-from ..pickling import picklable
 from ..setting_types import PositiveSteps, Rate, Rule
 from ..types import Algorithm, Batch, InnerRate, LossFn, Params
 from ..unroll import unrolled
 
 
-@picklable
 def unicorn_maml(
     loss_fn: LossFn,
     *,

@@ -18,7 +18,6 @@ from torch import Tensor
 from ..inner import adapt as adapt_by
 from ..inner import as_optimizer, trajectory
 from ..optim.transforms import chain, no_state
-from ..pickling import picklable
 from ..setting_types import PositiveSteps, Rate
 from ..torch_fixes.grad_levels import detach_result, detach_theta, with_gradient
 from ..tree import map_leaves, squared_norm
@@ -32,7 +31,6 @@ class WarpGradTheta(TypedDict):
     warps: Params  # name -> [outputs, outputs]
 
 
-@picklable
 def warpgrad(
     loss_fn: LossFn, *, inner_lr: Rate, steps: PositiveSteps, only: Sequence[str] = ("*",)
 ) -> Algorithm[WarpGradTheta]:

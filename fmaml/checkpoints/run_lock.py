@@ -40,6 +40,15 @@ def refuse_if_held(folder: Path) -> None:
             os.close(handle)
 
 
+def is_held(folder: Path) -> bool:
+    """Whether another process holds the folder's lock."""
+    try:
+        refuse_if_held(folder)
+    except Error:
+        return True
+    return False
+
+
 def _acquire(handle: int, folder: Path) -> None:
     try:
         acquired = lock_descriptor(handle, blocking=False)

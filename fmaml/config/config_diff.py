@@ -50,10 +50,14 @@ def differences_from(base: Config, config: Config) -> list[Changed]:
 
 def settings_that_differ(configs: Sequence[Config]) -> dict[str, list[str]]:
     """Dotted key -> its value in each config as text, for the settings that are not the same in all."""
-    flat = [{key: setting_text(value) for key, value in flattened(config).items()} for config in configs]
-    keys = dict.fromkeys(key for values in flat for key in values)
-    texts = {key: [values.get(key, NO_VALUE) for values in flat] for key in keys}
-    return {key: values for key, values in texts.items() if len(set(values)) > 1}
+    return {key: [*map(setting_text, values)] for key, values in differing(configs, NO_VALUE).items()}
+
+
+def differing(trees: Sequence[Mapping[str, Any]], absent: Any = None) -> dict[str, list[Any]]:
+    """Dotted key -> its value in each of several nested dicts, for the values that are not the same in all."""
+    flat = [flattened(tree) for tree in trees]
+    found = {key: [values.get(key, absent) for values in flat] for values in flat for key in values}
+    return {key: values for key, values in found.items() if any(value != values[0] for value in values)}
 
 
 def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The interface of a data source: how to draw tasks, and how to measure and show what was learnt."""
 
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import Error
+from ..files.plain_text import with_interval
 from ..losses import Apply, Criterion, accuracy, cross_entropy, inductive, transductive
 from ..rng import fold, signed
 from ..types import Batch, LossFn, MetricFn, Params, Task
@@ -32,10 +32,7 @@ class Metric(NamedTuple):
 
     def write(self, value: float, ci95: float | None = None) -> str:
         """The value as text, such as ``98.70%``; with the half-width of its confidence interval ``98.70% ± 0.40%``."""
-        if math.isnan(value):
-            return "not finite"
-        interval = "" if ci95 is None else f" ± {ci95:{self.style}}"
-        return f"{value:{self.style}}{interval}"
+        return with_interval(value, ci95, self.style)
 
 
 ACCURACY = Metric("accuracy", accuracy, ".2%", more_is_better=True)

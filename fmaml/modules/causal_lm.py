@@ -13,7 +13,6 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ..extras import require
-from ..pickling import picklable
 from ..setting_types import Count, Rate
 from ..types import Model, Params
 from .from_module import from_module
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-@picklable
 def causal_lm(*, inputs: tuple[int, ...], outputs: int, base: str, rank: Count = 4, alpha: Rate = 8.0) -> Model:
     """A pretrained causal language model with LoRA: symbols int64 [n, length] -> logits [n, length, vocabulary].
 

@@ -23,7 +23,6 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..nn.layers import check_names
-from ..pickling import picklable
 from ..torch_fixes.convolution import conv2d
 from ..torch_fixes.functions import EXACT, ExactFunctions, TorchFunction
 from ..torch_fixes.layout import channels_last, shape_of_all_tasks
@@ -102,7 +101,6 @@ def from_module(
     return model_of(skeleton, tuple(learnt), output, dropout)
 
 
-@picklable
 def model_of(
     skeleton: nn.Module, learnt: tuple[str, ...], output: str | Callable[[Any], Tensor] | None, dropout: Dropout
 ) -> Model:

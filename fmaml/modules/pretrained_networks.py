@@ -17,7 +17,6 @@ from torch import Generator, Tensor, nn
 
 from ..extras import imported, require
 from ..nn.layers import linear_init
-from ..pickling import picklable
 from ..torch_fixes.unsupported_layers import RunningStats, keeps_running_statistics
 from ..types import Model, Params
 from .from_module import from_module, learnt_names
@@ -25,7 +24,6 @@ from .from_module import from_module, learnt_names
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-@picklable
 def timm(
     *,
     inputs: tuple[int, ...],
@@ -78,7 +76,6 @@ def timm_network(inputs: tuple[int, ...], outputs: int, network: str, weights: s
     return with_new_head(network, backbone, mean, std, inputs, outputs)
 
 
-@picklable
 def torchvision(
     *,
     inputs: tuple[int, ...],
@@ -126,7 +123,6 @@ def torchvision_network(inputs: tuple[int, ...], outputs: int, network: str, wei
     return with_new_head(network, backbone, IMAGENET_MEAN, IMAGENET_STD, inputs, outputs)
 
 
-@picklable
 def module(
     *,
     inputs: tuple[int, ...],

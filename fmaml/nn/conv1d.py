@@ -7,13 +7,11 @@ from einops import reduce  # pyright: ignore[reportUnknownVariableType]
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from ..pickling import picklable
 from ..setting_types import NORM_GROUPS, Size
 from ..types import Model, Params
 from .layers import check_pool_and_norm, conv_layers_init, linear_init, named_model, normalise
 
 
-@picklable
 def conv1d(
     *,
     inputs: tuple[int, ...],

@@ -7,7 +7,6 @@ from einops import reduce  # pyright: ignore[reportUnknownVariableType]
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from ..pickling import picklable
 from ..setting_types import NORM_GROUPS, Size
 from ..torch_fixes.convolution import conv2d
 from ..torch_fixes.layout import channels_last
@@ -18,7 +17,6 @@ from .layers import check_pool_and_norm, conv_layers_init, linear_init, named_mo
 LAYERS = 4
 
 
-@picklable
 def conv4(
     *,
     inputs: tuple[int, ...],

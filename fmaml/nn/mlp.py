@@ -9,13 +9,11 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from ..pickling import picklable
 from ..setting_types import CostsMemory, Count
 from ..types import Model, Params
 from .layers import linear_init, named_model, one_of
 
 
-@picklable
 def mlp(
     *,
     inputs: tuple[int, ...],

@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 import torch
 from torch import Generator, Tensor
 
-from ..pickling import picklable
 from ..setting_types import CostsMemory, Count, Rate
 from ..types import Model, Params
 from .layers import named_model
@@ -15,7 +14,6 @@ from .mlp import mlp
 LOG_STD = "log_std"
 
 
-@picklable
 def policy(
     *,
     inputs: tuple[int, ...],

@@ -5,7 +5,6 @@ from itertools import pairwise
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from ..pickling import picklable
 from ..setting_types import Size
 from ..torch_fixes.convolution import conv2d
 from ..torch_fixes.layout import channels_last
@@ -17,7 +16,6 @@ BLOCKS, CONVOLUTIONS = 4, 3
 SLOPE = 0.1  # of the leaky rectifiers
 
 
-@picklable
 def resnet12(*, inputs: tuple[int, ...], outputs: int, width: Size = 64) -> Model:
     """ResNet-12: four residual blocks of three 3x3 convolutions; [n, C, H, W] -> [n, outputs].
 

@@ -11,14 +11,12 @@ from einops import rearrange
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from ..pickling import picklable
 from ..setting_types import Size
 from ..torch_fixes.norms import standardise_last
 from ..types import Model, Params
 from .layers import linear_init, named_model, norm_init
 
 
-@picklable
 def transformer(
     *,
     inputs: tuple[int, ...],

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from ..pickling import picklable
 from ..setting_types import Count, Decay, Natural, NonNegative, Rate, Rule
 from ..tree import map_leaves
 from ..types import Optimizer, Theta, Transform
@@ -24,7 +23,6 @@ from .transforms import add_decayed, chain, scale_by_adam, trace, zero_count
 Schedule: TypeAlias = Callable[[Tensor], Tensor]
 
 
-@picklable
 def sgd(lr: Rate | Schedule) -> Optimizer:
     """Stochastic gradient descent: theta - lr * grads.
 
@@ -135,7 +133,6 @@ def rule_named(name: Rule) -> tuple[Transform, ...]:
     return rules[name]
 
 
-@picklable
 def cosine(lr: Rate, steps: Count, *, warmup: Natural = 0, final: NonNegative = 0.0) -> Schedule:
     """A linear rise over ``warmup`` steps, then half a cosine from ``lr`` down to ``final`` at ``steps``.
 
@@ -177,7 +174,6 @@ class AverageState(NamedTuple):
     weights: Tensor  # their sum, where the last theta's is 1
 
 
-@picklable
 def average_params(optimizer: Optimizer, decay: Decay = 0.999) -> Optimizer:
     """The optimizer, which also keeps an exponential moving average of theta: ``state.opt_state.average``.
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ..pickling import picklable
 from ..torch_fixes.grad_levels import is_differentiated
 from ..tree import leaves, map_leaves
 from ..types import Optimizer, Theta
@@ -27,7 +26,6 @@ class TorchState(NamedTuple):
     values: list[Tensor]  # of their state_dicts: averages of the gradients, and numbers such as rates, as 0-d tensors
 
 
-@picklable
 def from_torch(
     optimizer: Callable[..., torch.optim.Optimizer], *, scheduler: MakeScheduler | None = None, **settings: Any
 ) -> Optimizer:

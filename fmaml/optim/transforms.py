@@ -7,7 +7,6 @@ from typing import TypedDict, overload
 import torch
 from torch import Tensor
 
-from ..pickling import picklable
 from ..setting_types import Decay, NonNegative, Rate
 from ..tree import global_norm, leaves, sqrt, zeros_like
 from ..types import Optimizer, OptState, Theta, Transform
@@ -18,7 +17,6 @@ from .elementwise import elementwise
 def chain(*parts: *tuple[*tuple[Transform, ...], Optimizer]) -> Optimizer: ...
 @overload
 def chain(*parts: Transform) -> Transform: ...
-@picklable
 def chain(*parts: Transform | Optimizer) -> Transform | Optimizer:
     """Apply transforms one after the other, then an optimizer: each part's gradients go to the next.
 
@@ -55,7 +53,6 @@ def chain(*parts: Transform | Optimizer) -> Transform | Optimizer:
     return type(last)(init, apply)
 
 
-@picklable
 def clip_by_global_norm(max_norm: Rate) -> Transform:
     """Scale the gradients down to ``max_norm`` if their Euclidean norm, over all leaves, exceeds it.
 
@@ -78,7 +75,6 @@ def clip_by_global_norm(max_norm: Rate) -> Transform:
     return Transform(no_state, update)
 
 
-@picklable
 def add_decayed(weight_decay: NonNegative) -> Transform:
     """The transform grads + weight_decay * theta."""
 
@@ -88,7 +84,6 @@ def add_decayed(weight_decay: NonNegative) -> Transform:
     return Transform(no_state, update)
 
 
-@picklable
 def trace(decay: Decay, *, nesterov: bool = False) -> Transform:
     """The transform to the velocity, v' = decay * v + g; with Nesterov to g + decay * v'."""
 
@@ -108,7 +103,6 @@ class AdamState(TypedDict):
     square: Theta
 
 
-@picklable
 def scale_by_adam(betas: tuple[Decay, Decay], eps: Rate) -> Transform:
     """The transform to m_hat / (sqrt(v_hat) + eps), the bias-corrected means of the gradient and of its square."""
     b1, b2 = betas

@@ -18,7 +18,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ..pickling import picklable
 from ..setting_types import Precision
 from ..types import Model, Params
 
@@ -45,12 +44,8 @@ def set_precision(precision: Precision) -> None:
 
 def with_precision(model: Model, precision: Precision, device: torch.device) -> Model:
     """The model with its forward pass in the given precision, and its output in float32."""
-    return in_bf16(model, device) if precision == "bf16" else model
-
-
-@picklable
-def in_bf16(model: Model, device: torch.device) -> Model:
-    """The model with its forward pass in bfloat16, and its output in float32."""
+    if precision != "bf16":
+        return model
 
     def apply(params: Params, x: Tensor) -> Tensor:
         # a cached cast would be reused at a level of differentiation that it does not belong to

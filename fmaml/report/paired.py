@@ -1,6 +1,7 @@
 """The mean difference of two runs' scores on the same test tasks, with its interval."""
 
 import math
+import statistics
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -29,17 +30,13 @@ def paired_difference(first: Mapping[int, float], second: Mapping[int, float]) -
     The interval is 1.96 standard errors of the differences: the difficulty of a task, which both share, cancels.
 
     >>> paired_difference({0: 0.5, 1: 0.7}, {0: 0.6, 1: 0.9})
-    Paired(tasks=2, mean=0.15000000000000002, ci95=0.09799999999999999)
+    Paired(tasks=2, mean=0.15000000000000002, ci95=0.09800000000000007)
     """
     differences = [second[task] - first[task] for task in first if task in second]
     if not differences or not all(map(math.isfinite, differences)):
         return None
-    tasks = len(differences)
-    mean = math.fsum(differences) / tasks
-    if tasks == 1:
-        return Paired(tasks, mean, None)
-    variance = math.fsum((difference - mean) ** 2 for difference in differences) / (tasks - 1)
-    return Paired(tasks, mean, Z * math.sqrt(variance / tasks))
+    tasks, mean = len(differences), statistics.fmean(differences)
+    return Paired(tasks, mean, Z * statistics.stdev(differences) / math.sqrt(tasks) if tasks > 1 else None)
 
 
 def why_other_tasks(first: dict[str, Any], second: dict[str, Any]) -> str:

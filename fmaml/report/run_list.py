@@ -95,11 +95,7 @@ def state_of(run: PastRun) -> str:
     """The state of the run: finished, running or stopped."""
     if run.results is not None:
         return "finished"
-    try:
-        run_lock.refuse_if_held(run.folder)
-    except Error:
-        return "running"
-    return "not finished"
+    return "running" if run_lock.is_held(run.folder) else "not finished"
 
 
 def last_logged_step(folder: Path) -> int:

@@ -9,14 +9,12 @@ import torch
 from torch import Tensor
 
 from ..losses import Apply
-from ..pickling import picklable
 from ..types import Batch, LossFn, MetricFn, Params, Task
 from .rollouts import Environment, Rollouts, log_probability, noise_and_goal, rollouts
 
 RIDGE = 1e-5  # as in the baseline of arXiv 1604.06778, which 1703.03400 uses
 
 
-@picklable
 def policy_loss(
     apply: Apply, environment: Environment, horizon: int, *, discount: float, gae_lambda: float, dice_lambda: float
 ) -> LossFn:
@@ -62,7 +60,6 @@ def loaded_dice(log_p: Tensor, dice_lambda: float) -> Tensor:
     return (w - w.detach()).exp() - (v - v.detach()).exp()
 
 
-@picklable
 def mean_return(apply: Apply, environment: Environment, horizon: int) -> MetricFn:
     """(params, task) -> the mean sum of rewards on the rollouts of the query set, not discounted."""
 

@@ -8,10 +8,11 @@ from rich.console import Console
 
 from ..checkpoints.run_folder import check_out_folder, describe_os_error, run_folder
 from ..errors import Error, RunFailed, Stopped, exit_code, note
+from ..files.plain_text import counted
 from ..files.standard_output import pipe_safe_stdout
 from ..processes.launcher import launched, report_once
 from ..processes.limits import importing_torch
-from .plan import Seeds, plan, values_of
+from .plan import plan, values_of
 from .results import read_results, summarise
 from .show import SweepProgress, print_sweep, say
 from .state import (
@@ -39,7 +40,7 @@ def run_sweep(args: argparse.Namespace) -> int:
     refuse_processes()
     if args.seeds and args.repeat is not None:
         raise Error("--repeat: given beside --seeds; leave out one of them")
-    runs = plan(args.experiment, args.overrides, Seeds(args.seeds or (), args.repeat), note)
+    runs = plan(args.experiment, args.overrides, note, seeds=args.seeds or (), repeat=args.repeat)
     check_out_folder(args.out, args.resume, check_sweep_folder)
     if args.dry_run:
         return dry_run(runs, args.device)
@@ -100,28 +101,28 @@ def run_in_folder(asked: Sweep, out: str | None, jobs: int, resume: bool) -> int
 
 def run_and_report(console: Console, folder: Path, sweep: Sweep, jobs: int) -> int:
     """Do the unfinished runs, keep sweep.json, and report on all; 1 if a run failed or was stopped, else 0."""
-    for run in sweep.runs:
-        read_results(folder, run)
-    write_sweep(folder, sweep, summarise(sweep))
-
-    def keep(run: SweepRun) -> None:
-        read_results(folder, run)
-        write_sweep(folder, sweep, summarise(sweep))
-
+    keep(folder, sweep)
     runs, left = len(sweep.runs), sweep.unfinished()
-    amount = [f"{runs} run{'' if runs == 1 else 's'}"]
+    amount = [counted(runs, "run")]
     amount += [f"{runs - len(left)} of them finished before"] if len(left) < runs else []
     amount += [f"{jobs} at a time"] if jobs > 1 else []
     say(console, f"{sweep.name}: {', '.join(amount)}, in {folder}")
     for run in left:
         wait_until_free(folder / run.folder, note)
     with SweepProgress(console, folder, len(left)) as shown:
-        run_all(sweep, folder, jobs, shown, keep)
+        run_all(sweep, folder, jobs, shown, lambda: keep(folder, sweep))
     print_sweep(console, sweep, summarise(sweep))
     say(console, f"everything is in {folder}")
     states = [run.state for run in sweep.runs]
     counts = {"failed": states.count(FAILED), "stopped": states.count(UNFINISHED)}
-    if any(counts.values()):
-        what = " and ".join(f"{count} {word}" for word, count in counts.items() if count)
-        say(console, f"{what}; `fmaml resume {folder}` runs what is not finished")
-    return int(any(counts.values()))
+    undone = " and ".join(f"{count} {word}" for word, count in counts.items() if count)
+    if undone:
+        say(console, f"{undone}; `fmaml resume {folder}` runs what is not finished")
+    return int(bool(undone))
+
+
+def keep(folder: Path, sweep: Sweep) -> None:
+    """Read the results of the runs that have finished since the last time, and write sweep.json."""
+    for run in sweep.runs:
+        read_results(folder, run)
+    write_sweep(folder, sweep, summarise(sweep))

@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
@@ -33,24 +33,19 @@ OPENING = (yaml.FlowSequenceStartToken, yaml.FlowMappingStartToken)
 CLOSING = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken)
 
 
-class Seeds(NamedTuple):
-    """The seeds that --seeds or --repeat asks for; without either the config's seed stays."""
-
-    listed: Sequence[int] = ()
-    repeat: int | None = None  # how many from the config's seed on
-
-
-def plan(experiment: str, overrides: Sequence[str], seeds: Seeds, notify: Notify) -> list[SweepRun]:
+def plan(
+    experiment: str, overrides: Sequence[str], notify: Notify, *, seeds: Sequence[int] = (), repeat: int | None = None
+) -> list[SweepRun]:
     """The runs that a command asks for, those of the first seed first.
 
-    ``notify`` receives each note of `fmaml.config.load.load_config` once. Error names everything that is wrong with
-    any run.
+    ``repeat`` is a number of seeds from the config's own on. ``notify`` receives each note of
+    `fmaml.config.load.load_config` once. Error names everything that is wrong with any run.
     """
     tree, path = read_experiment(experiment, notify)
     texts = dict(map(values_of, overrides))  # of a key that is given twice the last one counts
     varied = {key for key, values in texts.items() if len(values) > 1}
-    if seeds != Seeds():
-        texts[SEED] = texts_of_seeds(seeds, texts.get(SEED, []), tree)
+    if seeds or repeat:
+        texts[SEED] = texts_of_seeds(seeds, repeat, texts.get(SEED, []), tree)
         varied.add(SEED)
     texts = dict(sorted(texts.items(), key=lambda item: item[0] != SEED))
     check_lists({key: values for key, values in texts.items() if key in varied})
@@ -113,26 +108,24 @@ def read_value(key: str, text: str) -> Any:
     return parse_override(f"{key}={text}")[1]
 
 
-def texts_of_seeds(seeds: Seeds, given: list[str], tree: Config) -> list[str]:
+def texts_of_seeds(seeds: Sequence[int], repeat: int | None, given: list[str], tree: Config) -> list[str]:
     """The seeds of --seeds or --repeat, as texts; ``given`` are those of an override."""
-    if len(given) > 1 or (given and seeds.listed):
-        option = "--seeds" if seeds.listed else "--repeat"
+    if len(given) > 1 or (given and seeds):
+        option = "--seeds" if seeds else "--repeat"
         raise Error(f"{option}: given beside seed={','.join(given)}; leave out one of them")
-    if seeds.listed:
-        return [str(seed) for seed in seeds.listed]
     first = read_value(SEED, given[0]) if given else tree.get(SEED, 0)
     if type(first) is not int:
         return [str(first)]  # which the config's own check refuses
-    return [str(first + number) for number in range(seeds.repeat or 1)]
+    return [str(seed) for seed in seeds or range(first, first + (repeat or 1))]
 
 
 def check_lists(lists: dict[str, list[str]]) -> None:
     """Error for a value that is given twice, and for more runs than anybody means."""
     for key, texts in lists.items():
         values = [json.dumps(read_value(key, text)) for text in texts]
-        for number, value in enumerate(values):
-            if value in values[:number]:
-                raise Error(f"{key} = {','.join(texts)}: {texts[number]} is given twice; keep one of them")
+        repeated = [text for text, value in zip(texts, values, strict=True) if values.count(value) > 1]
+        if repeated:
+            raise Error(f"{key} = {','.join(texts)}: {repeated[-1]} is given twice; keep one of them")
     runs = math.prod(map(len, lists.values()))
     if runs > MOST_RUNS:
         product = " x ".join(f"{len(texts)} of {key}" for key, texts in lists.items())

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import Error
 from ..report.read_run import metrics_of, read_run
 from .plan import SEED
-from .state import FAILED, FINISHED, Sweep, SweepRun
+from .state import FINISHED, Sweep, SweepRun
 
 COPIED = ("metric", "more_is_better", "style", "results")  # of results.json
 T95 = (  # for 1, 2, .. degrees of freedom, the t that Student's distribution exceeds with a probability of 2.5 %
@@ -63,12 +63,12 @@ def t95(degrees: int) -> float:
 
 
 def read_results(folder: Path, run: SweepRun) -> None:
-    """Read the results of a run that has finished; if they cannot be read, it has failed, and will run again."""
-    if run.state == FINISHED:
+    """Read the results of a run that has finished, once; if they cannot be read, it has failed, and will run again."""
+    if run.state == FINISHED and not run.results:
         try:
             run.results = results_of(folder / run.folder)
         except Error as error:
-            run.state, run.exit_code, run.message = FAILED, 1, str(error)
+            run.exit_code, run.message = 1, str(error)
 
 
 def results_of(folder: Path) -> Measured:
@@ -124,8 +124,7 @@ def entry_of(runs: list[SweepRun]) -> Measured:
 
 def mark_best(summary: list[Measured]) -> None:
     """Mark the entry with the best mean on validation tasks, of several, among those with all their seeds."""
-    done = [entry for entry in summary if not entry["missing"] and entry["validation"]]
-    done = [entry for entry in done if entry["validation"]["mean"] is not None]
+    done = [entry for entry in summary if not entry["missing"] and (entry["validation"] or {}).get("mean") is not None]
     if len(summary) > 1 and len({entry["metric"] for entry in done}) == 1:
         choose = max if done[0]["more_is_better"] else min
         choose(done, key=lambda entry: entry["validation"]["mean"])["best"] = True

@@ -8,7 +8,7 @@ from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from ..files.plain_text import minutes_and_seconds
+from ..files.plain_text import minutes_and_seconds, with_interval
 from ..report.run_list import last_logged_step
 from .plan import short_text
 from .results import Measured, without_seed
@@ -72,7 +72,7 @@ class SweepProgress(Progress):
 def last_scores(results: Measured) -> str:
     """The scores of a run at its last inner step, on one line."""
     scores = {label.partition(" (")[0]: column[-1]["mean"] for label, column in results["results"].items()}
-    texts = [f"{label} {write_number(mean, results['style'])}" for label, mean in scores.items()]
+    texts = [f"{label} {with_interval(mean, None, results['style'])}" for label, mean in scores.items()]
     return f"{results['metric']} {', '.join(texts)}"
 
 
@@ -133,15 +133,8 @@ def name_of(sweep: Sweep, entry: Measured) -> str:
 
 def write_score(score: dict[str, Any], style: str) -> str:
     """A mean with its spread, as text."""
-    mean, tasks = write_number(score["mean"], style), score["ci95"]
-    if score["mean"] is None:
-        return mean
+    mean, tasks = score["mean"], score["ci95"]
     if score["sd"] is None:
-        return mean if tasks is None else f"{mean} ± {tasks:{style}}"
-    lines = [f"{mean} ± {score['t95']:{style}}", f"sd {score['sd']:{style}}"]
+        return with_interval(mean, tasks, style)
+    lines = [with_interval(mean, score["t95"], style), f"sd {score['sd']:{style}}"]
     return "\n".join(lines if tasks is None else [*lines, f"tasks ± {tasks:{style}}"])
-
-
-def write_number(value: float | None, style: str) -> str:
-    """A number of the metric as text."""
-    return "not finite" if value is None else f"{value:{style}}"

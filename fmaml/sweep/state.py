@@ -1,13 +1,12 @@
 """The folder of a sweep and its sweep.json: each run's settings, how far it has come, and its results. No times."""
 
-import contextlib
 import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..checkpoints.run_lock import LOCK_FILE, refuse_if_held
+from ..checkpoints.run_lock import LOCK_FILE, is_held, refuse_if_held
 from ..config.config_diff import settings_that_differ
 from ..config.settings import Config
 from ..errors import Error, Notify
@@ -27,10 +26,16 @@ class SweepRun:
     folder: str  # the name of its folder, such as "seed=1,inner_lr=0.4"
     settings: dict[str, Any]  # those that differ between the runs: dotted key -> value
     config: Config
-    state: str = UNFINISHED
-    exit_code: int | None = None
+    exit_code: int | None = None  # of its process, once that has ended other than by a stop
     message: str = ""  # of a run that failed
     results: dict[str, Any] = field(default_factory=dict)  # once it has finished, as `results.results_of` reads them
+
+    @property
+    def state(self) -> str:
+        """How far it has come."""
+        if self.exit_code is None:
+            return UNFINISHED
+        return FAILED if self.exit_code else FINISHED
 
 
 SAVED = ("folder", "settings", "config", "state", "exit_code", "message")
@@ -61,7 +66,7 @@ def read_sweep(folder: Path) -> Sweep:
     path = folder / SWEEP_FILE
     try:
         saved = json.loads(read_regular(path, MAX_SWEEP_BYTES))
-        runs = [SweepRun(*(row[key] for key in SAVED)) for row in saved["runs"]]
+        runs = [SweepRun(**{key: row[key] for key in SAVED if key != "state"}) for row in saved["runs"]]
         return Sweep(str(saved["name"]), str(saved["device"]), runs)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise Error(
@@ -97,12 +102,9 @@ def check_sweep_folder(folder: Path, resume: bool) -> None:
 
 def wait_until_free(folder: Path, notify: Notify, wait_s: float = WAIT_S) -> None:
     """Wait for a run of a killed sweep to stop; Error if it does not."""
-    end, told = time.monotonic() + wait_s, False
-    while time.monotonic() < end:
-        with contextlib.suppress(Error):
-            return refuse_if_held(folder)
-        if not told:
-            notify(f"waiting for {folder}: a run of the sweep before this one is still to stop")
-            told = True
+    if is_held(folder):
+        notify(f"waiting for {folder}: a run of the sweep before this one is still to stop")
+    end = time.monotonic() + wait_s
+    while is_held(folder) and time.monotonic() < end:
         time.sleep(0.05)
     refuse_if_held(folder)

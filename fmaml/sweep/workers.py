@@ -18,7 +18,7 @@ from ..config.strict_yaml import dump_yaml
 from ..files.atomic import write_text_durably
 from ..processes.signals import deferred_signals, raise_if_stopped
 from .show import SweepProgress
-from .state import FAILED, FINISHED, UNFINISHED, Sweep, SweepRun
+from .state import Sweep, SweepRun
 
 OUTPUT_FILE = "output.txt"  # what the run prints
 STOP_CODES = {128 + signal.SIGTERM, 128 + signal.SIGINT}
@@ -36,8 +36,8 @@ class Worker(NamedTuple):
     said_before: int  # bytes of the output that are of earlier processes
 
 
-def run_all(sweep: Sweep, folder: Path, jobs: int, shown: SweepProgress, keep: Callable[[SweepRun], None]) -> None:
-    """Begin or continue the runs that are not finished, ``jobs`` at a time, and ``keep`` the state that each ends in.
+def run_all(sweep: Sweep, folder: Path, jobs: int, shown: SweepProgress, keep: Callable[[], None]) -> None:
+    """Begin or continue the runs that are not finished, ``jobs`` at a time, and ``keep`` the state after each end.
 
     One that fails stops no other. Raises Stopped, once all processes have saved and ended, if a signal came.
     """
@@ -49,11 +49,11 @@ def run_all(sweep: Sweep, folder: Path, jobs: int, shown: SweepProgress, keep: C
             workers.append(start(run, folder / run.folder, sweep.device, threads))
         except OSError as error:  # of this run alone, such as too many processes
             place = error.filename or run.folder
-            end(run, (FAILED, 1, f"{place}: the run cannot be started ({error.strerror})"))
+            end(run, 1, f"{place}: the run cannot be started ({error.strerror})")
 
-    def end(run: SweepRun, outcome: tuple[str, int | None, str]) -> None:
-        run.state, run.exit_code, run.message = outcome
-        keep(run)
+    def end(run: SweepRun, exit_code: int | None, message: str) -> None:
+        run.exit_code, run.message = exit_code, message
+        keep()
         shown.end(run)
 
     def collect() -> None:
@@ -61,7 +61,7 @@ def run_all(sweep: Sweep, folder: Path, jobs: int, shown: SweepProgress, keep: C
         for worker in list(workers):
             if (code := worker.process.poll()) is not None:
                 workers.remove(worker)
-                end(worker.run, outcome_of(worker, code))
+                end(worker.run, *outcome_of(worker, code))
 
     with deferred_signals():
         try:
@@ -107,20 +107,18 @@ def threads_of_each(jobs: int) -> int | None:
     return max(1, len(own) // jobs)
 
 
-def outcome_of(worker: Worker, code: int) -> tuple[str, int | None, str]:
-    """The state of a run after its process has ended, the exit code and, if it failed, the last line of its message."""
-    if code == 0:
-        return FINISHED, 0, ""
-    if code in STOP_CODES:
-        return UNFINISHED, None, ""
+def outcome_of(worker: Worker, code: int) -> tuple[int | None, str]:
+    """The exit code of a run, None if it was stopped, and if it failed the last line of its message."""
+    if code == 0 or code in STOP_CODES:
+        return None if code else 0, ""
     if code < 0:
         name = signal.Signals(-code).name
-        return FAILED, code, f"its process was killed ({name}); if memory ran out, run fewer at a time"
+        return code, f"its process was killed ({name}); if memory ran out, run fewer at a time"
     with worker.output.open("rb") as file:
         file.seek(max(worker.said_before, file.seek(0, os.SEEK_END) - TAIL_BYTES))
         lines = [line.strip() for line in file.read().decode(errors="replace").split("\n") if line.strip()]
     said = [line.removeprefix(SPEAKER) for line in lines if line.startswith(SPEAKER)] or lines
-    return FAILED, code, said[-1] if said else "it said nothing"
+    return code, said[-1] if said else "it said nothing"
 
 
 def stop_with_parent() -> None:

@@ -133,27 +133,24 @@ class RunLog:
         return after if numbers["before"] == numbers["after"] else f"{before} → {after}"
 
 
-def truncate_metrics(path: Path, step: int, validated: int) -> None:
-    """Drop the rows after a checkpoint, which will be written again, and lines that were written only in part.
+def truncate_metrics(path: Path, step: int, validated: int) -> list[dict[str, Any]]:
+    """Drop the rows after a checkpoint, which will be written again, and lines written only in part; returns the rest.
 
     ``step`` is the checkpoint's step, ``validated`` the last step that was validated by then.
     """
     if not path.exists():
-        return
+        return []
+    rows: list[dict[str, Any]] = []
     kept: list[bytes] = []
     for line in read_regular(path, MAX_METRICS_BYTES).splitlines(keepends=True):
         with contextlib.suppress(ValueError, TypeError, KeyError):
             row = json.loads(line)
             last = validated if row["kind"] == "val" else step
             if row["step"] <= last and line.endswith(b"\n"):
+                rows.append(row)
                 kept.append(line)
     write_durably(path, b"".join(kept))
-
-
-def logged_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl, after `truncate_metrics`."""
-    content = read_regular(path, MAX_METRICS_BYTES) if path.exists() else b""
-    return [json.loads(line) for line in content.splitlines()]
+    return rows
 
 
 def progress_bar(

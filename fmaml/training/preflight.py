@@ -5,7 +5,7 @@ import torch
 from .. import distributed
 from ..checkpoints.checkpoint_format import Facts
 from ..config.build import Experiment
-from ..config.config_diff import flattened
+from ..config.config_diff import differing
 from ..config.settings import Config, TrainSettings
 from ..data.source import SPLITS, check_tasks
 from ..data.text.generate import in_context
@@ -70,12 +70,11 @@ def check_own_network(config: Config, experiment: Experiment, params: Params, ta
 
 def check_same_facts(facts: Facts) -> None:
     """Error, in process 0, unless all processes have the same settings, data and versions."""
-    told = distributed.gather(flattened({key: value for key, value in facts.items() if key != "machine"}))
+    told = distributed.gather({key: value for key, value in facts.items() if key != "machine"})
     for rank, other in enumerate(told):
-        for key in told[0] | other:
-            if told[0].get(key) != other.get(key):
-                if distributed.rank():
-                    raise Ended
-                values = "" if key.startswith("data.") else f" ({told[0].get(key)} in rank 0, {other.get(key)} here)"
-                name = key.removeprefix("config.")
-                raise Error(f"rank {rank}: {name} differs{values}; start all with one command and the same data")
+        for key, (first, here) in differing([told[0], other]).items():
+            if distributed.rank():
+                raise Ended
+            values = "" if key.startswith("data.") else f" ({first} in rank 0, {here} here)"
+            name = key.removeprefix("config.")
+            raise Error(f"rank {rank}: {name} differs{values}; start all with one command and the same data")

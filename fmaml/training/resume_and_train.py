@@ -24,7 +24,7 @@ from ..optim.sharded import own_state, whole_state
 from ..outer import init_state
 from ..tree import T, flat_of
 from ..types import OptState, Params, Theta
-from .log import RunLog, logged_rows, progress_bar, truncate_metrics
+from .log import RunLog, progress_bar, truncate_metrics
 from .sinks import Sinks
 from .time_left import Pace, work_of
 from .train import train
@@ -150,9 +150,8 @@ def open_log(outputs: RunOutputs, config: Config, experiment: Experiment, progre
     if not store:
         return RunLog(Path(os.devnull), pace, metric, console, 0.0, lambda: None, sinks)
     path = store.folder / "metrics.jsonl"
-    truncate_metrics(path, progress.state.step, progress.validated)
-    if sinks.open:
-        sinks.replay(logged_rows(path))
+    rows = truncate_metrics(path, progress.state.step, progress.validated)
+    sinks.replay(rows)
     return RunLog(path, pace, metric, console, store.seconds(), store.check_folder, sinks, shorter)
 
 

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from rich.console import Console
@@ -60,8 +61,41 @@ def run(
         check_sinks(config)
         torch_device = pick_device(device, here)
         make_deterministic(torch_device)
+    console = Console(file=pipe_safe_stdout()) if here.rank == 0 else Console(quiet=True)
     with joined(here, torch_device) as processes:
-        return run_in(processes, config, torch_device, out, dry_run, resume, formats, stand_in)
+        with writing(not dry_run):
+            prepared = prepare(processes, config, torch_device, stand_in)
+        print_description(console, prepared)
+        if dry_run:
+            console.print("dry run: everything is in order; nothing was trained")
+            return 0
+        return run_in_folder(console, prepared, out, resume, formats)
+
+
+class Prepared(NamedTuple):
+    """A run that was checked and can begin."""
+
+    config: Config
+    experiment: Experiment
+    params: Params  # the network's initial ones
+    first: Progress
+    device: torch.device
+
+
+def prepare(
+    processes: Processes, config: Config, device: torch.device, stand_in: Callable[[], Config] | None
+) -> Prepared:
+    """Build the objects of the run and check that they fit each other, and the memory."""
+    if device.type == "cpu":
+        keep_freed_memory()
+    with explain_out_of_memory(config):
+        config, experiment = processes.first_on_machine(lambda: build_or_stand_in(config, device, stand_in))
+        check_model_fits(config, experiment.model, device)
+        params = initial_params(experiment, config["seed"], device)
+        check_algorithm(config, experiment, params)
+        return Prepared(
+            config, experiment, params, first_progress(experiment, params, config["train"]["start"]), device
+        )
 
 
 def build_or_stand_in(
@@ -79,40 +113,17 @@ def build_or_stand_in(
     return config, build(config, device)
 
 
-def run_in(
-    processes: Processes,
-    config: Config,
-    torch_device: torch.device,
-    out: str | None,
-    dry_run: bool,
-    resume: bool,
-    formats: Sequence[str],
-    stand_in: Callable[[], Config] | None,
-) -> int:
-    """The run in this process, which the others have joined; returns the exit code."""
-    leads = processes.launched.rank == 0
-    console = Console(file=pipe_safe_stdout()) if leads else Console(quiet=True)
-    if torch_device.type == "cpu":
-        keep_freed_memory()
-    with explain_out_of_memory(config), writing(not dry_run):
-        config, experiment = processes.first_on_machine(lambda: build_or_stand_in(config, torch_device, stand_in))
-        check_model_fits(config, experiment.model, torch_device)
-        params = initial_params(experiment, config["seed"], torch_device)
-        check_algorithm(config, experiment, params)
-        first = first_progress(experiment, params, config["train"]["start"])
-    print_description(console, config, experiment, params, torch_device)
-    if dry_run:
-        console.print("dry run: everything is in order; nothing was trained")
-        return 0
-
+def run_in_folder(console: Console, prepared: Prepared, out: str | None, resume: bool, formats: Sequence[str]) -> int:
+    """Train and report in the run's folder; returns the exit code."""
+    config = prepared.config
     with deferred_signals(), explain_out_of_memory(config), contextlib.ExitStack() as stack:
         folder, check_folder = Path(), lambda: None  # the first process alone has a folder to check
-        if leads:
+        if distributed.rank() == 0:
             folder = stack.enter_context(run_folder(out, config["name"], resume))
             check_folder = stack.enter_context(watched_folder(folder))
         folder = distributed.broadcast(folder)
         try:
-            train_and_report(console, folder, check_folder, config, experiment, params, first, torch_device, formats)
+            train_and_report(console, folder, check_folder, prepared, formats)
         except Stopped as stop:
             message = f"stopped; `fmaml resume {folder}` continues"
             console.print(message, highlight=False, markup=False, soft_wrap=True)
@@ -124,17 +135,10 @@ def run_in(
 
 
 def train_and_report(
-    console: Console,
-    folder: Path,
-    check_folder: CheckFolder,
-    config: Config,
-    experiment: Experiment,
-    params: Params,
-    first: Progress,
-    device: torch.device,
-    formats: Sequence[str],
+    console: Console, folder: Path, check_folder: CheckFolder, prepared: Prepared, formats: Sequence[str]
 ) -> None:
     """Restore or start the run in its folder, train, and report; with ``train.baseline`` also train jointly."""
+    config, experiment, params, first, device = prepared
     facts = collect_facts(config, experiment.source, device)
     check_same_facts(facts)
     store = CheckpointStore(folder, facts, check_folder) if distributed.rank() == 0 else None
@@ -180,10 +184,9 @@ def initial_params(experiment: Experiment, seed: int, device: torch.device) -> P
     return map_leaves(lambda leaf: leaf.to(device), params)
 
 
-def print_description(
-    console: Console, config: Config, experiment: Experiment, params: Params, device: torch.device
-) -> None:
+def print_description(console: Console, prepared: Prepared) -> None:
     """Print what will be trained: algorithm, data, protocol, model, device."""
+    config, experiment, params, _, device = prepared
     size = sum(leaf.numel() for leaf in leaves(params))
     console.print(
         f"[bold]{config['name']}[/]: {config['algorithm']['name']} on {config['data']['name']}, "

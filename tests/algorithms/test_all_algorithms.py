@@ -3,6 +3,7 @@
 import pickle
 from functools import partial
 
+import cloudpickle
 import pytest
 import torch
 from family import CLASSES_ONLY, FAMILY, UNROLLED, alike, family, images, made, network
@@ -46,7 +47,7 @@ def test_a_pickled_algorithm_gives_the_same_bits(name):
     model, loss_fn, params, tasks = images()
     settings = {"inner_lr": 0.1, "steps": 2, "multi_step_until": 9, "first_order_until": 5, "inner": "momentum"}
     algorithm = made(name, model, loss_fn, **settings)
-    copied = pickle.loads(pickle.dumps(algorithm))
+    copied = pickle.loads(cloudpickle.dumps(algorithm))
     theta = algorithm.init(params)
     for step in (0, 6, 9):
         one, other = (fmaml.outer.at_step(each, step) for each in (algorithm, copied))

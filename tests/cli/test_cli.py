@@ -11,7 +11,7 @@ from fmaml.cli.main import main
 from fmaml.config import packaged
 from fmaml.config.load import load_config
 from fmaml.errors import Error
-from fmaml.sweep.plan import Seeds, plan
+from fmaml.sweep.plan import plan
 
 QUICK = [
     ["--help"],
@@ -90,7 +90,7 @@ def test_help_shows_the_commands_and_examples_that_load(told):
     assert {words[0] for words in examples} == {"run", "resume", "show", "ls", "predict", "compare"}
     for words in examples:
         if words[0] == "run" and words[1] != "mine.yaml":
-            plan(words[1], [word for word in words[2:] if "=" in word], Seeds((0,)), print)
+            plan(words[1], [word for word in words[2:] if "=" in word], print, seeds=(0,))
 
 
 def test_no_command_shows_first_steps_and_the_version_names_torch(told):

@@ -83,8 +83,8 @@ MUTANTS = {  # what is left out: file, text, what stands there instead, the test
     ),
     "giving a log what was before": (
         "training/resume_and_train.py",
-        "        sinks.replay(logged_rows(path))",
-        "        pass",
+        "    sinks.replay(rows)",
+        "    pass",
         "test_sinks.py",
     ),
     "counting validations": (
@@ -107,8 +107,8 @@ MUTANTS = {  # what is left out: file, text, what stands there instead, the test
     ),
     "rewinding the metrics": (
         "training/resume_and_train.py",
-        "    truncate_metrics(path,",
-        "    0 and truncate_metrics(path,",
+        "rows = truncate_metrics(path,",
+        "rows = [] and truncate_metrics(path,",
         "test_resume.py",
     ),
     "comparing settings": (
@@ -252,7 +252,7 @@ MUTANTS = {  # what is left out: file, text, what stands there instead, the test
     ),
     "the exit code of a sweep with a run that failed": (
         "sweep/command.py",
-        "    return int(any(counts.values()))",
+        "    return int(bool(undone))",
         "    return 0",
         "test_sweep.py",
     ),

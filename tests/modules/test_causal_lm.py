@@ -5,6 +5,7 @@ import math
 import pickle
 from typing import Any
 
+import cloudpickle
 import pytest
 import torch
 from bases import write_gpt2
@@ -72,7 +73,7 @@ def test_vmapped_is_looped_to_second_order(base):
 
 def test_a_pickled_model_is_the_same(gpt2):
     model = causal_lm(inputs=(12,), outputs=256, base=str(gpt2))
-    copied, params = pickle.loads(pickle.dumps(model)), model.init(torch.Generator().manual_seed(0))
+    copied, params = pickle.loads(cloudpickle.dumps(model)), model.init(torch.Generator().manual_seed(0))
     assert torch.equal(copied.apply(params, symbols(3, 12)), model.apply(params, symbols(3, 12)))
 
 

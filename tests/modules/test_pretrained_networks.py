@@ -6,6 +6,7 @@ import re
 from importlib import import_module
 from typing import Any
 
+import cloudpickle
 import pytest
 import torch
 from PIL import Image
@@ -118,7 +119,7 @@ def test_pretrained_weights_are_those_of_the_file(kind, tmp_path):
         if name.startswith("backbone."):
             assert torch.equal(value, stored[name.removeprefix("backbone.")]), name
     assert params["head.weight"].shape == (5, 512)
-    copied = pickle.loads(pickle.dumps(model))
+    copied = pickle.loads(cloudpickle.dumps(model))
     assert torch.equal(copied.apply(params, torch.ones(2, *IMAGES)), model.apply(params, torch.ones(2, *IMAGES)))
     other = model.init(torch.Generator().manual_seed(1))
     assert not torch.equal(other["head.weight"], params["head.weight"])

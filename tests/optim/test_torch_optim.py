@@ -3,6 +3,7 @@
 import pickle
 from functools import partial
 
+import cloudpickle
 import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau, StepLR
@@ -76,7 +77,7 @@ def test_an_update_is_a_function_of_its_arguments():
     first = optimizer.step(gradient(theta, 0), optimizer.init(theta), theta)
     kept = map_leaves(torch.clone, first)
     second = [optimizer.step(gradient(first[0], 1), first[1], first[0]) for _ in range(2)]
-    copied = pickle.loads(pickle.dumps(optimizer))  # which has never seen theta
+    copied = pickle.loads(cloudpickle.dumps(optimizer))  # which has never seen theta
     second.append(copied.step(gradient(first[0], 1), first[1], first[0]))
     for other in second[1:]:
         assert all(torch.equal(a, b) for a, b in zip(leaves(second[0]), leaves(other), strict=True))

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
+import cloudpickle
 import pytest
 import torch
 from problems import F64, relative
@@ -277,11 +278,11 @@ def test_the_policy_of_a_source_that_tells_sees_one_number_more():
     task = tree.map_leaves(lambda x: x[0], source.sample("train", 0, range(1)))
     grads = grad(source.loss(model.apply))(model.init(torch.Generator().manual_seed(0)), task.support)
     assert grads["layer1.weight"][:, 13].any()
-    again = pickle.loads(pickle.dumps(source.loss(model.apply)))
+    again = pickle.loads(cloudpickle.dumps(source.loss(model.apply)))
     params = model.init(torch.Generator().manual_seed(1))
     assert torch.equal(again(params, task.query), source.loss(model.apply)(params, task.query))
     metric = source.settings[0](model.apply, source.criterion)
-    assert torch.equal(pickle.loads(pickle.dumps(metric))(params, task), metric(params, task))
+    assert torch.equal(pickle.loads(cloudpickle.dumps(metric))(params, task), metric(params, task))
 
 
 def test_noise_is_normal_and_that_of_each_joint_its_own():

@@ -18,7 +18,7 @@ from fmaml.report.run_list import last_logged_step
 from fmaml.sweep import workers
 from fmaml.sweep.results import summarise
 from fmaml.sweep.show import print_sweep
-from fmaml.sweep.state import FAILED, FINISHED, Sweep, SweepRun, wait_until_free
+from fmaml.sweep.state import Sweep, SweepRun, wait_until_free
 
 TINY = ["data.shots=3", "data.queries=3", "model.hidden=[8]", "train.meta_steps=3", "train.meta_batch=2"]
 TINY += ["train.validate_tasks=2", "train.baseline=false", "eval.tasks=4", "eval.steps=1"]
@@ -128,9 +128,9 @@ def sweep_of(means: dict[tuple[int, float], float | None], style: str = ".2%") -
     runs = []
     for (seed, rate), mean in means.items():
         config = load_config("omniglot", [f"seed={seed}", f"algorithm.inner_lr={rate}"])
-        state, code, message = (FAILED, 1, "it diverged") if mean is None else (FINISHED, 0, "")
+        code, message = (1, "it diverged") if mean is None else (0, "")
         settings = {"seed": seed, "algorithm.inner_lr": rate}
-        runs.append(SweepRun(f"seed={seed},inner_lr={rate}", settings, config, state, code, message))
+        runs.append(SweepRun(f"seed={seed},inner_lr={rate}", settings, config, code, message))
         if mean is not None:
             score = {"mean": mean, "ci95": 0.004}
             labels = ["transductive (all queries together)", "inductive (each query alone with the support set)"]
@@ -173,12 +173,12 @@ def test_the_words_of_a_run_that_failed_are_its_last(tmp_path):
     (tmp_path / "output.txt").write_text("fmaml: of the process before\n")
     said_before = (tmp_path / "output.txt").stat().st_size
     worker = workers.Worker(None, None, tmp_path / "output.txt", said_before)  # type: ignore[arg-type]
-    assert workers.outcome_of(worker, 3) == (FAILED, 3, "it said nothing")
+    assert workers.outcome_of(worker, 3) == (3, "it said nothing")
     with (tmp_path / "output.txt").open("a") as file:
         file.write("fmaml: a note\nfmaml: cannot go on\n")
-    assert workers.outcome_of(worker, 1) == (FAILED, 1, "cannot go on")
-    assert "(SIGKILL)" in workers.outcome_of(worker, -9)[2]
-    assert workers.outcome_of(worker, 143) == ("not finished", None, "")
+    assert workers.outcome_of(worker, 1) == (1, "cannot go on")
+    assert "(SIGKILL)" in workers.outcome_of(worker, -9)[1]
+    assert workers.outcome_of(worker, 143) == (None, "")
 
 
 def test_one_run_goes_the_way_it_always_went(monkeypatch, capsys, tmp_path):

@@ -1,6 +1,7 @@
 """Every combination, once, with its config and a folder of its own."""
 
 import itertools
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -8,9 +9,8 @@ from hypothesis import strategies as st
 
 from fmaml.config.load import load_config
 from fmaml.errors import Error
-from fmaml.sweep.plan import Seeds, folder_names, plan
+from fmaml.sweep.plan import folder_names, plan
 
-NO_SEEDS = Seeds()
 LISTS = {
     "algorithm.inner_lr": [0.1, 0.4, 0.001],
     "model.hidden": [[40, 40], [80]],
@@ -19,15 +19,15 @@ LISTS = {
 }
 
 
-def folders(*overrides: str, seeds: Seeds = NO_SEEDS) -> list[str]:
-    return [run.folder for run in plan("sinusoid", overrides, seeds, print)]
+def folders(*overrides: str, **seeds: Any) -> list[str]:
+    return [run.folder for run in plan("sinusoid", overrides, print, **seeds)]
 
 
 @settings(deadline=None, max_examples=12)
 @given(st.lists(st.sampled_from(list(LISTS)), unique=True, min_size=1), st.integers(1, 3))
 def test_the_runs_are_the_product_and_each_has_the_config_of_its_own_overrides(keys, repeat):
     overrides = [f"{key}={','.join(str(value) for value in LISTS[key])}" for key in keys]
-    runs = plan("sinusoid", overrides, Seeds(repeat=repeat), print)
+    runs = plan("sinusoid", overrides, print, repeat=repeat)
     combinations = list(itertools.product(range(repeat), *(LISTS[key] for key in keys)))
     assert [tuple(run.settings.values()) for run in runs] == combinations
     assert len({run.folder for run in runs}) == len(runs)
@@ -43,11 +43,9 @@ def test_folders_say_what_differs():
         "seed=1,inner_lr=0.4",
     ]
     assert folders("model.hidden=[40,40],[80]", "algorithm.name=maml,anil")[0] == "hidden=40_40,algorithm.name=maml"
-    assert folders("seed=5", seeds=Seeds(repeat=2)) == ["seed=5", "seed=6"]
-    assert folders(seeds=Seeds([7])) == ["seed=7"]
-    assert folders("algorithm.inner_lr=1,2", "algorithm.inner_lr=0.1", seeds=Seeds([0])) == [
-        "seed=0"
-    ]  # the last counts
+    assert folders("seed=5", repeat=2) == ["seed=5", "seed=6"]
+    assert folders(seeds=[7]) == ["seed=7"]
+    assert folders("algorithm.inner_lr=1,2", "algorithm.inner_lr=0.1", seeds=[0]) == ["seed=0"]  # the last counts
 
 
 @settings(deadline=None)
@@ -61,24 +59,24 @@ def test_any_text_gives_a_folder_of_its_own_that_every_disk_takes(texts):
 @pytest.mark.parametrize(
     ("overrides", "seeds", "said"),
     [
-        (["algorithm.inner_lr=0.1,0.10"], Seeds(), "algorithm.inner_lr = 0.1,0.10: 0.10 is given twice"),
-        ([], Seeds([1, 1]), "seed = 1,1: 1 is given twice"),
-        (["seed=1,2"], Seeds([3]), "--seeds: given beside seed=1,2; leave out one"),
-        (["seed=1"], Seeds([3]), "--seeds: given beside seed=1; leave out one"),
-        (["algorithm.inner_lr=0.1,x"], Seeds(), 'command line: algorithm.inner_lr = "x": must be a number, above 0'),
-        (["algorithm.name=maml,protonet"], Seeds(), 'command line: algorithm.name = "protonet": it needs class'),
-        (["data.shots=1,2,3", "seed=0,1"], Seeds(repeat=2), "--repeat: given beside seed=0,1"),
-        ([], Seeds(repeat=101), "101 of seed: 101 runs, and one command starts 100 at most; leave out values"),
-        (["seed=x"], Seeds(repeat=2), 'seed = "x": must be a whole number'),
+        (["algorithm.inner_lr=0.1,0.10"], {}, "algorithm.inner_lr = 0.1,0.10: 0.10 is given twice"),
+        ([], {"seeds": [1, 1]}, "seed = 1,1: 1 is given twice"),
+        (["seed=1,2"], {"seeds": [3]}, "--seeds: given beside seed=1,2; leave out one"),
+        (["seed=1"], {"seeds": [3]}, "--seeds: given beside seed=1; leave out one"),
+        (["algorithm.inner_lr=0.1,x"], {}, 'command line: algorithm.inner_lr = "x": must be a number, above 0'),
+        (["algorithm.name=maml,protonet"], {}, 'command line: algorithm.name = "protonet": it needs class'),
+        (["data.shots=1,2,3", "seed=0,1"], {"repeat": 2}, "--repeat: given beside seed=0,1"),
+        ([], {"repeat": 101}, "101 of seed: 101 runs, and one command starts 100 at most; leave out values"),
+        (["seed=x"], {"repeat": 2}, 'seed = "x": must be a whole number'),
     ],
 )
 def test_what_is_wrong_with_any_run_is_told_before_the_first(overrides, seeds, said):
     with pytest.raises(Error) as caught:
-        plan("sinusoid", overrides, seeds, print)
+        plan("sinusoid", overrides, print, **seeds)
     assert said in str(caught.value)
 
 
 def test_what_is_said_of_every_run_is_said_once():
     told = []
-    plan("omniglot", ["model.name=mlp", "seed=0,1"], Seeds(), told.append)
+    plan("omniglot", ["model.name=mlp", "seed=0,1"], told.append)
     assert len(told) == len(set(told)) > 0

@@ -7,7 +7,6 @@ used the longest time ago.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from ...errors import Error, note
 from ...files.atomic import delete_temporary_files, write_durably
+from ...files.digests import sha256_of
 from ...files.regular import check_regular
 from .cache_files import ABOUT, make_room, mark_used
 from .cache_folder import folder_lock, writing_allowed
@@ -93,7 +93,7 @@ def write_tensors(path: Path, tensors: Tensors, about: str | None = None) -> Non
 
 def fingerprint(*facts: object) -> str:
     """16 hexadecimal digits that identify the facts, from the SHA-256 of their repr."""
-    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+    return sha256_of(repr(facts))[:16]
 
 
 def file_stamp(file: str) -> FileStamp:
@@ -107,9 +107,7 @@ def file_stamp(file: str) -> FileStamp:
 
 def checksum(tensor: Tensor) -> str:
     """SHA-256 of shape, dtype and values."""
-    total = hashlib.sha256(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
-    total.update(_bytes(tensor))
-    return total.hexdigest()
+    return sha256_of(f"{tuple(tensor.shape)} {tensor.dtype}", tensor)
 
 
 def _safetensors_parts(tensors: Tensors, about: str | None) -> Iterator[bytes | memoryview]:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ...files.atomic import write_text_durably
+from ...files.plain_text import printable
 from ...losses import Apply, Criterion, bits
-from ...pickling import picklable
 from ...rng import fold, uniform
 from ...types import Batch, MetricFn, Params, Task
 from ..source import Metric
@@ -25,7 +25,6 @@ def next_symbols(passages: Tensor) -> Batch:
     return Batch(passages[..., :-1], passages[..., 1:])
 
 
-@picklable
 def in_context(apply: Apply, criterion: Criterion) -> MetricFn:
     """The criterion on each query passage with all support passages before it, as a prompt.
 
@@ -89,5 +88,4 @@ def generate_symbols(params: Params, apply: Apply, prompt: list[int], context: i
 
 def one_line(text: str) -> str:
     """The text with line ends replaced by ⏎ and other non-printable characters by the replacement character."""
-    text = text.replace("\n", "⏎")
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+    return printable(text.replace("\n", "⏎"), kept="")

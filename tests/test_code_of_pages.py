@@ -1,0 +1,48 @@
+"""The code of the home page, the slides and the concepts runs as printed; the FAQ quotes messages that exist."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).parent.parent
+
+
+def page(name: str) -> str:
+    return (TOP / f"docs/{name}.md").read_text(encoding="utf-8")
+
+
+def output_of(name: str, folder: Path) -> str:
+    """The output of the one script on a page."""
+    (script,) = re.findall(r"```py(?:thon)?\n(.*?)```", page(name), re.DOTALL)
+    assert max(map(len, script.splitlines())) <= 88
+    ran = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def test_the_home_page_shows_what_its_script_prints(tmp_path):
+    (shown,) = re.findall(r"```text\n(.*?)```", page("index"), re.DOTALL)
+    accuracy, expected = (re.findall(r"steps: (\d+)%", text) for text in (output_of("index", tmp_path), shown))
+    assert len(accuracy) == len(expected) == 4
+    assert [int(value) for value in accuracy] == pytest.approx([int(value) for value in expected], abs=3)
+
+
+def test_the_gradient_of_the_slides_is_ours(tmp_path):
+    assert output_of("slides", tmp_path) == ""
+
+
+def test_the_shapes_of_a_task_are_those_that_the_concepts_say(tmp_path):
+    shown = re.findall(r"# (\[.*\]): ", page("concepts"))
+    printed = output_of("concepts", tmp_path)
+    assert len(shown) == 3
+    assert all(shape in printed for shape in shown)
+
+
+def test_the_faq_quotes_messages_that_exist():
+    quoted = re.findall(r"^### `(.*)`$", page("faq"), re.MULTILINE)
+    source = "".join(path.read_text(encoding="utf-8") for path in (TOP / "fmaml").rglob("*.py"))
+    assert len(quoted) > 15
+    assert [message for message in quoted if message not in source] == []
