@@ -18,7 +18,7 @@ from settings_page import experiments, section
 
 RESULTS = Path(__file__).parents[2] / "benchmarks/results"
 LISTED = re.compile(r"^<!-- (\w+) -->$", re.MULTILINE)
-OBJECT = re.compile(r"^::: .*$", re.MULTILINE)
+OBJECT = re.compile(r"^(::: .*)(?:\n    options:)?$", re.MULTILINE)
 IN_A_SECTION = "\n    options:\n      heading_level: 3"
 
 
@@ -59,7 +59,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     markdown = markdown.replace("](../benchmarks/results/", "](measured/")
     markdown = re.sub(r"(?<=\d) %(?!\w)", "\u00a0%", markdown.replace(" ± ", "\u00a0±\u00a0"))
     if "\n## " in markdown:
-        markdown = OBJECT.sub(rf"\g<0>{IN_A_SECTION}", markdown)
+        markdown = OBJECT.sub(rf"\g<1>{IN_A_SECTION}", markdown)
     if page.file.src_uri == "settings.md":
         markdown = LISTED.sub(lambda found: experiments() if found[1] == "experiments" else section(found[1]), markdown)
     return markdown
