@@ -52,7 +52,7 @@ CUT_OFF = """() => [...document.querySelectorAll("pre > code")]
 class Quiet(SimpleHTTPRequestHandler):
     """A server that logs nothing."""
 
-    def log_message(self, *ignored: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:
         pass
 
 
