@@ -28,11 +28,15 @@ def main(argv: list[str] | None = None) -> None:
         folder = args.out / f"trial-{trial.number}"
         if code := run(load_config(args.words[0], [*args.words[1:], *rates, "eval.tasks=1"]), out=str(folder)):
             raise SystemExit(code)  # stopped by a signal
-        found = results_of(folder)
-        return -found["validation"]["mean"] if found["more_is_better"] else found["validation"]["mean"]
+        results = results_of(folder)
+        if results["validation"] is None:
+            raise RunFailed(f"{folder}: no validation score is finite")
+        return (-1 if results["more_is_better"] else 1) * results["validation"]["mean"]
 
     study = optuna.create_study(storage=f"sqlite:///{args.out}/study.db", study_name="fmaml", load_if_exists=True)
     study.optimize(objective, n_trials=args.trials, catch=(RunFailed,))  # a run that diverges is a failed trial
+    if not any(trial.values for trial in study.trials):
+        raise SystemExit("no trial has a finite score; give smaller rates")
     print("the best:", " ".join(f"{key}={value:.4g}" for key, value in study.best_params.items()))
 
 

@@ -13,10 +13,10 @@ class Error(Exception):
 
     >>> import fmaml
     >>> try:
-    ...     fmaml.load("omnigloot")
+    ...     fmaml.load("omniglott")
     ... except fmaml.Error as error:
     ...     print(error)
-    omnigloot: no such file, and no model of that name; did you mean omniglot? `fmaml ls models` lists them
+    omniglott: no such file, and no model of that name; did you mean omniglot? `fmaml ls models` lists them
     """
 
 

@@ -20,6 +20,8 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from torch import Generator, Tensor
 
+from .tree import leaves
+
 Params: TypeAlias = dict[str, Tensor]  # dotted names, as in a state_dict
 Theta: TypeAlias = Any  # any tree of tensors; for MAML it is a Params
 OptState: TypeAlias = Any  # any tree of tensors
@@ -141,6 +143,11 @@ class MetaState(NamedTuple):
     theta: Theta
     opt_state: OptState
     step: int
+
+    def __repr__(self) -> str:
+        tensors = leaves(self.theta)
+        numbers = sum(tensor.numel() for tensor in tensors)
+        return f"MetaState(step {self.step}, theta: {len(tensors)} tensors, {numbers:,} numbers)"
 
 
 Rates: TypeAlias = Mapping[str, float | Tensor]  # one for each parameter's name: a number, or a tensor of its shape

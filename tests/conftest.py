@@ -1,5 +1,7 @@
 import os
 import runpy
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -149,6 +151,18 @@ def trained(tmp_path_factory) -> Path:
         patch.setattr("fmaml.report.results.write_pictures", lambda *_: None)
         assert main(["run", "omniglot_prototypes", *settings, *small, "--out", str(out), "--device", "cpu"]) == 0
     return out
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory) -> Path:
+    """The site, without the outputs of the tutorials, which have a test of their own."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    environment = {**os.environ, "FMAML_DOCS_OUTPUTS": "0"}
+    top = Path(__file__).parent.parent
+    ran = subprocess.run(command, cwd=top, env=environment, capture_output=True, text=True, check=False, timeout=600)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return folder
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
-"""What mkdocs asks of this folder while it builds the site: tutorials with their outputs, and lists of settings."""
+"""Hooks of mkdocs: tutorials with their outputs, the lists of settings, and pages that can be used by everybody."""
 
 import os
 import re
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,9 +14,12 @@ from mkdocs.structure.pages import Page
 sys.path.insert(0, str(Path(__file__).parent))
 
 from notebooks import as_markdown, executed, names, source
+from settings_page import experiments, section
 
 RESULTS = Path(__file__).parents[2] / "benchmarks/results"
-LISTED = re.compile(r"^<!-- fmaml ls (\w+) -->$", re.MULTILINE)
+LISTED = re.compile(r"^<!-- (\w+) -->$", re.MULTILINE)
+OBJECT = re.compile(r"^(::: .*)(?:\n    options:)?$", re.MULTILINE)
+IN_A_SECTION = "\n    options:\n      heading_level: 3"
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -49,17 +51,30 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Links to notebooks and result files lead to the site; comments such as ``fmaml ls train`` become their output."""
+    """Links to notebooks and result files lead to the site; a comment with a section's name becomes its settings.
+
+    On a page of the reference with sections, the objects are one level below them.
+    """
     markdown = re.sub(r"\]\(([\w./]+)\.ipynb(#[\w-]+)?\)", r"](\1.md\2)", markdown)
     markdown = markdown.replace("](../benchmarks/results/", "](measured/")
     markdown = re.sub(r"(?<=\d) %(?!\w)", "\u00a0%", markdown.replace(" ± ", "\u00a0±\u00a0"))
-    return LISTED.sub(lambda found: f"```text\n{_listing(found[1])}\n```", markdown)
+    if "\n## " in markdown:
+        markdown = OBJECT.sub(rf"\g<1>{IN_A_SECTION}", markdown)
+    if page.file.src_uri == "settings.md":
+        markdown = LISTED.sub(lambda found: experiments() if found[1] == "experiments" else section(found[1]), markdown)
+    return markdown
 
 
-def _listing(section: str) -> str:
-    command = [sys.executable, "-m", "fmaml", "ls", section]
-    said = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True).stdout
-    return said.strip("\n")
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """A table is in a box that scrolls and takes the keyboard's focus; an empty cell is no heading."""
+    html = re.sub(r"<th( [^>]*)?></th>", r"<td\1></td>", html)
+    box = r'<div class="scroll" role="group" aria-label="Table" tabindex="0">\g<0></div>'
+    return re.sub(r"<table>.*?</table>", box, html, flags=re.DOTALL)
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """The search has a name for screen readers."""
+    return output.replace('role="dialog"', 'role="dialog" aria-label="Search"')
 
 
 def _as_pages(nav: Any) -> Any:

@@ -21,7 +21,9 @@ from nbclient import NotebookClient
 TOP = Path(__file__).parents[2]
 FOLDER = TOP / "docs/tutorials"
 KEPT = TOP / "build/tutorials"  # executed notebooks: what the tests made is what the site shows
+PHOTO = "{.photo}"  # stays as it is in dark mode
 SECONDS = 120  # for a cell, on a machine with other work to do
+DESCRIPTION = re.compile(r"^# Picture: (.*)\n", re.MULTILINE)  # the alt text of the picture that a cell draws
 COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -60,7 +62,7 @@ def _execute(notebook: Any) -> Any:
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
             "IPYTHONDIR": f"{folder}/.ipython",
             "XDG_CACHE_HOME": f"{folder}/.cache",
-            "COLUMNS": "100",
+            "COLUMNS": "88",
             "OMP_NUM_THREADS": "1",  # others may run beside it
         }
         environment.pop("MPLBACKEND", None)
@@ -78,12 +80,16 @@ def as_markdown(name: str, notebook: Any) -> tuple[str, dict[str, bytes]]:
         if cell.cell_type == "markdown":
             parts.append(cell.source)
             continue
-        parts.append(_block("bash" if cell.source.startswith("%%bash\n") else "python", cell.source))
+        described = DESCRIPTION.search(cell.source)
+        code = DESCRIPTION.sub("", cell.source)
+        parts.append(_block("bash" if code.startswith("%%bash\n") else "python", code))
         for output in cell.outputs:
             if "image/png" in output.get("data", {}):
                 picture = f"{name}_{len(pictures)}.png"
                 pictures[picture] = base64.b64decode(output.data["image/png"])
-                parts.append(f"![What the code above draws]({picture})")
+                assert described, f"{name}: a cell that draws begins with a line `# Picture: ..`, which describes it"
+                kind = PHOTO if name == "photographs" else ""
+                parts.append(f"![{described[1]}]({picture}){kind}")
             elif output.get("name") != "stderr":  # progress bars
                 parts.append(_block('text title="output"', _text(output)))
     return "\n\n".join(filter(None, parts)) + "\n", pictures

@@ -85,7 +85,7 @@ def describe_entry(section: str, name: str) -> str:
         return f"{title}\n  cannot be used: {error}"
     lines = [title, f"  {summary_line(section, name)}"]
     if section == "algorithm":
-        lines.append(textwrap.indent(f"{module_docstring(target)}\n{measurements(name)}", "  "))
+        lines.append(textwrap.indent(f"{plain(module_docstring(target))}\n{measurements(name)}", "  "))
     return "\n".join([*lines, *setting_lines(settings)])
 
 
@@ -95,7 +95,7 @@ def measurements(algorithm: str) -> str:
     if experiment not in packaged.experiment_names():
         return "\n"
     header = packaged.header(experiment)
-    lines = [f"{label}: {header[key]}" for key, label in HEADER_LABELS.items() if key in header]
+    lines = [f"{label}: {plain(header[key])}" for key, label in HEADER_LABELS.items() if key in header]
     protocol = packaged.headline(experiment).rpartition(": ")[2]
     return "\n" + "\n".join([*lines, f"by: fmaml run {experiment}, {protocol}"]) + "\n"
 
@@ -127,9 +127,14 @@ def setting_lines(settings: dict[str, Setting]) -> list[str]:
     rows: list[tuple[str, str]] = []
     for key, setting in settings.items():
         default = "required" if setting.default is REQUIRED else f"default {json.dumps(setting.default)}"
-        meaning = "".join(f": {mark.meaning}" for mark in setting.marks if isinstance(mark, Meaning))
+        meaning = "".join(f": {plain(mark.meaning)}" for mark in setting.marks if isinstance(mark, Meaning))
         rows.append((key, f"{describe_values(setting.type)} ({default}){meaning}"))
     return align_columns(rows)
+
+
+def plain(text: str) -> str:
+    """The text of a docstring as a terminal shows it, without the marks around code."""
+    return text.replace("``", "")
 
 
 def align_columns(rows: Iterable[tuple[str, str]]) -> list[str]:

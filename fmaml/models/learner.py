@@ -7,6 +7,7 @@ alone. Batch norm takes the statistics of the support set, which are stored with
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from ..checkpoints.checkpoint_format import flatten
 from ..data.preprocessing import Ink, in_own_units
 from ..errors import Error
 from ..evaluation import trajectory_of
+from ..files.plain_text import counted, printable
 from ..torch_fixes.support_statistics import Statistics, statistics_of, with_statistics
 from ..tree import leaves
 from ..types import Batch, Params, Theta
@@ -26,10 +28,11 @@ from .resize_head import head_of, starting_from_prototypes, with_outputs
 from .user_images import Images, Shape, read_support, to_inputs, to_tensor
 
 EXAMPLES_AT_ONCE = 256
+SHOWN = 72  # characters of a list of names in a `repr`
 
 
 class Prediction(NamedTuple):
-    """What an adapted network says of n examples.
+    """The predictions of an adapted network for n examples.
 
     >>> import torch, fmaml
     >>> labels, probabilities = fmaml.Prediction(["cat"], torch.tensor([[0.75, 0.25]]))
@@ -39,6 +42,9 @@ class Prediction(NamedTuple):
 
     labels: list[str]  # the likeliest class of each example
     probabilities: Tensor  # [n, classes], in the order of `Adapted.classes`
+
+    def __repr__(self) -> str:
+        return f"Prediction({counted(len(self.labels), 'example')}: {in_a_line(self.labels)})"
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,13 @@ class Adapted:
     classes: list[str]
     params: Params
     statistics: list[Statistics]
+
+    def __repr__(self) -> str:
+        """One line, without the tensors."""
+        name = printable(str(self.metadata.get("name")), kept="")
+        if not self.classes:
+            return f"Adapted({name}, {counted(self.blueprint.outputs, 'output')})"
+        return f"Adapted({name}, {len(self.classes)} classes: {in_a_line(self.classes)})"
 
     def predict(self, images: Images, ink: Ink = "auto") -> Prediction:
         """The likeliest class of each image, and the probability of every class.
@@ -137,25 +150,40 @@ class Learner:
     blueprint: Blueprint
     theta: Theta
 
+    def __repr__(self) -> str:
+        """One line, without the tensors."""
+        name, network, algorithm = self.metadata.get("name"), self.blueprint.model, self.blueprint.algorithm
+        task = f", {self.metadata['task']}" if self.metadata.get("task") else ""
+        return printable(f"Learner({name}, {algorithm['name']} on {network['name']}{task})", kept="")
+
     def adapt(self, support: Any, targets: Any = None, *, steps: int | None = None, ink: Ink = "auto") -> Adapted:
-        """Learn a task from its support set.
+        """Learn a new task from its support set.
+
+        Give the support set in one of three forms:
+
+        - a folder, with one subfolder of images for each class, or with one image for each class;
+        - a mapping from each class to its images, in any form that `Adapted.predict` takes;
+        - inputs x and ``targets`` y, as tensors, or as arrays, tables of pandas or lists of numbers.
 
         Args:
-            support: a folder with a folder of images for each class, or with one image for each class; or a mapping
-                from each class to its images, which may be all that `Adapted.predict` takes; or, with ``targets``, x
-                [n, *inputs]: a tensor, or of numbers that are no images an array, a table of pandas or lists.
-            targets: of such an x its y [n, *target], or [n] where a target is one number; with class numbers, int64
-                [n], the classes are called "0", "1", ..
-            steps: inner steps; None: as many as the model's accuracy was measured with.
+            support: the folder, the mapping, or x [n, *inputs].
+            targets: y, only with x: [n, *target], or [n] if a target is one number. Class numbers are int64 [n], and
+                the classes get the names "0", "1", ..
+            steps: inner steps. By default as many as in the model's own test.
             ink: of drawings, as in `Adapted.predict`.
 
         Returns:
-            The adapted network. Any number of classes will do, whatever it was trained with.
+            The adapted network. The number of classes may differ from that in training.
 
         Raises:
-            Error: the support set is missing, or has one class only, or an image cannot be read.
-            ValueError: tensors of a wrong shape or type; ``steps`` for an algorithm that takes none; a learnt part of
-                the algorithm is made for the ways of training.
+            Error: the support set is missing, or has only one class, or an image cannot be read.
+            ValueError: a tensor has a wrong shape or type. Or ``steps`` is given to an algorithm without inner steps.
+                Or the algorithm learnt parts that fit only the number of classes in training.
+
+        >>> import torch, fmaml
+        >>> learner = fmaml.load("omniglot_prototypes")
+        >>> learner.adapt(torch.rand(6, 1, 28, 28), torch.tensor([0, 0, 1, 1, 2, 2]))
+        Adapted(omniglot_prototypes, 3 classes: 0, 1, 2)
         """
         if targets is None and not isinstance(support, Tensor):
             if self.blueprint.targets != "classes":
@@ -227,6 +255,14 @@ class Learner:
     def shape(self) -> Shape:
         """What the network takes."""
         return shape_of(self.blueprint, self.theta)
+
+
+def in_a_line(names: list[str]) -> str:
+    """The first names, as many as fit, and the number of the others."""
+    ends = accumulate(len(name) + 2 for name in names)
+    shown = max(1, sum(end <= SHOWN for end in ends))
+    more = [f".. {len(names) - shown} more"] if len(names) > shown else []
+    return printable(", ".join([name[:SHOWN] for name in names[:shown]] + more), kept="")
 
 
 def shape_of(blueprint: Blueprint, parameters: Theta) -> Shape:

@@ -16,7 +16,7 @@ def comparison_page(comparison: Comparison) -> str:
     said = "".join(f"<li>{escape(line)}</li>" for line in verdicts(comparison))
     return document(
         f"fmaml compare: {', '.join(names)}",
-        f"<header><h1>{len(names)} runs compared</h1>{paragraph(', '.join(names), 'lead')}</header>",
+        f"<h1>{len(names)} runs compared</h1>{paragraph(', '.join(names), 'lead')}",
         section(
             "Results",
             *charts,

@@ -106,7 +106,7 @@ def write_page(path: Path, rows: list[Row], adapted: Adapted) -> None:
     """Write one HTML file that needs no other: each image with a bar for every class."""
     title = f"{adapted.metadata['name']}: {len(rows)} images, {len(adapted.classes)} classes"
     figures = "\n".join(map(figure_of, rows))
-    page = document(title, f"<h1>{escape(title)}</h1>\n<main>\n{figures}\n</main>", style=STYLE_OF_PREDICTIONS)
+    page = document(title, f"<h1>{escape(title)}</h1>", figures, style=STYLE_OF_PREDICTIONS)
     write_text_durably(path, page)
 
 

@@ -93,14 +93,16 @@ figure text { font-size: 12px; fill: var(--quiet); font-variant-numeric: tabular
 """
 
 
-def document(title: str, *parts: str, style: str = "") -> str:
-    """A whole page: ``parts`` are HTML, ``title`` is text; ``style`` is CSS beside that of every page."""
+def document(title: str, heading: str, *parts: str, style: str = "") -> str:
+    """A whole page: a header with ``heading``, and a main part with ``parts``, all HTML.
+
+    ``title`` is text; ``style`` is CSS beside that of every page.
+    """
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{STYLE}{style}</style>\n</head>\n<body>\n"
-        + "\n".join(filter(None, parts))
-        + "\n</body>\n</html>\n"
+        f"<header>\n{heading}\n</header>\n<main>\n" + "\n".join(filter(None, parts)) + "\n</main>\n</body>\n</html>\n"
     )
 
 
@@ -133,20 +135,24 @@ def folded(summary: str, inside: str) -> str:
 
 
 def html_table(headings: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[int] = ()) -> str:
-    """A table of texts; ``numbers`` are the columns that are aligned right. Each row begins with its heading."""
+    """A table of texts; ``numbers`` are the columns that are aligned right. Each row begins with its heading.
+
+    The box around it scrolls, also by the keyboard.
+    """
     right = set(numbers)
 
     def cell(tag: str, column: int, text: str) -> str:
         attribute = ' class="number"' if column in right else ""
         return f"<{tag}{attribute}>{escape(text)}</{tag}>"
 
-    head = "".join(cell("th", column, text) for column, text in enumerate(headings))
+    head = "".join(cell("th" if text else "td", column, text) for column, text in enumerate(headings))
     body = "\n".join(
         "<tr>" + "".join(cell("td" if column else "th", column, text) for column, text in enumerate(row)) + "</tr>"
         for row in rows
     )
     thead = f"<thead><tr>{head}</tr></thead>\n" if any(headings) else ""
-    return f'<div class="scroll"><table>\n{thead}<tbody>\n{body}\n</tbody></table></div>'
+    box = '<div class="scroll" role="group" aria-label="Table" tabindex="0">'
+    return f"{box}<table>\n{thead}<tbody>\n{body}\n</tbody></table></div>"
 
 
 def bars(title: str, rows: Sequence[tuple[str, float, str]], full: float | None = None) -> str:

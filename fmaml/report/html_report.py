@@ -80,9 +80,7 @@ def write_report(
         name = str(run.config["name"])
         page = document(
             f"{name}: a run of fmaml",
-            f"<header><h1>{escape(name)}</h1>",
-            *parts[:1],
-            "</header>",
+            f"<h1>{escape(name)}</h1>\n{parts[0]}",
             *parts[1:],
             style=STYLE_OF_TASKS,
         )

@@ -29,7 +29,7 @@ def labels(figure):
 
 
 def page_of(*figures):
-    return document("x", *(page_figure(figure, f"figure {i}") for i, figure in enumerate(figures)))
+    return document("x", "", *(page_figure(figure, f"figure {i}") for i, figure in enumerate(figures)))
 
 
 def test_curves_that_are_the_same_are_one():

@@ -71,7 +71,7 @@ def test_a_diverged_run_says_so(tmp_path):
 
 
 def test_all_text_is_escaped():
-    page = document(NASTY, section(NASTY, html_table([NASTY], [[NASTY]]), bars(NASTY, [(NASTY, 1.0, NASTY)])))
+    page = document(NASTY, "", section(NASTY, html_table([NASTY], [[NASTY]]), bars(NASTY, [(NASTY, 1.0, NASTY)])))
     assert "\x1b" not in page
     assert "<b>" not in page
     assert text_of(page).count("<b>&\"'</b>") == 6
