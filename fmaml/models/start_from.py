@@ -28,7 +28,7 @@ def start_from(model: str, theta: Theta, params: Params) -> Theta:
             has = "nothing" if found is None else f"{list(found.shape)}"
             raise Error(
                 f"train.start = {model}: {name} is {list(value.shape)} in the network of model.*, and the model has "
-                f"{has}; give the settings of the model's own network, which `fmaml ls models` or its run shows"
+                f"{has}; give the settings of the model's own network, or train.start=null to begin without it"
             )
     names = iter(named_leaves(theta))
 
