@@ -67,7 +67,12 @@ def smallest(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, request:
     if path.stem in ("table", "signals"):
         monkeypatch.chdir(request.getfixturevalue("public_tables"))
     if path.stem == "photos":
-        small += [f"data.root={write_photographs(folder / 'photos')}", "model.width=4", "train.start=null", "train.baseline=false"]
+        small += [
+            f"data.root={write_photographs(folder / 'photos')}",
+            "model.width=4",
+            "train.start=null",
+            "train.baseline=false",
+        ]
     if path.stem == "lora":
         small += [f"model.base={request.getfixturevalue('gpt2')}", "data.length=20"]
     return small

@@ -106,7 +106,7 @@ def baseline_has_its_settings(config: Config) -> Violations:
         reason = f"the baseline uses the algorithm's inner_lr and steps, which {algorithm['name']} does not have"
         yield "train.baseline", f"{reason}; give false or fine_tune"
     if config["train"]["baseline"] == "start" and config["train"]["start"] is None:
-        yield "train.baseline", "the model that training begins with, and train.start names none; give train.baseline=false"
+        yield "train.baseline", "train.start names no model to compare with; give train.baseline=false"
 
 
 def minibatch_fits_support_set(config: Config) -> Violations:

@@ -12,6 +12,7 @@ from ..config.build import Experiment
 from ..config.settings import EvalSettings
 from ..data.source import QuerySetting, Source
 from ..evaluation import evaluate
+from ..intervals import t95
 from ..losses import inductive
 from ..processes.join import map_over_ranks
 from ..setting_types import Batching
@@ -132,12 +133,12 @@ def task_ranges(tasks: int, chunk: int) -> list[range]:
 
 
 def interval(values: Tensor) -> Interval:
-    """The mean and 1.96 standard errors of one number a task; ``values`` [tasks]."""
+    """The mean and half of Student's interval of one number a task; ``values`` [tasks]."""
     values = values.double()
     mean = values.mean().item()
     if len(values) == 1:
         return Interval(mean, None)
-    return Interval(mean, 1.96 * values.std().item() / math.sqrt(len(values)))
+    return Interval(mean, t95(len(values) - 1) * values.std().item() / math.sqrt(len(values)))
 
 
 def passes_of_test(source: Source, settings: EvalSettings) -> float:

@@ -5,7 +5,9 @@ import statistics
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-Z = 1.96  # standard errors in half a 95 % interval
+from ..intervals import t95
+
+LEAST_WITHOUT_SPREAD = 6  # equal differences, from which on chance makes them of one sign in fewer than 5 % of cases
 # settings of data that do not change test tasks
 _OF_TRAINING = ("train_ways", "train_shots", "augment", "rotate", "root", "file", "download")
 _OF_POLICIES = ("told", "discount", "gae_lambda", "dice_lambda")
@@ -20,23 +22,25 @@ class Paired(NamedTuple):
 
     @property
     def is_significant(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return self.ci95 is not None and abs(self.mean) > self.ci95
+        """Whether the interval leaves out 0. Equal differences of few tasks have no spread, and prove nothing."""
+        if self.ci95 is None or (self.ci95 == 0 and self.tasks < LEAST_WITHOUT_SPREAD):
+            return False
+        return abs(self.mean) > self.ci95
 
 
 def paired_difference(first: Mapping[int, float], second: Mapping[int, float]) -> Paired | None:
     """The difference second - first over the tasks of both; None if they share none, or a score is not finite.
 
-    The interval is 1.96 standard errors of the differences: the difficulty of a task, which both share, cancels.
+    The interval is Student's of the differences: the difficulty of a task, which both share, cancels.
 
     >>> paired_difference({0: 0.5, 1: 0.7}, {0: 0.6, 1: 0.9})
-    Paired(tasks=2, mean=0.15000000000000002, ci95=0.09800000000000007)
+    Paired(tasks=2, mean=0.15000000000000002, ci95=0.6353102368000005)
     """
     differences = [second[task] - first[task] for task in first if task in second]
     if not differences or not all(map(math.isfinite, differences)):
         return None
     tasks, mean = len(differences), statistics.fmean(differences)
-    return Paired(tasks, mean, Z * statistics.stdev(differences) / math.sqrt(tasks) if tasks > 1 else None)
+    return Paired(tasks, mean, t95(tasks - 1) * statistics.stdev(differences) / math.sqrt(tasks) if tasks > 1 else None)
 
 
 def why_other_tasks(first: dict[str, Any], second: dict[str, Any]) -> str:

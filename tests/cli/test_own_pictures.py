@@ -73,3 +73,22 @@ def test_fmaml_alone_names_three_things_to_try(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len([line for line in lines if line.startswith("  fmaml ")]) == 3
     assert "--quick" in lines[2]
+
+
+def test_training_from_a_shipped_model_says_what_was_gained(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number in range(8):
+        (tmp_path / "mine" / f"c{number}").mkdir(parents=True)
+        for i in range(6):
+            Image.new("RGB", (40, 40), (30 * number, 5 * i, 0)).save(tmp_path / "mine" / f"c{number}" / f"{i}.png")
+    small = ["train.meta_steps=1", "train.validate_tasks=2", "eval.tasks=4", "--device", "cpu"]
+    assert main(["run", "photos", "data.root=mine", *small, "--out", "out"]) == 0
+    said = capsys.readouterr()
+    assert "tasks: 2-way 3-shot, 3 queries a class; 4 ways in training" in said.err
+    assert "8 classes, 48 pictures: 6 of each; 40x40 pixels, colour" in said.err
+    gain = next(line for line in said.out.splitlines() if line.startswith("gain over cifar_fs_prototypes, as it was: "))
+    assert "points transductive; " in gain
+    columns = json.loads((tmp_path / "out/results.json").read_text(encoding="utf-8"))["results"]
+    assert len(columns) == 4, "both protocols, of the model before and after"
+    assert main(["run", "photos", "data.root=mine", "train.start=null", "--dry-run"]) == 2
+    assert "train.start names no model to compare with; give train.baseline=false" in capsys.readouterr().err

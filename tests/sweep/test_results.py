@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from fmaml.sweep.results import spread, t95
+from fmaml.intervals import t95
+from fmaml.sweep.results import spread
 
 
 def test_quantiles_are_those_of_scipy_and_of_the_normal_distribution_at_last():
