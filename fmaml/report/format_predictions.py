@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ main > figure { display: flex; gap: 1rem; margin: 0; padding: 1rem; border: 1px 
   background: var(--card); }
 figcaption { flex: 1; min-width: 0; color: var(--text); }
 img { width: 7rem; height: 7rem; object-fit: contain; background: var(--paper); border-radius: 5px; }
-.rows { grid-template-columns: minmax(0, 5rem) minmax(0, 1fr) auto; grid-auto-flow: dense; }
+.rows { grid-template-columns: minmax(0, 8rem) minmax(0, 1fr) auto; grid-auto-flow: dense; }
 .rows > .bar { grid-column: 2; margin: 0; }
 .rows > em { grid-column: 3; }
 """
@@ -49,6 +50,12 @@ def rows_of(photos: list[str], prediction: Prediction, classes: list[str]) -> li
     """A row for each photograph."""
     table = zip(photos, prediction.labels, prediction.probabilities.tolist(), strict=True)
     return [Row(photo, label, dict(zip(classes, values, strict=True))) for photo, label, values in table]
+
+
+def shown_names(rows: list[Row]) -> list[str]:
+    """The paths of the images relative to the folder that holds all of them."""
+    folder = os.path.commonpath([os.path.dirname(os.path.abspath(row.image)) for row in rows])
+    return [os.path.relpath(row.image, folder) for row in rows]
 
 
 def as_json(rows: list[Row]) -> str:
@@ -83,15 +90,17 @@ def print_table(rows: list[Row]) -> None:
         table.add_column(heading, justify="right")
     for column in table.columns:
         column.overflow = "fold"  # names are shown whole
-    for row in rows:
-        cells = (printable(row.image), printable(row.label), f"{row.probability:.1%}", second(row))
+    names = shown_names(rows)
+    for name, row in zip(names, rows, strict=True):
+        cells = (printable(name), printable(row.label), f"{row.probability:.1%}", second(row))
         table.add_row(*map(escape_markup, cells))
     console = Console()
     if console.width >= LEAST_TABLE_WIDTH:
         console.print(table)
     else:
         lines = [
-            f"{printable(row.image)}: {printable(row.label)} {row.probability:.1%}, else {second(row)}" for row in rows
+            f"{printable(name)}: {printable(row.label)} {row.probability:.1%}, else {second(row)}"
+            for name, row in zip(names, rows, strict=True)
         ]
         console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
@@ -105,16 +114,16 @@ def second(row: Row) -> str:
 def write_page(path: Path, rows: list[Row], adapted: Adapted) -> None:
     """Write one HTML file that needs no other: each image with a bar for every class."""
     title = f"{adapted.metadata['name']}: {len(rows)} images, {len(adapted.classes)} classes"
-    figures = "\n".join(map(figure_of, rows))
+    figures = "\n".join(map(figure_of, rows, shown_names(rows)))
     page = document(title, f"<h1>{escape(title)}</h1>", figures, style=STYLE_OF_PREDICTIONS)
     write_text_durably(path, page)
 
 
-def figure_of(row: Row) -> str:
-    """The HTML of one image and its bars, the most likely class first."""
+def figure_of(row: Row, shown: str) -> str:
+    """The HTML of one image and its bars, the most likely class first; ``shown`` is the name below."""
     order = sorted(row.probabilities.items(), key=lambda pair: -pair[1])[:MOST_BARS]
     drawn = bars(row.image, [(name, value, f"{value:.1%}") for name, value in order], full=1.0)
     with Image.open(row.image) as image:
         tag = png_tag(ImageOps.exif_transpose(image).convert("RGB"), row.image, THUMBNAIL)
-    label, name = escape(row.label), escape(row.image)
+    label, name = escape(row.label), escape(shown)
     return f'<figure>{tag}<figcaption><h2>{label}</h2>{drawn}<p class="quiet">{name}</p></figcaption></figure>'
