@@ -2,8 +2,8 @@
 
     python benchmarks/own_photographs.py FOLDER MODEL [MODEL ...] [--tasks 100] [--json OUT]
 
-FOLDER holds a folder of pictures for each class. A MODEL is a name of `fmaml ls models`, or the folder of a run, such as
-one of `fmaml run photos data.root=OTHER_CLASSES`. Every method learns and names the same pictures.
+FOLDER holds a folder of pictures for each class. A MODEL is a name of `fmaml ls models`, or the folder of a run, such
+as one of `fmaml run photos data.root=OTHER_CLASSES`. Every method learns and names the same pictures.
 """
 
 import argparse
