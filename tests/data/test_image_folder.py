@@ -102,7 +102,7 @@ def test_a_broken_split_file_is_named(root):
     load(root)
     (file,) = split_files(root)
     file.write_text("{")
-    with pytest.raises(Error, match=r"\.json: not a split that can be read .*remove it"):
+    with pytest.raises(Error, match=r"\.json: not a readable split .*remove it"):
         load(root)
 
 

@@ -89,7 +89,7 @@ def test_layout_classes_takes_no_notice_of_the_splits_and_splits_needs_them(tabl
 def test_classes_in_both_splits_name_a_cure_that_works(table):
     mixed = [[*row, "train" if i % 2 else "test"] for i, row in enumerate(rows_of(table)[1:])]
     write(table, [["file", "label", "split"], *mixed])
-    with pytest.raises(Error, match=r"more than one split.*give data\.layout=classes to have classes split"):
+    with pytest.raises(Error, match=r"more than one split.*Give data\.layout=classes to split classes"):
         load(table)
     assert sum(load(table, layout="classes").about["classes"].values()) == 6
 

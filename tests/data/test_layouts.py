@@ -181,7 +181,7 @@ def test_splits_by_name_alone_can_be_had_as_classes(root):
 
 
 SHARED = (
-    r"class a, b, c and 1 more is in more than one split.*; give data\.root=(.*) to have classes split at random, "
+    r"class a, b, c and 1 more is in more than one split.*Give data\.root=(.*) to split classes at random, or "
     r"data\.shared_classes=true"
 )
 
