@@ -144,7 +144,7 @@ FAULTS = {
         edit(lambda rows: [*rows[:3], ["gone.jpg", "cat"]]),
         r"line 4, column file: 'gone\.jpg': not there; paths are relative",
     ),
-    "a folder": (edit(lambda rows: [*rows, ["photos", "cat"]]), r"line 20, column file: 'photos': no file; paths"),
+    "a folder": (edit(lambda rows: [*rows, ["photos", "cat"]]), r"line 20, column file: 'photos': not a file; paths"),
     "a row twice": (
         edit(lambda rows: [*rows, rows[2]]),
         r"line 20, column file: 'photos/0-1\.png': again, after line 3 with label cat; .*remove one",

@@ -35,8 +35,8 @@ def read_pickle(path: Path, file: BinaryIO | None = None) -> Any:
             return _load(opened)
     except Exception as error:  # damaged pickles make the unpickler raise errors of any kind
         raise Error(
-            f"{path}: not a complete pickle of only arrays, lists, dicts, text and numbers ({error}). None of its code was "
-            f"run; copy or download it again from a source you trust"
+            f"{path}: not a complete pickle of only arrays, lists, dicts, text and numbers ({error}). "
+            f"None of its code was run; copy or download it again from a source you trust"
         ) from error
 
 
