@@ -173,7 +173,7 @@ FAULTS = {
     ),
     "a comma without quotes": (
         lambda table: table.write_text("file,label\na.png,sea, blue\n"),
-        r"line 2: 3 cells, and the header has 2; correct the line \(a comma inside a cell needs quotes",
+        r"line 2: 3 cells, but the header has 2; correct the line \(a cell with a comma needs quotes",
     ),
     "an open quotation mark": (
         lambda table: table.write_text('file,label\na.png,cat\n"b.png,cat\n'),
@@ -192,7 +192,7 @@ FAULTS = {
         r"line 1: not UTF-8; save",
     ),
     "an empty file": (lambda table: table.write_bytes(b""), r"line 1: fewer than two columns; save it as CSV"),
-    "a header alone": (edit(lambda rows: rows[:1]), r"no line after the header"),
+    "a header alone": (edit(lambda rows: rows[:1]), r"no row after the header"),
     "NUL": (lambda table: table.write_bytes(b"file,label\na\0b.png,cat\n"), r"line 2"),
 }
 

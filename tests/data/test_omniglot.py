@@ -154,7 +154,7 @@ def without(key, files):
 FAULTY = {
     "a drawing too few": (
         lambda files: without(f"{EVERYONE[1]}/0001_07", files),
-        r"images_evaluation/Atlantean/character01 has 19 drawings. It has 4 characters of 20 drawings each",
+        r"images_evaluation/Atlantean/character01 has 19 drawings; expected 4 characters of 20 drawings each",
     ),
     "a drawing too many": (
         lambda files: {**files, f"{EVERYONE[0]}/extra.png": drawing(0, 0)},

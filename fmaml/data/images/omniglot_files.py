@@ -92,6 +92,6 @@ def _check_counts(counts: Counter[str], characters: list[str]) -> None:
         first = ", ".join(f"{name} has {counts[name]} drawings" for name in wrong[:3])
         more = f" and {len(wrong) - 3} more characters differ" if len(wrong) > 3 else ""
         raise Error(
-            f"Omniglot: {first}{more}. It has {len(characters)} characters of {DRAWINGS_PER_CLASS} drawings each; "
-            f"copy or download it again"
+            f"Omniglot: {first}{more}; expected {len(characters)} characters of {DRAWINGS_PER_CLASS} drawings each. "
+            f"Copy or download it again"
         )
