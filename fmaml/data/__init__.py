@@ -1,4 +1,4 @@
-"""Sources of tasks. The names in ``__init__.pyi`` are public, for sources of one's own: imported when first used."""
+"""Sources of tasks. The names in ``__init__.pyi`` are public, for your own sources, and imported when first used."""
 
 from .. import imported_when_used
 

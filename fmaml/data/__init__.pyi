@@ -1,4 +1,4 @@
-# What a data source of one's own needs: read by type checkers, and by __init__.py.
+# The names that a user's own data source needs. Type checkers and __init__.py read this file.
 
 from .source import Metric as Metric
 from .source import Source as Source

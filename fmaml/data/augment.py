@@ -1,4 +1,4 @@
-"""Photographs seen a little differently each time: mirrored and shifted at random."""
+"""Data augmentation: images mirrored and shifted at random."""
 
 from collections.abc import Sequence
 
@@ -9,13 +9,13 @@ from ..rng import fold, uniform
 from ..setting_types import Change
 from ..types import Batch, Task
 
-_SUPPORT, _QUERY = -2, -3  # counters of a task's key; `sample_episodes` uses those from 0, `randomize_sizes` -1
+_SUPPORT, _QUERY = -2, -3  # counters of a task's key; `sample_episodes` uses 0 and up, `randomize_sizes` uses -1
 _MIRROR, _DOWN, _RIGHT = range(3)  # counters of an image's key
-_FARTHEST = 8  # an image is shifted by an eighth of its size at most
+_FARTHEST = 8  # an image is shifted by at most an eighth of its size
 
 
 def augmented(task: Task, keys: Tensor, changes: Sequence[Change]) -> Task:
-    """Stacked tasks of images with random ``changes`` to each image, by the tasks' keys, int64 [tasks]."""
+    """Change each image of stacked tasks at random. ``keys`` are those of the tasks, int64 [tasks]."""
 
     def batch(plain: Batch, part: int) -> Batch:
         images = torch.arange(plain.y.shape[1], device=keys.device)
@@ -25,10 +25,10 @@ def augmented(task: Task, keys: Tensor, changes: Sequence[Change]) -> Task:
 
 
 def changed(x: Tensor, keys: Tensor, changes: Sequence[Change]) -> Tensor:
-    """Images x [tasks, n, channels, height, width] with random changes by the keys, int64 [tasks, n].
+    """Change images x [tasks, n, channels, height, width] at random by their keys, int64 [tasks, n].
 
-    "flip" mirrors an image, left to right, with probability 1/2; "shift" moves each by up to an eighth of its height
-    and width, and what comes in at the border is the image's own reflection.
+    "flip" mirrors an image left to right with probability 1/2. "shift" moves it by up to an eighth of its height and
+    width; the border is filled with the image's reflection.
     """
     rows, columns = (torch.arange(size, device=x.device).expand(*keys.shape, size) for size in x.shape[-2:])
     if "flip" in changes:
@@ -41,7 +41,7 @@ def changed(x: Tensor, keys: Tensor, changes: Sequence[Change]) -> Tensor:
 
 
 def _shifted(places: Tensor, keys: Tensor) -> Tensor:
-    """Places [tasks, n, size] from 0 to size - 1, each image's moved by a random number and reflected at the ends."""
+    """Shift the places [tasks, n, size], 0 to size - 1, of each image by a random number; reflect at the ends."""
     last = places.shape[-1] - 1
     farthest = (last + 1) // _FARTHEST
     by = (uniform(keys) * (2 * farthest + 1)).long() - farthest

@@ -1,4 +1,4 @@
-"""The examples of a split in one tensor, class after class, and tasks drawn from it with a few gathers."""
+"""The examples of a split in one tensor, class after class; tasks are drawn with a few gathers."""
 
 from typing import Any, NamedTuple
 
@@ -19,24 +19,24 @@ class Split(NamedTuple):
     max_count: int  # max(counts), stored because reading it from a GPU would wait for the GPU
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled with its images as an array: of a tensor that is part of a larger one, all of that is pickled."""
+        """Pickle the images as an array: pickling a view of a tensor would pickle the whole tensor."""
         return _split_of, (self.images.cpu().numpy(), *self[1:])
 
 
 def _split_of(images: np.ndarray, starts: Tensor, counts: Tensor, max_count: int) -> Split:
-    """The split, with its images on the device of the other tensors."""
+    """Rebuild a split, with the images on the device of the other tensors."""
     return Split(torch.from_numpy(images).to(starts.device), starts, counts, max_count)
 
 
 def equal_classes(images: Tensor) -> Split:
-    """A split of classes of equal size from uint8 [classes, each, channels, height, width]."""
+    """Make a split of classes of equal size from uint8 [classes, each, channels, height, width]."""
     classes, each = images.shape[:2]
     starts = torch.arange(classes, device=images.device) * each
     return Split(images.flatten(0, 1), starts, torch.full_like(starts, each), each)
 
 
 def with_rotations(split: Split) -> Split:
-    """A split of four times the classes: each also rotated by 90, 180 and 270 degrees. Images must be square."""
+    """Add each class rotated by 90, 180 and 270 degrees, as three more classes. Images must be square."""
     turns = range(4)
     images = torch.cat([split.images.rot90(turn, (2, 3)) for turn in turns])
     starts = torch.cat([split.starts + turn * len(split.images) for turn in turns])
@@ -44,24 +44,27 @@ def with_rotations(split: Split) -> Split:
 
 
 def consecutive_splits(images: Tensor, classes: dict[str, int], rotate: tuple[str, ...]) -> dict[str, Split]:
-    """Splits of uint8 [classes, each, C, H, W] with ``classes`` consecutive classes each; rotated if in ``rotate``."""
+    """Split uint8 [classes, each, C, H, W] into consecutive classes, as many as ``classes`` says, split -> number.
+
+    Splits in ``rotate`` also get rotated classes, see `with_rotations`.
+    """
     parts = {name: equal_classes(part) for name, part in zip(classes, images.split([*classes.values()]), strict=True)}
     return {name: with_rotations(part) if name in rotate else part for name, part in parts.items()}
 
 
 def sample_episodes(split: Split, keys: Tensor, *, ways: int, shots: int, queries: int) -> Task:
-    """Stacked N-way K-shot tasks, one per key of ``keys``, int64 [tasks].
+    """Draw stacked N-way K-shot tasks, one per key of ``keys``, int64 [tasks].
 
-    Returns support x float32 [tasks, ways * shots, C, H, W] in [0, 1] and y int64 [tasks, ways * shots]; the query set
-    the same with ``queries`` in place of ``shots``. Rows are sorted by class, and label i is the i-th class drawn. The
-    split must have ``ways`` classes and each class ``shots + queries`` images; `episodes` checks that.
+    Returns support x float32 [tasks, ways * shots, C, H, W] in [0, 1] and y int64 [tasks, ways * shots]. The query set
+    has the same shapes with ``queries`` instead of ``shots``. Rows are sorted by class, and label i is the i-th class
+    drawn. The split must have ``ways`` classes and each class ``shots + queries`` images; `episodes` checks that.
 
-    Every class of the split, and every image of a chosen class, gets a random 64-bit score, and the highest win. Ties
-    (probability 2^-64 for each pair) are the only thing that two devices may resolve differently.
+    Every class of the split, and every image of a chosen class, gets a random 64-bit score; the highest are drawn.
+    Devices may only differ in ties, which have probability 2^-64 for each pair.
     """
     classes = len(split.starts)
     slots = torch.arange(classes + ways * split.max_count, device=keys.device)
-    scores = fold(keys[:, None], slots)  # [tasks, slots]: of the classes, then of the images of each way in turn
+    scores = fold(keys[:, None], slots)  # [tasks, slots]: for the classes, then for the images of each way
     chosen = scores[:, :classes].topk(ways).indices
 
     absent = slots[: split.max_count] >= split.counts[chosen][..., None]  # [tasks, ways, max_count]
@@ -72,7 +75,7 @@ def sample_episodes(split: Split, keys: Tensor, *, ways: int, shots: int, querie
 
 
 def draw_classes(split: Split, keys: Tensor, ways: int) -> Tensor:
-    """The numbers of the classes that `sample_episodes` draws, in the order of their labels: int64 [tasks, ways]."""
+    """The class numbers that `sample_episodes` draws, in the order of the labels: int64 [tasks, ways]."""
     return fold(keys[:, None], torch.arange(len(split.starts), device=keys.device)).topk(ways).indices
 
 
@@ -85,15 +88,14 @@ def _gather(split: Split, rows: Tensor) -> Batch:
 
 
 def as_floats(stored: Tensor) -> Tensor:
-    """The examples as a network gets them: images uint8 become float32 in [0, 1], all else is that already.
+    """Convert uint8 images to float32 in [0, 1]; float32 stays.
 
-    Multiplied, not divided: CUDA divides by a constant through its reciprocal, which differs from the CPU's result in
-    the last bit.
+    Multiply, do not divide: CUDA divides by a constant through its reciprocal, so its last bit differs from the CPU's.
     """
     return stored if stored.is_floating_point() else stored.float().mul_(1 / 255)
 
 
 def class_name(names: list[str], number: int) -> str:
-    """The name of a class; beyond the names it is one of them, turned as in `with_rotations`."""
+    """The name of a class. Numbers beyond the names are rotated classes, see `with_rotations`."""
     turns, index = divmod(number, len(names))
     return f"{names[index]}, turned by {90 * turns} degrees" if turns else names[index]

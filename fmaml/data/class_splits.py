@@ -1,4 +1,4 @@
-"""Which classes are in train, val and test: divided at random where they are not given, and stored to stay divided."""
+"""The classes of train, val and test. Splits that the user does not give are drawn at random and stored."""
 
 import json
 import math
@@ -27,22 +27,22 @@ class ThreeSplits(NamedTuple):
 
     listing: Listing
     origin: str  # where the split is from, for reports
-    shared: list[str]  # the classes that are in more than one
-    divided: tuple[str, ...]  # the splits that were made at random, out of each other
+    shared: list[str]  # classes in more than one split
+    divided: tuple[str, ...]  # splits that were drawn at random from the same classes
 
 
 def random_split(names: list[str], fractions: tuple[float, ...], split_seed: int) -> Names:
-    """The class names in random order divided into train, val and test by ``fractions``; at least one class each.
+    """Divide class names at random into train, val and test by ``fractions``; each gets at least one.
 
-    Error for fewer than three names.
+    Raises Error for fewer than three names.
     """
     return divide(names, dict(zip(SPLITS, fractions, strict=True)), split_seed)
 
 
 def divide(names: list[str], fractions: Mapping[str, float], seed: int) -> Names:
-    """The names in random order divided between the splits of ``fractions``, which add up to 1; at least one each.
+    """Divide names at random between the splits of ``fractions``, which add up to 1; each gets at least one.
 
-    The first split gets what the others leave. Error if there are fewer names than splits.
+    The first split gets the rest. Raises Error if there are fewer names than splits.
     """
     first, *others = fractions
     if len(names) < len(fractions):
@@ -56,10 +56,9 @@ def divide(names: list[str], fractions: Mapping[str, float], seed: int) -> Names
 
 
 def stored_split(root: Path, classes: Collection[str], fractions: Mapping[str, float], seed: int) -> tuple[Names, Path]:
-    """The classes of ``root`` divided as by `divide`, once: the file returned stores it for later calls.
+    """Divide the classes of ``root`` once, see `divide`; the returned file stores the split for later calls.
 
-    Error if the classes are no longer those that were divided: a new division would move classes between its
-    parts, and models would then be tested on classes that they were trained on.
+    Raises Error if the classes have changed since then. A new split could move training classes into test.
     """
     whole = tuple(fractions) == tuple(SPLITS)
     key = fingerprint(str(root), list(fractions.values()) if whole else list(fractions.items()), seed)
@@ -73,24 +72,26 @@ def stored_split(root: Path, classes: Collection[str], fractions: Mapping[str, f
     changed = sorted({name for part in split.values() for name in part} ^ set(classes))
     if changed:
         raise Error(
-            f"{root}: class {', '.join(changed[:3])} was added or removed since the split in {path} was made; a "
-            f"split is fixed: put the folders back, or remove that file to have a new split made, and train again"
+            f"{root}: class {', '.join(changed[:3])} was added or removed since the split in {path} was made; "
+            f"a split is fixed: put the folders back, or remove that file and train again with a new split"
         )
     return split, path
 
 
 def _read_split(path: Path, splits: Collection[str]) -> Names:
-    """The division that the file holds; Error if it cannot be read."""
+    """Read a split from its file; Error if it cannot be read."""
     try:
         content = json.loads(read_regular(path, _MAX_SPLIT_BYTES))["classes"]
         return {split: [str(name) for name in content[split]] for split in splits}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Error(f"{path}: not a split that can be read ({error}); remove it to have a new one made") from error
+        raise Error(f"{path}: not a readable split ({error}); remove it, and a new one is made") from error
 
 
 def _write_split(path: Path, root: Path, split: Names) -> None:
-    """Store the division for later runs. If that fails, a line on stderr says so; it is then drawn again."""
-    text = json.dumps({"root": str(root), "classes": split}, indent=1)  # in ASCII: names of folders may not be UTF-8
+    """Store the split for later runs. If that fails, print a line on stderr; the next run draws it again."""
+    text = json.dumps(
+        {"root": str(root), "classes": split}, indent=1
+    )  # ASCII, because names of folders may not be UTF-8
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_durably(path, text.encode("utf-8"))
@@ -104,8 +105,8 @@ def three_splits(
 ) -> ThreeSplits:
     """The images of each split. Without splits, classes are divided by ``fractions`` (train, val, test) and ``seed``.
 
-    A split that lacks gets classes of train, or if that lacks, of the largest there is. Error for a class in two
-    splits, unless ``allow_shared``, and for too few classes.
+    A missing split gets classes of train, or of the largest split if train is missing, too. Raises Error for a class in
+    two splits, unless ``allow_shared``, and for too few classes.
     """
     given = found.splits or {}
     shared = _shared_classes(given)
@@ -130,35 +131,35 @@ def three_splits(
 
 
 def _shares(divided: Collection[str], fractions: tuple[float, ...]) -> dict[str, float]:
-    """The fraction that each of the splits gets of classes that are divided between these alone."""
+    """The fractions of the ``divided`` splits, scaled to add up to 1."""
     size_of = dict(zip(SPLITS, fractions, strict=True))
     total = sum(size_of[split] for split in divided) or 1
     return {split: size_of[split] / total for split in divided}
 
 
 def _shared_classes(listing: Listing) -> list[str]:
-    """The classes that are in more than one split."""
+    """The classes in more than one split."""
     counts = Counter(name for classes in listing.values() for name in classes)
     return sorted(name for name, count in counts.items() if count > 1)
 
 
 def _describe_shared(root: Path, present: Listing, shared: list[str]) -> str:
-    """The error for classes that are in several splits, as in sets made for ordinary classification."""
+    """The error for classes in several splits, as in data sets for ordinary classification."""
     largest = max(present, key=lambda split: len(present[split]))
     entries = root.iterdir() if root.is_dir() else ()
     folder = next((entry for entry in entries if SPLIT_WORDS.get(entry.name.lower()) == largest), None)
     cure = f"data.root={folder}" if folder else "data.layout=classes"
     return (
-        f"{root}: class {first_few(shared)} is in more than one split, so test classes would not be unseen; give "
-        f"{cure} to have classes split at random, data.shared_classes=true to test on classes seen in training, or put "
-        f"each class into one split"
+        f"{root}: class {first_few(shared)} is in more than one split, so test classes would not be unseen. "
+        f"Give {cure} to split classes at random, or data.shared_classes=true to test on classes seen in training; or "
+        f"put each class into one split"
     )
 
 
 def check_ways(splits: ThreeSplits, fractions: tuple[float, ...], ways: dict[str, int]) -> None:
-    """Error if a split that was made at random has too few classes for ``ways``, split -> classes of a task.
+    """Raise Error if a random split has too few classes for ``ways``, split -> classes of a task.
 
-    It names fractions that give enough, if there are any.
+    The message names fractions that give enough, if there are any.
     """
     small = next((part for part in splits.divided if len(splits.listing[part]) < ways[part]), None)
     if small is None:
@@ -172,14 +173,14 @@ def check_ways(splits: ThreeSplits, fractions: tuple[float, ...], ways: dict[str
     key = "train_ways" if small == "train" and ways["train"] != ways["test"] else "ways"
     raise Error(
         f"data.{key} = {ways[small]}: split {small}, made at random, has {len(splits.listing[small])} of {classes} "
-        f"classes, and those of a task are all different; {cure}"
+        f"classes, fewer than a task needs; {cure}"
     )
 
 
 def _fractions_for(
     ways: dict[str, int], divided: tuple[str, ...], fractions: tuple[float, ...], classes: int
 ) -> list[float]:
-    """Fractions of two digits that give each of the ``divided`` splits the classes of a task; the first, the rest."""
+    """Fractions of two digits that give each ``divided`` split enough classes for a task. The first gets the rest."""
     sizes = dict(zip(SPLITS, fractions, strict=True))
     share = sum(size for split, size in sizes.items() if split in divided)
     first, *others = divided

@@ -1,4 +1,4 @@
-"""Images of one form as those of another: what a model that takes 32x32 in colour needs to see 84x84 or drawings."""
+"""Convert images of a source to the form that a model takes, such as 84x84 or drawings to 32x32 in colour."""
 
 from functools import partial
 
@@ -10,13 +10,13 @@ from ..types import Batch, Task
 from .preprocessing import Form
 from .source import Sample, Source
 
-_LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in grey (ITU-R BT.601), as files are read
+_LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in grey (ITU-R BT.601), the same as for files
 
 
 def of_form(source: Source, form: Form) -> Source:
-    """The source with its images, which are square, of another form: scaled, grey or in colour, ink as light or dark.
+    """Convert a source of square images to another form: size, grey or colour, light or dark ink.
 
-    It is the source itself where they are so, whatever made them square.
+    Returns the source itself if it has this form. How images were made square (``fit``) does not count.
 
     Raises ValueError if the source has no images.
     """
@@ -39,7 +39,7 @@ def _sample_converted(sample: Sample, own: Form, form: Form, split: str, step: i
 
 
 def convert(x: Tensor, own: Form, form: Form) -> Tensor:
-    """Images x [tasks, n, channels, size, size] from 0 to 1 of the form ``own`` as those of ``form``."""
+    """Convert images x [tasks, n, channels, size, size] in [0, 1] from the form ``own`` to ``form``."""
     images = x.flatten(0, 1)
     if own.channels > form.channels:
         images = (images * images.new_tensor(_LUMA).view(3, 1, 1)).sum(1, keepdim=True)

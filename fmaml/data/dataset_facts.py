@@ -6,7 +6,7 @@ from typing import TypeVar
 from ..errors import Error
 
 Names = dict[str, list[str]]  # split -> the names of its classes
-Files = TypeVar("Files")  # of a class, however they are named
+Files = TypeVar("Files")  # the files of a class, in any type
 
 DRAWINGS_PER_CLASS = 20  # Omniglot and glyphs
 IMAGES_PER_CLASS = 600  # complete mini-ImageNet and CIFAR-FS
@@ -18,14 +18,14 @@ HUNDRED_CLASSES = {"train": 64, "val": 16, "test": 20}  # mini-ImageNet and CIFA
 def class_names(data: str, split: str) -> list[str]:
     """The classes of a split in their fixed order, read from the shipped file ``splits/DATA_SPLIT.txt``.
 
-    ``data`` is "omniglot", "mini_imagenet", "cifar_fs" or "udhr", whose classes are languages.
+    ``data`` is "omniglot", "mini_imagenet", "cifar_fs" or "udhr". The classes of "udhr" are languages.
     """
     path = Path(__file__).parent / "splits" / f"{data}_{split}.txt"
     return [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
 
 
 def describe_sample(counts: list[int]) -> str:
-    """A remark for the split's name if classes with ``counts`` images are incomplete; "" if all are complete."""
+    """A remark for the split's name if classes with ``counts`` images are incomplete, else ""."""
     least, most = min(counts), max(counts)
     if least == most == IMAGES_PER_CLASS:
         return ""
@@ -36,9 +36,9 @@ def describe_sample(counts: list[int]) -> str:
 def order_classes(
     listing: dict[str, dict[str, Files]], names: Names, data: str, path: Path
 ) -> dict[str, dict[str, Files]]:
-    """The listing with its classes in the order of ``names``. Error unless each split has exactly those classes.
+    """Sort the classes of a listing in the order of ``names``. Raises Error unless each split has exactly these.
 
-    ``data`` is the data set and ``path`` where the listing is from, both for messages.
+    ``data`` is the data set and ``path`` the origin of the listing, both for messages.
     """
     for split, expected in names.items():
         extra = sorted(listing[split].keys() - set(expected))
@@ -47,6 +47,6 @@ def order_classes(
             parts = [f"{verb} {', '.join(some[:3])}" for verb, some in (("has", extra), ("lacks", absent)) if some]
             raise Error(
                 f"{path}: split {split} {' and '.join(parts)}; {data} has {len(expected)} fixed classes there. "
-                f"Put them right, or for a split of your own take data.name=folder"
+                f"Correct the folders, or give data.name=folder for your own split"
             )
     return {split: {name: listing[split][name] for name in expected} for split, expected in names.items()}

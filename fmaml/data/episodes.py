@@ -1,4 +1,4 @@
-"""Sources of N-way K-shot tasks: the settings that they share, and the source itself."""
+"""Sources of N-way K-shot tasks and their common settings."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,12 +21,12 @@ Splits = dict[str, Split]  # "train", "val" and "test"
 
 
 class Episode(NamedTuple):
-    """What a task is drawn from a split: the settings that sources of N-way K-shot tasks have in common.
+    """The size of a task: the common settings of sources of N-way K-shot tasks.
 
-    A task's support x is float32 [ways * shots, *shape] and y int64 [ways * shots], the query set the same with
-    ``queries`` in place of ``shots``: ``queries``, too, is per class. A range (least, most) as ``ways``, ``shots`` or
-    ``queries`` makes tasks of different sizes, see `fmaml.data.ragged`. ``train_ways`` and ``train_shots`` are those of
-    training tasks, where they differ; ``augment`` mirrors ("flip") and shifts ("shift") their images at random.
+    A task's support x is float32 [ways * shots, *shape] and y int64 [ways * shots]. The query set has the same shapes
+    with ``queries``, also per class, instead of ``shots``. A range (least, most) as ``ways``, ``shots`` or ``queries``
+    makes tasks of different sizes, see `fmaml.data.ragged`. ``train_ways`` and ``train_shots`` replace ``ways`` and
+    ``shots`` in training tasks. ``augment`` mirrors ("flip") or shifts ("shift") images of training tasks at random.
     """
 
     ways: SizeRange
@@ -38,7 +38,7 @@ class Episode(NamedTuple):
 
     @property
     def for_training(self) -> dict[str, int]:
-        """The sizes that training tasks have of their own."""
+        """The sizes that differ in training tasks."""
         given = {"ways": self.train_ways, "shots": self.train_shots}
         return {name: size for name, size in given.items() if size is not None}
 
@@ -67,12 +67,12 @@ def episodes(
     form: Form | None = None,
     scaling: Scaling | None = None,
 ) -> Source:
-    """A source of N-way K-shot tasks from the splits "train", "val" and "test", with the shapes of `sample_episodes`.
+    """Make a source of N-way K-shot tasks from the splits "train", "val" and "test". Shapes: see `sample_episodes`.
 
-    ``about`` becomes part of ``Source.about``; its key "split" is the split's name in reports, and "shared_classes" the
-    classes that are in more than one split. ``names`` holds the class names of each split, for messages and reports; in
-    a split of more classes they are repeated with each rotation. ``form`` is that of images, ``scaling`` that of
-    signals. Raises Error, naming split and class, if a split has too few classes or a class too few examples.
+    ``about`` becomes part of ``Source.about``. Its key "split" is the split's name in reports, and "shared_classes" are
+    the classes in more than one split. ``names`` holds the class names of each split, for messages and reports. If a
+    split has more classes, they are rotations of the named ones. ``form`` is that of images, ``scaling`` that of
+    signals. Raises Error, with split and class, if a split has too few classes or a class too few examples.
     """
     for split in splits:
         _check_split(split, splits[split], episode, (names or {}).get(split, []))
@@ -124,14 +124,14 @@ class _Sampler(NamedTuple):
         return [[class_name((self.names or {})[split], i) for i in row] for row in drawn.tolist()]
 
     def of_features(self, fn: Callable[[Tensor], Tensor]) -> Source:
-        """The source whose x are features of images, which `Source.seen` still has."""
+        """A source with features of images as x. `Source.seen` still gives the images."""
         features = {name: split._replace(images=fn(split.images)) for name, split in self.splits.items()}
         sample = self._replace(splits=features).sample
         return self.source()._replace(sample=sample, of_features=None, seen=self.sample)
 
 
 def _describe(splits: Splits, episode: Episode, about: About) -> About:
-    """``Source.about``: what was given, the task, the protocol and the number of classes."""
+    """Complete ``Source.about`` by the task, the protocol and the number of classes."""
     classes = {name: len(split.starts) for name, split in splits.items()}
     sizes = episode.sizes("test")
     ways, shots, queries = map(describe_size, sizes.values())
@@ -145,21 +145,21 @@ def _describe(splits: Splits, episode: Episode, about: About) -> About:
 
 
 def _check_split(name: str, split: Split, episode: Episode, names: list[str]) -> None:
-    """Raise Error unless the split has as many classes, and each of them as many images, as a task takes."""
+    """Raise Error unless the split has enough classes for a task, and each class enough examples."""
     most, classes, least = episode.most(name), len(split.counts), int(split.counts.min())
     keys = {size: f"train_{size}" if name == "train" and size in episode.for_training else size for size in most}
     if most["ways"] > classes:
         raise Error(
-            f"data.{keys['ways']} = {most['ways']}: split {name} has {classes} classes, and those of a task are all "
-            f"different; give at most {classes}"
+            f"data.{keys['ways']} = {most['ways']}: split {name} has {classes} classes, fewer than a task "
+            f"needs; give at most {classes}"
         )
     each = most["shots"] + most["queries"]
     if each > least:
         smallest = int(split.counts.argmin())
         named = class_name(names, smallest) if names else smallest
         raise Error(
-            f"data.{keys['shots']} + data.queries = {each}: class {named} of split {name} has {least} examples, and "
-            f"those of a task are all different; give {keys['shots']} + queries of at most {least}"
+            f"data.{keys['shots']} + data.queries = {each}: class {named} of split {name} has {least} examples, "
+            f"fewer than a task needs; give {keys['shots']} + queries of at most {least}"
         )
 
 

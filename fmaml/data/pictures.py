@@ -1,4 +1,4 @@
-"""Figures of test tasks, one function for each kind of task."""
+"""Figures of test tasks, one function a kind of task."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from ..losses import IGNORED, Apply
 from ..types import Params, Task
 from .ragged import without_padding
 
-_COLORS = {True: "#1a7f37", False: "#cf222e"}  # whether a prediction is right -> its color
+_COLORS = {True: "#1a7f37", False: "#cf222e"}  # is the prediction right? -> color
 
 
 def save_task(folder: Path, tasks: list[Task], phis: list[list[Params]], apply: Apply) -> None:
@@ -24,14 +24,14 @@ def save_task(folder: Path, tasks: list[Task], phis: list[list[Params]], apply: 
     if query.x.ndim == 4:
         figure, how = image_task_figure(task, predicted), "the queries with the predicted class (right)"
     else:
-        figure, how = signal_task_figure(task, predicted), "the queries (right), green where named rightly"
+        figure, how = signal_task_figure(task, predicted), "the queries (right), green if predicted rightly"
     said = f"One unseen task: the support set (left), {how}; {right} of {len(predicted)} right"
     figure.suptitle(said, fontsize=9)
     save_figure(figure, folder / "task.png")
 
 
 def image_task_figure(task: Task, predicted: Tensor) -> Figure:
-    """A figure of one task: a row per class with its support images, a gap, and its queries with their predictions.
+    """Draw one task, a row per class: its support images, a gap, and its queries with their predictions.
 
     ``task`` is a single task of images [n, channels, height, width] in [0, 1], ``predicted`` int64 [queries].
     """
@@ -61,10 +61,10 @@ def _draw_image(axis: Axes, image: Tensor) -> None:
 
 
 def signal_task_figure(task: Task, predicted: Tensor) -> Figure:
-    """A figure of one task of signals: a row per class, its support signals left, its queries right.
+    """Draw one task of signals, a row per class: its support signals left, its queries right.
 
-    ``task`` is a single task of signals [n, channels, length]; their first channel is drawn. ``predicted`` is int64
-    [queries]. Queries are green where the prediction is right, else red.
+    ``task`` is a single task of signals [n, channels, length]; the first channel is drawn. ``predicted`` is int64
+    [queries]. Queries are green if the prediction is right, else red.
     """
     labels = task.support.y.unique()
     size = (9, 1.1 * len(labels) + 0.8)
@@ -84,8 +84,8 @@ def save_functions(
 ) -> None:
     """Draw the first four tasks: the true y, the support points, and the network's y over x.
 
-    ``phis`` are the parameters of each task after 0, 1, .. inner steps, drawn for 0, 1 and the last. ``x`` is [n, 1],
-    and ``truths`` holds the true y [n, 1] of each task.
+    ``phis`` are the parameters of each task after 0, 1, .. inner steps; steps 0, 1 and the last are drawn. ``x`` is
+    [n, 1], and ``truths`` holds the true y [n, 1] of each task.
     """
     figure, axes = plt.subplots(2, 2, figsize=(9, 6), sharex=True, layout="constrained", squeeze=False)
     for axis, task, trajectory, truth in zip(axes.flat, tasks, phis, truths, strict=False):
@@ -97,13 +97,13 @@ def save_functions(
             axis.plot(x.cpu(), y, style, color="tab:blue", alpha=alpha, label=f"network {after(step)}")
         seen_x, seen_y = (part.cpu() for part in task.support)
         axis.plot(seen_x, seen_y, "^", color="tab:purple", markersize=7, label="support set")
-    save_panels(figure, "Unseen tasks: what the network makes of the support set", file)
+    save_panels(figure, "Unseen tasks: the network before and after adaptation", file)
 
 
 def save_predictions(folder: Path, tasks: list[Task], phis: list[list[Params]], apply: Apply) -> None:
-    """Write predictions.png: of four tasks the predicted against the true y of the query set.
+    """Write predictions.png: predicted against true y of the query set, for four tasks.
 
-    ``phis`` are the parameters of each task after 0, 1, .. inner steps, drawn for 0 and the last.
+    ``phis`` are the parameters of each task after 0, 1, .. inner steps; step 0 and the last are drawn.
     """
     figure, axes = plt.subplots(2, 2, figsize=(7, 7), layout="constrained", squeeze=False)
     for axis, task, trajectory in zip(axes.flat, tasks, phis, strict=False):
@@ -123,7 +123,7 @@ def after(step: int) -> str:
 
 
 def save_panels(figure: Figure, title: str, file: Path) -> None:
-    """Save a figure of panels with a grid each, and one legend, of the first panel."""
+    """Save a figure: each panel gets a grid, and the figure the legend of the first panel."""
     for axis in figure.axes:
         axis.grid(alpha=0.3)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)

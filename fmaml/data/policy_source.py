@@ -1,4 +1,4 @@
-"""Sources of tasks for a policy: its data come from what it does, so a task is the noise of its actions and a goal."""
+"""Sources of tasks for a policy. A policy collects its own data, so a task is a goal and the noise of the actions."""
 
 import math
 from collections.abc import Callable
@@ -21,18 +21,18 @@ RETURN = Metric("return", mse, ".2f", more_is_better=True)
 
 
 class Acting(NamedTuple):
-    """How long a policy acts, and how far its loss looks: the settings that sources for policies have in common."""
+    """The common settings of sources for policies: episodes, their length, and the loss."""
 
-    episodes: int  # of the support set, and of the query set
+    episodes: int  # in the support set, and in the query set
     horizon: int  # steps of an episode
-    discount: float  # this and those below as in `fmaml.rl.objective.policy_loss`
+    discount: float  # this and the next two: see `fmaml.rl.objective.policy_loss`
     gae_lambda: float
     dice_lambda: float
 
 
 @dataclass(frozen=True)
 class ReturnOf:
-    """How a policy is judged: by the mean return of its query episodes. A class, so that a source can be pickled."""
+    """The metric of a policy: the mean return of its query episodes. It is a class so that sources can be pickled."""
 
     environment: Environment
     horizon: int
@@ -54,11 +54,10 @@ def policy_source(
     about: About,
     show: Show,
 ) -> Source:
-    """The source of tasks of a policy that sees ``states`` numbers and acts by ``actions``.
+    """Make a source of tasks for a policy that sees a state of ``states`` numbers and returns ``actions`` numbers.
 
-    Returns a source with support and query x float32 [tasks, rows, actions], the noise, and y float32 [tasks, rows,
-    *goal], with a row for every step of every episode. ``goal`` draws what tells a task apart from keys int64 [tasks]:
-    float32 [tasks, *goal].
+    Support and query x are the noise, float32 [tasks, rows, actions]; y is the goal, float32 [tasks, rows, *goal]. Each
+    step of each episode is a row. ``goal`` draws the goals, float32 [tasks, *goal], from keys, int64 [tasks].
     """
     horizon, looks = acting.horizon, {name: getattr(acting, name) for name in Acting._fields[2:]}
     return Source(
@@ -67,7 +66,7 @@ def policy_source(
         2 * actions,
         about,
         show,
-        criterion=mse,  # of outputs, which `loss` is not
+        criterion=mse,  # needs outputs; `loss` is used instead
         metric=RETURN,
         settings=(ReturnOf(environment, horizon),),
         loss=partial(policy_loss, environment=environment, horizon=horizon, **looks),
@@ -84,14 +83,14 @@ def sample_noise(
     step: int,
     tasks: range,
 ) -> Task:
-    """Stacked tasks of ``rows`` steps a set, see `policy_source`."""
+    """Draw stacked tasks with ``rows`` steps a set, see `policy_source`."""
     keys = task_keys(seed, split, step, tasks, device)
     goals = goal(fold(keys, _GOAL))[:, None].expand(-1, rows, -1).contiguous()
     return Task(*(Batch(normal(fold(keys, part), rows, actions), goals) for part in (_SUPPORT, _QUERY)))
 
 
 def normal(keys: Tensor, rows: int, columns: int) -> Tensor:
-    """Standard normal numbers, float32 [tasks, rows, columns] (Box and Muller)."""
+    """Draw standard normal numbers, float32 [tasks, rows, columns] (Box and Muller)."""
     pairs = math.ceil(columns / 2)
     counters = torch.arange(pairs * 2 * rows, device=keys.device)
     drawn = uniform(fold(keys[:, None], counters)).unflatten(1, (pairs, 2, rows))

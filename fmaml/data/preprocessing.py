@@ -1,4 +1,4 @@
-"""How the images and numbers of files become those that a network sees, and its outputs numbers of their units."""
+"""Convert images and numbers of files to inputs of a network, and its outputs back to their units."""
 
 import math
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -10,59 +10,59 @@ from ..losses import Apply
 from ..types import Batch
 from .dataset_facts import CHARACTER_SIZE
 
-Nested = list[float] | list[list[float]]  # of a shape that broadcasts against one x
+Nested = list[float] | list[list[float]]  # broadcasts against one x
 
 
-Ink: TypeAlias = Literal["auto", "dark", "light"]  # of a drawing on its paper; "auto" looks at the border
+Ink: TypeAlias = Literal["auto", "dark", "light"]  # "auto" looks at the border of each drawing
 
 
 class Form(NamedTuple):
     """The form that all images are converted to. Its repr is part of cache file names: renaming it empties caches.
 
-    ``fit`` makes an image square: "crop" takes its central square, "squeeze" scales height and width apart, "pad" puts
-    it in the middle of a white square.
+    ``fit`` makes an image square: "crop" takes the central square, "squeeze" changes the aspect ratio, "pad" adds white
+    borders.
     """
 
     size: int  # height and width in pixels
     channels: int  # 1: grey, 3: red, green, blue
     fit: Literal["crop", "squeeze", "pad"] = "crop"
-    invert: bool = False  # for drawings: ink 255 on 0
-    ink: Ink = "dark"  # of drawings that are inverted
+    invert: bool = False  # for drawings: ink becomes 255 on 0
+    ink: Ink = "dark"  # the ink in files, if ``invert``
 
 
 CHARACTER_FORM = Form(CHARACTER_SIZE, 1, "pad", invert=True)  # drawn in dark ink on light paper
 
 
 class Scaling(NamedTuple):
-    """x is seen as (x - x_mean) / x_scale, and a target as (y - y_mean) / y_scale."""
+    """Standardisation: the network sees (x - x_mean) / x_scale, and targets are (y - y_mean) / y_scale."""
 
     x_mean: Nested
     x_scale: Nested
     y_mean: float = 0.0
     y_scale: float = 1.0
-    columns: tuple[str, ...] = ()  # the names of the numbers of an x, in their order, if they have names
+    columns: tuple[str, ...] = ()  # the names of the numbers of an x, in order, if any
     target: str = ""  # the name of y
 
     def inputs(self, x: Tensor) -> Tensor:
-        """What the network sees of x [n, *inputs]."""
+        """Standardise x [n, *inputs] for the network."""
         return (x - x.new_tensor(self.x_mean)) / x.new_tensor(self.x_scale)
 
     def units(self, x: Tensor) -> Tensor:
-        """The x [n, *inputs] of which the network sees this."""
+        """Convert network inputs back to x [n, *inputs]: the inverse of `inputs`."""
         return x * x.new_tensor(self.x_scale) + x.new_tensor(self.x_mean)
 
     def support(self, batch: Batch) -> Batch:
-        """What the network sees of a support set; class numbers stay as they are."""
+        """Standardise a support set for the network. Class numbers stay."""
         x, y = batch
         return Batch(self.inputs(x), (y - self.y_mean) / self.y_scale if y.is_floating_point() else y)
 
     def before(self, apply: Apply) -> Apply:
-        """The function of what the network sees as one of x in the file's units."""
+        """Wrap a network so that it takes x in the file's units."""
         return lambda params, x: apply(params, self.inputs(x))
 
 
 def in_own_units(apply: Apply, scaling: Scaling | None) -> Apply:
-    """The network with inputs and outputs in the units of its data; as it is where they were not scaled."""
+    """Wrap a network to take and give the units of its data. Returns it unchanged if ``scaling`` is None."""
     if scaling is None:
         return apply
     seen = scaling.before(apply)
@@ -70,7 +70,7 @@ def in_own_units(apply: Apply, scaling: Scaling | None) -> Apply:
 
 
 def read_scaling(found: dict[str, Any] | None, inputs: tuple[int, ...]) -> Scaling | None:
-    """The scaling in a model's metadata; ValueError unless its numbers are finite and fit x of the shape ``inputs``."""
+    """Read the scaling in a model's metadata. Raises ValueError unless it is finite and fits x of shape ``inputs``."""
     if found is None:
         return None
     scaling = Scaling(**{**found, "columns": tuple(found["columns"])})

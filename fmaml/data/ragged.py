@@ -1,11 +1,11 @@
-"""Tasks of different ways and shots stacked in one tensor: padded to the largest size, the padding labelled -1.
+"""Stack tasks of different ways and shots in one tensor: pad to the largest size, with label -1 for padding.
 
-A padding row repeats a real example of the same task, and losses ignore it (`fmaml.cross_entropy` and
-`fmaml.accuracy` skip label -1). `mask_absent_classes` removes the classes that a task lacks from the softmax and the
-argmax. So for a network that treats each example independently (norm none, layer or group) a padded task has exactly
-the loss and gradients of the unpadded one. With batch norm it has not: mean and variance are those of the padded
-batch, in which some examples count more often than others. The gradients are exact for that loss, but it is a
-different loss.
+A padding row repeats a real example of the same task. Losses ignore it: `fmaml.cross_entropy` and `fmaml.accuracy` skip
+label -1. `mask_absent_classes` removes the classes that a task lacks from the softmax and the argmax.
+
+If a network treats each example independently (norm none, layer or group), padding changes neither loss nor gradients.
+Batch norm takes mean and variance of the padded batch, where some examples count more often. So the loss differs from
+that of the unpadded task; the gradients are exact for this other loss.
 """
 
 from functools import partial
@@ -18,7 +18,7 @@ from ..rng import fold, uniform
 from ..types import Batch, Task
 
 SizeRange = int | tuple[int, int] | list[int]  # a fixed number, or the bounds of a random one, both inclusive
-_SIZES_COUNTER = -1  # for the key that a task's sizes are drawn with; `sample_episodes` uses counters from 0
+_SIZES_COUNTER = -1  # of the key for a task's sizes; `sample_episodes` uses counters from 0
 
 
 def bounds(size: SizeRange) -> tuple[int, int]:
@@ -33,11 +33,11 @@ def describe_size(size: SizeRange) -> str:
 
 
 def randomize_sizes(task: Task, keys: Tensor, *, ways: SizeRange, shots: SizeRange, queries: SizeRange) -> Task:
-    """Stacked tasks reduced to random sizes; the shapes stay, the rows removed become padding with label -1.
+    """Reduce stacked tasks to random sizes: removed rows become padding with label -1, and the shapes stay.
 
     ``task`` has the largest ways, shots and queries, its rows sorted by class; ``keys`` is int64 [tasks]. The ways of
-    each task, and the shots and queries of each of its classes, are uniform between their bounds, and a function of
-    the task's key alone.
+    each task, and the shots and queries of each class, are uniform between their bounds. They depend only on the task's
+    key.
     """
     most = bounds(ways)[1]
     u = uniform(fold(fold(keys, _SIZES_COUNTER)[:, None], torch.arange(1 + 2 * most, device=keys.device)))
@@ -48,16 +48,16 @@ def randomize_sizes(task: Task, keys: Tensor, *, ways: SizeRange, shots: SizeRan
 
 
 def _uniform_integers(size: SizeRange, u: Tensor) -> Tensor:
-    """Integers within the bounds of ``size``, all equally likely, from uniform numbers in [0, 1)."""
+    """Convert uniform numbers in [0, 1) to uniform integers within the bounds of ``size``."""
     least, most = bounds(size)
     return least + ((most - least + 1) * u).long()
 
 
 def _pad(batch: Batch, present: Tensor, counts: Tensor) -> Batch:
-    """The batch with all rows replaced by padding but those of the classes and counts given.
+    """Replace rows of a batch by padding.
 
     The first ``present`` [tasks, 1] classes stay, with the first ``counts`` [tasks, ways] rows of each. Padding rows
-    are copies of those, labelled -1.
+    are copies of those with label -1.
     """
     ways = counts.shape[1]
     each = batch.y.shape[1] // ways
@@ -70,12 +70,12 @@ def _pad(batch: Batch, present: Tensor, counts: Tensor) -> Batch:
 
 
 def without_padding(batch: Batch) -> Batch:
-    """The examples of one task whose label is not -1."""
+    """Remove the padding from the batch of one task."""
     return Batch(batch.x[batch.y != IGNORED], batch.y[batch.y != IGNORED])
 
 
 def mask_absent_classes(criterion: Criterion) -> Criterion:
-    """The criterion with the logits [n, classes] of classes above max(y), which the task lacks, set to -inf."""
+    """Wrap a criterion: logits [n, classes] of classes above max(y), which the task lacks, become -inf."""
     return partial(_masked, criterion)
 
 

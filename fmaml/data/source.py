@@ -1,4 +1,4 @@
-"""The interface of a data source: how to draw tasks, and how to measure and show what was learnt."""
+"""The interface of a data source: how to draw tasks, measure results and draw pictures."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,7 +18,7 @@ SPLITS = {"train": 0, "val": 1, "test": 2}  # split -> its counter. Never renumb
 
 
 class Metric(NamedTuple):
-    """What results are reported in.
+    """The metric of reported results.
 
     >>> import fmaml
     >>> fmaml.data.Metric("squared error", fmaml.mse, ".3f", more_is_better=False).write(0.25, ci95=0.125)
@@ -31,7 +31,7 @@ class Metric(NamedTuple):
     more_is_better: bool
 
     def write(self, value: float, ci95: float | None = None) -> str:
-        """The value as text, such as ``98.70%``; with the half-width of its confidence interval ``98.70% ± 0.40%``."""
+        """Format a value, such as ``98.70%``, or with the half-width of its confidence interval, ``98.70% ± 0.40%``."""
         return with_interval(value, ci95, self.style)
 
 
@@ -40,7 +40,7 @@ ACCURACY = Metric("accuracy", accuracy, ".2%", more_is_better=True)
 QuerySetting = Callable[[Apply, Criterion], MetricFn]  # `transductive` or `inductive`
 Show = Callable[[Path, list[Task], list[list[Params]], Apply], None]
 Sample = Callable[[str, int, range], Task]
-About = dict[str, Any]  # values are whatever JSON can hold
+About = dict[str, Any]  # values must fit into JSON
 
 
 def show_nothing(folder: Path, tasks: list[Task], phis: list[list[Params]], apply: Apply) -> None:
@@ -50,9 +50,9 @@ def show_nothing(folder: Path, tasks: list[Task], phis: list[list[Params]], appl
 class Source(NamedTuple):
     """A source of tasks.
 
-    ``sample(split, step, tasks)`` returns the stacked tasks of one meta-batch, for a range of task numbers. Task i is a
-    function of (seed, split, step, i) alone. So R processes that each sample their part of the range get the same tasks
-    as one process that samples all of it. ``references`` and ``classes_of`` take the same arguments.
+    ``sample(split, step, tasks)`` returns the stacked tasks of one meta-batch, for a range of task numbers. Task i
+    depends only on (seed, split, step, i). So R processes that each sample a part of the range get the same tasks as
+    one process that samples all of it. ``references`` and ``classes_of`` take the same arguments.
 
     >>> import torch, fmaml
     >>> def sample(split, step, tasks):  # lines y = a x through 0, a in [0, 1), seen at three points
@@ -73,28 +73,28 @@ class Source(NamedTuple):
     show: Show = show_nothing  # writes pictures of test tasks, with their parameters after 0, 1, .. inner steps
     criterion: Criterion = cross_entropy
     metric: Metric = ACCURACY
-    settings: tuple[QuerySetting, ...] = (transductive, inductive)  # the first is that of validations
+    settings: tuple[QuerySetting, ...] = (transductive, inductive)  # validations use the first
     chance: float | None = None  # the metric of random guessing, if known
     references: Callable[[str, int, range], dict[str, Tensor]] | None = (
         None  # other values of the metric: name -> [tasks]
     )
     data: Mapping[str, object] | None = None  # split -> tensors that tasks are drawn from; a resumed run needs the same
-    form: Form | None = None  # how an image file becomes an x; a trained model reads images like that
-    scaling: Scaling | None = None  # how x and y were standardised; a trained model takes and gives the units before
+    form: Form | None = None  # how image files become x; trained models read images the same way
+    scaling: Scaling | None = None  # how x and y were standardised; trained models take and give the original units
     of_features: "Callable[[Callable[[Tensor], Tensor]], Source] | None" = None
-    """The source with x = fn(stored x), for all of a split at once; for networks that keep their first layers."""
-    seen: Sample | None = None  # of a source of features: its ``sample`` with x that people can look at
+    """The source with x = fn(stored x), for a whole split at once. For networks with frozen first layers."""
+    seen: Sample | None = None  # for sources of features: ``sample`` with the images as x, for pictures
     classes_of: Callable[[str, int, range], list[list[str]]] | None = None  # the names of each task's classes
-    loss: Callable[[Apply], LossFn] | None = None  # where it is not the ``criterion`` of outputs, as for a policy
+    loss: Callable[[Apply], LossFn] | None = None  # if it is not the ``criterion`` of the outputs, as for policies
 
     def tested(self, *, alone: bool) -> tuple[QuerySetting, ...]:
-        """The ``settings`` that a test takes: all, or without ``alone`` the first and those but `inductive`."""
+        """The ``settings`` of a test: all, or if not ``alone``, all but `inductive`. The first always stays."""
         first, *others = self.settings
         return (first, *(setting for setting in others if alone or setting is not inductive))
 
 
 def task_keys(seed: int, split: str, step: int | Tensor, tasks: range, device: torch.device) -> Tensor:
-    """One key per task, int64 [tasks], on ``device``: each a function of (seed, split, step, task number) alone.
+    """One key per task, int64 [tasks], on ``device``. Each depends only on (seed, split, step, task number).
 
     ``split`` is "train", "val" or "test" (KeyError otherwise), ``tasks`` the range of task numbers.
 
@@ -108,7 +108,7 @@ def task_keys(seed: int, split: str, step: int | Tensor, tasks: range, device: t
 
 
 def check_tasks(split: str, tasks: Task, source: Source) -> None:
-    """Error that says what is wrong with stacked tasks of a source."""
+    """Raise Error if stacked tasks do not fit their source."""
     for name, batch in tasks._asdict().items():
         if problem := _problem(batch, source):
             raise Error(f"data: the {name} set of split {split} {problem}")
@@ -117,7 +117,7 @@ def check_tasks(split: str, tasks: Task, source: Source) -> None:
 def _problem(batch: Batch, source: Source) -> str:
     x, y = batch
     if source.loss is None and tuple(x.shape[2:]) != source.inputs:
-        return f"has examples of shape {list(x.shape[2:])}, and the source says inputs = {list(source.inputs)}"
+        return f"has examples of shape {list(x.shape[2:])}, but the source has inputs = {list(source.inputs)}"
     if y.shape[:2] != x.shape[:2]:
         return f"has {list(y.shape[:2])} targets for {list(x.shape[:2])} examples, each [tasks, n]; give one for each"
     if y.is_floating_point():
@@ -125,5 +125,5 @@ def _problem(batch: Batch, source: Source) -> str:
     if y.dtype != torch.int64:
         return f"has labels of type {str(y.dtype).removeprefix('torch.')}; they must be int64"
     if int(y.max()) >= source.outputs:
-        return f"has label {int(y.max())}, and the network {source.outputs} outputs; labels go from 0 to one less"
-    return "" if (y >= 0).flatten(1).any(1).all() else "has a task in which no label counts: all are negative"
+        return f"has label {int(y.max())}, and the network has {source.outputs} outputs; labels must be below that"
+    return "" if (y >= 0).flatten(1).any(1).all() else "has a task with negative labels only; padding alone is negative"

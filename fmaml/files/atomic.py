@@ -1,4 +1,4 @@
-"""Atomic, durable file writes: after a crash at any moment a file has its old content or its new one, in full."""
+"""Atomic, durable file writes: after a crash at any moment a file has its complete old or new content."""
 
 import contextlib
 import os
@@ -6,14 +6,14 @@ import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
-BINARY: int = getattr(os, "O_BINARY", 0)  # only on Windows, where `os.open` without it rewrites line ends
-FOLDERS_OPEN = hasattr(os, "O_DIRECTORY")  # not on Windows, where a folder cannot be opened
+BINARY: int = getattr(os, "O_BINARY", 0)  # only on Windows: without it `os.open` rewrites line ends
+FOLDERS_OPEN = hasattr(os, "O_DIRECTORY")  # Windows cannot open folders
 
 
 def write_durably(path: Path, *parts: bytes | memoryview) -> None:
     """Replace the file's content with the parts: write a temporary file, sync it, rename it, sync the folder.
 
-    Raises OSError if a step fails, also if there is no such folder; the old file, if any, is then unchanged.
+    Raises OSError if a step fails, also if the folder is missing. The old file, if any, is then unchanged.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -27,7 +27,7 @@ def write_durably(path: Path, *parts: bytes | memoryview) -> None:
 
 
 def write_text_durably(path: Path, text: str) -> None:
-    """`write_durably` of a text in UTF-8; a file's name that is no UTF-8 is written with escapes, and stops nothing."""
+    """Write a text in UTF-8, see `write_durably`. File names that are not UTF-8 are escaped."""
     write_durably(path, text.encode("utf-8", "backslashreplace"))
 
 
@@ -44,9 +44,9 @@ def _write_synced(path: Path, parts: Iterable[bytes | memoryview]) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in a folder durable: a file's name is stored in the folder and needs a sync of its own.
+    """Make renames in a folder durable: file names are stored in the folder, which needs its own sync.
 
-    On Windows this does nothing: a folder cannot be opened there, and NTFS logs renames itself.
+    Does nothing on Windows, which cannot open folders; NTFS logs renames.
     """
     if not FOLDERS_OPEN:
         return
@@ -58,9 +58,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def delete_temporary_files(folder: Path, name: str = "*") -> None:
-    """Delete killed writers' temporary files; the caller holds the folder's lock.
+    """Delete temporary files of killed writers. The caller must hold the folder's lock.
 
-    ``name`` is the name of the file that was being written, by default any.
+    ``name`` is the name of the target file, by default any.
     """
     for temporary in folder.glob(f".{name}.*.tmp"):
         temporary.unlink(missing_ok=True)

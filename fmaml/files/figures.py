@@ -1,4 +1,4 @@
-"""matplotlib, set up to draw the same for everyone, and figures as files. All of fmaml imports matplotlib from here."""
+"""Set up matplotlib to draw the same on every machine, and save figures. fmaml imports matplotlib only here."""
 
 import contextlib
 import io
@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-os.environ["MPLBACKEND"] = "Agg"  # writes files, needs no display; matplotlib fails to import with an unknown one
+os.environ["MPLBACKEND"] = "Agg"  # needs no display; an unknown backend would fail the import
 
 import matplotlib
 
-matplotlib.use("Agg")  # where it was imported before
+matplotlib.use("Agg")  # if it was already imported
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes as Axes
@@ -20,18 +20,18 @@ from matplotlib.text import Text as Text
 
 from .atomic import write_durably
 
-matplotlib.rcdefaults()  # pictures do not depend on the user's matplotlibrc, which may ask for LaTeX
-matplotlib.rcParams["svg.hashsalt"] = "fmaml"  # identifiers in an SVG are random otherwise
-matplotlib.rcParams["pdf.fonttype"] = 42  # TrueType: publishers refuse the fonts that matplotlib makes by default
-UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # format -> metadata, so that bits do not change
-_also: tuple[str, ...] = ()  # formats that figures are written in beside the one that their path names
+matplotlib.rcdefaults()  # ignore the user's matplotlibrc, which may need LaTeX
+matplotlib.rcParams["svg.hashsalt"] = "fmaml"  # identifiers in an SVG are random by default
+matplotlib.rcParams["pdf.fonttype"] = 42  # TrueType: publishers refuse matplotlib's default fonts
+UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # format -> metadata; dates would change the files
+_also: tuple[str, ...] = ()  # formats besides that of a figure's path
 
 
 @contextlib.contextmanager
 def also_in(formats: Sequence[str]) -> Iterator[None]:
-    """Within it `save_figure` writes these formats too, such as "svg", beside the one that its path names.
+    """Also write these formats, such as "svg", in each `save_figure` within the block.
 
-    A source names its pictures by one path each, and need not know of formats.
+    So sources need only one path a picture.
     """
     global _also
     before, _also = _also, tuple(formats)
@@ -42,7 +42,7 @@ def also_in(formats: Sequence[str]) -> Iterator[None]:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write the figure as an image file, whole or not at all, and release its memory; see `also_in`."""
+    """Write the figure as an image file, atomically, and release its memory. See `also_in` for more formats."""
     images: dict[Path, bytes] = {}
     for suffix in dict.fromkeys([path.suffix.removeprefix("."), *_also]):
         image = io.BytesIO()

@@ -1,4 +1,4 @@
-"""JSON files, which hold no NaN."""
+"""JSON files with null for NaN."""
 
 import json
 import math
@@ -9,7 +9,7 @@ from .atomic import write_text_durably
 
 
 def nan_to_null(tree: Any) -> Any:
-    """The tree of dicts and lists with None for NaN and infinity, which JSON lacks and a diverging run may log."""
+    """Replace NaN and infinity in dicts and lists by None. JSON lacks them, and a diverging run may log them."""
     if isinstance(tree, dict):
         return {key: nan_to_null(value) for key, value in tree.items()}
     if isinstance(tree, list):
@@ -18,6 +18,6 @@ def nan_to_null(tree: Any) -> Any:
 
 
 def write_json_durably(path: Path, content: Any) -> None:
-    """Write the content as JSON, whole or not at all, with null for NaN and infinity."""
+    """Write the content as JSON, atomically, with null for NaN and infinity."""
     text = json.dumps(nan_to_null(content), indent=2, ensure_ascii=False, allow_nan=False)
     write_text_durably(path, text + "\n")

@@ -1,14 +1,14 @@
-"""Numbers as people read them, and text from elsewhere that is safe to show. Imports no torch."""
+"""Format numbers as text, and make text safe to print. Imports no torch."""
 
 import math
 from collections.abc import Sequence
 
 
 def with_interval(mean: float | None, ci95: float | None, style: str) -> str:
-    """A mean with half the width of its 95 % interval, such as ``98.70% ± 0.40%``.
+    """Format a mean with half the width of its 95 % interval, such as ``98.70% ± 0.40%``.
 
-    ``style`` is a format specification such as ".2%". None, NaN and infinity are "not finite"; without ``ci95`` the
-    mean stands alone.
+    ``style`` is a format specification such as ".2%". None, NaN and infinity give "not finite". Without ``ci95`` only
+    the mean is given.
     """
     if mean is None or not math.isfinite(mean):
         return "not finite"
@@ -16,26 +16,26 @@ def with_interval(mean: float | None, ci95: float | None, style: str) -> str:
 
 
 def minutes_and_seconds(seconds: float) -> str:
-    """A duration as text, such as 2:05."""
+    """A duration as text, such as "2:05"."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
 def megabytes(size: int) -> str:
-    """A number of bytes as text, such as 12.5 MB."""
+    """A number of bytes as text, such as "12.5 MB"."""
     return f"{size / 1e6:,.1f} MB"
 
 
 def counted(count: int, thing: str) -> str:
-    """Such as "1 task" and "2 tasks"."""
+    """A number of things as text, such as "1 task" or "2 tasks"."""
     return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def first_few(names: Sequence[str], most: int = 3) -> str:
-    """Such as "a, b, c and 4 more"."""
+    """The first names as text, such as "a, b, c and 4 more"."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def printable(text: str, kept: str = "\t") -> str:
-    """The text with its control characters replaced, such as an escape sequence; ``kept`` stays as it is."""
+    """Replace control characters, such as escape sequences, but those in ``kept``."""
     return "".join(c if c.isprintable() or c in kept else "\N{REPLACEMENT CHARACTER}" for c in text)

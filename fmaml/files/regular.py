@@ -1,4 +1,7 @@
-"""Reads only what ends: a pipe may wait for a writer for ever, a device has no end, a sparse file can have any size."""
+"""Read regular files only, up to a size limit.
+
+A pipe may wait for a writer for ever, a device has no end, and a sparse file can have any size.
+"""
 
 import errno
 import os
@@ -7,14 +10,14 @@ from pathlib import Path
 
 
 class UnsuitableFile(OSError):
-    """The path leads to something other than a regular file, or to a file that is too large."""
+    """The path is not a regular file, or the file is too large."""
 
     def __str__(self) -> str:
         return str(self.strerror)
 
 
 def check_regular(path: Path | str, max_bytes: int | None = None) -> None:
-    """Raise UnsuitableFile unless ``path`` leads to a regular file of at most ``max_bytes``; OSError if to nothing."""
+    """Raise UnsuitableFile unless ``path`` is a regular file of at most ``max_bytes``; OSError if it is missing."""
     found = os.stat(path)
     if not stat.S_ISREG(found.st_mode):
         raise UnsuitableFile(errno.EINVAL, "not a regular file, so reading it may never end", str(path))
@@ -23,6 +26,6 @@ def check_regular(path: Path | str, max_bytes: int | None = None) -> None:
 
 
 def read_regular(path: Path | str, max_bytes: int) -> bytes:
-    """The content of a file; errors as in `check_regular`."""
+    """Read a file. Errors: see `check_regular`."""
     check_regular(path, max_bytes)
     return Path(path).read_bytes()

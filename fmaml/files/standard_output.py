@@ -1,4 +1,4 @@
-"""Standard output of a run, which outlives its reader: a closed pipe or terminal must not cost what was trained."""
+"""Keep a run alive if the reader of its standard output, a pipe or a terminal, closes."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ from typing import Any, TextIO
 
 
 class PipeSafeOutput:
-    """A text stream that goes on as /dev/null once it cannot be written: its reader, such as `head`, has gone."""
+    """A text stream that becomes /dev/null once writing fails because its reader, such as `head`, has ended."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -25,7 +25,7 @@ class PipeSafeOutput:
             self._discard()
 
     def _discard(self) -> None:
-        """Lead the stream's descriptor to /dev/null, so that what is buffered does not fail again at exit."""
+        """Redirect the stream's descriptor to /dev/null, so that flushing its buffer at exit does not fail again."""
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, self.stream.fileno())
         os.close(null)
@@ -35,5 +35,5 @@ class PipeSafeOutput:
 
 
 def pipe_safe_stdout() -> Any:
-    """Standard output that a run can write to whatever becomes of its reader."""
+    """Standard output that stays writable when its reader ends."""
     return PipeSafeOutput(sys.stdout)

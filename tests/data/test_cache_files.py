@@ -60,9 +60,8 @@ def test_what_is_larger_than_the_limit_is_not_kept_and_clears_nothing(cache, cap
     monkeypatch.setenv("FMAML_CACHE_LIMIT", "950000")
     keep(cache, "b", megabytes=1)
     assert names(cache) == {"a"}
-    assert (
-        "b.safetensors is not kept: it has 1.0 MB, and the cache at most 950.0 kB; raise it by FMAML_CACHE_LIMIT"
-        in (capsys.readouterr().err)
+    assert "b.safetensors is not cached: it has 1.0 MB, the limit is 950.0 kB; raise it by FMAML_CACHE_LIMIT" in (
+        capsys.readouterr().err
     )
 
 
@@ -99,7 +98,7 @@ def test_clear_by_name(cache, capsys):
     assert capsys.readouterr().out == "cleared 1 file, 900.2 kB\n"
     assert names(cache) == {"b"}
     assert main(["cache", "clear", "b", "c"]) == 2
-    assert "cache clear c: no such name in " in capsys.readouterr().err
+    assert "cache clear c: no such file in " in capsys.readouterr().err
     assert names(cache) == {"b"}
 
 

@@ -136,7 +136,7 @@ def test_the_unpacked_folder_itself_may_be_the_root(small, monkeypatch):
 def test_a_changed_file_is_refused_before_it_is_unpickled(small, monkeypatch):
     content = parts(monkeypatch)
     content["test"] = content["test"][:-9] + b"other....".ljust(9)
-    with pytest.raises(Error, match=r"python/test: its md5 is \w+, that of CIFAR-100's test is \w+; copy or download"):
+    with pytest.raises(Error, match=r"python/test: its MD5 is \w+, but CIFAR-100's test has \w+; copy or download"):
         load(put_unpacked(small / "root", content))
 
 
@@ -146,7 +146,7 @@ def test_another_archive_is_refused_before_it_is_opened(small, monkeypatch):
     whole = archive.read_bytes()
     for bad in (b"", b"<html>", whole[: len(whole) // 2], whole[:100] + bytes(60) + whole[160:], whole + b"x"):
         archive.write_bytes(bad)
-        with pytest.raises(Error, match=r"tar\.gz: its md5 is \w+, .*\w+; copy or download it again from https"):
+        with pytest.raises(Error, match=r"tar\.gz: its MD5 is \w+, .*\w+; copy or download it again from https"):
             load(small / "root")
 
 

@@ -48,7 +48,7 @@ def test_sixteen_bits_that_use_twelve_are_scaled_by_their_folder(tmp_path, capsy
     images, _ = decode_images(files, GREY)
     assert np.abs(images[0, 0].numpy() - ramp / 4095 * 255).max() <= 1
     assert np.abs(images[1, 0].numpy() - ramp // 4 / 4095 * 255).max() <= 1, "both by the folder's range"
-    assert "images of 16 bits that use 12 of them: scaled to the range in use" in capsys.readouterr().err
+    assert "16-bit images that use only 12 bits: scaled to the range in use" in capsys.readouterr().err
 
 
 def save(tmp_path, image, name="image.png", **more):

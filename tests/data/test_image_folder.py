@@ -102,7 +102,7 @@ def test_a_broken_split_file_is_named(root):
     load(root)
     (file,) = split_files(root)
     file.write_text("{")
-    with pytest.raises(Error, match=r"\.json: not a split that can be read .*remove it"):
+    with pytest.raises(Error, match=r"\.json: not a readable split .*remove it"):
         load(root)
 
 
@@ -188,7 +188,7 @@ def test_a_class_left_with_too_few_is_named(root):
 FAULTS = {
     "no folder": (lambda root: shutil.rmtree(root), r"data\.root = .*mine: no such folder or file; name"),
     "empty": (lambda root: [shutil.rmtree(part) for part in root.iterdir()], r"mine: no class in it; expected"),
-    "files only": (lambda root: flatten(root), r"mine: no class in it; expected a folder a class"),
+    "files only": (lambda root: flatten(root), r"mine: no class in it; expected a folder of images for each class"),
     "two classes": (
         lambda root: [shutil.rmtree(root / f"class {i}") for i in range(6)],
         r"2 classes cannot be split into train, val and test; give 3 or more",

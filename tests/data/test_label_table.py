@@ -89,7 +89,7 @@ def test_layout_classes_takes_no_notice_of_the_splits_and_splits_needs_them(tabl
 def test_classes_in_both_splits_name_a_cure_that_works(table):
     mixed = [[*row, "train" if i % 2 else "test"] for i, row in enumerate(rows_of(table)[1:])]
     write(table, [["file", "label", "split"], *mixed])
-    with pytest.raises(Error, match=r"more than one split.*give data\.layout=classes to have classes split"):
+    with pytest.raises(Error, match=r"more than one split.*Give data\.layout=classes to split classes"):
         load(table)
     assert sum(load(table, layout="classes").about["classes"].values()) == 6
 
@@ -144,7 +144,7 @@ FAULTS = {
         edit(lambda rows: [*rows[:3], ["gone.jpg", "cat"]]),
         r"line 4, column file: 'gone\.jpg': not there; paths are relative",
     ),
-    "a folder": (edit(lambda rows: [*rows, ["photos", "cat"]]), r"line 20, column file: 'photos': no file; paths"),
+    "a folder": (edit(lambda rows: [*rows, ["photos", "cat"]]), r"line 20, column file: 'photos': not a file; paths"),
     "a row twice": (
         edit(lambda rows: [*rows, rows[2]]),
         r"line 20, column file: 'photos/0-1\.png': again, after line 3 with label cat; .*remove one",
@@ -173,7 +173,7 @@ FAULTS = {
     ),
     "a comma without quotes": (
         lambda table: table.write_text("file,label\na.png,sea, blue\n"),
-        r"line 2: 3 cells, and the header has 2; correct the line \(a comma inside a cell needs quotes",
+        r"line 2: 3 cells, but the header has 2; correct the line \(a cell with a comma needs quotes",
     ),
     "an open quotation mark": (
         lambda table: table.write_text('file,label\na.png,cat\n"b.png,cat\n'),
@@ -192,7 +192,7 @@ FAULTS = {
         r"line 1: not UTF-8; save",
     ),
     "an empty file": (lambda table: table.write_bytes(b""), r"line 1: fewer than two columns; save it as CSV"),
-    "a header alone": (edit(lambda rows: rows[:1]), r"no line after the header"),
+    "a header alone": (edit(lambda rows: rows[:1]), r"no row after the header"),
     "NUL": (lambda table: table.write_bytes(b"file,label\na\0b.png,cat\n"), r"line 2"),
 }
 

@@ -143,7 +143,7 @@ def test_a_class_called_train_is_a_class(root):
     assert sum(map(len, split(root).listing.values())) == 4
     (line,) = found.lines
     assert (
-        line == f"{root}: test and train taken for classes like the other folders; splits need a folder for each class"
+        line == f"{root}: test and train read as classes, like the other folders; a split needs a folder for each class"
     )
 
 
@@ -152,14 +152,14 @@ def test_kinds_of_train_beside_other_classes_are_a_doubt_that_is_said(root):
     found = read_image_folder(root, "auto")
     assert list(found.classes) == ["bus", "car", "train/diesel", "train/steam"]
     assert found.lines == [
-        f"{root}: train taken for classes like the other folders; data.layout=splits takes them for splits"
+        f"{root}: train read as classes, like the other folders; data.layout=splits reads them as splits"
     ]
     assert read_image_folder(root, "classes") == found._replace(lines=[])
     as_splits = read_image_folder(root, "splits")
     assert as_splits.splits is not None
     assert names(as_splits.splits) == {"train": ["diesel", "steam"]}
     assert as_splits.lines == [
-        f"{root}: train taken for splits, and bus and car left out; "
+        f"{root}: train read as splits, and bus and car left out; "
         "data.layout=classes makes each folder of images a class"
     ]
 
@@ -181,7 +181,7 @@ def test_splits_by_name_alone_can_be_had_as_classes(root):
 
 
 SHARED = (
-    r"class a, b, c and 1 more is in more than one split.*; give data\.root=(.*) to have classes split at random, "
+    r"class a, b, c and 1 more is in more than one split.*Give data\.root=(.*) to split classes at random, or "
     r"data\.shared_classes=true"
 )
 
@@ -207,7 +207,11 @@ REFUSED = {
         "auto",
         r"Training and train are the same split; rename one, or give data\.layout=classes",
     ),
-    "nothing": (lambda root: None, "auto", r"set: no class in it; expected a folder a class, .*set/CLASS/\*\.jpg"),
+    "nothing": (
+        lambda root: None,
+        "auto",
+        r"set: no class in it; expected a folder of images for each class: .*set/CLASS/\*\.jpg",
+    ),
     "images beside each other": (
         lambda root: put(root, "."),
         "auto",

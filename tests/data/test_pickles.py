@@ -78,7 +78,9 @@ def test_anything_else_is_refused_and_nothing_executed(tmp_path, protocol):
     trap = tmp_path / "trap"
     for fault, content in hostile(trap):
         path = put(tmp_path, pickle.dumps(content, protocol))
-        with pytest.raises(Error, match=r"some\.pkl: .*\(it (asks for|has an array of type) .*nothing in it was run"):
+        with pytest.raises(
+            Error, match=r"some\.pkl: .*\(it (asks for|has an array of type) .*None of its code was run"
+        ):
             read_pickle(path)
         assert not trap.exists(), fault
 
@@ -118,7 +120,7 @@ def test_a_persistent_object_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["__new__", "__defaults__", "__code__"])
 def test_a_pickle_does_not_change_what_the_next_one_means(tmp_path, name):
     text = b"X" + len(name).to_bytes(4, "little") + name.encode()
-    with pytest.raises(Error, match="nothing in it was run"):
+    with pytest.raises(Error, match="None of its code was run"):
         read_pickle(put(tmp_path, b"\x80\x02c_codecs\nencode\nN}" + text + b"cnumpy\nndarray\ns\x86b."))
     found = read_pickle(put(tmp_path, pickle.dumps(HARMLESS, 2)))
     np.testing.assert_array_equal(found["image_data"], HARMLESS["image_data"])

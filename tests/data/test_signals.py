@@ -63,7 +63,7 @@ def test_channels_of_the_training_classes_are_standardised(waves):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"channels": 3}, r"data.channels = 3: .* has 40 samples a row, .*; give a number that divides 40"),
+        ({"channels": 3}, r"data.channels = 3: .* has 40 samples a row, .*; give a divisor of 40"),
         ({"label": "labl"}, r"data.label = labl: .* did you mean label\?"),
         ({"shots": 4}, r"data.shots \+ data.queries = 7: class c\d\d of split train has 5 examples"),
         ({"ways": 4}, r"data.ways = 4: split val has 3 classes"),
@@ -78,7 +78,7 @@ def test_what_does_not_fit_is_refused(settings, message, waves):
 def test_a_channel_that_never_varies_is_refused(tmp_path):
     file = tmp_path / "flat.csv"
     file.write_text("label,a,b\n" + "".join(f"{c},{i},7\n" for c in "abcd" for i in range(5)), encoding="utf-8")
-    with pytest.raises(Error, match="channel 2 is the same everywhere"):
+    with pytest.raises(Error, match="channel 2 is constant over the training classes"):
         make(str(file), ways=1)
 
 

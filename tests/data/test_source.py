@@ -21,12 +21,12 @@ def source() -> Source:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"x": torch.zeros(2, 6, 4)}, r"has examples of shape \[4\], and the source says inputs = \[3\]"),
+        ({"x": torch.zeros(2, 6, 4)}, r"has examples of shape \[4\], but the source has inputs = \[3\]"),
         ({"y": GOOD.y[:, :5]}, r"has \[2, 5\] targets for \[2, 6\] examples"),
         ({"y": GOOD.y.int()}, "has labels of type int32; they must be int64"),
         ({"y": GOOD.y > 0}, "has labels of type bool"),
-        ({"y": GOOD.y + 1}, "has label 3, and the network 3 outputs"),
-        ({"y": torch.full_like(GOOD.y, -100)}, "has a task in which no label counts"),
+        ({"y": GOOD.y + 1}, "has label 3, and the network has 3 outputs"),
+        ({"y": torch.full_like(GOOD.y, -100)}, "has a task with negative labels only"),
         ({"y": torch.full((2, 6), torch.nan)}, "has targets that are not finite"),
     ],
 )

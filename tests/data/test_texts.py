@@ -61,12 +61,12 @@ def test_folders_of_splits_are_the_split(root):
 
 
 def test_what_is_wrong_is_one_line(root, tmp_path):
-    with pytest.raises(Error, match="no such folder; name the one that has a text file for each task"):
+    with pytest.raises(Error, match="no such folder; name a folder with a text file for each task"):
         source(root / "none")
     (root / "empty").mkdir()
     with pytest.raises(Error, match="no text in it; expected a file for each task"):
         source(root / "empty")
-    with pytest.raises(Error, match=r"[a-h].txt has 8 articles of 21 or more symbols.*give fewer"):
+    with pytest.raises(Error, match=r"[a-h].txt: only 8 of its articles have 21 or more symbols.*give fewer"):
         source(root, shots=9)
 
 

@@ -166,7 +166,7 @@ def test_a_missing_text_is_named(root, folder):
 def test_a_text_too_short_for_a_task_is_named(root, short):
     texts = {name: text(name) for names in NAMES.values() for name in names}
     message = refusal(put(root, {**texts, "ddd_y": short}))
-    assert "ddd_y.txt has" in message
+    assert "ddd_y.txt: only" in message
     assert "data.shots + data.queries = 7" in message
 
 

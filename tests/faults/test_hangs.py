@@ -191,7 +191,7 @@ def test_the_stored_split_of_a_folder_of_images(tmp_path, monkeypatch):
     (split,) = (tmp_path / "cache/fmaml/splits").iterdir()
     replace_by_pipe(split)
     line = told(lambda: folder(seed=0, device=torch.device("cpu"), **settings), tmp_path / "said")
-    assert line.startswith(f"{split}: not a split that can be read (not a regular file")
+    assert line.startswith(f"{split}: not a readable split (not a regular file")
 
 
 READERS: dict[str, Callable[[Path], object]] = {  # of a file by this name

@@ -82,7 +82,7 @@ def test_no_image_of_a_support_folder_is_passed_over(characters):
 def test_two_files_of_one_name_are_not_two_classes(tmp_path):
     for name in ("cat.png", "cat.jpg", "dog.png"):
         Image.new("L", (28, 28)).save(tmp_path / name)
-    with pytest.raises(Error, match="has two images called cat; put the images of a class into a folder"):
+    with pytest.raises(Error, match="has two images called cat; put the images of each class into a folder"):
         untrained(CONV4, PROTONET).adapt(tmp_path)
 
 
@@ -94,7 +94,7 @@ def test_an_empty_support_set_has_no_class():
 def test_a_strip_is_not_made_a_square_of_gigabytes(tmp_path):
     Image.fromarray(np.zeros((1, 60_000), dtype=np.uint8)).save(tmp_path / "long.png")
     adapted = untrained(CONV4, PROTONET).adapt(images(), LABELS)
-    with pytest.raises(Error, match=r"long.png: 60000 x 1 pixels are too long a strip to make a square of"):
+    with pytest.raises(Error, match=r"long.png: 60000 x 1 pixels: too long to pad to a square"):
         adapted.predict(tmp_path / "long.png")
 
 

@@ -65,7 +65,5 @@ def test_a_dry_run_downloads_nothing(place):
     before = tree(place)
     said = run(place, "omniglot", "--dry-run")
     assert said.startswith("2\n")
-    assert (
-        "no Omniglot on this computer, and a dry run downloads nothing; leave out --dry-run, or name the folder" in said
-    )
+    assert "no Omniglot on this computer, and a dry run downloads nothing; remove --dry-run, or name the folder" in said
     assert tree(place) == before

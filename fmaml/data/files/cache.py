@@ -1,9 +1,8 @@
-"""A cache of tensors that take long to compute, in safetensors files, which are memory-mapped.
+"""Cache tensors that take long to compute, in memory-mapped safetensors files.
 
-Each file also holds the checksums of its tensors. They are verified when it is opened, which takes 0.8 s for 60,000
-images of 84x84x3: a damaged file is computed again. If the folder cannot be written, the tensors are computed in every
-run, and a line on stderr says so. The files together have at most `limit` bytes: writing one deletes those that were
-used the longest time ago.
+Each file also holds the checksums of its tensors. Opening a file verifies them, in 0.8 s for 60,000 images of 84x84x3;
+a damaged file is computed again. If the folder cannot be written, each run computes the tensors, and a line on stderr
+says so. All files together have at most `limit` bytes: the least recently used are deleted first.
 """
 
 import contextlib
@@ -29,7 +28,7 @@ _DTYPE_NAMES = {torch.uint8: "U8", torch.int64: "I64", torch.float32: "F32"}  # 
 
 
 def cached(path: Path, make: Callable[[], Tensor]) -> Tensor:
-    """The tensor in the file ``path``; if there is none, the result of ``make``, which is then written there.
+    """Read the tensor in the file ``path``, or make it by ``make`` and write it there.
 
     uint8, int64 and float32 tensors on the CPU only. See `cached_all`.
     """
@@ -37,10 +36,10 @@ def cached(path: Path, make: Callable[[], Tensor]) -> Tensor:
 
 
 def cached_all(path: Path, make: Callable[[], Tensors]) -> Tensors:
-    """The named tensors in the file ``path``; if there are none, those of ``make``, which are then written there.
+    """Read the named tensors in the file ``path``, or make them by ``make`` and write them there.
 
-    ``path`` must identify everything that the tensors depend on, see `fingerprint`. If several processes ask at once,
-    one computes the tensors and the others wait.
+    ``path`` must identify everything that the tensors depend on, see `fingerprint`. If several processes call this at
+    once, one makes the tensors and the others wait.
     """
     found = read_tensors(path)
     if found is not None:
@@ -55,9 +54,9 @@ def cached_all(path: Path, make: Callable[[], Tensors]) -> Tensors:
 
 @contextlib.contextmanager
 def locked_parent(path: Path) -> Iterator[None]:
-    """Create the file's folder if need be and lock it. Folders created here are removed again if still empty.
+    """Lock the file's folder, and create it if needed. Created folders are removed again if they are still empty.
 
-    Nothing is created or locked in a dry run, which writes nothing.
+    A dry run writes nothing, so it creates and locks nothing.
     """
     if not writing_allowed():
         yield
@@ -77,9 +76,9 @@ def locked_parent(path: Path) -> Iterator[None]:
 
 
 def write_tensors(path: Path, tensors: Tensors, about: str | None = None) -> None:
-    """Write the tensors to the file, and delete old ones to make room; if that cannot be, a line on stderr says why.
+    """Write the tensors to the file, and delete old files to make room. If that fails, a line on stderr says why.
 
-    ``about`` is what `fmaml cache` says that they are, by default the file's name.
+    ``about`` is the description that `fmaml cache` prints.
     """
     if not writing_allowed():
         return
@@ -88,7 +87,7 @@ def write_tensors(path: Path, tensors: Tensors, about: str | None = None) -> Non
         if make_room(path, sum(map(len, parts))):
             write_durably(path, *parts)
     except OSError as error:
-        note(f"cannot write {path} ({error}); it will be made again next time")
+        note(f"cannot write {path} ({error}); the next run makes it again")
 
 
 def fingerprint(*facts: object) -> str:
@@ -97,7 +96,7 @@ def fingerprint(*facts: object) -> str:
 
 
 def file_stamp(file: str) -> FileStamp:
-    """Name, size and modification time of a file, which differ after almost any change. Error if it is missing."""
+    """Name, size and modification time of a file. Almost any change alters them. Error if it is missing."""
     try:
         found = os.stat(file)
     except OSError as error:
@@ -111,7 +110,7 @@ def checksum(tensor: Tensor) -> str:
 
 
 def _safetensors_parts(tensors: Tensors, about: str | None) -> Iterator[bytes | memoryview]:
-    """A safetensors file in parts. The library's own writer would hold two more copies of all tensors."""
+    """Make a safetensors file in parts. The library's writer would hold two more copies of all tensors."""
     metadata = {name: checksum(tensor) for name, tensor in tensors.items()} | ({ABOUT: about} if about else {})
     header: dict[str, object] = {"__metadata__": metadata}
     end = 0
@@ -126,12 +125,12 @@ def _safetensors_parts(tensors: Tensors, about: str | None) -> Iterator[bytes | 
 
 
 def _bytes(tensor: Tensor) -> memoryview:
-    """The tensor's memory; a copy only if it is not contiguous."""
+    """The tensor's memory. Copies only if it is not contiguous."""
     return tensor.contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def read_tensors(path: Path) -> Tensors | None:
-    """The tensors of the file, which counts as used now; None if it is missing or damaged."""
+    """Read the tensors of a file and mark it as used; None if it is missing or damaged."""
     try:
         check_regular(path)
         with safe_open(path, framework="pt") as file:

@@ -1,6 +1,6 @@
-"""The files of the cache: what there is, how much they may take up, and which are deleted first. Imports no torch.
+"""The files of the cache: list them, limit their size, delete the least recently used. Imports no torch.
 
-Only files of tensors count, which can be made again: neither downloads nor splits are among them.
+Only files of tensors count, because they can be made again. Downloads and splits do not count.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from ...errors import Error, note
 from .cache_folder import cache_folder
 
-ABOUT = "about"  # the key of a file's metadata that says what is in it
+ABOUT = "about"  # the key of a file's description in its metadata
 LIMIT_VARIABLE = "FMAML_CACHE_LIMIT"
 _DEFAULT_LIMIT = 10 * 10**9  # bytes
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -26,11 +26,11 @@ class CacheFile(NamedTuple):
 
     path: Path
     size: int  # bytes
-    used: float  # when it was used last, in seconds since 1970
+    used: float  # time of the last use, in seconds since 1970
 
 
 def limit() -> int:
-    """The bytes that all files may have together, from $FMAML_CACHE_LIMIT; Error if that is no size."""
+    """The largest size of all files together in bytes, from $FMAML_CACHE_LIMIT; Error if that is not a size."""
     text = os.environ.get(LIMIT_VARIABLE, "").strip()
     if not text:
         return _DEFAULT_LIMIT
@@ -41,7 +41,7 @@ def limit() -> int:
 
 
 def cache_files(folder: Path) -> list[CacheFile]:
-    """The files of the folder, those used last first."""
+    """The files of the folder, the most recently used first."""
     found: list[CacheFile] = []
     for path in folder.glob("*.safetensors"):
         with contextlib.suppress(OSError):  # another process has just deleted it
@@ -51,21 +51,21 @@ def cache_files(folder: Path) -> list[CacheFile]:
 
 
 def mark_used(path: Path) -> None:
-    """Set the time of the last use to now, where that is allowed."""
+    """Set the time of the last use to now, if permitted."""
     with contextlib.suppress(OSError):
         os.utime(path)
 
 
 def make_room(path: Path, size: int) -> bool:
-    """Delete the files used the longest time ago until ``path`` with ``size`` bytes fits; whether it does.
+    """Delete the least recently used files until ``path`` with ``size`` bytes fits. Returns whether it fits.
 
-    A process that has a deleted file open keeps what it has of it. A line on stderr says what was deleted, or that
+    A process that has opened a deleted file can still read it. A line on stderr names the deleted files, or says that
     the new file is too large.
     """
     most = limit()
     if size > most:
         note(
-            f"{path.name} is not kept: it has {as_size(size)}, and the cache at most {as_size(most)}; raise it by "
+            f"{path.name} is not cached: it has {as_size(size)}, the limit is {as_size(most)}; raise it by "
             f"{LIMIT_VARIABLE}, such as {LIMIT_VARIABLE}={as_size(2 * size).replace(' ', '').removesuffix('B')}"
         )
         return False
@@ -81,24 +81,24 @@ def make_room(path: Path, size: int) -> bool:
 
 
 def delete(file: CacheFile) -> None:
-    """Delete the file, unless the system keeps it, as Windows does while it is open."""
+    """Delete the file. Windows refuses while it is open; then it stays."""
     with contextlib.suppress(OSError):
         file.path.unlink()
 
 
 def about(file: CacheFile) -> str:
-    """What is in the file, from its header; "" if it does not say."""
+    """The description in the file's header, or "" if there is none."""
     try:
         with file.path.open("rb") as content:
             length = int.from_bytes(content.read(8), "little")
             header = json.loads(content.read(min(length, _MAX_HEADER_BYTES)))
         return str(header["__metadata__"].get(ABOUT, ""))
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        return "damaged; it is made again when it is needed"
+        return "damaged; it is made again when needed"
 
 
 def listing() -> list[str]:
-    """The lines of `fmaml cache`: each file with its size, its last use and what is in it."""
+    """The lines of `fmaml cache`: each file with its size, last use and description."""
     folder = cache_folder()
     files = cache_files(folder)
     total = sum(file.size for file in files)
@@ -111,14 +111,14 @@ def listing() -> list[str]:
 
 
 def clear(names: list[str], *, everything: bool = False) -> list[CacheFile]:
-    """Delete the files of those names, or everything, and return them. Error for a name that there is not."""
+    """Delete the named files, or all, and return them. Error for an unknown name."""
     files = cache_files(cache_folder())
     chosen = files
     if not everything:
         by_name = {file.path.stem: file for file in files}
         unknown = [name for name in names if name.removesuffix(".safetensors") not in by_name]
         if unknown:
-            raise Error(f"cache clear {unknown[0]}: no such name in {cache_folder()}; `fmaml cache` lists them")
+            raise Error(f"cache clear {unknown[0]}: no such file in {cache_folder()}; `fmaml cache` lists them")
         chosen = [by_name[name.removesuffix(".safetensors")] for name in names]
     for file in chosen:
         delete(file)
@@ -131,7 +131,7 @@ def total(files: list[CacheFile]) -> str:
 
 
 def as_size(size: int) -> str:
-    """Bytes as people read them, such as "105.8 MB"."""
+    """A number of bytes as text, such as "105.8 MB"."""
     for unit, factor in reversed(_UNITS.items()):
         if unit and size >= factor:
             return f"{size / factor:.1f} {unit}B".replace("KB", "kB")

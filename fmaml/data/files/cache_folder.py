@@ -1,4 +1,4 @@
-"""The user's cache folder: where it is, whether it may be written to, and a lock on it."""
+"""The user's cache folder: its path, whether writing is allowed, and a lock on it."""
 
 import contextlib
 import os
@@ -24,13 +24,13 @@ def cache_folder() -> Path:
 
 
 def writing_allowed() -> bool:
-    """Whether results may be cached, and missing files downloaded: not in a dry run."""
+    """Whether results may be cached and missing files downloaded. In a dry run they may not."""
     return _allowed.get()
 
 
 @contextlib.contextmanager
 def writing(allowed: bool) -> Iterator[None]:
-    """Inside, `writing_allowed` is ``allowed``."""
+    """Set `writing_allowed` to ``allowed`` within the block."""
     token = _allowed.set(allowed)
     try:
         yield
@@ -40,11 +40,11 @@ def writing(allowed: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold an exclusive lock on the folder, waiting for it if need be. The kernel drops it when the process ends.
+    """Wait for an exclusive lock on the folder, and hold it. The kernel releases it when the process ends.
 
-    So of several processes one prepares a file, and the others wait. Raises OSError if the folder cannot be opened.
+    So one process prepares a file while others wait. Raises OSError if the folder cannot be opened.
     """
-    # The folder itself, so that no lock file is left behind; on Windows, which opens no folder, a file in it.
+    # Lock the folder itself, so that no lock file stays behind. Windows cannot open folders: lock a file in it.
     path, flags = (folder, os.O_RDONLY) if FOLDERS_OPEN else (folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT)
     handle = os.open(path, flags, 0o666)
     try:

@@ -1,6 +1,6 @@
-"""Download of one file over HTTP: whole and with its published MD5, or not at all.
+"""Download one file over HTTP, complete and with its published MD5, or not at all.
 
-It ends whatever the server does: the speed, the time and the size of a download have limits.
+Every download ends: its speed, time and size have limits.
 """
 
 import os
@@ -17,7 +17,7 @@ from ...files.atomic import sync_folder
 from .cache_folder import folder_lock
 
 _TIMEOUT = 30.0  # seconds without data after which a connection counts as broken
-_SLOWEST = 1000  # bytes a second over `_PACE_SECONDS`; a slower server is given up
+_SLOWEST = 1000  # bytes a second over `_PACE_SECONDS`; give up on slower servers
 _PACE_SECONDS = 30.0
 _MAX_SECONDS = 7200.0  # of a download
 _MAX_BYTES = 500_000_000  # of a file; the largest, CIFAR-100, has 169 million
@@ -27,51 +27,52 @@ _PIECE = 4096  # bytes
 def download(url: str, path: Path, md5: str, *, cure: str) -> None:
     """Download ``url`` to ``path``, unless that file exists; ``md5`` is its published checksum.
 
-    If several processes ask at once, one downloads and the others wait. ``cure`` ends error messages: it says how to do
+    If several processes call this at once, one downloads and the others wait. ``cure`` ends error messages: how to do
     without the download. Raises Error if the server cannot be reached or sends another file, or the disk cannot be
     written.
     """
     import pooch  # imported here because only a download needs it
 
     pooch.get_logger().setLevel("ERROR")
-    fetch: Any = _fetch  # pooch's protocol names the arguments otherwise
+    fetch: Any = _fetch  # pooch's protocol has other names for the arguments
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with folder_lock(path.parent):
             if path.exists():
                 return
-            for leftover in path.parent.glob("tmp????????"):  # pooch's, of a process that was killed
+            for leftover in path.parent.glob("tmp????????"):  # pooch's temporary files, of killed processes
                 leftover.unlink()
             note(f"downloading {url} to {path}")
             pooch.retrieve(url, f"md5:{md5}", path.name, path.parent, downloader=fetch)
-            path.chmod(path.parent.stat().st_mode & 0o666)  # pooch's temporary files are for their owner alone
+            path.chmod(path.parent.stat().st_mode & 0o666)  # pooch makes files that only their owner can read
             sync_folder(path.parent)
-    except (OSError, ValueError) as error:  # pooch raises ValueError for another checksum; errors of HTTP are OSErrors
+    except (OSError, ValueError) as error:  # ValueError: wrong checksum; HTTP errors are OSErrors
         raise Error(f"{url}: cannot download {path} ({_reason(error)}); run again, or {cure}") from error
 
 
 def _reason(error: BaseException) -> str:
-    """The first cause, without the layers of the HTTP libraries around it; its first sentence."""
+    """The first sentence of the first cause, without the layers of HTTP libraries around it."""
     while error.__context__ is not None:
         error = error.__context__
     return str(error).partition(". ")[0]
 
 
 def _fetch(url: str, file: str, _: object) -> None:
-    """Write what ``url`` delivers to the file. TimeoutError if the server is too slow or takes too long.
+    """Write the response of ``url`` to the file. TimeoutError if the server is too slow or takes too long.
 
-    Each wait for bytes has a limit, but headers and bodies may trickle: so another thread waits, and can be given up.
+    `requests` only limits each wait for bytes, so a server may trickle for ever. Another thread therefore waits for it,
+    and is abandoned if too slow.
     """
     begun, before = time.monotonic(), 0
     console = Console(stderr=True)
     columns = ("downloading", FileSizeColumn(), TransferSpeedColumn())
     bar = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
-    with open(file, "wb") as opened, bar:  # a transfer that was given up ends at its next write, the file being closed
+    with open(file, "wb") as opened, bar:  # an abandoned transfer ends at its next write: the file is closed
         transfer = _Transfer(url, opened, bar)
         transfer.start()
         while not transfer.ended_within(_PACE_SECONDS):
             if transfer.received - before < _SLOWEST * _PACE_SECONDS:
-                raise TimeoutError(f"fewer than {_SLOWEST} bytes a second came")
+                raise TimeoutError(f"fewer than {_SLOWEST} bytes a second arrived")
             if time.monotonic() - begun > _MAX_SECONDS:
                 raise TimeoutError(f"not complete after {_MAX_SECONDS:g} s")
             before = transfer.received
@@ -82,7 +83,7 @@ def _fetch(url: str, file: str, _: object) -> None:
 
 
 class _Transfer(threading.Thread):
-    """Copies what a URL delivers to a file, and counts it."""
+    """A thread that copies the response of a URL to a file, and counts its bytes."""
 
     def __init__(self, url: str, file: BinaryIO, bar: Progress) -> None:
         super().__init__(daemon=True)
@@ -97,7 +98,7 @@ class _Transfer(threading.Thread):
             self.error = error
 
     def copy(self) -> None:
-        """OSError if the server has something other than the file."""
+        """Copy; raises OSError if the server sends a web page or too much."""
         import requests
 
         task = self.bar.add_task("", total=None)

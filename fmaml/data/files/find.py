@@ -1,4 +1,4 @@
-"""Where data files are looked for: the root given; otherwise $FMAML_DATA, then the user's cache folder."""
+"""Find data files: in the given root, or else in $FMAML_DATA, then in the user's cache folder."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -16,14 +16,14 @@ class Download(NamedTuple):
     """A file that can be downloaded."""
 
     url: str
-    path: str  # where it goes, relative to the cache folder
+    path: str  # relative to the cache folder
     md5: str
 
 
 class DataFiles(NamedTuple):
-    """The files of a data set: where they may be and where to get them."""
+    """The files of a data set, their possible places and their downloads."""
 
-    name: str  # of the data set, for messages
+    name: str  # the data set's, for messages
     folders: tuple[str, ...]  # names of subfolders to look in
     expected: str  # the layouts accepted, for messages
     downloads: tuple[Download, ...] = ()
@@ -31,7 +31,7 @@ class DataFiles(NamedTuple):
 
     @property
     def cure(self) -> str:
-        """What the user can do if the files are not found."""
+        """The end of messages about missing files."""
         return (
             "name the folder that holds it by data.root=FOLDER or FMAML_DATA=FOLDER, "
             f"or take data.name={self.builtin}, which needs no file"
@@ -39,10 +39,10 @@ class DataFiles(NamedTuple):
 
 
 def search_folders(root: str | None, names: Iterable[str]) -> list[Path]:
-    """Every folder to look in, in order: each root itself, then its subfolders called one of ``names``.
+    """The folders to search, in order: each root, then its subfolders ``names``.
 
-    A given ``root`` is the only one, so that no other data are used silently in its place. Error if it, or
-    $FMAML_DATA, cannot be the name of a folder.
+    If ``root`` is given, no other is searched, so that no other data are used silently. Raises Error if ``root`` or
+    $FMAML_DATA is not a valid path.
     """
     given = root if root is not None else os.environ.get("FMAML_DATA")
     roots = [_expand_user(given)] if given else []
@@ -52,7 +52,7 @@ def search_folders(root: str | None, names: Iterable[str]) -> list[Path]:
 
 
 def _expand_user(folder: str) -> Path:
-    """The folder with ~ and ~user replaced; Error if there is no such user or the name is not a valid path."""
+    """Replace ~ and ~user in a folder; Error if there is no such user or the path is not valid."""
     try:
         path = Path(folder).expanduser()
         path.exists()
@@ -65,9 +65,9 @@ def _expand_user(folder: str) -> Path:
 
 
 def find_data(find_in: Callable[[Path], Found | None], root: str | None, names: Iterable[str]) -> Found | None:
-    """The result of ``find_in`` for the first of the `search_folders` where it is not None; None if there is none.
+    """Call ``find_in`` with each of the `search_folders`; return the first result that is not None, or None.
 
-    ``find_in`` gets a folder and returns what it finds there. Error if ``root`` cannot be the name of a folder.
+    Raises Error if ``root`` is not a valid path.
     """
     found = (find_in(folder) for folder in search_folders(root, names))
     return next((item for item in found if item is not None), None)
@@ -76,14 +76,14 @@ def find_data(find_in: Callable[[Path], Found | None], root: str | None, names: 
 def find_or_download(
     find_in: Callable[[Path], Found | None], root: str | None, files: DataFiles, *, allow_download: bool = False
 ) -> Found:
-    """What `find_data` finds; if nothing and no ``root`` was given, the files are downloaded to the cache folder first.
+    """Find data, see `find_data`. If none is found and no ``root`` was given, download the files to the cache folder.
 
-    Error if there is nothing and no download is possible or allowed, or if the download fails.
+    Raises Error if nothing is found and no download is possible or allowed, or if the download fails.
     """
     found = find_data(find_in, root, files.folders)
     if found is None and root is None and allow_download and files.downloads and not writing_allowed():
         raise Error(
-            f"no {files.name} on this computer, and a dry run downloads nothing; leave out --dry-run, or {files.cure}"
+            f"no {files.name} on this computer, and a dry run downloads nothing; remove --dry-run, or {files.cure}"
         )
     if found is None and root is None and allow_download:
         for url, path, md5 in files.downloads:
@@ -95,7 +95,7 @@ def find_or_download(
 
 
 def missing(files: DataFiles, root: str | None) -> MissingData:
-    """The error for files that were not found: where they were looked for, what was expected, and the cures."""
+    """The error for missing files: the folders searched, the expected files, and the cures."""
     variable = os.environ.get("FMAML_DATA")
     unset = "data.root is not set" + (f", FMAML_DATA is {variable}" if variable else "")
     given = unset if root is None else f"data.root = {root}"

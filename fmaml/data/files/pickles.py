@@ -1,8 +1,8 @@
-"""Reading of NumPy arrays from pickles; nothing in a pickle can run code.
+"""Read NumPy arrays from pickles without running code from them.
 
-A pickle is a program: it names functions, which are called with arguments of its choice. Here the few names that NumPy
-pickles arrays with stand for the functions below, and any other name is refused before it is called. So neither a class
-nor a function of a library can be reached. Reads pickles of Python 2 and 3, of every protocol.
+A pickle is a program: it names functions and calls them with any arguments. Pickled arrays need a few names of NumPy.
+Here these names stand for the functions below, and any other name is refused before it is called. So a pickle reaches
+no class and no function of a library. Reads pickles of Python 2 and 3, of every protocol.
 """
 
 import pickle
@@ -21,11 +21,11 @@ _PLAIN_KINDS = "biufSU"  # NumPy dtype kinds of numbers and text, as opposed to 
 
 
 def read_pickle(path: Path, file: BinaryIO | None = None) -> Any:
-    """The content of a pickle: NumPy arrays, numbers, text, bytes, and lists, tuples and dicts of them.
+    """Read a pickle of NumPy arrays, numbers, text, bytes, and lists, tuples and dicts of them.
 
-    With ``file``, the pickle is read from there, and ``path`` is only its name in messages. A list may be in itself, or
-    hold another many times: go through those alone that should be flat. Raises Error if the pickle is damaged or
-    too large, or if it asks for anything else.
+    With ``file``, the pickle is read from there, and ``path`` is only its name in messages. A list may contain itself,
+    or another list many times, so iterate only over lists that should be flat. Raises Error if the pickle is damaged or
+    too large, or has anything else in it.
     """
     try:
         if file is not None:
@@ -35,13 +35,13 @@ def read_pickle(path: Path, file: BinaryIO | None = None) -> Any:
             return _load(opened)
     except Exception as error:  # damaged pickles make the unpickler raise errors of any kind
         raise Error(
-            f"{path}: not a whole pickle of arrays, lists, dicts, text and numbers alone ({error}); nothing in it was "
-            f"run: copy or download it again from a source you trust"
+            f"{path}: not a complete pickle of only arrays, lists, dicts, text and numbers ({error}). "
+            f"None of its code was run; copy or download it again from a source you trust"
         ) from error
 
 
 def _load(file: BinaryIO) -> Any:
-    for count, (opcode, _, _) in enumerate(pickletools.genops(file)):  # which finds lengths beyond the file's end, too
+    for count, (opcode, _, _) in enumerate(pickletools.genops(file)):  # also finds lengths beyond the file's end
         if count == _MAX_OPCODES or opcode.name in ("EMPTY_SET", "FROZENSET"):
             raise ValueError(f"it has more than {_MAX_OPCODES} items" if count == _MAX_OPCODES else "it has a set")
     file.seek(0)
@@ -49,7 +49,7 @@ def _load(file: BinaryIO) -> Any:
 
 
 class _TextDict(dict[str, Any]):
-    """A dict with keys of text alone: to hash tuples in tuples may take for ever."""
+    """A dict with only text as keys: hashing nested tuples may take for ever."""
 
     def __setitem__(self, key: object, value: object) -> None:
         if not isinstance(key, str):
@@ -58,7 +58,7 @@ class _TextDict(dict[str, Any]):
 
 
 class _Unpickler(pickle._Unpickler):  # pyright: ignore[reportPrivateUsage]
-    """The unpickler that is written in Python: what an opcode does can be replaced."""
+    """The unpickler written in Python, because its opcodes can be replaced."""
 
     append: Any  # these three belong to the class above
     pop_mark: Any
@@ -81,11 +81,11 @@ class _Unpickler(pickle._Unpickler):  # pyright: ignore[reportPrivateUsage]
     def set_state(self) -> None:
         state, changed = self.stack.pop(), self.stack[-1]
         set_state = changed.__setstate__
-        if isinstance(changed, np.dtype):  # numbers and text have no state but the order of their bytes
+        if isinstance(changed, np.dtype):  # the only state of numbers and text is their byte order
             state = (3, state[1], None, None, None, changed.itemsize, changed.alignment, 0)
         elif not isinstance(changed, np.ndarray) or changed.size:
             raise ValueError(f"it sets the state of a {type(changed).__name__}")
-        set_state(state)  # of an array, NumPy checks that there are as many bytes as the shape says
+        set_state(state)  # NumPy checks that an array's bytes fit its shape
 
     dispatch: ClassVar[dict[int, Any]] = {
         **pickle._Unpickler.dispatch,  # pyright: ignore[reportPrivateUsage]
@@ -120,7 +120,7 @@ def _encode(text: str, *_: object) -> bytes:
 
 _FUNCTIONS: dict[tuple[str, str], Any] = {
     ("numpy", "dtype"): _dtype,
-    ("numpy", "ndarray"): None,  # an argument of the next
+    ("numpy", "ndarray"): None,  # an argument of the next function
     ("numpy.core.multiarray", "_reconstruct"): _new_array,
     ("numpy.core.multiarray", "scalar"): _scalar,
     ("numpy.core.numeric", "_frombuffer"): _from_buffer,  # in protocol 5

@@ -1,4 +1,4 @@
-"""CIFAR-100 as published: ``cifar-100-python.tar.gz``, or the folder unpacked from it."""
+"""Read CIFAR-100 as published: ``cifar-100-python.tar.gz``, or the folder unpacked from it."""
 
 import hashlib
 import io
@@ -25,25 +25,26 @@ CIFAR100_MD5 = {
 }
 _FOLDER = "cifar-100-python"
 _FILES = ("train", "test", "meta")
-_MAX_BYTES = 200_000_000  # of a file; the archive has 169 million, train 155
+_MAX_BYTES = 200_000_000  # of a file; the archive has 169 million, train has 155 million
 _IMAGE_SHAPE = (3, 32, 32)
 
 
 def find_cifar100(folder: Path) -> Path | None:
-    """The archive in ``folder``, or else the unpacked folder there, or ``folder`` itself if that is unpacked."""
+    """The archive in ``folder``, or else the unpacked folder in it, or ``folder`` itself if it is the unpacked one."""
     candidates = (folder / CIFAR100_ARCHIVE, folder / _FOLDER, folder)
     return next((path for path in candidates if path.is_file() or is_unpacked_cifar100(path)), None)
 
 
 def is_unpacked_cifar100(folder: Path) -> bool:
-    """Whether the three files are in the folder. `train` and `test` are files here, but folders in other layouts."""
+    """Whether the folder has the three files. In other layouts `train` and `test` are folders."""
     return all((folder / name).is_file() for name in _FILES)
 
 
 def read_cifar100(path: Path, names: dict[str, list[str]]) -> ImageStore:
-    """The images by class in the order of ``names``: of each class the 500 of `train`, then the 100 of `test`; cached.
+    """Read the images, class after class in the order of ``names``, and cache them.
 
-    ``path`` is the archive or the unpacked folder. Error if it is damaged.
+    Each class has the 500 images of `train`, then the 100 of `test`. ``path`` is the archive or the unpacked folder.
+    Raises Error if it is damaged.
     """
     files = [path] if path.is_file() else [path / name for name in _FILES]
     facts = [file_stamp(str(file)) for file in files]
@@ -60,9 +61,9 @@ def _group_by_class(path: Path, names: dict[str, list[str]]) -> ImageStore:
 
 
 def read_cifar100_files(path: Path) -> dict[str, Any]:
-    """The content of the three files by name, from the archive or the folder; Error if it is not CIFAR-100's.
+    """Read the three files, by name, from the archive or the folder; Error if they are not CIFAR-100's.
 
-    Nothing is unpacked or unpickled before its MD5 is known to be that of the published file.
+    Each file's MD5 is compared with the published one before it is unpacked or unpickled.
     """
     try:
         if path.is_dir():
@@ -83,6 +84,6 @@ def _check_md5(path: Path, content: bytes) -> None:
     found, published = hashlib.md5(content, usedforsecurity=False).hexdigest(), CIFAR100_MD5[path.name]
     if found != published:
         raise Error(
-            f"{path}: its md5 is {found}, that of CIFAR-100's {path.name} is {published}; copy or download it again "
+            f"{path}: its MD5 is {found}, but CIFAR-100's {path.name} has {published}; copy or download it again "
             f"from {CIFAR100_URL}"
         )

@@ -1,4 +1,4 @@
-"""Image files of any size and mode decoded to one uint8 tensor, in parallel and without further copies."""
+"""Decode image files of any size and mode to one uint8 tensor, in parallel and without more copies."""
 
 import os
 import warnings
@@ -18,17 +18,17 @@ from ...files.plain_text import counted
 from ...files.regular import check_regular
 from ..preprocessing import Form
 
-_MAX_IMAGE_BYTES = 2_000_000_000  # more than the pixels that Pillow decodes at most take up, uncompressed
-WHITE = 65_535  # in images of 16 bits
+_MAX_IMAGE_BYTES = 2_000_000_000  # larger than any uncompressed image that Pillow decodes
+WHITE = 65_535  # of 16-bit images
 _MAX_SQUARE_PIXELS = 100_000_000
-_FILES_PER_CHUNK = 64  # decoded by one thread in one go
+_FILES_PER_CHUNK = 64  # decoded at once by one thread
 _PILLOW_MODES = {1: "L", 3: "RGB"}  # by number of channels
 
 
 def decode_images(files: list[str], form: Form) -> tuple[Tensor, dict[str, str]]:
-    """The images of the readable files, uint8 [readable, channels, size, size]; for each other file an error message.
+    """Decode files. Returns the images of readable files, uint8 [readable, channels, size, size], and errors by file.
 
-    Memory use is that of one tensor for all files, and the few images being decoded.
+    Needs the memory of one tensor for all files, and of the few images being decoded.
     """
     images = torch.zeros(len(files), form.channels, form.size, form.size, dtype=torch.uint8)
     pixels, white = images.numpy(), white_levels(files)
@@ -45,7 +45,7 @@ def decode_images(files: list[str], form: Form) -> tuple[Tensor, dict[str, str]]
 
     console = Console(stderr=True)
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow's decoders release the GIL
-        warnings.simplefilter("ignore")  # such as of a large image or an unknown tag
+        warnings.simplefilter("ignore")  # such as for a large image or an unknown tag
         chunks = pool.map(decode_chunk, range(0, len(files), _FILES_PER_CHUNK))
         total = -(-len(files) // _FILES_PER_CHUNK)
         bar = track(chunks, "reading images", total, console=console, disable=not console.is_terminal, transient=True)
@@ -57,33 +57,33 @@ def decode_images(files: list[str], form: Form) -> tuple[Tensor, dict[str, str]]
     readable = [i for i, file in enumerate(files) if file not in errors]
     if errors:
         for row, i in enumerate(readable):
-            images[row] = images[i]  # in place, because a second tensor may not fit into memory
+            images[row] = images[i]  # in place: a second tensor may not fit into memory
     return images[: len(readable)], errors
 
 
 def describe_changes(light: int, whites: set[int]) -> list[str]:
-    """A line for drawings whose light and dark were exchanged, and for images of 16 bits that use fewer."""
+    """Lines that report exchanged light and dark in drawings, and rescaled 16-bit images."""
     exchanged = [f"{counted(light, 'drawing')} in light ink on dark: light and dark exchanged"] if light else []
     bits = ", ".join(str(white.bit_length()) for white in sorted(whites))
-    return [*exchanged, *([f"images of 16 bits that use {bits} of them: scaled to the range in use"] if whites else [])]
+    return [*exchanged, *([f"16-bit images that use only {bits} bits: scaled to the range in use"] if whites else [])]
 
 
 class DecodedImage(NamedTuple):
-    """One image in the form that was asked for."""
+    """One decoded image."""
 
     values: np.ndarray  # uint8 [channels, size, size]
-    light_ink: bool  # it is a drawing in light ink on dark, and has been exchanged
+    light_ink: bool  # it was a drawing in light ink; light and dark were exchanged
 
 
 def white_levels(files: list[str]) -> dict[str, int]:
-    """The values that stand for white in images of 16 bits, where their folder uses fewer bits; file -> 2**bits - 1.
+    """White levels, file -> 2**bits - 1, of 16-bit images in folders that use fewer bits.
 
-    Scanners and cameras write 12 bits in 16, which would be nearly black.
+    Scanners and cameras write 12 bits in 16; unscaled, such images would be nearly black.
     """
     tops: dict[str, dict[str, int]] = {}  # folder -> file -> its largest value
     for file in files:
         if file.lower().endswith((".png", ".tif", ".tiff", ".pgm")):
-            with suppress(Exception), Image.open(file) as image:  # decoding it says why it cannot be read
+            with suppress(Exception), Image.open(file) as image:  # decoding reports unreadable files
                 if image.mode.startswith("I"):
                     tops.setdefault(os.path.dirname(file), {})[file] = int(np.asarray(image).max())
     levels = {folder: (1 << max(max(own.values()).bit_length(), 8)) - 1 for folder, own in tops.items()}
@@ -91,11 +91,11 @@ def white_levels(files: list[str]) -> dict[str, int]:
 
 
 def decode_image(file: str | BinaryIO, form: Form, white: int = WHITE) -> DecodedImage:
-    """An image file, by its name or opened, in this form; ``white`` as in `to_form`.
+    """Decode an image file, by name or opened, to this form; ``white`` as in `to_form`.
 
-    Rotated as its EXIF tag says, transparency replaced by white. Resized with the Lanczos filter, which averages over
-    all source pixels. Of an animation, the first frame. Raises whatever Pillow does for a damaged file, UnsuitableFile
-    for one that may never end, and ValueError for floating-point pixels.
+    The image is rotated by its EXIF tag, and transparency becomes white. It is resized with the Lanczos filter, which
+    averages over all source pixels. An animation gives its first frame. Raises any error of Pillow for a damaged file,
+    UnsuitableFile for a file that may never end, and ValueError for floating-point pixels.
     """
     if isinstance(file, str):
         check_regular(file, _MAX_IMAGE_BYTES)
@@ -105,8 +105,8 @@ def decode_image(file: str | BinaryIO, form: Form, white: int = WHITE) -> Decode
 
 
 def to_form(image: Image.Image, form: Form, white: int = WHITE) -> DecodedImage:
-    """An opened image in this form. ``white`` is the value that stands for white in an image of 16 bits."""
-    # Pillow resizes a 1-bit image with the nearest neighbour, ignoring the filter; in mode "L" it averages.
+    """Convert an opened image to this form. ``white`` is the value of white in a 16-bit image."""
+    # Convert first: Pillow ignores the filter for 1-bit images, but averages in mode "L".
     converted = _convert_mode(ImageOps.exif_transpose(image), _PILLOW_MODES[form.channels], white)
     light_ink = form.invert and (form.ink == "light" or (form.ink == "auto" and _has_dark_border(converted)))
     if light_ink:
@@ -116,7 +116,7 @@ def to_form(image: Image.Image, form: Form, white: int = WHITE) -> DecodedImage:
     elif form.fit == "pad" and converted.width != converted.height:
         side = max(converted.size)
         if side**2 > _MAX_SQUARE_PIXELS:
-            raise ValueError(f"{converted.width} x {converted.height} pixels are too long a strip to make a square of")
+            raise ValueError(f"{converted.width} x {converted.height} pixels: too long to pad to a square")
         converted = ImageOps.pad(converted, (side, side), color="white")
     pixels = np.asarray(converted.resize((form.size, form.size), Image.Resampling.LANCZOS))
     pixels = 255 - pixels if form.invert else pixels
@@ -124,7 +124,7 @@ def to_form(image: Image.Image, form: Form, white: int = WHITE) -> DecodedImage:
 
 
 def _has_dark_border(image: Image.Image) -> bool:
-    """Whether most of the outermost pixels are dark: the paper's colour, since ink seldom reaches the border."""
+    """Whether most border pixels, and so the paper, are dark. Ink seldom reaches the border."""
     grey = np.asarray(image.convert("L"))
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     return float(np.median(border)) < 128
@@ -138,10 +138,10 @@ def _central_square(width: int, height: int) -> tuple[int, int, int, int]:
 
 
 def _convert_mode(image: Image.Image, mode: str, white: int) -> Image.Image:
-    """The image in mode "L" or "RGB", on white where it is transparent."""
+    """Convert to mode "L" or "RGB"; transparent parts become white."""
     if image.mode == "F":
-        raise ValueError("pixels are floating-point numbers, whose range is unknown; save it as PNG")
-    if image.mode.startswith("I"):  # 16 bits, which Pillow's own conversion would clip at 255
+        raise ValueError("pixels are floating-point numbers of unknown range; save it as PNG")
+    if image.mode.startswith("I"):  # 16 bits; Pillow's conversion would clip at 255
         values = np.asarray(image).clip(0, white).astype(np.int64) * 255 // white
         return Image.fromarray(values.astype(np.uint8)).convert(mode)
     if image.has_transparency_data:

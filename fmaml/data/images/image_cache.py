@@ -1,7 +1,7 @@
 """The images of a data set, class after class in one tensor, decoded once and then cached.
 
-The images of a root are in one file for each form: whatever splits and settings ask, each is decoded once. A file that
-was changed is decoded again, and one that cannot be read is tried again each time.
+The cache has one file for each root and form, for all splits and settings. Changed files are decoded again, and
+unreadable files are tried again in each run.
 """
 
 import os
@@ -21,7 +21,7 @@ from ..preprocessing import Form
 from .decode import decode_images
 from .scan import Listing
 
-_STORE_VERSION, _DECODED_VERSION = 1, 2  # increase them when the same files would give other tensors
+_STORE_VERSION, _DECODED_VERSION = 1, 2  # increase if the same files give other tensors
 Stamp = tuple[int, int]  # bytes, and the time of the last change in ns
 
 
@@ -32,7 +32,7 @@ class ImageStore(NamedTuple):
     counts: Tensor  # int64 [classes]: number of images of each class
 
     def splits(self, names: dict[str, list[str]], device: torch.device) -> dict[str, Split]:
-        """The images as splits on the device; each has as many consecutive classes as it has ``names``."""
+        """Split the images, on the device: each split takes as many consecutive classes as it has ``names``."""
         counts = self.counts.split([len(part) for part in names.values()])
         parts = zip(names, self.images.split([int(count.sum()) for count in counts]), counts, strict=True)
         return {
@@ -42,13 +42,13 @@ class ImageStore(NamedTuple):
 
 
 def cached_store(name: str, facts: object, make: Callable[[], ImageStore]) -> ImageStore:
-    """The store from the user's cache folder, made and written there if there is none.
+    """Read the store from the user's cache folder, or make it and write it there.
 
-    ``name`` begins the file's name; the repr of ``facts`` must determine the result.
+    ``name`` begins the file's name. The repr of ``facts`` must determine the result.
     """
 
     def make_tensors() -> Tensors:
-        note(f"reading images once, to be cached as {path}")
+        note(f"reading images; they are cached as {path}")
         return dict(zip(("images", "count"), make(), strict=True))
 
     path = cache_folder() / f"{name}-{fingerprint(_STORE_VERSION, facts)}.safetensors"
@@ -57,22 +57,22 @@ def cached_store(name: str, facts: object, make: Callable[[], ImageStore]) -> Im
 
 
 def store_from_listing(name: str, root: Path, listing: Listing, form: Form, *, strict: bool) -> ImageStore:
-    """The store of a listing's image files, decoded once for ``root`` and ``form``, see `decoded_images`.
+    """Make the store of a listing's image files, see `decoded_images`.
 
-    Unreadable ones are named: Error if ``strict``, else a line on stderr.
+    Unreadable files are an Error if ``strict``; else they are left out, with a line on stderr.
     """
     classes = [files for split in listing.values() for files in split.values()]
     files = [file for part in classes for file in part]
     images, errors = decoded_images(name, root, files, form)
     if errors and strict:
-        raise Error(f"{_describe_errors(errors)}; every image must be readable: copy or download them again")
+        raise Error(f"{_describe_errors(errors)}; every image must be readable; copy or download them again")
     if errors:
         note(f"{_describe_errors(errors)}; left out of {len(files)} images")
     return ImageStore(images, torch.tensor([sum(file not in errors for file in part) for part in classes]))
 
 
 def _describe_errors(errors: dict[str, str]) -> str:
-    """How many files cannot be read, and why the first of them cannot."""
+    """The number of unreadable files, and the errors of the first few."""
     named = [f"{file} ({why})" for file, why in errors.items()]
     return f"{counted(len(errors), 'unreadable image')}: {first_few(named)}"
 
@@ -84,18 +84,18 @@ class _Decoded(NamedTuple):
     stamps: dict[str, Stamp]  # file -> its stamp when it was decoded
 
     def lacks(self, stamps: dict[str, Stamp]) -> list[str]:
-        """Those of the files that are not here as they are now."""
+        """The files that are missing here, or were changed since."""
         return [file for file, stamp in stamps.items() if self.stamps.get(file) != stamp]
 
     def take(self, files: list[str]) -> Tensor:
-        """The images of the files; no copy if they are all that are here, in the same order."""
+        """The images of the files. Copies unless they are all, in the same order."""
         if files == list(self.stamps):
             return self.images
         rows = {file: row for row, file in enumerate(self.stamps)}
         return self.images[[rows[file] for file in files]]
 
     def updated(self, fresh: "_Decoded") -> "_Decoded":
-        """These images without files that were changed or are gone, and after them the fresh ones."""
+        """These images without changed and deleted files, followed by the fresh ones."""
         if not self.stamps:
             return fresh
         kept = [file for file in self.stamps if file not in fresh.stamps and os.path.exists(file)]
@@ -104,11 +104,11 @@ class _Decoded(NamedTuple):
 
 
 def decoded_images(name: str, root: Path, files: list[str], form: Form) -> tuple[Tensor, dict[str, str]]:
-    """The images of those ``files`` that can be read, in order, and for each other file why it cannot be read.
+    """Decode image files, or take them from the cache, and cache them.
 
-    Images are uint8 [files - errors, channels, size, size]; they are decoded unless they are kept, and then kept.
-    ``root`` is what the files belong to, and ``name`` begins the name of the file that they are kept in. If several
-    processes ask at once, one decodes and the others wait.
+    Returns the images of the readable files, in order, uint8 [files - errors, channels, size, size], and the errors of
+    the others, by file. ``root`` is the files' folder; ``name`` begins the name of the cache file. If several processes
+    call this at once, one decodes and the others wait.
     """
     path = cache_folder() / f"{name}-{fingerprint(_DECODED_VERSION, str(root.resolve()), form)}.safetensors"
     stamps = {file: _stamp(file) for file in files}
@@ -122,12 +122,12 @@ def decoded_images(name: str, root: Path, files: list[str], form: Form) -> tuple
             if len(images):
                 kept = kept.updated(_Decoded(images, {file: stamps[file] for file in lacking if file not in errors}))
                 _write(path, root, kept, form)
-                note(f"decoded {len(images)} images" + (f"; they are kept as {path}" if writing_allowed() else ""))
+                note(f"decoded {len(images)} images" + (f"; they are cached as {path}" if writing_allowed() else ""))
     return kept.take([file for file in files if file not in errors]), errors
 
 
 def _stamp(file: str) -> Stamp:
-    """Size and time of the last change, which differ after almost any change; (-1, -1) if there is no such file."""
+    """Size and time of the last change. Almost any change alters them. (-1, -1) if the file is missing."""
     try:
         found = os.stat(file)
     except OSError:
@@ -136,7 +136,7 @@ def _stamp(file: str) -> Stamp:
 
 
 def _read(path: Path, root: Path, form: Form) -> _Decoded:
-    """What the file keeps, with names relative to the root if they are in it; nothing if it is missing or damaged."""
+    """Read a cache file. Names in it are relative to the root if possible. Empty if it is missing or damaged."""
     tensors = read_tensors(path)
     if tensors is None:
         return _Decoded(torch.zeros(0, form.channels, form.size, form.size, dtype=torch.uint8), {})
@@ -159,7 +159,7 @@ def _write(path: Path, root: Path, kept: _Decoded, form: Form) -> None:
 
 
 def describe_form(form: Form) -> str:
-    """Such as "84 px, colour, crop"."""
+    """A form as text, such as "84 px, colour, crop"."""
     return ", ".join(
         [f"{form.size} px", "grey" if form.channels == 1 else "colour", form.fit, *["inverted"] * form.invert]
     )

@@ -1,7 +1,7 @@
-"""How a user's images are laid out: folders of classes, such folders in train, val and test, or a table of files.
+"""Read the layout of a user's images: folders of classes, the same in train, val and test, or a table of files.
 
-A folder called train that has images itself is a class of that name; if folders of images are in it, it is a split.
-Where a doubt is left, a line says which was assumed, and how to say the other.
+A folder "train" with images is a class "train"; with folders of images it is a split. If the layout is ambiguous, a
+line says how it was read, and how to choose the other reading.
 """
 
 import os
@@ -18,7 +18,7 @@ from .scan import SPLIT_ALIASES, Classes, Listing, Skipped, describe_skipped, is
 
 Layout: TypeAlias = Literal["auto", "classes", "splits", "merged", "all"]
 SPLIT_WORDS = {alias: split for split, aliases in SPLIT_ALIASES.items() for alias in aliases}  # in lower case
-REPEATED = 0.8  # the share of two folders' names, from which on they are taken for parts of one data set
+REPEATED = 0.8  # folders that share this fraction of names are parts of one data set
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst", ".npz", ".parquet", ".h5", ".hdf5")
 _HEADER = "file,label or file,label,split"
 _COLUMNS = {"file": ("file", "filename", "image_name"), "label": ("label", "class_name"), "split": ("split",)}
@@ -27,14 +27,14 @@ _COLUMNS = {"file": ("file", "filename", "image_name"), "label": ("label", "clas
 class FoundImages(NamedTuple):
     """The images of a folder or of a table."""
 
-    classes: Classes  # of all splits, if they are not split
-    splits: Listing | None  # those that there are, one of three at least
-    origin: str  # where the splits are from, such as "folders train and test"
-    lines: list[str]  # what the user should know
+    classes: Classes  # of all splits together
+    splits: Listing | None  # one to three splits; None if the layout has none
+    origin: str  # of the splits, such as "folders train and test"
+    lines: list[str]  # notes for the user
 
 
 class ImageColumns(NamedTuple):
-    """The places of a table's columns."""
+    """The indices of a table's columns."""
 
     file: int
     label: int
@@ -42,13 +42,13 @@ class ImageColumns(NamedTuple):
 
 
 def read_image_folder(root: Path, layout: Layout) -> FoundImages:
-    """The images below ``root``. Error if there are none, or the folder is not laid out as ``layout`` says."""
+    """Read the images below ``root``. Error if there are none, or the folder does not have this layout."""
     classes, skipped = read_tree(root)
     lines = describe_skipped(skipped, root)
     if not classes:
         reasons = "".join(f"; {line}" for line in lines)
         raise Error(
-            f"{root}: no class in it; expected a folder a class, with its images: {root}/CLASS/*.jpg, to any depth"
+            f"{root}: no class in it; expected a folder of images for each class: {root}/CLASS/*.jpg, to any depth"
             f"{reasons}"
         )
     if layout == "merged":
@@ -59,14 +59,14 @@ def read_image_folder(root: Path, layout: Layout) -> FoundImages:
     }
     if layout == "splits" and not folders:
         raise Error(
-            f"data.layout = splits: {root} has no folder train, val or test with folders of images in it; "
-            f"name some so, or give data.layout=classes to have the classes split at random"
+            f"data.layout = splits: {root} has no folder train, val or test with folders of images; "
+            f"rename folders, or give data.layout=classes to split classes at random"
         )
     if layout == "classes" or (layout in ("auto", "all") and not are_splits(folders.values(), tops)):
         doubt = sorted(folders) or sorted(top for top in tops if top.lower() in SPLIT_WORDS)
         if layout != "classes" and (folders or len(doubt) > 1):
-            cure = "data.layout=splits takes them for splits" if folders else "splits need a folder for each class"
-            lines = [*lines, f"{root}: {listed(doubt)} taken for classes like the other folders; {cure}"]
+            cure = "data.layout=splits reads them as splits" if folders else "a split needs a folder for each class"
+            lines = [*lines, f"{root}: {listed(doubt)} read as classes, like the other folders; {cure}"]
         if layout != "classes" and (repeated := repeated_name(classes)):
             raise Error(describe_repeated(root, *repeated))
         return FoundImages(classes, None, "", lines)
@@ -74,9 +74,10 @@ def read_image_folder(root: Path, layout: Layout) -> FoundImages:
 
 
 def read_labelled(path: Path, option: str = "--support") -> FoundImages:
-    """The pictures of each class in a folder or a table, of whatever split; a folder's own pictures are a class each.
+    """Read the pictures of each class in a folder or a table. Splits are ignored.
 
-    Such a class is called like its file. Error if there is no picture, or one class has folders in several places.
+    If the folder has pictures but no folders of pictures, each picture is a class, named after its file. Raises Error
+    if there is no picture, or one class has folders in several places.
     """
     if path.is_file():
         return read_table(path, "classes")
@@ -90,25 +91,27 @@ def read_labelled(path: Path, option: str = "--support") -> FoundImages:
     if repeated := repeated_name(found.classes):
         name, parents = repeated
         raise Error(
-            f"{path}: class {name} is in {listed(parents)}; name the folder to learn from, such as "
+            f"{path}: class {name} is in {listed(parents)}; name one of these folders, such as "
             f"{option} {path / parents[0]}"
         )
     return found
 
 
 def named_files(folder: Path, files: list[str]) -> Classes:
-    """A class for each file, called like it without its suffix; Error if two files have one name."""
+    """Make each file a class, named after it without suffix; Error if two files have the same name."""
     named = {Path(file).stem: [file] for file in files}
     if len(named) < len(files):
         twice = next(name for name, count in Counter(Path(file).stem for file in files).items() if count > 1)
-        raise Error(f"{folder}: has two images called {twice}; put the images of a class into a folder of its name")
+        raise Error(
+            f"{folder}: has two images called {twice}; put the images of each class into a folder named after it"
+        )
     return named
 
 
 def repeated_name(classes: Classes) -> tuple[str, list[str]] | None:
-    """A name of folders in several places, and these places, if two places have the same three names or more.
+    """Find two places with the same class folders; returns one of the names, and the places.
 
-    Fewer are chance, such as Apple/Golden and Pear/Golden.
+    They must share three names or more. Fewer may be chance, such as Apple/Golden and Pear/Golden.
     """
     names: dict[str, set[str]] = {}  # parent -> the last names of its classes
     for path in classes:
@@ -122,15 +125,15 @@ def repeated_name(classes: Classes) -> tuple[str, list[str]] | None:
 
 
 def describe_repeated(root: Path, name: str, parents: list[str]) -> str:
-    """The error for folders of one name in several places, such as fold1/cat and fold2/cat."""
+    """The error for folders with the same name in several places, such as fold1/cat and fold2/cat."""
     return (
         f"{root}: folders called {name} are in {listed(parents)}; give data.layout=merged if they are one class, "
-        f"data.root={root / parents[0]} to read one place alone, or data.layout=classes if each is a class of its own"
+        f"data.root={root / parents[0]} to read only one place, or data.layout=classes if each folder is a class"
     )
 
 
 def merged_by_name(classes: Classes) -> Classes:
-    """The classes by the last part of their paths: folders of one name are one class."""
+    """Merge folders with the same name, the last part of the path, to one class."""
     merged: Classes = {}
     for path, files in classes.items():
         merged.setdefault(path.rpartition("/")[2], []).extend(files)
@@ -138,7 +141,7 @@ def merged_by_name(classes: Classes) -> Classes:
 
 
 def group_by_top(classes: Classes) -> dict[str, Classes]:
-    """The folders at the top, and the classes in each by their path from there: "" if it is a class itself."""
+    """Group classes by top folder, and by the path in it. The path is "" if the top folder is a class."""
     tops: dict[str, Classes] = {}
     for name, files in classes.items():
         top, _, rest = name.partition("/")
@@ -147,18 +150,18 @@ def group_by_top(classes: Classes) -> dict[str, Classes]:
 
 
 def are_splits(splits: Collection[str], tops: Collection[str]) -> bool:
-    """Whether folders called like splits are some: two of the three, or one without any class beside it."""
+    """Whether folders named like splits are splits: at least two, or one with no class beside it."""
     return len(set(splits)) > 1 or (len(splits) == 1 and all(top.lower() in SPLIT_WORDS for top in tops))
 
 
 def split_listing(root: Path, tops: dict[str, Classes], folders: dict[str, str]) -> tuple[Listing, str]:
-    """The classes of each split, in order, and where they are from; Error if a split has two folders."""
+    """The classes of each split, in order, and the origin of the splits; Error if a split has two folders."""
     by_split = {split: [top for top, its in folders.items() if its == split] for split in SPLITS}
     twice = next((some for some in by_split.values() if len(some) > 1), None)
     if twice:
         raise Error(
-            f"{root}: {listed(twice)} are the same split; rename one, or give data.layout=classes, which takes both "
-            f"for classes"
+            f"{root}: {listed(twice)} are the same split; rename one, or give data.layout=classes to read "
+            f"both as classes"
         )
     found = {split: some[0] for split, some in by_split.items() if some}
     listing = {split: tops[top] for split, top in found.items()}
@@ -168,7 +171,7 @@ def split_listing(root: Path, tops: dict[str, Classes], folders: dict[str, str])
 
 
 def without_common_parent(classes: Classes) -> Classes:
-    """The classes by their names in the one folder that holds all of them, as in training_set/training_set/cat."""
+    """Remove folders that hold all classes from their paths, such as training_set in training_set/cat."""
     firsts = {name.partition("/")[0] for name in classes}
     if len(firsts) > 1 or any("/" not in name for name in classes):
         return classes
@@ -176,30 +179,30 @@ def without_common_parent(classes: Classes) -> Classes:
 
 
 def left_out(root: Path, tops: dict[str, Classes], folders: dict[str, str]) -> list[str]:
-    """A line that names the folders beside the splits, if there are any."""
+    """A line that names ignored folders beside the splits, if any."""
     others = sorted(tops.keys() - folders.keys())
     if not others:
         return []
     named = listed(others[:3]) if len(others) <= 3 else f"{', '.join(others[:3])} and {len(others) - 3} more"
     return [
-        f"{root}: {listed(sorted(folders))} taken for splits, and {named} left out; data.layout=classes makes each "
+        f"{root}: {listed(sorted(folders))} read as splits, and {named} left out; data.layout=classes makes each "
         f"folder of images a class"
     ]
 
 
 def listed(names: list[str]) -> str:
-    """The names with commas, and "and" before the last."""
+    """Names as text, such as "a, b and c"."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def read_table(path: Path, layout: Layout) -> FoundImages:
-    """The images of a table; files are relative to its folder. ``layout`` "classes" ignores the column split.
+    """Read the images of a table. Files are relative to its folder. ``layout`` "classes" ignores the column split.
 
-    Error, with line and column, for a table that cannot be read, a file that is missing or named twice, a row
-    without label, or a split of another name.
+    Raises Error, with line and column, for an unreadable table, a missing or repeated file, an empty label, or an
+    unknown split.
     """
     if path.suffix.lower() in ARCHIVES:
-        raise Error(f"{path}: is an archive; unpack it, and name the folder that comes out")
+        raise Error(f"{path}: is an archive; unpack it, and name the unpacked folder")
     if is_image(path.name):
         raise Error(f"{path}: is one image; name a folder with a folder of images for each class")
     table = read_csv(path, "data.root")
@@ -224,7 +227,7 @@ def read_table(path: Path, layout: Layout) -> FoundImages:
 
 
 def find_columns(table: Table) -> ImageColumns:
-    """The columns of the file, the label and the split in a table; Error if one of the first two lacks."""
+    """Find the columns file, label and split of a table; Error if file or label is missing."""
     names = [name.lower() for name in table.header]
     file, label, split = (
         next((names.index(word) for word in words if word in names), None) for words in _COLUMNS.values()
@@ -235,7 +238,7 @@ def find_columns(table: Table) -> ImageColumns:
 
 
 def check_files(path: Path, table: Table, columns: ImageColumns) -> list[str]:
-    """The path of each row's file; Error for an empty cell, and a file that is missing or was named before."""
+    """The path of each row's file; Error for an empty cell, and a file that is missing or listed twice."""
     first: dict[str, int] = {}  # file -> its first row
     for row, cells in enumerate(table.rows):
         for column in columns[:2]:
@@ -243,7 +246,7 @@ def check_files(path: Path, table: Table, columns: ImageColumns) -> list[str]:
                 raise table.wrong(row, column, "fill it in, or remove the line")
         file = os.path.normpath(path.parent / cells[columns.file])
         if not os.path.isfile(file):
-            why = "no file" if os.path.exists(file) else "not there"
+            why = "not a file" if os.path.exists(file) else "not there"
             cure = "paths are relative to the table's folder: put the file there, or remove the line"
             raise table.wrong(row, columns.file, f"{why}; {cure}")
         before = first.setdefault(file, row)
@@ -254,7 +257,7 @@ def check_files(path: Path, table: Table, columns: ImageColumns) -> list[str]:
 
 
 def split_of(table: Table, columns: ImageColumns, row: int) -> str:
-    """The split of a row, "" in a table without splits; Error if it is called otherwise."""
+    """The split of a row, "" in a table without splits; Error if it is unknown."""
     if columns.split is None:
         return ""
     split = SPLIT_WORDS.get(table.rows[row][columns.split].lower())

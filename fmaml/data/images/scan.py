@@ -1,4 +1,4 @@
-"""Which image files there are: the classes of a tree of folders, and what in it is no image. Imports no torch."""
+"""List image files: the classes in a tree of folders, and files to skip. Imports no torch."""
 
 import os
 from collections import Counter
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ...errors import Error
 
-Classes = dict[str, list[str]]  # class -> its files, in order; str because 60,000 Path objects would take a second
+Classes = dict[str, list[str]]  # class -> its files, sorted; str because 60,000 Path objects take a second
 Listing = dict[str, Classes]  # split -> its classes
 
 SPLIT_ALIASES = {  # of folders and files, in lower case
@@ -18,47 +18,47 @@ SPLIT_ALIASES = {  # of folders and files, in lower case
 }
 _IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
 _UNSEEN = {"thumbs.db", "desktop.ini", "__macosx"}  # written by file managers
-_UNREADABLE_KINDS = {".heic": "HEIC", ".heif": "HEIC", ".hif": "HEIC"}  # suffix -> name of pictures Pillow cannot read
-_UNREADABLE_KINDS[".avif"] = "AVIF"  # by some builds of Pillow
+_UNREADABLE_KINDS = {".heic": "HEIC", ".heif": "HEIC", ".hif": "HEIC"}  # suffix -> format that Pillow cannot read
+_UNREADABLE_KINDS[".avif"] = "AVIF"  # not in all builds of Pillow
 _UNREADABLE_KINDS |= dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf"), "raw")
 
 
 class Entries(NamedTuple):
-    """The names in one folder, sorted, without hidden ones and those that file managers write."""
+    """The names in one folder, sorted, without hidden files and files of file managers."""
 
     folders: list[str]
     files: list[str]
 
 
 class Skipped(NamedTuple):
-    """The paths in a tree that are in no class."""
+    """The paths in a tree that belong to no class."""
 
-    pictures: list[str]  # of kinds that cannot be decoded
-    others: list[str]  # files that are no pictures
+    pictures: list[str]  # in formats that cannot be decoded
+    others: list[str]  # files other than pictures
     stray: list[str]  # images beside folders of classes
     empty: list[str]  # folders without an image
 
 
 class Tree(NamedTuple):
-    """The classes of a folder, and what else is in it."""
+    """The classes of a folder, and the skipped paths."""
 
     classes: Classes
     skipped: Skipped
 
 
 def list_entries(folder: str | Path) -> Entries:
-    """What is in a folder; Error if it cannot be read."""
+    """List a folder; Error if it cannot be read."""
     try:
         with os.scandir(folder) as found:
             seen = (entry for entry in found if entry.name[0] != "." and entry.name.lower() not in _UNSEEN)
             entries = sorted((entry.name, entry.is_dir()) for entry in seen)
     except OSError as error:
-        raise Error(f"{folder}: {error.strerror}; make it readable, or name a folder that is") from error
+        raise Error(f"{folder}: {error.strerror}; make it readable, or name another folder") from error
     return Entries([name for name, is_dir in entries if is_dir], [name for name, is_dir in entries if not is_dir])
 
 
 def is_image(name: str) -> bool:
-    """Whether a file of that name is an image, by its suffix."""
+    """Whether a file is an image, by its suffix."""
     ending = suffix(name)
     return ending in _IMAGE_SUFFIXES or (ending == ".avif" and reads_avif())
 
@@ -72,7 +72,7 @@ def reads_avif() -> bool:
 
 
 def is_undecodable(name: str) -> bool:
-    """Whether the name is that of a picture of a kind that cannot be decoded here, such as HEIC."""
+    """Whether a file is a picture in a format that cannot be decoded here, such as HEIC."""
     return suffix(name) in _UNREADABLE_KINDS and not is_image(name)
 
 
@@ -99,24 +99,24 @@ def list_pictures(path: Path) -> list[str]:
 
 
 def list_class_folders(folder: Path) -> Classes:
-    """The images of ``<class>/*``, classes and files sorted by name; hidden files and other files are ignored.
+    """The images in ``<class>/*``, classes and files sorted by name. Other files are ignored.
 
-    Error unless there is at least one class, and at least one image in each class.
+    Raises Error if there is no class, or a class without images.
     """
     found = {name: image_files(folder / name) for name in list_entries(folder).folders}
     if not found:
-        raise Error(f"{folder}: no class in it; expected a folder a class, with its images: {folder}/CLASS/*.png")
+        raise Error(f"{folder}: no class in it; expected a folder of images for each class: {folder}/CLASS/*.png")
     empty = next((name for name, files in found.items() if not files), None)
     if empty is not None:
         raise Error(
-            f"{folder / empty}: no image in it, and a class needs some; put files of "
+            f"{folder / empty}: no image in it, but a class needs some; put files of "
             f"{', '.join(sorted(_IMAGE_SUFFIXES))} there, or remove the folder"
         )
     return found
 
 
 def split_paths(folder: Path, pattern: str = "{}") -> dict[str, Path] | None:
-    """The existing path of each split, such as folder/val.csv for pattern "{}.csv"; None unless all three exist."""
+    """Find the path of each split, such as folder/val.csv for pattern "{}.csv"; None unless all three exist."""
     found = {
         split: next((path for alias in aliases if (path := folder / pattern.format(alias)).exists()), None)
         for split, aliases in SPLIT_ALIASES.items()
@@ -125,17 +125,18 @@ def split_paths(folder: Path, pattern: str = "{}") -> dict[str, Path] | None:
 
 
 def read_tree(root: Path) -> Tree:
-    """The classes below ``root``: each folder that has images and no folder with images in it, by its path with "/".
+    """Read the classes below ``root``, named by their path with "/".
 
-    Links are followed, once. Error for a folder that cannot be read.
+    A class is a folder with images and without subfolders that have images. Links are followed, but not in circles.
+    Raises Error for an unreadable folder.
     """
     classes: Classes = {}
     skipped = Skipped([], [], [], [])
 
     def visit(folder: str, name: str, above: frozenset[str]) -> bool:
-        """Read one folder; whether there are images in it or below."""
+        """Read one folder. Returns whether it or a subfolder has images."""
         real = os.path.realpath(folder)
-        if real in above:  # a link back to a folder that it is in
+        if real in above:  # a link to a parent folder
             return False
         folders, files = list_entries(folder)
         below = [visit(f"{folder}/{sub}", f"{name}/{sub}" if name else sub, above | {real}) for sub in folders]
@@ -155,12 +156,12 @@ def read_tree(root: Path) -> Tree:
 
 
 def _is_picture(name: str) -> bool:
-    """Whether the name is that of a picture of any kind."""
+    """Whether a file is a picture in any format."""
     return is_image(name) or is_undecodable(name)
 
 
 def describe_skipped(skipped: Skipped, root: Path) -> list[str]:
-    """A line for each kind of thing that was skipped, with the cure."""
+    """Lines that report skipped files, one for each reason, with the cure."""
     pictures, others, stray, empty = skipped
     kinds = Counter(_UNREADABLE_KINDS[suffix(file)] for file in pictures)
     undecodable = " and ".join(f"{number} {kind}" for kind, number in kinds.items())
@@ -173,13 +174,13 @@ def describe_skipped(skipped: Skipped, root: Path) -> list[str]:
         (
             stray,
             f"{_count(stray, 'image')} beside folders of images",
-            ": a class is a folder without others in it; move them into a folder of their own to have them used",
+            ": a class is a folder without subfolders; to use them, move them into a folder of their own",
         ),
-        (empty, f"{_count(empty, 'folder')} without an image", "; put images there, or remove what is no class"),
+        (empty, f"{_count(empty, 'folder')} without an image", "; put images there, or remove it"),
         (
             others,
             f"{_count(others, 'file')} without the suffix of an image",
-            "; rename images to .jpg or .png to have them used",
+            "; to use images, rename them to .jpg or .png",
         ),
     )
     return [f"skipped {what}, such as {os.path.relpath(paths[0], root)}{cure}" for paths, what, cure in every if paths]

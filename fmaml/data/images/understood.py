@@ -1,4 +1,4 @@
-"""A line or two about the pictures that were found: how many of each class, and of which size and kind."""
+"""Describe the pictures found: number by class, size and kind."""
 
 from contextlib import suppress
 
@@ -7,12 +7,12 @@ from PIL import Image
 from ...files.plain_text import counted, printable
 from .scan import Classes
 
-LOOKED_AT = 200  # pictures at most, evenly over all, whose sizes are read
+LOOKED_AT = 200  # sizes of at most so many pictures are read, spread evenly over all
 KIND_OF_MODE = {"1": "black and white", "L": "grey", "LA": "grey", "RGB": "colour", "RGBA": "colour", "P": "colour"}
 
 
 def describe_pictures(classes: Classes) -> str:
-    """Such as "8 classes, 58 pictures: 7 (Apple) to 9 (Kiwi) of each; 48x48 to 640x480 pixels, colour"."""
+    """A line such as "8 classes, 58 pictures: 7 (Apple) to 9 (Kiwi) of each; 48x48 to 640x480 pixels, colour"."""
     files = [file for own in classes.values() for file in own]
     found = f"{len(classes)} class{'es' * (len(classes) != 1)}, {counted(len(files), 'picture')}"
     if len(classes) > 1:
@@ -26,7 +26,7 @@ def describe_pictures(classes: Classes) -> str:
 
 
 def describe_counts(classes: Classes) -> str:
-    """How many pictures the smallest and the largest class have."""
+    """The numbers of pictures of the smallest and the largest class."""
     counts = {name: len(files) for name, files in classes.items()}
     smallest, largest = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
     if counts[smallest] == counts[largest]:
@@ -35,12 +35,12 @@ def describe_counts(classes: Classes) -> str:
 
 
 def sizes_and_kinds(files: list[str]) -> tuple[list[tuple[int, int]], list[str]]:
-    """The sizes of pictures, and their kinds in the order of the alphabet; those that cannot be opened are left out."""
+    """The sizes of pictures, and their kinds, sorted. Unreadable files are left out."""
     sizes, kinds = [], set[str]()
     for file in files:
-        with suppress(Exception), Image.open(file) as image:  # decoding it says why it cannot be read
+        with suppress(Exception), Image.open(file) as image:  # decoding reports unreadable files
             sizes.append(image.size)
-            kinds.add("16 bits of grey" if image.mode.startswith("I") else KIND_OF_MODE.get(image.mode, "colour"))
+            kinds.add("16-bit grey" if image.mode.startswith("I") else KIND_OF_MODE.get(image.mode, "colour"))
     return sizes, sorted(kinds)
 
 

@@ -20,8 +20,8 @@ from ..source import Source
 if TYPE_CHECKING:
     from ..pictures import Axes, Figure
 
-_AIR, _GROUND = 1.45, 0.15  # metres that are drawn above and below the ground
-_APART = 1.5  # metres from body to body of a film
+_AIR, _GROUND = 1.45, 0.15  # metres drawn above and below the ground
+_APART = 1.5  # metres from body to body in a film strip
 _SECOND = max(1, round(1 / STEP))  # in steps
 
 
@@ -36,17 +36,18 @@ def cheetah(
     dice_lambda: Unit = 1.0,
     told: bool = False,
 ) -> Source:
-    """Running forward or backward, each as likely, which the rewards tell: the speed in that direction.
+    """A cheetah runs forward or backward, with equal probability. The reward is the speed in that direction.
 
-    Returns a source of tasks whose examples are the steps of ``episodes`` episodes of ``horizon`` steps of 0.05 s:
-    support x float32 [tasks, episodes * horizon, 4], the noise of the actions, and y float32 [tasks, the same, 1], the
-    direction, 1 or -1, which the policy does not see; the query set the same. The policy sees the state of the body,
-    13 numbers, and acts by the torques on its four joints; an episode begins in the stance, at rest, and never ends
-    early. The body, `fmaml.rl.cheetah`, has two legs of two links where the half-cheetah of MuJoCo's has feet besides,
-    and is symmetric.
+    Returns a source of tasks. Their examples are the steps of ``episodes`` episodes, each of ``horizon`` steps of
+    0.05 s. Support x float32 [tasks, episodes * horizon, 4] is the noise of the actions. y float32 [tasks, episodes *
+    horizon, 1] is the direction, 1 or -1, which the policy does not see. The query set has the same shapes.
+
+    The policy sees the state of the body, 13 numbers, and returns the torques on its four joints. An episode begins at
+    rest in the stance, and never ends early. The body, `fmaml.rl.cheetah`, is symmetric, and each of its two legs has
+    two links; the half-cheetah of MuJoCo also has feet.
 
     The loss is that of policy gradients, with ``discount``, ``gae_lambda`` and ``dice_lambda`` as in `navigation`. With
-    ``told`` the policy sees the direction as well, the last of 14 numbers, and has nothing to adapt to: an oracle.
+    ``told``, the policy also sees the direction, the last of 14 numbers, and need not adapt: an oracle policy.
 
     Finn, Abbeel and Levine, "Model-agnostic meta-learning for fast adaptation of deep networks", ICML 2017, section
     5.3.
@@ -66,18 +67,18 @@ def cheetah(
 
 
 def _direction(keys: Tensor) -> Tensor:
-    """1 or -1, float32 [tasks, 1]."""
+    """Draw directions, 1 or -1, float32 [tasks, 1]."""
     return torch.where(uniform(keys) < 0.5, -1.0, 1.0)[:, None]
 
 
 def _save_runs(
     environment: Environment, horizon: int, folder: Path, tasks: list[Task], phis: list[list[Params]], apply: Apply
 ) -> None:
-    """Write cheetah.png: an episode of the first task of each direction, before adaptation and after inner steps."""
+    """Write cheetah.png: an episode in each direction, before adaptation and after inner steps."""
     from ...files.figures import save_figure
 
     def motion(params: Params, task: Task) -> Tensor:
-        """Where the ends of the rods are, step by step: [horizon, 6, 2]."""
+        """The positions of the rods' ends at each step: [horizon, 6, 2]."""
         noise, direction = noise_and_goal(task.query, horizon)
         seen = rollouts(apply, params, environment, noise[:1], direction[:1])
         far = STEP * direction[0, 0] * (seen.rewards[0].cumsum(0) - seen.rewards[0])
@@ -90,10 +91,10 @@ def _save_runs(
 
 
 def _runs_figure(runs: dict[str, list[Tensor]]) -> "Figure":
-    """A figure of the body as it runs: where it is once a second, and below its strides as a film.
+    """Draw the running body once a second, and below, its strides as a film strip.
 
-    ``runs`` are for each direction, by name, the motion [steps, points, 2] after 0, 1, .. inner steps, drawn for 0, 1
-    and the last.
+    ``runs`` holds the motions [steps, points, 2] by direction, after 0, 1, .. inner steps. Steps 0, 1 and the last are
+    drawn.
     """
     from ..pictures import after, plt
 
@@ -122,14 +123,14 @@ def _runs_figure(runs: dict[str, list[Tensor]]) -> "Figure":
 
 
 def _reach(motions: list[Tensor]) -> tuple[float, float]:
-    """The metres to the left and to the right in which all of the motions [steps, points, 2] are seen."""
+    """The horizontal limits, in metres, that contain all motions [steps, points, 2]."""
     left = min(float(points[..., 0].min()) for points in motions)
     right = max(float(points[..., 0].max()) for points in motions)
     return min(-3, left - 0.4), max(3, right + 0.4)
 
 
 def _draw_run(axis: "Axes", name: str, points: Tensor, color: str) -> str:
-    """The path of the body in a motion [steps, points, 2], and the body once a second; how far it came, as text."""
+    """Draw the path of a motion [steps, points, 2] and the body once a second. Returns the distance, as text."""
     axis.plot(*points[:, :2].mean(1).T, color=color, linewidth=0.8, alpha=0.6, label=name)
     for body in [*points[::_SECOND], points[-1]]:
         _draw_body(axis, body, color)
@@ -137,7 +138,7 @@ def _draw_run(axis: "Axes", name: str, points: Tensor, color: str) -> str:
 
 
 def _draw_film(axis: "Axes", points: Tensor, color: str) -> None:
-    """Every second step of a second in the middle of the motion [steps, points, 2], side by side."""
+    """Draw every second step of one second from the middle of a motion [steps, points, 2], side by side."""
     _draw_ground(axis, -0.5 * _APART, _APART * (_SECOND // 2 + 0.5))
     axis.set_xticks([])
     for number, body in enumerate(points[len(points) // 2 :][: _SECOND + 1 : 2]):

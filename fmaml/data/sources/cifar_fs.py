@@ -1,5 +1,6 @@
-"""CIFAR-FS (Bertinetto, Henriques, Torr and Vedaldi, ICLR 2019): the 100 classes of CIFAR-100 (Krizhevsky 2009), each
-of 600 images, 32x32, split into 64, 16 and 20 classes.
+"""CIFAR-FS (Bertinetto, Henriques, Torr and Vedaldi, ICLR 2019): the 100 classes of CIFAR-100 (Krizhevsky 2009).
+
+Each class has 600 images, 32x32. The split has 64, 16 and 20 classes.
 """
 
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ from ..source import Source
 _FILES = DataFiles(
     name="CIFAR-FS",
     folders=("cifar-fs", "cifar_fs", "cifar-100", "cifar100"),
-    expected="data/ with a folder of images a class, or the folders train/, val/ and test/ with a folder a class, or "
+    expected="data/ with a folder of images for each class, or the same in train/, val/ and test/, or "
     "cifar-100-python.tar.gz or the folder unpacked from it",
     downloads=(Download(CIFAR100_URL, f"cifar-100/{CIFAR100_ARCHIVE}", CIFAR100_MD5[CIFAR100_ARCHIVE]),),
 )
@@ -48,17 +49,17 @@ def cifar_fs(
     root: Annotated[str | None, FreeOnResume] = None,
     download: Annotated[bool, FreeOnResume] = True,
 ) -> Source:
-    """Small photographs of 100 classes, split 64 / 16 / 20 as by Bertinetto et al., 32x32, three channels from 0 to 1.
+    """Photographs of 100 classes, 32x32, three channels in [0, 1], in the 64 / 16 / 20 split of Bertinetto et al.
 
     Returns a source of N-way K-shot tasks, see `fmaml.data.episodes.Episode`: x float32 [tasks, n, 3, 32, 32], y int64
     [tasks, n].
 
-    ``root`` is the folder with the files; without it they are looked for, and CIFAR-100 is downloaded if ``download``.
-    Images go to ``device``. Tasks are a function of ``seed``. Raises Error if the files are absent, damaged or not
+    ``root`` is the folder with the files. Without it fmaml searches for them, and downloads CIFAR-100 if ``download``.
+    Images are on ``device``. Tasks depend only on ``seed``. Raises Error if the files are missing, damaged or not
     CIFAR-FS, or a class is too small for the tasks.
 
-    Bertinetto, Henriques, Torr and Vedaldi, "Meta-learning with differentiable closed-form solvers", ICLR 2019; the
-    images are of Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
+    Bertinetto, Henriques, Torr and Vedaldi, "Meta-learning with differentiable closed-form solvers", ICLR 2019.
+    Images: Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
     """
     names = {split: class_names("cifar_fs", split) for split in HUNDRED_CLASSES}
     path = find_or_download(_find_images, root, _FILES, allow_download=download)
@@ -73,12 +74,12 @@ def cifar_fs(
 
 
 def _find_images(folder: Path) -> Path | None:
-    """The folder itself if it has images by class, or else CIFAR-100 in it."""
+    """Find the data: the folder itself if it has images by class, or else CIFAR-100 in it."""
     return folder if (folder / "data").is_dir() or split_paths(folder) else find_cifar100(folder)
 
 
 def _read_image_files(folder: Path, names: dict[str, list[str]]) -> ImageStore:
-    """The images of ``data/<class>/*``, or else of a folder for each split."""
+    """Read the images of ``data/<class>/*``, or else of a folder for each split."""
     if (folder / "data").is_dir():
         every = list_class_folders(folder / "data")
         found = {split: {name: every[name] for name in own if name in every} for split, own in names.items()}

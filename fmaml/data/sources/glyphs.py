@@ -1,9 +1,9 @@
-"""Built-in characters that need no files: 1,623 of them with 20 drawings each, split as Omniglot is.
+"""1,623 built-in characters of 20 drawings each, split like Omniglot. They need no files.
 
-A character is one to four strokes between points near those of a 3x3 grid. Each stroke is a cubic Bezier curve,
-straight or bent, and often starts where the previous one ended. A drawing perturbs the control points and the whole
-character a little and has its own pen strength. All random numbers are counter-based (`fmaml.rng.fold`) and all
-arithmetic is float64 up to the final rounding, so that the images are the same on every machine, pixel for pixel.
+A character is one to four strokes between points near a 3x3 grid. Each stroke is a cubic Bezier curve, straight or
+bent, and often starts at the end of the previous one. A drawing perturbs the control points and the whole character,
+and has its own pen strength. Random numbers are counter-based (`fmaml.rng.fold`), and arithmetic is float64 up to the
+final rounding. So the images are the same on every machine, pixel for pixel.
 """
 
 import functools
@@ -24,12 +24,12 @@ from ..episodes import Episode, episodes
 from ..preprocessing import CHARACTER_FORM
 from ..source import Source
 
-_KEY = 1623  # of all random numbers here: the characters do not depend on the seed of the run
+_KEY = 1623  # of all random numbers here, so that characters do not depend on the run's seed
 _MAX_STROKES = 4
-_DOTS = 32  # of the pen along a stroke
+_DOTS = 32  # dots along a stroke
 _HALF_GRID = 8.0  # pixels from the centre of the image to the edge of the grid
 _DOT_STD = 0.52  # standard deviation of a dot in pixels
-_DRAWINGS_PER_CHUNK = 80  # drawn at a time, so that intermediate arrays stay in the processor's cache
+_DRAWINGS_PER_CHUNK = 80  # drawn at once: intermediate arrays fit into the processor's cache
 
 
 def glyphs(
@@ -43,14 +43,14 @@ def glyphs(
     train_shots: Annotated[Count | None, CostsMemory] = None,
     rotate: tuple[Literal["train", "val", "test"], ...] = ("train",),
 ) -> Source:
-    """Built-in drawn characters that need no file, split 1,100 / 100 / 423 as Omniglot is, 28x28, ink 1 on 0.
+    """Built-in drawn characters that need no file, split 1,100 / 100 / 423 like Omniglot, 28x28, ink 1 on 0.
 
     Returns a source of N-way K-shot tasks, see `fmaml.data.episodes.Episode`: x float32 [tasks, n, 1, 28, 28], y int64
-    [tasks, n]. The characters of the splits in ``rotate`` are also used rotated by 90, 180 and 270 degrees, each
-    rotation a class of its own.
+    [tasks, n]. In the splits of ``rotate``, each character rotated by 90, 180 and 270 degrees is three more
+    classes.
 
-    Images are on ``device``. Tasks are a function of ``seed``. Raises Error if there are too few characters or
-    drawings for the tasks.
+    Images are on ``device``. Tasks depend only on ``seed``. Raises Error if there are too few characters or drawings
+    for the tasks.
     """
     splits = consecutive_splits(draw_all_characters().to(device), OMNIGLOT_CLASSES, rotate)
     about = {"data": "glyphs", "rotate": list(rotate)}
@@ -60,14 +60,14 @@ def glyphs(
 
 
 def glyph_names() -> dict[str, list[str]]:
-    """The names of the characters of each split, which are their numbers."""
+    """The names of each split's characters: their numbers."""
     numbers = iter(range(sum(OMNIGLOT_CLASSES.values())))
     return {split: [f"glyph {next(numbers)}" for _ in range(count)] for split, count in OMNIGLOT_CLASSES.items()}
 
 
 @functools.cache
 def draw_all_characters() -> Tensor:
-    """All drawings, uint8 [1623, 20, 1, 28, 28], ink 255 on 0. Takes two or three seconds, once per process."""
+    """Draw all characters, uint8 [1623, 20, 1, 28, 28], ink 255 on 0. Takes 2 to 3 s, once a process."""
     characters = sum(OMNIGLOT_CLASSES.values())
     control, pen = perturb_strokes(*draw_strokes(characters))
     parts = (part.flatten(0, 1).split(_DRAWINGS_PER_CHUNK) for part in (control, pen))
@@ -80,10 +80,10 @@ def draw_all_characters() -> Tensor:
 
 
 def draw_strokes(characters: int) -> tuple[Tensor, Tensor]:
-    """The strokes of each character before variation.
+    """Draw the strokes of each character, without variation.
 
-    Returns their control points, float64 [characters, strokes, 4, xy], centred, in units of the grid, and whether each
-    stroke exists, float64 [characters, strokes] of 0 and 1.
+    Returns control points, float64 [characters, strokes, 4, xy], centred, in units of the grid. Also returns float64
+    [characters, strokes], 1 for each stroke that exists, else 0.
     """
     draw = functools.partial(_uniform, characters)
     starts, steps = (9 * draw(0, _MAX_STROKES)).long(), 1 + (8 * draw(1, _MAX_STROKES)).long()
@@ -107,10 +107,10 @@ def draw_strokes(characters: int) -> tuple[Tensor, Tensor]:
 
 
 def perturb_strokes(control: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-    """Twenty random variations of each character, from the result of `draw_strokes`.
+    """Draw 20 random variations of each character, from the result of `draw_strokes`.
 
-    Returns control points [characters, 20, strokes, 4, xy] in pixels from the top left of the image, and pen strengths
-    [characters, 20, strokes], 0 where there is no stroke.
+    Returns control points [characters, 20, strokes, 4, xy] and pen strengths [characters, 20, strokes]. Control points
+    are in pixels from the top left of the image. Missing strokes have pen strength 0.
     """
     jitter = functools.partial(_triangular, len(control))
     control = control[:, None] + 0.25 * jitter(7, _MAX_STROKES, 4, 2) + 0.2 * jitter(8, _MAX_STROKES, 1, 2)
@@ -123,11 +123,11 @@ def perturb_strokes(control: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def render(control: np.ndarray, pen: np.ndarray) -> np.ndarray:
-    """Images uint8 [n, 28, 28] from control points [n, strokes, 4, xy] in pixels and pen strengths [n, strokes].
+    """Render images uint8 [n, 28, 28] from control points [n, strokes, 4, xy] in pixels and pen strengths [n, strokes].
 
-    A stroke is a row of round dots (Gaussians: a function of the row times one of the column), each weighted by the
-    length of curve that it covers, so that ink is distributed evenly; where strokes cross, ink saturates. Uses NumPy,
-    because torch would split each small operation over threads, which on a busy machine wait for each other.
+    A stroke is a row of Gaussian dots, each a function of the row times one of the column. Dots are weighted by the
+    length of curve that they cover, so that ink is even; it saturates at crossings. Uses NumPy because torch splits
+    small operations over threads, which wait for each other on a busy machine.
     """
     t = np.linspace(0, 1, _DOTS + 1)
     curve = np.stack([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3], 1) @ control
@@ -140,17 +140,17 @@ def render(control: np.ndarray, pen: np.ndarray) -> np.ndarray:
 
 
 def _dot_profile(at: np.ndarray) -> np.ndarray:
-    """The ink of dots at positions [...] along one axis, over its 28 pixels: [..., 28]."""
+    """The ink of dots at positions [...] along one axis of 28 pixels: [..., 28]."""
     return np.exp(-0.5 * ((at[..., None] - np.arange(CHARACTER_SIZE)) / _DOT_STD) ** 2)
 
 
 def _uniform(characters: int, stream: int, *shape: int) -> Tensor:
-    """Uniform float64 [characters, *shape] in [0, 1); each stream has independent random numbers."""
+    """Draw uniform float64 [characters, *shape] in [0, 1). Streams are independent."""
     counters = torch.arange(characters * math.prod(shape))
     return uniform(fold(fold(_KEY, stream), counters)).view(characters, *shape)
 
 
 def _triangular(characters: int, stream: int, *shape: int) -> Tensor:
-    """Triangular float64 [characters, 20, *shape] in (-1, 1) with mode 0: the difference of two uniform numbers."""
+    """Draw triangular float64 [characters, 20, *shape] in (-1, 1), mode 0: the difference of two uniform numbers."""
     first, second = _uniform(characters, stream, DRAWINGS_PER_CLASS, *shape, 2).unbind(-1)
     return first - second

@@ -1,4 +1,4 @@
-"""Your own images: a folder for each class, or a table of them; split by you, or at random once and for all."""
+"""Your own images: a folder for each class, or a table. You give the split, or it is drawn once and stored."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,31 +53,31 @@ def folder(
     lower_sizes: bool = False,
     strict: bool = False,
 ) -> Source:
-    """Your own images: a folder for each class, to any depth, or a table file,label; split by you, or at random.
+    """Your own images: a folder for each class, to any depth, or a table file,label. The split is yours or random.
 
     Returns a source of N-way K-shot tasks, see `fmaml.data.episodes.Episode`: x float32 [tasks, n, channels, size,
-    size] in [0, 1], y int64 [tasks, n]. Images are made square by ``fit``, cropped to their central square, squeezed,
-    or padded with white; they are resized to ``size`` pixels, with 1 channel (grey) or 3 (RGB), light and dark
-    exchanged if ``invert``: drawings become light on dark, which those in light ``ink`` are already ("auto" looks at
-    the border of each). They go to ``device``. Tasks are a function of ``seed``.
+    size] in [0, 1], y int64 [tasks, n]. ``fit`` makes images square: crop to the central square, squeeze, or pad with
+    white. They are resized to ``size`` pixels, with 1 channel (grey) or 3 (RGB). ``invert`` makes drawings light on
+    dark, unless their ``ink`` is light already; "auto" looks at the border of each drawing. Images are on ``device``.
+    Tasks depend only on ``seed``.
 
-    ``root`` is a folder, in which each folder with images is a class and its path the class's name; or a CSV file with
-    the columns file, label and, optionally, split. ``layout`` says what folders are:
+    ``root`` is a folder, or a CSV file with the columns file, label and, optionally, split. In a folder, each folder
+    with images is a class, named by its path. ``layout`` is one of:
 
     - "splits": the folders train, val and test at the top of ``root`` are splits.
     - "classes": every folder of images is a class.
-    - "merged": all folders of one name are one class, wherever they are.
-    - "all": every class is in each split. This is for tests of a trained model alone.
-    - "auto": splits or classes, by their content; a line says which if in doubt.
+    - "merged": all folders with the same name are one class.
+    - "all": every class is in each split. This is only for tests of a trained model.
+    - "auto": "splits" or "classes", by the content of the folders. If this is ambiguous, a line says which.
 
-    Splits that are missing are made of the classes by ``fractions`` (train, val, test) and ``split_seed``. They are
-    kept in the user's cache folder, and used from then on.
+    Missing splits are drawn from the classes by ``fractions`` (train, val, test) and ``split_seed``, and stored in the
+    user's cache folder for later runs.
 
     ``lower_sizes`` lowers ways, shots, queries and fractions to those that the classes allow, with a line.
 
-    What is skipped is counted and named. Unreadable images are left out, or an error if ``strict``. A class that is in
-    two splits is an error, since test classes would not be unseen, unless ``shared_classes``; reports then say so.
-    Raises Error if ``root`` is not laid out like that or a class is too small.
+    Skipped files are counted and named. Unreadable images are left out, or an error if ``strict``. A class in two
+    splits is an error, since test classes would not be unseen. ``shared_classes`` permits it, and reports then say so.
+    Raises Error if ``root`` has another layout or a class is too small.
     """
     path = Path(root).expanduser().resolve()
     found = find_images(path, root, layout)
@@ -107,9 +107,9 @@ def folder(
 def every_class(
     path: Path, found: FoundImages, seed: int, episode: Episode, form: Form, device: torch.device
 ) -> Source:
-    """A source for tests alone: each split has every class, or those of the folder test if the images are split.
+    """Make a source only for tests: each split has every class, or if the images are split, those of test.
 
-    Classes without an image to query are left out, and the queries are as few as the smallest class has, with a line.
+    Classes too small for a query are left out, and the smallest class limits ``queries``. Lines on stderr say so.
     """
     classes = (found.splits or {}).get("test", found.classes)
     shots, queries, ways = (episode.most("test")[size] for size in ("shots", "queries", "ways"))
@@ -134,12 +134,12 @@ def every_class(
 
 
 def find_images(path: Path, root: str, layout: Layout) -> FoundImages:
-    """The images of a folder or a table; Error if ``root`` is neither."""
+    """Find the images of a folder or a table; Error if ``root`` is neither."""
     if path.is_dir():
         return read_image_folder(path, layout)
     if path.exists():
         return read_table(path, layout)
     raise Error(
-        f"data.root = {root}: no such folder or file; name a folder that has one of images for each class, or a CSV "
-        f"file of images and labels"
+        f"data.root = {root}: no such folder or file; name a folder of class folders, or a CSV file of images "
+        f"and labels"
     )

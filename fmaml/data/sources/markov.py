@@ -1,4 +1,4 @@
-"""Built-in random languages that need no file: Markov chains, whose entropy and best predictor can be computed."""
+"""Built-in random languages that need no file: Markov chains with known entropy and best predictor."""
 
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -28,15 +28,15 @@ def markov(
     queries: Size = 4,
     length: Size = 64,
 ) -> Source:
-    """Built-in random languages: Markov chains with Dirichlet rows, whose entropy and best predictor are known.
+    """Built-in random languages: Markov chains with Dirichlet rows, known entropy and known best predictor.
 
     Returns a source of tasks: support x and y int64 [tasks, shots, length], query x and y int64 [tasks, queries,
     length]. x is a passage of ``length`` symbols from 0 to ``symbols`` - 1, y the symbol after each of them. A task is
-    a language: a Markov chain in which the next symbol depends on the last ``order``. With a small ``concentration``
-    few symbols follow each context, with high probability; with a large one the next symbol is nearly uniform.
+    a language: a Markov chain in which the next symbol depends on the last ``order`` symbols. With a small
+    ``concentration`` few symbols are likely after each context; with a large one the next symbol is nearly uniform.
 
-    Tensors are on ``device``. Tasks are a function of ``seed``. ``references`` of the source are the entropy rate of
-    each task's language and the loss of the best possible predictor, both in bits per symbol.
+    Tensors are on ``device``. Tasks depend only on ``seed``. ``references`` of the source are the entropy rate of each
+    task's language and the loss of the best possible predictor, both in bits per symbol.
     """
 
     settings: dict[str, Any] = {"symbols": symbols, "order": order, "concentration": concentration}
@@ -99,5 +99,5 @@ def _save_samples(folder: Path, tasks: list[Task], phis: list[list[Params]], app
 
 
 def _letter(symbol: int) -> str:
-    """A printable character for a symbol: a to z, then the letters from U+011A on."""
+    """A letter for each symbol: a to z, then letters from U+011A on."""
     return chr(ord("a") + symbol) if symbol < 26 else chr(0x100 + symbol)

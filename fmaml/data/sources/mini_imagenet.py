@@ -1,5 +1,7 @@
-"""Mini-ImageNet (Vinyals et al., NeurIPS 2016): 100 classes of 600 photographs, 84x84, in the split of Ravi and
-Larochelle (ICLR 2017) into 64, 16 and 20 classes. ImageNet's terms forbid passing it on, so nothing is downloaded.
+"""Mini-ImageNet (Vinyals et al., NeurIPS 2016): 100 classes of 600 photographs, 84x84.
+
+The split is that of Ravi and Larochelle (ICLR 2017): 64, 16 and 20 classes. ImageNet's terms forbid redistribution, so
+nothing is downloaded.
 """
 
 import os
@@ -27,8 +29,8 @@ from ..tables.csv_table import read_csv
 _FILES = DataFiles(
     name="mini-ImageNet",
     folders=("mini-imagenet", "mini_imagenet", "miniimagenet", "miniImageNet"),
-    expected="images/ with train.csv, val.csv and test.csv, or the folders train/, val/ and test/ with a folder a "
-    "class, or mini-imagenet-cache-train.pkl, -val.pkl and -test.pkl",
+    expected="images/ with train.csv, val.csv and test.csv, or the folders train/, val/ and test/ with a folder of "
+    "images for each class, or mini-imagenet-cache-train.pkl, -val.pkl and -test.pkl",
 )
 _SIZE = 84  # pixels
 _FORM = Form(_SIZE, 3, "squeeze")  # as in the original MAML code
@@ -46,14 +48,14 @@ def mini_imagenet(
     augment: Sequence[Change] = (),
     root: Annotated[str | None, FreeOnResume] = None,
 ) -> Source:
-    """Photographs of 100 classes, split 64 / 16 / 20 as by Ravi and Larochelle, 84x84, three channels from 0 to 1.
+    """Photographs of 100 classes, 84x84, three channels in [0, 1], in the 64 / 16 / 20 split of Ravi and Larochelle.
 
     Returns a source of N-way K-shot tasks, see `fmaml.data.episodes.Episode`: x float32 [tasks, n, 3, 84, 84], y int64
     [tasks, n].
 
-    ``root`` is the folder with the files; without it they are looked for. Images go to ``device``. Tasks are a function
-    of ``seed``. Raises Error if the files are absent, damaged or not mini-ImageNet, or a class is too small for the
-    tasks.
+    ``root`` is the folder with the files. Without it fmaml searches for them. Images are on ``device``. Tasks depend
+    only on ``seed``. Raises Error if the files are missing, damaged or not mini-ImageNet, or a class is too small for
+    the tasks.
 
     Vinyals et al., "Matching networks for one shot learning", NeurIPS 2016; Ravi and Larochelle, "Optimization as a
     model for few-shot learning", ICLR 2017.
@@ -70,7 +72,7 @@ def mini_imagenet(
 
 
 def _find_images(folder: Path) -> Path | None:
-    """The folder itself if it has mini-ImageNet in one of the layouts."""
+    """Return the folder if it has mini-ImageNet in one of the layouts."""
     return folder if _image_tables(folder) or _pickle_paths(folder) or split_paths(folder) else None
 
 
@@ -85,7 +87,7 @@ def _pickle_paths(folder: Path) -> dict[str, Path] | None:
 
 
 def _read_image_files(folder: Path, names: dict[str, list[str]]) -> ImageStore:
-    """The images that tables list, or else those of a folder for each split."""
+    """Read the images that tables list, or else those of a folder for each split."""
     tables, folders = _image_tables(folder), split_paths(folder) or {}
     if tables:
         listing = {split: list_table(path, folder / "images") for split, path in tables.items()}
@@ -96,9 +98,9 @@ def _read_image_files(folder: Path, names: dict[str, list[str]]) -> ImageStore:
 
 
 def list_table(path: Path, folder: Path) -> Classes:
-    """The images named by a CSV file; they are in ``folder`` or in a subfolder for each class.
+    """List the images of a CSV file. They are in ``folder`` or in a subfolder for each class.
 
-    Error for a table that cannot be read or an image that does not exist.
+    Raises Error for an unreadable table or a missing image.
     """
     table, names, classes = read_csv(path, "data.root"), set(list_entries(folder).files), Classes()
     columns = find_columns(table)
@@ -106,14 +108,14 @@ def list_table(path: Path, folder: Path) -> Classes:
         image, label = cells[columns.file], cells[columns.label]
         file = f"{folder}/{image}" if image in names else f"{folder}/{label}/{image}"
         if image not in names and not os.path.isfile(file):
-            cure = "every image of the table must be there: unpack the images again, or take the line out"
+            cure = "every image of the table must be there: unpack the images again, or remove the line"
             raise table.wrong(row, columns.file, f"not in {folder}; {cure}")
         classes.setdefault(label, []).append(file)
     return classes
 
 
 def _read_pickles(folder: Path, names: dict[str, list[str]]) -> ImageStore | None:
-    """The images of the three pickles in wide circulation, cached; None unless all three are there."""
+    """Read the images of the three well-known pickles, and cache them; None unless all three are there."""
     paths = _pickle_paths(folder)
     if paths is None:
         return None
@@ -135,7 +137,7 @@ def _unpickle(paths: dict[str, Path], names: dict[str, list[str]]) -> ImageStore
 
 
 def read_cache(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """``image_data``, uint8 [n, 84, 84, 3], and ``class_dict``, class -> its row numbers. Error unless valid."""
+    """Read ``image_data``, uint8 [n, 84, 84, 3], and ``class_dict``, class -> its row numbers. Error unless valid."""
     match read_pickle(path):
         case {
             "image_data": np.ndarray(shape=(_, 84, 84, 3), dtype=np.uint8) as pixels,
@@ -145,13 +147,13 @@ def read_cache(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
             if all(map(len, rows.values())) and sum(map(len, rows.values())) <= len(pixels):
                 return pixels, rows
     raise Error(
-        f"{path}: not a cache of mini-ImageNet; it must be a dict of image_data, uint8 [n, 84, 84, 3], and class_dict, "
-        f"from each class to the numbers of its images: copy or download it again"
+        f"{path}: not a cache of mini-ImageNet, a dict of image_data, uint8 [n, 84, 84, 3], and class_dict, class -> "
+        f"row numbers; copy or download it again"
     )
 
 
 def _row_numbers(value: object, rows: int) -> np.ndarray:
-    """The value as integers [m] from 0 to ``rows`` - 1; empty if it is anything else."""
+    """Convert a value to integers [m] from 0 to ``rows`` - 1; empty if it is anything else."""
     is_flat = isinstance(value, list | tuple) and all(type(item) is int for item in value)
     if is_flat or isinstance(value, np.ndarray):
         numbers = np.asarray(value)

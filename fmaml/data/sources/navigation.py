@@ -1,4 +1,4 @@
-"""Navigation in the plane, the first reinforcement learning of MAML (arXiv 1703.03400, section 5.3)."""
+"""Navigation in the plane, the first reinforcement learning experiment of MAML (arXiv 1703.03400, section 5.3)."""
 
 from functools import partial
 from pathlib import Path
@@ -27,16 +27,18 @@ def navigation(
     gae_lambda: Unit = 1.0,
     dice_lambda: Unit = 1.0,
 ) -> Source:
-    """Walking from the origin to a goal, uniform in the square from -0.5 to 0.5, which only the rewards tell.
+    """A point walks from the origin to a hidden goal, uniform in the square from -0.5 to 0.5.
 
-    Returns a source of tasks whose examples are the steps of ``episodes`` episodes of ``horizon`` steps: support x
-    float32 [tasks, episodes * horizon, 2], the noise of the actions, and y float32 of the same shape, the goal, which
-    the policy does not see; the query set the same. The episodes are those of the parameters that the loss is taken of,
-    so every inner step acts anew, with the same noise. A step is at most 0.1 along each axis, the reward minus the
-    distance (as in the authors' code; the paper says its square), and an episode ends within 0.01 of the goal.
+    Returns a source of tasks. Their examples are the steps of ``episodes`` episodes of ``horizon`` steps. Support x
+    float32 [tasks, episodes * horizon, 2] is the noise of the actions. y float32 of the same shape is the goal, which
+    the policy does not see. The query set has the same shapes.
+
+    Each inner step acts anew with its own parameters and the same noise. A step is at most 0.1 along each axis. The
+    reward is minus the distance, as in the authors' code; the paper says its square. An episode ends within 0.01 of
+    the goal.
 
     The loss is that of policy gradients with generalised advantages (``discount``, ``gae_lambda``) over a linear
-    baseline; ``dice_lambda`` is how far back its higher derivatives look, see `fmaml.rl.objective.policy_loss`.
+    baseline. ``dice_lambda`` sets how far back its higher derivatives look, see `fmaml.rl.objective.policy_loss`.
 
     Finn, Abbeel and Levine, "Model-agnostic meta-learning for fast adaptation of deep networks", ICML 2017, section
     5.3.
@@ -53,7 +55,7 @@ def navigation(
 
 
 def _goal(keys: Tensor) -> Tensor:
-    """Goals, float32 [tasks, 2]."""
+    """Draw goals, float32 [tasks, 2]."""
     counters = torch.arange(2, device=keys.device)
     return (uniform(fold(keys[:, None], counters)) - 0.5).float()
 
@@ -64,7 +66,7 @@ def _oracle(sample: Sample, horizon: int, split: str, step: int, tasks: range) -
 
 
 def _save_paths(horizon: int, folder: Path, tasks: list[Task], phis: list[list[Params]], apply: Apply) -> None:
-    """Write paths.png: for each task five paths before adaptation, after one inner step and after the last."""
+    """Write paths.png: five paths a task before adaptation, after one inner step and after the last."""
     from ..pictures import after, plt, save_panels  # imported here because matplotlib takes half a second
 
     figure, axes = plt.subplots(2, 2, figsize=(8, 8), layout="constrained", squeeze=False)

@@ -22,7 +22,7 @@ _MD5 = {
     "images_background": "68d2efa1b9178cc56df9314c21c6e718",
     "images_evaluation": "6b91aef0f799c5bb55b94e3f2daec811",
 }
-_CACHE_VERSION = 1  # increase it when the same files would give other tensors
+_CACHE_VERSION = 1  # increase if the same files give other tensors
 
 
 def omniglot(
@@ -39,16 +39,16 @@ def omniglot(
     rotate: tuple[Literal["train", "val", "test"], ...] = ("train",),
     augment: Sequence[Literal["shift"]] = (),
 ) -> Source:
-    """Handwritten characters of 50 alphabets, split 1,100 / 100 / 423 as in the original MAML code, 28x28, ink 1 on 0.
+    """Handwritten characters of 50 alphabets, 28x28, ink 1 on 0, in the 1,100 / 100 / 423 split of MAML's code.
 
     Returns a source of N-way K-shot tasks, see `fmaml.data.episodes.Episode`: x float32 [tasks, n, 1, 28, 28], y int64
-    [tasks, n]. The characters of the splits in ``rotate`` are also used rotated by 90, 180 and 270 degrees, each
-    rotation a class of its own. ``augment`` shifts the images of training tasks at random, by up to an eighth of their
-    size; mirrored, a character would be another.
+    [tasks, n]. In the splits of ``rotate``, each character rotated by 90, 180 and 270 degrees is three more
+    classes. ``augment`` shifts images of training tasks at random by up to an eighth of their size. It does not mirror
+    them: a mirrored character is another one.
 
-    ``root`` is the folder with the files; without it they are looked for, and downloaded if ``download``. Images go to
-    ``device``. Tasks are a function of ``seed``. Raises Error if the files are absent, damaged or not Omniglot, or
-    if there are too few classes or drawings for the tasks.
+    ``root`` is the folder with the files. Without it fmaml searches for them, and downloads them if ``download``.
+    Images are on ``device``. Tasks depend only on ``seed``. Raises Error if the files are missing, damaged or not
+    Omniglot, or if there are too few classes or drawings for the tasks.
 
     Lake, Salakhutdinov and Tenenbaum, "Human-level concept learning through probabilistic program induction", Science
     2015.
@@ -67,7 +67,7 @@ def omniglot(
 
 
 def _locate(root: str | None, download: bool) -> list[Path]:
-    """Both parts of Omniglot, each a zip or a folder; downloaded if needed and allowed."""
+    """Find both parts of Omniglot, each a zip or a folder; download them if needed and allowed."""
     files = DataFiles(
         name="Omniglot",
         folders=("omniglot", "omniglot-py"),  # the second is torchvision's

@@ -1,4 +1,4 @@
-"""Your own signals: a table with a signal and its class in each row."""
+"""Your own signals: a table of signals, one a row, with their classes."""
 
 from pathlib import Path
 from typing import Annotated
@@ -34,20 +34,20 @@ def signals(
     """Your own signals, a CSV file: each row is a signal, with its class in the column ``label``.
 
     Returns a source of N-way K-shot tasks, see `fmaml.data.episodes.Episode`: x float32 [tasks, n, channels, length], y
-    int64 [tasks, n]. The other columns are the samples in the order of time, all of the first channel, then all of the
-    second. Each channel has mean 0 and standard deviation 1 over the training classes; a trained model takes signals in
-    their own units.
+    int64 [tasks, n]. The other columns are the samples in order of time: all of the first channel, then all of the
+    second. Each channel is scaled to mean 0 and standard deviation 1 over the training classes; a trained model takes
+    signals in their original units.
 
-    Classes are split by ``fractions`` (train, val, test) and ``split_seed``. Signals go to ``device``. Tasks are a
-    function of ``seed``. Raises Error, naming line and column, for a table that cannot be used.
+    Classes are split by ``fractions`` (train, val, test) and ``split_seed``. Signals are on ``device``. Tasks depend
+    only on ``seed``. Raises Error, with line and column, for a table that cannot be used.
     """
     content = read_csv(Path(file).expanduser(), "data.file")
     labels = words(content, "data.label", label)
     samples = [name for name in content.header if name != label]
     if len(samples) % channels:
         raise Error(
-            f"data.channels = {channels}: {content.file} has {len(samples)} samples a row, and each channel has as "
-            f"many; give a number that divides {len(samples)}, or name the label's column by data.label"
+            f"data.channels = {channels}: {content.file} has {len(samples)} samples a row, which this does not "
+            f"divide; give a divisor of {len(samples)}, or name the label's column by data.label"
         )
     x = numbers(content, "data.file", samples).reshape(len(labels), channels, -1)  # [signals, channels, length]
     rows_of: dict[str, list[int]] = {}
@@ -67,7 +67,7 @@ def _scaling(x: Array) -> Scaling:
     mean, deviation = x.mean((0, 2)), x.std((0, 2))
     if not deviation.all():
         flat = int(np.argmin(deviation)) + 1
-        raise Error(f"data.channels: channel {flat} is the same everywhere in the training classes; leave it out")
+        raise Error(f"data.channels: channel {flat} is constant over the training classes; leave it out")
     return Scaling(mean[:, None].tolist(), deviation[:, None].tolist())
 
 

@@ -1,4 +1,4 @@
-"""Sinusoid regression, the first experiment of MAML (arXiv 1703.03400, 5.1): a task is a sine wave."""
+"""Sinusoid regression, the first experiment of MAML (arXiv 1703.03400, section 5.1): a task is a sine wave."""
 
 import math
 from collections.abc import Callable
@@ -19,11 +19,11 @@ MSE = Metric("MSE", mse, ".3f", more_is_better=False)
 
 
 def sinusoid(*, seed: int, device: torch.device, shots: Size = 10, queries: Size = 10) -> Source:
-    """Waves y = A sin(x - phi), A in [0.1, 5], phi in [0, pi], seen at ``shots`` points x in [-5, 5].
+    """Waves y = A sin(x - phi), A in [0.1, 5], phi in [0, pi], with ``shots`` points x in [-5, 5].
 
     Returns a source of tasks: support x and y float32 [tasks, shots, 1], query x and y float32 [tasks, queries, 1], on
-    ``device``. Amplitude A, phase phi and x are uniform; tasks are a function of ``seed``. The metric is the mean
-    squared error.
+    ``device``. Amplitude A, phase phi and x are uniform. Tasks depend only on ``seed``. The metric is the mean squared
+    error.
 
     Finn, Abbeel and Levine, "Model-agnostic meta-learning for fast adaptation of deep networks", ICML 2017, section
     5.1.
@@ -39,7 +39,7 @@ def sinusoid(*, seed: int, device: torch.device, shots: Size = 10, queries: Size
 
 
 def _sample(seed: int, device: torch.device, shots: int, queries: int, split: str, step: int, tasks: range) -> Task:
-    """Stacked tasks; counter 0 of a task's key gives its amplitude, 1 its phase, the others its points."""
+    """Draw stacked tasks. Counter 0 of a task's key gives its amplitude, 1 its phase, the others its points."""
     counters = torch.arange(2 + shots + queries, device=device)
     u = uniform(fold(task_keys(seed, split, step, tasks, device)[:, None], counters))  # [tasks, counters]
     amplitude, phase, x = (
@@ -51,7 +51,7 @@ def _sample(seed: int, device: torch.device, shots: int, queries: int, split: st
 
 
 def _save_functions(folder: Path, tasks: list[Task], phis: list[list[Params]], apply: Apply) -> None:
-    """Write functions.png: for each task the truth, the support points, the network before and after inner steps."""
+    """Write functions.png: the truth, the support points, and the network before and after inner steps."""
     from ..pictures import save_functions  # imported here because matplotlib takes half a second
 
     x = torch.linspace(*_X, 201, device=tasks[0].query.x.device)[:, None]
@@ -60,7 +60,7 @@ def _save_functions(folder: Path, tasks: list[Task], phis: list[list[Params]], a
 
 
 def fit_wave(batch: Batch) -> Callable[[Tensor], Tensor]:
-    """The wave through the points, by least squares: A sin(x - phi) is a sin(x) + b cos(x), linear in a and b."""
+    """Fit a wave to the points by least squares: A sin(x - phi) = a sin(x) + b cos(x) is linear in a and b."""
 
     def basis(x: Tensor) -> Tensor:
         return torch.cat([x.sin(), x.cos()], -1)  # [n, 2]

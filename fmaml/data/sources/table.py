@@ -1,4 +1,4 @@
-"""Your own table: regression, with a task for each value of a column."""
+"""Your own table: regression. Each value of the task column is one task."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from ..tables.csv_table import Array, Table, numbers, numeric_columns, read_csv,
 from ..tables.linear import Linear, fit_linear, linear_references
 from ..tables.rows import Rows, pack_rows, sample_rows
 
-TASKS_OF_REFERENCES = 200  # training tasks on which the references' penalty is chosen
+TASKS_OF_REFERENCES = 200  # training tasks that choose the references' penalty
 Groups = dict[str, list[int]]  # the value of the task column -> its rows
 
 
@@ -38,16 +38,17 @@ def table(
     fractions: tuple[Unit, Unit, Unit] = (0.64, 0.16, 0.2),
     split_seed: Natural = 0,
 ) -> Source:
-    """Your own table, a CSV file: each value of the column ``task`` is a task, whose rows tell ``target``.
+    """Your own table, a CSV file: predict ``target``. Each value of the column ``task`` is one task.
 
-    Returns a source of tasks: support x float32 [tasks, shots, features] and y float32 [tasks, shots, 1], the query set
-    the same with ``queries``; the rows of a task are all different. ``features`` are columns of numbers, by default all
-    but ``task`` and ``target``; columns of words are left out. Features and target have mean 0 and standard deviation 1
-    over the rows of the training tasks; the metric is the mean squared error in the target's own units, and a trained
-    model takes and gives those units.
+    Returns a source of tasks: support x float32 [tasks, shots, features] and y float32 [tasks, shots, 1]. The query set
+    has the same shapes with ``queries`` instead of ``shots``. The rows of a task are all different. ``features`` are
+    columns of numbers, by default all but ``task`` and ``target``. Columns of words are left out.
 
-    Tasks are split by ``fractions`` (train, val, test) and ``split_seed``. Numbers go to ``device``. Tasks are a
-    function of ``seed``. Raises Error, naming line and column, for a table that cannot be used.
+    Features and target are scaled to mean 0 and standard deviation 1 over the rows of the training tasks. The metric is
+    the mean squared error in the target's original units. A trained model takes and gives original units.
+
+    Tasks are split by ``fractions`` (train, val, test) and ``split_seed``. Tensors are on ``device``. Tasks depend only
+    on ``seed``. Raises Error, with line and column, for a table that cannot be used.
     """
     content = read_csv(Path(file).expanduser(), "data.file")
     columns = _features(content, task, target, features)
@@ -74,7 +75,7 @@ def table(
 def grouped_rows(
     splits: dict[str, Rows], about: About, scaling: Scaling, *, seed: int, shots: int, queries: int
 ) -> Source:
-    """The source of tasks from these rows, which are scaled."""
+    """Make a source of tasks from scaled rows."""
     sample = partial(sample_rows, splits, seed, shots=shots, queries=queries)
     linear = fit_linear(splits["train"].x, splits["train"].y, sample("train", 0, range(TASKS_OF_REFERENCES)))
     return Source(
@@ -93,7 +94,7 @@ def grouped_rows(
 
 
 def _mse_in_units(scale: float, output: Tensor, y: Tensor) -> Tensor:
-    """The mean squared error in units of which one is 1 / ``scale`` of a standardised target's."""
+    """The mean squared error of a standardised target, in its original units."""
     return mse(output, y) * scale**2
 
 
@@ -103,52 +104,52 @@ def _references(sample: Sample, linear: Linear, scale: float, split: str, step: 
 
 
 def _features(content: Table, task: str, target: str, features: Sequence[str]) -> list[str]:
-    """The names of the features; Error if there is none, or one is the task, the target or there twice."""
+    """The names of the features; Error if there are none, or one is the task, the target or repeated."""
     content.position("data.task", task)
     content.position("data.target", target)
     if task == target:
-        raise Error(f"data.target = {target}: it is data.task as well; name the column of numbers to predict")
+        raise Error(f"data.target = {target}: is also data.task; name the column of numbers to predict")
     found = list(features) or numeric_columns(content, {task, target})
     if not found:
-        raise Error(f"{content.file}: no column of numbers beside {task} and {target}; give one to predict from")
+        raise Error(f"{content.file}: no column of numbers besides {task} and {target}; add one to predict from")
     for name in found:
         if name in (task, target) or found.count(name) > 1:
-            why = "is there twice" if found.count(name) > 1 else "is the task or the target"
+            why = "is listed twice" if found.count(name) > 1 else "is the task or the target"
             raise Error(f"data.features: {name} {why}; leave it out")
     return found
 
 
 def _groups(content: Table, task: str, names: list[str], least: int) -> Groups:
-    """The rows of each task; Error for fewer than three tasks, or one with fewer than ``least`` rows."""
+    """The rows of each task; Error for fewer than three tasks, or a task of fewer than ``least`` rows."""
     groups: Groups = defaultdict(list)
     for row, name in enumerate(names):
         groups[name].append(row)
     if len(groups) < 3:
         raise Error(
-            f"data.task = {task}: {content.file} has {len(groups)} different values there, each a task, and train, "
-            f"val and test need one each; name the column that tells 3 tasks or more apart"
+            f"data.task = {task}: {content.file} has {len(groups)} different values there. Each is a task, and "
+            f"train, val and test need one each; name a column with 3 values or more"
         )
     smallest = min(groups, key=lambda name: len(groups[name]))
     if len(groups[smallest]) < least:
         rows = groups[smallest]
         raise Error(
-            f"{content.file}, line {content.lines[rows[0]]}: task {smallest} has {len(rows)} rows, and data.shots + "
-            f"data.queries = {least} are drawn; give at most {len(rows)}, or delete the tasks with fewer"
+            f"{content.file}, line {content.lines[rows[0]]}: task {smallest} has {len(rows)} rows, fewer than "
+            f"data.shots + data.queries = {least}; give at most {len(rows)}, or delete the tasks with fewer"
         )
     return dict(groups)
 
 
 def _scaling(columns: list[str], target: str, x: Array, y: Array) -> Scaling:
-    """Mean and standard deviation of the training rows; Error for a column that does not vary there."""
+    """Mean and standard deviation of the training rows; Error for a constant column."""
     for name, column in zip([*columns, target], np.concatenate([x, y], 1).T, strict=True):
         if np.ptp(column) == 0:
-            cure = "name another" if name == target else "leave it out by data.features=[...]"
+            cure = "name another target" if name == target else "leave it out by data.features=[...]"
             raise Error(f"column {name} is {column[0]:g} in all rows of the training tasks; {cure}")
     return Scaling(x.mean(0).tolist(), x.std(0).tolist(), y.mean().item(), y.std().item(), tuple(columns), target)
 
 
 def _pack(groups: Groups, names: list[str], scaling: Scaling, x: Array, y: Array, device: torch.device) -> Rows:
-    """The scaled rows of some tasks."""
+    """Scale and pack the rows of some tasks."""
     parts = [Batch(torch.from_numpy(x[groups[name]]), torch.from_numpy(y[groups[name]])) for name in names]
     return pack_rows([scaling.support(part) for part in parts], device)
 

@@ -1,4 +1,4 @@
-"""Your own texts: a file or a folder for each author, style or language, split by you or at random."""
+"""Your own texts: a file or a folder for each author, style or language. The split is yours or random."""
 
 from pathlib import Path
 from typing import Annotated
@@ -29,16 +29,16 @@ def texts(
     fractions: tuple[Unit, Unit, Unit] = (0.64, 0.16, 0.2),
     split_seed: Natural = 0,
 ) -> Source:
-    """Your own texts: root/NAME.txt or root/NAME/*.txt, one for each author, style or language, split at random.
+    """Your own texts: root/NAME.txt or root/NAME/*.txt, one for each author, style or language.
 
     Returns a source of tasks: support x and y int64 [tasks, shots, length], query x and y int64 [tasks, queries,
-    length]. x is a passage of ``length`` bytes, y the byte after each of them. A task is a text, and each of its
-    passages is from another of its parts between blank lines; parts shorter than a passage are joined. ``tokenizer``
-    and ``in_context`` are as in `udhr`.
+    length]. x is a passage of ``length`` bytes, y the byte after each of them. A task is a text. Blank lines divide it
+    into articles; articles shorter than a passage are joined. Each passage is from another article. ``tokenizer`` and
+    ``in_context`` are as in `udhr`.
 
-    With folders train, val and test in ``root`` the split is theirs; else texts are split by ``fractions`` (train, val,
-    test) and ``split_seed``. Texts go to ``device``. Tasks are a function of ``seed``. Raises Error if there are
-    too few texts, or one is too short or cannot be read.
+    Folders train, val and test in ``root`` are the split. Without them texts are split by ``fractions`` (train, val,
+    test) and ``split_seed``. Texts are on ``device``. Tasks depend only on ``seed``. Raises Error if there are too few
+    texts, or one is too short or cannot be read.
     """
     path = Path(root).expanduser().resolve()
     collection = list_collection(path, root, fractions, split_seed)
@@ -49,9 +49,9 @@ def texts(
 
 
 def list_collection(path: Path, root: str, fractions: tuple[float, ...], split_seed: int) -> Collection:
-    """The texts of each split by their paths; Error if the folder has none, or too few to be split."""
+    """The texts of each split, by path; Error if the folder has none, or too few to split."""
     if not path.is_dir():
-        raise Error(f"data.root = {root}: no such folder; name the one that has a text file for each task")
+        raise Error(f"data.root = {root}: no such folder; name a folder with a text file for each task")
     folders = split_paths(path)
     if folders:
         return {split: read_folder(folder) for split, folder in folders.items()}
@@ -61,17 +61,19 @@ def list_collection(path: Path, root: str, fractions: tuple[float, ...], split_s
 
 
 def read_folder(folder: Path) -> dict[str, bytes]:
-    """The text of each file ``*.txt``, and of each folder with some, by its path; Error if there is none."""
+    """Read the text of each file ``*.txt``, and of each folder of them, by path; Error if there is none."""
     entries = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
     files = {entry: [entry] if entry.is_file() else sorted(entry.rglob("*.txt")) for entry in entries}
     found = {str(entry): read_files(part) for entry, part in files.items() if part and part[0].suffix == ".txt"}
     if not found:
-        raise Error(f"{folder}: no text in it; expected a file for each task, {folder}/NAME.txt, or a folder of some")
+        raise Error(
+            f"{folder}: no text in it; expected a file for each task, {folder}/NAME.txt, or a folder of such files"
+        )
     return found
 
 
 def read_files(files: list[Path]) -> bytes:
-    """The files' texts with blank lines between them; Error for one that cannot be read."""
+    """Join the files' texts with blank lines; Error for an unreadable file."""
     try:
         return b"\n\n".join(read_regular(file, _MAX_TEXT_BYTES) for file in files)
     except OSError as error:

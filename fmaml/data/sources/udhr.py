@@ -1,4 +1,4 @@
-"""The Universal Declaration of Human Rights in 380 languages, collected by unicode.org, packed by NLTK (udhr2)."""
+"""The Universal Declaration of Human Rights in 380 languages, from unicode.org, packed by NLTK (udhr2)."""
 
 from pathlib import Path
 from typing import Annotated
@@ -34,13 +34,13 @@ def udhr(
 
     Returns a source of tasks: support x and y int64 [tasks, shots, length], query x and y int64 [tasks, queries,
     length]. x is a passage of ``length`` bytes, y the byte after each of them. A task is a language, and each of its
-    passages is from another article. Close relatives are all in one split. With the folder of a ``tokenizer`` of
-    `transformers` passages are of its tokens; results are in bits a byte all the same.
+    passages is from another article. Closely related languages are in the same split. ``tokenizer`` is the folder of a
+    tokenizer of `transformers`: passages then consist of its tokens. Results are always in bits per byte.
 
-    ``in_context`` also reports what the network says of each query with the support passages as a prompt before it,
-    which needs a network with a context so long. ``root`` is the folder with the files; without it they are looked for,
-    and downloaded if ``download``. Texts go to ``device``. Tasks are a function of ``seed``. Raises Error if the
-    files are absent or damaged, or a text has too few articles for ``shots + queries`` passages of this length.
+    ``in_context`` also tests the support passages as a prompt before each query; the network's context must hold both.
+    ``root`` is the folder with the files. Without it fmaml searches for them, and downloads them if ``download``. Texts
+    are on ``device``. Tasks depend only on ``seed``. Raises Error if the files are missing or damaged, or a text has
+    too few articles for ``shots + queries`` passages of this length.
     """
     path = locate_udhr(root, download)
     names = {split: class_names("udhr", split) for split in SPLITS}
@@ -55,7 +55,7 @@ def udhr(
 
 
 def locate_udhr(root: str | None, download: bool) -> Path:
-    """The zip or the folder udhr2; downloaded if needed and allowed. Error if it cannot be found."""
+    """Find the zip or the folder udhr2; download it if needed and allowed. Error if it cannot be found."""
     files = DataFiles(
         name="Declaration of Human Rights",
         folders=("udhr", "corpora", "nltk_data/corpora"),  # the last two are NLTK's
@@ -67,6 +67,6 @@ def locate_udhr(root: str | None, download: bool) -> Path:
 
 
 def read_udhr_files(path: Path, names: list[str]) -> list[bytes]:
-    """The texts of the named languages, such as ``por_BR``, from the zip or the folder. Error if one is absent."""
+    """Read the texts of languages such as ``por_BR`` from the zip or the folder. Error if one is missing."""
     with open_files(path, _MAX_ZIP_BYTES) as (_, read):
         return [read(f"udhr2/{name}.txt", _MAX_TEXT_BYTES) for name in names]

@@ -1,4 +1,4 @@
-"""Tables in CSV files, as columns of numbers or of words; what is wrong with one is told by its line and column."""
+"""Read CSV files as columns of numbers or words. Errors name line and column."""
 
 import csv
 import difflib
@@ -20,15 +20,15 @@ Array = np.ndarray[Any, Any]
 
 
 class Table(NamedTuple):
-    """The cells of a file, row by row, without the header and without empty lines."""
+    """The cells of a file, row by row, without header and empty lines."""
 
     file: str
     header: list[str]
     rows: list[list[str]]
-    lines: list[int]  # the number in the file of each row's last line
+    lines: list[int]  # the line number of each row's end in the file
 
     def position(self, setting: str, name: str) -> int:
-        """The index of the column ``name`` that ``setting`` asks for; Error if there is none."""
+        """The index of the column ``name``, the value of ``setting``; Error if there is none."""
         if name in self.header:
             return self.header.index(name)
         near = difflib.get_close_matches(name, self.header, 1)
@@ -40,14 +40,14 @@ class Table(NamedTuple):
         return [row[index] for row in self.rows]
 
     def wrong(self, row: int, index: int, why: str) -> Error:
-        """The error for a cell."""
+        """Make the error for a cell."""
         cell = self.rows[row][index]
         shown = "empty" if not cell else repr(cell[:40])
         return Error(f"{self.file}, line {self.lines[row]}, column {self.header[index]}: {shown}: {why}")
 
 
 def read_csv(path: Path, setting: str) -> Table:
-    """The table in a file; Error that names the line unless it is CSV with a header and rows of its width."""
+    """Read a table; Error, with the line, unless it is CSV with a header and rows of the same width."""
     reader = csv.reader(io.StringIO(_read_text(path, setting), newline=""), strict=True)
     rows: list[list[str]] = []
     lines: list[int] = []
@@ -57,8 +57,8 @@ def read_csv(path: Path, setting: str) -> Table:
         for row in reader:
             if len(row) not in (0, len(header)):
                 raise Error(
-                    f"{path}, line {reader.line_num}: {len(row)} cells, and the header has {len(header)}; correct the "
-                    f"line (a comma inside a cell needs quotes around the cell)"
+                    f"{path}, line {reader.line_num}: {len(row)} cells, but the header has {len(header)}; correct the "
+                    f"line (a cell with a comma needs quotes)"
                 )
             if any(cell.strip() for cell in row):
                 rows.append([cell.strip() for cell in row])
@@ -66,12 +66,12 @@ def read_csv(path: Path, setting: str) -> Table:
     except csv.Error as error:
         raise Error(f"{path}, line {reader.line_num}: {error}; {_SAVE_AS}") from None
     if not rows:
-        raise Error(f"{path}: no line after the header; give a table with rows")
+        raise Error(f"{path}: no row after the header; give a table with rows")
     return Table(str(path), header, rows, lines)
 
 
 def _read_text(path: Path, setting: str) -> str:
-    """The file as text, without the mark that some programs put before UTF-8."""
+    """Read a file as UTF-8 text, without byte order mark."""
     try:
         content = read_regular(path, _MAX_TABLE_BYTES)
     except OSError as error:
@@ -84,18 +84,18 @@ def _read_text(path: Path, setting: str) -> str:
 
 
 def _check_header(path: Path, header: list[str]) -> None:
-    """Error unless the first line has names, each of them once."""
+    """Raise Error unless the first line has names, all different."""
     if len(header) < 2:
         found = next((name for sign, name in ((";", "semicolons"), ("\t", "tabs")) if sign in "".join(header)), "")
         why = f"its columns are separated by {found}" if found else "fewer than two columns"
-        raise Error(f"{path}, line 1: {why}; {_SAVE_AS}, and points in numbers")
+        raise Error(f"{path}, line 1: {why}; {_SAVE_AS} and decimal points")
     if "" in header:
         raise Error(f"{path}, line 1: column {header.index('') + 1} has no name; give it one")
     twice = [name for name in header if header.count(name) > 1]
     if twice:
-        raise Error(f"{path}, line 1: column {twice[0]} is there twice; give each a name of its own")
+        raise Error(f"{path}, line 1: column {twice[0]} is there twice; give each column its own name")
     if all(_is_number(name) for name in header):
-        raise Error(f"{path}, line 1: numbers, and no names of columns; put a line with names above them")
+        raise Error(f"{path}, line 1: numbers instead of column names; add a line with names above them")
 
 
 def _is_number(cell: str) -> bool:
@@ -106,7 +106,7 @@ def _is_number(cell: str) -> bool:
 
 
 def words(table: Table, setting: str, name: str) -> list[str]:
-    """The column ``name`` as words; Error for an empty cell."""
+    """Read the column ``name`` as words; Error for an empty cell."""
     index = table.position(setting, name)
     cells = table.cells(index)
     if "" in cells:
@@ -115,7 +115,7 @@ def words(table: Table, setting: str, name: str) -> list[str]:
 
 
 def numbers(table: Table, setting: str, names: list[str]) -> Array:
-    """Columns as float64 [rows, columns]; Error for the first cell that is not a finite number."""
+    """Read columns as float64 [rows, columns]; Error for the first cell that is not a finite number."""
     return np.stack([_column(table, table.position(setting, name), setting) for name in names], 1)
 
 
@@ -135,13 +135,13 @@ def _why_no_number(cell: str, setting: str) -> str:
     if cell.lower() in _NO_VALUE:
         return "no value; fill it in, or delete the line"
     if re.fullmatch(r"[-+]?\d+,\d+", cell):
-        return "a number with a comma; write a point in its place"
+        return "a number with a comma; write a decimal point"
     if setting == "data.target":
         return "not a finite number; name a column of numbers (of classes 0 and 1, say), or correct it"
     return "not a finite number; correct it, or leave the column out by data.features=[...]"
 
 
 def numeric_columns(table: Table, without: set[str]) -> list[str]:
-    """The names of the columns with numbers, but for those ``without``; a column with no number at all is not one."""
+    """The names of the columns with at least one number, except those in ``without``."""
     found = [name for name in table.header if name not in without]
     return [name for name in found if any(map(_is_number, table.cells(table.header.index(name))))]

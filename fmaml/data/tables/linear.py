@@ -1,4 +1,4 @@
-"""Linear predictors to compare a network with: of all training rows, or of a task's support set."""
+"""Linear predictors to compare with a network: fitted to all training rows, or to a task's support set."""
 
 from typing import NamedTuple
 
@@ -11,10 +11,10 @@ PENALTIES = (0.001, 0.01, 0.1, 0.3, 1.0, 3.0, 10.0)  # on standardised columns
 
 
 class Linear(NamedTuple):
-    """What the training tasks say of linear predictors."""
+    """The linear predictors fitted to training tasks."""
 
     pooled: Tensor  # [features + 1, 1]: the weights of `ridge` for all training rows
-    penalty: float  # with which `ridge` of a support set does best on the queries of training tasks
+    penalty: float  # the best one for `ridge` of a support set, on the queries of training tasks
 
 
 def ridge(x: Tensor, y: Tensor, penalty: float) -> Tensor:
@@ -34,16 +34,18 @@ def with_ones(x: Tensor) -> Tensor:
 
 
 def fit_linear(x: Tensor, y: Tensor, training: Task) -> Linear:
-    """From all training rows x [n, features] and y [n, 1], and some training tasks, stacked."""
+    """Fit to all training rows x [n, features] and y [n, 1], and choose the penalty on stacked training tasks."""
     scores = {penalty: float(_error(training, _of_support(training, penalty)).mean()) for penalty in PENALTIES}
     return Linear(ridge(x, y, 1.0), min(scores, key=lambda penalty: scores[penalty]))
 
 
 def linear_references(task: Task, linear: Linear) -> dict[str, Tensor]:
-    """Name -> the mean squared error on the query set [tasks], of stacked tasks.
+    """The mean squared errors of reference predictors on the query sets of stacked tasks: name -> [tasks].
 
-    The mean of the support set; the linear predictor of all training rows; the same moved to the support set's mean;
-    and the linear predictor of the support set.
+    - The mean of the support set.
+    - The ridge regression of all training rows.
+    - The same, shifted to the support set's mean.
+    - The ridge regression of the support set.
     """
     support, query = task
     shift = (support.y - with_ones(support.x.double()) @ linear.pooled).mean(1, keepdim=True)  # [tasks, 1, 1]

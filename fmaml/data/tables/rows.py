@@ -1,4 +1,4 @@
-"""Tasks drawn from the rows of a table with a few gathers: each is some rows of one group."""
+"""Draw tasks from the rows of a table with a few gathers. A task is some rows of one group."""
 
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ class Rows(NamedTuple):
 
 
 def pack_rows(groups: list[Batch], device: torch.device) -> Rows:
-    """The rows of each group as tensors on ``device``."""
+    """Pack the rows of each group in tensors on ``device``."""
     counts = torch.tensor([len(group.x) for group in groups])
     x, y = (torch.cat([group[i] for group in groups]).float() for i in range(2))
     most = int(counts.max())
@@ -32,10 +32,11 @@ def pack_rows(groups: list[Batch], device: torch.device) -> Rows:
 def sample_rows(
     splits: dict[str, Rows], seed: int, split: str, step: int, tasks: range, *, shots: int, queries: int
 ) -> Task:
-    """Stacked tasks of a split; ``tasks`` is a range of task numbers, as in `fmaml.data.source.Source`.
+    """Draw stacked tasks of a split. ``tasks`` is a range of task numbers, as in `fmaml.data.source.Source`.
 
-    Returns support x float32 [tasks, shots, features] and y [tasks, shots, 1], the query set the same with ``queries``.
-    A task draws a group, then different rows of it. Every group must have ``shots + queries`` rows.
+    Returns support x float32 [tasks, shots, features] and y [tasks, shots, 1]. The query set has the same shapes with
+    ``queries`` instead of ``shots``. A task draws a group, then different rows of it. Every group must have ``shots +
+    queries`` rows.
     """
     rows = splits[split]
     keys = task_keys(seed, split, step, tasks, rows.x.device)

@@ -1,4 +1,4 @@
-"""The source of tasks from collections of texts: each text is a task, such as a language, an author or a style."""
+"""Sources of tasks from collections of texts. Each text is a task: a language, an author or a style."""
 
 import re
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ Collection = dict[str, dict[str, bytes]]  # split -> name of the text -> its con
 
 
 class Passages(NamedTuple):
-    """How passages are drawn from texts: the settings that sources of texts have in common, see `udhr`."""
+    """The common settings of sources of texts, see `udhr`."""
 
     shots: int
     queries: int
@@ -33,10 +33,10 @@ class Passages(NamedTuple):
 def passages_source(
     collection: Collection, seed: int, device: torch.device, passages: Passages, about: About
 ) -> Source:
-    """The source of passages of these texts: `fmaml.data.sources.udhr.udhr` says what they are.
+    """Make a source of passages of these texts, see `fmaml.data.sources.udhr.udhr`.
 
-    ``about`` says what the texts are: "task" their kind in the plural, "protocol" in words. Raises Error if a text
-    has too few articles.
+    ``about`` describes the texts: "task" is their kind in the plural, "protocol" a description in words. Raises Error
+    if a text has too few articles.
     """
     shots, queries, length, tokenizer, prompted = passages
     alphabet = read_alphabet(tokenizer)
@@ -74,27 +74,28 @@ def _save_samples(
 
 
 def articles_of(name: str, text: bytes, alphabet: Alphabet, least: int, length: int) -> list[Tensor]:
-    """A text's articles in symbols; Error if there are fewer than ``least`` with more than ``length`` symbols."""
+    """A text's articles in symbols; Error if fewer than ``least`` have more than ``length`` symbols."""
     articles = [as_tensor(alphabet.encode(article)) for article in split_articles(text, length + 1, alphabet)]
     if len(articles) < least:
         raise Error(
-            f"{name} has {len(articles)} articles of {length + 1} or more symbols, and the data.shots + data.queries "
-            f"= {least} passages of a task are each from another one; give fewer, or a smaller data.length"
+            f"{name}: only {len(articles)} of its articles have {length + 1} or more symbols, and a task needs "
+            f"data.shots + data.queries = {least}. Blank lines divide articles; give fewer passages, or a smaller "
+            f"data.length"
         )
     return articles
 
 
 def as_tensor(symbols: Sequence[int]) -> Tensor:
-    """Symbols as uint8 if they are bytes, else as int32."""
+    """Convert symbols to uint8 if they are bytes, else to int32."""
     if isinstance(symbols, bytes):
         return torch.frombuffer(bytearray(symbols), dtype=torch.uint8)
     return torch.tensor(symbols, dtype=torch.int32)
 
 
 def split_articles(content: bytes, least: int, alphabet: Alphabet) -> list[bytes]:
-    """The parts of a text between blank lines, without indentation; those of fewer than ``least`` symbols are merged.
+    """Split a text at blank lines, without indentation. Parts of fewer than ``least`` symbols are merged.
 
-    Each is joined to the next part, the last one to the previous part. Empty if the whole text is shorter.
+    A short part is joined to the next, the last one to the previous. Empty if the whole text is shorter.
     """
     lines = b"\n".join(line.strip() for line in content.splitlines())
     joined: list[bytes] = []

@@ -11,20 +11,20 @@ from torch import Tensor
 
 from ...rng import fold, uniform
 
-_PROPOSALS = 8  # of the rejection sampler; each is accepted with probability >= 0.95, all fail with 4e-11
+_PROPOSALS = 8  # of the rejection sampler. Each is accepted with probability >= 0.95; all fail with 4e-11
 
 
 def transition_tables(keys: Tensor, contexts: int, symbols: int, concentration: float) -> Tensor:
-    """A table per key, float64 [tasks, contexts, symbols], its rows from the symmetric Dirichlet distribution."""
+    """Draw a table per key, float64 [tasks, contexts, symbols], with symmetric Dirichlet rows."""
     slots = torch.arange(contexts * symbols, device=keys.device)
     return log_gamma_draws(fold(keys[:, None], slots), concentration).unflatten(1, (contexts, symbols)).softmax(-1)
 
 
 def log_gamma_draws(keys: Tensor, shape: float) -> Tensor:
-    """Logarithms of Gamma(shape) variates, one per key; a softmax makes Dirichlet variates of them.
+    """Draw logarithms of Gamma(shape) variates, one per key. Their softmax is Dirichlet-distributed.
 
     Marsaglia and Tsang, "A simple method for generating gamma variables", ACM TOMS 2000, for shape + 1, multiplied by
-    U^(1 / shape) (their section 6). In logarithms, because for small shapes the variates underflow.
+    U^(1 / shape) (their section 6). Logarithms, because variates of small shapes underflow.
     """
     d = shape + 2 / 3
     first, second, accept = (
@@ -40,18 +40,18 @@ def log_gamma_draws(keys: Tensor, shape: float) -> Tensor:
 
 
 def uniforms(keys: Tensor, count: int, length: int) -> Tensor:
-    """Random numbers for ``count`` passages of each task: [tasks, count, length]."""
+    """Draw uniform numbers for ``count`` passages of each task: [tasks, count, length]."""
     slots = torch.arange(count * length, device=keys.device)
     return uniform(fold(keys[:, None], slots)).unflatten(1, (count, length))
 
 
 def draw_passages(draws: Tensor, table: Tensor, order: int) -> Tensor:
-    """Random passages of each task's chain, int64 [tasks, count, length]; the first ``order`` symbols are uniform.
+    """Draw passages of each task's chain, int64 [tasks, count, length]. The first ``order`` symbols are uniform.
 
-    ``draws`` are uniform in [0, 1), one a symbol: [tasks, count, length].
+    ``draws`` are uniform in [0, 1), one per symbol: [tasks, count, length].
     """
     contexts, symbols = table.shape[-2:]
-    cumulative = table.cumsum(-1)[..., :-1].contiguous()  # the last symbol takes the rest, including rounding
+    cumulative = table.cumsum(-1)[..., :-1].contiguous()  # the last symbol gets the rest, with rounding errors
     passage = [(symbols * draws[..., i]).long() for i in range(order)]
     context = _from_digits(passage, symbols)  # [tasks, count]
     tasks = torch.arange(len(draws), device=draws.device)[:, None]
@@ -85,12 +85,12 @@ def entropy_rate(table: Tensor, order: int) -> Tensor:
 
 
 def bayes_bits(support: Tensor, query: Tensor, symbols: int, order: int, concentration: float) -> Tensor:
-    """Cross entropy in bits per symbol, [tasks], of the Bayes predictor, which has the lowest expected loss of all.
+    """Cross entropy in bits per symbol, [tasks], of the Bayes predictor, which has the lowest expected loss.
 
-    It knows the Dirichlet prior, the support passages, int64 [tasks, shots, length], and of each query passage,
-    [tasks, queries, length], the symbols before the one to predict, as the model does. Its prediction is the posterior
-    mean (count + concentration) / (total + symbols * concentration); the uniform symbols that begin a passage cost
-    log2(symbols) each. The first symbol of a passage is given, not predicted.
+    It knows the Dirichlet prior. Like the model, it sees the support passages, int64 [tasks, shots, length], and the
+    earlier symbols of the query passage, [tasks, queries, length]. Its prediction is the posterior mean
+    (count + concentration) / (total + symbols * concentration). The uniform symbols at the start of a passage cost
+    log2(symbols) each. The first symbol is given, not predicted.
     """
     contexts = symbols**order
     contexts_seen, next_seen = _context_pairs(support, symbols, order)

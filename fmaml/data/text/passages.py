@@ -1,4 +1,4 @@
-"""Tasks drawn from texts with a few gathers: passages of one language, each from another article."""
+"""Draw tasks from texts with a few gathers: passages of one language, each from another article."""
 
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ class Texts(NamedTuple):
 
 
 def pack_texts(languages: list[list[Tensor]], device: torch.device) -> Texts:
-    """The articles of each language as tensors on ``device``."""
+    """Pack the articles of each language in tensors on ``device``."""
     articles = [article for language in languages for article in language]
     symbols = torch.cat(articles)
     size = torch.tensor([len(article) for article in articles])
@@ -37,9 +37,9 @@ def pack_texts(languages: list[list[Tensor]], device: torch.device) -> Texts:
 def sample_passages(
     splits: dict[str, Texts], seed: int, split: str, step: int, tasks: range, *, shots: int, queries: int, length: int
 ) -> Task:
-    """Stacked tasks: support x and y int64 [tasks, shots, length], query x and y int64 [tasks, queries, length].
+    """Draw stacked tasks: support x and y int64 [tasks, shots, length], query x and y int64 [tasks, queries, length].
 
-    y is the symbol after each of x. A task draws a language, then different articles of it, then a position in each:
+    y is the symbol after each of x. A task draws a language, then different articles of it, then a position in each. So
     no article is in both support and query. Every article must have at least ``length + 1`` symbols, every language at
     least ``shots + queries`` articles. ``tasks`` is a range of task numbers, as in `fmaml.data.source.Source`.
     """
@@ -56,5 +56,5 @@ def sample_passages(
 
 
 def _random_below(keys: Tensor, limit: Tensor | int) -> Tensor:
-    """A uniform random integer from 0 to ``limit`` - 1 for each key."""
+    """Draw a uniform integer from 0 to ``limit`` - 1 for each key."""
     return (uniform(keys) * limit).long()

@@ -1,4 +1,4 @@
-"""How a text becomes symbols: its bytes, or the tokens of a tokenizer of `transformers`."""
+"""Convert text to symbols: its bytes, or tokens by a tokenizer of `transformers`."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -15,16 +15,16 @@ from ...losses import Criterion, bits
 
 
 class Alphabet(NamedTuple):
-    """The symbols of a text."""
+    """The symbols of texts."""
 
     size: int  # symbols are 0 .. size - 1
     encode: Callable[[bytes], Sequence[int]]
     decode: Callable[[list[int]], str]
-    bytes_of: Tensor | None = None  # [size]: how many bytes of text each symbol stands for; None: one
+    bytes_of: Tensor | None = None  # [size]: the bytes of text of each symbol; None: one each
 
 
 def read_alphabet(folder: str | None) -> Alphabet:
-    """The alphabet of the tokenizer in the folder, or bytes without one; Error if there is no tokenizer."""
+    """The alphabet of the tokenizer in the folder, or bytes if ``folder`` is None; Error if there is no tokenizer."""
     if folder is None:
         return Alphabet(256, bytes, lambda symbols: bytes(symbols).decode(errors="replace"))
     require("data.tokenizer", "language", "transformers")
@@ -37,7 +37,7 @@ def read_alphabet(folder: str | None) -> Alphabet:
 
 
 def read_tokenizer(folder: str) -> Any:
-    """The fast tokenizer in the folder; Error if there is none."""
+    """Read the fast tokenizer in the folder; Error if there is none."""
     from transformers import AutoTokenizer
 
     if not Path(folder).is_dir():
@@ -45,7 +45,7 @@ def read_tokenizer(folder: str) -> Any:
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True)
         tokenizer.backend_tokenizer.get_vocab_size()
-    except Exception as error:  # the library raises whatever its parsers do
+    except Exception as error:  # the library raises any error of its parsers
         raise Error(
             f"data.tokenizer = {folder}: holds no tokenizer that transformers can read ({str(error).splitlines()[0]}); "
             f"give a folder with a tokenizer.json, or null for bytes"
@@ -54,7 +54,7 @@ def read_tokenizer(folder: str) -> Any:
 
 
 def bytes_of_tokens(tokenizer: Any) -> Tensor:
-    """How many bytes of text each token stands for, float32 [tokens]; 0 for special ones."""
+    """The bytes of text of each token, float32 [tokens]; 0 for special tokens."""
     names: list[str] = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     special = set(tokenizer.all_special_tokens)
     a_byte_a_letter = "ByteLevel" in tokenizer.backend_tokenizer.to_str()
@@ -62,14 +62,14 @@ def bytes_of_tokens(tokenizer: Any) -> Tensor:
 
 
 def bytes_of_token(name: str, a_byte_a_letter: bool) -> float:
-    """Of one token, by its name: byte-level vocabularies write a byte as a letter, others text or ``<0x0A>``."""
+    """The bytes of one token, by name. Byte-level vocabularies write a byte as a letter, others text or ``<0x0A>``."""
     if a_byte_a_letter:
         return len(name)
     return 1.0 if re.fullmatch("<0x[0-9A-F]{2}>", name) else len(name.replace("▁", " ").encode())
 
 
 def bits_per_byte(bytes_of: Tensor | None) -> Criterion:
-    """The bits of the symbols y, divided by the bytes that they stand for, [symbols]; None: one each."""
+    """Make a criterion: bits of the symbols y per byte of text. ``bytes_of`` is [symbols]; None: one each."""
     return bits if bytes_of is None else partial(_bits_per_byte, bytes_of)
 
 
