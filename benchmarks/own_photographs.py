@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 import fmaml
-from fmaml.data.images.layouts import read_labelled
+from fmaml.data.images.label_table import read_labelled
 from fmaml.intervals import t95
 from fmaml.models.cross_validation import by_linear_model, by_nearest
 from fmaml.models.user_images import to_inputs

@@ -173,8 +173,8 @@ def form_overrides(learner: Learner, overrides: list[str]) -> list[str]:
     taken = section_settings("data", {"name": given["data.name"]}) or {}
     return [
         f"data.{key}={str(value).lower()}"
-        for key, value in form._asdict().items()
-        if key in taken and key != "ink" and f"data.{key}" not in given
+        for key, value in form.of_model().items()
+        if key in taken and f"data.{key}" not in given
     ]
 
 

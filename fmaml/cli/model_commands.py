@@ -216,7 +216,7 @@ def adapted_by(model: str, support: str | None, inner_steps: int | None, trust: 
 
 def describe_support(support: Path) -> str:
     """How many classes and pictures were found, and of which size and kind."""
-    from ..data.images.layouts import read_labelled
+    from ..data.images.label_table import read_labelled
     from ..data.images.understood import describe_pictures
 
     return describe_pictures(read_labelled(support).classes)

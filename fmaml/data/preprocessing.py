@@ -29,6 +29,10 @@ class Form(NamedTuple):
     invert: bool = False  # for drawings: ink becomes 255 on 0
     ink: Ink = "dark"  # the ink in files, if ``invert``
 
+    def of_model(self) -> dict[str, Any]:
+        """The form in the metadata of a model, without the ink of a user's drawings."""
+        return {name: value for name, value in self._asdict().items() if name != "ink"}
+
 
 CHARACTER_FORM = Form(CHARACTER_SIZE, 1, "pad", invert=True)  # drawn in dark ink on light paper
 

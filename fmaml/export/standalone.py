@@ -104,7 +104,7 @@ def preprocessing(blueprint: Blueprint) -> dict[str, Any]:
     """
     if blueprint.targets == "symbols":
         return {"inputs": blueprint.inputs, "dtype": "int64", "range": [0, blueprint.outputs - 1]}
-    of_images = {} if blueprint.form is None else {**blueprint.form._asdict(), "range": [0, 1]}
+    of_images = {} if blueprint.form is None else {**blueprint.form.of_model(), "range": [0, 1]}
     return {"inputs": blueprint.inputs, "dtype": "float32", **of_images}
 
 

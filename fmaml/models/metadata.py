@@ -26,7 +26,7 @@ def describe(config: Config, source: Source, data: dict[str, str], measured: dic
         "config": without_paths(config),
         "inputs": list(source.inputs),
         "outputs": source.outputs,
-        "form": source.form._asdict() if source.form else None,
+        "form": source.form.of_model() if source.form else None,
         "scaling": source.scaling._asdict() if source.scaling else None,
         "targets": targets_of(config["data"]["name"]),
         "steps": config["eval"]["steps"],

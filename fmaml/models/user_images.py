@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..data.images.decode import WHITE, DecodedImage, decode_image, describe_changes, to_form, white_levels
-from ..data.images.layouts import read_labelled
+from ..data.images.label_table import read_labelled
 from ..data.images.scan import Classes, list_pictures
 from ..data.preprocessing import Form, Ink
 from ..errors import Error, note

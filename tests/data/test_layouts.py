@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from fmaml.data.class_splits import stored_split, three_splits
-from fmaml.data.images.layouts import Layout, read_image_folder, read_labelled
+from fmaml.data.images.label_table import read_labelled
+from fmaml.data.images.layouts import Layout, read_image_folder
 from fmaml.data.sources.image_folder import folder
 from fmaml.errors import Error
 

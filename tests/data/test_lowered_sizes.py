@@ -50,6 +50,12 @@ def test_small_classes_are_left_out_and_counted(tmp_path, capsys):
     assert "classes of fewer than 10 pictures left out: 3, such as class20" in capsys.readouterr().err
 
 
+def test_a_long_tail_of_single_pictures_is_left_out(tmp_path, capsys):
+    found = source(tmp_path / "set", *[10] * 15, *[1] * 30)
+    assert sum(found.about["classes"].values()) == 15
+    assert "left out: 30" in capsys.readouterr().err
+
+
 def test_four_classes_share_validation_and_test(tmp_path, capsys):
     found = source(tmp_path / "set", *[6] * 4)
     assert found.about["classes"] == {"train": 2, "val": 2, "test": 2}
@@ -60,7 +66,7 @@ def test_four_classes_share_validation_and_test(tmp_path, capsys):
 def test_fewer_than_four_classes_need_no_training(tmp_path):
     with pytest.raises(Error, match=r"3 of 4 classes.*fmaml adapt cifar_fs_prototypes --support .*set --out FILE"):
         source(tmp_path / "set", 10, 10, 10)
-    with pytest.raises(Error, match="most classes have one picture"):
+    with pytest.raises(Error, match="every class has one picture"):
         source(tmp_path / "few", *[1] * 9)
 
 

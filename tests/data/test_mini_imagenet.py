@@ -128,7 +128,7 @@ TABLES_WRONG = {
     ),
     "another header": (
         lambda root: edit(root, "train.csv", lambda text: text.replace("filename", "picture")),
-        r"train\.csv, line 1: picture,label; it must name the columns file,label",
+        r"train\.csv, line 1: picture,label; name the column by data\.file_column",
     ),
     "an empty table": (lambda root: (root / "test.csv").write_text(""), r"test\.csv, line 1: fewer than two columns"),
     "a short line": (

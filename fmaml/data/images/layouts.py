@@ -4,7 +4,6 @@ A folder "train" with images is a class "train"; with folders of images it is a 
 line says how it was read, and how to choose the other reading.
 """
 
-import os
 from collections import Counter
 from collections.abc import Collection
 from itertools import combinations
@@ -13,15 +12,11 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from ...errors import Error
 from ..source import SPLITS
-from ..tables.csv_table import Table, read_csv
-from .scan import SPLIT_ALIASES, Classes, Listing, Skipped, describe_skipped, is_image, is_undecodable, read_tree
+from .scan import SPLIT_ALIASES, Classes, Listing, describe_skipped, read_tree
 
 Layout: TypeAlias = Literal["auto", "classes", "splits", "merged", "all"]
 SPLIT_WORDS = {alias: split for split, aliases in SPLIT_ALIASES.items() for alias in aliases}  # in lower case
 REPEATED = 0.8  # folders that share this fraction of names are parts of one data set
-ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst", ".npz", ".parquet", ".h5", ".hdf5")
-_HEADER = "file,label or file,label,split"
-_COLUMNS = {"file": ("file", "filename", "image_name"), "label": ("label", "class_name"), "split": ("split",)}
 
 
 class FoundImages(NamedTuple):
@@ -31,14 +26,6 @@ class FoundImages(NamedTuple):
     splits: Listing | None  # one to three splits; None if the layout has none
     origin: str  # of the splits, such as "folders train and test"
     lines: list[str]  # notes for the user
-
-
-class ImageColumns(NamedTuple):
-    """The indices of a table's columns."""
-
-    file: int
-    label: int
-    split: int | None  # None if there is none
 
 
 def read_image_folder(root: Path, layout: Layout) -> FoundImages:
@@ -71,30 +58,6 @@ def read_image_folder(root: Path, layout: Layout) -> FoundImages:
             raise Error(describe_repeated(root, *repeated))
         return FoundImages(classes, None, "", lines)
     return FoundImages(classes, *split_listing(root, tops, folders), lines + left_out(root, tops, folders))
-
-
-def read_labelled(path: Path, option: str = "--support") -> FoundImages:
-    """Read the pictures of each class in a folder or a table. Splits are ignored.
-
-    If the folder has pictures but no folders of pictures, each picture is a class, named after its file. Raises Error
-    if there is no picture, or one class has folders in several places.
-    """
-    if path.is_file():
-        return read_table(path, "classes")
-    if not path.is_dir():
-        raise Error(f"{path}: no such file or folder; give a folder with a folder of images for each class")
-    tree = read_tree(path)
-    if not tree.classes and tree.skipped.stray:
-        skipped = tree.skipped._replace(stray=[])
-        return FoundImages(named_files(path, tree.skipped.stray), None, "", describe_skipped(skipped, path))
-    found = read_image_folder(path, "classes")
-    if repeated := repeated_name(found.classes):
-        name, parents = repeated
-        raise Error(
-            f"{path}: class {name} is in {listed(parents)}; name one of these folders, such as "
-            f"{option} {path / parents[0]}"
-        )
-    return found
 
 
 def named_files(folder: Path, files: list[str]) -> Classes:
@@ -193,74 +156,3 @@ def left_out(root: Path, tops: dict[str, Classes], folders: dict[str, str]) -> l
 def listed(names: list[str]) -> str:
     """Names as text, such as "a, b and c"."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-def read_table(path: Path, layout: Layout) -> FoundImages:
-    """Read the images of a table. Files are relative to its folder. ``layout`` "classes" ignores the column split.
-
-    Raises Error, with line and column, for an unreadable table, a missing or repeated file, an empty label, or an
-    unknown split.
-    """
-    if path.suffix.lower() in ARCHIVES:
-        raise Error(f"{path}: is an archive; unpack it, and name the unpacked folder")
-    if is_image(path.name):
-        raise Error(f"{path}: is one image; name a folder with a folder of images for each class")
-    table = read_csv(path, "data.root")
-    columns = find_columns(table)
-    files = check_files(path, table, columns)
-    found: Listing = {split: {} for split in ("", *SPLITS)}
-    for row, file in enumerate(files):
-        if not is_undecodable(file):
-            label, split = table.rows[row][columns.label], split_of(table, columns, row)
-            found[split].setdefault(label, []).append(file)
-    splits = {split: dict(sorted(part.items())) for split, part in found.items() if part}
-    classes: Classes = {}
-    for part in splits.values():
-        for label, own in part.items():
-            classes[label] = [*classes.get(label, []), *own]
-    if "" in splits and layout == "splits":
-        raise Error(f"data.layout = splits: {path} has no column split; add one, or give data.layout=auto")
-    lines = describe_skipped(Skipped([file for file in files if is_undecodable(file)], [], [], []), path.parent)
-    if "" in splits or layout == "classes":
-        return FoundImages(dict(sorted(classes.items())), None, "", lines)
-    return FoundImages(classes, splits, "the column split", lines)
-
-
-def find_columns(table: Table) -> ImageColumns:
-    """Find the columns file, label and split of a table; Error if file or label is missing."""
-    names = [name.lower() for name in table.header]
-    file, label, split = (
-        next((names.index(word) for word in words if word in names), None) for words in _COLUMNS.values()
-    )
-    if file is None or label is None:
-        raise Error(f"{table.file}, line 1: {','.join(table.header)[:80]}; it must name the columns {_HEADER}")
-    return ImageColumns(file, label, split)
-
-
-def check_files(path: Path, table: Table, columns: ImageColumns) -> list[str]:
-    """The path of each row's file; Error for an empty cell, and a file that is missing or listed twice."""
-    first: dict[str, int] = {}  # file -> its first row
-    for row, cells in enumerate(table.rows):
-        for column in columns[:2]:
-            if not cells[column]:
-                raise table.wrong(row, column, "fill it in, or remove the line")
-        file = os.path.normpath(path.parent / cells[columns.file])
-        if not os.path.isfile(file):
-            why = "not a file" if os.path.exists(file) else "not there"
-            cure = "paths are relative to the table's folder: put the file there, or remove the line"
-            raise table.wrong(row, columns.file, f"{why}; {cure}")
-        before = first.setdefault(file, row)
-        if before != row:
-            seen = f"again, after line {table.lines[before]} with label {table.rows[before][columns.label]}"
-            raise table.wrong(row, columns.file, f"{seen}; an image is in one class, once: remove one of the lines")
-    return list(first)
-
-
-def split_of(table: Table, columns: ImageColumns, row: int) -> str:
-    """The split of a row, "" in a table without splits; Error if it is unknown."""
-    if columns.split is None:
-        return ""
-    split = SPLIT_WORDS.get(table.rows[row][columns.split].lower())
-    if split is None:
-        raise table.wrong(row, columns.split, "it must be train, val or test")
-    return split

@@ -13,7 +13,7 @@ from .scan import Classes
 
 LEAST_CLASSES = 4  # for training; fewer need none
 LEAST_SPLIT = 6  # classes, so that validation and test have two each that no other split has
-MOST_LEFT_OUT = 0.2  # of the classes, because they have too few pictures
+MOST_LEFT_OUT = 0.2  # of the classes with two pictures or more
 
 Fractions = tuple[float, float, float]
 
@@ -23,8 +23,8 @@ def lowered(
 ) -> tuple[FoundImages, Episode, Fractions]:
     """The classes that are large enough, and the largest sizes and fractions up to those given that they allow.
 
-    A line says what was lowered. Four or five classes are divided into two parts, and validation and test share the
-    second. Error for fewer classes, or if most have one picture alone.
+    A line says the sizes. Four or five classes are divided into two parts, and validation and test share the
+    second. Error for fewer classes, or if each has only one picture.
     """
     if found.splits:
         return found, fewer_ways(episode, {split: len(classes) for split, classes in found.splits.items()}), fractions
@@ -46,11 +46,11 @@ def lowered(
 
 
 def fewer_examples(root: Path, classes: Classes, episode: Episode) -> Episode:
-    """The episode with as many shots and queries as four fifths of the classes have pictures for."""
-    counts = sorted(map(len, classes.values()))
-    each = counts[int(MOST_LEFT_OUT * len(counts))] if counts else 0
-    if each < 2:
-        raise Error(f"{root}: most classes have one picture, and a task needs two of a class; give more of each")
+    """The episode with as many shots and queries as four fifths of the classes of two pictures or more have."""
+    counts = sorted(len(files) for files in classes.values() if len(files) > 1)
+    if not counts:
+        raise Error(f"{root}: every class has one picture, and a task needs two of a class; give more of each")
+    each = counts[int(MOST_LEFT_OUT * len(counts))]
     shots = min(episode.most("test")["shots"], each // 2)
     queries = min(episode.most("test")["queries"], each - shots)
     return episode._replace(shots=shots, queries=queries, train_shots=None)

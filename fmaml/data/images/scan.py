@@ -16,7 +16,7 @@ SPLIT_ALIASES = {  # of folders and files, in lower case
     "val": ("val", "validation", "valid", "dev", "val_set", "validation_set"),
     "test": ("test", "testing", "test_set"),
 }
-_IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
 _UNSEEN = {"thumbs.db", "desktop.ini", "__macosx"}  # written by file managers
 _UNREADABLE_KINDS = {".heic": "HEIC", ".heif": "HEIC", ".hif": "HEIC"}  # suffix -> format that Pillow cannot read
 _UNREADABLE_KINDS[".avif"] = "AVIF"  # not in all builds of Pillow
@@ -60,7 +60,7 @@ def list_entries(folder: str | Path) -> Entries:
 def is_image(name: str) -> bool:
     """Whether a file is an image, by its suffix."""
     ending = suffix(name)
-    return ending in _IMAGE_SUFFIXES or (ending == ".avif" and reads_avif())
+    return ending in IMAGE_SUFFIXES or (ending == ".avif" and reads_avif())
 
 
 @cache
@@ -110,7 +110,7 @@ def list_class_folders(folder: Path) -> Classes:
     if empty is not None:
         raise Error(
             f"{folder / empty}: no image in it, but a class needs some; put files of "
-            f"{', '.join(sorted(_IMAGE_SUFFIXES))} there, or remove the folder"
+            f"{', '.join(sorted(IMAGE_SUFFIXES))} there, or remove the folder"
         )
     return found
 

@@ -23,7 +23,8 @@ from ...setting_types import (
 from ..class_splits import check_ways, three_splits
 from ..episodes import Episode, episodes
 from ..images.image_cache import store_from_listing
-from ..images.layouts import FoundImages, Layout, read_image_folder, read_table
+from ..images.label_table import read_table
+from ..images.layouts import FoundImages, Layout, read_image_folder
 from ..images.lowered_sizes import LEAST_SPLIT, lowered
 from ..images.understood import describe_pictures
 from ..preprocessing import Form
@@ -51,6 +52,8 @@ def folder(
     split_seed: Natural = 0,
     shared_classes: bool = False,
     lower_sizes: bool = False,
+    file_column: str | None = None,
+    label_column: str | None = None,
     strict: bool = False,
 ) -> Source:
     """Your own images: a folder for each class, to any depth, or a table file,label. The split is yours or random.
@@ -73,6 +76,9 @@ def folder(
     Missing splits are drawn from the classes by ``fractions`` (train, val, test) and ``split_seed``, and stored in the
     user's cache folder for later runs.
 
+    ``file_column`` and ``label_column`` name the columns of a table with other names. Rows with a missing file or label
+    are left out and counted, or an error if ``strict``.
+
     ``lower_sizes`` lowers ways, shots, queries and fractions to those that the classes allow, with a line.
 
     Skipped files are counted and named. Unreadable images are left out, or an error if ``strict``. A class in two
@@ -80,7 +86,7 @@ def folder(
     Raises Error if ``root`` has another layout or a class is too small.
     """
     path = Path(root).expanduser().resolve()
-    found = find_images(path, root, layout)
+    found = find_images(path, root, layout, file_column, label_column, strict)
     for line in found.lines:
         note(line)
     note(describe_pictures(found.classes))
@@ -133,12 +139,14 @@ def every_class(
     return episodes(dict.fromkeys(SPLITS, split), seed, episode, about, names=names, form=form)
 
 
-def find_images(path: Path, root: str, layout: Layout) -> FoundImages:
+def find_images(
+    path: Path, root: str, layout: Layout, file_column: str | None, label_column: str | None, strict: bool
+) -> FoundImages:
     """Find the images of a folder or a table; Error if ``root`` is neither."""
     if path.is_dir():
         return read_image_folder(path, layout)
     if path.exists():
-        return read_table(path, layout)
+        return read_table(path, layout, file_column=file_column, label_column=label_column, strict=strict)
     raise Error(
         f"data.root = {root}: no such folder or file; name a folder of class folders, or a CSV file of images "
         f"and labels"

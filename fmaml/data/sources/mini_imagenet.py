@@ -20,7 +20,7 @@ from ..files.cache import file_stamp
 from ..files.find import DataFiles, find_or_download
 from ..files.pickles import read_pickle
 from ..images.image_cache import ImageStore, cached_store, store_from_listing
-from ..images.layouts import find_columns
+from ..images.label_table import find_columns
 from ..images.scan import Classes, list_class_folders, list_entries, split_paths
 from ..preprocessing import Form
 from ..source import Source
@@ -103,7 +103,7 @@ def list_table(path: Path, folder: Path) -> Classes:
     Raises Error for an unreadable table or a missing image.
     """
     table, names, classes = read_csv(path, "data.root"), set(list_entries(folder).files), Classes()
-    columns = find_columns(table)
+    columns, _ = find_columns(folder / table.file, table)
     for row, cells in enumerate(table.rows):
         image, label = cells[columns.file], cells[columns.label]
         file = f"{folder}/{image}" if image in names else f"{folder}/{label}/{image}"

@@ -1,19 +1,21 @@
 """Your own signals: a table of signals, one a row, with their classes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
 
-from ...errors import Error
+from ...errors import Error, note
+from ...files.plain_text import counted
 from ...setting_types import CostsMemory, Count, FreeOnResume, Natural, Size, SizeOrRange, Unit, Ways, WaysOrRange
 from ..class_examples import Split
 from ..class_splits import random_split
 from ..episodes import Episode, episodes
 from ..preprocessing import Scaling
 from ..source import Source
-from ..tables.csv_table import Array, numbers, read_csv, words
+from ..tables.csv_table import Array, numbers, numeric_columns, read_csv, words
 
 
 def signals(
@@ -22,6 +24,7 @@ def signals(
     device: torch.device,
     file: Annotated[str, FreeOnResume],
     label: str = "label",
+    features: Sequence[str] = (),
     channels: Size = 1,
     ways: WaysOrRange = 5,
     shots: SizeOrRange = 1,
@@ -34,16 +37,17 @@ def signals(
     """Your own signals, a CSV file: each row is a signal, with its class in the column ``label``.
 
     Returns a source of N-way K-shot tasks, see `fmaml.data.episodes.Episode`: x float32 [tasks, n, channels, length], y
-    int64 [tasks, n]. The other columns are the samples in order of time: all of the first channel, then all of the
-    second. Each channel is scaled to mean 0 and standard deviation 1 over the training classes; a trained model takes
-    signals in their original units.
+    int64 [tasks, n]. ``features`` are the columns of samples in order of time: all of the first channel, then all of
+    the second. By default they are the other columns of numbers, except row numbers. Each channel is scaled to mean 0
+    and standard deviation 1 over the training classes. A trained model takes signals in their original units.
 
     Classes are split by ``fractions`` (train, val, test) and ``split_seed``. Signals are on ``device``. Tasks depend
     only on ``seed``. Raises Error, with line and column, for a table that cannot be used.
     """
     content = read_csv(Path(file).expanduser(), "data.file")
     labels = words(content, "data.label", label)
-    samples = [name for name in content.header if name != label]
+    samples = list(features) or numeric_columns(content, {label})
+    note(f"{content.file}: label {label}, {counted(len(samples), 'sample')} a row, {samples[0]} to {samples[-1]}")
     if len(samples) % channels:
         raise Error(
             f"data.channels = {channels}: {content.file} has {len(samples)} samples a row, which this does not "

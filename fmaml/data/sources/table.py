@@ -1,6 +1,6 @@
 """Your own table: regression. Each value of the task column is one task."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -10,14 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import Error
+from ...errors import Error, note
+from ...files.plain_text import counted
 from ...losses import Apply, mse, transductive
 from ...setting_types import FreeOnResume, Natural, Size, Unit
 from ...types import Batch, Params, Task
 from ..class_splits import random_split
 from ..preprocessing import Scaling
 from ..source import About, Metric, Sample, Source
-from ..tables.csv_table import Array, Table, numbers, numeric_columns, read_csv, words
+from ..tables.csv_table import Array, Table, numbers, numeric_columns, read_csv, with_values, words
 from ..tables.linear import Linear, fit_linear, linear_references
 from ..tables.rows import Rows, pack_rows, sample_rows
 
@@ -37,12 +38,14 @@ def table(
     queries: Size = 5,
     fractions: tuple[Unit, Unit, Unit] = (0.64, 0.16, 0.2),
     split_seed: Natural = 0,
+    strict: bool = False,
 ) -> Source:
     """Your own table, a CSV file: predict ``target``. Each value of the column ``task`` is one task.
 
     Returns a source of tasks: support x float32 [tasks, shots, features] and y float32 [tasks, shots, 1]. The query set
     has the same shapes with ``queries`` instead of ``shots``. The rows of a task are all different. ``features`` are
-    columns of numbers, by default all but ``task`` and ``target``. Columns of words are left out.
+    columns of numbers, by default all but ``task``, ``target`` and row numbers. Columns of words are left out. So are
+    rows without a value, and tasks with too few rows; they are counted, or an error if ``strict``.
 
     Features and target are scaled to mean 0 and standard deviation 1 over the rows of the training tasks. The metric is
     the mean squared error in the target's original units. A trained model takes and gives original units.
@@ -52,6 +55,10 @@ def table(
     """
     content = read_csv(Path(file).expanduser(), "data.file")
     columns = _features(content, task, target, features)
+    if not strict:
+        content = large_tasks(with_values(content, [task, target, *columns]), task, shots + queries)
+    rows = counted(len(content.rows), "row")
+    note(f"{content.file}: {rows}; task {task}, target {target}, by {', '.join(columns[:10])}")
     names, x = words(content, "data.task", task), numbers(content, "data.features", columns)
     y = numbers(content, "data.target", [target])  # [rows, 1]
     groups = _groups(content, task, names, shots + queries)
@@ -109,6 +116,9 @@ def _features(content: Table, task: str, target: str, features: Sequence[str]) -
     content.position("data.target", target)
     if task == target:
         raise Error(f"data.target = {target}: is also data.task; name the column of numbers to predict")
+    if features and not any(content.nearest(name) for name in features):  # those of another table
+        note(f"data.features = {', '.join(features)}: not in {content.file}; every column of numbers is taken")
+        features = ()
     found = list(features) or numeric_columns(content, {task, target})
     if not found:
         raise Error(f"{content.file}: no column of numbers besides {task} and {target}; add one to predict from")
@@ -117,6 +127,17 @@ def _features(content: Table, task: str, target: str, features: Sequence[str]) -
             why = "is listed twice" if found.count(name) > 1 else "is the task or the target"
             raise Error(f"data.features: {name} {why}; leave it out")
     return found
+
+
+def large_tasks(content: Table, task: str, least: int) -> Table:
+    """The table without tasks of fewer than ``least`` rows, if three tasks are left; a line counts them."""
+    names = content.cells(content.position("data.task", task))
+    counts = Counter(names)
+    small = [name for name, count in counts.items() if count < least]
+    if not small or len(counts) - len(small) < 3:
+        return content
+    note(f"{content.file}: {counted(len(small), 'task')} of fewer than {least} rows left out, such as {small[0]}")
+    return content.of_rows([i for i, name in enumerate(names) if counts[name] >= least])
 
 
 def _groups(content: Table, task: str, names: list[str], least: int) -> Groups:
