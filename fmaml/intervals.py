@@ -1,4 +1,4 @@
-"""Intervals of what was measured."""
+"""95 % intervals of measurements."""
 
 import math
 import statistics

@@ -73,7 +73,7 @@ def stored_split(root: Path, classes: Collection[str], fractions: Mapping[str, f
     if changed:
         raise Error(
             f"{root}: class {', '.join(changed[:3])} was added or removed since the split in {path} was made; "
-            f"a split is fixed: put the folders back, or remove that file and train again with a new split"
+            f"put the folders back, or remove that file and train again with a new split"
         )
     return split, path
 

@@ -19,7 +19,7 @@ FOLDS = 10  # for more
 RIDGE_PENALTY = 1.0
 CELLS, ORIENTATIONS, SHADES = 4, 8, 4  # of the simple features: cells a side, directions of edges, shades a channel
 
-Named: TypeAlias = Callable[[Batch, Tensor], Tensor]  # (what was learnt from, x [n, ..]) -> classes int64 [n]
+Named: TypeAlias = Callable[[Batch, Tensor], Tensor]  # (known examples, x [n, ..]) -> classes int64 [n]
 
 
 class Score(NamedTuple):
@@ -111,7 +111,7 @@ def named_by_others(name: Named, examples: Batch, folds: Tensor) -> Tensor:
 
 
 def by_nearest(known: Batch, x: Tensor) -> Tensor:
-    """The class of the example whose numbers are nearest."""
+    """The class of the nearest example, by the distance of the numbers."""
     return known.y[torch.cdist(x.flatten(1).float(), known.x.flatten(1).float()).argmin(1)]
 
 

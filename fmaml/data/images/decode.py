@@ -83,11 +83,18 @@ def white_levels(files: list[str]) -> dict[str, int]:
     tops: dict[str, dict[str, int]] = {}  # folder -> file -> its largest value
     for file in files:
         if file.lower().endswith((".png", ".tif", ".tiff", ".pgm")):
-            with suppress(Exception), Image.open(file) as image:  # decoding reports unreadable files
+            with suppress(Exception), open_picture(file) as image:  # decoding reports unreadable files
                 if image.mode.startswith("I"):
                     tops.setdefault(os.path.dirname(file), {})[file] = int(np.asarray(image).max())
     levels = {folder: (1 << max(max(own.values()).bit_length(), 8)) - 1 for folder, own in tops.items()}
     return {file: levels[folder] for folder, own in tops.items() if levels[folder] < WHITE for file in own}
+
+
+def open_picture(file: str | BinaryIO) -> Image.Image:
+    """Open an image file, of which nothing is decoded yet; UnsuitableFile for one that may never end."""
+    if isinstance(file, str):
+        check_regular(file, _MAX_IMAGE_BYTES)
+    return Image.open(file)
 
 
 def decode_image(file: str | BinaryIO, form: Form, white: int = WHITE) -> DecodedImage:
@@ -97,9 +104,7 @@ def decode_image(file: str | BinaryIO, form: Form, white: int = WHITE) -> Decode
     averages over all source pixels. An animation gives its first frame. Raises any error of Pillow for a damaged file,
     UnsuitableFile for a file that may never end, and ValueError for floating-point pixels.
     """
-    if isinstance(file, str):
-        check_regular(file, _MAX_IMAGE_BYTES)
-    with Image.open(file) as image:
+    with open_picture(file) as image:
         image.draft(image.mode, (2 * form.size, 2 * form.size))  # decodes a large JPEG at a fraction of its size
         return to_form(image, form, white)
 

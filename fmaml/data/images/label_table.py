@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ...errors import Error
 from ...files.plain_text import counted
 from ..source import SPLITS
-from ..tables.csv_table import NO_VALUE, Table, read_csv
+from ..tables.csv_table import EMPTY_CELLS, Table, read_csv
 from .layouts import SPLIT_WORDS, FoundImages, Layout, named_files, read_image_folder, repeated_name
 from .layouts import listed as joined
 from .scan import IMAGE_SUFFIXES, Classes, Listing, Skipped, describe_skipped, is_image, is_undecodable, read_tree
@@ -27,7 +27,7 @@ class ImageColumns(NamedTuple):
     split: int | None  # None if the table has no such column
 
 
-class Listed(NamedTuple):
+class ListedFile(NamedTuple):
     """A row with an image file that exists."""
 
     row: int
@@ -135,7 +135,7 @@ def first_of(names: list[str], words: tuple[str, ...]) -> int | None:
     return next((names.index(word) for word in words if word in names), None)
 
 
-def check_rows(path: Path, table: Table, columns: ImageColumns) -> tuple[list[Listed], list[Error]]:
+def check_rows(path: Path, table: Table, columns: ImageColumns) -> tuple[list[ListedFile], list[Error]]:
     """The rows with a file and a label, and an error for each other row."""
     first: dict[str, int] = {}  # file -> its first row
     listed, wrong = [], []
@@ -144,7 +144,7 @@ def check_rows(path: Path, table: Table, columns: ImageColumns) -> tuple[list[Li
         if error is None:
             file = find_file(path, cells[columns.file]) or ""
             first[file] = row
-            listed.append(Listed(row, file))
+            listed.append(ListedFile(row, file))
         else:
             wrong.append(error)
     return listed, wrong
@@ -154,7 +154,7 @@ def problems(path: Path, table: Table, columns: ImageColumns, row: int, first: d
     """The reasons to leave out a row."""
     cells = table.rows[row]
     for column in columns[:2]:
-        if cells[column].lower() in NO_VALUE:
+        if cells[column].lower() in EMPTY_CELLS:
             yield table.wrong(row, column, "fill it in, or remove the line")
     file = find_file(path, cells[columns.file])
     if file is None:

@@ -18,7 +18,7 @@ MOST_LEFT_OUT = 0.2  # of the classes with two pictures or more
 Fractions = tuple[float, float, float]
 
 
-def lowered(
+def fitting_sizes(
     root: Path, found: FoundImages, episode: Episode, fractions: Fractions, seed: int
 ) -> tuple[FoundImages, Episode, Fractions]:
     """The classes that are large enough, and the largest sizes and fractions up to those given that they allow.

@@ -2,9 +2,8 @@
 
 from contextlib import suppress
 
-from PIL import Image
-
 from ...files.plain_text import counted, printable
+from .decode import open_picture
 from .scan import Classes
 
 LOOKED_AT = 200  # sizes of at most so many pictures are read, spread evenly over all
@@ -38,7 +37,7 @@ def sizes_and_kinds(files: list[str]) -> tuple[list[tuple[int, int]], list[str]]
     """The sizes of pictures, and their kinds, sorted. Unreadable files are left out."""
     sizes, kinds = [], set[str]()
     for file in files:
-        with suppress(Exception), Image.open(file) as image:  # decoding reports unreadable files
+        with suppress(Exception), open_picture(file) as image:  # decoding reports unreadable files
             sizes.append(image.size)
             kinds.add("16-bit grey" if image.mode.startswith("I") else KIND_OF_MODE.get(image.mode, "colour"))
     return sizes, sorted(kinds)

@@ -25,7 +25,7 @@ from ..episodes import Episode, episodes
 from ..images.image_cache import store_from_listing
 from ..images.label_table import read_table
 from ..images.layouts import FoundImages, Layout, read_image_folder
-from ..images.lowered_sizes import LEAST_SPLIT, lowered
+from ..images.lowered_sizes import LEAST_SPLIT, fitting_sizes
 from ..images.understood import describe_pictures
 from ..preprocessing import Form
 from ..source import SPLITS, Source
@@ -95,7 +95,7 @@ def folder(
     if layout == "all":
         return every_class(path, found, seed, episode, form, device)
     if lower_sizes:
-        found, episode, fractions = lowered(path, found, episode, fractions, split_seed)
+        found, episode, fractions = fitting_sizes(path, found, episode, fractions, split_seed)
         shared_classes = shared_classes or len(found.classes) < LEAST_SPLIT
     three = three_splits(found, path, fractions, split_seed, allow_shared=shared_classes)
     check_ways(three, fractions, {split: episode.most(split)["ways"] for split in three.listing})

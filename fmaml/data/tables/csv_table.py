@@ -18,7 +18,7 @@ from ...files.plain_text import counted
 from ...files.regular import read_regular
 
 _MAX_TABLE_BYTES = 1_000_000_000
-NO_VALUE = {"", "na", "n/a", "nan", "null", "none", "?", "-"}
+EMPTY_CELLS = {"", "na", "n/a", "nan", "null", "none", "?", "-"}
 _SAVE_AS = "save it as CSV with commas, in UTF-8"
 
 Array = np.ndarray[Any, Any]
@@ -157,7 +157,7 @@ def _column(table: Table, index: int, setting: str) -> Array:
 
 
 def _why_no_number(cell: str, setting: str) -> str:
-    if cell.lower() in NO_VALUE:
+    if cell.lower() in EMPTY_CELLS:
         return "no value; fill it in, or delete the line"
     if re.fullmatch(r"[-+]?\d+,\d+", cell):
         return "a number with a comma; write a decimal point"
@@ -190,7 +190,7 @@ def is_row_number(name: str, cells: list[str]) -> bool:
 def with_values(table: Table, names: list[str]) -> Table:
     """The table without the rows that lack a value in one of the columns; a line counts them."""
     places = [table.header.index(name) for name in names]
-    kept = [i for i, row in enumerate(table.rows) if all(row[place].lower() not in NO_VALUE for place in places)]
+    kept = [i for i, row in enumerate(table.rows) if all(row[place].lower() not in EMPTY_CELLS for place in places)]
     if 0 < len(kept) < len(table.rows):
         missing = len(table.rows) - len(kept)
         note(f"{table.file}: {counted(missing, 'row')} left out, without a value in {', '.join(names[:10])}")
