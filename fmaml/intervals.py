@@ -1,4 +1,4 @@
-"""Intervals of what was measured."""
+"""Confidence intervals of measured rates."""
 
 import math
 
@@ -6,7 +6,7 @@ Z95 = 1.96  # the normal distribution's two-sided 95 % point
 
 
 def wilson_interval(hits: int, trials: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a rate (Journal of the American Statistical Association 22, 1927).
+    """Wilson's 95 % confidence interval of a rate (Journal of the American Statistical Association 22, 1927).
 
     >>> low, high = wilson_interval(5, 10)
     >>> round(low, 4), round(high, 4)

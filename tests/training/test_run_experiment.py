@@ -200,7 +200,7 @@ def test_every_experiment_trains(path, tmp_path, monkeypatch, request):
             ["algorithm.name=protonet"],
             '"protonet": it needs class numbers as targets, which data.name = sinusoid does not have; give maml',
         ),
-        (["algorithm.name=anil"], "anil: only = ['head.*']: no parameter is named like 'head.*'; there are ['layer1.w"),
+        (["algorithm.name=anil"], "anil: only = ['head.*']: 'head.*' matches no parameter; there are ['layer1.w"),
     ],
 )
 def test_an_algorithm_that_makes_no_sense_here_is_refused_before_anything_is_written(tmp_path, capsys, settings, said):
