@@ -85,7 +85,7 @@ def test_a_layer_for_the_context_that_is_not_there():
 
 def test_a_pattern_that_names_nothing():
     _, loss_fn, params, tasks = network()
-    with pytest.raises(ValueError, match=r"'head.\*'; there are .*layer3.weight"):
+    with pytest.raises(ValueError, match=r"'head.\*' matches no parameter; there are .*layer3.weight"):
         fmaml.anil(loss_fn, inner_lr=LR, steps=1).adapt(params, take(tasks, 0).support)
     with pytest.raises(ValueError, match="nothing to adapt"):
         fmaml.maml(loss_fn, inner_lr=LR, steps=1, only=()).adapt(params, take(tasks, 0).support)
