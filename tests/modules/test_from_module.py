@@ -226,7 +226,7 @@ BAD = {
     "dropout": (nn.Dropout(0.5), "Dropout.*global generator"),
     "attention with dropout": (SelfAttention(dropout=0.5), "MultiheadAttention.*dropout=0"),
     "embedding bag": (nn.EmbeddingBag(7, 4), "EmbeddingBag.*no second derivative"),
-    "old weight norm": (old_weight_norm(), "Linear.*old weight_norm.*use parametrizations"),
+    "old weight norm": (old_weight_norm(), "Linear.*old weight_norm.*use torch.nn.utils.parametrizations"),
     "spectral norm": (parametrizations.spectral_norm(nn.Linear(4, 4)), "_SpectralNorm.*in place"),
     "old spectral norm": (spectral_norm(nn.Linear(4, 4)), "Linear.*spectral_norm.*in place"),
     "embedding of bounded norm": (nn.Embedding(7, 4, max_norm=1.0), "Embedding.*in place.*max_norm=None"),
