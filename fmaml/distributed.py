@@ -20,7 +20,7 @@ from .tree import flat_of, unflatten
 
 if dist.is_available():
     # torch.func.grad imports this module on its first call. Its functions then keep the current process group as a
-    # default, which outlives destroy_process_group and crashes at exit. Imported now, they keep none.
+    # default. The group outlives destroy_process_group, and its threads crash at exit. Imported now, they keep none.
     import torch.distributed.nn.functional  # pyright: ignore[reportUnusedImport]
 
 DIGESTED_BYTES = 1 << 20  # at a time, since each byte becomes an int64
@@ -37,7 +37,7 @@ def rank() -> int:
 
 
 def task_range(tasks: int) -> range:
-    """The numbers of this process's tasks in a meta-batch: consecutive, and equally many up to one.
+    """The numbers of this process's tasks in a meta-batch; sizes of processes differ by at most one.
 
     Raises:
         ValueError: there are fewer tasks than processes.

@@ -229,7 +229,7 @@ def chunks(tasks: Task, batching: Batching, chunk_size: int | None) -> list[Task
 
 
 def mean_over_chunks(every: Callable[[Task], T], parts: list[Task]) -> T:
-    """The mean over all tasks of ``every``, which returns stacked values; a running sum saves memory."""
+    """The mean over all tasks of the values that ``every`` stacks; a running sum saves memory."""
     total: Any = None
     for part in parts:
         values = map_leaves(lambda leaf: leaf.sum(0), every(part))

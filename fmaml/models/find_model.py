@@ -22,7 +22,7 @@ def find_model(model: str | Path) -> Path:
     if path.is_dir():
         found = next((path / name for name in MODELS_OF_A_RUN if (path / name).is_file()), None)
         if found is None:
-            raise Error(f"{path}: no model in it; name a model file or the folder of a run that has validated")
+            raise Error(f"{path}: no model in it; name a model file, or the folder of a run with a validation")
         return found
     if path.exists():
         return path

@@ -2,8 +2,8 @@
 
 torch gives the gradient of the filters the layout of the images. In the backward pass through an inner step this
 gradient is the filter of another convolution, and the result inherits the layout. Images of a small support set have
-the usual layout. An operation on both reads one of them with strides, which is slow. So the gradient of the filters
-gets the usual layout here. A strided convolution gains nothing from this (docs/decisions.md) and stays unchanged.
+the usual layout, and an operation on mixed layouts is slow. So the gradient of the filters gets the usual layout here.
+A strided convolution gains nothing from this (docs/decisions.md) and stays unchanged.
 """
 
 from typing import Any

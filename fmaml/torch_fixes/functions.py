@@ -9,8 +9,8 @@ Replaced, because of errors in torch 2.13:
 - The hard sigmoid has no second derivative.
 
 Refused:
-- Functions of torch beneath those of torch.nn.functional.
-- Random numbers that are used.
+- The low-level functions of torch beneath torch.nn.functional.
+- Random numbers, once they are used.
 - Changes of a parameter or a running statistic in place.
 - Under vmap: recurrent layers, and Python code that reads a number of a task. torch has no rule for them.
 """
