@@ -1,7 +1,7 @@
 """Functional MAML on torch.func: one vectorised call for a whole meta-batch of tasks.
 
-The public API is the list of imports in ``__init__.pyi``. Each name is imported when it is first used, so that the
-command line can answer without the second that importing torch takes.
+The public API is the list of imports in ``__init__.pyi``. Each name is imported on first use, because importing torch
+takes a second and the command line often needs none of it.
 """
 
 import ast
@@ -14,9 +14,9 @@ __version__ = "0.1.0"
 
 
 def imported_when_used(package: str, file: str) -> tuple[Callable[[str], Any], list[str]]:
-    """The ``__getattr__`` and the ``__all__`` of a package, by the imports in the stub beside its ``__init__.py``.
+    """The ``__getattr__`` and the ``__all__`` of a package, from the imports in the stub beside its ``__init__.py``.
 
-    ``from . import rng`` brings a module, which is not in ``__all__``.
+    ``from . import rng`` imports a module. Modules are not in ``__all__``.
     """
     stub = ast.parse(Path(file).with_suffix(".pyi").read_text(encoding="utf-8"))
     lines = [node for node in stub.body if isinstance(node, ast.ImportFrom) and node.level]

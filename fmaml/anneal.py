@@ -1,7 +1,7 @@
-"""Losses that change during training: each function here maps an algorithm to one whose loss depends on the step.
+"""Losses that change during training: each function returns an algorithm with a loss that depends on the meta-step.
 
-They combine with any algorithm and with each other. `adapt` and `trajectory`, which results are reported for, do not
-change with the step.
+They combine with any algorithm and with each other. `adapt` and `trajectory`, which give the reported results, do not
+depend on the meta-step.
 """
 
 from torch import Tensor
@@ -9,21 +9,21 @@ from torch import Tensor
 from .outer import at_step
 from .types import Algorithm, LossFn, Metrics, Task, ThetaT
 
-LEAST_SHARE = 0.03  # of its first weight, for a step that is not the last: the value of the authors' code
+LEAST_SHARE = 0.03  # every step but the last keeps this share of its initial weight; value of the authors' code
 
 
 def first_then(early: Algorithm[ThetaT], late: Algorithm[ThetaT], *, until: int) -> Algorithm[ThetaT]:
-    """The loss of one algorithm before a meta-step and of another from then on; both learn the same theta.
+    """Use the loss of one algorithm before a meta-step and that of another afterwards; both learn the same theta.
 
     Args:
-        early: its loss is used before ``until``.
-        late: its loss is used from ``until`` on, and its ``adapt`` and ``trajectory`` always.
-        until: a meta-step, 0 or more.
+        early: the algorithm of the loss before ``until``.
+        late: the algorithm of the loss from ``until`` on. Its ``adapt`` and ``trajectory`` are used throughout.
+        until: the first meta-step of ``late``, 0 or more.
 
     Returns:
-        An algorithm whose loss depends on the meta-step.
+        An algorithm with a loss that depends on the meta-step.
 
-    Source: arXiv 1810.09502, derivative-order annealing: first order, then second.
+    Source: arXiv 1810.09502, derivative-order annealing (first order, then second).
 
     >>> import fmaml
     >>> loss_fn = fmaml.supervised(fmaml.mlp(inputs=(1,), outputs=1).apply, fmaml.mse)
@@ -42,19 +42,21 @@ def first_then(early: Algorithm[ThetaT], late: Algorithm[ThetaT], *, until: int)
 
 
 def multi_step(algorithm: Algorithm[ThetaT], loss_fn: LossFn, *, until: int) -> Algorithm[ThetaT]:
-    """Before a meta-step, a weighted sum of the losses after every inner step, sum_k w_k L(phi_k, D^ts).
+    """Use a weighted sum of the losses after every inner step, sum_k w_k L(phi_k, D^ts), until a meta-step.
 
-    The weights w_k are 1/K at first. Those of all steps but the last fall linearly, by 1/K in ``until`` meta-steps but
-    no lower than 0.03/K; the last step has the rest. Every phi_k is differentiated through, whatever the algorithm
-    itself does, so this is for algorithms that unroll their inner steps, and ``remat`` saves no memory until ``until``.
+    All K weights w_k start at 1/K. The weights of all steps but the last fall linearly, by 1/K in ``until`` meta-steps
+    but no lower than 0.03/K. The last step has the remaining weight.
+
+    The sum is differentiated through every phi_k, so the algorithm must unroll its inner steps. Until then ``remat``
+    saves no memory.
 
     Args:
         algorithm: an algorithm with inner steps.
         loss_fn: (params, batch) -> scalar.
-        until: the meta-step from which on the algorithm's own loss is used.
+        until: the first meta-step with the algorithm's own loss.
 
     Returns:
-        An algorithm whose loss depends on the meta-step.
+        An algorithm with a loss that depends on the meta-step.
 
     Raises:
         ValueError: the algorithm has no trajectory.
@@ -68,7 +70,7 @@ def multi_step(algorithm: Algorithm[ThetaT], loss_fn: LossFn, *, until: int) -> 
     True
     """
     if algorithm.trajectory is None:
-        raise ValueError("multi_step: this algorithm takes no inner steps, so there is no loss after each of them")
+        raise ValueError("multi_step: this algorithm takes no inner steps; use one that does, such as maml")
     if until == 0:
         return algorithm
 

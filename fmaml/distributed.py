@@ -1,8 +1,8 @@
-"""A meta-batch over many processes: each takes a slice of its tasks, and the meta-gradients are averaged.
+"""Divide a meta-batch over processes: each takes a slice of the tasks, and the meta-gradients are averaged.
 
-`torchrun` starts the processes and `torch.distributed` connects them; in a process that is alone every function here
-does what one process does. Task i of a meta-step is a function of (seed, split, step, i) alone, so the slices of R
-processes are together the meta-batch of one, and all of them take the same outer step.
+`torchrun` starts the processes and `torch.distributed` connects them. All functions also work without a process group.
+Task i of a meta-step depends only on (seed, split, step, i), so the slices of R processes together are the meta-batch
+of one process. All processes take the same outer step.
 """
 
 # the functions of torch.distributed have no types:
@@ -19,11 +19,11 @@ from .outer import GradsAndMetrics
 from .tree import flat_of, unflatten
 
 if dist.is_available():
-    # The first call of torch.func.grad imports it, and its functions keep the process group of that moment as default:
-    # it would outlive destroy_process_group, and its threads crash at exit. Imported now, they keep none.
+    # torch.func.grad imports this module on its first call. Its functions then keep the current process group as a
+    # default. The group outlives destroy_process_group, and its threads crash at exit. Imported now, they keep none.
     import torch.distributed.nn.functional  # pyright: ignore[reportUnusedImport]
 
-DIGESTED_BYTES = 1 << 20  # at a time, each as an int64
+DIGESTED_BYTES = 1 << 20  # at a time, since each byte becomes an int64
 
 
 def world_size() -> int:
@@ -32,12 +32,12 @@ def world_size() -> int:
 
 
 def rank() -> int:
-    """The number of this process, from 0."""
+    """The rank of this process, from 0."""
     return dist.get_rank() if world_size() > 1 else 0
 
 
 def task_range(tasks: int) -> range:
-    """The numbers of this process's tasks in a meta-batch: consecutive, and one more at most than another's.
+    """The numbers of this process's tasks in a meta-batch; sizes of processes differ by at most one.
 
     Raises:
         ValueError: there are fewer tasks than processes.
@@ -52,14 +52,17 @@ def task_range(tasks: int) -> range:
 
 
 def reduce(tasks: int, *, dtype: torch.dtype | None = None) -> Callable[[GradsAndMetrics], GradsAndMetrics]:
-    """For `fmaml.meta_step`: the means over a meta-batch, from the means of each process over its `task_range`.
+    """Average the means of all processes, each over its `task_range`; the ``reduce`` of `fmaml.meta_step`.
 
-    They are weighted by the number of tasks of each process, and travel as one buffer in one all-reduce. All processes
+    Each process is weighted by its number of tasks. All numbers are sent as one buffer in one all-reduce. All processes
     get the same bits.
 
     Args:
-        tasks: of the whole meta-batch.
-        dtype: in which the numbers travel, such as torch.bfloat16 for half the bytes; None: as they are.
+        tasks: the number of tasks in the whole meta-batch.
+        dtype: the type of the numbers sent, such as torch.bfloat16 for half the bytes; None: unchanged.
+
+    Returns:
+        A function (grads, metrics) -> their means over all processes.
 
     >>> import torch, fmaml, fmaml.distributed
     >>> fmaml.distributed.reduce(32)(({"p": torch.ones(2)}, {"query_loss": torch.tensor(0.5)}))
@@ -79,7 +82,7 @@ def reduce(tasks: int, *, dtype: torch.dtype | None = None) -> Callable[[GradsAn
 
 
 def gather(value: Any) -> list[Any]:
-    """The value of each process, by rank; any object that can be pickled, with its tensors on the CPU."""
+    """The values of all processes, by rank: any objects that can be pickled, with tensors on the CPU."""
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()
@@ -88,7 +91,7 @@ def gather(value: Any) -> list[Any]:
 
 
 def broadcast(value: Any) -> Any:
-    """The value that process 0 has; any object that can be pickled, with its tensors on the CPU."""
+    """The value of process 0: any object that can be pickled, with tensors on the CPU."""
     if world_size() == 1:
         return value
     values = [value]
@@ -97,7 +100,7 @@ def broadcast(value: Any) -> Any:
 
 
 def all_equal(flat: Tensor) -> bool:
-    """Whether all processes have the same bits in this tensor."""
+    """Whether this tensor has the same bits in all processes."""
     if world_size() == 1:
         return True
     raw = flat.detach().contiguous().view(torch.uint8)

@@ -29,10 +29,10 @@ class RunFailed(Error):
 
 
 class Ended(RunFailed):
-    """A run that ends because of what another of its processes tells.
+    """A run that ends because another of its processes failed.
 
-    This one waits before it ends: the launcher stops all processes when it sees the first one end, and that must not
-    be before the other has spoken. ``message`` is for the case that nobody has stopped this process by then.
+    The launcher stops all processes as soon as one ends. So this process waits ``grace_s`` seconds, to let the other
+    report its error first. ``message`` is printed only if this process has not been stopped by then.
     """
 
     grace_s = 10.0
@@ -50,7 +50,7 @@ class Stopped(Exception):
 
 
 def exit_code(end: Error | Stopped) -> int:
-    """The exit code of a command that ends by it: 2 for a wrong request, 1 for a failed run, 128 + n for signal n."""
+    """The exit code of a command: 2 for a wrong request, 1 for a failed run, 128 + n for signal n."""
     if isinstance(end, Stopped):
         return 128 + end.signum
     return 1 if isinstance(end, RunFailed) else 2
@@ -61,7 +61,7 @@ _silent = False
 
 @contextlib.contextmanager
 def muted() -> Generator[None]:
-    """Within it notes are not printed: another process prints them."""
+    """Print no notes within this context: another process prints them."""
     global _silent
     _silent = True
     try:
@@ -71,8 +71,8 @@ def muted() -> Generator[None]:
 
 
 def note(line: str) -> None:
-    """Print one line, which is not an error, on standard error."""
+    """Print a line on standard error that is not an error."""
     if _silent:
         return
-    with contextlib.suppress(OSError):  # nobody reads it
+    with contextlib.suppress(OSError):  # such as a closed pipe
         print(f"fmaml: {line}", file=sys.stderr)

@@ -11,7 +11,7 @@ from .tree import concat, stack
 from .types import Algorithm, Batch, MetricFn, Params, Task, ThetaT
 
 
-@torch.no_grad()  # torch.func.grad works inside all the same; this saves the graph for a meta-gradient
+@torch.no_grad()  # saves the graph of a meta-gradient; torch.func.grad works inside nonetheless
 def evaluate(
     algorithm: Algorithm[ThetaT],
     metric_fn: MetricFn,
@@ -29,7 +29,7 @@ def evaluate(
         metric_fn: (params, task) -> scalar, or a dict of scalars; such as `fmaml.transductive` returns.
         theta: the meta-parameters.
         tasks: stacked tasks, every tensor [tasks, ...].
-        steps: how many inner steps; None: as many as in training.
+        steps: the number of inner steps; None: as many as in training.
         batching, chunk_size: see `meta_grad`.
 
     Returns:

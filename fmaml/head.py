@@ -1,7 +1,7 @@
-"""The head, a network's last, linear layer: its inputs, and replacing its weight and bias.
+"""The head, a network's last linear layer: read its inputs, and replace its weight and bias.
 
-With ``head = "head"`` its parameters are ``head.weight`` [outputs, features] and ``head.bias`` [outputs]. With the
-identity as its weight the network returns the head's inputs, the features, so they need no second network.
+The parameters of a head named "head" are ``head.weight`` [outputs, features] and ``head.bias`` [outputs]. With the
+identity as weight the network returns the head's inputs, the features. So features need no second network.
 """
 
 import math
@@ -12,7 +12,7 @@ from torch import Tensor
 from .losses import Apply
 from .types import Batch, Params
 
-EMPTY_CLASS_SCORE = -1e9  # low enough that a class without an example is never predicted
+EMPTY_CLASS_SCORE = -1e9  # so low that a class without an example is never predicted
 
 
 def features(apply: Apply, params: Params, x: Tensor, head: str) -> Tensor:
@@ -24,12 +24,12 @@ def features(apply: Apply, params: Params, x: Tensor, head: str) -> Tensor:
 
 
 def with_head(params: Params, weight: Tensor, bias: Tensor, head: str) -> Params:
-    """The parameters with another last layer; ``weight`` [outputs, features], ``bias`` [outputs]."""
+    """The parameters with this last layer: ``weight`` [outputs, features], ``bias`` [outputs]."""
     return {**params, f"{head}.weight": weight, f"{head}.bias": bias}
 
 
 def head_weight(params: Params, head: str) -> Tensor:
-    """``head.weight`` [outputs, features]; ValueError if the network has no such layer."""
+    """The weight [outputs, features] of the layer ``head``; ValueError if the network has no such layer."""
     weight = params.get(f"{head}.weight")
     if weight is None or weight.ndim != 2 or f"{head}.bias" not in params:
         raise ValueError(
@@ -39,18 +39,18 @@ def head_weight(params: Params, head: str) -> Tensor:
 
 
 def labels(batch: Batch, params: Params, head: str, algorithm: str) -> Tensor:
-    """One-hot labels [n, outputs]; a row whose label is no class, such as padding, is 0.
+    """One-hot labels [n, outputs]; the row of a label that is not a class, such as padding, is 0.
 
-    Raises ValueError if the targets are not class numbers, one a row.
+    Raises ValueError if the targets are not one class number for each row.
     """
     if batch.y.is_floating_point() or batch.y.ndim != 1:
-        raise ValueError(f"{algorithm}: it compares classes, but here is not one label for each example; use maml")
+        raise ValueError(f"{algorithm}: needs one class label for each example; use maml for other targets")
     weight = head_weight(params, head)
     return (batch.y[:, None] == torch.arange(len(weight), device=batch.y.device)).to(weight.dtype)
 
 
 def prototypes(apply: Apply, params: Params, support: Batch, head: str, algorithm: str) -> Params:
-    """The parameters with the head that finds the nearest class mean: -|f - c_k|^2 = 2 c_k' f - |c_k|^2 - |f|^2."""
+    """The parameters with the nearest-class-mean classifier as head: -|f - c_k|^2 = 2 c_k' f - |c_k|^2 - |f|^2."""
     member = labels(support, params, head, algorithm)  # [n, ways]
     f = features(apply, params, support.x, head)  # [n, features]
     count = member.sum(0)  # [ways]
@@ -59,7 +59,7 @@ def prototypes(apply: Apply, params: Params, support: Batch, head: str, algorith
 
 
 def cosine_basis(rows: int, columns: int, like: Tensor) -> Tensor:
-    """A matrix [rows, columns] of full rank from a cosine transform: initial values that need no random numbers."""
+    """A matrix [rows, columns] of full rank from a cosine transform: initial values without random numbers."""
     if columns > rows:  # the columns of the transform repeat after ``rows`` of them
         return cosine_basis(columns, rows, like).T.contiguous()
     row = torch.arange(rows, dtype=like.dtype, device=like.device)[:, None] + 0.5

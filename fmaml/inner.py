@@ -1,9 +1,9 @@
 """The inner loop: from the meta-parameters theta to a task's parameters phi (arXiv 1703.03400, section 2.2).
 
-`inner_update` is one step and `adapt` takes K of them, from phi_0 = theta; `inner_step` wraps the options around it.
-``lr`` is a number, a scalar tensor, a dict with one of either (or a tensor of rates) for each name, or an `Optimizer`:
-any rule, with any state. A rule may use tensors of theta, which are then learnt. ``only`` lists patterns of names, as
-in a shell ("head.*"): the parameters that the inner loop changes; the others stay as they are.
+`inner_update` is one step, and `adapt` takes K of them from phi_0 = theta. `inner_step` adds the options to it.
+``lr`` is a number, a scalar tensor, a dict of rates by name, or an `Optimizer`: any rule, with any state. A rule may
+use tensors of theta, which are then learnt. ``only`` lists shell patterns of names, such as "head.*". The inner loop
+changes only the parameters that match.
 """
 
 from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature
@@ -32,14 +32,14 @@ def inner_update(
         loss_fn: (params, batch) -> scalar, L in the formula.
         params: theta, or the phi of the previous step; name -> tensor.
         batch: the support set D^tr, x [n, *shape] and y [n, *target].
-        lr: alpha: a number, a scalar tensor, or a dict with one of either, or a tensor of rates, for each name.
-        first_order: treat the gradient as a constant (FOMAML), so that no graph for a second derivative is recorded.
+        lr: alpha: a number, a scalar tensor, or a dict of rates by name. A rate in the dict may be a tensor, too.
+        first_order: treat the gradient as a constant (FOMAML), without the graph for a second derivative.
 
     Returns:
         phi, with the names and shapes of ``params``.
 
     Raises:
-        ValueError: a dict of rates lacks one of the parameters, or ``lr`` is none of these.
+        ValueError: a dict of rates lacks a parameter, or ``lr`` is of another type.
 
     Source: arXiv 1703.03400, section 2.2.
 
@@ -65,7 +65,7 @@ def adapt(
     first_order: bool = False,
     only: Sequence[str] = EVERYTHING,
 ) -> Params:
-    """The parameters phi after ``steps`` inner steps: the last of the `trajectory`, without keeping the others.
+    """The parameters phi after ``steps`` inner steps: the last entry of the `trajectory`, without storing the others.
 
     Arguments and errors are those of `trajectory`.
 
@@ -102,8 +102,8 @@ def trajectory(
         loss_fn: (params, batch) -> scalar.
         params: theta, name -> tensor.
         support: D^tr, x [n, *shape] and y [n, *target]; every step uses all of it.
-        lr: the inner rate alpha: a number, or what else `maml` takes for ``inner_lr``.
-        steps: how many inner steps, 0 or more.
+        lr: the inner rate alpha: a number, or anything else that `maml` takes for ``inner_lr``.
+        steps: the number of inner steps, 0 or more.
         first_order: treat each inner gradient as a constant (FOMAML).
         only: patterns of the names of the parameters that change.
 
@@ -111,8 +111,8 @@ def trajectory(
         A list of ``steps + 1`` dicts with the names and shapes of ``params``.
 
     Raises:
-        ValueError: ``steps`` is negative, there are no parameters, ``only`` matches none of them, or a dict of rates
-            lacks one.
+        ValueError: ``steps`` is negative, ``params`` is empty, ``only`` matches no name, or a dict of rates lacks a
+            parameter.
 
     Source: arXiv 1703.03400, section 2.2, repeated.
 
@@ -136,7 +136,7 @@ def trajectory(
 
 
 def begin(params: Params, lr: InnerRate, only: Sequence[str] = EVERYTHING) -> tuple[tuple[str, ...], OptState]:
-    """The names of the parameters that move, and the state of the rule before its first step: () if it is a rate."""
+    """The names of the adapted parameters, and the initial state of the rule; () if ``lr`` is a rate."""
     part = select(params, only)
     return tuple(part), lr.init(part) if isinstance(lr, Optimizer) else ()
 
@@ -151,7 +151,7 @@ def inner_step(
     *,
     first_order: bool = False,
 ) -> tuple[Params, OptState]:
-    """`inner_update` of the parameters with these names; or a step by an optimizer, from its state to the next."""
+    """One step of the parameters with these names, by `inner_update` or by an optimizer; also the optimizer's state."""
     part = {name: params[name] for name in names}
     if len(part) < len(params):
         loss_fn = loss_of_part(loss_fn, detach(params) if first_order else params)
@@ -164,7 +164,7 @@ def inner_step(
 
 
 def loss_of_part(loss_fn: LossFn, params: Params) -> LossFn:
-    """The loss as a function of some of the parameters; the others have their values in ``params``."""
+    """The loss as a function of some parameters; the others keep their values in ``params``."""
     return lambda part, batch: loss_fn({**params, **part}, batch)
 
 
@@ -175,12 +175,12 @@ def check_steps(steps: int) -> None:
 
 
 def rate_by_name(lr: float | Tensor | Rates, params: Params) -> Rates:
-    """The rate of each parameter; ValueError if one is missing, or ``lr`` is none."""
+    """The rate of each parameter; ValueError if one is missing, or ``lr`` is of another type."""
     if not isinstance(lr, Mapping):
         check_rate(lr)
         return dict.fromkeys(params, lr)
     if missing := params.keys() - lr.keys():
-        raise ValueError(f"inner_lr: no rate for {', '.join(sorted(missing))}; give one for each parameter that moves")
+        raise ValueError(f"inner_lr: no rate for {', '.join(sorted(missing))}; give one for each adapted parameter")
     return lr
 
 
@@ -188,13 +188,13 @@ def check_rate(lr: Any) -> None:
     """ValueError unless ``lr`` is an `InnerRate`."""
     if not isinstance(lr, int | float | Tensor | Mapping | Optimizer):
         raise ValueError(
-            f"inner_lr = {lr!r}: must be a number, a tensor, a dict of either by name, or an optimizer; a transform "
-            f"takes no step by itself: chain(transform, sgd(0.1))"
+            f"inner_lr = {lr!r}: must be a number, a tensor, a dict of either by name, or an optimizer; "
+            f"put a transform before one: chain(transform, sgd(0.1))"
         )
 
 
 def as_optimizer(lr: InnerRate) -> Optimizer:
-    """``lr`` itself if it is an `Optimizer`, else the step of `inner_update` as one."""
+    """``lr`` as an `Optimizer`: itself if it is one, else the step of `inner_update`."""
     if isinstance(lr, Optimizer):
         return lr
 
@@ -209,19 +209,19 @@ def as_optimizer(lr: InnerRate) -> Optimizer:
 
 
 def inner_rule(inner: Rule, lr: InnerRate) -> InnerRate:
-    """``lr`` after the transforms of the gradient that are named ``inner``: none for "sgd"; ValueError as `maml`."""
+    """The inner rule: the transforms of the gradient named ``inner``, none for "sgd", then ``lr``; errors as `maml`."""
     check_rate(lr)
-    lr = dict(lr) if isinstance(lr, Mapping) else lr  # whatever the caller does to its dict later
+    lr = dict(lr) if isinstance(lr, Mapping) else lr  # a copy, since the caller may change its dict later
     if inner == "sgd":
         return lr
-    from .optim.optimizers import rule_named  # only now, since gradient descent needs none of the optimizers
+    from .optim.optimizers import rule_named  # imported here, since gradient descent needs no optimizers
     from .optim.transforms import chain
 
     return chain(*rule_named(inner), as_optimizer(lr))
 
 
 class Mask(tuple[str, ...]):
-    """Patterns of names, compiled when an algorithm is built: torch's compiler matches with them, but compiles none."""
+    """Patterns of names, compiled in advance: torch's compiler can trace a match, but not compile a pattern."""
 
     regexes: tuple[re.Pattern[str], ...]
 
@@ -232,19 +232,19 @@ class Mask(tuple[str, ...]):
 
 
 def select(params: Params, only: Sequence[str], key: str = "only") -> Params:
-    """The parameters whose names match one of the patterns ``only``; messages name the setting ``key``.
+    """The parameters with names that match one of the patterns ``only``; messages name the setting ``key``.
 
     Raises:
         ValueError: there are no parameters or no pattern, or a pattern matches none of them.
     """
     if not params:
-        raise ValueError("params = {}: nothing could be adapted; give the parameters of a model")
+        raise ValueError("params = {}: nothing to adapt; give the parameters of a model")
     if not only:
-        raise ValueError(f"{key} = []: nothing could be adapted; give patterns of names among {list(params)}")
+        raise ValueError(f"{key} = []: nothing to adapt; give patterns of names among {list(params)}")
     if tuple(only) == EVERYTHING:
         return params
     mask = only if isinstance(only, Mask) else Mask(only)
     for pattern, regex in zip(mask, mask.regexes, strict=True):
         if not any(map(regex.match, params)):
-            raise ValueError(f"{key} = {list(mask)}: no parameter is named like {pattern!r}; there are {list(params)}")
+            raise ValueError(f"{key} = {list(mask)}: {pattern!r} matches no parameter; there are {list(params)}")
     return {name: p for name, p in params.items() if any(regex.match(name) for regex in mask.regexes)}

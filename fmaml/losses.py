@@ -1,4 +1,4 @@
-"""Losses and metrics: criteria of (output, y), and functions of (params, batch) or (params, task) made from them."""
+"""Losses and metrics: criteria of (output, y), and the functions of (params, batch) or (params, task) built on them."""
 
 import math
 from collections.abc import Callable
@@ -23,15 +23,15 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 
     Args:
         logits: [n, *positions, classes].
-        y: int64 [n, *positions]; negative labels, such as -1 or torch's -100, do not count, as in `accuracy`. For
+        y: int64 [n, *positions]; negative labels, such as -1 or torch's -100, are ignored, as in `accuracy`. For
             another ``ignore_index`` give ``y.masked_fill(y == ignore_index, -1)``.
 
     Returns:
-        A scalar. If no label counts it is 0, with gradient 0: a task without labels teaches nothing, but is still one
-        of the tasks that a meta-batch's mean is over.
+        A scalar. If all labels are ignored it is 0, with gradient 0. Such a task still counts in the mean over a
+        meta-batch.
 
     Raises:
-        ValueError: ``y`` is of another type, or not of the logits' shape without the last axis.
+        ValueError: ``y`` is not int64, or its shape is not that of the logits without the last axis.
 
     >>> import torch, fmaml
     >>> fmaml.cross_entropy(torch.zeros(3, 4), torch.tensor([0, 1, -1]))  # log 4
@@ -44,17 +44,17 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def bits(logits: Tensor, y: Tensor) -> Tensor:
-    """Mean cross entropy in bits: the length of a symbol in the best code for the model's predictions.
+    """Mean cross entropy in bits: the mean code length of a symbol under the model's predictions.
 
     Args:
         logits: [n, *positions, symbols].
-        y: int64 [n, *positions]; negative labels do not count.
+        y: int64 [n, *positions]; negative labels are ignored.
 
     Returns:
-        A scalar; 0 if no label counts, as `cross_entropy`.
+        A scalar; 0 if all labels are ignored, as in `cross_entropy`.
 
     Raises:
-        ValueError: as `cross_entropy`.
+        ValueError: as in `cross_entropy`.
 
     >>> import torch, fmaml
     >>> fmaml.bits(torch.zeros(3, 4), torch.tensor([0, 1, 2]))
@@ -86,18 +86,18 @@ def mse(output: Tensor, y: Tensor) -> Tensor:
 
 
 def accuracy(logits: Tensor, y: Tensor) -> Tensor:
-    """The fraction of rows whose largest logit is the label's.
+    """The fraction of rows with the largest logit at the label.
 
     Args:
         logits: [n, classes].
-        y: int64 [n]; rows with a negative label do not count.
+        y: int64 [n]; rows with a negative label are ignored.
 
     Returns:
-        A scalar from 0 to 1, of the logits' type; NaN if no label counts, since nothing is there to score, or the
-        largest logit of a row that counts is not finite: a network that has diverged has no accuracy.
+        A scalar from 0 to 1, of the logits' type. NaN if all rows are ignored, or if the largest logit of another row
+        is not finite: a diverged network has no accuracy.
 
     Raises:
-        ValueError: ``y`` is of another type, or not of the logits' shape without the last axis.
+        ValueError: ``y`` is not int64, or its shape is not that of the logits without the last axis.
 
     >>> import torch, fmaml
     >>> fmaml.accuracy(torch.tensor([[2.0, 1.0], [0.0, 3.0], [5.0, 0.0]]), torch.tensor([0, 0, -1]))
@@ -144,7 +144,7 @@ def supervised(apply: Apply, criterion: Criterion) -> LossFn:
 def transductive(apply: Apply, criterion: Criterion) -> MetricFn:
     """The criterion on the query set with all queries in one forward pass.
 
-    A network that normalises by batch statistics then also uses the other queries, as in the published MAML results.
+    A network with batch norm then also uses the other queries, as in the published MAML results.
 
     Args:
         apply: a model's forward pass, (params, x [n, *shape]) -> [n, *output].
@@ -167,9 +167,9 @@ def transductive(apply: Apply, criterion: Criterion) -> MetricFn:
 
 
 def inductive(apply: Apply, criterion: Criterion) -> MetricFn:
-    """The criterion on the query set with a forward pass for each query, alone with the support set.
+    """The criterion on the query set with one forward pass for each query, together with the support set.
 
-    A prediction can then use only the support set and its own example, never the other queries.
+    A prediction then depends only on the support set and its own example, not on the other queries.
 
     Args:
         apply: a model's forward pass, (params, x [n, *shape]) -> [n, *output].

@@ -1,7 +1,7 @@
-"""The outer loop: the mean query loss over a meta-batch of tasks, its gradient, one step (arXiv 1703.03400, eq. 1).
+"""The outer loop: the mean query loss over a meta-batch, its gradient, and one step (arXiv 1703.03400, equation 1).
 
 `meta_step` works with any algorithm: it applies gradient, vmap and mean to ``algorithm.loss``. The gradient is taken
-inside the vmap, so that each chunk of tasks frees its graph before the next begins.
+inside the vmap, so each chunk of tasks frees its graph before the next begins.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from .tree import T, add, detach, leading, leaves, map_leaves, take
 from .types import Algorithm, Batch, LossFn, MetaState, Metrics, Optimizer, Params, Task, Theta, ThetaT
 
 GradsAndMetrics: TypeAlias = tuple[Theta, Metrics]
-LARGE_TASK = 1_000_000  # numbers in its inputs: 5-way 1-shot with 15 queries has 1,693,440 at 84x84x3, 62,720 at 28x28
+LARGE_TASK = 1_000_000  # numbers in its inputs; 5-way 1-shot with 15 queries has 1,693,440 at 84x84x3, 62,720 at 28x28
 
 
 def query_loss(
@@ -58,17 +58,17 @@ def meta_loss(
     batching: Batching = "vmap",
     chunk_size: int | None = None,
 ) -> tuple[Tensor, Metrics]:
-    """The mean over tasks of ``algorithm.loss``: the meta-objective.
+    """The meta-objective: the mean of ``algorithm.loss`` over tasks.
 
     Args:
-        algorithm: such as `fmaml.maml` returns; if its loss changes with the meta-step, pass ``algorithm.at(step)``.
+        algorithm: such as `fmaml.maml` returns. If its loss depends on the meta-step, give ``algorithm.at(step)``.
         theta: the meta-parameters, as ``algorithm.init`` returns them.
         tasks: stacked tasks, every tensor [tasks, ...].
         batching, chunk_size: see `meta_grad`.
 
     Returns:
-        The mean loss, a scalar (it may be a surrogate), and the means of the metrics, of which ``query_loss`` is the
-        true mean query loss.
+        The mean loss, a scalar, and the means of the metrics. The loss may be a surrogate; ``query_loss`` is always
+        the true mean query loss.
 
     Raises:
         ValueError: an unknown ``batching``, a ``chunk_size`` below 1, no tasks, or tensors with different numbers of
@@ -105,9 +105,9 @@ def meta_grad(
         algorithm: such as `fmaml.maml` returns.
         theta: the meta-parameters.
         tasks: stacked tasks, every tensor [tasks, ...].
-        batching: "vmap" (all tasks of a chunk in one call), "loop" (one task after the other) or "auto" (whichever is
-            known to be faster on the device).
-        chunk_size: how many tasks are held in memory at a time; None: all of them.
+        batching: "vmap" (all tasks of a chunk in one call), "loop" (one task after the other) or "auto" (the faster
+            one as measured).
+        chunk_size: the number of tasks in memory at a time; None: all.
 
     Returns:
         The gradient, with theta's tree and shapes, and the means of the metrics.
@@ -154,7 +154,7 @@ def meta_step(
         state: from `init_state`, or from the previous step.
         tasks: stacked tasks, every tensor [tasks, ...].
         batching, chunk_size: see `meta_grad`.
-        reduce: maps (grads, metrics) to their means over all processes; the default, for one process, is the identity.
+        reduce: maps (grads, metrics) to their means over all processes; by default the identity, for one process.
 
     Returns:
         The next state, and the means of the metrics before the step.
@@ -192,14 +192,14 @@ def init_state(algorithm: Algorithm[Any], optimizer: Optimizer, params: Params) 
     Args:
         algorithm: such as `fmaml.maml` returns.
         optimizer: the outer optimizer.
-        params: a model's initial parameters, name -> tensor; all are learnt, also those with ``requires_grad=False``,
-            which `fmaml.from_module` leaves out.
+        params: a model's initial parameters, name -> tensor. All are learnt, even with ``requires_grad=False``;
+            `fmaml.from_module` leaves such parameters out.
 
     Returns:
         theta, detached from the graph of ``params``, the optimizer's state, and step 0.
 
     Raises:
-        ValueError: there are no parameters, or one that the algorithm needs is missing.
+        ValueError: ``params`` is empty, or lacks a parameter that the algorithm needs.
 
     >>> import torch, fmaml
     >>> model = fmaml.mlp(inputs=(1,), outputs=1, hidden=[8])
@@ -216,7 +216,7 @@ def init_state(algorithm: Algorithm[Any], optimizer: Optimizer, params: Params) 
 
 
 def chunks(tasks: Task, batching: Batching, chunk_size: int | None) -> list[Task]:
-    """The tasks in parts of ``chunk_size``, all in one without it; when looping each task is a part."""
+    """The tasks in parts of ``chunk_size``; None: in one part. A loop has one task in each part."""
     if batching not in ("vmap", "loop", "auto"):
         raise ValueError(f"batching = {batching!r}: must be 'vmap', 'loop' or 'auto'")
     if chunk_size is not None and chunk_size < 1:
@@ -229,7 +229,7 @@ def chunks(tasks: Task, batching: Batching, chunk_size: int | None) -> list[Task
 
 
 def mean_over_chunks(every: Callable[[Task], T], parts: list[Task]) -> T:
-    """The mean over all tasks of ``every``, which stacks its values; a running sum, so that no part's are kept."""
+    """The mean over all tasks of the values that ``every`` stacks; a running sum saves memory."""
     total: Any = None
     for part in parts:
         values = map_leaves(lambda leaf: leaf.sum(0), every(part))
@@ -239,20 +239,20 @@ def mean_over_chunks(every: Callable[[Task], T], parts: list[Task]) -> T:
 
 
 def one_by_one(fn: Callable[[Task], T]) -> Callable[[Task], T]:
-    """``vmap(fn)`` for a part of one task, without vmap."""
+    """The equivalent of ``vmap(fn)`` for a part of one task, without vmap."""
     return lambda tasks: map_leaves(lambda leaf: leaf[None], fn(take(tasks, 0)))
 
 
 def loops_over_tasks(batching: Batching, tasks: Task) -> bool:
-    """Whether ``batching`` means one task after the other for these tasks."""
+    """Whether ``batching`` means a loop for these tasks."""
     return batching == "loop" or (batching == "auto" and loop_wins(tasks))
 
 
 def loop_wins(tasks: Task) -> bool:
-    """Whether looping over the tasks is known to be faster than vmap (benchmarks/vmap_vs_loop.py).
+    """Whether a loop over the tasks was measured to be faster than vmap (benchmarks/vmap_vs_loop.py).
 
-    On a CPU the loop is faster for a single task of most networks, and for large tasks where there are many (16 of
-    84x84x3; 4 are faster vmapped by MAML) or where they share weights (prototypes).
+    On a CPU the loop is faster for a single task with most networks, and for large tasks that are many or share weights
+    (prototypes). With MAML on 84x84x3, it is faster for 16 tasks, and vmap for 4.
     """
     inputs = leaves((tasks.support.x, tasks.query.x))
     count = len(inputs[0])
@@ -260,12 +260,12 @@ def loop_wins(tasks: Task) -> bool:
 
 
 def exact_derivatives(theta: Any) -> contextlib.AbstractContextManager[Any]:
-    """Within it torch's norms have the right derivatives, if something differentiates theta already.
+    """A context with correct derivatives of torch's norms, if theta is already being differentiated.
 
-    A meta-gradient itself is right without it: only what is differentiated from outside, or once more, is not.
+    A meta-gradient is correct without it. A further derivative of it is not.
     """
     if torch.compiler.is_compiling() or not (in_forward_mode() or is_differentiated(theta)):
         return contextlib.nullcontext()
-    from .torch_fixes.functions import WITH_WRONG_DERIVATIVES, ExactFunctions  # only now: training needs none of it
+    from .torch_fixes.functions import WITH_WRONG_DERIVATIVES, ExactFunctions  # here, since training does not need it
 
     return ExactFunctions(WITH_WRONG_DERIVATIVES)

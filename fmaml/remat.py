@@ -1,9 +1,9 @@
-"""The meta-gradient without keeping the inner loop's graph: each inner step is run again for its derivative.
+"""Rematerialisation: the meta-gradient without the inner loop's graph, by running each inner step again.
 
-With phi_k+1 = u(theta, phi_k) the adjoint is lambda_K = grad L(phi_K, D^ts), lambda_k = (du/dphi_k)' lambda_k+1, and
-the meta-gradient is the sum of (du/dtheta)' lambda_k+1 over the steps and of (dphi_0/dtheta)' lambda_0. The
-forward pass keeps only phi_0 .. phi_K, of many steps every sqrt(K)-th; the backward pass takes one `vjp` of u a step.
-torch's own checkpointing does not work under torch.func; this works there, also under vmap.
+With phi_k+1 = u(theta, phi_k) the adjoint is lambda_K = grad L(phi_K, D^ts), lambda_k = (du/dphi_k)' lambda_k+1.
+The meta-gradient is the sum of (du/dtheta)' lambda_k+1 over the steps, plus (dphi_0/dtheta)' lambda_0. The forward
+pass keeps only phi_0 .. phi_K, or every sqrt(K)-th of many. The backward pass takes one `vjp` of u for each step.
+Unlike torch's own checkpointing, this works under torch.func, including vmap.
 """
 
 from __future__ import annotations  # torch.compile cannot trace list[...] in a signature within a function
@@ -21,7 +21,7 @@ from .torch_fixes.grad_levels import detach_result, detach_theta, with_gradient
 from .tree import add, zeros_like
 from .types import Batch, InnerRate, LossFn, Metrics, OptState, Params, Task, ThetaT
 
-KEEP_ALL = 32  # steps; of 20, walking again in parts took 1.15 times as long, for a sixth of the memory
+KEEP_ALL = 32  # steps; for 20, running parts again took 1.15 times as long and a sixth of the memory
 Carry: TypeAlias = tuple[Params, OptState]  # phi_k, and the state of the rule
 
 
@@ -40,11 +40,11 @@ def recomputed_query_loss(
     start: Callable[[ThetaT, Batch], Params] = theta_itself,
     only: Sequence[str] = EVERYTHING,
 ) -> tuple[Tensor, Metrics]:
-    """The query loss and the metrics; the loss has the right gradient with respect to theta, and to nothing else.
+    """The query loss and the metrics; only the loss's gradient with respect to theta is correct.
 
-    Its value is stop(L) + <stop(meta-gradient), theta - stop(theta)>.
+    The loss is stop(L) + <stop(meta-gradient), theta - stop(theta)>.
 
-    The inner steps begin at ``start(theta, D^tr)`` and are those of ``rule(theta)``.
+    The inner steps begin at ``start(theta, D^tr)`` and follow ``rule(theta)``.
     """
 
     def first(theta: ThetaT) -> Carry:
@@ -74,7 +74,7 @@ def recomputed_query_loss(
 
 
 def carries(step: Callable[[Carry], Carry], carry: Carry, steps: int) -> list[Carry]:
-    """``carry``, and what it becomes after each of so many steps."""
+    """The initial ``carry``, and the carry after each of ``steps`` steps."""
     found = [carry]
     for _ in range(steps):
         found.append(detach_result(step(found[-1]), "remat"))
@@ -82,7 +82,7 @@ def carries(step: Callable[[Carry], Carry], carry: Carry, steps: int) -> list[Ca
 
 
 def parts(steps: int) -> list[int]:
-    """The steps in parts of about sqrt(steps), whose starts are kept; single steps while these are few."""
+    """The lengths of the parts between stored states: about sqrt(steps), or 1 if ``steps`` is small."""
     check_steps(steps)
     length = 1 if steps <= KEEP_ALL else math.isqrt(steps)
     return [min(length, steps - first) for first in range(0, steps, length)]

@@ -1,13 +1,13 @@
-"""Counter-based random numbers: each is a pure function of its key and counter, without generator state.
+"""Counter-based random numbers: pure functions of a key and a counter, without generator state.
 
 SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014): output i of
-the generator seeded with ``key`` is ``finalise(key + (i + 1) * GAMMA)``. An output can serve as a key in turn, so
-calls of `fold` nest:
+the generator seeded with ``key`` is ``finalise(key + (i + 1) * GAMMA)``. An output can be the next key, so calls of
+`fold` nest:
 
     fold(fold(fold(fold(seed, split), step), task), slot)
 
 Keys are int64: the 64 bits of the paper, read as two's complement. Integer overflow is the same on every device, so
-CPU and CUDA draw the same numbers. There is no data-dependent control flow, so ``torch.compile`` can trace it.
+CPU and CUDA draw the same numbers. Control flow does not depend on data, so ``torch.compile`` can trace it.
 """
 
 from typing import overload
@@ -34,12 +34,12 @@ def fold(key: int, counter: Tensor) -> Tensor: ...
 def fold(key: int | Tensor, counter: int | Tensor) -> int | Tensor:
     """Output ``counter`` of SplitMix64 seeded with ``key``: a new key of 64 random bits.
 
-    Two ints give an int in the range of int64. With a tensor the result is int64, of the shape that ``key`` and
-    ``counter``, both int64, broadcast to.
+    Two ints give an int in the range of int64. Otherwise the result is an int64 tensor, of the broadcast shape of
+    ``key`` and ``counter``. Tensors must be int64.
 
     >>> import torch, fmaml
-    >>> keys = fmaml.rng.fold(fmaml.rng.fold(0, 3), torch.arange(4))  # of seed 0, step 3 and each of four tasks
-    >>> fmaml.rng.fold(keys[:, None], torch.arange(10)).shape  # ten numbers for each of them
+    >>> keys = fmaml.rng.fold(fmaml.rng.fold(0, 3), torch.arange(4))  # seed 0, step 3, one key for each of four tasks
+    >>> fmaml.rng.fold(keys[:, None], torch.arange(10)).shape  # ten numbers for each task
     torch.Size([4, 10])
     """
     z = _wrap(key + _wrap((counter + 1) * _GAMMA))
@@ -49,7 +49,7 @@ def fold(key: int | Tensor, counter: int | Tensor) -> int | Tensor:
 
 
 def _wrap(z: int | Tensor) -> int | Tensor:
-    """``z`` modulo 2^64: int64 tensors overflow that way by themselves, Python integers do not."""
+    """``z`` modulo 2^64. Int64 tensors overflow by themselves; Python integers do not."""
     return z if isinstance(z, Tensor) else signed(z)
 
 

@@ -1,6 +1,6 @@
 """Operations on trees of tensors: dicts, lists, tuples and NamedTuples.
 
-These are the trees that `torch.func` accepts, so that `grad` and `vmap` take them as well.
+`torch.func.grad` and `vmap` accept the same trees.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def map_leaves(fn: Callable[[Tensor, Tensor, Tensor], Tensor], tree: T, other: A
 @overload
 def map_leaves(fn: Callable[..., Tensor], tree: T, /, *others: Any) -> T: ...
 def map_leaves(fn: Callable[..., Tensor], tree: T, /, *others: Any) -> T:
-    """``fn`` of each leaf of ``tree`` and the leaves at the same place in ``others``, as a tree like the first."""
+    """Apply ``fn`` to each leaf of ``tree`` and the leaves at the same place in ``others``; a tree like the first."""
     return pytree.tree_map(fn, tree, *others)
 
 
@@ -55,7 +55,7 @@ def squared_norm(tree: Any) -> Tensor:
 
 
 def global_norm(tree: Any) -> Tensor:
-    """The Euclidean norm of all leaves taken together, a scalar."""
+    """The Euclidean norm of all leaves together, a scalar."""
     return sqrt(squared_norm(tree))
 
 
@@ -66,17 +66,17 @@ def sqrt(v: Tensor) -> Tensor:
 
 
 def flat_of(tree: Any) -> Tensor:
-    """All numbers of the tree in one vector, leaf after leaf, in the widest of their types."""
+    """All numbers of the tree as one vector, leaf after leaf, in the widest of their types."""
     return torch.cat([leaf.flatten() for leaf in leaves(tree)])
 
 
 def is_finite(tree: Any) -> Tensor:
-    """A boolean scalar on the tree's device: no number in the tree is NaN or infinite."""
+    """Whether all numbers of the tree are finite: a boolean scalar on its device."""
     return torch.cat([leaf.detach().flatten() for leaf in leaves(tree)]).isfinite().all()
 
 
 def unflatten(flat: Tensor, like: T) -> T:
-    """The tree of the shapes and types of ``like`` whose numbers are those of the vector."""
+    """The numbers of a vector as a tree with the shapes and types of ``like``."""
     ends = accumulate(leaf.numel() for leaf in leaves(like))
 
     def part(leaf: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ def unflatten(flat: Tensor, like: T) -> T:
 
 
 def take(tree: T, index: int | slice | Tensor) -> T:
-    """One entry, a slice, or the entries of these numbers, along the leading axis of every leaf."""
+    """Index the leading axis of every leaf."""
     return map_leaves(lambda leaf: leaf[index], tree)
 
 
@@ -109,14 +109,14 @@ def _joined(join: Callable[[list[Tensor]], Tensor], trees: list[T]) -> T:
 
 
 def leading(tree: Any) -> int:
-    """The length of the leading axis, which every leaf shares.
+    """The length of the leading axis that all leaves share.
 
     Raises:
-        ValueError: the leaves have leading axes of different lengths, or none, or are no tensors.
+        ValueError: a leaf is not a tensor or has no axis, or the lengths differ.
     """
     found: list[Any] = pytree.tree_leaves(tree)
     if others := [leaf for leaf in found if not isinstance(leaf, Tensor)]:
-        cure = "give dict(..) of it if it is a mapping, or a tensor" if others[0] is not None else "leave it out"
+        cure = "give a tensor, or dict(..) of a mapping" if others[0] is not None else "leave it out"
         kind = type(others[0]).__name__
         raise ValueError(f"stacked tasks hold tensors, in dicts, lists and tuples; this is a {kind}: {cure}")
     sizes = {leaf.shape[0] if leaf.ndim else -1 for leaf in leaves(tree)}

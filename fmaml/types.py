@@ -2,15 +2,15 @@
 
 Slides and code, symbol by symbol (Finn, Abbeel and Levine, arXiv 1703.03400):
 
-    theta                meta-parameters: what the outer loop learns
-    phi_i                task parameters: what the inner loop makes of theta for task i
-    D_i^tr, D_i^ts       ``task.support``, ``task.query``
-    N, K                 ``ways``, ``shots``; ``queries`` is the number of query examples a class
-    alpha, beta          ``inner_lr``, ``outer_lr``
-    theta -> phi_i       ``adapt``; phi_0 .. phi_K is the ``trajectory``
+- theta               meta-parameters, learnt by the outer loop
+- phi_i               parameters of task i, computed from theta by the inner loop
+- D_i^tr, D_i^ts      ``task.support``, ``task.query``
+- N, K                ``ways``, ``shots``; ``queries`` is the number of query examples for each class
+- alpha, beta         ``inner_lr``, ``outer_lr``
+- theta -> phi_i      ``adapt``; phi_0 .. phi_K is the ``trajectory``
 
-A trailing comment such as ``[n, *shape]`` gives the axes of a tensor. Stacked tasks are the same tuples with one
-more leading axis, ``tasks``.
+A trailing comment such as ``[n, *shape]`` gives the axes of a tensor. Stacked tasks have one more leading axis,
+``tasks``.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ class Batch(NamedTuple):
     torch.Size([5, 1, 28, 28])
     """
 
-    x: Any  # a tensor [n, *shape], or what the model takes: a dict or a tuple of such tensors
+    x: Any  # a tensor [n, *shape], or a dict or tuple of such tensors that the model takes
     y: Tensor  # [n, *target]
 
 
 class Task(NamedTuple):
-    """One task, or stacked tasks: then every tensor has a leading axis ``tasks``.
+    """One task; or stacked tasks, with a leading axis ``tasks`` in every tensor.
 
     >>> import torch, fmaml
     >>> support, query = (fmaml.Batch(torch.zeros(16, n, 1), torch.zeros(16, n, 1)) for n in (5, 15))
@@ -51,8 +51,8 @@ class Task(NamedTuple):
     torch.Size([16, 15, 1])
     """
 
-    support: Batch  # D^tr: what the task may be adapted on
-    query: Batch  # D^ts: what the adapted model is judged by
+    support: Batch  # D^tr, to adapt to the task
+    query: Batch  # D^ts, to evaluate the adapted model
 
 
 LossFn: TypeAlias = Callable[[Params, Batch], Tensor]  # -> scalar
@@ -76,17 +76,19 @@ class Model(NamedTuple):
 
 
 class TrajectoryFn(Protocol[ThetaT_contra]):
-    """(theta, support[, steps]) -> [phi_0, .., phi_steps]; without ``steps`` as many as trained with."""
+    """(theta, support[, steps]) -> [phi_0, .., phi_steps]; by default as many steps as in training."""
 
     def __call__(self, theta: ThetaT_contra, support: Batch, steps: int = ..., /) -> list[Params]: ...
 
 
 class Algorithm(NamedTuple, Generic[ThetaT]):
-    """A meta-learner as pure functions of one task; `fmaml.meta_step` supplies gradient, mean and vmap.
+    """A meta-learner as pure functions of one task; `fmaml.meta_step` adds gradient, mean and vmap.
 
-    ``loss`` returns the scalar whose gradient is the task's meta-gradient, and metrics, of which ``query_loss`` is
-    always the true query loss (the scalar may be a surrogate). Without ``trajectory`` only the adapted parameters can
-    be reported. ``at(step)`` is the algorithm as it is at that meta-step, where its loss changes during training.
+    ``loss`` returns a scalar and metrics. The gradient of the scalar is the task's meta-gradient. The scalar may be a
+    surrogate; the metric ``query_loss`` is always the true query loss.
+
+    Without ``trajectory`` only the adapted parameters can be reported. ``at(step)`` is the algorithm at that meta-step,
+    if its loss changes during training.
 
     >>> import fmaml
     >>> def loss(theta, task):  # one network for all tasks, adapted to none
@@ -103,7 +105,7 @@ class Algorithm(NamedTuple, Generic[ThetaT]):
 
 
 class Transform(NamedTuple):
-    """A map of gradients, such as clipping: what `fmaml.chain` puts before an optimizer.
+    """A map of gradients, such as clipping; `fmaml.chain` puts it before an optimizer.
 
     >>> import torch, fmaml
     >>> def signs(grads, state, theta):
@@ -119,7 +121,7 @@ class Transform(NamedTuple):
 
 
 class Optimizer(NamedTuple):
-    """A pure optimizer, for the inner and the outer loop alike.
+    """A pure optimizer, for the inner or the outer loop.
 
     >>> import torch, fmaml
     >>> def step(grads, state, theta):
@@ -133,7 +135,7 @@ class Optimizer(NamedTuple):
 
 
 class MetaState(NamedTuple):
-    """All that the next meta-step needs.
+    """The state that the next meta-step needs.
 
     >>> import torch, fmaml
     >>> fmaml.MetaState(theta={"p": torch.tensor(1.0)}, opt_state=(), step=0)._replace(step=1).step
@@ -150,7 +152,5 @@ class MetaState(NamedTuple):
         return f"MetaState(step {self.step}, theta: {len(tensors)} tensors, {numbers:,} numbers)"
 
 
-Rates: TypeAlias = Mapping[str, float | Tensor]  # one for each parameter's name: a number, or a tensor of its shape
-InnerRate: TypeAlias = (
-    float | Tensor | Rates | Optimizer
-)  # of an inner step: a number, a tensor, rates by name, or a rule
+Rates: TypeAlias = Mapping[str, float | Tensor]  # parameter name -> a number, or a tensor of its shape
+InnerRate: TypeAlias = float | Tensor | Rates | Optimizer

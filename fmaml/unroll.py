@@ -1,7 +1,7 @@
-"""Algorithms that differentiate through their inner steps, as MAML does, with a theta, a start or rules of their own.
+"""Algorithms that differentiate through their inner steps, like MAML.
 
-They share the steps phi_0 .. phi_K and the query loss at their end. They differ in what theta holds (``init``), where
-the steps begin (``start``), which rate or optimizer takes them (``rule``) and which parameters they change (``only``).
+They share the steps phi_0 .. phi_K and the query loss at the end. They differ in the contents of theta (``init``), the
+first point (``start``), the rate or optimizer (``rule``) and the adapted parameters (``only``).
 """
 
 from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature
@@ -21,13 +21,13 @@ from .types import Algorithm, Batch, InnerRate, LossFn, Optimizer, Params, Theta
 
 
 class WithParams(TypedDict):
-    """A theta that holds other tensors beside the parameters."""
+    """A theta with other tensors beside the parameters."""
 
     params: Params
 
 
 def params_of(theta: WithParams, support: Batch) -> Params:
-    """The start of an algorithm whose theta holds more: phi_0 = theta["params"]."""
+    """The start of an algorithm with other tensors in theta: phi_0 = theta["params"]."""
     return theta["params"]
 
 
@@ -44,21 +44,23 @@ def unrolled(
 ) -> Algorithm[ThetaT]:
     """The algorithm with phi_0 = start(theta, D^tr), ``steps`` inner steps by ``rule``, and the loss L(phi_K, D^ts).
 
+    MAML is ``unrolled(loss_fn, alpha, steps=K)``.
+
     Args:
         loss_fn: (params, batch) -> scalar.
-        rule: the inner rate or optimizer, whatever `maml` takes for ``inner_lr``; or a function of theta to one.
-        steps: inner steps, 0 or more.
+        rule: the inner rate or optimizer, as `maml` takes for ``inner_lr``; or a function from theta to it.
+        steps: the number of inner steps, 0 or more.
         init: params -> theta; by default theta is the parameters.
         start: (theta, support) -> phi_0; by default theta.
         first_order, only, remat: as in `maml`.
 
     Returns:
-        The algorithm; its theta is what ``init`` returns.
+        The algorithm; its theta is that of ``init``.
 
     Raises:
         ValueError: on use: a pattern of ``only`` matches no name, or a rate is missing.
 
-    Source: arXiv 1703.03400, whose MAML is ``unrolled(loss_fn, alpha, steps=K)``.
+    Source: arXiv 1703.03400.
 
     >>> import torch, fmaml
     >>> def loss_fn(params, batch):
@@ -83,7 +85,7 @@ def unrolled(
 
 
 def descent_by_step(rates: Params) -> Optimizer:
-    """Gradient descent with one rate for each name and inner step, rates[name] [steps]; later steps use the last."""
+    """Gradient descent with a rate for each name and inner step, rates[name] [steps]; later steps use the last rate."""
 
     def step(grads: Params, taken: Tensor, params: Params) -> tuple[Params, Tensor]:
         now = as_optimizer({name: entry_at(rate, taken) for name, rate in rates.items()})
@@ -93,14 +95,14 @@ def descent_by_step(rates: Params) -> Optimizer:
 
 
 def no_steps(params: Params) -> Tensor:
-    """The number of inner steps taken at first, 0, as a scalar tensor on the parameters' device."""
+    """The initial number of inner steps taken, 0, as a scalar tensor on the parameters' device."""
     return leaves(params)[0].new_zeros(())
 
 
 def entry_at(values: Tensor, step: Tensor) -> Tensor:
     """The entry of ``values`` [steps, *shape] for this step; after the end the last one.
 
-    It is a masked sum, since torch 2.13's inductor computes a wrong gradient of indexing by a tensor here.
+    A masked sum, because torch 2.13's inductor computes a wrong gradient of indexing by a tensor here.
     """
     current = torch.arange(len(values), device=values.device) == step.clamp(max=len(values) - 1)
     return torch.where(current.view(-1, *[1] * (values.ndim - 1)), values, 0).sum(0)

@@ -20,9 +20,7 @@ TOP = Path(__file__).parent.parent
 FILES = {name: TOP / f"examples/extend/{name}.py" for name in ("alpha_maml", "lines")}
 SMALL = ["train.meta_steps=3", "train.meta_batch=2", "train.validate_tasks=2", "eval.tasks=2", "--device", "cpu"]
 OWN = ["data.name=lines:lines", "algorithm.name=alpha_maml:alpha_maml"]
-REFUSED = (
-    "which is no part of fmaml, and code that a model file names is imported only if you say so: with --trust, or "
-)
+REFUSED = "code outside fmaml; if you trust it, give --trust, or "
 COMMANDS = """
 import json, sys
 from fmaml.cli.main import main

@@ -3,8 +3,8 @@
 Inner loop:    c_i = 0 - alpha * grad_c L(theta, c, D_i^tr), ``steps`` times
 Outer loop:    min over theta of sum_i L(theta, c_i, D_i^ts)
 
-The context enters one layer: added to the output of a linear layer, W x + b + M c; or after a norm (FiLM), as a scale
-and a shift for each channel. Both amount to other values of that layer's weight and bias.
+The context enters one layer. In a linear layer it is added to the output, W x + b + M c. In a norm it scales and shifts
+each channel (FiLM). Both only change the values of that layer's weight and bias.
 """
 
 import torch
@@ -39,8 +39,8 @@ def cavia(
         loss_fn, inner_lr, steps, first_order, inner, remat: as in `fmaml.maml`.
 
     Returns:
-        The algorithm; its theta is the parameters and the learnt maps of the context, "context.shift" and for a norm
-        "context.scale", both [channels, context].
+        The algorithm; its theta is the parameters and the learnt maps of the context, both [channels, context]:
+        "context.shift", and for a norm "context.scale".
 
     Raises:
         ValueError: from ``init``: the model has no such layer.

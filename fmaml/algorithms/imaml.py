@@ -4,10 +4,10 @@ The inner problem:     phi_i = argmin over phi of L(phi, D_i^tr) + lambda/2 |phi
 Its derivative:        d phi_i / d theta = (I + H / lambda)^-1, H the Hessian of L(phi_i, D_i^tr)
 The meta-gradient:     (I + H / lambda) v_i = grad L(phi_i, D_i^ts), by conjugate gradients
 
-A large lambda keeps phi_i close to theta; a small one makes H / lambda large and, where phi_i is not the minimum yet,
-the system no longer positive definite. H / (lambda + damping) in its place takes v_i towards the gradient at phi_i.
+A large lambda keeps phi_i close to theta. A small lambda makes H / lambda large. The system is then no longer positive
+definite if phi_i has not reached the minimum. H / (lambda + damping) instead moves v_i towards the gradient at phi_i.
 
-The loss <stop(v_i), theta> has the gradient v_i: no inner step is differentiated, and none is kept in memory.
+The loss <stop(v_i), theta> has the gradient v_i. No inner step is differentiated or kept in memory.
 """
 
 from collections.abc import Callable
@@ -35,20 +35,19 @@ def imaml(
     damping: NonNegative = 0.0,
     inner: Rule = "sgd",
 ) -> Algorithm[Params]:
-    """The implicit meta-gradient at the end of the inner loop; memory does not grow with its steps.
+    """The implicit meta-gradient at the end of the inner loop; memory does not grow with the number of steps.
 
     Args:
         steps: inner steps, enough to come close to the minimum of the inner problem.
-        regularization: lambda, above 0. The default is the published one; networks learnt much more with 0.1 and a
+        regularization: lambda, above 0. The default is the published value. Networks learnt much more with 0.1 and a
             damping of 2, see `experiments/algorithms/imaml.yaml`.
         cg_steps: conjugate gradient steps, 1 or more.
-        damping: added to lambda in the linear system alone: 0 for the exact meta-gradient at a minimum. The authors'
-            code solves 2 v + H v / (lambda + 10) = grad, whose direction is that of damping = lambda + 20.
+        damping: added to lambda in the linear system only; 0 gives the exact meta-gradient at a minimum. The authors'
+            code solves 2 v + H v / (lambda + 10) = grad, the same direction as damping = lambda + 20.
         loss_fn, inner_lr, inner: as in `fmaml.maml`.
 
     Returns:
-        The algorithm; its theta is the parameters. The loss is a surrogate with the right gradient and no meaning
-        of its own.
+        The algorithm; its theta is the parameters. The loss is a surrogate: only its gradient has a meaning.
 
     Source: arXiv 1909.04630.
 
@@ -92,10 +91,10 @@ def imaml(
 
 
 def conjugate_gradients(matrix: Callable[[Params], Params], b: Params, steps: int) -> Params:
-    """Solve matrix(x) = b approximately by ``steps`` steps from 0, stopping at a direction without positive curvature.
+    """Solve matrix(x) = b approximately by ``steps`` steps from 0; stop at a direction without positive curvature.
 
-    If the first direction has none, phi is not at a minimum and has no derivative; the result is then 0, so that the
-    task does not contribute.
+    If the first direction has none, phi is not at a minimum and has no derivative. The result is then 0, so the task
+    does not contribute.
     """
     x, residual, direction = zeros_like(b), b, b
     size = dot(b, b)

@@ -1,7 +1,7 @@
-"""Joint training: one network trained on all tasks together, then fine-tuned on each; a baseline.
+"""Joint training, a baseline: train one network on all tasks together, then fine-tune it on each.
 
-In training:    min over theta of sum_i L(theta, D_i^tr and D_i^ts)        without adaptation
-In testing:     phi_i as in MAML, from that theta                          (the baseline of arXiv 1703.03400, 5.1)
+In training:    theta = argmin of sum_i L(theta, D_i^tr and D_i^ts), without adaptation
+In testing:     phi_i = fine-tuning from theta, as in MAML        (the baseline of arXiv 1703.03400, 5.1)
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def joint(
     """The baseline: train one network on all tasks together, fine-tune it on each at test time.
 
     Args:
-        loss_fn, inner_lr, steps, only, inner: as in `fmaml.maml`; the inner steps are those of the fine-tuning.
+        loss_fn, inner_lr, steps, only, inner: as in `fmaml.maml`; the inner steps fine-tune the network.
 
     Returns:
         The algorithm; its theta is the parameters.

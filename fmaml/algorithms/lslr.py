@@ -1,4 +1,4 @@
-"""LSLR, learnt rates by layer and step (Antoniou, Edwards and Storkey, arXiv 1810.09502, LSLR).
+"""LSLR (Antoniou, Edwards and Storkey, arXiv 1810.09502): a learnt rate for each layer and inner step.
 
 Inner step k, layer l:    phi_l = phi_l - alpha_lk * grad_l L(phi, D_i^tr), every alpha_lk learnt with theta
 """
@@ -30,7 +30,7 @@ def lslr(
     inner: Rule = "sgd",
     remat: bool = False,
 ) -> Algorithm[LslrTheta]:
-    """MAML with a learnt rate for each parameter tensor and inner step, all of them ``inner_lr`` at first.
+    """MAML with a learnt rate for each parameter tensor and inner step, initially ``inner_lr``.
 
     Args:
         inner_lr: the initial value of the rates, above 0.

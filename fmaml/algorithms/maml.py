@@ -1,9 +1,9 @@
-"""MAML (Finn, Abbeel and Levine, arXiv 1703.03400), FOMAML with ``first_order``, and two that adapt only a part.
+"""MAML (Finn, Abbeel and Levine, arXiv 1703.03400), FOMAML (``first_order``), ANIL and BOIL.
 
 Section 2.2, ``steps`` times:    phi_i = theta - alpha * grad L(theta, D_i^tr)
 the meta-objective:              min over theta of sum_i L(phi_i, D_i^ts)
-ANIL (arXiv 1909.09157):         only the head moves,    phi_body = body
-BOIL (arXiv 2008.08882):         only the body moves,    phi_head = head
+ANIL (arXiv 1909.09157):         only the head is adapted,    phi_body = body
+BOIL (arXiv 2008.08882):         only the body is adapted,    phi_head = head
 """
 
 from collections.abc import Sequence
@@ -30,14 +30,14 @@ def maml(
 
     Args:
         loss_fn: (params, batch) -> scalar, L of the equations.
-        inner_lr: alpha: a number; a scalar tensor; a dict with one of either, or a tensor of rates, for each name; or
-            an optimizer for the inner steps, such as ``fmaml.momentum(0.1)``.
-        steps: inner steps, 0 or more; memory grows with them unless ``first_order`` or ``remat``.
+        inner_lr: alpha: a number, a scalar tensor or a dict of rates by name, each a number or a tensor. Or an
+            optimizer for the inner steps, such as ``fmaml.momentum(0.1)``.
+        steps: inner steps, 0 or more; memory grows with them, except with ``first_order`` or ``remat``.
         first_order: treat inner gradients as constants (FOMAML), without second derivatives.
-        only: patterns of the names of the parameters that are adapted, as in a shell.
+        only: shell patterns of the names of the adapted parameters.
         inner: the rule of the inner steps: "sgd", "momentum", "adam" or "rmsprop".
-        remat: run each inner step again for its derivative instead of keeping its graph; the loss can then be
-            differentiated only once, and only with respect to theta.
+        remat: run each inner step again for its derivative instead of keeping its graph. The loss can then be
+            differentiated only once, with respect to theta.
 
     Returns:
         The algorithm; its theta is the parameters.
@@ -79,14 +79,17 @@ def anil(
     inner: Rule = "sgd",
     remat: bool = False,
 ) -> Algorithm[Params]:
-    """Adapt the head alone; the body is shared by all tasks and learnt in the outer loop.
+    """Adapt only the head; the body is shared by all tasks and learnt in the outer loop.
 
     Args:
         only: patterns of the head's parameter names, such as ("layer3.*",) for an `fmaml.mlp` of two hidden layers.
         loss_fn, inner_lr, steps, first_order, inner, remat: as in `fmaml.maml`.
 
     Returns:
-        The algorithm; its theta is the parameters. It raises ValueError where a pattern matches none of them.
+        The algorithm; its theta is the parameters.
+
+    Raises:
+        ValueError: on use: a pattern of ``only`` matches no name.
 
     Source: arXiv 1909.09157.
 
@@ -115,12 +118,15 @@ def boil(
     """Adapt all but the head, so that the representation must change from task to task.
 
     Args:
-        only: patterns of the body's parameter names. The default is `fmaml.conv4`'s body, unless its norm is "none";
-            `fmaml.resnet12`'s, for one, is ("block*",).
+        only: patterns of the body's parameter names. The default fits `fmaml.conv4`, unless its norm is "none". For
+            `fmaml.resnet12` give ("block*",).
         loss_fn, inner_lr, steps, first_order, inner, remat: as in `fmaml.maml`.
 
     Returns:
-        The algorithm; its theta is the parameters. It raises ValueError where a pattern matches none of them.
+        The algorithm; its theta is the parameters.
+
+    Raises:
+        ValueError: on use: a pattern of ``only`` matches no name.
 
     Source: arXiv 2008.08882.
 

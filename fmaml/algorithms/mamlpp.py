@@ -1,14 +1,14 @@
-"""MAML++ (Antoniou, Edwards and Storkey, arXiv 1810.09502), each part of which can be switched on or off.
+"""MAML++ (Antoniou, Edwards and Storkey, arXiv 1810.09502); each part can be switched on or off.
 
 Inner step k:       phi_l = phi_l - alpha_lk * grad_l L(phi, D_i^tr)              ``learn_rates`` (LSLR)
-                    each k has its own scales and shifts of the norms, for its
-                    support loss and the query loss after it                      ``norms_by_step`` (BNWB)
+                    scale = scale_k, shift = shift_k in the norms, also
+                    for the query loss after step k                               ``norms_by_step`` (BNWB)
+
 Outer loop:         min over theta of sum_i sum_k w_k L(phi_ik, D_i^ts)           ``multi_step_until`` (MSL)
                     with first-order gradients before a meta-step                 ``first_order_until`` (DA)
 
-The cosine outer rate is ``train.schedule``. There are no running statistics by step (BNRS): the authors' code collects
-them but normalises every batch, in training and in testing, by its own statistics, as is done here, so they would
-change no output.
+The cosine outer rate is ``train.schedule``. There are no running statistics by step (BNRS), since they would change no
+output. The authors' code collects them but always normalises by the statistics of the batch, as here.
 """
 
 from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature
@@ -28,9 +28,9 @@ from ..unroll import descent_by_step, entry_at, no_steps, unrolled
 
 
 class MamlppTheta(TypedDict):
-    """The parameters and what is learnt for each inner step."""
+    """The parameters, and the rates and norms of each inner step."""
 
-    params: Params  # but those of the norms, if they are learnt by step
+    params: Params  # without those of the norms, if they are learnt by step
     rates: NotRequired[Params]  # name -> [steps]; with learn_rates
     norms: NotRequired[Params]  # name -> [steps, *shape]; with norms_by_step
 
@@ -49,24 +49,23 @@ def mamlpp(
     norms: Sequence[str] = ("*norm*",),
     remat: bool = False,
 ) -> Algorithm[MamlppTheta]:
-    """MAML made stable: learnt rates, norms by step, multi-step loss, first order at first; each can be switched off.
+    """MAML with learnt rates, norms by step, multi-step loss and derivative-order annealing; each can be switched off.
 
     Args:
         inner_lr: the rate, or the initial value of the learnt rates, above 0.
         steps: inner steps, 1 or more; further steps use the rates and norms of the last one.
         learn_rates: learn a rate for each parameter tensor and step.
-        norms_by_step: learn the norms' scales and shifts for each step instead of adapting them: those of step k serve
-            its support loss and the query loss after it.
-        multi_step_until: the meta-step until which the loss is a weighted sum over all inner steps, as in
-            `fmaml.multi_step`; before it ``remat`` saves no memory.
-        first_order_until: the meta-step until which inner gradients are treated as constants.
-        norms: patterns of the names of the norms' parameters, for ``norms_by_step``; only those that also match
-            ``only`` change by step.
+        norms_by_step: learn the norms' scales and shifts for each step instead of adapting them. Those of step k are
+            used in its support loss and in the query loss after it.
+        multi_step_until: until this meta-step the loss is a weighted sum over all inner steps, as in
+            `fmaml.multi_step`, and ``remat`` saves no memory.
+        first_order_until: until this meta-step inner gradients are treated as constants.
+        norms: patterns of the names of the norms' parameters, for ``norms_by_step``. They must match ``only``, too.
         loss_fn, only, inner, remat: as in `fmaml.maml`.
 
     Returns:
-        The algorithm; its theta is {"params": .., "rates": name -> [steps], "norms": name -> [steps, *shape]}, with
-        each parameter in "params" or in "norms".
+        The algorithm; its theta is {"params": .., "rates": name -> [steps], "norms": name -> [steps, *shape]}. Each
+        parameter is in either "params" or "norms".
 
     Raises:
         ValueError: from ``init``: no name matches ``norms`` or ``only``, or no other parameter is left to adapt.
@@ -82,13 +81,13 @@ def mamlpp(
     """
 
     def init(params: Params) -> MamlppTheta:
-        each = norms_of(params, norms, only) if norms_by_step else {}
-        shared = {name: p for name, p in params.items() if name not in each}
+        by_step = norms_of(params, norms, only) if norms_by_step else {}
+        shared = {name: p for name, p in params.items() if name not in by_step}
         theta: MamlppTheta = {"params": shared}
         if learn_rates:
             theta["rates"] = map_leaves(lambda p: p.new_full((steps,), inner_lr), shared)
-        if each:
-            theta["norms"] = map_leaves(lambda p: p.expand(steps, *p.shape).clone(), each)
+        if by_step:
+            theta["norms"] = map_leaves(lambda p: p.expand(steps, *p.shape).clone(), by_step)
         return theta
 
     def start(theta: MamlppTheta, support: Batch) -> Params:
@@ -99,25 +98,25 @@ def mamlpp(
         return replaced_by_step(as_optimizer(step), theta["norms"]) if "norms" in theta else step
 
     def annealed(first_order: bool) -> Algorithm[MamlppTheta]:
-        by_last_step = unrolled(
+        last_loss = unrolled(
             loss_fn, rule, steps=steps, init=init, start=start, first_order=first_order, only=only, remat=remat
         )
-        return multi_step(judged_by_step(by_last_step), loss_fn, until=multi_step_until)
+        return multi_step(with_norms_of_step(last_loss), loss_fn, until=multi_step_until)
 
     return first_then(annealed(first_order=True), annealed(first_order=False), until=first_order_until)
 
 
 def norms_of(params: Params, norms: Sequence[str], only: Sequence[str]) -> Params:
-    """The parameters that match both patterns; ValueError if all that match ``only`` do."""
+    """The parameters that match both patterns; ValueError if no other parameter matches ``only``."""
     adapted = select(params, only)
-    each = {name: p for name, p in select(params, norms, "norms").items() if name in adapted}
-    if each.keys() == adapted.keys():
+    found = {name: p for name, p in select(params, norms, "norms").items() if name in adapted}
+    if found.keys() == adapted.keys():
         raise ValueError(f"only = {list(only)}: norms_by_step takes them all; name others too, or switch it off")
-    return each
+    return found
 
 
 def replaced_by_step(optimizer: Optimizer, values: Params) -> Optimizer:
-    """``optimizer``, but parameters in ``values`` [steps, *shape] take those of the next step."""
+    """The optimizer, except that parameters in ``values`` [steps, *shape] take their values of the next step."""
 
     def others(params: Params) -> Params:
         return {name: p for name, p in params.items() if name not in values}
@@ -134,19 +133,19 @@ def replaced_by_step(optimizer: Optimizer, values: Params) -> Optimizer:
     return Optimizer(init, step)
 
 
-def judged_by_step(algorithm: Algorithm[MamlppTheta]) -> Algorithm[MamlppTheta]:
-    """``algorithm``, but after step k its trajectory still has the norms of step k, not yet those of the next.
+def with_norms_of_step(algorithm: Algorithm[MamlppTheta]) -> Algorithm[MamlppTheta]:
+    """The algorithm with the norms of step k in its trajectory after step k, instead of those of the next step.
 
-    ``adapt`` needs no such change: after the last step both are the same.
+    ``adapt`` needs no change: after the last step both are the same.
     """
     phis = algorithm.trajectory
     assert phis is not None
 
     def trajectory(theta: MamlppTheta, support: Batch, *steps: int) -> list[Params]:
         by_step = phis(theta, support, *steps)
-        judged = by_step[:1]
+        corrected = by_step[:1]
         for before, phi in pairwise(by_step):
-            judged.append(phi | {name: before[name] for name in theta.get("norms", {})})
-        return judged
+            corrected.append(phi | {name: before[name] for name in theta.get("norms", {})})
+        return corrected
 
     return algorithm._replace(trajectory=trajectory)

@@ -36,7 +36,7 @@ def meta_curvature(
     inner: Rule = "sgd",
     remat: bool = False,
 ) -> Algorithm[MetaCurvatureTheta]:
-    """MAML with one learnt matrix for each axis of each parameter's gradient, the identity at first.
+    """MAML with a learnt matrix for each axis of each parameter's gradient, initially the identity.
 
     Args:
         loss_fn, inner_lr, steps, first_order, only, inner, remat: as in `fmaml.maml`.
@@ -69,7 +69,7 @@ def meta_curvature(
 
 
 def axes(p: Tensor) -> tuple[int, ...]:
-    """The lengths [outputs, inputs, positions] of a tensor's axes; the axes after the second are counted as one."""
+    """The lengths [outputs, inputs, positions] of a tensor's axes; all axes after the second count as one."""
     return tuple(p.shape) if p.ndim <= 2 else tuple(p.flatten(2).shape)
 
 

@@ -33,7 +33,7 @@ def meta_sgd(
     inner: Rule = "sgd",
     remat: bool = False,
 ) -> Algorithm[MetaSgdTheta]:
-    """MAML with a learnt inner rate for each parameter, all of them ``inner_lr`` at first.
+    """MAML with a learnt inner rate for each number in theta, initially ``inner_lr``.
 
     Args:
         inner_lr: the initial value of the rates, above 0.

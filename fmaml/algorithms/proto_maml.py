@@ -1,4 +1,4 @@
-"""Proto-MAML (Triantafillou et al., arXiv 1903.03096): MAML whose head starts as the prototypes.
+"""Proto-MAML (Triantafillou et al., arXiv 1903.03096): MAML with a head that starts as the prototypes.
 
 W_k = 2 c_k, b_k = -|c_k|^2, c_k the mean feature of class k;    then phi_i by ``steps`` inner steps, as in MAML
 
@@ -27,12 +27,11 @@ def proto_maml(
     inner: Rule = "sgd",
     remat: bool = False,
 ) -> Algorithm[Params]:
-    """MAML whose head starts as the nearest-prototype classifier of the task; classification only.
+    """MAML with a head that starts as the task's nearest-prototype classifier; classification only.
 
     Args:
         apply: the model's forward pass, the one in ``loss_fn``.
-        head: the name of the network's last, linear layer, which is replaced for each task; its values in theta are
-            not used.
+        head: the name of the network's last linear layer. It is replaced for each task; its values in theta are unused.
         loss_fn, inner_lr, steps, first_order, only, inner, remat: as in `fmaml.maml`.
 
     Returns:

@@ -1,8 +1,8 @@
-"""Prototypes, learnt rates and a loss at every step: Proto-MAML and parts of MAML++ in one algorithm.
+"""Proto-MAML with parts of MAML++: prototypes, learnt rates, and a loss after every inner step.
 
 Start (arXiv 1903.03096):    W_k = 2 s c_k, b_k = -s |c_k|^2, c_k the mean feature of class k and s a learnt scale
 Inner step k, layer l:       phi_l = phi_l - alpha_lk * grad_l L(phi, D_i^tr), alpha learnt        (arXiv 1810.09502)
-Outer loop:                  sum_k w_k L(phi_ik, D_i^ts), whose weights move to the last step     (arXiv 1810.09502)
+Outer loop:                  sum_k w_k L(phi_ik, D_i^ts), the weights w_k move to the last step    (arXiv 1810.09502)
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from ..unroll import descent_by_step, unrolled
 
 
 class ProtoMamlppTheta(TypedDict):
-    """The parameters and their rates for each inner step and the head's scale."""
+    """The parameters, their rates for each inner step, and the head's scale."""
 
     params: Params
     rates: Params  # [steps], with the same names
@@ -48,11 +48,10 @@ def proto_mamlpp(
         apply: the model's forward pass, the one in ``loss_fn``.
         inner_lr: the initial value of the rates, above 0.
         steps: inner steps, 1 or more; further steps use the rate of the last one.
-        multi_step_until: the meta-step until which the loss is a weighted sum over all inner steps; before it ``remat``
-            saves no memory.
-        scale: the initial value of the learnt scale of the head, above 0.
-        head: the name of the network's last, linear layer, which is replaced for each task; its values in theta are
-            not used.
+        multi_step_until: until this meta-step the loss is a weighted sum over all inner steps, and ``remat`` saves no
+            memory.
+        scale: the initial value of the head's learnt scale, above 0.
+        head: the name of the network's last linear layer. It is replaced for each task; its values in theta are unused.
         loss_fn, first_order, only, inner, remat: as in `fmaml.maml`.
 
     Returns:

@@ -14,13 +14,12 @@ from ..types import Algorithm, Batch, LossFn, Params
 
 
 def protonet(loss_fn: LossFn, apply: Apply, *, head: str = "head") -> Algorithm[Params]:
-    """Predict the class whose mean feature is nearest, without a gradient step; classification only.
+    """Predict the class with the nearest mean feature, without a gradient step; classification only.
 
     Args:
         loss_fn: (params, batch) -> scalar.
         apply: the model's forward pass, the one in ``loss_fn``.
-        head: the name of the network's last, linear layer, which is replaced for each task; its values in theta are
-            not used.
+        head: the name of the network's last linear layer. It is replaced for each task; its values in theta are unused.
 
     Returns:
         The algorithm; its theta is the parameters. It has no trajectory.

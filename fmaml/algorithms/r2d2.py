@@ -21,7 +21,7 @@ from ..types import Algorithm, Batch, LossFn, Params
 
 
 class R2D2Theta(TypedDict):
-    """The parameters and the numbers of the ridge regression."""
+    """The parameters, and the learnt scalars of the ridge regression."""
 
     params: Params
     log_ridge: Tensor  # log lambda, a scalar
@@ -32,15 +32,14 @@ class R2D2Theta(TypedDict):
 def r2d2(
     loss_fn: LossFn, apply: Apply, *, ridge: Rate = 1.0, scale: Rate = 10.0, head: str = "head"
 ) -> Algorithm[R2D2Theta]:
-    """Fit the head to the support set by ridge regression, and learn the features through the solution.
+    """Fit the head to the support set by ridge regression, and learn the features through its solution.
 
     Args:
         loss_fn: (params, batch) -> scalar.
         apply: the model's forward pass, the one in ``loss_fn``.
         ridge: the initial value of lambda, above 0.
         scale: the initial value of a, above 0.
-        head: the name of the network's last, linear layer, which is replaced for each task; its values in theta are
-            not used.
+        head: the name of the network's last linear layer. It is replaced for each task; its values in theta are unused.
 
     Returns:
         The algorithm; its theta is {"params": .., "log_ridge": .., "scale": .., "shift": ..}. It has no trajectory.
@@ -76,7 +75,7 @@ def r2d2(
             w = ridge_regression(x, support.y, theta["log_ridge"].exp())
             return with_head(params, w.T, w.new_zeros(w.shape[1]), head)
         y = labels(support, params, head, "r2d2")  # [n, ways]
-        w = ridge_regression(x * y.sum(1, keepdim=True), y, theta["log_ridge"].exp())  # padding does not count
+        w = ridge_regression(x * y.sum(1, keepdim=True), y, theta["log_ridge"].exp())  # without padding
         return with_head(params, theta["scale"] * w.T, theta["shift"].expand(w.shape[1]), head)
 
     return Algorithm(init, adapt, partial(query_loss, loss_fn, adapt))

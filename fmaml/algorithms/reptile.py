@@ -1,8 +1,8 @@
-"""Reptile (Nichol, Achiam and Schulman, arXiv 1803.02999), with a batch of tasks.
+"""Reptile (Nichol, Achiam and Schulman, arXiv 1803.02999), on batches of tasks.
 
 phi_i = ``steps`` updates of theta on D_i^tr;    theta' = theta + epsilon * mean_i (phi_i - theta)
 
-The loss 1/2 |theta - stop(phi_i)|^2 has the gradient theta - phi_i, so epsilon is the rate of `fmaml.sgd`.
+The loss 1/2 |theta - stop(phi_i)|^2 has the gradient theta - phi_i, so epsilon is the learning rate of `fmaml.sgd`.
 """
 
 from collections.abc import Iterator
@@ -29,17 +29,16 @@ def reptile(
     minibatch: Count | None = None,
     inner: Rule = "sgd",
 ) -> Algorithm[Params]:
-    """Move theta towards the parameters adapted to each task; no second derivative, and no query set in training.
+    """Move theta towards the parameters adapted to each task, without second derivatives or a query set.
 
     Args:
         steps: inner steps, 1 or more.
-        minibatch: how many examples of the support set an inner step uses, all where it has no more; None: all of
-            them. With a number, tasks must all be of one size, without padding.
+        minibatch: the number of support examples in each inner step, or all if there are fewer; None: all. With a
+            number, all tasks must have the same size, without padding.
         loss_fn, inner_lr, inner: as in `fmaml.maml`.
 
     Returns:
-        The algorithm; its theta is the parameters. The loss is a surrogate with the right gradient and no meaning
-        of its own.
+        The algorithm; its theta is the parameters. The loss is a surrogate: only its gradient has a meaning.
 
     Source: arXiv 1803.02999.
 
@@ -79,8 +78,9 @@ def reptile(
 def minibatches(batch: Batch, size: int | None, steps: int) -> Iterator[Batch]:
     """Yield ``steps`` batches of ``size`` examples; every example is used once before any is used again.
 
-    Each batch is spread over all of ``batch``, in which neighbours are often of the same class; without a ``size``, or
-    where it has no more examples, it is all of it. Raises ValueError if ``size`` is below 1, or ``steps`` below 0.
+    Each batch is spread over all of ``batch``, because neighbours are often of the same class. It is all of ``batch``
+    if ``size`` is None or at least the number of examples. Raises ValueError if ``size`` is below 1 or ``steps`` below
+    0.
     """
     check_steps(steps)
     if size is not None and size < 1:
@@ -91,11 +91,11 @@ def minibatches(batch: Batch, size: int | None, steps: int) -> Iterator[Batch]:
         if size is None or size >= n:
             yield batch
             continue
-        # made on the device, which would wait for a copy
+        # computed on the device, which would have to wait for a copy
         indices = torch.arange(step * size, (step + 1) * size, device=batch.y.device) * stride % n
         yield take(batch, indices)
 
 
 def spreading(n: int) -> int:
-    """A stride whose multiples modulo ``n`` take every index once, each far from the one before."""
+    """A stride coprime to ``n``: its multiples visit every index once, each far from the one before."""
     return next(stride for stride in count(max(1, round(GOLDEN_RATIO * n))) if gcd(stride, n) == 1)

@@ -1,6 +1,6 @@
-"""Training from scratch: the baseline that learns nothing from other tasks.
+"""Training from scratch: a baseline that learns nothing from other tasks.
 
-phi_i = ``steps`` inner steps from the network's initial, random parameters, which do not change (without weight decay)
+phi_i = ``steps`` inner steps from the network's random initial parameters, which stay fixed (without weight decay)
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ def scratch(
     only: Sequence[str] = ("*",),
     inner: Rule = "sgd",
 ) -> Algorithm[Params]:
-    """The baseline: train the random network on each task alone.
+    """The baseline: train a randomly initialised network on each task alone.
 
     Args:
         loss_fn, inner_lr, steps, only, inner: as in `fmaml.maml`.

@@ -1,10 +1,10 @@
-"""UNICORN-MAML (Ye and Chao, arXiv 2106.16245, section 5): MAML whose head starts as one vector for every class.
+"""UNICORN-MAML (Ye and Chao, arXiv 2106.16245, section 5): MAML with one initial head vector for all classes.
 
 W_k = w, b_k = b for all classes k;    then phi_i by ``steps`` inner steps, as in MAML
 
-Which class of a task has which number means nothing, but a plain head starts with other weights for each. Here the
-adapted network does not depend on the numbers. Cross-entropy does not see what all classes have in common, so under it
-w and b have no gradient, and this is MAML whose head starts at 0: its first inner step moves the head alone.
+The numbering of a task's classes is arbitrary, but a plain head starts with other weights for each number. Here the
+adapted network does not depend on the numbering. Cross-entropy ignores a change common to all classes, so w and b get
+no gradient from it. Then this is MAML with a head that starts at 0: the first inner step moves only the head.
 """
 
 from collections.abc import Sequence
@@ -29,17 +29,17 @@ def unicorn_maml(
     inner: Rule = "sgd",
     remat: bool = False,
 ) -> Algorithm[Params]:
-    """MAML whose head starts with the same weights for all classes; classification only.
+    """MAML with the same initial head weights for all classes; classification only.
 
     Args:
-        steps: inner steps, 1 or more; the first moves the head alone, so only more adapt what is below.
-        only: patterns of the parameters that the inner steps change; the head's weight must be among them.
-        head: the name of the network's last, linear layer.
+        steps: inner steps, 1 or more. The first moves only the head, so the body is adapted from the second on.
+        only: patterns of the names of the adapted parameters; the head's weight must be among them.
+        head: the name of the network's last linear layer.
         loss_fn, inner_lr, first_order, inner, remat: as in `fmaml.maml`.
 
     Returns:
-        The algorithm; its theta is the parameters. w and b are the means of the head's rows, so all rows have one
-        gradient, and stay equal.
+        The algorithm; its theta is the parameters. w and b are the means of the head's rows. So all rows have the same
+        gradient and stay equal.
 
     Raises:
         ValueError: from ``init``: the model has no such layer, or ``only`` leaves its weight out; on use: the targets

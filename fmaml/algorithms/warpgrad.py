@@ -1,10 +1,10 @@
-"""A learnt preconditioner in the manner of WarpGrad (Flennerhag et al., arXiv 1909.00025).
+"""A learnt preconditioner, after WarpGrad (Flennerhag et al., arXiv 1909.00025).
 
 The inner step:       phi' = phi - alpha * P grad L(phi, D_i^tr), P = W W' on the outputs of each layer
 The loss for W:       mean over k of L(stop(phi_k) - alpha * P stop(grad L(phi_k, D_i^tr)), D_i^ts)
 The loss for theta:   1/2 |theta - stop(phi_K)|^2, as in Reptile
 
-W is learnt at every point of the walk, each time through that one step only.
+W is learnt at every point phi_k of the trajectory, through one inner step only.
 """
 
 from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature
@@ -34,11 +34,11 @@ class WarpGradTheta(TypedDict):
 def warpgrad(
     loss_fn: LossFn, *, inner_lr: Rate, steps: PositiveSteps, only: Sequence[str] = ("*",)
 ) -> Algorithm[WarpGradTheta]:
-    """Learn a preconditioner with which gradient descent fits new tasks, the identity at first.
+    """Learn a preconditioner for gradient descent on new tasks, initially the identity.
 
     Args:
-        inner_lr: alpha, a number above 0.
-        steps: inner steps, 1 or more; no derivative is taken through more than one of them.
+        inner_lr: alpha, above 0.
+        steps: inner steps, 1 or more; derivatives are taken through one step only.
         loss_fn, only: as in `fmaml.maml`.
 
     Returns:

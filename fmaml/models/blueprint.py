@@ -1,7 +1,7 @@
-"""The network and the algorithm that a model's metadata name, built for a number of outputs.
+"""Build the network and the algorithm that a model's metadata name, for a number of outputs.
 
-Metadata may come from anywhere: names and settings pass the same checks as a config, code outside fmaml is imported
-only if the user says so, and shapes are compared before anything of the claimed size is allocated.
+Metadata may come from anywhere. So names and settings pass the checks of a config, and code outside fmaml is imported
+only with the user's consent. Shapes are compared before memory is allocated.
 """
 
 from collections.abc import Iterable
@@ -29,7 +29,7 @@ CRITERIA: dict[Targets, Criterion] = {
     "classes": mask_absent_classes(cross_entropy),
     "values": mse,
     "symbols": cross_entropy,
-    "actions": mse,  # only to build the network: a policy's loss is its source's
+    "actions": mse,  # only to build the network: a policy's loss comes from its source
 }
 
 
@@ -37,7 +37,7 @@ MAX_STEPS = 10_000  # inner steps of an adaptation
 
 
 class Network(NamedTuple):
-    """A network for some number of outputs, and what adapts it."""
+    """A network for some number of outputs, and the algorithm that adapts it."""
 
     model: Model
     algorithm: Algorithm[Any]
@@ -45,7 +45,7 @@ class Network(NamedTuple):
 
 @dataclass(frozen=True)
 class Blueprint:
-    """What the metadata say of a network: enough to build it."""
+    """The part of a model's metadata that builds its network."""
 
     model: Config
     algorithm: Config
@@ -56,7 +56,7 @@ class Blueprint:
     scaling: Scaling | None = None
 
     def build(self, outputs: int) -> Network:
-        """The network with this number of outputs; Error if the settings do not fit, or no tensor is so large."""
+        """The network with this number of outputs; Error if the settings do not fit, or a tensor is too large."""
         try:
             model: Model = call_by_name("model", self.model, inputs=self.inputs, outputs=outputs)
         except RuntimeError as error:
@@ -66,30 +66,30 @@ class Blueprint:
         return Network(model, algorithm)
 
     def params(self, outputs: int) -> Params:
-        """The network's parameters, as shapes without numbers."""
+        """The network's parameters, as shapes without values."""
         with torch.device("meta"):
             return self.build(outputs).model.init(Generator())
 
     def template(self, outputs: int) -> Theta:
-        """theta as it is before training, as shapes without numbers."""
+        """The initial theta, as shapes without values."""
         with torch.device("meta"):
             return self.build(outputs).algorithm.init(self.params(outputs))
 
 
 def check_trust(metadata: Metadata, sections: Iterable[str], name: str, trust: bool) -> None:
-    """Error if one of these sections names code outside fmaml, unless the user has said that he trusts it."""
+    """Error if one of these sections names code outside fmaml, unless the user trusts it."""
     for section in sections:
         if not trust and (target := own_code(metadata["config"], section)):
             raise Error(
-                f"{name}: its {section} is {target}, which is no part of fmaml, and code that a model file names is "
-                f"imported only if you say so: with --trust, or trust=True in a script, if you know the function"
+                f"{name}: its {section} is {target}, code outside fmaml; "
+                f"if you trust it, give --trust, or trust=True in a script"
             )
 
 
 def read_blueprint(metadata: Metadata, name: str, trust: bool = False) -> Blueprint:
-    """The blueprint in a model's metadata; ``name`` is the file's, for the Error that says what is wrong.
+    """The blueprint in a model's metadata; Error, with the ``name`` of the file, if they are wrong.
 
-    Code outside fmaml is looked for only with ``trust``, see `check_trust`.
+    Code outside fmaml is imported only with ``trust``, see `check_trust`.
     """
     try:
         config = metadata["config"]
@@ -113,7 +113,7 @@ def read_blueprint(metadata: Metadata, name: str, trust: bool = False) -> Bluepr
 
 
 def read_form(form: dict[str, Any], inputs: tuple[int, ...]) -> Form:
-    """The form of images with the shape ``inputs``; ValueError if it is none."""
+    """The form of images with the shape ``inputs``; ValueError if it is not valid."""
     found = Form(**form)
     if found.fit not in ("crop", "squeeze", "pad") or not isinstance(found.invert, bool) or found.ink != "dark":
         raise ValueError("form")
@@ -123,7 +123,7 @@ def read_form(form: dict[str, Any], inputs: tuple[int, ...]) -> Form:
 
 
 def fill_theta(template: Theta, tensors: dict[str, Tensor], name: str) -> Theta:
-    """The tensors as a tree like ``template``; Error, naming the first difference, unless they are exactly that."""
+    """The tensors as a tree like ``template``; Error, with the first difference, if names, shapes or types differ."""
     wanted = dict(named_leaves(template))
     for key in sorted(wanted.keys() | tensors.keys()):
         has, needs = tensors.get(key), wanted.get(key)

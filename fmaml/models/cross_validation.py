@@ -1,6 +1,6 @@
-"""An honest accuracy on a support set: each example is named by a network that has learnt the others.
+"""Cross-validation on a support set: each example is predicted by a network that has learnt the others.
 
-Beside the model stand two simple methods, so that a user sees whether the model is worth it on his own classes.
+Two simple methods are measured too, to show whether the model is worth it on these classes.
 """
 
 from collections.abc import Callable
@@ -14,23 +14,23 @@ from ..intervals import wilson_interval
 from ..types import Batch
 from .learner import Learner
 
-LEFT_OUT_IN_TURN = 30  # examples, up to which each is left out alone
-FOLDS = 10  # for more
+LEFT_OUT_IN_TURN = 30  # up to so many examples, each is left out alone
+FOLDS = 10  # for more examples
 RIDGE_PENALTY = 1.0
-CELLS, ORIENTATIONS, SHADES = 4, 8, 4  # of the simple features: cells a side, directions of edges, shades a channel
+CELLS, ORIENTATIONS, SHADES = 4, 8, 4  # simple features: cells for each side, edge directions, shades for each channel
 
-Named: TypeAlias = Callable[[Batch, Tensor], Tensor]  # (known examples, x [n, ..]) -> classes int64 [n]
+Predict: TypeAlias = Callable[[Batch, Tensor], Tensor]  # (training examples, x [n, ..]) -> classes int64 [n]
 
 
 class Score(NamedTuple):
-    """How many of the examples a method named rightly."""
+    """The examples that a method predicts correctly."""
 
     method: str
     right: Tensor  # bool [examples]
 
     @property
     def accuracy(self) -> float:
-        """The share of examples that were named rightly."""
+        """The fraction of correct predictions."""
         return self.right.double().mean().item()
 
     @property
@@ -40,28 +40,28 @@ class Score(NamedTuple):
 
 
 class OwnAccuracy(NamedTuple):
-    """The accuracy on a user's examples; those that are alone in their class cannot be left out."""
+    """The accuracy on a user's examples; the only example of a class cannot be left out."""
 
     how: str  # such as "each left out in turn"
     scores: list[Score]  # the model first, then the simple methods
-    classes: list[tuple[str, int, int]]  # class, how many the model named rightly, of how many
+    classes: list[tuple[str, int, int]]  # class, the model's correct predictions, predictions
 
     @property
     def better(self) -> Score | None:
-        """The simple method that is better than the model, if there is one."""
+        """The best simple method if it is better than the model, else None."""
         model, *simple = self.scores
         best = max(simple, key=lambda score: score.accuracy)
         return best if best.accuracy > model.accuracy else None
 
 
 def cross_validate(learner: Learner, by_class: dict[str, Tensor], steps: int | None = None) -> OwnAccuracy | None:
-    """The accuracy of a model on the examples of each class; None if each class has one example alone.
+    """The accuracy of a model on the examples of each class; None if no class has two examples.
 
-    Up to 30 examples are left out one by one, more in ten parts. Raises ValueError and Error as `Learner.adapt` does.
+    Up to 30 examples are left out one by one, more in ten parts. Raises ValueError and Error as `Learner.adapt`.
 
     Args:
         learner: a model for classes.
-        by_class: class -> x [n, *inputs], as `read_support` gives it.
+        by_class: class -> x [n, *inputs], as `read_support` returns it.
         steps: as in `Learner.adapt`.
     """
     names = sorted(by_class)
@@ -76,12 +76,12 @@ def cross_validate(learner: Learner, by_class: dict[str, Tensor], steps: int | N
         adapted = learner.adapt({name: known.x[known.y == i] for i, name in enumerate(names)}, steps=steps)
         return adapted.outputs(x).argmax(-1)
 
-    methods: dict[str, Named] = {str(learner.metadata["name"]): by_model, "nearest example, by pixels": by_nearest}
+    methods: dict[str, Predict] = {str(learner.metadata["name"]): by_model, "nearest example, by pixels": by_nearest}
     if x.ndim == 4:
         methods["linear model of colours and edges"] = by_linear_model
     folds = folds_of(y, several)
-    named = {method: named_by_others(name, Batch(x, y), folds) for method, name in methods.items()}
-    scores = [Score(method, found[several] == y[several]) for method, found in named.items()]
+    predicted = {method: cross_predict(predict, Batch(x, y), folds) for method, predict in methods.items()}
+    scores = [Score(method, found[several] == y[several]) for method, found in predicted.items()]
     right = torch.zeros(len(y), dtype=torch.bool)
     right[several] = scores[0].right
     tested = [(name, int(right[y == i].sum()), int((several & (y == i)).sum())) for i, name in enumerate(names)]
@@ -90,9 +90,9 @@ def cross_validate(learner: Learner, by_class: dict[str, Tensor], steps: int | N
 
 
 def folds_of(y: Tensor, several: Tensor) -> Tensor:
-    """The part in which each example is left out, int64 [examples]; -1 never, where ``several`` is false.
+    """The part in which each example is left out, int64 [examples]; -1 (never) if ``several`` is false.
 
-    A class is spread over the parts, and no part has all examples of a class.
+    The examples of a class are spread over the parts, so no part has all of them.
     """
     count = int(several.sum())
     parts = count if count <= LEFT_OUT_IN_TURN else FOLDS
@@ -101,22 +101,22 @@ def folds_of(y: Tensor, several: Tensor) -> Tensor:
     return folds
 
 
-def named_by_others(name: Named, examples: Batch, folds: Tensor) -> Tensor:
-    """The class that each example gets from those in other parts, int64 [examples]; -1 where it is never left out."""
+def cross_predict(predict: Predict, examples: Batch, folds: Tensor) -> Tensor:
+    """The prediction of each example from those in other parts, int64 [examples]; -1 if it is never left out."""
     found = torch.full_like(examples.y, -1)
     for part in folds[folds >= 0].unique():
         out = folds == part
-        found[out] = name(Batch(examples.x[~out], examples.y[~out]), examples.x[out])
+        found[out] = predict(Batch(examples.x[~out], examples.y[~out]), examples.x[out])
     return found
 
 
 def by_nearest(known: Batch, x: Tensor) -> Tensor:
-    """The class of the nearest example, by the distance of the numbers."""
+    """The class of the nearest example, by pixels."""
     return known.y[torch.cdist(x.flatten(1).float(), known.x.flatten(1).float()).argmin(1)]
 
 
 def by_linear_model(known: Batch, x: Tensor) -> Tensor:
-    """The class by ridge regression of simple features on the classes."""
+    """The class by ridge regression from simple features."""
     features = simple_features(known.x)
     mean, spread = features.mean(0), features.std(0) + 1e-3
     features = F.pad((features - mean) / spread, (0, 1), value=1.0)
@@ -129,12 +129,12 @@ def by_linear_model(known: Batch, x: Tensor) -> Tensor:
 
 
 def simple_features(x: Tensor) -> Tensor:
-    """Histograms of colours, and of the directions of edges in 4x4 cells: float64 [n, features] of images in [0, 1]."""
+    """Histograms of colours, and of edge directions in 4x4 cells, of images in [0, 1]: float64 [n, features]."""
     return torch.cat([colours(x), edges(x)], 1).double()
 
 
 def colours(x: Tensor) -> Tensor:
-    """The share of pixels of each colour, with four shades a channel: [n, 4**channels]."""
+    """The fraction of pixels of each colour, with four shades for each channel: [n, 4**channels]."""
     shades = (x * SHADES).long().clamp(0, SHADES - 1).flatten(2)  # [n, channels, pixels]
     powers = SHADES ** torch.arange(x.shape[1])
     colour = (shades * powers[:, None]).sum(1)
@@ -142,7 +142,7 @@ def colours(x: Tensor) -> Tensor:
 
 
 def edges(x: Tensor) -> Tensor:
-    """The strength of edges in eight directions in each of 4x4 cells: [n, 128], of length 1."""
+    """The strength of edges in eight directions in each of 4x4 cells: [n, 128], normalised to length 1."""
     grey = x.mean(1, keepdim=True)
     dx = grey[..., 1:-1, 2:] - grey[..., 1:-1, :-2]
     dy = grey[..., 2:, 1:-1] - grey[..., :-2, 1:-1]

@@ -1,4 +1,4 @@
-"""Where models are found: files, runs' folders, and the trained models that come with fmaml. Imports no torch."""
+"""Find models: files, run folders, and the trained models that come with fmaml. Imports no torch."""
 
 import difflib
 import json
@@ -7,8 +7,8 @@ from typing import Any
 
 from ..errors import Error
 
-SHELF = Path(__file__).parent / "bundled"  # each a file, with its card beside it
-MODELS_OF_A_RUN = ("model.safetensors", "best.safetensors")  # the first is written with the results of meta-testing
+SHELF = Path(__file__).parent / "bundled"  # each model is a file, with its card beside it
+MODELS_OF_A_RUN = ("model.safetensors", "best.safetensors")  # meta-testing writes the first, with its results
 
 
 def model_names() -> list[str]:
@@ -17,12 +17,12 @@ def model_names() -> list[str]:
 
 
 def find_model(model: str | Path) -> Path:
-    """The file of a model, given by its path, its run's folder or its name; Error if there is none."""
+    """The file of a model, from its path, its run folder or its name; Error if there is none."""
     path = Path(model)
     if path.is_dir():
         found = next((path / name for name in MODELS_OF_A_RUN if (path / name).is_file()), None)
         if found is None:
-            raise Error(f"{path}: no model in it; name a model file or the folder of a run that has validated")
+            raise Error(f"{path}: no model in it; name a model file, or the folder of a run with a validation")
         return found
     if path.exists():
         return path
@@ -34,7 +34,7 @@ def find_model(model: str | Path) -> Path:
 
 
 def metadata_on_shelf(name: str) -> dict[str, Any]:
-    """The metadata of a model that comes with fmaml, read from the head of its file."""
+    """The metadata of a model that comes with fmaml, from the header of its file."""
     with (SHELF / f"{name}.safetensors").open("rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     return json.loads(header["__metadata__"]["fmaml"])

@@ -1,4 +1,4 @@
-"""`fmaml.load`: a learner from a model file, from a run's folder, or by the name of a model that comes with fmaml."""
+"""`fmaml.load`: a learner from a model file, a run folder, or a model that comes with fmaml."""
 
 from collections.abc import Iterator
 from itertools import count
@@ -17,19 +17,19 @@ from .model_file import Metadata, read_model
 
 
 def load(model: str | Path, *, trust: bool = False) -> Learner:
-    """A meta-trained model, ready to learn tasks.
+    """Load a meta-trained model that can learn new tasks.
 
     Args:
-        model: a model file; a run's folder, of which the best parameters are taken; or the name of a model that comes
-            with fmaml, see ``fmaml ls models``.
-        trust: import the functions outside fmaml that the model names as its network or its algorithm, if it does.
+        model: a model file, a run folder (its best parameters), or the name of a model that comes with fmaml, see
+            ``fmaml ls models``.
+        trust: import code outside fmaml if the model names it as its network or its algorithm.
 
     Returns:
         The learner.
 
     Raises:
-        Error: there is no such model, or it is damaged, of a newer version, an adapted network, or a policy; or,
-            without ``trust``, it names code outside fmaml.
+        Error: there is no such model, or it is damaged, of another format, an adapted network, or a policy. Or it
+            names code outside fmaml, without ``trust``.
 
     >>> import torch, fmaml
     >>> learner = fmaml.load("sinusoid")
@@ -41,14 +41,14 @@ def load(model: str | Path, *, trust: bool = False) -> Learner:
     learner = load_for_test(model, trust=trust)
     if learner.blueprint.targets == "actions":
         raise Error(
-            f"{find_model(model)}: a policy, which adapts by what it does and not by examples; fmaml test says how "
-            f"well it does, and train.start begins another run with it"
+            f"{find_model(model)}: a policy, which adapts by acting, not by examples; "
+            f"evaluate it with fmaml test, or train from it with train.start"
         )
     return learner
 
 
 def load_for_test(model: str | Path, *, trust: bool = False) -> Learner:
-    """As `load`, but policies too, which cannot be given examples but can be tested."""
+    """Like `load`, but also for policies, which can be tested but not adapted by examples."""
     path = find_model(model)
     tensors, metadata, blueprint = _read(path, trust)
     if metadata.get("kind") != "learner":
@@ -58,15 +58,15 @@ def load_for_test(model: str | Path, *, trust: bool = False) -> Learner:
 
 
 def load_adapted(path: str | Path, *, trust: bool = False) -> Adapted:
-    """A network that `fmaml.Adapted.save` or ``fmaml adapt`` has written.
+    """Load a network that `fmaml.Adapted.save` or ``fmaml adapt`` has written.
 
     Args:
         path: the file.
         trust: as in `load`.
 
     Raises:
-        Error: the file is missing, damaged, of a newer version, or a learner; or, without ``trust``, it names code
-            outside fmaml.
+        Error: the file is missing, damaged, of another format, or a learner. Or it names code outside fmaml, without
+            ``trust``.
 
     >>> import tempfile, torch, fmaml
     >>> adapted = fmaml.load("omniglot").adapt({"a": torch.rand(1, 1, 28, 28), "b": torch.rand(1, 1, 28, 28)})
@@ -92,9 +92,9 @@ def load_adapted(path: str | Path, *, trust: bool = False) -> Adapted:
 
 
 def check_statistics(adapted: Adapted, name: str) -> None:
-    """Error unless the statistics are those of the network's norms: as many, of their widths, and possible."""
-    possible = all(bool(each.isfinite().all()) for pair in adapted.statistics for each in pair)
-    if not possible or any(bool((pair.variance < 0).any()) for pair in adapted.statistics):
+    """Error unless the statistics fit the network's norms, in number, width and range."""
+    finite = all(bool(each.isfinite().all()) for pair in adapted.statistics for each in pair)
+    if not finite or any(bool((pair.variance < 0).any()) for pair in adapted.statistics):
         raise Error(f"{name}: its statistics are not means and variances")
     x = torch.zeros(1, *adapted.shape.inputs, dtype=adapted.shape.dtype)
     try:
@@ -104,7 +104,7 @@ def check_statistics(adapted: Adapted, name: str) -> None:
 
 
 def statistics_in(tensors: dict[str, Tensor]) -> Iterator[Statistics]:
-    """The statistics of each batch norm; how many there are is not known from the network's settings."""
+    """The statistics of each batch norm; the network's settings do not tell their number."""
     for i in count():
         found = [tensors.get(f"statistics/{i}/{field}") for field in Statistics._fields]
         if any(value is None or value.ndim != 1 for value in found):
@@ -113,7 +113,7 @@ def statistics_in(tensors: dict[str, Tensor]) -> Iterator[Statistics]:
 
 
 def is_adapted(path: str | Path) -> bool:
-    """Whether the model file is an adapted network."""
+    """Whether a model file holds an adapted network."""
     _, metadata = read_model(find_model(path))
     return metadata is not None and metadata.get("kind") == "adapted"
 
@@ -121,5 +121,5 @@ def is_adapted(path: str | Path) -> bool:
 def _read(path: Path, trust: bool) -> tuple[dict[str, Tensor], Metadata, Blueprint]:
     tensors, metadata = read_model(path)
     if metadata is None:
-        raise Error(f"{path}: parameters without metadata, which name no network; give a model that fmaml wrote")
+        raise Error(f"{path}: parameters without metadata, so the network is unknown; give a model that fmaml wrote")
     return tensors, metadata, read_blueprint(metadata, str(path), trust)

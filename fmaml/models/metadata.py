@@ -1,4 +1,4 @@
-"""What a model file says of its model, from the run that trained it."""
+"""The metadata of a model file, from the run that trained the model."""
 
 from typing import Any, Literal, TypeAlias
 
@@ -14,11 +14,10 @@ PRIVATE_SETTINGS = ("root", "file", "start")  # paths of the machine that traine
 
 
 def describe(config: Config, source: Source, data: dict[str, str], measured: dict[str, Any]) -> Metadata:
-    """The metadata of a model that a run trains, as far as they are known before meta-testing.
+    """The metadata of a model that a run trains, as known before meta-testing.
 
-    ``data`` holds the digest of each split, ``measured`` is the `environment` of the run. What stands here beside the
-    tensors makes the file whole: the network, the algorithm, how images become inputs, and what the model was trained
-    for.
+    ``data`` is the digest of each split, and ``measured`` the `environment` of the run. With the tensors, the metadata
+    are a complete model: network, algorithm, preprocessing of images, and task.
     """
     return {
         "kind": "learner",
@@ -40,7 +39,7 @@ def describe(config: Config, source: Source, data: dict[str, str], measured: dic
 
 
 def targets_of(data: str) -> Targets:
-    """What the targets of a data source are, by its traits."""
+    """The kind of targets of a data source, from its traits."""
     gives = find_entry("data", data).gives
     if "episodes" in gives:
         return "actions"
@@ -50,7 +49,7 @@ def targets_of(data: str) -> Targets:
 
 
 def without_paths(config: Config) -> Config:
-    """The config without the settings that name files of one machine."""
+    """The config without paths of the machine."""
     return {
         key: {name: value for name, value in section.items() if name not in PRIVATE_SETTINGS}
         if isinstance(section, dict)
@@ -60,6 +59,6 @@ def without_paths(config: Config) -> Config:
 
 
 def with_results(metadata: Metadata, results: dict[str, list[Any]], tasks: int, seconds: float) -> Metadata:
-    """The metadata with what meta-testing measured: column -> [mean, half of the 95 % interval] by inner step."""
+    """The metadata with the results of meta-testing: column -> [mean, half of the 95 % interval] by inner step."""
     columns = {label: [[score.mean, score.ci95] for score in column] for label, column in results.items()}
     return {**metadata, "results": nan_to_null(columns), "tasks": tasks, "training_seconds": round(seconds, 1)}

@@ -1,4 +1,4 @@
-"""Model cards: a trained model's network, results and use, from its metadata. Imports no torch."""
+"""Model cards: a trained model's use, results and network, from its metadata. Imports no torch."""
 
 import json
 from typing import Any
@@ -37,9 +37,9 @@ LIMITS = {
 
 
 def overview_of_models() -> str:
-    """The text that `fmaml ls models` prints."""
+    """The output of `fmaml ls models`."""
     if not model_names():
-        return "no trained model came with this fmaml"
+        return "this fmaml has no trained models"
     blocks = [f"{name}\n  {model_summary(metadata_on_shelf(name))}" for name in model_names()]
     return "\n".join(
         [*blocks, "", "use: fmaml predict NAME --support DIR PHOTO ..., fmaml test NAME, fmaml.load(NAME)"]
@@ -47,18 +47,18 @@ def overview_of_models() -> str:
 
 
 def model_summary(about: dict[str, Any]) -> str:
-    """One line: algorithm, data and result."""
+    """Algorithm, data, task and result in one line."""
     config = about["config"]
     label, value = best_column(about)
-    what = f"{config['algorithm']['name']} on {config['data']['name']}, {about['task']}"
-    return f"{what}: {about['metric']} {value} ({label})"
+    training = f"{config['algorithm']['name']} on {config['data']['name']}, {about['task']}"
+    return f"{training}: {about['metric']} {value} ({label})"
 
 
 def best_column(about: dict[str, Any]) -> tuple[str, str]:
-    """The column of results that holds for deployment, and its last row as text.
+    """The name and the last row, as text, of the column of results to expect in use.
 
-    It is the inductive column if there is one. Where a baseline has columns too, those of the model begin with its
-    algorithm's name.
+    That is the inductive column if there is one. If a baseline has columns too, the model's own ones begin with the
+    name of its algorithm.
     """
     name, results = about["config"]["algorithm"]["name"], about["results"]
     own = [label for label in results if label == name or label.startswith(f"{name}, ")]
@@ -111,7 +111,7 @@ def card(about: dict[str, Any]) -> str:
 
 
 def facts_of(about: dict[str, Any], quote: str = "") -> dict[str, str]:
-    """The facts of a card beside the results: heading -> text, with ``quote`` around commands."""
+    """The other facts of a card: heading -> text, with ``quote`` around commands."""
     config, environment = about["config"], about["environment"]
     settings = ", ".join(f"{key} {value}" for key, value in config["model"].items() if key != "name")
     return {

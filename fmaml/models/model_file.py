@@ -1,7 +1,7 @@
-"""A model as one file: safetensors whose metadata make it whole, JSON with a version and a digest of the tensors.
+"""A model as one file: safetensors with metadata in JSON, which include a format number and a digest of the tensors.
 
-Any reader of safetensors can open it. Nothing is ever pickled, and what the metadata claim is checked: the digest
-against the tensors here, names and shapes against the network in `fmaml.models.blueprint`.
+Any reader of safetensors can open it. Nothing is ever pickled. The metadata are checked: the digest here, and names and
+shapes of the tensors in `fmaml.models.blueprint`.
 """
 
 import json
@@ -17,19 +17,19 @@ from ..files.atomic import write_durably
 from ..files.digests import sha256_of
 from ..files.regular import read_regular
 
-Metadata: TypeAlias = dict[str, Any]  # whatever JSON can hold
+Metadata: TypeAlias = dict[str, Any]  # values of JSON
 
 FORMAT = 1
-KEY = "fmaml"  # of the safetensors metadata: the JSON
+KEY = "fmaml"  # of the JSON in the safetensors metadata
 MAX_HEADER_BYTES = 4_000_000
 MAX_MODEL_BYTES = 4_000_000_000
 DAMAGED = "damaged or not a model; copy it again, or train it again"
 
 
 def write_model(path: Path, tensors: dict[str, Tensor], metadata: Metadata | None) -> None:
-    """Write a model file, whole or not at all; the format and the digest are added to the metadata.
+    """Write a model file, completely or not at all; add the format and the digest to the metadata.
 
-    Without metadata it holds the parameters alone.
+    Without metadata the file holds only the parameters.
     """
     if metadata is None:
         write_durably(path, save(tensors))
@@ -41,7 +41,7 @@ def write_model(path: Path, tensors: dict[str, Tensor], metadata: Metadata | Non
 def read_model(path: Path) -> tuple[dict[str, Tensor], Metadata | None]:
     """The tensors and the metadata of a model file; None for parameters without metadata.
 
-    Raises Error if the file cannot be read, is damaged, or is of a newer version.
+    Raises Error if the file cannot be read, is damaged, or has another format.
     """
     try:
         content = read_regular(path, MAX_MODEL_BYTES)
@@ -58,7 +58,7 @@ def read_model(path: Path) -> tuple[dict[str, Tensor], Metadata | None]:
         raise Error(f"{path}: {DAMAGED}") from None
     if metadata is not None and metadata.get("format") != FORMAT:
         raise Error(
-            f"{path}: a model of format {metadata.get('format')!r}, and this fmaml reads format {FORMAT}; "
+            f"{path}: a model of format {metadata.get('format')!r}, but this fmaml reads format {FORMAT}; "
             f"install the version that wrote it"
         )
     try:

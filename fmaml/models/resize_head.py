@@ -1,8 +1,8 @@
-"""A head for a number of classes that was not trained for.
+"""Resize the head for another number of classes than in training.
 
-Some algorithms make the head for each task, of any width. One that was learnt has a row for each of the ways of
-training: fewer classes take the first rows, as if the other classes were absent; for more it is made of the support
-set's prototypes, from which the inner steps go on, as in Proto-MAML (Triantafillou et al., arXiv 1903.03096).
+Some algorithms make a head of any width for each task. A learnt head has one row for each of the ways of training. For
+fewer classes its first rows are used, as if the other classes were absent. For more classes the head starts as the
+support set's prototypes, before the inner steps, as in Proto-MAML (Triantafillou et al., arXiv 1903.03096).
 """
 
 from typing import Any, cast
@@ -18,10 +18,10 @@ from ..types import Algorithm, Batch, Params, Theta
 
 
 def with_outputs(theta: Theta, template: Theta) -> Theta:
-    """theta with what depends on the number of outputs as wide as in ``template``: its first rows, or also their mean.
+    """theta with the shapes of ``template``: the first rows of resized tensors, extended by the mean of all rows.
 
-    ``template`` is the initial theta of the same network with other outputs. Raises ValueError where a tensor is more
-    than a row for each output.
+    ``template`` is the initial theta of the same network with another number of outputs. Raises ValueError if tensors
+    differ in more than the number of rows.
     """
 
     def resized(saved: Tensor, wanted: Tensor) -> Tensor:
@@ -37,15 +37,15 @@ def with_outputs(theta: Theta, template: Theta) -> Theta:
 
 
 def head_of(params: Params, other: Params) -> str:
-    """The name of the layer whose width differs between the parameters of two networks."""
+    """The name of the layer with different widths in the parameters of two networks."""
     (head,) = {name.rpartition(".")[0] for name, value in params.items() if value.shape != other[name].shape}
     return head
 
 
 def starting_from_prototypes(algorithm: Algorithm[Any], apply: Apply, head: str) -> Algorithm[Any]:
-    """``algorithm`` with the layer ``head`` made of the support set's prototypes before the inner steps.
+    """The algorithm with the support set's prototypes as ``head`` before the inner steps.
 
-    Raises ValueError, on use, if its theta does not hold the network's parameters by themselves.
+    Raises ValueError, on use, if theta does not contain the network's parameters unchanged.
     """
 
     def start(theta: Theta, support: Batch) -> Theta:
@@ -54,7 +54,7 @@ def starting_from_prototypes(algorithm: Algorithm[Any], apply: Apply, head: str)
         if isinstance(theta, dict) and "params" in theta:
             tree = cast(dict[str, Any], theta)
             return {**tree, "params": prototypes(apply, tree["params"], support, head, "adapt")}
-        raise ValueError("its theta does not hold the network's parameters by themselves")
+        raise ValueError("its theta does not contain the network's parameters unchanged")
 
     def trajectory(theta: Theta, support: Batch, *steps: int) -> list[Params]:
         return trajectory_of(algorithm, start(theta, support), support, *steps)

@@ -1,4 +1,4 @@
-"""`FewShotClassifier`: a trained model in scikit-learn's hands."""
+"""`FewShotClassifier`: a trained model as a scikit-learn classifier."""
 
 import math
 import os
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 else:
     try:
         from sklearn.base import BaseEstimator, ClassifierMixin
-    except ModuleNotFoundError:  # `from fmaml import *` must go on
+    except ModuleNotFoundError:  # `from fmaml import *` must not fail
 
         class BaseEstimator:
             def __new__(cls, *args: Any, **kwargs: Any) -> None:
@@ -30,18 +30,18 @@ else:
         class ClassifierMixin: ...
 
 
-Examples: TypeAlias = Any  # whatever numpy takes for an array; see `FewShotClassifier.fit`
+Examples: TypeAlias = Any  # see `FewShotClassifier.fit`
 
 
 class FewShotClassifier(ClassifierMixin, BaseEstimator):
-    """A scikit-learn classifier that learns from a few examples of each class, by a meta-trained model.
+    """A scikit-learn classifier that learns from a few examples of each class, with a meta-trained model.
 
-    It works in pipelines, in cross-validation and in a search over ``steps``, and it pickles.
+    It works in pipelines, in cross-validation and in a search over ``steps``, and can be pickled.
 
     Args:
-        model: a model for classes: a file, a run's folder, or the name of a model that comes with fmaml.
-        steps: inner steps; None: as many as the model's accuracy was measured with. Algorithms without inner steps,
-            such as protonet, take none.
+        model: a model for classes: a file, a run folder, or the name of a model that comes with fmaml.
+        steps: inner steps; None: as in the model's meta-testing. Leave it out for algorithms without inner steps, such
+            as protonet.
         trust: as in `fmaml.load`.
 
     Attributes:
@@ -68,17 +68,17 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         """Learn the classes of a few examples.
 
         Args:
-            X: numbers [n, *inputs] or [n, product of inputs], with values as in training, which are 0 to 1 for images;
-                or pictures: a uint8 array [n, height, width] or [n, height, width, 3], or a sequence of n file names,
-                `PIL.Image`, or such arrays.
-            y: the class of each, [n].
+            X: numbers [n, *inputs] or [n, product of inputs], with values as in training (for images 0 to 1). Or
+                pictures: a uint8 array [n, height, width] or [n, height, width, 3], or a sequence of n file names,
+                `PIL.Image` or uint8 arrays.
+            y: the class of each example, [n].
 
         Returns:
             The classifier itself.
 
         Raises:
-            ValueError: fewer than two classes; numbers of another shape than the model takes, or that are not finite; a
-                model that was not trained for classes; a negative ``steps``.
+            ValueError: there are fewer than two classes; numbers are not finite, or do not have the model's shape. The
+                model was not trained for classes; ``steps`` is negative.
             Error: there is no such model, or a picture cannot be read.
         """
         from sklearn.utils.multiclass import check_classification_targets
@@ -98,7 +98,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def predict(self, X: Examples) -> np.ndarray[Any, Any]:
-        """The likeliest class of each example, [n]; X and errors as in `fit`."""
+        """The most probable class of each example, [n]; X and errors as in `fit`."""
         probabilities = self.predict_proba(X)
         return self.classes_[probabilities.argmax(1)]
 
@@ -131,8 +131,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         width = math.prod(shape.inputs)
         if numbers.shape[1] != width:
             raise ValueError(
-                f"X has {numbers.shape[1]} features, and this model takes {width}, of shape {list(shape.inputs)}; "
-                "give arrays of that shape, or a model that takes these"
+                f"X has {numbers.shape[1]} features, but this model takes {width}, of shape {list(shape.inputs)}; "
+                "give arrays of that shape, or a model for these"
             )
         return numbers
 
@@ -143,7 +143,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
 
 def load_for_classes(model: str | Path, *, trust: bool) -> Learner:
-    """The learner; ValueError unless it was trained for classes."""
+    """The learner of a model; ValueError unless it was trained for classes."""
     learner = load(model, trust=trust)
     if learner.blueprint.targets != "classes":
         raise ValueError(f"model = {model}: was trained for {learner.blueprint.targets}; give one trained for classes")
@@ -151,7 +151,7 @@ def load_for_classes(model: str | Path, *, trust: bool) -> Learner:
 
 
 def pictures_in(X: Examples) -> list[Picture] | None:
-    """The pictures or file names that X holds; None if it holds numbers as in training."""
+    """The pictures or file names in X; None if X has numbers as in training."""
     if isinstance(X, list | tuple):
         items = list(X)
     else:
@@ -164,7 +164,7 @@ def pictures_in(X: Examples) -> list[Picture] | None:
 
 
 def is_picture(item: Any) -> bool:
-    """Whether it is a file name, a `PIL.Image`, or a uint8 array of an image's axes."""
+    """Whether an item is a file name, a `PIL.Image`, or a uint8 array with the axes of an image."""
     if isinstance(item, np.ndarray):
         return item.dtype == np.uint8 and item.ndim in (2, 3)
     return isinstance(item, str | os.PathLike | Image.Image)

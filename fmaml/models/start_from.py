@@ -1,4 +1,4 @@
-"""Training that starts from a trained model."""
+"""Start training from a trained model."""
 
 from torch import Tensor
 
@@ -9,15 +9,15 @@ from ..types import Params, Theta
 from .find_model import find_model
 from .model_file import read_model
 
-PARAMS = "params/"  # before the names of the network's parameters, where theta holds more than those
+PARAMS = "params/"  # prefix of the network's parameters, if theta has other tensors, too
 
 
 def start_from(model: str, theta: Theta, params: Params) -> Theta:
-    """theta with every tensor that the model has too, by name and shape.
+    """Replace the tensors of theta by those of the model with the same name and shape.
 
-    ``theta`` is that of the algorithm before training, ``params`` the network's. A head for another number of classes
-    stays as it is, and so does what the model's algorithm had not learnt. Error if a parameter of the network is
-    missing in the model, or has another shape below its first axis.
+    ``theta`` is the initial theta of the algorithm, ``params`` the parameters of its network. All other tensors stay
+    unchanged, such as a head for another number of classes. Error if the model lacks a parameter of the network, or
+    has it with another shape after the first axis.
     """
     path = find_model(model)
     saved, _ = read_model(path)
@@ -27,8 +27,8 @@ def start_from(model: str, theta: Theta, params: Params) -> Theta:
         if found is None or found.ndim != value.ndim or found.shape[1:] != value.shape[1:]:
             has = "nothing" if found is None else f"{list(found.shape)}"
             raise Error(
-                f"train.start = {model}: {name} is {list(value.shape)} in the network of model.*, and the model has "
-                f"{has}; give the settings of the model's own network, or train.start=null to begin without it"
+                f"train.start = {model}: {name} is {list(value.shape)} in the network of model.*, but {has} in that "
+                f"model; give model.* as in its own run, or train.start=null to begin without it"
             )
     names = iter(named_leaves(theta))
 

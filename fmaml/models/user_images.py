@@ -1,4 +1,4 @@
-"""What a user has for images, as the x of a network: files, folders, pictures in memory, or tensors."""
+"""Convert a user's images to the x of a network: files, folders, pictures in memory, or tensors."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,25 +27,25 @@ Support: TypeAlias = str | os.PathLike[str] | Mapping[Any, Images]
 
 
 class Shape(NamedTuple):
-    """What a network takes: the shape of an x, and how a picture becomes one (None: it takes no pictures)."""
+    """The input of a network: the shape of one example, and the conversion of pictures (None: it takes none)."""
 
     inputs: tuple[int, ...]
     form: Form | None
-    dtype: torch.dtype = torch.float32  # int64 of symbols
+    dtype: torch.dtype = torch.float32  # int64 for symbols
 
 
 def to_inputs(images: Images, shape: Shape, ink: Ink = "auto") -> Tensor:
     """The images as float32 [n, *inputs], in the order given.
 
     Args:
-        images: a file or a folder of images, a `PIL.Image`, an array uint8 [height, width] or [height, width, 3], a
-            sequence of these; or a tensor [n, *inputs], or a list of tensors [*inputs], with values as in training.
-        shape: what the network takes.
+        images: a file or a folder of images, a `PIL.Image`, a uint8 array [height, width] or [height, width, 3], or a
+            sequence of these. Or a tensor [n, *inputs], or a list of tensors [*inputs], with values as in training.
+        shape: the input of the network.
         ink: of drawings, for a network that takes characters; see `Form`.
 
     Raises:
         Error: a file is missing, or not an image that can be read.
-        ValueError: a tensor of another shape, or of whole numbers where the network was trained on fractions.
+        ValueError: a tensor has another shape, or integers where the network was trained on floats.
     """
     x, changes = read_inputs(images, shape, ink)
     for line in changes.lines():
@@ -54,10 +54,10 @@ def to_inputs(images: Images, shape: Shape, ink: Ink = "auto") -> Tensor:
 
 
 class Changes(NamedTuple):
-    """How pictures were made alike."""
+    """The changes made to pictures so that they are alike."""
 
-    light_ink: int = 0  # drawings whose light and dark were exchanged
-    white: frozenset[int] = frozenset()  # values that stand for white in pictures of 16 bits that use fewer
+    light_ink: int = 0  # the number of inverted drawings
+    white: frozenset[int] = frozenset()  # values taken as white, in 16-bit pictures that use fewer bits
 
     def __or__(self, other: "Changes") -> "Changes":
         return Changes(self.light_ink + other.light_ink, self.white | other.white)
@@ -68,7 +68,7 @@ class Changes(NamedTuple):
 
 
 def read_inputs(images: Images, shape: Shape, ink: Ink) -> tuple[Tensor, Changes]:
-    """The images as in `to_inputs`, and how they were changed."""
+    """The images as in `to_inputs`, and the changes made to them."""
     if isinstance(images, Sequence) and images and all(isinstance(image, Tensor) for image in images):
         images = torch.stack(cast(list[Tensor], images))
     if isinstance(images, Tensor):
@@ -87,7 +87,7 @@ def read_inputs(images: Images, shape: Shape, ink: Ink) -> tuple[Tensor, Changes
 
 
 def to_tensor(numbers: Any, wanted: str) -> Tensor:
-    """Numbers of any kind as a tensor: a tensor, an array, a column or a table of pandas, lists; ValueError else."""
+    """Numbers as a tensor: from a tensor, an array, a column or table of pandas, or lists; else ValueError."""
     if isinstance(numbers, Tensor):
         return numbers
     try:
@@ -97,12 +97,12 @@ def to_tensor(numbers: Any, wanted: str) -> Tensor:
 
 
 def scaled(pixels: np.ndarray[Any, Any]) -> Tensor:
-    """DecodedImage from 0 to 255 as values from 0 to 1, by the same operations as in `fmaml.data.episodes`."""
+    """Pixels from 0 to 255 as values from 0 to 1, by the same operations as in `fmaml.data.episodes`."""
     return torch.from_numpy(pixels).float() * (1 / 255)
 
 
 def each_picture(images: Any) -> Iterator[Picture]:
-    """One picture after the other; of a folder, its images sorted by name."""
+    """Yield one picture after the other; those of a folder sorted by name."""
     if isinstance(images, str | os.PathLike):
         yield from list_pictures(Path(images))
     elif isinstance(images, Image.Image | np.ndarray):
@@ -113,7 +113,7 @@ def each_picture(images: Any) -> Iterator[Picture]:
 
 
 def image_to_pixels(picture: Picture, form: Form, white: dict[str, int]) -> DecodedImage:
-    """One picture in this form; ``white`` as `white_levels` gives it. Error if it cannot be read."""
+    """One picture in this form; ``white`` is from `white_levels`. Error if it cannot be read."""
     name = "an image in memory"
     try:
         if isinstance(picture, np.ndarray):
@@ -127,7 +127,7 @@ def image_to_pixels(picture: Picture, form: Form, white: dict[str, int]) -> Deco
 
 
 def why_unreadable(error: Exception) -> str:
-    """Why an image cannot be read, and the cure, from the error that decoding it raised."""
+    """The reason why an image cannot be read, and the cure, from the error of its decoder."""
     if isinstance(error, Image.DecompressionBombError):
         return "has too many pixels to be opened safely; save it smaller"
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -138,8 +138,8 @@ def why_unreadable(error: Exception) -> str:
 def read_support(support: Support, shape: Shape, ink: Ink = "auto") -> tuple[dict[str, Tensor], int]:
     """Class name -> its images [n, *inputs], and the number of images; ``ink`` as in `to_inputs`.
 
-    ``support`` is a mapping from classes to their images, or a folder: one folder for each class, or one file for each
-    class, named by it. Raises Error unless there are two classes, each with an image.
+    ``support`` is a mapping from classes to their images, or a folder. The folder has one folder for each class, or one
+    file for each class, named after it. Raises Error unless there are two classes, each with an image.
     """
     if shape.form is None and not isinstance(support, Mapping):
         raise Error(
@@ -162,7 +162,7 @@ def read_support(support: Support, shape: Shape, ink: Ink = "auto") -> tuple[dic
 
 
 def read_noted(path: Path) -> Classes:
-    """The picture files of each class of a folder or a table; a line says what was left out."""
+    """The picture files of each class of a folder or a table; a note lists the files left out."""
     found = read_labelled(path)
     for line in found.lines:
         note(line)
@@ -171,7 +171,7 @@ def read_noted(path: Path) -> Classes:
 
 def _checked(x: Tensor, shape: Shape) -> Tensor:
     if shape.form is None and shape.dtype.is_floating_point and x.dtype not in (torch.bool, *COMPLEX):
-        x = x.to(shape.dtype)  # whole numbers are numbers too; of images they could be 0 to 255
+        x = x.to(shape.dtype)  # not for images, where integers could mean 0 to 255
     what = "x" if shape.form is None else "images"
     if x.shape[1:] != shape.inputs or x.ndim != len(shape.inputs) + 1:
         raise ValueError(f"{what}: this network takes [n, {_sizes(shape.inputs)}]; these are {list(x.shape)}")

@@ -1,4 +1,4 @@
-"""How a `torch.nn.Module` is called: what it is given, and which part of its result is the output."""
+"""Call a `torch.nn.Module`: its arguments, and the part of its result that is the output."""
 
 import contextlib
 import sys
@@ -10,14 +10,14 @@ from torch.utils import _pytree as pytree
 
 
 def arguments(x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What the module is called with, by position and by name."""
+    """The arguments for the module: by position, and by name."""
     if isinstance(x, Mapping):
         return (), dict(cast(Mapping[str, Any], x))
     return cast(tuple[Any, ...], x) if isinstance(x, tuple) else (x,), {}
 
 
 def selected(result: Any, output: str | Callable[[Any], Tensor] | None) -> Tensor:
-    """The part of a module's result that is the output; ValueError if it is no tensor."""
+    """The part of a module's result that is the output; ValueError if it is not a tensor."""
     by_name = dict(cast(Mapping[str, Any], result)) if isinstance(result, Mapping) else {}
     if isinstance(output, str):
         found = by_name[output] if output in by_name else getattr(cast(Any, result), output, None)
@@ -30,13 +30,13 @@ def selected(result: Any, output: str | Callable[[Any], Tensor] | None) -> Tenso
     named = f" with {', '.join(parts)}" if parts else ""
     kind = type(cast(Any, result)).__name__
     raise ValueError(
-        f"from_module: the module returns {kind}{named}, of which output = {output!r} is no tensor; "
-        f"give from_module(module, {cure}) or the like"
+        f"from_module: output = {output!r} selects no tensor from the module's result, {kind}{named}; "
+        f"select one, such as from_module(module, {cure})"
     )
 
 
 def know_batch_encodings() -> None:
-    """From now on all of torch takes a `BatchEncoding` for a tree, if transformers is loaded."""
+    """Register `BatchEncoding` as a tree with torch, if transformers is loaded."""
     transformers: Any = sys.modules.get("transformers.tokenization_utils_base")
     if transformers is None:
         return
@@ -48,5 +48,5 @@ def know_batch_encodings() -> None:
     def unflatten(values: Iterable[Any], keys: list[str]) -> Any:
         return kind(dict(zip(keys, values, strict=True)))
 
-    with contextlib.suppress(ValueError):  # it is known already
+    with contextlib.suppress(ValueError):  # already registered
         pytree.register_pytree_node(kind, flatten, unflatten, serialized_type_name="transformers.BatchEncoding")

@@ -1,6 +1,6 @@
 """A causal language model of `transformers` with low-rank adapters (LoRA, Hu et al., arXiv 2106.09685, equation 3).
 
-h = W x + (alpha / rank) B A x,  with W as it was trained, the same for all tasks, and A and B in theta
+h = W x + (alpha / rank) B A x,  W pretrained, frozen and shared by all tasks, A and B in theta
 """
 
 import contextlib
@@ -24,29 +24,27 @@ if TYPE_CHECKING:
 def causal_lm(*, inputs: tuple[int, ...], outputs: int, base: str, rank: Count = 4, alpha: Rate = 8.0) -> Model:
     """A pretrained causal language model with LoRA: symbols int64 [n, length] -> logits [n, length, vocabulary].
 
-    Adapters stand beside all linear layers but the head. What was pretrained is held once for all tasks, outside theta,
-    and does not change.
+    All linear layers except the head get an adapter. The pretrained weights are frozen: held once for all tasks,
+    outside theta.
 
     Args:
         inputs: the shape of a passage, (length,).
-        outputs: the number of symbols of the data; the model's vocabulary has as many or more.
-        base: a folder that `transformers` reads, such as ``save_pretrained`` wrote. Nothing is downloaded.
-        rank: of each adapter.
+        outputs: the number of symbols in the data, at most the model's vocabulary.
+        base: a folder that `transformers` reads, such as ``save_pretrained`` writes. Nothing is downloaded.
+        rank: the rank of each adapter.
         alpha: adapters are multiplied by ``alpha / rank``.
 
     Returns:
-        A model whose parameters are the adapters: A random, B zero, so that it begins as what was pretrained.
+        A model with the adapters as parameters: A random, B zero. So it begins as the pretrained model.
 
     Raises:
-        Error: an extra is missing.
-        ValueError: there is no such folder, or it holds no causal language model, or it has fewer symbols than the data
-            or a shorter context.
+        Error: transformers or peft is not installed.
+        ValueError: there is no such folder, or it holds no causal language model, or the model's vocabulary or context
+            is too small for the data.
     """
     require("model.name = causal_lm", "language", "transformers", "peft")
-    with (
-        torch.device("cpu"),
-        quietly(),
-    ):  # also where shapes alone are asked for: what was pretrained is read all the same
+    # on the CPU even if the caller needs only shapes, because the pretrained weights are always read
+    with torch.device("cpu"), quietly():
         language_model = read_language_model(base)
         check_reads(language_model, base, inputs, outputs)
         module = with_adapters(language_model, rank, alpha)
@@ -61,7 +59,7 @@ def causal_lm(*, inputs: tuple[int, ...], outputs: int, base: str, rank: Count =
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Without the progress bars and warnings of the two libraries, which tell a user nothing that he could act on."""
+    """Silence the progress bars and warnings of both libraries: no user could act on them."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -86,8 +84,8 @@ class Logits(nn.Module):
 
     def forward(self, symbols: Tensor) -> Tensor:
         """Symbols int64 [n, length] -> logits [n, length, vocabulary]."""
-        everything = torch.ones_like(symbols)  # without a mask transformers reads the positions from a GPU at each call
-        return self.language_model(input_ids=symbols, attention_mask=everything, use_cache=False).logits
+        mask = torch.ones_like(symbols)  # without a mask transformers waits for positions from the GPU in each call
+        return self.language_model(input_ids=symbols, attention_mask=mask, use_cache=False).logits
 
 
 def read_language_model(base: str) -> "PreTrainedModel":
@@ -112,22 +110,22 @@ def read_language_model(base: str) -> "PreTrainedModel":
 
 
 def check_reads(language_model: "PreTrainedModel", base: str, inputs: tuple[int, ...], outputs: int) -> None:
-    """ValueError unless the model reads passages of this shape and tells at least ``outputs`` symbols apart."""
+    """ValueError unless the model reads passages of this shape and has at least ``outputs`` symbols."""
     if len(inputs) != 1:
-        raise ValueError(f"reads passages of symbols, inputs = (length,); here they are {inputs}")
+        raise ValueError(f"inputs = {inputs}: needs passages of symbols, (length,); use conv4 or mlp")
     config: Any = language_model.config
     context: int = getattr(config, "max_position_embeddings", inputs[0])
     if config.vocab_size < outputs:
         raise ValueError(
             f"base = {base}: has {config.vocab_size} symbols, the data {outputs}; "
-            f"for a base with a tokenizer of its own give data.tokenizer={base}"
+            f"for a base with its own tokenizer give data.tokenizer={base}"
         )
     if context < inputs[0]:
-        raise ValueError(f"base = {base}: looks back on {context} symbols, a passage has {inputs[0]}; give fewer")
+        raise ValueError(f"base = {base}: has a context of {context} symbols, a passage has {inputs[0]}; give fewer")
 
 
 def with_adapters(language_model: "PreTrainedModel", rank: int, alpha: float) -> nn.Module:
-    """The model with an adapter beside every linear layer but the head; all else is frozen."""
+    """The model with an adapter for every linear layer except the head; all other parameters are frozen."""
     from peft import LoraConfig, get_peft_model
 
     settings = LoraConfig(r=rank, lora_alpha=cast(Any, alpha), target_modules="all-linear", task_type="CAUSAL_LM")

@@ -1,7 +1,7 @@
-"""Dropout by explicit keys: which numbers are dropped is a function of a key that comes with each example.
+"""Dropout by explicit keys (Srivastava et al., JMLR 15, 2014): each example has a key that decides which numbers drop.
 
-So a forward pass stays a pure function, the same for any batching of tasks and of any number of derivatives, and no
-generator has a state (Srivastava et al., JMLR 15, 2014; counters instead of a state: `fmaml.rng`).
+So a forward pass stays a pure function, equal for any batching of tasks and with derivatives of any order. Random
+numbers come from counters, not from a generator's state (`fmaml.rng`).
 """
 
 import math
@@ -19,7 +19,7 @@ from ..types import Batch, Task
 
 
 class Keyed(NamedTuple):
-    """Examples with the keys of their dropout: what a model of ``from_module(.., dropout="keyed")`` is trained on.
+    """Examples with the keys of their dropout, to train a model of ``from_module(.., dropout="keyed")``.
 
     >>> import torch, fmaml
     >>> layers = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.5))
@@ -30,19 +30,20 @@ class Keyed(NamedTuple):
     True
     """
 
-    x: Any  # a tensor [n, ..], or a dict or tuple of such
+    x: Any  # a tensor [n, ..], or a dict or tuple of tensors
     keys: Tensor  # int64 [n]
 
 
 def with_keys(tasks: Task, *, seed: int, step: int, first: int = 0) -> Task:
-    """Stacked tasks whose x are `Keyed`: other keys for each seed, meta-step, task, set and example.
+    """Stacked tasks with `Keyed` x: other keys for each seed, meta-step, task, set and example.
 
-    All inner steps of a task drop the same numbers of its support set, as they are given the same support set.
+    All inner steps of a task drop the same numbers, because they get the same support set.
 
     Args:
         tasks: stacked tasks, every tensor [tasks, n, ..].
-        seed, step: of the training.
-        first: the number of the first task, where a process has only a part of a meta-batch.
+        seed: the seed of the training.
+        step: the meta-step.
+        first: the number of the first task, if a process has only a part of a meta-batch.
 
     >>> import torch, fmaml
     >>> batch = fmaml.Batch(torch.ones(2, 3, 4), torch.zeros(2, 3, 1))
@@ -60,7 +61,7 @@ def with_keys(tasks: Task, *, seed: int, step: int, first: int = 0) -> Task:
     return Task(keyed(tasks.support, 0), keyed(tasks.query, 1))
 
 
-# how many of an input's axes, the last ones, are dropped together
+# the number of last axes of an input that are dropped together
 SHARED_AXES: dict[TorchFunction, Callable[[Tensor], int]] = {
     F.dropout: lambda x: 0,
     torch.dropout: lambda x: 0,
@@ -71,7 +72,7 @@ SHARED_AXES: dict[TorchFunction, Callable[[Tensor], int]] = {
 
 
 def dropouts(keys: Tensor | None) -> dict[TorchFunction, TorchFunction]:
-    """Torch's dropout functions for one forward pass of examples with these keys, each call with other random bits.
+    """Torch's dropout functions for one forward pass, with the random bits of these keys; other bits for each call.
 
     Without keys they drop nothing.
     """
@@ -91,12 +92,13 @@ def dropouts(keys: Tensor | None) -> dict[TorchFunction, TorchFunction]:
 
 
 def numbers_of(keys: Tensor, call: int, shape: tuple[int, ...]) -> Tensor:
-    """Uniform random numbers in [0, 1) of the shape, for this call of a forward pass.
+    """Uniform random numbers in [0, 1) of this shape, for this call of a forward pass.
 
-    A tensor with one row an example has the random numbers of each example's key; any other those of all keys together.
+    If the shape has one row for each example, a row depends on its example's key. Otherwise all numbers depend on the
+    sum of the keys.
     """
     if len(shape) > 0 and shape[0] == len(keys):
-        each, width = keys[:, None], math.prod(shape[1:])
+        row_keys, width = keys[:, None], math.prod(shape[1:])
     else:
-        each, width = keys.sum()[None, None], math.prod(shape)
-    return uniform(fold(fold(each, call), torch.arange(width, device=keys.device))).reshape(shape)
+        row_keys, width = keys.sum()[None, None], math.prod(shape)
+    return uniform(fold(fold(row_keys, call), torch.arange(width, device=keys.device))).reshape(shape)

@@ -1,11 +1,11 @@
-"""Any `torch.nn.Module` as a `Model`; what torch gets wrong in it is replaced or refused.
+"""Any `torch.nn.Module` as a `Model`; functions and layers with wrong derivatives are replaced or refused.
 
-The functions of `fmaml.torch_fixes.functions` are replaced, or refused when called, whatever layer calls them. The
-layers of `fmaml.torch_fixes.unsupported_layers` are refused by name before training starts: they have no second
-derivative, draw from the global random generator, or update their own buffers or parameters.
+The functions of `fmaml.torch_fixes.functions` are replaced, or refused when a layer calls them. The layers of
+`fmaml.torch_fixes.unsupported_layers` are refused by name before training starts. They have no second derivative, draw
+from the global random generator, or update their own buffers or parameters.
 """
 
-# how often a tensor was changed in place has no public name, and some methods of torch.nn have no types:
+# the version counter of a tensor has no public name, and some methods of torch.nn have no types:
 # pyright: reportPrivateUsage=false, reportUnknownMemberType=false
 
 import contextlib
@@ -33,8 +33,8 @@ from ..types import Model, Params
 from .calls import arguments, know_batch_encodings, selected
 from .dropout import Keyed, dropouts
 
-_LOCK = threading.RLock()  # one for all modules; the same thread may call one module within another
-IN_PLACE = "a call changes a buffer or a frozen parameter in place, and the next call sees it; compute a new tensor"
+_LOCK = threading.RLock()  # for all modules; reentrant, because a module may call another one
+IN_PLACE = "a call changes a buffer or a frozen parameter in place, which affects later calls; compute a new tensor"
 
 
 def from_module(
@@ -47,33 +47,32 @@ def from_module(
 ) -> Model:
     """A model with the forward pass of ``module`` and its parameters under their dotted names.
 
-    The module is copied and not changed. Parameters that are not trainable are frozen: constants of the forward pass,
-    held once for all tasks, neither adapted nor learnt, and no part of theta. Threads may call the model at once, and
-    then take turns.
+    The module is copied and not changed. Parameters not in ``trainable`` are frozen: they are constants outside theta,
+    held once for all tasks. Threads may share the model; their calls take turns.
 
-    ``apply(params, x)`` calls the module with x if it is a tensor, with its entries by position if it is a tuple, and
-    by name if it is a dict, such as ``dict(tokenizer(..))``: every tensor [n, ..].
+    ``apply(params, x)`` passes x to the module: the entries of a tuple by position, and those of a dict, such as
+    ``dict(tokenizer(..))``, by name. Every tensor is [n, ..].
 
     Args:
         module: any module.
-        trainable: patterns of the names that are learnt, such as ``("head.*", "*lora*")``, whatever ``requires_grad``
-            says; None: those with ``requires_grad=True``.
-        output: which part of the module's result is the output, such as "logits", or a function of the result; None:
+        trainable: patterns of the names of learnt parameters, such as ``("head.*", "*lora*")``, regardless of
+            ``requires_grad``; None: those with ``requires_grad=True``.
+        output: the part of the module's result that is the output, such as "logits", or a function of the result; None:
             the result, which must be a tensor.
-        running_stats: what to do with norm layers that keep running statistics: "refuse" them, use the statistics of
-            the current "batch" as MAML does, or the stored ones, "frozen".
-        dropout: what to do with dropout in training mode: "refuse" it, since it draws from the global generator, or
-            take its random bits from keys that come with x, "keyed": x is then `fmaml.Keyed`, as `fmaml.with_keys`
-            makes of tasks. With any other x nothing is dropped, as in a test.
+        running_stats: norm layers with running statistics are refused ("refuse"), use those of the current batch as in
+            MAML ("batch"), or use the stored ones ("frozen").
+        dropout: dropout in training mode is refused, because it draws from the global generator ("refuse"), or takes
+            its random bits from keys ("keyed"). Then x is `fmaml.Keyed`, as `fmaml.with_keys` makes it. With any other
+            x nothing is dropped, as in testing.
 
     Returns:
-        A model whose ``init`` returns copies of the module's current values, such as pretrained ones; it draws no
+        A model. Its ``init`` returns copies of the module's current values, such as pretrained ones, and draws no
         random numbers.
 
     Raises:
         ValueError: some layers cannot be used; the message names each, with the reason and an alternative. Or all
-            parameters are frozen, or a pattern fits no parameter. From ``apply``: the parameters are not those of the
-            module that are not frozen, or the result is no tensor.
+            parameters are frozen, or a pattern matches no parameter. From ``apply``: the parameters are not the
+            module's learnt ones, or the output is not a tensor.
 
     >>> import torch, fmaml
     >>> module = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
@@ -104,7 +103,7 @@ def from_module(
 def model_of(
     skeleton: nn.Module, learnt: tuple[str, ...], output: str | Callable[[Any], Tensor] | None, dropout: Dropout
 ) -> Model:
-    """The model of a module that nobody else holds; ``learnt`` are the names of the parameters that are not frozen."""
+    """The model of a module that is not used elsewhere; ``learnt`` are the names of the parameters not frozen."""
     named = dict(skeleton.named_parameters())
     values = {name: named.pop(name) for name in learnt}
     call = ModuleCall(skeleton, constants={**dict(skeleton.named_buffers()), **named})
@@ -124,14 +123,14 @@ def model_of(
 
 
 class ModuleCall:
-    """Calls a module with other parameters, and with exact and fast functions in place of torch's.
+    """Call a module with other parameters, and with exact and fast functions instead of torch's.
 
-    ``constants`` are its buffers and frozen parameters, copied once to each device where they are needed.
+    ``constants`` are its buffers and frozen parameters. They are copied to each device once, on demand.
     """
 
     def __init__(self, module: nn.Module, constants: Params) -> None:
         tensors = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
-        self.module = copy.deepcopy(module, tensors)  # the same tensors in a module where a call puts others
+        self.module = copy.deepcopy(module, tensors)  # shares the tensors; a call puts others into this copy
         self.constants = constants
         self.constants_on: dict[torch.device, Params] = {}
         self.in_fastest_layout = FastLayout()
@@ -182,13 +181,13 @@ FAST: dict[TorchFunction, TorchFunction] = {F.conv2d: conv2d, F.max_pool2d: max_
 
 
 class FastLayout:
-    """Calls a function of images in the layout that is fastest, or in torch's usual one where it needs that."""
+    """Call a function of images in the fastest layout, or in torch's usual layout if the function needs that."""
 
     def __init__(self) -> None:
-        self.usual: set[tuple[int, ...]] = set()  # shapes of x that need it, so that a call does not depend on others
+        self.usual: set[tuple[int, ...]] = set()  # shapes of x that need the usual layout
 
     def __call__(self, function: Callable[[Any], Any], x: Any, weight: Tensor | None) -> Any:
-        """The function of x; ``weight`` is a parameter of its first convolution, if it has one."""
+        """The function's result for x; ``weight`` is a parameter of its first convolution, None without one."""
         if weight is None or not (isinstance(x, Tensor) and x.ndim == 4 and x.is_floating_point()):
             return function(x)
         laid_out = channels_last(x, weight)
@@ -204,26 +203,26 @@ class FastLayout:
 
 
 def versions(tensors: Params) -> list[int]:
-    """How often each was changed in place; nothing in a call that torch.compile traces."""
+    """The number of changes in place of each tensor; empty in a call that torch.compile traces."""
     return [] if torch.compiler.is_compiling() else [t._version for t in tensors.values() if not t.is_inference()]
 
 
 def module_lock() -> contextlib.AbstractContextManager[Any]:
-    """The calls of two threads one after the other.
+    """Run the calls of threads one after the other.
 
-    `functional_call` puts the parameters into the module for the time of the call, and `sdpa_kernel` sets flags of the
-    whole process. A call that torch.compile traces does neither, and could not be traced with a lock.
+    `functional_call` puts the parameters into the module during the call, and `sdpa_kernel` sets flags of the whole
+    process. A call that torch.compile traces does neither, and a lock cannot be traced.
     """
     return contextlib.nullcontext() if torch.compiler.is_compiling() else _LOCK
 
 
 def to_module(module: nn.Module, params: Params) -> nn.Module:
-    """A copy of the module with these parameters, such as adapted ones: what `from_module` took apart, together again.
+    """A copy of the module with these parameters, such as adapted ones: the inverse of `from_module`.
 
     Args:
-        module: what the model was made of.
-        params: name -> tensor, such as phi, and what `running_statistics` returned; what is not in it, such as frozen
-            parameters, is the module's own.
+        module: the module that was given to `from_module`.
+        params: name -> tensor, such as phi, also with the result of `running_statistics`. All other parameters and
+            buffers, such as frozen ones, keep the module's values.
 
     Returns:
         The copy; the module is not changed.
@@ -250,24 +249,24 @@ def to_module(module: nn.Module, params: Params) -> nn.Module:
 
 
 def learnt_names(module: nn.Module, patterns: Sequence[str] | None) -> list[str]:
-    """The names of the parameters that are learnt; ValueError if there are parameters and none is."""
+    """The names of the learnt parameters; ValueError if there are parameters and none is learnt."""
     named = dict(module.named_parameters())
     if patterns is None:
         names = [name for name, p in named.items() if p.requires_grad]
         if named and not names:
             raise ValueError(
-                f"from_module({type(module).__name__}): every parameter has requires_grad=False, so nothing could be "
-                f"learnt; call requires_grad_() on what is to be learnt, or give trainable"
+                f"from_module({type(module).__name__}): every parameter has requires_grad=False: nothing to learn; "
+                f"call requires_grad_() on some of them, or give trainable"
             )
         return names
     if isinstance(patterns, str):
         raise ValueError(f"trainable = {patterns!r}: must be a list of patterns, such as [{patterns!r}]")
     if not patterns:
-        raise ValueError('trainable = []: nothing could be learnt; name parameters, such as ["head.*"]')
-    names = dict(module.named_parameters(remove_duplicate=False))  # of a tied parameter all
+        raise ValueError('trainable = []: nothing to learn; name parameters, such as ["head.*"]')
+    names = dict(module.named_parameters(remove_duplicate=False))  # with all names of tied parameters
     for pattern in patterns:
         if not fnmatch.filter(names, pattern):
             closest = difflib.get_close_matches(pattern, names, 3, 0) or list(names)[:3]
-            raise ValueError(f"trainable: {pattern!r} fits no parameter; the nearest are {', '.join(closest)}")
+            raise ValueError(f"trainable: {pattern!r} matches no parameter; the nearest are {', '.join(closest)}")
     learnt = {id(p) for name, p in names.items() if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)}
     return [name for name, p in named.items() if id(p) in learnt]

@@ -1,7 +1,7 @@
-"""Networks of `timm`, of `torchvision`, and of your own code, as the settings of an experiment name them.
+"""Networks of `timm`, of `torchvision`, and of your own code, for the settings of an experiment.
 
-Each gets a new linear layer ``head`` on its features. What ``trainable`` does not name is frozen: held once for all
-tasks, outside theta. Nothing is downloaded: pretrained weights are read from a file.
+A network of both libraries gets a new linear layer ``head`` on its features. Parameters not in ``trainable`` are
+frozen: held once for all tasks, outside theta. Nothing is downloaded: pretrained weights are read from a file.
 """
 
 import contextlib
@@ -33,22 +33,22 @@ def timm(
     trainable: Sequence[str] = ("*",),
     statistics: Literal["batch", "frozen"] = "frozen",
 ) -> Model:
-    """A network of timm, pretrained if you have its weights: [n, C, H, W] in [0, 1] -> [n, outputs].
+    """A network of timm, pretrained if you give its weights: [n, C, H, W] in [0, 1] -> [n, outputs].
 
     Args:
         inputs: (channels, height, width) of an image.
         outputs: the number of classes.
         network: its name in timm, such as "resnet18".
-        weights: the file with its pretrained weights, which timm reads (.safetensors, .pth); null: random ones.
-        trainable: patterns of the parameters that are learnt, such as ``["head.*"]``; all else is frozen.
-        statistics: whether batch norm uses the statistics of the "batch", or its stored ones, "frozen".
+        weights: the file of its pretrained weights, as timm reads it (.safetensors, .pth); null: random weights.
+        trainable: patterns of the names of learnt parameters, such as ``["head.*"]``; all others are frozen.
+        statistics: the statistics of batch norm: those of the current batch ("batch") or the stored ones ("frozen").
 
     Returns:
-        A model whose images are normalised as in pretraining, with the parameters of timm's under ``backbone.`` and a
+        A model that normalises images as in pretraining. Its parameters are those of timm under ``backbone.``, and a
         new head.weight, head.bias.
 
     Raises:
-        Error: timm is missing.
+        Error: timm is not installed.
         ValueError: there is no such network, or the weights are not its own.
     """
     whole = timm_network(inputs, outputs, network, weights)
@@ -56,7 +56,7 @@ def timm(
 
 
 def timm_network(inputs: tuple[int, ...], outputs: int, network: str, weights: str | None) -> "WithHead":
-    """The network of that name with its weights and a new head, as `timm` says."""
+    """The network with this name, its weights and a new head; arguments as in `timm`."""
     require("model.name = timm", "timm", "timm")
     library: Any = import_module("timm")
     if network not in library.list_models():
@@ -85,27 +85,27 @@ def torchvision(
     trainable: Sequence[str] = ("*",),
     statistics: Literal["batch", "frozen"] = "frozen",
 ) -> Model:
-    """A network of torchvision, pretrained if you have its weights: [n, 3, H, W] in [0, 1] -> [n, outputs].
+    """A network of torchvision, pretrained if you give its weights: [n, 3, H, W] in [0, 1] -> [n, outputs].
 
     Args:
         inputs: (3, height, width) of an image.
         outputs, trainable, statistics: as in `timm`.
         network: its name in torchvision, such as "resnet18".
-        weights: the file with its pretrained weights, a state_dict; null: random ones.
+        weights: the file of its pretrained weights, a state_dict; null: random weights.
 
     Returns:
-        As `timm`.
+        As in `timm`.
 
     Raises:
-        Error: torchvision is missing.
-        ValueError: there is no such network, or the weights are not its own, or images have not three channels.
+        Error: torchvision is not installed.
+        ValueError: there is no such network, the weights are not its own, or images do not have three channels.
     """
     whole = torchvision_network(inputs, outputs, network, weights)
     return learnt_from(whole, inputs, outputs, trainable, statistics)
 
 
 def torchvision_network(inputs: tuple[int, ...], outputs: int, network: str, weights: str | None) -> "WithHead":
-    """The network of that name with its weights and a new head, as `torchvision` says."""
+    """The network with this name, its weights and a new head; arguments as in `torchvision`."""
     require("model.name = torchvision", "torchvision", "torchvision")
     library: Any = import_module("torchvision").models
     if network not in library.list_models(module=library):
@@ -128,21 +128,22 @@ def module(
     inputs: tuple[int, ...],
     outputs: int,
     module: str,
-    arguments: dict = {},  # noqa: B006  # a literal, since settings are read without being run
+    arguments: dict = {},  # noqa: B006  # a literal, since signatures are read without running them
     trainable: Sequence[str] = ("*",),
     statistics: Literal["batch", "frozen"] = "batch",
 ) -> Model:
-    """A network of your own: what a function of your code returns, an `nn.Module`.
+    """Your own network: an `nn.Module` that a function of your code returns.
 
     Args:
         inputs: the shape of one example.
         outputs: the number of outputs.
-        module: where the function is, such as ``mypackage.networks:make``. It is imported and called.
-        arguments: its arguments; it gets ``inputs`` and ``outputs`` as well, if it has parameters of these names.
+        module: the place of the function, such as ``mypackage.networks:make``. It is imported and called.
+        arguments: the function's arguments; it also gets ``inputs`` and ``outputs``, if it has parameters with these
+            names.
         trainable, statistics: as in `timm`.
 
     Returns:
-        The model that `fmaml.from_module` makes of it.
+        The model that `fmaml.from_module` makes from it.
 
     Raises:
         ValueError: there is no such function, it cannot be called with these arguments, or it returns no `nn.Module`.
@@ -153,7 +154,7 @@ def module(
 
 
 def call_function(target: str, arguments: dict[str, Any], offered: dict[str, Any]) -> nn.Module:
-    """What the function ``package.module:name`` returns; ValueError if that is no module."""
+    """The module that the function ``package.module:name`` returns; ValueError if it is not a module."""
     try:
         function: Callable[..., Any] = imported(target)
     except ImportError as error:
@@ -170,7 +171,7 @@ def call_function(target: str, arguments: dict[str, Any], offered: dict[str, Any
 
 
 class WithHead(nn.Module):
-    """Images in [0, 1], normalised, then features, then a linear layer. It takes features that are known, too."""
+    """A backbone on normalised images and a linear head. It takes images in [0, 1], or cached features."""
 
     mean: Tensor
     std: Tensor
@@ -198,11 +199,11 @@ def with_new_head(
     inputs: tuple[int, ...],
     outputs: int,
 ) -> WithHead:
-    """The backbone, which returns features, with a head for ``outputs`` classes; ValueError if no images fit."""
+    """The backbone, which returns features, with a head for ``outputs`` classes; ValueError if images do not fit."""
     with building(), torch.no_grad():
         try:
             width = backbone.eval()(torch.zeros(2, *inputs)).shape[1]
-        except Exception as error:  # the libraries raise whatever their layers do
+        except Exception as error:  # layers of the libraries raise errors of any kind
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ValueError(
                 f"network = {network}: takes no images of {list(inputs)} ({reason}); give the size that it was made "
@@ -214,7 +215,7 @@ def with_new_head(
 def learnt_from(
     whole: WithHead, inputs: tuple[int, ...], outputs: int, trainable: Sequence[str], statistics: RunningStats
 ) -> Model:
-    """The model of a network with a head, which is drawn anew by each ``init``."""
+    """The model of a network with a head; each ``init`` draws a new head."""
     model = from_module(whole, trainable=trainable, running_stats=statistics)
 
     def init(generator: Generator) -> Params:
@@ -229,10 +230,10 @@ NETWORKS = {"timm": timm_network, "torchvision": torchvision_network}
 
 
 def frozen_features(settings: dict[str, Any], inputs: tuple[int, ...]) -> WithHead | None:
-    """The network whose ``features`` no training changes and no other example of a batch touches; None if there is
-    none.
+    """The network, if its ``features`` can be cached; else None.
 
-    ``settings`` are the section ``model`` of a config, ``inputs`` the shape of an image.
+    That is so if the backbone is frozen and batch norm does not use the current batch. ``settings`` is the section
+    ``model`` of a config, ``inputs`` the shape of an image.
     """
     if settings["name"] not in NETWORKS:
         return None
@@ -243,10 +244,10 @@ def frozen_features(settings: dict[str, Any], inputs: tuple[int, ...]) -> WithHe
 
 
 def without_head(backbone: nn.Module, network: str) -> None:
-    """Put the identity in the place of the last linear layer, the head; ValueError if there is none."""
+    """Replace the last linear layer, the head, by the identity; ValueError if there is none."""
     linear = [name for name, layer in backbone.named_modules() if isinstance(layer, nn.Linear)]
     if not linear:
-        raise ValueError(f"network = {network}: its head is no linear layer, so it cannot be replaced; name another")
+        raise ValueError(f"network = {network}: its head is no linear layer and cannot be replaced; name another")
     name = linear[-1]
     parent, _, last = name.rpartition(".")
     setattr(backbone.get_submodule(parent), last, nn.Identity())
@@ -254,7 +255,7 @@ def without_head(backbone: nn.Module, network: str) -> None:
 
 @contextlib.contextmanager
 def building() -> Iterator[None]:
-    """On the CPU, also where shapes alone are asked for, and with the same random numbers each time."""
+    """Build on the CPU, even if the caller needs only shapes, and with the same random numbers each time."""
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
@@ -262,23 +263,23 @@ def building() -> Iterator[None]:
 
 @contextlib.contextmanager
 def explained(weights: str | None) -> Iterator[None]:
-    """Within it an error of reading the weights is a ValueError of one line."""
+    """Turn an error of reading the weights into a ValueError with one line."""
     try:
         yield
-    except Exception as error:  # the libraries raise whatever their readers do
+    except Exception as error:  # readers of the libraries raise errors of any kind
         if weights is None:
             raise
         raise ValueError(f"weights = {weights}: not those of this network: {str(error).splitlines()[0]}") from None
 
 
 def check_is_file(weights: str) -> None:
-    """ValueError unless there is such a file."""
+    """ValueError unless the file of weights exists."""
     if not Path(weights).is_file():
         raise ValueError(f"weights = {weights}: no such file; nothing is downloaded: save the pretrained weights there")
 
 
 def check_was_read(backbone: nn.Module, drawn: nn.Module, weights: str) -> None:
-    """ValueError if a weight is still as it was ``drawn``: timm passes over what is not in the file without a word."""
+    """ValueError if a weight still has its ``drawn`` value: timm silently skips weights missing from the file."""
     before = dict(drawn.named_parameters())
     left = [name for name, p in backbone.named_parameters() if p.ndim > 1 and torch.equal(p, before[name])]
     if left:
@@ -286,5 +287,5 @@ def check_was_read(backbone: nn.Module, drawn: nn.Module, weights: str) -> None:
 
 
 def nearest(name: str, names: list[str]) -> str:
-    """The names like this one, for a message."""
+    """The most similar names, for a message."""
     return f"the nearest are {', '.join(cast(list[str], difflib.get_close_matches(name, names, 3, 0)))}"

@@ -1,4 +1,4 @@
-"""Running statistics of norm layers as explicit state: statistics in, statistics out, no buffer is written to."""
+"""Running statistics of norm layers as explicit state, without writing to a buffer."""
 
 # only private base classes of torch.nn cover all norm layers with statistics, and its hooks have no types:
 # pyright: reportPrivateUsage=false, reportUnknownMemberType=false
@@ -25,20 +25,20 @@ BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 def running_statistics(module: nn.Module, params: Params, x: Any, statistics: Params | None = None) -> Params:
     """The running statistics of all norm layers after one more batch, as in a forward pass in training mode.
 
-    It is a pure function, also under vmap: with phi and the support set of each task it gives each task its own.
-    `to_module` puts what it returns into a module; ``from_module(module, running_stats="frozen")`` then uses them.
+    This is a pure function, also under vmap. With phi and the support set of each task, each task gets its own
+    statistics. `to_module` puts them into a module, and ``from_module(module, running_stats="frozen")`` uses them.
 
     Args:
         module: the network, with norms that keep running statistics; it is not changed.
-        params: name -> tensor, such as phi; what is not in it is the module's own.
+        params: name -> tensor, such as phi; all other parameters keep the module's values.
         x: a batch, as the model of `from_module` takes it; dropout drops nothing unless it is `Keyed`.
-        statistics: name -> tensor, what this function returned before; None: those in the module.
+        statistics: name -> tensor, the previous result of this function; None: the module's statistics.
 
     Returns:
         ``LAYER.running_mean``, ``LAYER.running_var`` and ``LAYER.num_batches_tracked`` of each such layer.
 
     Raises:
-        ValueError: a name is not a parameter's, or a norm gets a single value a channel, which has no variance.
+        ValueError: a name is not a parameter, or a norm gets one value for each channel, which has no variance.
 
     Source: arXiv 1502.03167, section 3.1, with torch's momentum and its variance over n - 1.
 
@@ -68,21 +68,23 @@ def running_statistics(module: nn.Module, params: Params, x: Any, statistics: Pa
 def add_statistics(
     found: Params, known: Params, prefix: str, layer: _NormBase, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]
 ) -> None:
-    """A hook of a norm layer: add to ``found`` its statistics, ``known`` before its first call, after its input."""
+    """A hook of a norm layer: update its statistics in ``found`` by its input, starting from those in ``known``."""
     x = args[0] if args else kwargs["input"]
     if isinstance(layer, _InstanceNorm) and x.ndim == layer._get_no_batch_dim():
         x = x[None]
     if x.numel() == x.shape[1]:
-        raise ValueError(f"running_statistics: {prefix or 'the module.'}: one value a channel has no variance")
+        raise ValueError(
+            f"running_statistics: {prefix or 'the module.'}: one value for each channel has no variance; give more"
+        )
     names = [prefix + name for name in BUFFERS]
     before = [found.get(name, known[name]) for name in names]  # a layer may be called more than once
     found.update(zip(names, after_batch(layer, x, *before), strict=True))
 
 
 def after_batch(layer: _NormBase, x: Tensor, mean: Tensor, var: Tensor, count: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Running mean and variance [channels] and the number of batches, after a batch x [n, channels, ..]."""
+    """Running mean and variance [channels], and the number of batches, after a batch x [n, channels, ..]."""
     axes = [axis for axis in range(x.ndim) if axis != 1]
-    if isinstance(layer, _InstanceNorm):  # of each example, then their mean; torch does not count its batches
+    if isinstance(layer, _InstanceNorm):  # the mean over examples of each example's; torch does not count batches
         share = layer.momentum or 0.0
         now = x.mean(axes[1:]).mean(0), x.var(axes[1:]).mean(0)
     else:

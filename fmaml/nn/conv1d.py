@@ -1,4 +1,4 @@
-"""The few-shot network of signals: what `conv4` is for images."""
+"""The few-shot network for signals, the counterpart of `conv4`."""
 
 from typing import Literal
 
@@ -22,7 +22,7 @@ def conv1d(
     pool: Literal["stride", "max"] = "stride",
     norm: Literal["batch", "group", "layer", "none"] = "batch",
 ) -> Model:
-    """Convolutions over time, each normalised, rectified and halving the signal; [n, channels, length] -> [n, outputs].
+    """Convolutions over time with norm, ReLU and halving of the signal; [n, channels, length] -> [n, outputs].
 
     A convolution has a bias only with norm="none": otherwise the norm's shift has the same effect.
 
@@ -30,18 +30,18 @@ def conv1d(
         inputs: (channels, length) of a signal.
         outputs: the number of outputs, such as the number of classes.
         width: filters of each convolution.
-        layers: how many convolutions; the signal is halved as often.
-        kernel: samples that a filter spans, odd.
-        pool: "stride" halves the signal by the convolution's stride and feeds the head the mean over time; "max" halves
-            it by max-pooling and feeds the head all that is left.
+        layers: the number of convolutions; each halves the signal.
+        kernel: the length of a filter in samples, odd.
+        pool: "stride" halves the signal by the convolution's stride and gives the head the mean over time. "max" halves
+            it by max-pooling and gives the head all positions.
         norm: "batch" (by the statistics of the current batch), "group" (8 groups), "layer" or "none".
 
     Returns:
         A model with parameters conv1.weight, norm1.weight, norm1.bias, .., head.weight, head.bias.
 
     Raises:
-        ValueError: ``inputs`` is not the shape of a signal, or too short for so many halvings; an even ``kernel``; an
-            unknown ``pool`` or ``norm``; a ``width`` that is not a multiple of 8 with group norm.
+        ValueError: ``inputs`` is not the shape of a signal, or too short for the halvings. An even ``kernel``; an
+            unknown ``pool`` or ``norm``; with group norm a ``width`` that is not a multiple of 8.
 
     >>> import torch, fmaml
     >>> model = fmaml.conv1d(inputs=(3, 100), outputs=5, width=8)
@@ -55,8 +55,8 @@ def conv1d(
     check_lengths(length, layers, kernel)
     if norm == "group" and pool == "stride" and width == NORM_GROUPS and length == 1 << layers:
         raise ValueError(
-            f"conv1d: norm = 'group' with width = {width} normalises single numbers of signals of {length} samples, "
-            "and the output does not depend on them; give a larger width, fewer layers, or norm = 'layer'"
+            f"conv1d: norm = 'group' with width = {width} reduces signals of {length} samples to a constant; "
+            "give a larger width, fewer layers, or norm = 'layer'"
         )
     features = width if pool == "stride" else width * (length >> layers)
     stride = 2 if pool == "stride" else 1
@@ -78,9 +78,9 @@ def conv1d(
 
 
 def check_lengths(length: int, layers: int, kernel: int) -> None:
-    """ValueError for an even kernel, or a signal that is shorter than ``layers`` halvings leave anything of."""
+    """ValueError for an even kernel, or a signal too short for ``layers`` halvings."""
     if kernel % 2 == 0:
-        raise ValueError(f"conv1d: kernel = {kernel}: must be odd, so that a filter has a middle; give {kernel + 1}")
+        raise ValueError(f"conv1d: kernel = {kernel}: must be odd; give {kernel + 1}")
     if length < 1 << layers:
         fitting = length.bit_length() - 1
         cure = f"give layers = {fitting} at most, or longer signals" if fitting else "use mlp"

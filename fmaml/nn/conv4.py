@@ -1,4 +1,4 @@
-"""The few-shot network of images: four convolutions."""
+"""The few-shot network for images: four convolutions."""
 
 from typing import Literal
 
@@ -25,7 +25,7 @@ def conv4(
     pool: Literal["stride", "max"] = "stride",
     norm: Literal["batch", "group", "layer", "none"] = "batch",
 ) -> Model:
-    """The few-shot network: four 3x3 convolutions, each normalised and rectified; [n, C, H, W] -> [n, outputs].
+    """The few-shot network: four 3x3 convolutions with norm and ReLU; [n, C, H, W] -> [n, outputs].
 
     A convolution has a bias only with norm="none": otherwise the norm's shift has the same effect.
 
@@ -33,17 +33,17 @@ def conv4(
         inputs: (channels, height, width) of an image.
         outputs: the number of outputs, such as the number of classes.
         width: filters of each convolution.
-        pool: "stride" halves the image by the convolution's stride and feeds the head the mean over positions (Omniglot
-            in 1703.03400); "max" halves it by 2x2 max-pooling and feeds the head all positions (mini-ImageNet).
+        pool: "stride" halves the image by the convolution's stride and gives the head the mean over positions (Omniglot
+            in 1703.03400). "max" halves it by 2x2 max-pooling and gives the head all positions (mini-ImageNet).
         norm: "batch" (by the statistics of the current batch), "group" (8 groups), "layer" or "none".
 
     Returns:
         A model with parameters conv1.weight, norm1.weight, norm1.bias, .., head.weight, head.bias.
 
     Raises:
-        ValueError: ``inputs`` is not the shape of an image, or too small for four halvings by max-pooling; an unknown
-            ``pool`` or ``norm``; with group norm, a ``width`` that is not a multiple of 8, or whose groups would each
-            be a single number at the last convolution.
+        ValueError: ``inputs`` is not the shape of an image, or too small for four halvings by max-pooling. An unknown
+            ``pool`` or ``norm``. With group norm, ``width`` is not a multiple of 8, or the last convolution's groups
+            are single numbers.
 
     Source: arXiv 1703.03400, section 5.2.
 
@@ -58,13 +58,10 @@ def conv4(
     channels, height, image_width = inputs
     features = width if pool == "stride" else width * (height >> LAYERS) * (image_width >> LAYERS)
     if features == 0:
-        raise ValueError(
-            f"conv4: images of {height}x{image_width} vanish in {LAYERS} poolings; at least 16x16 is needed"
-        )
+        raise ValueError(f"conv4: images of {height}x{image_width} vanish in {LAYERS} poolings; give 16x16 or larger")
     if norm == "group" and pool == "stride" and width == NORM_GROUPS and max(height, image_width) <= 1 << LAYERS:
         raise ValueError(
-            f"conv4: norm = 'group' with width = {width} normalises single numbers of images of "
-            f"{height}x{image_width}, and the output does not depend on them; "
+            f"conv4: norm = 'group' with width = {width} reduces images of {height}x{image_width} to a constant; "
             "give a larger width or larger images, or norm = 'layer'"
         )
     stride = 2 if pool == "stride" else 1

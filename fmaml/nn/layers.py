@@ -1,4 +1,4 @@
-"""Layers of the networks: parameters are a flat dict of dotted names, the forward pass a pure function of it."""
+"""Layers of the networks: parameters are a flat dict by dotted name, and the forward pass is a pure function of it."""
 
 import math
 from collections.abc import Callable, Set
@@ -13,8 +13,8 @@ from ..types import Model, Params
 
 
 def named_model(init: Callable[[Generator], Params], apply: Apply) -> Model:
-    """A model that takes its own parameters alone: those of another network might run, and compute something else."""
-    with torch.device("meta"):  # names without numbers
+    """A model that refuses the parameters of another network, which might run with a wrong result."""
+    with torch.device("meta"):  # names only, without memory for the values
         names = init(Generator()).keys()
 
     def checked_apply(params: Params, x: Tensor) -> Tensor:
@@ -26,7 +26,7 @@ def named_model(init: Callable[[Generator], Params], apply: Apply) -> Model:
 
 def check_names(params: Params, names: Set[str]) -> None:
     """ValueError unless the parameters have exactly these names."""
-    if set(params) != set(names):  # compiled by torch 2.11, the views themselves are never equal
+    if set(params) != set(names):  # sets, because torch 2.11 compiles a comparison of the views to False
         raise ValueError(f"params {sorted(set(params) ^ set(names))}: missing, or not parameters of the network")
 
 
@@ -41,13 +41,13 @@ def normalise(norm: str, params: Params, name: str, x: Tensor) -> Tensor:
 
 
 def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise ValueError unless ``value``, given for the parameter ``name``, is one of ``choices``."""
+    """Raise ValueError unless the ``value`` of ``name`` is one of ``choices``."""
     if value not in choices:
         raise ValueError(f"{name} = {value!r}: must be one of {', '.join(map(repr, choices))}")
 
 
 def check_pool_and_norm(network: str, pool: str, norm: str, width: int) -> None:
-    """Raise ValueError for an unknown ``pool`` or ``norm``, or a ``width`` that the norm's groups do not divide."""
+    """Raise ValueError for an unknown ``pool`` or ``norm``, or a ``width`` that is no multiple of the norm's groups."""
     one_of("pool", pool, ("stride", "max"))
     one_of("norm", norm, ("batch", "group", "layer", "none"))
     if norm == "group" and width % NORM_GROUPS:
@@ -57,7 +57,7 @@ def check_pool_and_norm(network: str, pool: str, norm: str, width: int) -> None:
 def conv_layers_init(
     layers: int, channels: int, width: int, kernel: tuple[int, ...], norm: str, generator: Generator
 ) -> Params:
-    """The initial parameters of ``layers`` convolutions; each has a norm, or with norm="none" a bias."""
+    """The initial parameters of ``layers`` convolutions, each with a norm, or with a bias if norm="none"."""
     params: Params = {}
     for i in range(1, layers + 1):
         params[f"conv{i}.weight"] = xavier((width, channels if i == 1 else width, *kernel), generator)
@@ -66,12 +66,12 @@ def conv_layers_init(
 
 
 def conv_init(name: str, fan_in: int, fan_out: int, generator: Generator, size: int = 3) -> Params:
-    """The initial weight of a convolution with filters of ``size`` x ``size``; no bias."""
+    """The initial weight of a ``size`` x ``size`` convolution without bias."""
     return {f"{name}.weight": xavier((fan_out, fan_in, size, size), generator)}
 
 
 def norm_init(name: str, width: int) -> Params:
-    """The initial scale and shift of a norm: 1 and 0."""
+    """The initial scale 1 and shift 0 of a norm."""
     return {f"{name}.weight": torch.ones(width), f"{name}.bias": torch.zeros(width)}
 
 
@@ -82,7 +82,7 @@ def linear_init(name: str, fan_in: int, fan_out: int, generator: Generator) -> P
 
 def xavier(shape: tuple[int, ...], generator: Generator) -> Tensor:
     """Uniform in +-sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010, equation 16)."""
-    if torch.get_default_device().type == "meta":  # shapes alone; random numbers there would import torch's compiler
+    if torch.get_default_device().type == "meta":  # only shapes; random numbers on meta import torch's compiler
         return torch.empty(shape)
     area = math.prod(shape[2:])
     bound = math.sqrt(6 / (area * (shape[0] + shape[1])))

@@ -24,7 +24,7 @@ def mlp(
     """A multi-layer perceptron: [n, *inputs] -> [n, outputs].
 
     Args:
-        inputs: the shape of one example, which is flattened.
+        inputs: the shape of one example; it is flattened.
         outputs: the number of outputs.
         hidden: the widths of the hidden layers; the default is the sinusoid network of the MAML paper.
         activation: the activation function after each hidden layer, "relu" or "tanh".

@@ -1,4 +1,4 @@
-"""A Gaussian policy: a perceptron for the mean of an action, and a deviation of each action that is learnt."""
+"""A Gaussian policy: a perceptron for the mean of each action, and a learnt standard deviation."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -22,14 +22,14 @@ def policy(
     activation: Literal["relu", "tanh"] = "relu",
     initial_std: Rate = 1.0,
 ) -> Model:
-    """A Gaussian policy: [n, *inputs] -> [n, outputs], means of the actions and logarithms of their deviations.
+    """A Gaussian policy: [n, *inputs] -> [n, outputs], the actions' means and log standard deviations.
 
     Args:
-        inputs: the shape of one state, which is flattened.
+        inputs: the shape of one state; it is flattened.
         outputs: twice the number of actions.
         hidden: the widths of the hidden layers; the default is that of the MAML paper.
         activation: the activation function after each hidden layer, "relu" or "tanh".
-        initial_std: the deviation of each action at first; it does not depend on the state.
+        initial_std: the initial standard deviation of each action; it does not depend on the state.
 
     Returns:
         A model with the parameters of `fmaml.mlp` and "log_std" [actions].
@@ -48,7 +48,7 @@ def policy(
         raise ValueError(f"policy: initial_std = {initial_std}: must be above 0")
     actions, rest = divmod(outputs, 2)
     if rest:
-        raise ValueError(f"policy: outputs = {outputs}: must be even, a mean and a deviation for each action")
+        raise ValueError(f"policy: outputs = {outputs}: must be even, a mean and a standard deviation for each action")
     mean = mlp(inputs=inputs, outputs=actions, hidden=hidden, activation=activation)
 
     def init(generator: Generator) -> Params:

@@ -13,13 +13,13 @@ from ..types import Model, Params
 from .layers import conv_init, linear_init, named_model, norm_init, normalise
 
 BLOCKS, CONVOLUTIONS = 4, 3
-SLOPE = 0.1  # of the leaky rectifiers
+SLOPE = 0.1  # of the leaky ReLUs
 
 
 def resnet12(*, inputs: tuple[int, ...], outputs: int, width: Size = 64) -> Model:
     """ResNet-12: four residual blocks of three 3x3 convolutions; [n, C, H, W] -> [n, outputs].
 
-    Each block ends in 2x2 max-pooling; the head sees the mean over positions. Norms are by the statistics of the batch.
+    Each block ends in 2x2 max-pooling. The head gets the mean over positions. Batch norm uses the current batch.
 
     Args:
         inputs: (channels, height, width) of an image, 16 pixels or more.
@@ -69,7 +69,7 @@ def resnet12(*, inputs: tuple[int, ...], outputs: int, width: Size = 64) -> Mode
 
 
 def residual(params: Params, block: str, x: Tensor) -> Tensor:
-    """Three convolutions beside a shortcut, x [n, channels, h, w] -> [n, width of the block, h, w]."""
+    """Three convolutions with a shortcut, x [n, channels, h, w] -> [n, width of the block, h, w]."""
     shortcut = normalise("batch", params, f"{block}.norm", conv2d(x, params[f"{block}.shortcut.weight"]))
     for j in range(1, CONVOLUTIONS + 1):
         x = conv2d(x, params[f"{block}.conv{j}.weight"], padding=1)

@@ -1,7 +1,7 @@
 """A small causal transformer over symbols, as (init, apply).
 
-Attention is written out as softmax(Q K' / sqrt(d)) V (Vaswani et al., arXiv 1706.03762, equation 1): the fused kernels
-of `F.scaled_dot_product_attention` have no second derivative, and MAML needs one.
+Attention is written out as softmax(Q K' / sqrt(d)) V (Vaswani et al., arXiv 1706.03762, equation 1). MAML needs second
+derivatives, and the fused kernels of `F.scaled_dot_product_attention` have none.
 """
 
 import math
@@ -34,7 +34,7 @@ def transformer(
         outputs: the number of symbols, which are both inputs and targets.
         width: the size of a symbol's representation; a multiple of ``heads``.
         heads: attention heads.
-        layers: blocks, each of attention and a hidden layer.
+        layers: the number of blocks, each with attention and a hidden layer.
         expand: the hidden layers have ``expand * width`` units.
         tied: use the symbols' embeddings as the head's weight.
 
@@ -53,7 +53,9 @@ def transformer(
     torch.Size([4, 10, 256])
     """
     if len(inputs) != 1:
-        raise ValueError(f"transformer: reads passages of symbols, inputs = (length,); here they are {inputs}")
+        raise ValueError(
+            f"transformer: inputs = {inputs}: needs passages of symbols, (length,); use conv4 for images, or mlp"
+        )
     if width % heads:
         raise ValueError(f"transformer: width = {width} must be a multiple of heads = {heads}")
     (context,) = inputs
@@ -75,7 +77,7 @@ def transformer(
     def apply(params: Params, x: Tensor) -> Tensor:
         length = x.shape[-1]
         if length > context:
-            raise ValueError(f"transformer: a passage of {length} symbols; it was built for {context} at most")
+            raise ValueError(f"transformer: a passage has {length} symbols; give {context} at most, as in inputs")
         symbols = params["symbols.weight"]
         h = F.embedding(x, symbols) + params["positions.weight"][:length]  # [n, length, width]
         for i in range(1, layers + 1):
@@ -111,7 +113,7 @@ def linear(params: Params, name: str, h: Tensor) -> Tensor:
 def _normal(shape: tuple[int, int], generator: Generator) -> Tensor:
     """Initial embeddings with a standard deviation of 0.2, ten times that of GPT-2.
 
-    The first norm divides by it, and with it the embeddings' inner gradients.
+    The first norm divides the embeddings by it, and so also their inner gradients.
     """
     if torch.get_default_device().type == "meta":  # see `fmaml.nn.layers.xavier`
         return torch.empty(shape)

@@ -1,6 +1,6 @@
-"""The same formula for every leaf of a tree; on a GPU all leaves are one vector, so each operation is one kernel.
+"""Apply one formula to every leaf of a tree; on a GPU all leaves are joined, so each operation is one kernel.
 
-An Adam step of conv4 is 258 operations leaf by leaf, most of them shorter than a kernel's launch.
+Leaf by leaf, an Adam step of conv4 has 258 operations. Most of them are shorter than a kernel's launch.
 """
 
 from __future__ import annotations  # torch.compile cannot trace tuple[...] in a signature
@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 from ..tree import T, leaves, map_leaves
 
-LEAF_BY_LEAF = "cpu"  # the device on which joining the leaves takes as long as it saves
+LEAF_BY_LEAF = "cpu"  # here joining the leaves takes as long as it saves
 
 
 @overload
@@ -22,9 +22,9 @@ def elementwise(formula: Callable[[Tensor], Tensor], tree: T, /) -> T: ...
 @overload
 def elementwise(formula: Callable[[Tensor, Tensor], Tensor], tree: T, other: Any, /) -> T: ...
 def elementwise(formula: Callable[..., Tensor], tree: T, /, *others: Any) -> T:
-    """The tree of ``formula(leaf, ..)`` of the leaves at the same place, with the bits of `map_leaves`.
+    """Apply an elementwise formula to leaves at the same place; the result has the bits of `map_leaves`.
 
-    The formula is elementwise; beside leaves it may contain numbers and scalar tensors.
+    Besides leaves the formula may contain numbers and scalar tensors.
 
     >>> import torch
     >>> elementwise(lambda p, g: p - 0.5 * g, {"p": torch.ones(2)}, {"p": torch.ones(2)})
@@ -43,7 +43,7 @@ def elementwise(formula: Callable[..., Tensor], tree: T, /, *others: Any) -> T:
 
 
 def can_join(flat: Sequence[Tensor]) -> bool:
-    """Whether the leaves fit into one vector: of one type, and neither differentiated, vmapped nor compiled."""
+    """Whether the leaves fit into one vector: one device and type, and not differentiated, vmapped or compiled."""
     return (
         not torch.compiler.is_compiling()
         and len({(leaf.device, leaf.dtype) for leaf in flat}) == 1
@@ -52,5 +52,5 @@ def can_join(flat: Sequence[Tensor]) -> bool:
 
 
 def is_transformed(leaf: Tensor) -> bool:
-    """Whether `torch.func` transforms it."""
+    """Whether `torch.func` transforms the leaf."""
     return bool(torch._C._functorch.is_functorch_wrapped_tensor(leaf))  # pyright: ignore

@@ -1,8 +1,8 @@
 """Pure optimizers: ``init(theta) -> state`` and ``update(grads, state, theta) -> (theta, state)``.
 
-Only `sgd` takes a step. All others map gradients (a `Transform`) and come before it in a `chain`: Adam is
-``chain(scale_by_adam(..), sgd(lr))``. All are differentiable, so the same optimizers serve the inner loop.
-A learning rate is a number, a tensor, or a schedule: a function of the number of steps taken so far (a scalar tensor).
+Only `sgd` takes a step. All others put a map of gradients (a `Transform`) before it in a `chain`: Adam is
+``chain(scale_by_adam(..), sgd(lr))``. All are differentiable, so they also work in the inner loop. A learning rate is a
+number, a tensor, or a schedule: a function of the number of steps taken so far (a scalar tensor).
 """
 
 from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature
@@ -30,7 +30,7 @@ def sgd(lr: Rate | Schedule) -> Optimizer:
         lr: the learning rate, a number above 0 or a schedule such as `cosine`.
 
     Returns:
-        An optimizer whose state is the number of steps taken.
+        An optimizer; its state is the number of steps taken.
 
     >>> import torch, fmaml
     >>> optimizer, theta = fmaml.sgd(0.5), {"p": torch.tensor(1.0)}
@@ -46,15 +46,15 @@ def sgd(lr: Rate | Schedule) -> Optimizer:
 
 
 def momentum(lr: Rate | Schedule, *, decay: Decay = 0.9, nesterov: bool = False) -> Optimizer:
-    """SGD with heavy-ball (or Nesterov) momentum, as in torch.optim.SGD without dampening.
+    """SGD with heavy-ball or Nesterov momentum, as in torch.optim.SGD without dampening.
 
     Args:
         lr: the learning rate, a number above 0 or a schedule.
-        decay: the fraction of the velocity that is kept at each step, from 0 to below 1.
+        decay: the fraction of the velocity kept at each step, from 0 to below 1.
         nesterov: step along grads + decay * velocity instead of along the velocity.
 
     Returns:
-        An optimizer whose state is the velocity, of theta's tree, and the number of steps taken.
+        An optimizer; its state is the velocity, of theta's tree, and the number of steps taken.
 
     >>> import torch, fmaml
     >>> optimizer, theta = fmaml.momentum(1.0, decay=0.5), {"p": torch.tensor(0.0)}
@@ -68,15 +68,15 @@ def momentum(lr: Rate | Schedule, *, decay: Decay = 0.9, nesterov: bool = False)
 
 
 def adam(lr: Rate | Schedule, *, betas: tuple[Decay, Decay] = (0.9, 0.999), eps: Rate = 1e-8) -> Optimizer:
-    """Adam: steps by the running mean of the gradient, over the root of that of its square.
+    """Adam: step along the running mean of the gradient, divided by the root of the running mean of its square.
 
     Args:
         lr: the learning rate, a number above 0 or a schedule.
-        betas: how much of the running means of the gradient and of its square is kept at each step.
+        betas: the fractions of both running means kept at each step.
         eps: added to the root of the second mean.
 
     Returns:
-        An optimizer whose state is both means, of theta's tree, and the number of steps taken.
+        An optimizer; its state is both means, of theta's tree, and the number of steps taken.
 
     Source: arXiv 1412.6980, algorithm 1.
 
@@ -99,15 +99,15 @@ def adamw(
 
     Args:
         lr: the learning rate, a number above 0 or a schedule.
-        betas: how much of the running means of the gradient and of its square is kept at each step.
+        betas: the fractions of both running means kept at each step, as in `adam`.
         eps: added to the root of the second mean.
-        weight_decay: lr * weight_decay * theta is subtracted at each step.
+        weight_decay: each step subtracts lr * weight_decay * theta.
 
     Returns:
         An optimizer with the state of `adam`.
 
-    Source: arXiv 1711.05101, algorithm 2, whose decay is multiplied by the schedule alone; here, as in torch, by the
-    whole rate.
+    Source: arXiv 1711.05101, algorithm 2. As in torch the decay is multiplied by the whole rate, in the paper only by
+    the schedule.
 
     >>> import torch, fmaml
     >>> optimizer, theta = fmaml.adamw(0.5, weight_decay=0.1), {"p": torch.tensor(1.0)}
@@ -118,7 +118,7 @@ def adamw(
 
 
 def rule_named(name: Rule) -> tuple[Transform, ...]:
-    """The transforms of a rule, to be followed by a step in a chain; ValueError if there is no such rule.
+    """The transforms of a rule, to put before a step in a chain; ValueError if there is no such rule.
 
     "rmsprop" is Adam without the mean of the gradient, as in Reptile.
     """
@@ -129,7 +129,7 @@ def rule_named(name: Rule) -> tuple[Transform, ...]:
         "rmsprop": (scale_by_adam((0.0, 0.999), 1e-8),),
     }
     if name not in rules:
-        raise ValueError(f"inner = {name!r}: one of {', '.join(rules)}; or give an optimizer for inner_lr")
+        raise ValueError(f"inner = {name!r}: must be one of {', '.join(rules)}; or give an optimizer for inner_lr")
     return rules[name]
 
 
@@ -138,8 +138,8 @@ def cosine(lr: Rate, steps: Count, *, warmup: Natural = 0, final: NonNegative = 
 
     Args:
         lr: the highest rate.
-        steps: the step from which on the rate is ``final``.
-        warmup: how many steps the rise takes, fewer than ``steps``.
+        steps: the first step with the rate ``final``.
+        warmup: the number of steps of the rise, fewer than ``steps``.
         final: the rate at the end.
 
     Returns:
@@ -171,19 +171,19 @@ class AverageState(NamedTuple):
 
     inner: Any
     average: Any  # of theta's tree
-    weights: Tensor  # their sum, where the last theta's is 1
+    weights: Tensor  # the sum of the thetas' weights, relative to that of the last
 
 
 def average_params(optimizer: Optimizer, decay: Decay = 0.999) -> Optimizer:
-    """The optimizer, which also keeps an exponential moving average of theta: ``state.opt_state.average``.
+    """Add an exponential moving average of theta to an optimizer: ``state.opt_state.average``.
 
     Args:
         optimizer: any outer optimizer.
-        decay: the part of the average that is kept at each step, from 0 to below 1.
+        decay: the fraction of the average kept at each step, from 0 to below 1.
 
     Returns:
-        An optimizer that takes the same steps. The average is over the thetas that the steps gave, that of k steps ago
-        with the weight decay^k; the initial theta is not in it.
+        An optimizer with the same steps. The average is over the results of all steps, without the initial theta. The
+        theta of k steps ago has the weight decay^k.
 
     >>> import torch, fmaml
     >>> optimizer, theta = fmaml.average_params(fmaml.sgd(1.0), decay=0.5), {"p": torch.tensor(1.0)}

@@ -1,7 +1,8 @@
-"""An outer optimizer whose state is divided over the processes (ZeRO, stage 1: Rajbhandari et al., arXiv 1910.02054).
+"""Divide an outer optimizer's state over the processes (ZeRO, stage 1: Rajbhandari et al., arXiv 1910.02054).
 
-All numbers of theta lie in one vector, and each process updates a stretch of it, for which alone it has a state. Then
-the stretches are gathered. Adam's two averages of R processes so take 2 / R times theta in each of them, not 2.
+All numbers of theta are one vector. Each process updates its own stretch of the vector, and has a state only for this
+stretch. Then the stretches are gathered. With R processes, Adam's two averages take 2 / R times the memory of theta in
+each process instead of 2.
 """
 
 # the functions of torch.distributed have no types:
@@ -19,18 +20,18 @@ STRETCH = "stretch"  # the name of a process's part of theta
 
 
 def sharded(optimizer: Optimizer) -> Optimizer:
-    """The optimizer with its state divided over the processes; alone, a process has all of it.
+    """Divide the optimizer's state over the processes; a single process has all of it.
 
     Args:
-        optimizer: one that treats each number by itself, such as `fmaml.adam` and `fmaml.adamw`. What looks at all of
-            the gradient comes before: ``chain(clip_by_global_norm(1.0), sharded(adam(1e-3)))``.
+        optimizer: an elementwise optimizer, such as `fmaml.adam` or `fmaml.adamw`. A transform that needs the whole
+            gradient comes before: ``chain(clip_by_global_norm(1.0), sharded(adam(1e-3)))``.
 
     Returns:
-        An optimizer for gradients that are the same in all processes, as `fmaml.distributed.reduce` makes them. It
-        takes the same steps, bit for bit. If a process's state overflows, theta is NaN in all, so that none goes on.
+        An optimizer with the same steps, bit for bit. Gradients must be equal in all processes, as
+        `fmaml.distributed.reduce` makes them. If one process's state overflows, theta becomes NaN in all, so all stop.
 
     Raises:
-        ValueError: from ``init``: theta's numbers are not all of one type.
+        ValueError: from ``init``: theta has numbers of more than one type.
 
     Source: arXiv 1910.02054, section 5.1.
 
@@ -57,19 +58,19 @@ def sharded(optimizer: Optimizer) -> Optimizer:
 
 
 def stretch_length(numbers: int) -> int:
-    """How many numbers a process has; the last one's are filled up with zeros."""
+    """The length of each process's stretch; the last one is padded with zeros."""
     return -(-numbers // world_size())
 
 
 def own_stretch(flat: Tensor) -> Tensor:
-    """This process's part of a vector."""
+    """This process's stretch of a vector."""
     size = stretch_length(len(flat))
     own = flat[rank() * size : (rank() + 1) * size]
     return torch.cat([own, own.new_zeros(size - len(own))])
 
 
 def gathered(own: Tensor, numbers: int) -> Tensor:
-    """The vector of this many numbers whose part is ``own``."""
+    """The vector of ``numbers`` numbers, gathered from the stretches ``own`` of all processes."""
     if world_size() == 1:
         return own[:numbers]
     parts = [torch.empty_like(own) for _ in range(world_size())]
@@ -78,13 +79,13 @@ def gathered(own: Tensor, numbers: int) -> Tensor:
 
 
 def whole_state(state: OptState, theta: Theta) -> OptState:
-    """The state of all processes, to be saved: the same for any number of processes."""
+    """The state of all processes, to save: the same for any number of processes."""
     numbers = len(flat_of(theta))
     size = stretch_length(numbers)
     return map_leaves(lambda leaf: gathered(leaf, numbers) if leaf.shape == (size,) else leaf, state)
 
 
 def own_state(whole: OptState, theta: Theta) -> OptState:
-    """This process's part of what `whole_state` returned, in however many processes."""
+    """This process's part of the `whole_state` of any number of processes."""
     numbers = len(flat_of(theta))
     return map_leaves(lambda leaf: own_stretch(leaf) if leaf.shape == (numbers,) else leaf, whole)

@@ -20,10 +20,10 @@ MakeScheduler: TypeAlias = Callable[[torch.optim.Optimizer], Any]
 
 
 class TorchState(NamedTuple):
-    """What an optimizer of torch and its schedule remember."""
+    """The state of an optimizer of torch and its schedule."""
 
-    steps: Tensor  # int64: taken so far
-    values: list[Tensor]  # of their state_dicts: averages of the gradients, and numbers such as rates, as 0-d tensors
+    steps: Tensor  # int64, the number of steps taken
+    values: list[Tensor]  # from their state_dicts: averages of gradients, and numbers such as rates as 0-d tensors
 
 
 def from_torch(
@@ -31,21 +31,21 @@ def from_torch(
 ) -> Optimizer:
     """An optimizer of `torch.optim`, with its schedule, as the outer optimizer.
 
-    Every update is the step that the optimizer itself takes, on a copy of theta: bit for bit that of a loop with
-    ``step()``, and nothing is changed in place.
+    Every update calls the optimizer's own ``step()`` on a copy of theta. So it equals a plain torch loop bit for bit,
+    and changes nothing in place.
 
     Args:
         optimizer: a class of `torch.optim`, such as ``torch.optim.AdamW`` or ``torch.optim.Muon``, or a function of the
             parameters.
         scheduler: optimizer -> a schedule of `torch.optim.lr_scheduler`, stepped after each update.
-        settings: the optimizer's own, such as ``lr`` or ``fused``.
+        settings: keyword arguments of the optimizer, such as ``lr`` or ``fused``.
 
     Returns:
-        An optimizer whose state is a tree of tensors.
+        An optimizer; its state is a tree of tensors.
 
     Raises:
         ValueError: the optimizer or the schedule needs more than gradients, such as a closure or a metric. From
-            ``step``: it is being differentiated, which `fmaml.adam` and its siblings can be.
+            ``step``: it is being differentiated; only fmaml's own optimizers, such as `fmaml.adam`, support that.
 
     >>> import torch, fmaml
     >>> optimizer, theta = fmaml.from_torch(torch.optim.SGD, lr=0.5), {"p": torch.tensor(1.0)}
@@ -59,12 +59,12 @@ def from_torch(
         return Running(params, made, scheduler(made) if scheduler else None)
 
     def after_a_step(theta: Theta) -> Running:
-        """Before its first step an optimizer has no place for its averages."""
+        """The optimizer after one step with zero gradients: only then its averages exist."""
         running = begin(theta)
         take_step(running, [torch.zeros_like(p) for p in running.params])
         return running
 
-    templates: dict[tuple[torch.Size, ...], Any] = {}  # by theta's shapes: the state_dicts after a step, tensors empty
+    templates: dict[tuple[torch.Size, ...], Any] = {}  # theta's shapes -> the state_dicts after a step, tensors empty
 
     def template(theta: Theta) -> Any:
         shapes = tuple(p.shape for p in leaves(theta))
@@ -93,24 +93,24 @@ def from_torch(
 
 
 class Running(NamedTuple):
-    """An optimizer of torch and its schedule at work on parameters of its own."""
+    """An optimizer of torch and its schedule, with their own copy of the parameters."""
 
     params: list[Tensor]
     optimizer: torch.optim.Optimizer
     schedule: Any  # of torch.optim.lr_scheduler; None if there is none
 
     def state_dicts(self) -> list[dict[str, Any]]:
-        """The state of both."""
+        """The states of both."""
         return [part.state_dict() for part in (self.optimizer, self.schedule) if part]
 
 
 def state_values(running: Running) -> list[Tensor]:
-    """The tensors and numbers of its state, in order; a number is a 0-d tensor of its own type."""
+    """The tensors and numbers of the state, in order; numbers as 0-d tensors of their type."""
     return [value_tensor(leaf) for leaf in pytree.tree_leaves(running.state_dicts()) if is_number_or_tensor(leaf)]
 
 
 def load_values(running: Running, template: Any, values: list[Tensor]) -> None:
-    """Load the ``values`` into the state: ``template`` has its structure."""
+    """Load the ``values`` into the state; ``template`` gives its structure."""
     following = iter(values)
 
     def value(leaf: Any) -> Any:
@@ -124,19 +124,19 @@ def load_values(running: Running, template: Any, values: list[Tensor]) -> None:
 
 
 def is_number_or_tensor(leaf: Any) -> bool:
-    """Whether it is a tensor, a number or a truth value."""
+    """Whether the leaf is a tensor, a number or a bool."""
     return isinstance(leaf, (Tensor, int, float))
 
 
 def value_tensor(leaf: Tensor | float) -> Tensor:
-    """A copy of the tensor, or the number as a tensor that holds all its digits."""
+    """A copy of the tensor, or the number as a tensor without loss of digits."""
     if isinstance(leaf, Tensor):
         return leaf.clone()
     return torch.tensor(leaf, dtype=torch.float64 if isinstance(leaf, float) else None)
 
 
 def take_step(running: Running, grads: list[Tensor]) -> None:
-    """Take one step along the gradients; ValueError if that takes more than gradients."""
+    """Take one step with these gradients; ValueError if the optimizer or its schedule needs more."""
     for p, g in zip(running.params, grads, strict=True):
         p.grad = g.detach().to(p.dtype)
     try:
@@ -149,5 +149,5 @@ def take_step(running: Running, grads: list[Tensor]) -> None:
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"from_torch: {type(running.optimizer).__name__} or its schedule needs more than gradients ({reason}); "
-            f"take another one"
+            f"use another one"
         ) from None

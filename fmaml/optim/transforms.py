@@ -1,4 +1,4 @@
-"""Maps of gradients, and `chain`, which puts them before the optimizer that takes the step."""
+"""Maps of gradients, and `chain`, which puts them before an optimizer."""
 
 from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature
 
@@ -18,16 +18,16 @@ def chain(*parts: *tuple[*tuple[Transform, ...], Optimizer]) -> Optimizer: ...
 @overload
 def chain(*parts: Transform) -> Transform: ...
 def chain(*parts: Transform | Optimizer) -> Transform | Optimizer:
-    """Apply transforms one after the other, then an optimizer: each part's gradients go to the next.
+    """Apply transforms one after the other, then an optimizer: each part passes its gradients to the next.
 
     Args:
-        parts: any number of transforms, then an optimizer; without one the chain is itself a transform.
+        parts: any number of transforms, then an optimizer; without an optimizer the chain is itself a transform.
 
     Returns:
         An optimizer if the last part is one, else a transform; its state is the tuple of the parts' states.
 
     Raises:
-        ValueError: no parts, or an optimizer before the last place.
+        ValueError: there are no parts, or an optimizer is not the last one.
 
     >>> import torch, fmaml
     >>> optimizer, theta = fmaml.chain(fmaml.clip_by_global_norm(1.0), fmaml.sgd(0.5)), {"p": torch.tensor(1.0)}
@@ -38,7 +38,7 @@ def chain(*parts: Transform | Optimizer) -> Transform | Optimizer:
         raise ValueError("chain: no parts; give transforms, and last an optimizer such as sgd(lr)")
     *before, last = parts
     if any(isinstance(part, Optimizer) for part in before):
-        raise ValueError("chain: an optimizer takes the step, so it comes last, after every transform")
+        raise ValueError("chain: an optimizer takes the step; put it last, after all transforms")
 
     def init(theta: Theta) -> tuple[OptState, ...]:
         return tuple(part.init(theta) for part in parts)
@@ -57,7 +57,7 @@ def clip_by_global_norm(max_norm: Rate) -> Transform:
     """Scale the gradients down to ``max_norm`` if their Euclidean norm, over all leaves, exceeds it.
 
     Args:
-        max_norm: the largest norm that is left unchanged, above 0.
+        max_norm: the largest norm, above 0.
 
     Returns:
         A transform without state, for `chain`.
@@ -76,7 +76,7 @@ def clip_by_global_norm(max_norm: Rate) -> Transform:
 
 
 def add_decayed(weight_decay: NonNegative) -> Transform:
-    """The transform grads + weight_decay * theta."""
+    """The transform to grads + weight_decay * theta."""
 
     def update(grads: Theta, state: tuple[()], theta: Theta) -> tuple[Theta, tuple[()]]:
         return elementwise(lambda g, p: g + weight_decay * p, grads, theta), state
@@ -122,9 +122,9 @@ def scale_by_adam(betas: tuple[Decay, Decay], eps: Rate) -> Transform:
 
 
 def zero_count(theta: Theta) -> Tensor:
-    """The initial number of steps taken, 0; float64, since Adam's bias corrections lose digits in float32."""
+    """The initial number of steps taken, 0; float64, because Adam's bias corrections lose digits in float32."""
     if not (tensors := leaves(theta)):
-        raise ValueError("theta has no tensors: nothing could be learnt; give the parameters of a model")
+        raise ValueError("theta has no tensors: nothing to learn; give the parameters of a model")
     return torch.zeros((), dtype=torch.float64, device=tensors[0].device)
 
 

@@ -1,13 +1,13 @@
 """Batch norm of many tasks at once, as one operator that can be differentiated any number of times.
 
-torch's own batching rule applies scale and shift in separate passes, and copies tensors in channels-last layout, in
-which a CPU's convolutions are fastest. Here the tasks become channels, [n, tasks * channels, ...], so that one kernel
-call does the forward pass and one the backward pass. With r = 1 / sqrt(var x + eps), h = r (x - mean x) and
+torch's own batching rule applies scale and shift in separate passes. It also copies tensors in channels-last layout,
+the fastest one for a CPU's convolutions. Here the tasks become channels, [n, tasks * channels, ...], so each pass,
+forward or backward, is one kernel call. With r = 1 / sqrt(var x + eps), h = r (x - mean x) and
 P t = t - mean t - h mean(t h),
 
     y = scale h + shift;      the gradients of <g, y> are   gx = scale r P g,   gscale = sum g h,   gshift = sum g
 
-for each channel. The derivative of these three is written out below in operations that torch can differentiate again.
+for each channel. The derivatives of these gradients are written out below in operations that torch can differentiate.
 """
 
 from typing import Any, TypeAlias, cast
@@ -93,7 +93,7 @@ class BatchNormGradient(Function):
 
 
 def _by_task(tasks: int, found: Three) -> Three:
-    """Split tasks * channels into two axes, for one tensor [n, tasks * channels, ...] and two [tasks * channels]."""
+    """Split tasks * channels into two axes, in one tensor [n, tasks * channels, ...] and two [tasks * channels]."""
     images, first, second = found
     return split_tasks(images, tasks, 1), split_tasks(first, tasks, 0), split_tasks(second, tasks, 0)
 

@@ -1,9 +1,9 @@
-"""A convolution of images that are laid out channels last, whose filters' gradient is laid out as usual.
+"""A convolution of channels-last images, with a gradient of the filters in torch's usual layout.
 
-torch gives the gradient of the filters the layout of the images. In the backward pass through an inner step it is the
-filters of another convolution, whose result inherits it, beside images of a small support set in the usual layout; each
-operation on both walks through one of them in strides. So a gradient of filters is laid out as usual here. A strided
-convolution gains nothing by it (docs/decisions.md), and is left alone.
+torch gives the gradient of the filters the layout of the images. In the backward pass through an inner step this
+gradient is the filter of another convolution, and the result inherits the layout. Images of a small support set have
+the usual layout, and an operation on mixed layouts is slow. So the gradient of the filters gets the usual layout here.
+A strided convolution gains nothing from this (docs/decisions.md) and stays unchanged.
 """
 
 from typing import Any

@@ -1,11 +1,18 @@
-"""Torch's functions whose derivatives are wrong, or which keep state, replaced or refused wherever a module calls them.
+"""Replace or refuse functions of torch that have wrong derivatives or keep state, wherever a module calls them.
 
-A `TorchFunctionMode` sees each call of a torch function, so a norm is found in a layer of torch.nn, in a layer of the
-user's own and in a plain call of `torch.nn.functional` alike. Replaced: norms and weight norm, whose derivatives are
-wrong in torch 2.13 from the second on under vmap, or from the third on; embeddings with a padding index, whose gradient
-is wrong under vmap; the hard sigmoid, which has no second derivative. Refused: the functions of torch beneath those of
-torch.nn.functional, random numbers that are used, what changes a parameter or a running statistic in place, and under
-vmap what torch has no rule for: recurrent layers, and numbers of a task that Python reads.
+A `TorchFunctionMode` sees each call of a torch function, in layers of torch.nn, in a user's own layers and in plain
+calls.
+
+Replaced, because of errors in torch 2.13:
+- Norms and weight norm: their derivatives are wrong from the second order on under vmap, or from the third.
+- Embeddings with a padding index: their gradient is wrong under vmap.
+- The hard sigmoid has no second derivative.
+
+Refused:
+- The low-level functions of torch beneath torch.nn.functional.
+- Random numbers, once they are used.
+- Changes of a parameter or a running statistic in place.
+- Under vmap: recurrent layers, and Python code that reads a number of a task. torch has no rule for them.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -25,7 +32,7 @@ TorchFunction: TypeAlias = Callable[..., Any]
 
 
 class ExactFunctions(TorchFunctionMode):
-    """Calls the functions of a table in place of torch's: by default all of those below."""
+    """Call the functions of a table instead of torch's; by default all those below."""
 
     def __init__(self, table: Mapping[TorchFunction, TorchFunction] | None = None) -> None:
         super().__init__()
@@ -51,7 +58,7 @@ def exact_batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """`F.batch_norm`: by the statistics of the batch, or by stored ones, which are not updated."""
+    """`F.batch_norm` by the statistics of the batch, or by stored ones, without updating them."""
     if not training:
         return scale_and_shift(by_stored_statistics(input, running_mean, running_var, eps), weight, bias)
     if running_mean is not None:
@@ -70,7 +77,7 @@ def exact_instance_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """`F.instance_norm`: by the statistics of each example, or by stored ones, which are not updated."""
+    """`F.instance_norm` by the statistics of each example, or by stored ones, without updating them."""
     if not use_input_stats:
         return scale_and_shift(by_stored_statistics(input, running_mean, running_var, eps), weight, bias)
     if running_mean is not None:
@@ -87,7 +94,7 @@ def by_stored_statistics(x: Tensor, mean: Tensor | None, var: Tensor | None, eps
 
 
 def scale_and_shift(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-    """weight * x + bias, one number a channel, where they are given; x [n, channels, ...]."""
+    """weight * x + bias by channel, if they are given; x [n, channels, ...]."""
     shape = (-1,) + (1,) * (x.ndim - 2)
     scaled = x if weight is None else x * weight.view(shape)
     return scaled if bias is None else scaled + bias.view(shape)
@@ -107,7 +114,7 @@ def exact_layer_norm(
 
 
 def exact_weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
-    """`torch._weight_norm`, g v / |v| with the norm over all axes but ``dim``, in plain operations."""
+    """`torch._weight_norm` in plain operations: g v / |v|, with the norm over all axes except ``dim``."""
     axes = [axis for axis in range(v.ndim) if axis != dim % v.ndim] if dim != -1 else list(range(v.ndim))
     return v * (g / v.square().sum(axes, keepdim=True).sqrt())
 
@@ -121,11 +128,11 @@ def exact_embedding(
     scale_grad_by_freq: bool = False,
     sparse: bool = False,
 ) -> Tensor:
-    """`F.embedding`; the row of the padding index gets no gradient, by a mask."""
+    """`F.embedding`; a mask keeps the gradient from the row of the padding index."""
     if max_norm is not None:
         refuse("F.embedding(max_norm=..)", "changes its weight in place; build the layer with max_norm=None")
     if scale_grad_by_freq:
-        refuse("F.embedding(scale_grad_by_freq=True)", "has a wrong derivative under vmap; build it without")
+        refuse("F.embedding(scale_grad_by_freq=True)", "has a wrong derivative under vmap; build the layer without")
     found = F.embedding(input, weight)
     if padding_idx is None:
         return found
@@ -134,7 +141,7 @@ def exact_embedding(
 
 
 def no_dropout(function: TorchFunction) -> TorchFunction:
-    """A dropout function as far as it drops nothing."""
+    """The dropout function, refused unless it drops nothing."""
 
     def exact(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
         if training and p > 0:
@@ -160,12 +167,12 @@ def exact_multi_head_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Tenso
 
 
 def exact_hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
-    """`F.hardsigmoid`, relu6(x + 3) / 6, in plain operations."""
+    """`F.hardsigmoid` in plain operations: relu6(x + 3) / 6."""
     return F.relu6(input + 3) / 6
 
 
 def exact_adaptive_pooling(input: Tensor, output_size: Any) -> Tensor:
-    """`F.adaptive_avg_pool2d`; to one position it is the mean, which torch can vmap in every memory layout."""
+    """`F.adaptive_avg_pool2d`; to one position by the mean, which torch can vmap in every memory layout."""
     if output_size in (1, (1, 1), [1, 1]):
         return input.mean((-2, -1), keepdim=True)
     return F.adaptive_avg_pool2d(input, output_size)
@@ -181,7 +188,7 @@ def exact_rrelu(
 
 
 class Undrawn(Tensor):
-    """A random number that was not drawn; its use is refused. A subclass names the function that was to draw it."""
+    """A stand-in for a random number: its use is refused. A subclass names the random function."""
 
     function: ClassVar[str]
 
@@ -191,27 +198,27 @@ class Undrawn(Tensor):
 
 
 def refuse_result(function: TorchFunction) -> TorchFunction:
-    """A random function whose result is refused when it is used.
+    """Refuse the use of a random function's result, not its call.
 
-    Some networks draw in every call and use the number in training mode alone, as Wav2Vec2 does to drop layers.
+    Some networks draw a number in every call but use it only in training mode, as Wav2Vec2 does to drop layers.
     """
     undrawn = type("Undrawn", (Undrawn,), {"function": f"torch.{function.__name__}"})
     return lambda *args, **kwargs: torch.empty(()).as_subclass(undrawn)
 
 
 def refuse_call(function: TorchFunction) -> TorchFunction:
-    """A random function that is refused when it is called."""
+    """Refuse the call of a random function."""
     return lambda *args, **kwargs: refuse(function.__name__, DRAWS)
 
 
 def refuse_internal(function: TorchFunction, public: str) -> TorchFunction:
-    """A function below torch.nn.functional whose derivatives are wrong, refused in favour of the ``public`` one."""
-    reason = f"has wrong derivatives under vmap, or from the third on; call {public}"
+    """Refuse a function beneath torch.nn.functional with wrong derivatives; name the ``public`` one instead."""
+    reason = f"has wrong derivatives under vmap, or from the third order on; call {public}"
     return lambda *args, **kwargs: refuse(f"torch.{function.__name__}", reason)
 
 
 def refuse_vmap(function: TorchFunction, why: str) -> TorchFunction:
-    """A function that torch cannot vmap."""
+    """Refuse a function under vmap, because torch has no rule for it."""
 
     def exact(*args: Any, **kwargs: Any) -> Any:
         if any(isinstance(value, Tensor) and is_vmapped(value) for value in args):
@@ -228,8 +235,8 @@ def functions_of(owner: Any, names: str) -> list[TorchFunction]:
 
 DRAWS = "draws from the global generator; call .eval() first"
 READS = (
-    "reads a number of a task, which vmap cannot; of transformers, give an attention mask [n, 1, length, length] of "
-    "numbers to add, or load a decoder with attn_implementation='eager'; else"
+    "reads a number of a task, which vmap cannot; for transformers give an additive attention mask [n, 1, length, "
+    "length], or load a decoder with attn_implementation='eager'; else"
 )
 WITH_WRONG_DERIVATIVES: dict[TorchFunction, TorchFunction] = {
     F.batch_norm: exact_batch_norm,
@@ -250,7 +257,7 @@ REPLACED: dict[TorchFunction, TorchFunction] = {
     torch.rrelu_: exact_rrelu,
 }
 aten = torch.ops.aten
-# makes the replacement of a function; the module or class of the functions, and their names
+# (makes the replacement of a function, module or class of the functions, their names)
 HANDLERS: list[tuple[Callable[[TorchFunction], TorchFunction], Any, str]] = [
     (no_dropout, F, "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout"),
     (no_dropout, torch, "dropout dropout_ feature_dropout feature_dropout_ alpha_dropout alpha_dropout_"),

@@ -1,11 +1,11 @@
-"""How often a value is being differentiated, and what is right only up to some order.
+"""The order of differentiation of a value, and checks of code that is correct only up to some order.
 
 In torch 2.13 `F.batch_norm`, `F.layer_norm` and `F.instance_norm` have a wrong third derivative, and in forward mode a
-wrong second one (pytorch issues 186256, 175754, 196699). A meta-gradient takes two, for which their fast kernels serve;
-what takes more, such as a Hessian of the meta-loss or a hyper-gradient through meta-steps, needs plain operations.
+wrong second one (pytorch issues 186256, 175754, 196699). A meta-gradient takes two derivatives, so their fast kernels
+serve. A Hessian of the meta-loss, or a hyper-gradient through meta-steps, takes more and needs plain operations.
 
-A surrogate loss has the right gradient with respect to theta, and no other derivative is right: it must not be
-differentiated again, nor with respect to anything else.
+A surrogate loss has only one correct derivative: its gradient with respect to theta. It must not be differentiated
+again, or with respect to anything else.
 """
 
 from collections.abc import Iterator
@@ -22,10 +22,10 @@ MAX_ORDER_OF_KERNELS = 2
 
 
 def kernels_are_exact(x: Tensor) -> bool:
-    """Whether torch's own norms of x have the right derivatives of every order that is taken of x here.
+    """Whether torch's own norms are correct for all derivatives that are being taken of x.
 
-    Outside of all transforms ``backward()`` may be called any number of times, so a tensor that requires a gradient
-    there gets False. So do forward mode, and a compiler, which cannot see the transforms.
+    Outside all transforms ``backward()`` may be called any number of times, so a tensor that requires a gradient there
+    gives False. Forward mode gives False, too, and so does a compiler, because it cannot see the transforms.
     """
     if torch.compiler.is_compiling() or in_forward_mode():
         return False
@@ -35,44 +35,44 @@ def kernels_are_exact(x: Tensor) -> bool:
 
 def in_forward_mode() -> bool:
     """Whether `torch.func.jvp` or a dual level is active."""
-    level: int = cast(Any, forward_ad)._current_level  # -1 outside of any
+    level: int = cast(Any, forward_ad)._current_level  # -1 outside all levels
     return level >= 0
 
 
 def detach_theta(theta: T, name: str) -> T:
-    """theta as a constant, for a surrogate; ValueError if more than the surrogate's own gradient is taken of it."""
+    """theta as a constant, for a surrogate loss; ValueError if it is differentiated more than once."""
     if not torch.compiler.is_compiling() and (in_forward_mode() or any(sum(_levels(p)) > 1 for p in leaves(theta))):
         refuse_derivative(name, "is differentiated a second time")
     return detach(theta)
 
 
 def is_differentiated(tree: Any) -> bool:
-    """Whether anything differentiates a leaf of the tree: `torch.func.grad`, or ``backward()`` from outside."""
+    """Whether a leaf of the tree is differentiated, by `torch.func.grad` or by ``backward()`` from outside."""
     return any(any(_levels(leaf)) for leaf in leaves(tree))
 
 
 def detach_result(tree: T, name: str) -> T:
-    """What was computed of constants alone, detached; ValueError if it depends on anything that is differentiated."""
+    """Detach a result of constants; ValueError if it depends on a tensor that is being differentiated."""
     if not torch.compiler.is_compiling() and is_differentiated(tree):
         refuse_derivative(name, "is differentiated with respect to something other than theta, such as an inner rate")
     return detach(tree)
 
 
 def with_gradient(value: Tensor, gradient: T, theta: T) -> Tensor:
-    """A scalar with this value, whose gradient with respect to theta is ``gradient``, a constant: linear in theta."""
+    """A scalar with this value that is linear in theta: its gradient is the constant ``gradient``."""
     moved = map_leaves(torch.sub, theta, detach(theta))
     return value.detach() + dot(detach(gradient), moved)
 
 
 def refuse_derivative(name: str, what: str) -> NoReturn:
     raise ValueError(
-        f"{name}: its loss, which only has the right gradient with respect to theta, {what}; "
+        f"{name}: its loss, a surrogate, {what}; "
         f"use an algorithm that differentiates through its inner steps, such as maml with remat=False"
     )
 
 
 def _levels(x: Tensor) -> Iterator[bool]:
-    """Whether x is differentiated by each transform of `torch.func`, from the innermost, and last outside of all."""
+    """Whether x is differentiated at each level: by the transforms of `torch.func` from the innermost, then outside."""
     while (inside := debug_unwrap(x, recurse=False)) is not x:
         yield x.requires_grad
         x = inside

@@ -1,8 +1,12 @@
-"""The memory layout of the images of many tasks while they are vmapped on a CPU: tasks as channels, channels last.
+"""The fastest memory layout for images of vmapped tasks on a CPU: tasks as channels, channels last.
 
-On [n, height, width, tasks * channels] a CPU takes a third of the time of torch's usual layout for batch norm, half to
-three quarters for the gradients of strided convolutions, and 0.8 for a meta-step of conv4 (benchmarks/conv_lowering.py
-measures the last). Compiled code chooses its own layouts, and GPUs have not been measured, so both are left alone.
+With [n, height, width, tasks * channels] a CPU needs less time than with torch's usual layout:
+
+- batch norm: a third,
+- gradients of strided convolutions: half to three quarters,
+- a meta-step of conv4: 0.8 (benchmarks/conv_lowering.py).
+
+Compiled code chooses its own layouts. GPU: not measured yet. So both keep torch's layout.
 """
 
 from collections.abc import Iterator
@@ -13,17 +17,17 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.func import debug_unwrap
 
-Dims: TypeAlias = tuple[int | None, ...]  # the axis that vmap maps over, for each argument; None: it is not mapped
-LARGE_IMAGES, LARGE_FEATURES = 2**17, 2**20  # numbers in all tasks together, above which the layout saves time
+Dims: TypeAlias = tuple[int | None, ...]  # the axis of each argument that vmap maps over; None: not mapped
+LARGE_IMAGES, LARGE_FEATURES = 2**17, 2**20  # numbers in all tasks together; above this the layout saves time
 
 
 def is_large(x: Tensor, least: int) -> bool:
-    """Whether the layout saves more time on x than the calls of its operators take: on a CPU, uncompiled, if large."""
+    """Whether the layout saves time on x: on a CPU, not compiled, and with more than ``least`` numbers in all tasks."""
     return x.device.type == "cpu" and not torch.compiler.is_compiling() and _of_all_tasks(x).numel() > least
 
 
 def is_vmapped(x: Tensor) -> bool:
-    """Whether x is one task's tensor under vmap; False in compiled code, which does without this layout."""
+    """Whether x is one task's tensor under vmap; False in compiled code, which does not use this layout."""
     return not torch.compiler.is_compiling() and _of_all_tasks(x).ndim > x.ndim
 
 
@@ -45,14 +49,14 @@ def _of_all_tasks(x: Tensor) -> Tensor:
 def channels_last(images: Tensor, weight: Tensor | None = None) -> Tensor:
     """The same images, [n, channels, height, width], laid out channels last if that saves time.
 
-    ``weight`` is that of the convolution that takes them: under vmap one that all tasks share would undo the layout.
+    ``weight`` is that of the first convolution. If all tasks share it, vmap would undo the layout.
     """
     undone = weight is not None and is_vmapped(images) and not is_vmapped(weight)
     return applied(ChannelsLast, images) if is_large(images, LARGE_IMAGES) and not undone else images
 
 
 class ChannelsLast(Function):
-    """The identity in another layout, which what is computed from it, and the gradients, inherit."""
+    """The identity in another layout; results and gradients inherit the layout."""
 
     @staticmethod
     def forward(x: Tensor) -> Tensor:
@@ -76,7 +80,7 @@ class ChannelsLast(Function):
 
 
 def channels_of_all(tasks: int, dim: int | None, x: Tensor) -> Tensor:
-    """[n, channels, ...] of each task, stacked at ``dim`` (None: the same for all), as [n, tasks * channels, ...]."""
+    """[n, channels, ...] of each task, stacked at ``dim`` (None: shared), as [n, tasks * channels, ...]."""
     x = x.unsqueeze(1).expand(-1, tasks, *[-1] * (x.ndim - 1)) if dim is None else x.movedim(dim, 1)
     return x.flatten(1, 2)
 
@@ -93,5 +97,5 @@ def split_tasks(x: Tensor, tasks: int, dim: int) -> Tensor:
 
 
 def applied(function: type[Function], *args: Any) -> Any:
-    """``function.apply(*args)``; torch gives ``apply`` no type."""
+    """``function.apply(*args)``, because torch's ``apply`` has no type."""
     return cast(Any, function).apply(*args)

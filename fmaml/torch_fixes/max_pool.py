@@ -1,11 +1,11 @@
 """Max-pooling of the images of many tasks at once, as an operator that can be differentiated any number of times.
 
-torch's batching rule copies images that are laid out channels last into its usual layout, in which pooling takes twice
-as long. Here the tasks become channels, [n, tasks * channels, height, width]. With i the places of the maxima,
+torch's batching rule copies channels-last images into its usual layout, and pooling takes twice as long there. Here the
+tasks become channels, [n, tasks * channels, height, width]. With i the positions of the maxima,
 
     y = x[i];      the gradient of <g, y> is  gx = g at i, and 0 elsewhere;      the gradient of <u, gx> is  u[i]
 
-for each channel, and the derivatives of the last two are each other.
+for each channel. The last two are each other's derivatives.
 """
 
 from typing import Any, TypeAlias, cast
@@ -19,7 +19,7 @@ from .grad_levels import in_forward_mode
 from .layout import Dims, applied, channels_of_all, is_laid_out, is_vmapped, split_tasks
 
 Window: TypeAlias = int | tuple[int, ...]
-NOT_THE_WINDOW = (None,) * 4  # has a derivative
+NO_GRADIENTS = (None,) * 4  # of the window
 
 
 def max_pool(
@@ -31,9 +31,9 @@ def max_pool(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Any:
-    """`torch.nn.functional.max_pool2d`, by the operator where it saves time; input [n, channels, height, width]."""
-    layout_counts = is_vmapped(input) and is_laid_out(input) and input.ndim == 4 and input.numel() > 0
-    if layout_counts and not (ceil_mode or return_indices or in_forward_mode()):
+    """`torch.nn.functional.max_pool2d`, by the operator below if it saves time; input [n, channels, height, width]."""
+    is_channels_last = is_vmapped(input) and is_laid_out(input) and input.ndim == 4 and input.numel() > 0
+    if is_channels_last and not (ceil_mode or return_indices or in_forward_mode()):
         y, _ = applied(MaxPool, input, kernel_size, () if stride is None else stride, padding, dilation)
         return y
     pool = cast(Any, F.max_pool2d)
@@ -55,7 +55,7 @@ class MaxPool(Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        return applied(PutAt, grad_outputs[0], *ctx.saved_tensors, *ctx.window), *NOT_THE_WINDOW
+        return applied(PutAt, grad_outputs[0], *ctx.saved_tensors, *ctx.window), *NO_GRADIENTS
 
     @staticmethod
     def vmap(info: Any, in_dims: Dims, *args: Any) -> tuple[tuple[Tensor, ...], tuple[int, int]]:
@@ -65,7 +65,7 @@ class MaxPool(Function):
 
 
 class AtPlaces(Function):
-    """An operator that is linear in the first of its three tensors of images; the others are x and i."""
+    """An operator of three tensors of images that is linear in the first; the others are x and i."""
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -82,7 +82,7 @@ class PutAt(AtPlaces):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        return applied(TakeAt, grad_outputs[0], *ctx.saved_tensors, *ctx.window), None, None, *NOT_THE_WINDOW
+        return applied(TakeAt, grad_outputs[0], *ctx.saved_tensors, *ctx.window), None, None, *NO_GRADIENTS
 
     @staticmethod
     def vmap(info: Any, in_dims: Dims, *args: Any) -> tuple[Tensor, int]:
@@ -90,7 +90,7 @@ class PutAt(AtPlaces):
 
 
 class TakeAt(AtPlaces):
-    """The operator (u, x, i) -> u[i]; x is for the derivative."""
+    """The operator (u, x, i) -> u[i]; its derivative needs x."""
 
     @staticmethod
     def forward(u: Tensor, x: Tensor, i: Tensor, *window: Window) -> Tensor:
@@ -100,7 +100,7 @@ class TakeAt(AtPlaces):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        return applied(PutAt, grad_outputs[0], *ctx.saved_tensors, *ctx.window), None, None, *NOT_THE_WINDOW
+        return applied(PutAt, grad_outputs[0], *ctx.saved_tensors, *ctx.window), None, None, *NO_GRADIENTS
 
     @staticmethod
     def vmap(info: Any, in_dims: Dims, *args: Any) -> tuple[Tensor, int]:
@@ -108,11 +108,11 @@ class TakeAt(AtPlaces):
 
 
 def _vmapped(function: type[Function], tasks: int, in_dims: Dims, args: tuple[Any, ...]) -> tuple[Tensor, int]:
-    """An operator of three tensors of images, and its window."""
+    """Apply an operator of three tensors of images and a window to all tasks."""
     images = (channels_of_all(tasks, dim, x) for dim, x in zip(in_dims[:3], args[:3], strict=True))
     return split_tasks(applied(function, *images, *args[3:]), tasks, 1), 1
 
 
 def _positions(images: Tensor) -> Tensor:
-    """[n, channels, height, width] as [n, height * width, channels], a view if they are laid out channels last."""
+    """[n, channels, height, width] as [n, height * width, channels]; a view if laid out channels last."""
     return images.permute(0, 2, 3, 1).flatten(1, 2)

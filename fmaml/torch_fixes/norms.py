@@ -1,7 +1,7 @@
 """Norms with correct derivatives of every order, in reverse and in forward mode, as pure functions of tensors.
 
 Channels come first: images are [n, channels, height, width]. Scale and shift are applied outside torch's own kernels,
-whose weight and bias give wrong second-order gradients under vmap.
+because their weight and bias give wrong second-order gradients under vmap.
 """
 
 from torch import Tensor
@@ -17,7 +17,7 @@ def batch_norm(x: Tensor, scale: Tensor, shift: Tensor, eps: float = 1e-5) -> Te
     """Normalise each channel by the statistics of this batch, then scale and shift; x [n, channels, ...].
 
     There are no running statistics: MAML normalises the support set and the query set separately. A deployed network
-    uses those of its support set, see `fmaml.torch_fixes.support_statistics`.
+    uses the statistics of its support set, see `fmaml.torch_fixes.support_statistics`.
     """
     if (given := supplied_statistics(x)) is not None:
         return by_statistics(x, given, scale, shift, eps)
@@ -44,7 +44,7 @@ def layer_norm(x: Tensor, scale: Tensor, shift: Tensor, eps: float = 1e-5) -> Te
 
 
 def standardise_batch(x: Tensor, eps: float) -> Tensor:
-    """Each channel with mean 0 and variance 1 over the batch and all positions; x [n, channels, ...]."""
+    """Standardise each channel over the batch and all positions; x [n, channels, ...]."""
     if kernels_are_exact(x):
         return F.batch_norm(x, None, None, training=True, eps=eps)
     if x.numel() <= x.shape[1]:
@@ -53,26 +53,26 @@ def standardise_batch(x: Tensor, eps: float) -> Tensor:
 
 
 def standardise_instances(x: Tensor, eps: float) -> Tensor:
-    """Each channel of each example with mean 0 and variance 1 over all positions; x [n, channels, ...]."""
+    """Standardise each channel of each example over all positions; x [n, channels, ...]."""
     if kernels_are_exact(x):
         return F.instance_norm(x, eps=eps)
     return standardise(x, tuple(range(2, x.ndim)), eps)
 
 
 def standardise_last(x: Tensor, shape: tuple[int, ...], eps: float = 1e-5) -> Tensor:
-    """x [..., *shape] with mean 0 and variance 1 over the axes of ``shape``."""
+    """Standardise x [..., *shape] over the axes of ``shape``."""
     if kernels_are_exact(x):
         return F.layer_norm(x, shape, eps=eps)
     return standardise(x, tuple(range(-len(shape), 0)), eps)
 
 
 def standardise(x: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:
-    """(x - mean) / sqrt(variance + eps) over some axes, in plain operations."""
+    """Standardise over some axes in plain operations: (x - mean) / sqrt(variance + eps)."""
     centred = x - x.mean(axes, keepdim=True)
     return centred * (centred.square().mean(axes, keepdim=True) + eps).rsqrt()
 
 
 def channelwise(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """scale * x + shift with one number a channel; x [n, channels, ...]."""
+    """scale * x + shift by channel; x [n, channels, ...]."""
     shape = (-1,) + (1,) * (x.ndim - 2)
     return x * scale.view(shape) + shift.view(shape)

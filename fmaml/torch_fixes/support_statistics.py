@@ -1,8 +1,8 @@
-"""Batch norm by the statistics of a task's support set, so that a prediction depends on no other example.
+"""Batch norm by the statistics of a task's support set, so that a prediction does not depend on other queries.
 
-In training each batch is normalised by its own mean and variance. An adapted network is deployed with those that its
-support set had in each batch norm: `statistics_of` records them in one forward pass, in the order in which the norms
-are called, and `with_statistics` gives them back in that order.
+In training each batch is normalised by its own mean and variance. A deployed network uses those of its support set.
+`statistics_of` records them in one forward pass, in the order of the norms' calls. `with_statistics` supplies them in
+the same order.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,13 +23,13 @@ class Statistics(NamedTuple):
     variance: Tensor  # [channels]
 
 
-Supply: TypeAlias = Callable[[Tensor], Statistics]  # x [n, channels, ...] -> what to normalise it by
+Supply: TypeAlias = Callable[[Tensor], Statistics]  # x [n, channels, ...] -> the statistics to normalise it by
 _supply: ContextVar[Supply | None] = ContextVar("statistics of batch norm", default=None)
 
 
 def supplied_statistics(x: Tensor) -> Statistics | None:
-    """What batch norm is to use in place of the statistics of x [n, channels, ...]; None: those of x."""
-    if torch.compiler.is_dynamo_compiling():  # training steps alone are, and dynamo cannot see the variable
+    """The statistics for batch norm of x [n, channels, ...]; None: those of x itself."""
+    if torch.compiler.is_dynamo_compiling():  # dynamo cannot read the variable; only training steps are compiled
         return None
     supply = _supply.get()
     return None if supply is None else supply(x)
@@ -37,7 +37,7 @@ def supplied_statistics(x: Tensor) -> Statistics | None:
 
 @torch.no_grad()
 def statistics_of(apply: Apply, params: Params, x: Tensor) -> list[Statistics]:
-    """The statistics of each batch norm in the forward pass of x [n, *shape]; none if the network has none.
+    """The statistics of each batch norm in the forward pass of x [n, *shape]; empty without batch norms.
 
     >>> import torch, fmaml
     >>> from fmaml.torch_fixes.support_statistics import statistics_of
@@ -61,20 +61,20 @@ def statistics_of(apply: Apply, params: Params, x: Tensor) -> list[Statistics]:
 def with_statistics(apply: Apply, statistics: Sequence[Statistics]) -> Apply:
     """``apply`` with these statistics in its batch norms, in the order of their calls.
 
-    An output then depends on its own example alone. Raises ValueError on use if the network has more or fewer norms.
+    An output then depends only on its own example. Raises ValueError on use if the network has more or fewer norms.
     """
 
     def applied(params: Params, x: Tensor) -> Tensor:
-        left = list(reversed(statistics))
+        unused = list(reversed(statistics))
 
-        def give(x: Tensor) -> Statistics:
-            if not left:
+        def supply(x: Tensor) -> Statistics:
+            if not unused:
                 raise ValueError(f"batch norm: the network has more norms than the {len(statistics)} with statistics")
-            return left.pop()
+            return unused.pop()
 
-        output = _call(give, apply, params, x)
-        if left:
-            raise ValueError(f"batch norm: {len(left)} of {len(statistics)} statistics were not used by the network")
+        output = _call(supply, apply, params, x)
+        if unused:
+            raise ValueError(f"batch norm: {len(unused)} of {len(statistics)} statistics were not used by the network")
         return output
 
     return applied

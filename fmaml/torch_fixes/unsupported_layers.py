@@ -1,4 +1,4 @@
-"""The layers of a `torch.nn.Module` that cannot be meta-trained, and those that must be set up for it."""
+"""The layers of a `torch.nn.Module` that cannot be meta-trained, and the settings of those that can."""
 
 # only private base classes of torch.nn cover whole groups of layers, and some of their methods have no types:
 # pyright: reportPrivateUsage=false, reportUnknownMemberType=false
@@ -29,7 +29,7 @@ REFUSED: list[Refusal] = [  # (layer type, condition, reason and alternative)
     (
         nn.Module,
         lambda m: has_hook(m, WeightNorm),
-        "has the old weight_norm, which sets attributes; use parametrizations",
+        "has the old weight_norm, which sets attributes; use torch.nn.utils.parametrizations.weight_norm",
     ),
     (nn.Embedding, lambda m: m.max_norm is not None, "changes its weight in place; build it with max_norm=None"),
     (nn.Embedding, lambda m: m.scale_grad_by_freq, "has a wrong derivative under vmap; use scale_grad_by_freq=False"),
@@ -43,7 +43,7 @@ REFUSED: list[Refusal] = [  # (layer type, condition, reason and alternative)
     (nn.RNNBase, lambda m: m.training and m.dropout > 0, "has dropout; use dropout=0 or .eval()"),
     (nn.RReLU, lambda m: m.training, "draws from the global generator; use nn.LeakyReLU or .eval()"),
 ]
-WITH_KEYS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)  # what dropout="keyed" can do
+WITH_KEYS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)  # supported by dropout="keyed"
 RUNNING = (
     "keeps running statistics; build it with track_running_stats=False, or pass running_stats='batch' (the statistics "
     "of the current batch, as MAML does) or running_stats='frozen' (the stored ones, never updated)"
@@ -61,25 +61,25 @@ def refused(module: nn.Module, running_stats: RunningStats, dropout: Dropout) ->
 
 
 def has_hook(module: nn.Module, kind: type) -> bool:
-    """Whether an old reparametrization of this kind runs before the module's forward."""
+    """Whether the module has a hook of this kind before its forward pass."""
     hooks = cast(dict[int, Any], module._forward_pre_hooks)
     return any(isinstance(hook, kind) for hook in hooks.values())
 
 
 def keeps_running_statistics(layer: nn.Module) -> bool:
-    """Whether it is a norm layer that does, and so has a choice of statistics."""
+    """Whether the layer is a norm with running statistics."""
     return isinstance(layer, _NormBase) and layer.track_running_stats
 
 
 def prepare(layer: Any, running_stats: RunningStats) -> None:
-    """Set the layer up to run as asked; it stays the same object, also where it is shared."""
+    """Set up the layer for meta-training, in place, because modules may share it."""
     if keeps_running_statistics(layer):
-        layer.training = False  # in training mode it would update its statistics
+        layer.training = False  # training mode updates the statistics
         if running_stats == "batch":
-            layer.track_running_stats = False  # by which instance norm decides
+            layer.track_running_stats = False  # instance norm reads this flag
             for buffer in ("running_mean", "running_var", "num_batches_tracked"):
                 setattr(layer, buffer, None)
     if isinstance(layer, nn.MultiheadAttention) and not layer.training:
         layer.dropout = 0.0
     if isinstance(layer, (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)):
-        layer.training = True  # in training mode it does not take the fused path for inference, which has no derivative
+        layer.training = True  # avoids the fused path for inference, which has no derivative

@@ -38,7 +38,7 @@ def test_mamlpp_says_which_patterns_leave_nothing():
     _, loss_fn, params, _ = images()
     with pytest.raises(ValueError, match="norms_by_step takes them all"):
         fmaml.mamlpp(loss_fn, inner_lr=LR, steps=2, only=("norm*",)).init(params)
-    with pytest.raises(ValueError, match=r"^norms = \['film\*'\]: no parameter is named like"):
+    with pytest.raises(ValueError, match=r"^norms = \['film\*'\]: 'film\*' matches no parameter"):
         fmaml.mamlpp(loss_fn, inner_lr=LR, steps=2, norms=("film*",)).init(params)
 
 
@@ -66,7 +66,7 @@ def test_learnt_maps_begin_at_full_rank(rows, columns):
 def test_no_classes_no_prototypes(name):
     model, loss_fn, params, tasks = network()
     algorithm = made(name, model, loss_fn, inner_lr=LR, steps=1, head="layer3")
-    with pytest.raises(ValueError, match=f"{name}: it compares classes"):
+    with pytest.raises(ValueError, match=f"{name}: needs one class label"):
         fmaml.meta_grad(algorithm, algorithm.init(params), tasks)
 
 
@@ -85,9 +85,9 @@ def test_a_layer_for_the_context_that_is_not_there():
 
 def test_a_pattern_that_names_nothing():
     _, loss_fn, params, tasks = network()
-    with pytest.raises(ValueError, match=r"'head.\*'; there are .*layer3.weight"):
+    with pytest.raises(ValueError, match=r"'head.\*' matches no parameter; there are .*layer3.weight"):
         fmaml.anil(loss_fn, inner_lr=LR, steps=1).adapt(params, take(tasks, 0).support)
-    with pytest.raises(ValueError, match="nothing could be adapted"):
+    with pytest.raises(ValueError, match="nothing to adapt"):
         fmaml.maml(loss_fn, inner_lr=LR, steps=1, only=()).adapt(params, take(tasks, 0).support)
 
 

@@ -200,7 +200,7 @@ def test_languages(name):
     settings = {"inner_lr": 0.05, "steps": 2, "only": only, "layer": "norm", "norms_by_step": False}
     algorithm = made(name, model, loss_fn, **settings)
     if name in CLASSES_ONLY | {"r2d2"}:
-        with pytest.raises(ValueError, match=f"{name}: it compares classes"):
+        with pytest.raises(ValueError, match=f"{name}: needs one class label"):
             fmaml.meta_grad(algorithm, algorithm.init(params), tasks)
         return
     theta, support = algorithm.init(params), take(tasks, 0).support

@@ -162,11 +162,11 @@ def test_a_model_and_an_optimizer_of_ones_own_are_trained(module, tmp_path, caps
     assert main(["run", "sinusoid", *own, *SMALL, "--out", "out"]) == 0
     capsys.readouterr()
     assert main(["test", "out", "eval.tasks=2"]) == 2
-    assert f"out/model.safetensors: its model is {name}:net, which is no part of fmaml" in capsys.readouterr().err
+    assert f"out/model.safetensors: its model is {name}:net, code outside fmaml" in capsys.readouterr().err
     assert main(["test", "out", "eval.tasks=2", "--trust"]) == 0
     assert main(["run", "sinusoid", own[1], *SMALL, "--out", "ours"]) == 0
     assert main(["test", "ours", "eval.tasks=2"]) == 2
-    assert f"ours: its optimizer is {name}:descent, which is no part of fmaml" in capsys.readouterr().err
+    assert f"ours: its optimizer is {name}:descent, code outside fmaml" in capsys.readouterr().err
 
 
 def test_traits_are_compared_as_ours_are(module):

@@ -106,7 +106,7 @@ def test_a_model_of_a_newer_version_is_refused(learner, tmp_path, monkeypatch):
     monkeypatch.setattr("fmaml.models.model_file.FORMAT", 2)
     learner.save(path := tmp_path / "model.st")
     monkeypatch.undo()
-    with pytest.raises(Error, match="of format 2, and this fmaml reads format 1; install the version"):
+    with pytest.raises(Error, match="of format 2, but this fmaml reads format 1; install the version"):
         fmaml.load(path)
 
 

@@ -137,7 +137,7 @@ def test_pickle_after_a_prediction(model, drawings):
 @pytest.mark.parametrize(
     ("X", "y", "message"),
     [
-        (np.zeros((4, 10)), [0, 1, 0, 1], "X has 10 features, and this model takes 784, of shape [1, 28, 28]"),
+        (np.zeros((4, 10)), [0, 1, 0, 1], "X has 10 features, but this model takes 784, of shape [1, 28, 28]"),
         (np.zeros((4, 784)), [1, 1, 1, 1], "y has one class, 1; to tell classes apart it takes two or more"),
         (np.zeros((4, 784), np.uint8), [0, 1, 0, 1], "X is uint8 without the axes of images"),
         (np.zeros((4, 28, 28), np.uint8), [0, 1, 0], "inconsistent numbers of samples"),

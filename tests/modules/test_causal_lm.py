@@ -93,13 +93,13 @@ def test_what_does_not_fit_is_one_line(gpt2, tmp_path):
     cases = {
         str(tmp_path / "nothing"): "no such folder",
         str(tmp_path / "empty"): "holds no causal language model that transformers can read",
-        str(narrow): "has 100 symbols, the data 256; for a base with a tokenizer of its own give data.tokenizer=",
+        str(narrow): "has 100 symbols, the data 256; for a base with its own tokenizer give data.tokenizer=",
     }
     for folder, message in cases.items():
         with pytest.raises(ValueError, match=message) as raised:
             causal_lm(inputs=(12,), outputs=256, base=folder)
         assert "\n" not in str(raised.value)
-    with pytest.raises(ValueError, match="looks back on 128 symbols, a passage has 200"):
+    with pytest.raises(ValueError, match="has a context of 128 symbols, a passage has 200"):
         causal_lm(inputs=(200,), outputs=256, base=str(gpt2))
 
 

@@ -218,7 +218,7 @@ def test_a_mask_that_is_read_is_refused_with_the_cure(monkeypatch):
     algorithm, theta, tasks = problem("read")
     with pytest.raises(
         ValueError,
-        match=r"give an attention mask \[n, 1, length, length\] of numbers to add, or load a decoder with attn_impl",
+        match=r"give an additive attention mask \[n, 1, length, length\], or load a decoder with attn_impl",
     ):
         fmaml.meta_grad(algorithm, theta, tasks)
     fmaml.meta_grad(algorithm, theta, tasks, batching="loop")
@@ -226,7 +226,9 @@ def test_a_mask_that_is_read_is_refused_with_the_cure(monkeypatch):
 
 def test_what_is_no_tensor_is_refused_with_the_names_of_what_there_is():
     model = fmaml.from_module(gpt2().eval())
-    with pytest.raises(ValueError, match=r'returns CausalLM.* with logits, .*give .*output="logits"'):
+    with pytest.raises(
+        ValueError, match=r'no tensor from the module.s result, CausalLM.* with logits, .*select one, .*output="logits"'
+    ):
         model.apply(model.init(torch.Generator()), text(2))
 
 
@@ -241,7 +243,7 @@ def test_an_encoding_is_taken_as_its_dict(batching):
 def test_a_mapping_of_another_kind_is_to_be_given_as_a_dict():
     algorithm, theta, tasks = problem("GPT-2")
     other = tasks._replace(support=tasks.support._replace(x=UserDict(tasks.support.x)))
-    with pytest.raises(ValueError, match=r"this is a UserDict: give dict\(\.\.\) of it"):
+    with pytest.raises(ValueError, match=r"this is a UserDict: give a tensor, or dict\(\.\.\)"):
         fmaml.meta_grad(algorithm, theta, other)
 
 

@@ -75,13 +75,13 @@ def test_an_experiment_with_a_network_of_the_current_folder(tmp_path, monkeypatc
     model = "model={name: module, module: 'my_networks_of_a_test:make', arguments: {width: 8}}"
     assert main(["run", "omniglot", model, *GLYPHS, "--out", "out", "--device", "cpu"]) == 0
     assert json.loads((tmp_path / "out" / "results.json").read_text())["results"]
-    with pytest.raises(Error, match=r"model is my_networks_of_a_test:make, which is no part of fmaml.*--trust, or"):
+    with pytest.raises(Error, match=r"model is my_networks_of_a_test:make, code outside fmaml.*--trust, or"):
         fmaml.load(tmp_path / "out")
     learner = fmaml.load(tmp_path / "out", trust=True)
     adapted = learner.adapt({"a": torch.rand(1, 1, 28, 28), "b": torch.rand(1, 1, 28, 28)})
     assert adapted.outputs(torch.rand(3, 1, 28, 28)).shape == (3, 2)
     adapted.save("adapted.safetensors")
-    with pytest.raises(Error, match=r"its model is my_networks_of_a_test:make, which is no part of fmaml"):
+    with pytest.raises(Error, match=r"its model is my_networks_of_a_test:make, code outside fmaml"):
         fmaml.load_adapted("adapted.safetensors")
     assert fmaml.load_adapted("adapted.safetensors", trust=True).classes == ["a", "b"]
 
@@ -90,7 +90,7 @@ def test_a_model_file_runs_no_code(tmp_path):
     tensors, metadata = read_model(find_model("omniglot"))
     config = {**(metadata or {})["config"], "model": {"name": "module", "module": "os:abort"}}
     write_model(path := tmp_path / "hostile.safetensors", tensors, {**(metadata or {}), "config": config})
-    with pytest.raises(Error, match=r"its model is os:abort, which is no part of fmaml, .* only if you say so"):
+    with pytest.raises(Error, match=r"its model is os:abort, code outside fmaml; if you trust it, give --trust"):
         fmaml.load(path)
 
 

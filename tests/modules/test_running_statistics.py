@@ -127,7 +127,7 @@ def test_any_way_of_calling_a_norm(module, x):
 
 def test_what_has_no_statistics_is_refused():
     module = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)).double()
-    with pytest.raises(ValueError, match=r"1\.: one value a channel has no variance"):
+    with pytest.raises(ValueError, match=r"1\.: one value for each channel has no variance"):
         running_statistics(module, {}, torch.rand(1, 2, dtype=F64))
     with pytest.raises(ValueError, match=r"2.weight is no parameter of the module"):
         running_statistics(module, {"2.weight": torch.zeros(1)}, torch.rand(4, 2, dtype=F64))

@@ -131,7 +131,7 @@ def test_cross_entropy_is_the_mean_over_positions_and_bits_are_in_base_two():
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="multiple of heads = 3"):
         small(heads=3)
-    with pytest.raises(ValueError, match=r"inputs = \(length,\)"):
+    with pytest.raises(ValueError, match=r"needs passages of symbols, \(length,\)"):
         small(inputs=(1, 28, 28))
-    with pytest.raises(ValueError, match="8 symbols; it was built for 7"):
+    with pytest.raises(ValueError, match="8 symbols; give 7 at most"):
         small().apply(small().init(torch.Generator()), torch.zeros(1, 8).long())

@@ -38,7 +38,7 @@ def test_what_learns_from_examples_says_that_a_policy_does_not(folder, command, 
     assert main([name, str(folder), *options]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"fmaml: {folder}")
-    assert "a policy, which adapts by what it does and not by examples" in line
+    assert "a policy, which adapts by acting, not by examples" in line
 
 
 def test_it_is_tested_again_as_in_its_run_and_on_other_tasks(folder, tmp_path):

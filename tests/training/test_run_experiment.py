@@ -200,7 +200,7 @@ def test_every_experiment_trains(path, tmp_path, monkeypatch, request):
             ["algorithm.name=protonet"],
             '"protonet": it needs class numbers as targets, which data.name = sinusoid does not have; give maml',
         ),
-        (["algorithm.name=anil"], "anil: only = ['head.*']: no parameter is named like 'head.*'; there are ['layer1.w"),
+        (["algorithm.name=anil"], "anil: only = ['head.*']: 'head.*' matches no parameter; there are ['layer1.w"),
     ],
 )
 def test_an_algorithm_that_makes_no_sense_here_is_refused_before_anything_is_written(tmp_path, capsys, settings, said):
@@ -408,7 +408,7 @@ def test_what_a_network_refuses_is_told_in_one_line(capsys, tmp_path):
     data = f"data={{name: folder, root: {tmp_path / 'images'}, size: 8}}"
     assert main(["run", "omniglot", data, "model.pool=max", "--dry-run"]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said == "fmaml: model.name = conv4: conv4: images of 8x8 vanish in 4 poolings; at least 16x16 is needed"
+    assert said == "fmaml: model.name = conv4: conv4: images of 8x8 vanish in 4 poolings; give 16x16 or larger"
 
 
 def test_the_users_matplotlib_does_not_stop_a_run(tmp_path):
