@@ -41,7 +41,7 @@ def test_a_users_mistake_in_one_process_is_told_with_its_rank():
     [
         (
             ["seed=RANK"],
-            "fmaml: rank 1: seed differs (0 in rank 0, 1 here); start all with one command",
+            "fmaml: rank 1: seed differs (0 in rank 0, 1 here); start all processes with one command",
         ),
         (["optimizer.lr=0.1RANK"], "fmaml: rank 1: optimizer.lr differs (0.1 in rank 0, 0.11 here)"),
     ],

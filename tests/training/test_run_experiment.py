@@ -158,7 +158,7 @@ def test_a_quick_run_takes_drawn_characters_where_omniglot_is_missing(tmp_path, 
     less = [*SMALL, "model.width=8", "train.meta_steps=2", "--out", str(tmp_path / "out"), "--device", "cpu"]
     assert main(["run", "omniglot", "--quick", *less]) == 0
     said = capsys.readouterr()
-    assert "no files of omniglot on this computer: built-in drawn characters in their place" in said.err
+    assert "no files of omniglot on this computer: using built-in drawn characters instead" in said.err
     assert "maml on glyphs" in " ".join(said.out.split())
     *_, report, predict, demo = said.out.splitlines()
     assert report == f"open {tmp_path}/out/report.html: results, learning curve, test tasks"
@@ -392,7 +392,7 @@ def test_a_diverged_network_is_told_and_is_not_the_best(tmp_path, monkeypatch, c
     small = ["data.name=glyphs", "model.width=8", "train.meta_steps=2", "train.meta_batch=2", "train.validate_every=1"]
     assert main(["run", "omniglot", *small, "train.validate_tasks=2", "eval.tasks=2", "--out", str(out)]) == 0
     said = capsys.readouterr().out
-    assert "this theta is not taken for the best" in said
+    assert "this theta is not kept as the best" in said
     assert "not finite: the network diverges on test tasks; lower optimizer.lr" in said
     results = json.loads((out / "results.json").read_text())["results"]
     assert all(column[0]["mean"] is not None and column[1]["mean"] is None for column in results.values())
