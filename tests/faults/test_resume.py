@@ -139,7 +139,7 @@ def test_a_changed_setting_is_named_and_nothing_is_touched(history, tmp_path, ov
     said = (tmp_path / "said").read_text()
     assert REFUSED[override] in said
     assert "data.train: " not in said  # the digest of data that another setting of theirs has changed
-    assert "what may change: train.meta_steps (if train.schedule is constant), the device" in said
+    assert "these may change: train.meta_steps (if train.schedule is constant), the device" in said
     assert {path: path.read_bytes() for path in before if path.name != ".lock"} == {
         path: content for path, content in before.items() if path.name != ".lock"
     }

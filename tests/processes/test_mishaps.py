@@ -81,7 +81,7 @@ def test_who_cannot_join_says_so(variables, tmp_path):
     assert ended.returncode == 1
     own = [line for line in ended.stderr.splitlines() if line.startswith("fmaml:")]
     assert len(own) == 1, ended.stderr
-    assert re.match(r"fmaml: rank 1: cannot join the others \(.*\); start all with torchrun", own[0])
+    assert re.match(r"fmaml: rank 1: cannot join the others \(.*\); start all processes with torchrun", own[0])
     assert "Traceback" not in ended.stderr
 
 
