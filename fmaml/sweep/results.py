@@ -1,4 +1,4 @@
-"""The results of a sweep's runs, read from their folders, and their mean and spread over seeds."""
+"""The results of a sweep's runs, from their folders, with mean and spread over seeds."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from .plan import SEED
 from .state import FINISHED, Sweep, SweepRun
 
 COPIED = ("metric", "more_is_better", "style", "results")  # of results.json
-T95 = (  # for 1, 2, .. degrees of freedom, the t that Student's distribution exceeds with a probability of 2.5 %
+T95 = (  # the 97.5 % quantile of Student's t-distribution with 1, 2, .. degrees of freedom
     *(12.706204736, 4.302652730, 3.182446305, 2.776445105, 2.570581836, 2.446911851, 2.364624252, 2.306004135),
     *(2.262157163, 2.228138852, 2.200985160, 2.178812830, 2.160368656, 2.144786688, 2.131449546, 2.119905299),
     *(2.109815578, 2.100922040, 2.093024054, 2.085963447),
@@ -23,10 +23,14 @@ Measured = dict[str, Any]  # the results of one run: COPIED, and its best valida
 
 
 def spread(scores: Sequence[Measured]) -> dict[str, float | None]:
-    """The spread over seeds of scores that each have a mean over tasks and half its interval, ``ci95``.
+    """The spread over seeds of scores that have a mean over tasks and half the width of its interval, ``ci95``.
 
-    Returns the mean over seeds, None if one is not finite; sd, the standard deviation over seeds, of n - 1; t95, half
-    of the t-interval of the mean; and ci95, the mean of the intervals over tasks. None stands where one is undefined.
+    - ``mean``: the mean over seeds,
+    - ``sd``: the standard deviation over seeds (n - 1),
+    - ``t95``: half the width of the mean's t-interval,
+    - ``ci95``: the mean of the intervals over tasks.
+
+    Undefined values are None.
     """
     values = [score["mean"] for score in scores]
     mean, sd, half = finite_mean(values), None, None
@@ -37,7 +41,7 @@ def spread(scores: Sequence[Measured]) -> dict[str, float | None]:
 
 
 def finite_mean(values: Sequence[float | None]) -> float | None:
-    """The mean; None if there are no values, or one is not finite."""
+    """The mean; None without values, or if one is not finite."""
     known = [value for value in values if value is not None and math.isfinite(value)]
     return statistics.fmean(known) if known and len(known) == len(values) else None
 
@@ -45,7 +49,7 @@ def finite_mean(values: Sequence[float | None]) -> float | None:
 def t95(degrees: int) -> float:
     """Half the width of the 95 % t-interval, in standard errors, to 7 digits.
 
-    Beyond the table it is Fisher's expansion (Abramowitz and Stegun, 26.7.5).
+    Beyond the table, use Fisher's expansion (Abramowitz and Stegun, 26.7.5).
 
     >>> round(t95(30), 6)
     2.042272
@@ -63,7 +67,7 @@ def t95(degrees: int) -> float:
 
 
 def read_results(folder: Path, run: SweepRun) -> None:
-    """Read the results of a run that has finished, once; if they cannot be read, it has failed, and will run again."""
+    """Read the results of a finished run, once. If they cannot be read, mark the run as failed; it will run again."""
     if run.state == FINISHED and not run.results:
         try:
             run.results = results_of(folder / run.folder)
@@ -81,16 +85,16 @@ def results_of(folder: Path) -> Measured:
 
 
 def best_validation(folder: Path, more_is_better: bool) -> dict[str, Any] | None:
-    """The best score on validation tasks, which is that of the theta that was tested; None if there was none."""
+    """The best score on validation tasks, which belongs to the tested theta; None if there is none."""
     rows = [row for row in metrics_of(folder) if row.get("kind") == "val" and row.get("score") is not None]
     best = (max if more_is_better else min)(rows, key=lambda row: row["score"], default=None)
     return best and {"step": best["step"], "mean": best["score"], "ci95": best["ci95"]}
 
 
 def summarise(sweep: Sweep) -> list[Measured]:
-    """An entry for each choice of the settings but the seed: which seeds are done, and the spread over them.
+    """One entry for each choice of settings, over all seeds: the finished seeds, and the spread over them.
 
-    The entry that did best on validation tasks is marked.
+    The entry with the best score on validation tasks is marked.
     """
     groups: dict[str, list[SweepRun]] = {}
     for run in sweep.runs:
@@ -101,12 +105,12 @@ def summarise(sweep: Sweep) -> list[Measured]:
 
 
 def without_seed(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings but the seed."""
+    """The settings without the seed."""
     return {key: value for key, value in settings.items() if key != SEED}
 
 
 def entry_of(runs: list[SweepRun]) -> Measured:
-    """The entry of runs that differ in their seeds."""
+    """The entry of runs that differ only in their seeds."""
     done = [run.results for run in runs if run.results]
     seeds = {had: [run.config[SEED] for run in runs if bool(run.results) == had] for had in (True, False)}
     settings = without_seed(runs[0].settings)
@@ -123,7 +127,7 @@ def entry_of(runs: list[SweepRun]) -> Measured:
 
 
 def mark_best(summary: list[Measured]) -> None:
-    """Mark the entry with the best mean on validation tasks, of several, among those with all their seeds."""
+    """Of several entries, mark the one with the best mean on validation tasks, among those with all seeds finished."""
     done = [entry for entry in summary if not entry["missing"] and (entry["validation"] or {}).get("mean") is not None]
     if len(summary) > 1 and len({entry["metric"] for entry in done}) == 1:
         choose = max if done[0]["more_is_better"] else min
