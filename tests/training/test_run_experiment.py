@@ -335,7 +335,7 @@ def test_a_size_that_no_memory_holds_is_told_in_one_line_that_names_it(tmp_path,
 def test_one_task_has_no_interval_and_results_are_json(tmp_path, capsys):
     assert run(tmp_path / "out", "eval.tasks=1", "train.validate_tasks=1") == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "of one task there is no interval" in printed
+    assert "one task gives no interval" in printed
     assert "nan" not in printed
 
     def no_json(word: str) -> None:
