@@ -1,10 +1,10 @@
-"""All benchmarks one after the other on one device, within eight minutes.
+"""Run all benchmarks one after the other on one device, within eight minutes.
 
     python benchmarks/run_all.py --out FOLDER [--device auto] [--quick]
 
-Writes FOLDER/NAME_DEVICE.json for each script, and its table to NAME_DEVICE.txt. Each is a process of its own with a
-time limit of its own: it begins nothing after that, says in its rows what it left out, and is stopped, with the rows it
-has written, if it overruns by a quarter and ten seconds.
+Writes FOLDER/NAME_DEVICE.json for each script, and its table to NAME_DEVICE.txt. Each script is a separate process with
+its own time limit. After the limit it starts nothing new, and its rows list the omitted cases. It is stopped a quarter
+of the limit and ten seconds later; the rows written until then are kept.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def part(command: list[str], table: Path, limit: float) -> str:
-    """Run it, with what it prints in a file; "", or what went wrong."""
+    """Run a command with its output in a file; return "" or the problem."""
     with table.open("w", encoding="utf-8") as file:
         try:
             code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, timeout=limit, check=False).returncode

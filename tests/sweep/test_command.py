@@ -89,9 +89,11 @@ def test_mistakes_are_one_line_with_the_cure(tmp_path, capsys, monkeypatch):
     assert refusal(capsys, *seeds, sweep).startswith(f"--out {sweep}: holds a sweep already; add --resume")
     assert "damaged" in refusal(capsys, "resume", sweep)
     assert f"`fmaml resume {sweep}/RUN eval.tasks=3`" in refusal(capsys, "resume", sweep, "eval.tasks=3")
-    assert "--jobs: there is one run" in refusal(capsys, "run", "sinusoid", "--jobs", "2")
-    assert "--jobs: there is one run" in refusal(capsys, "resume", run, "--jobs", "2")
-    assert "--repeat: given beside --seeds" in refusal(capsys, "run", "sinusoid", "--seeds", "0", "--repeat", "2")
+    assert "--jobs: there is only one run" in refusal(capsys, "run", "sinusoid", "--jobs", "2")
+    assert "--jobs: there is only one run" in refusal(capsys, "resume", run, "--jobs", "2")
+    assert "--repeat: given together with --seeds" in refusal(
+        capsys, "run", "sinusoid", "--seeds", "0", "--repeat", "2"
+    )
     assert "--seeds: 0;1: must be whole numbers" in refusal(capsys, "run", "sinusoid", "--seeds", "0;1")
     assert "--repeat: 0: must be a whole number, 1 or more" in refusal(capsys, "run", "sinusoid", "--repeat", "0")
     assert refusal(capsys, "show", "sinusoid", "algorithm.inner_lr=0.1,0.2").endswith("must be a number, above 0")
