@@ -48,10 +48,10 @@ def times(names: list[str], overrides: list[str]) -> dict[str, list[float]]:
     seconds = {name: [] for name in names}
     for turn in range(WARM_UP + ROUNDS):
         for name, run in steps.items():
-            begun = time.perf_counter()
+            started = time.perf_counter()
             run()
             if turn >= WARM_UP:
-                seconds[name].append(time.perf_counter() - begun)
+                seconds[name].append(time.perf_counter() - started)
     return seconds
 
 

@@ -60,14 +60,14 @@ def main() -> int:
 
 def ran(part: str, out: Path) -> bool:
     """Run the part in a separate process; True if it succeeded."""
-    limit, begun = SECONDS[part], time.perf_counter()
+    limit, started = SECONDS[part], time.perf_counter()
     command = [sys.executable, __file__, *sys.argv[1:], "--part", part, "--seconds", str(0.85 * limit)]
     try:
         code = subprocess.run(command, timeout=limit, check=False).returncode
         ended = "done" if code == 0 else f"ended by signal {-code}" if code < 0 else f"exit code {code}"
     except subprocess.TimeoutExpired:
         code, ended = 1, f"stopped after {limit} s"
-    Rows(out, part).add("end", ended=ended, seconds=time.perf_counter() - begun)
+    Rows(out, part).add("end", ended=ended, seconds=time.perf_counter() - started)
     return code == 0
 
 

@@ -130,10 +130,10 @@ def compiled(given: Given, rows: Rows) -> None:
 
 def compile_and_capture(given: Given, rows: Rows, lowering: str, case: str) -> None:
     fn, state = meta_step_of(given, lowering, "tf32")
-    begun = time.perf_counter()
+    started = time.perf_counter()
     fast = torch.compile(fn, fullgraph=True, dynamic=False)
     fast(state)
-    took = time.perf_counter() - begun
+    took = time.perf_counter() - started
     rows.add(case, ms=milliseconds(given.seconds(lambda: fast(state))), compiling=took)
     graph = Graphed(fast, state)
     rows.add(f"{case}, graph", ms=milliseconds(given.seconds(graph)), memory=peak(given.device))
@@ -168,12 +168,12 @@ def omniglot(given: Given, rows: Rows) -> None:
 
     zero = torch.zeros((), dtype=torch.int64, device=given.device)
     state = (params, optimizer.init(params), zero, zero.clone(), torch.zeros((), device=given.device))
-    graph, begun = Graphed(step, state), time.perf_counter()
+    graph, started = Graphed(step, state), time.perf_counter()
     for number in range(1, total + 1):
         graph()
         if number % max(1, total // 12) == 0:
             loss = float(graph.state[4])  # waits for the device
-            took = time.perf_counter() - begun
+            took = time.perf_counter() - started
             rows.add(f"step {number}", seconds=took, ms=1e3 * took / number, loss=loss, skipped=int(graph.state[3]))
             if given.left() < 10:
                 break

@@ -69,8 +69,8 @@ def unsaid(path: Path, run: dict[str, Any]) -> Iterator[str]:
         trained = load_config(command[2], [word for word in command[3:] if "=" in word])
     if trained is not None:
         for key, value, usual in differences_from(load_config(str(path)), trained):
-            said = re.search(rf"\b{re.escape(f'{key}={setting_text(value)}')}(?![\w.]*\w)", comment(path))
-            if key not in FREE and not said:
+            named = re.search(rf"\b{re.escape(f'{key}={setting_text(value)}')}(?![\w.]*\w)", comment(path))
+            if key not in FREE and not named:
                 yield f"{key}: {setting_text(usual)}, but it was measured with {setting_text(value)}"
 
 

@@ -82,9 +82,9 @@ class Bench:
 def timed(run: Run, device: torch.device) -> float:
     """The seconds of one call, including its work on the device."""
     if device.type != "cuda":
-        begun = time.perf_counter()
+        started = time.perf_counter()
         run()
-        return time.perf_counter() - begun
+        return time.perf_counter() - started
     first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
     first.record()

@@ -42,14 +42,14 @@ def torchopt_loop(problem: Problem, tasks: Task, steps: int) -> Gradient:
 
     def run() -> Params:
         net.zero_grad()
-        start, begun = torchopt.extract_state_dict(net), torchopt.extract_state_dict(inner)
+        start, inner_start = torchopt.extract_state_dict(net), torchopt.extract_state_dict(inner)
         for i in range(count):
             support, query = take(tasks, i)
             for _ in range(steps):
                 inner.step(problem.criterion(net(support.x), support.y))
             (problem.criterion(net(query.x), query.y) / count).backward()
             torchopt.recover_state_dict(net, start)
-            torchopt.recover_state_dict(inner, begun)
+            torchopt.recover_state_dict(inner, inner_start)
         return grads_of(net)
 
     return run

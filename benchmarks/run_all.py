@@ -39,9 +39,9 @@ def main() -> int:
         target = args.out / f"{name}_{device.type}.json"
         command = [sys.executable, str(Path(__file__).with_name(f"{name}.py")), "--device", str(device)]
         command += ["--seconds", str(seconds), "--json", str(target)] + ["--quick"] * args.quick
-        begun = time.perf_counter()
+        started = time.perf_counter()
         code = part(command, target.with_suffix(".txt"), limit=1.25 * seconds + 10)
-        print(f"{name}: {time.perf_counter() - begun:.0f} s of {seconds}, {code or 'done'}", flush=True)
+        print(f"{name}: {time.perf_counter() - started:.0f} s of {seconds}, {code or 'done'}", flush=True)
         failed += [name] * bool(code)
     return len(failed)
 

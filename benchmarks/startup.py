@@ -64,11 +64,11 @@ def first_step(bench: Bench, *settings: str, **environment: str) -> float:
         rows = Path(folder) / "run" / "metrics.jsonl"
         command = [*FMAML, "run", "omniglot", "data.name=glyphs", *SHORT, *settings]
         command += ["--device", str(bench.device), "--out", str(rows.parent)]
-        begun = time.perf_counter()
+        started = time.perf_counter()
         with subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.DEVNULL) as process:
             while not (rows.exists() and rows.stat().st_size) and process.poll() is None:
                 time.sleep(0.005)
-            seconds = time.perf_counter() - begun
+            seconds = time.perf_counter() - started
             process.terminate()  # SIGTERM, so that it saves and ends
         if not (rows.exists() and rows.stat().st_size):
             raise RuntimeError(f"{' '.join(command)}: exit code {process.returncode}")
