@@ -43,21 +43,21 @@ GRADS = Optimizer(lambda theta: (), lambda grads, state, theta: (grads, state)) 
 class TrainingStep:
     """The meta-step of a run; ``notify`` is called if compiling fails or memory forces smaller chunks.
 
-    ``begun`` is the form of the steps before an interruption. It is kept, so that the bits stay the same.
+    ``saved`` is the form of the steps before an interruption. It is kept, so that the bits stay the same.
     """
 
-    def __init__(self, experiment: Experiment, settings: TrainSettings, notify: Notify, begun: StepForm) -> None:
+    def __init__(self, experiment: Experiment, settings: TrainSettings, notify: Notify, saved: StepForm) -> None:
         self.notify = notify
-        self.begun = begun
+        self.saved = saved
         self.settings = settings
         self.algorithm = experiment.algorithm
         self.batching: Batching = settings.batching
-        self.chunks = Chunks(begun.chunk_size or settings.chunk_size, notify)
+        self.chunks = Chunks(saved.chunk_size or settings.chunk_size, notify)
         alone = distributed.world_size() == 1
         optimizer = experiment.optimizer if alone else GRADS
         self.plain: ChunkedStepFn = partial(meta_step, self.algorithm, optimizer, batching=self.batching)
         may_compile = settings.compile is True or (settings.compile == "auto" and settings.meta_steps >= LONG_RUN)
-        self.compiled = begun.compiled if may_compile or begun.compiled is not None else False  # None: not decided yet
+        self.compiled = saved.compiled if may_compile or saved.compiled is not None else False  # None: not decided yet
         self.compute: ChunkedStepFn = self._count_first if may_compile else self.plain  # of the next step
         if self.compiled:
             self.compute = self._compile
@@ -114,7 +114,7 @@ class TrainingStep:
     def _go_on_uncompiled(self, reason: str) -> None:
         self.compiled, self.compute = False, self.plain
         self.notify(reason)
-        if self.begun.compiled:
+        if self.saved.compiled:
             self.notify(f"train.compile: the steps were compiled before and are not now: {BITS_MAY_DIFFER}")
 
 
