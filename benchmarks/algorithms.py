@@ -1,12 +1,12 @@
-"""How good, how slow and how large is each algorithm, on one problem and one budget?
+"""Compare accuracy, time and memory of each algorithm, on one problem with one budget.
 
     python benchmarks/algorithms.py [NAMES ...] [section.key=value ...] [--out DIR] [--seeds 0 1] [--jobs 2]
                                     [--report] [--json OUT] [--picture PNG]
 
-Trains every experiment of `experiments/algorithms/`, or those named, as `fmaml run` does, each in DIR/NAME-SEED. What
-is finished is not run again, and what was interrupted goes on. Then time and memory of one meta-step (`costs.py`) on as
-many threads as each run had, a table, and on request a picture and a JSON file, which has the settings and the
-environment that each run saved. With --report nothing is run or measured: what is there is reported.
+Trains all experiments of `experiments/algorithms/`, or the named ones, as `fmaml run` does, each in DIR/NAME-SEED.
+Finished runs are not repeated; interrupted runs continue. Then measures time and memory of one meta-step (`costs.py`)
+with each run's number of threads, and prints a table. --picture and --json also write a picture and a JSON file. The
+JSON file has each run's settings and environment. --report runs and measures nothing; it reports the existing results.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from fmaml.config.strict_yaml import parse_yaml
 from fmaml.files.figures import save_figure
 from fmaml.processes.environment import environment
 
-SHOWN = (0, 1, 2, 3, 5, 10)  # inner steps that have a column
+SHOWN = (0, 1, 2, 3, 5, 10)  # inner steps with a column
 FOLDER = "algorithms/"  # of the experiments
 
 
@@ -43,7 +43,7 @@ def main() -> int:
     prices = args.out / "costs.json"
     if not args.report:
         threads = max(1, torch.get_num_threads() // args.jobs)
-        os.environ.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))  # of every process to come
+        os.environ.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))  # for later processes
         torch.set_num_threads(threads)
         train(folders, overrides, args.jobs)
         measured = {"environment": environment(torch.device("cpu")), "costs": measure(names, overrides)}
@@ -66,7 +66,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("words", nargs="*", metavar="NAME or section.key=value")
     parser.add_argument("--out", type=Path, default=Path("runs/algorithms"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--jobs", type=int, default=1, help="how many run at a time, the cores shared among them")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time; they share the cores")
     parser.add_argument("--report", action="store_true")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--picture", type=Path, help="such as docs/algorithms.png")
@@ -74,12 +74,12 @@ def arguments() -> argparse.Namespace:
 
 
 def finished(folder: Path) -> Path:
-    """The file that a run writes last but its pictures."""
+    """The last file that a run writes before its pictures."""
     return folder / "results.json"
 
 
 def train(folders: dict[tuple[str, int], Path], overrides: list[str], jobs: int) -> None:
-    """`fmaml run` for each folder that has no results yet; what a failing one said is in NAME-SEED.log."""
+    """Start `fmaml run` for each folder without results; NAME-SEED.log has its messages."""
 
     def one(key: tuple[str, int]) -> None:
         folder = folders[key]
@@ -97,7 +97,7 @@ def train(folders: dict[tuple[str, int], Path], overrides: list[str], jobs: int)
 
 
 def pooled(runs: list[dict[str, Any]]) -> list[tuple[float, float | None]]:
-    """(accuracy, half a 95 % interval over the tasks of all seeds) after 0, 1, .. inner steps; transductive."""
+    """Transductive accuracy and half the 95 % interval over the tasks of all seeds, after 0, 1, .. inner steps."""
     columns = [next(column for label, column in run["results"].items() if "inductive" not in label) for run in runs]
     return [
         (sum(s["mean"] for s in scores) / len(runs), math.hypot(*(s["ci95"] for s in scores)) / len(runs))
@@ -106,7 +106,7 @@ def pooled(runs: list[dict[str, Any]]) -> list[tuple[float, float | None]]:
 
 
 def table(curves: Curves, costs: dict[str, Any]) -> str:
-    """Markdown, the best first; time and memory as multiples of MAML's."""
+    """The table in Markdown, best first; time and memory are multiples of MAML's."""
     lines = [
         f"| algorithm | {' | '.join(f'{k}' for k in SHOWN)} | trained with | time | ms a meta-step | memory |",
         "|---|" + "---|" * (len(SHOWN) + 4),
@@ -119,7 +119,7 @@ def table(curves: Curves, costs: dict[str, Any]) -> str:
             cost = [str(ours["steps"]), f"{ours['time']:.2f}", f"{ours['milliseconds']:.0f}", f"{ours['memory']:.2f}"]
         lines.append(f"| `{name}` | {' | '.join([*scores, *cost])} |")
     note = (
-        "Accuracy in % by inner step, ± a 95 % interval over tasks; the inner steps in training; time and memory of a "
+        "Accuracy in % by inner step, ± a 95 % interval over tasks; inner steps in training; time and memory of a "
         f"meta-step as multiples of {REFERENCE}'s."
     )
     return "\n".join([*lines, "", note])

@@ -1,10 +1,10 @@
-"""Which way of computing the convolutions makes the vmapped meta-gradient fastest, and which order of transforms?
+"""Compare implementations of convolution, and orders of transforms, for the vmapped meta-gradient.
 
     python benchmarks/conv_lowering.py [--device cpu] [--json OUT]
 
-One inner step of conv4, second order, on the lowerings of `lowerings.py`, each with the gradient inside the vmap, as in
-`fmaml.meta_grad`, and outside of it. "torch's norm" has torch's batching of batch norm in place of fmaml's operator.
-All must give the same meta-gradient in float64 before any is timed.
+One inner step of conv4, second order, with each lowering of `lowerings.py`. The gradient is inside the vmap, as in
+`fmaml.meta_grad`, or outside. "torch's norm" uses torch's batching of batch norm instead of fmaml's operator.
+Before timing, all must give the same meta-gradient in float64.
 """
 
 from collections.abc import Callable
@@ -40,7 +40,7 @@ def main() -> None:
                 bench.leave_out(row, f"{name}, {meta_batch} tasks", "no time left")
                 continue
             runs = ways(problem, stride, problem.tasks(meta_batch))
-            enough = 2 if bench.quick else 2 * stride  # for images that lie channels last, 4
+            enough = 2 if bench.quick else 2 * stride  # 4 tasks if images are laid out channels last
             apart = differences(problem, stride, problem.tasks(enough))
             seconds = bench.time(runs, seconds=20)
             for way, samples in seconds.items():
@@ -73,7 +73,7 @@ def outside(loss: Callable[[Params, Task], Tensor], theta: Params, tasks: Task) 
 
 
 def differences(problem: Problem, stride: int, tasks: Task) -> dict[str, float]:
-    """How far each meta-gradient is from the default's, in float64. An error if that is more than rounding."""
+    """The relative error of each meta-gradient against the default's, in float64; exits if it exceeds rounding."""
 
     def double(leaf: Tensor) -> Tensor:
         return leaf.double() if leaf.is_floating_point() else leaf

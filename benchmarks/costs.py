@@ -1,8 +1,8 @@
-"""Time and memory of one meta-step of each algorithm, beside those of MAML.
+"""Time and memory of one meta-step of each algorithm, relative to MAML.
 
-Time: all of them interleaved in one process; medians, and ratios to MAML round by round. Memory: each in a process of
-its own, how far above what it held before the most was that it held during two meta-steps (resident, Linux only);
-`python benchmarks/costs.py NAME` prints that.
+Time: all algorithms interleaved in one process; medians, and medians of the ratios to MAML per round. Memory: each in a
+separate process, the growth of peak resident memory during two meta-steps (Linux only).
+`python benchmarks/costs.py NAME` prints the memory.
 """
 
 import json
@@ -26,7 +26,7 @@ ROUNDS, WARM_UP = 5, 1
 
 
 def measure(names: list[str], overrides: list[str]) -> dict[str, Any]:
-    """name -> milliseconds of a meta-step, its megabytes, both as multiples of the reference's, its inner steps."""
+    """Name -> milliseconds and megabytes of a meta-step, both as multiples of the reference's, and inner steps."""
     every = list(dict.fromkeys([REFERENCE, *names]))
     seconds, megabytes = times(every, overrides), {name: memory(name, overrides) for name in every}
     return {
@@ -48,15 +48,15 @@ def times(names: list[str], overrides: list[str]) -> dict[str, list[float]]:
     seconds = {name: [] for name in names}
     for turn in range(WARM_UP + ROUNDS):
         for name, run in steps.items():
-            begun = time.perf_counter()
+            started = time.perf_counter()
             run()
             if turn >= WARM_UP:
-                seconds[name].append(time.perf_counter() - begun)
+                seconds[name].append(time.perf_counter() - started)
     return seconds
 
 
 def step(name: str, overrides: list[str]) -> Callable[[], Any]:
-    """One meta-step as it is half-way through the training."""
+    """One meta-step, half-way through training."""
     config = load_config(f"algorithms/{name}", overrides)
     experiment = build(config, torch.device("cpu"))
     params = experiment.model.init(torch.Generator().manual_seed(0))
@@ -67,16 +67,16 @@ def step(name: str, overrides: list[str]) -> Callable[[], Any]:
 
 
 def memory(name: str, overrides: list[str]) -> float:
-    """Megabytes, measured in a fresh process."""
+    """Megabytes of two meta-steps, measured in a new process."""
     command = [sys.executable, __file__, name, *overrides]
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def growth(name: str, overrides: list[str]) -> float:
-    """Megabytes that two meta-steps need beside what the process held before."""
+    """Megabytes that two meta-steps add to the memory of this process."""
     keep_freed_memory()
     run = step(name, overrides)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     before = held("VmRSS")
     for _ in range(2):
         run()
@@ -84,7 +84,7 @@ def growth(name: str, overrides: list[str]) -> float:
 
 
 def held(what: str) -> float:
-    """Megabytes that the system counts for this process: now (VmRSS), or at most (VmHWM)."""
+    """Resident megabytes of this process: now (VmRSS), or the peak (VmHWM)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{what}:")) * 1024 / 1e6
 

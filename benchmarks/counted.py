@@ -1,4 +1,4 @@
-"""Memory by counting tensors: exact, the same on every device, and known before anything is too large."""
+"""Measure memory by counting tensors: exact, independent of the device, and available before memory runs out."""
 
 import os
 import weakref
@@ -12,9 +12,9 @@ from fmaml.tree import leaves
 
 
 class Memory(TorchDispatchMode):
-    """Counts the bytes of the tensors made while it is on: ``peak`` is the most that were there at a time.
+    """Count the bytes of tensors created in the block; ``peak`` is the most at a time.
 
-    What the kernels and the allocator take besides is not in it.
+    Memory of kernels and of the allocator is not included.
     """
 
     def __init__(self) -> None:
@@ -38,14 +38,14 @@ class Memory(TorchDispatchMode):
 
 
 def peak_bytes(run: Callable[[], Any]) -> int:
-    """The most bytes that the tensors made by one call take at a time."""
+    """The peak bytes of the tensors created by one call."""
     with Memory() as memory:
         run()
     return memory.peak
 
 
 def room(device: torch.device) -> float:
-    """Bytes that a step may take: what the device has, less a good part for the allocator and everybody else."""
+    """The bytes that a step may use: a part of the device's memory, the rest for the allocator and other programs."""
     if device.type == "cuda":
         return 0.7 * torch.cuda.get_device_properties(device).total_memory
     return 0.5 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,4 +1,4 @@
-"""The picture of `algorithms.py`: accuracy against inner steps, time and memory, a colour for each algorithm."""
+"""The picture of `algorithms.py`: accuracy against inner steps, time and memory, one colour per algorithm."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ MARKS = (0.2, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
 
 
 def picture(curves: Curves, costs: dict[str, Any]) -> Figure:
-    """The best stands on top; the bars' names are the legend of the curves."""
+    """Draw the picture, the best algorithm on top; the bars' names are the legend of the curves."""
     names = sorted(curves, key=lambda name: curves[name][-1][0])
     colors = {name: mpl.colormaps["tab20"](i % 20) for i, name in enumerate(names)}
     figure, axes = plt.subplots(
@@ -22,10 +22,10 @@ def picture(curves: Curves, costs: dict[str, Any]) -> Figure:
     for axis, key, title in ((axes[1], "time", "time of a meta-step"), (axes[2], "memory", "memory of a meta-step")):
         sizes = [costs[name][key] if name in costs else 0 for name in names]
         bars = axis.barh(names, sizes, color=[colors[name] for name in names])
-        said = axis.bar_label(bars, [f"{size:.2f}" if size else "" for size in sizes], fontsize=7, padding=3)
-        for text in said:  # the line at 1 passes behind them
+        labels = axis.bar_label(bars, [f"{size:.2f}" if size else "" for size in sizes], fontsize=7, padding=3)
+        for text in labels:  # the line at 1 passes behind them
             text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})
-        axis.set(title=title, xlabel="beside MAML")
+        axis.set(title=title, xlabel="relative to MAML")
         axis.axvline(1, color="gray", linestyle=":")
         axis.margins(x=0.15)
         axis.grid(alpha=0.3, axis="x")

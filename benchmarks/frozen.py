@@ -1,10 +1,10 @@
-"""What does a pretrained base cost, in theta and frozen outside of it, by the number of tasks?
+"""Measure the cost of a pretrained base in theta, and frozen outside theta, by the number of tasks.
 
     python benchmarks/frozen.py [--device cpu] [--json OUT]
 
-GPT-2's architecture with 6 layers of 384 (11 M parameters) and LoRA of rank 4 beside every linear layer; tasks of 4
-support and 4 query passages of 32 symbols, 1 inner step, second order. Memory is counted: the most bytes of the tensors
-that a meta-step makes, beside what is there before it.
+GPT-2's architecture with 6 layers of 384 (11 M parameters), and LoRA of rank 4 on every linear layer. A task has 4
+support and 4 query passages of 32 symbols; 1 inner step, second order. Memory is the peak bytes of the tensors that a
+meta-step creates.
 """
 
 from typing import Any
@@ -57,7 +57,7 @@ def base(quick: bool) -> GPT2LMHeadModel:
 
 
 def network(patterns: list[str], quick: bool) -> fmaml.Model:
-    """The base with adapters, of which what the patterns name is learnt."""
+    """The base with adapters; only the parameters that match the patterns are trained."""
     adapters = LoraConfig(r=4, fan_in_fan_out=True, target_modules="all-linear", task_type="CAUSAL_LM")
     return fmaml.from_module(get_peft_model(base(quick), adapters).eval(), trainable=patterns, output="logits")
 

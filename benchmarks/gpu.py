@@ -1,13 +1,12 @@
-"""What a GPU makes of fmaml: one file, the most valuable numbers first, within eight minutes.
+"""Measure fmaml on a GPU within eight minutes, the most valuable numbers first.
 
-    python benchmarks/gpu.py --pack DRAWINGS             # where Omniglot's files are: one file to carry
+    python benchmarks/gpu.py --pack DRAWINGS             # pack Omniglot's files into one file
     python benchmarks/gpu.py --out FILE [--drawings DRAWINGS] [--device auto] [--quick] [--parts a,b]
 
-Of fmaml's packages it does without pydantic, and needs annotated-types, a single file that can be carried and put on
-PYTHONPATH as the wheel that it is. FILE has a line of JSON for every number, written as soon as it is known:
-the part that measured it, its case, and what it found. A part is a process of its own, stopped when its time is over;
-what went wrong is a line too, and the others run. ``--quick`` has each part do its least, to see that it runs, which a
-CPU can do as well: there graphs are calls, and TF32 is float32.
+It does not need pydantic. It needs annotated-types; its wheel is one file, which can be put on PYTHONPATH. FILE gets a
+line of JSON for every number as soon as it is known: the part, its case and its values. Each part is a separate process
+with a time limit. Errors are lines, too, and the other parts still run. ``--quick`` runs the least of each part, as a
+test. It also works on a CPU, where graphs are plain calls and TF32 is float32.
 """
 
 import argparse
@@ -20,7 +19,7 @@ from typing import Any
 
 from gpu_rows import Rows
 
-SECONDS = {  # part -> seconds that it may take, from the most valuable on
+SECONDS = {  # part -> its time limit in seconds, the most valuable first
     "ceilings": 35,
     "steps": 70,
     "compiled": 130,
@@ -34,12 +33,12 @@ SECONDS = {  # part -> seconds that it may take, from the most valuable on
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="append to this file")
-    parser.add_argument("--drawings", type=Path, help="what --pack wrote")
-    parser.add_argument("--pack", type=Path, help="write Omniglot's drawings there, and nothing else")
+    parser.add_argument("--drawings", type=Path, help="the file from --pack")
+    parser.add_argument("--pack", type=Path, help="only write Omniglot's drawings to this file")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--parts", default=",".join(SECONDS), help="some of %(default)s")
-    parser.add_argument("--part", help=argparse.SUPPRESS)  # the one that this process is
+    parser.add_argument("--part", help=argparse.SUPPRESS)  # the part to run in this process
     parser.add_argument("--seconds", type=float, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.pack:
@@ -60,21 +59,21 @@ def main() -> int:
 
 
 def ran(part: str, out: Path) -> bool:
-    """Run the part as a process of its own; whether it came to its end."""
-    limit, begun = SECONDS[part], time.perf_counter()
+    """Run the part in a separate process; True if it succeeded."""
+    limit, started = SECONDS[part], time.perf_counter()
     command = [sys.executable, __file__, *sys.argv[1:], "--part", part, "--seconds", str(0.85 * limit)]
     try:
         code = subprocess.run(command, timeout=limit, check=False).returncode
         ended = "done" if code == 0 else f"ended by signal {-code}" if code < 0 else f"exit code {code}"
     except subprocess.TimeoutExpired:
         code, ended = 1, f"stopped after {limit} s"
-    Rows(out, part).add("end", ended=ended, seconds=time.perf_counter() - begun)
+    Rows(out, part).add("end", ended=ended, seconds=time.perf_counter() - started)
     return code == 0
 
 
 def alone(args: Any) -> int:
-    """The part in this process."""
-    from gpu_parts import PARTS, Given  # imports torch, which the parent does without
+    """Run the part in this process."""
+    from gpu_parts import PARTS, Given  # imports torch, which the parent does not need
 
     rows = Rows(args.out, args.part)
     try:
@@ -86,7 +85,7 @@ def alone(args: Any) -> int:
 
 
 def show(out: Path) -> None:
-    """The file as a table."""
+    """Print the file as a table."""
     for line in out.read_text().splitlines():
         row = json.loads(line)
         cells = "  ".join(f"{key} {short(value)}" for key, value in row.items() if key not in ("part", "case"))

@@ -1,4 +1,4 @@
-"""The parts of `gpu.py`, each a function of what was given and the rows of the file."""
+"""The parts of `gpu.py`, each a function of the command line and the rows of the file."""
 
 import statistics
 import time
@@ -25,7 +25,7 @@ from fmaml.torch_fixes.norms import batch_norm
 from fmaml.tree import T, global_norm, is_finite, leaves, map_leaves
 from fmaml.types import MetaState, Params, Task
 
-TASKS = 32  # of arXiv 1703.03400, appendix A.1; 15 queries a class, as elsewhere in these benchmarks
+TASKS = 32  # arXiv 1703.03400, appendix A.1; 15 queries a class, as in the other benchmarks
 ON_A_GPU = ("grouped", "unfolded once", "bmm", "by task")
 PRECISIONS = ("float32", "tf32", "bf16")
 EXPERIMENT = Path(__file__).parent.parent / "experiments" / "paper" / "omniglot_5w1s.yaml"
@@ -33,7 +33,7 @@ CPU = torch.device("cpu")
 
 
 class Given(NamedTuple):
-    """The command line, as far as parts need it."""
+    """The arguments of the command line that the parts need."""
 
     device: torch.device
     quick: bool
@@ -46,11 +46,11 @@ class Given(NamedTuple):
         return cls(torch.device(name), args.quick, args.drawings, time.perf_counter() + args.seconds)
 
     def left(self) -> float:
-        """Seconds."""
+        """The seconds left for the part."""
         return self.end - time.perf_counter()
 
     def seconds(self, run: Callable[[], Any], least: int = 5, most: int = 50, limit: float = 3) -> list[float]:
-        """Of single calls, after one that is not counted."""
+        """Time single calls in seconds, after one that is not counted."""
         run()
         found: list[float] = []
         until = time.perf_counter() + min(limit, self.left())
@@ -62,7 +62,7 @@ class Given(NamedTuple):
 
 
 def ceilings(given: Given, rows: Rows) -> None:
-    """What the card can do; and the meta-gradient by every lowering and precision against float64 on a CPU."""
+    """The GPU's peak rates; and the error of the meta-gradient by lowering and precision, against float64 on a CPU."""
     rows.add("card", **card(given.device))
     rows.add("copy", gigabytes_a_second=copied(given) / 1e9)
     edge = 256 if given.quick else 8192
@@ -83,12 +83,12 @@ def ceilings(given: Given, rows: Rows) -> None:
                 found = gradient(in_precision(with_conv(here, lowering), precision, given.device), moved)
                 apart = map_leaves(lambda g, e: g.to(CPU).double() - e, found, exact)
                 rows.add(f"error, {lowering}, {precision}", relative=float(global_norm(apart) / global_norm(exact)))
-            except Exception as error:  # of one way; the others are worth their time
+            except Exception as error:  # measure the other ways, too
                 rows.add(f"error, {lowering}, {precision}", why=in_words(error))
 
 
 def copied(given: Given) -> float:
-    """Bytes a second, read and written."""
+    """Bytes read and written per second."""
     size = 2**20 if given.quick else 2**31
     source = torch.empty(size // 4, device=given.device).normal_()
     target = torch.empty_like(source)
@@ -96,7 +96,7 @@ def copied(given: Given) -> float:
 
 
 def steps(given: Given, rows: Rows) -> None:
-    """The meta-step of 32 tasks, launched kernel by kernel and as one graph."""
+    """Time the meta-step of 32 tasks, launched kernel by kernel and as one graph."""
     for lowering in ("grouped", "bmm", "by task"):
         for precision in PRECISIONS if lowering != "by task" else ("tf32",):
             case = f"{lowering}, {precision}"
@@ -107,14 +107,14 @@ def steps(given: Given, rows: Rows) -> None:
                 rows.add(
                     case + ", graph", ms=milliseconds(given.seconds(Graphed(fn, state))), memory=peak(given.device)
                 )
-            except Exception as error:  # of one way; the others are worth their time
+            except Exception as error:  # measure the other ways, too
                 rows.add(case, why=in_words(error))
             if given.left() < 0:
                 return
 
 
 def compiled(given: Given, rows: Rows) -> None:
-    """The same, compiled and then captured, in TF32: grouped, and as batched products."""
+    """Time the meta-step compiled and then captured, in TF32: grouped, and as batched products."""
     for name in ("grouped", "unfolded once"):
         case = f"{name}, tf32, compiled"
         if given.left() < 40 and not given.quick:
@@ -130,22 +130,22 @@ def compiled(given: Given, rows: Rows) -> None:
 
 def compile_and_capture(given: Given, rows: Rows, lowering: str, case: str) -> None:
     fn, state = meta_step_of(given, lowering, "tf32")
-    begun = time.perf_counter()
+    started = time.perf_counter()
     fast = torch.compile(fn, fullgraph=True, dynamic=False)
     fast(state)
-    took = time.perf_counter() - begun
+    took = time.perf_counter() - started
     rows.add(case, ms=milliseconds(given.seconds(lambda: fast(state))), compiling=took)
     graph = Graphed(fast, state)
     rows.add(f"{case}, graph", ms=milliseconds(given.seconds(graph)), memory=peak(given.device))
     graph.reset(state)
     graph()
-    ours, theirs = graph.state[1][0]["mean"], fn(state)[1][0]["mean"]  # Adam's, a tenth of the gradient
+    ours, theirs = graph.state[1][0]["mean"], fn(state)[1][0]["mean"]  # Adam's first mean, a tenth of the gradient
     apart = global_norm(map_leaves(torch.sub, ours, theirs)) / global_norm(theirs)
     rows.add(f"{case}, gradient", relative=float(apart))
 
 
 def omniglot(given: Given, rows: Rows) -> None:
-    """`paper/omniglot_5w1s`, whole: sampling, step and check in one graph, then 600 unseen tasks."""
+    """Run all of `paper/omniglot_5w1s`: sampling, step and check in one graph, then 600 unseen tasks."""
     config = yaml.safe_load(EXPERIMENT.read_text())
     source = real_tasks(config["data"], given)
     set_precision("tf32")
@@ -158,7 +158,7 @@ def omniglot(given: Given, rows: Rows) -> None:
     total, meta_batch = (4, 4) if given.quick else (config["train"]["meta_steps"], config["train"]["meta_batch"])
 
     def step(state: tuple[Any, ...]) -> tuple[Any, ...]:
-        """A state that is not finite is not taken."""
+        """Take a step; keep the old state if the new one is not finite."""
         theta, opt_state, number, skipped, _ = state
         tasks = source.sample("train", number + 1, range(meta_batch))
         new, metrics = fmaml.meta_step(algorithm, optimizer, MetaState(theta, opt_state, 0), tasks)
@@ -168,12 +168,12 @@ def omniglot(given: Given, rows: Rows) -> None:
 
     zero = torch.zeros((), dtype=torch.int64, device=given.device)
     state = (params, optimizer.init(params), zero, zero.clone(), torch.zeros((), device=given.device))
-    graph, begun = Graphed(step, state), time.perf_counter()
+    graph, started = Graphed(step, state), time.perf_counter()
     for number in range(1, total + 1):
         graph()
         if number % max(1, total // 12) == 0:
             loss = float(graph.state[4])  # waits for the device
-            took = time.perf_counter() - begun
+            took = time.perf_counter() - started
             rows.add(f"step {number}", seconds=took, ms=1e3 * took / number, loss=loss, skipped=int(graph.state[3]))
             if given.left() < 10:
                 break
@@ -182,7 +182,7 @@ def omniglot(given: Given, rows: Rows) -> None:
 
 
 def score(given: Given, rows: Rows, config: Any, source: Source, theta: Any, apply: Any, algorithm: Any) -> None:
-    """Accuracy on unseen tasks after each inner step."""
+    """Measure the accuracy on unseen tasks after each inner step."""
     metric = fmaml.transductive(apply, fmaml.accuracy)
     tasks, many = (4, 4) if given.quick else (config["eval"]["tasks"], 100)
     parts = [source.sample("test", 0, range(first, min(first + many, tasks))) for first in range(0, tasks, many)]
@@ -193,7 +193,7 @@ def score(given: Given, rows: Rows, config: Any, source: Source, theta: Any, app
 
 
 def jax(given: Given, rows: Rows) -> None:
-    """The same meta-gradient by JAX, in its own default precision and in float32."""
+    """Time the same meta-gradient in JAX, in its default precision and in float32."""
     from peers_jax import jax_vmapped
 
     base = conv28(given.device)
@@ -211,7 +211,7 @@ def jax(given: Given, rows: Rows) -> None:
 
 
 def large(given: Given, rows: Rows) -> None:
-    """mini-ImageNet's size: all tasks at once, in chunks, one after the other, and recomputed."""
+    """Time tasks of mini-ImageNet's size: all at once, in chunks, one after the other, and recomputed."""
     set_precision("tf32")
     base = conv84(given.device)
     inner_steps, count = (1, 1) if given.quick else (5, 4)
@@ -235,7 +235,7 @@ def large(given: Given, rows: Rows) -> None:
 
 
 def resume(given: Given, rows: Rows) -> None:
-    """Two runs of the same steps, and one that goes on from the middle of them: are the bits the same?"""
+    """Check whether a repeated run, and a run resumed half-way, have the same bits."""
     set_precision("tf32")
     fn, state = None, None
     for way in ("as it is", "deterministic"):
@@ -315,7 +315,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 def real_tasks(data: dict[str, Any], given: Given) -> Source:
-    """Omniglot's tasks from the packed drawings; without them noise in their place, for trying."""
+    """Omniglot's tasks from the packed drawings; with --quick and without drawings, noise."""
     count = sum(OMNIGLOT_CLASSES.values())
     if given.drawings:
         drawings = torch.load(given.drawings, weights_only=True)
@@ -328,7 +328,7 @@ def real_tasks(data: dict[str, Any], given: Given) -> Source:
 
 
 def pack(target: Path) -> None:
-    """Omniglot's drawings as one tensor, uint8 [1623, 20, 1, 28, 28]."""
+    """Save Omniglot's drawings as one tensor, uint8 [1623, 20, 1, 28, 28]."""
     from fmaml.data.sources.omniglot import omniglot
 
     found = omniglot(seed=0, device=CPU, rotate=())
@@ -350,14 +350,14 @@ def card(device: torch.device) -> dict[str, Any]:
 
 
 def forget(device: torch.device) -> None:
-    """Begin to count the peak of memory anew."""
+    """Reset the peak of memory."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
 
 
 def peak(device: torch.device) -> int | None:
-    """Bytes allocated at most."""
+    """Peak allocated bytes."""
     return torch.cuda.max_memory_allocated() if device.type == "cuda" else None
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Rows:
-    """Each row is in the file when `add` returns, whatever happens to the process then."""
+    """Each row is safely in the file when `add` returns, even if the process is killed."""
 
     def __init__(self, path: Path, part: str) -> None:
         self.path = path
@@ -15,7 +15,7 @@ class Rows:
 
     def add(self, case: str, **found: Any) -> None:
         line = json.dumps({"part": self.part, "case": case, **found}) + "\n"
-        with self.path.open("a", encoding="utf-8") as file:  # a single write of a short line is whole or absent
+        with self.path.open("a", encoding="utf-8") as file:  # a single write of a short line is atomic
             file.write(line)
             file.flush()
             os.fsync(file.fileno())

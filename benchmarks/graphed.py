@@ -1,4 +1,4 @@
-"""A function of tensors as one CUDA graph: launched once, whatever number of kernels it has."""
+"""A function of tensors as one CUDA graph, with a single launch for all its kernels."""
 
 from collections.abc import Callable
 from typing import Any, Generic
@@ -7,14 +7,14 @@ import torch
 
 from fmaml.tree import T, leaves, map_leaves
 
-WARM_UPS = 3  # so that libraries have chosen their algorithms and allocated their workspaces
+WARM_UPS = 3  # in which libraries choose their algorithms and allocate their workspaces
 
 
 class Graphed(Generic[T]):
-    """The state, and its next state by ``fn``, at each call.
+    """Holds a state; each call replaces it with its next state by ``fn``.
 
-    On a GPU the call is captured and replayed, and ends by copying the next state over the state, whose tensors stay
-    where they are. On a CPU it runs each time, so that all but the capture can be tried there.
+    On a GPU the call is captured and replayed. It copies the next state into the tensors of the state, which stay at
+    their addresses. On a CPU ``fn`` runs each time, so that everything but the capture can be tested.
     """
 
     def __init__(self, fn: Callable[[T], T], state: T) -> None:
@@ -40,7 +40,7 @@ class Graphed(Generic[T]):
             self.graph.replay()
 
     def reset(self, state: T) -> None:
-        """Go on from this state, which may be on another device."""
+        """Continue from this state, which may be on another device."""
         for ours, given in zip(leaves(self.state), leaves(state), strict=True):
             ours.copy_(given)
 

@@ -1,9 +1,14 @@
-"""Hold the header of every shipped experiment against `benchmarks/results/`: python benchmarks/headers.py.
+"""Check the header of every packaged experiment against `benchmarks/results/`: python benchmarks/headers.py.
 
-A header says "not measured", or each `mean +- interval` in it, but the published one, is in a result file of the
-experiment, or of one named in backquotes, at the decimals of the header; and a file of the experiment has the header's
-commit and its first time. The settings of that run are the experiment's, or stand in the header. A figure that has no
-file says so beside its commit. Figures without an interval and further times are not compared.
+A header may say "not measured". Otherwise these rules hold:
+
+- Each `mean +- interval`, except the published one, is in a result file of the experiment, or of one in backquotes. It
+  is compared at the header's decimals.
+- A result file of the experiment has the header's commit and its first time.
+- The settings of that run are the experiment's, or are in the header.
+- A figure without a result file says so beside its commit.
+
+Figures without an interval and further times are not checked.
 """
 
 import itertools
@@ -20,7 +25,7 @@ from fmaml.config.load import load_config
 TOP = Path(__file__).resolve().parent.parent
 RESULTS = TOP / "benchmarks" / "results"
 FIELDS = ("command", "published", "ours", "hardware", "time", "commit")
-NO_FILE = "before result files were kept"  # what the commit of a figure says that has none
+NO_FILE = "before result files were kept"  # stands in the commit of a figure without a result file
 FIGURE = re.compile(r"(-?\d+(?:\.\d+)?) \+- (\d+(?:\.\d+)?)")
 FREE = {
     "name",
@@ -29,12 +34,12 @@ FREE = {
     "train.compile",
     "train.save_every",
     "train.log_every",
-}  # these change nothing that is learnt
+}  # these do not change the trained model
 CLOCK = re.compile(r"\b(?:(\d+):)?(\d+):(\d\d)\b")
 
 
 def header(path: Path) -> dict[str, str]:
-    """The fields of the comment at the top of an experiment; what is below the last of them belongs to none."""
+    """The fields of the comment at the top of an experiment, without the text below the last field."""
     fields: dict[str, str] = {}
     name = ""
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -51,21 +56,21 @@ def header(path: Path) -> dict[str, str]:
 
 
 def comment(path: Path) -> str:
-    """All of the comment at the top of an experiment, as one line."""
+    """The whole comment at the top of an experiment, as one line."""
     lines = itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
     return " ".join(" ".join(line.lstrip("#") for line in lines).split())
 
 
 def unsaid(path: Path, run: dict[str, Any]) -> Iterator[str]:
-    """The settings of a run that neither the experiment has nor its header names."""
+    """The settings of a run that are neither in the experiment nor in its header."""
     command = run["environment"].get("command", [])
     trained = run.get("config")
     if trained is None and command[:2] == ["fmaml", "run"]:
         trained = load_config(command[2], [word for word in command[3:] if "=" in word])
     if trained is not None:
         for key, value, usual in differences_from(load_config(str(path)), trained):
-            said = re.search(rf"\b{re.escape(f'{key}={setting_text(value)}')}(?![\w.]*\w)", comment(path))
-            if key not in FREE and not said:
+            named = re.search(rf"\b{re.escape(f'{key}={setting_text(value)}')}(?![\w.]*\w)", comment(path))
+            if key not in FREE and not named:
                 yield f"{key}: {setting_text(usual)}, but it was measured with {setting_text(value)}"
 
 
@@ -81,13 +86,13 @@ def measured(path: Path) -> list[dict[str, Any]]:
 
 
 def _runs(content: dict[str, Any]) -> list[dict[str, Any]]:
-    """The runs of a file, with the environment that they share."""
+    """The runs in a file, each with the shared environment."""
     shared = {"environment": content.get("environment", {})}
     return [shared | run for run in content["runs"]] if "runs" in content else [content]
 
 
 def found(node: Any, key: str) -> Iterator[Any]:
-    """All values of a key, however deep."""
+    """All values of a key, at any depth."""
     if isinstance(node, dict):
         yield from (value for name, value in node.items() if name == key)
     if isinstance(node, dict | list):
@@ -96,7 +101,7 @@ def found(node: Any, key: str) -> Iterator[Any]:
 
 
 def pairs(node: Any) -> Iterator[tuple[float, float]]:
-    """All means with intervals, however deep."""
+    """All means with intervals, at any depth."""
     if isinstance(node, dict) and node.get("ci95") is not None and "mean" in node:
         yield node["mean"], node["ci95"]
     if isinstance(node, dict | list):
@@ -105,7 +110,7 @@ def pairs(node: Any) -> Iterator[tuple[float, float]]:
 
 
 def is_measured(mean: str, interval: str, values: list[tuple[float, float]]) -> bool:
-    """Whether a figure is one of the values, as it is or in per cent, at its own number of decimals."""
+    """Whether a figure is one of the values, as a number or in per cent, at the figure's decimals."""
     half_unit = [0.5001 * 10.0 ** -len(text.partition(".")[2]) for text in (mean, interval)]
     return any(
         abs(scale * value - float(mean)) <= half_unit[0] and abs(scale * ci95 - float(interval)) <= half_unit[1]
@@ -120,7 +125,7 @@ def seconds(clock: re.Match[str]) -> int:
 
 
 def faults(path: Path) -> list[str]:
-    """What of an experiment's header is not in the result files."""
+    """The parts of an experiment's header that are not in the result files."""
     fields = header(path)
     missing = [f"no {name}" for name in FIELDS if name not in fields]
     if missing:

@@ -1,11 +1,14 @@
-"""Ways to compute a 3x3 convolution with padding 1, whose weight may differ from task to task under vmap.
+"""Ways to compute a 3x3 convolution with padding 1; under vmap the weight may differ by task.
 
-``grouped`` is torch's own: under vmap the tasks become the groups of one convolution. ``channels last`` is the same of
-images that lie channels last, as in `fmaml.conv4` where that pays. ``unfolded`` is a matrix product with each
-position's neighbourhood (im2col), ``shifted`` a sum of nine with the image moved. ``by task`` is one plain convolution
-a task, and ``bmm`` im2col of all tasks and one batched product: for both the value, the gradient of x and that of W are
-bilinear maps whose derivatives are each other, so three small functions with a batching rule serve every order of
-differentiation.
+- ``grouped``: torch's convolution. Under vmap the tasks become its groups.
+- ``channels last``: the same, on images laid out channels last, as in `fmaml.conv4` if that is faster.
+- ``unfolded``: one matrix product with each position's neighbourhood (im2col).
+- ``shifted``: the sum of nine products with the shifted image.
+- ``by task``: one plain convolution per task.
+- ``bmm``: im2col of all tasks, and one batched product.
+
+For the last two, the value and the gradients with respect to x and W are bilinear maps. Their derivatives are again
+these maps. So three small functions with a batching rule are enough for every order of differentiation.
 """
 
 from collections.abc import Callable
@@ -18,7 +21,7 @@ from torch.nn import functional as F
 
 from fmaml.torch_fixes.layout import channels_last
 
-COLOURS = 3  # channels of an image at most; what follows is laid out like the images
+COLOURS = 3  # most channels of an image; later activations keep the layout of the images
 Conv = Callable[[Tensor, Tensor, int], Tensor]  # x [n, C, H, W], weight [O, C, 3, 3], stride -> [n, O, h, w]
 Rule: TypeAlias = Callable[[Any, Any, tuple[int | None, ...], tuple[Any, ...]], tuple[Tensor, int]]
 
@@ -37,7 +40,7 @@ def unfolded(x: Tensor, weight: Tensor, stride: int) -> Tensor:
 
 
 def unfolded_once(x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """The same with the images side by side, so that under vmap it is one batched product; for a compiler."""
+    """im2col with the images side by side, so that under vmap it is one batched product; for compilers."""
     columns = F.unfold(x, 3, padding=1, stride=stride).transpose(0, 1).flatten(1)  # [C * 9, n * h * w]
     sides = tuple(after(side, stride) for side in x.shape[-2:])
     return (weight.flatten(1) @ columns).unflatten(-1, (len(x), *sides)).transpose(0, 1)
@@ -116,7 +119,7 @@ def differentiable(maps: Maps, rule: Rule) -> Conv:
 
     class OfWeight(Function):
         forward = staticmethod(maps.of_weight)
-        shares_weight = False  # what its second argument is not
+        shares_weight = False  # because its second argument is a gradient, not a weight
 
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -137,7 +140,7 @@ def differentiable(maps: Maps, rule: Rule) -> Conv:
             return rule(OfWeight, info, in_dims, args)
 
     def conv(x: Tensor, weight: Tensor, stride: int) -> Tensor:
-        if torch.is_autocast_enabled(x.device.type):  # cast here, so that x, W and g are of one kind in all maps
+        if torch.is_autocast_enabled(x.device.type):  # cast here, so that x, W and g have one dtype in all maps
             kind = torch.get_autocast_dtype(x.device.type)
             x, weight = x.to(kind), weight.to(kind)
         return Value.apply(x, weight, stride)  # type: ignore[return-value]
@@ -162,7 +165,7 @@ def convolution_backward(g: Tensor, x: Tensor, weight: Tensor, stride: int, whic
 
 
 def each_task(function: Any, info: Any, dims: tuple, args: tuple) -> tuple[Tensor, int]:
-    """A rule for vmap: tasks in the images where they share a weight, else one after the other."""
+    """A rule for vmap: join the images of all tasks if they share a weight, else loop over the tasks."""
     (a, b), rest = args[:2], args[2:]
     if dims[1] is None and getattr(function, "shares_weight", True):
         a = a.movedim(dims[0], 0)

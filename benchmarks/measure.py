@@ -1,7 +1,7 @@
-"""What the benchmarks share: arguments, interleaved timing, the table and its JSON.
+"""Shared parts of the benchmarks: arguments, interleaved timing, the table and its JSON.
 
-All ways of doing one thing are timed in turn in one process, round after round, so that whatever slows the machine
-slows them all; a ratio is the median of the ratios round by round.
+All alternatives are timed in turn in one process, round after round, so that a slow phase of the machine affects all of
+them. A ratio is the median of the ratios per round.
 """
 
 import argparse
@@ -22,33 +22,35 @@ Samples = dict[str, list[float]]  # name of a run -> seconds, one a round
 
 
 class Bench:
-    """A script's arguments, device, time left and rows; the JSON is rewritten after every row."""
+    """A script's arguments, device, time left and rows. The JSON is rewritten after every row."""
 
     def __init__(self, question: str | None, *, seconds: float, keep: bool = True, **flags: dict[str, Any]) -> None:
         formatter = argparse.RawDescriptionHelpFormatter
         parser = argparse.ArgumentParser(description=question, formatter_class=formatter)
         parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-        parser.add_argument("--json", type=Path, help="keep every sample here")
-        parser.add_argument("--quick", action="store_true", help="one round of the smallest sizes: does it run?")
-        parser.add_argument("--seconds", type=float, default=seconds, help="begin nothing after these (%(default)s)")
+        parser.add_argument("--json", type=Path, help="write all samples to this file")
+        parser.add_argument("--quick", action="store_true", help="one round of the smallest sizes, as a test")
+        parser.add_argument(
+            "--seconds", type=float, default=seconds, help="start nothing after this time (%(default)s)"
+        )
         for flag, options in flags.items():
             parser.add_argument(f"--{flag}", **options)
         self.args = parser.parse_args()
         self.quick: bool = self.args.quick
         self.device = pick_device(self.args.device)
         self.end = time.perf_counter() + self.args.seconds
-        from fmaml.training.memory import keep_freed_memory  # here, since it needs more packages than torch
+        from fmaml.training.memory import keep_freed_memory  # here, because it needs more packages than torch
 
         kept = keep and self.device.type == "cpu" and keep_freed_memory()
         about = {"freed_memory_kept": kept, "load_average": os.getloadavg(), "quick": self.quick}
         self.result: dict[str, Any] = {"environment": environment(self.device) | about, "rows": []}
 
     def left(self) -> float:
-        """Seconds that are left for what is yet to begin."""
+        """The seconds left to start something."""
         return self.end - time.perf_counter()
 
     def time(self, runs: dict[str, Run], seconds: float = 5, least: int = 3, most: int = 100) -> Samples:
-        """After one round to warm up, ``least`` rounds, and more of them while ``seconds`` last."""
+        """Time one warm-up round, ``least`` rounds, and further ones until ``seconds`` are over."""
         least, most = (1, 1) if self.quick else (least, most)
         for run in runs.values():
             timed(run, self.device)
@@ -57,12 +59,14 @@ class Bench:
         for turn in range(most):
             if turn >= least and time.perf_counter() > until:
                 break
-            for name in list(runs)[:: -1 if turn % 2 else 1]:  # none is always after the same neighbour
+            for name in list(runs)[
+                :: -1 if turn % 2 else 1
+            ]:  # alternate the order, so that no run always follows the same one
                 samples[name].append(timed(runs[name], self.device))
         return samples
 
     def add(self, row: dict[str, Any], **cells: str) -> None:
-        """Keep a row for the JSON, and print its cells."""
+        """Add a row to the JSON, and print its cells."""
         if not self.result["rows"]:
             print(aligned(cells))
         print(aligned(cells.values()), flush=True)
@@ -76,11 +80,11 @@ class Bench:
 
 
 def timed(run: Run, device: torch.device) -> float:
-    """Seconds that one call takes, with all that it starts on the device."""
+    """The seconds of one call, including its work on the device."""
     if device.type != "cuda":
-        begun = time.perf_counter()
+        started = time.perf_counter()
         run()
-        return time.perf_counter() - begun
+        return time.perf_counter() - started
     first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
     first.record()
@@ -95,7 +99,7 @@ def aligned(cells: Iterable[str]) -> str:
 
 
 def shown(samples: list[float]) -> str:
-    """The median in milliseconds, and half the distance between the quartiles."""
+    """The median in milliseconds, and half the interquartile range."""
     median = f"{1e3 * statistics.median(samples):.4g}"
     if len(samples) < 3:
         return f"{median} ms"
@@ -108,5 +112,5 @@ def plural(number: int, what: str) -> str:
 
 
 def ratio(of: list[float], to: list[float]) -> float:
-    """The median of the ratios round by round."""
+    """The median of the ratios per round."""
     return statistics.median(a / b for a, b in zip(of, to, strict=True))

@@ -1,10 +1,11 @@
-"""How much memory does a meta-step take, by inner steps and tasks, with recomputation and in chunks?
+"""Measure the memory of a meta-step, by inner steps and tasks, with recomputation and in chunks.
 
     python benchmarks/memory.py [--device cpu] [--json OUT]
 
-conv4 on 28x28x1, second order. Each case on a CPU is a process of its own: its peak of resident memory less what was
-resident after the imports and a step of one task with one inner step, which loads the kernels. On a GPU it is the peak
-of what torch has allocated. Beside it, what counting the tensors predicts, and the time of a step.
+conv4 on 28x28x1, second order. On a CPU each case runs in a separate process: the peak of resident memory minus a
+baseline. The baseline is taken after the imports and a small step that loads the kernels: one task, one inner step. On
+a GPU it is torch's peak allocated memory. The table also has the memory predicted by counting tensors, and the time of
+a step.
 """
 
 import json
@@ -29,15 +30,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     f"chunks of {CHUNK}": {"chunk_size": CHUNK},
     f"again, chunks of {CHUNK}": {"remat": True, "chunk_size": CHUNK},
 }
-LONGEST = 240  # seconds that one case may take
+LONGEST = 240  # the time limit of one case in seconds
 
 
 def main() -> None:
-    bench = Bench(__doc__, seconds=600, keep=False, case={"help": "what a process of its own is to measure"})
+    bench = Bench(__doc__, seconds=600, keep=False, case={"help": "the case to measure in this process"})
     if bench.args.case:
         case = json.loads(bench.args.case)
         return print(json.dumps(measure(case, mlp(bench.device) if case["quick"] else conv28(bench.device))))
-    problem = conv28(bench.device) if bench.device.type == "cuda" else None  # else each case makes its own
+    problem = conv28(bench.device) if bench.device.type == "cuda" else None  # else each case builds its own
     steps, meta_batches = ((1,), (2,)) if bench.quick else (STEPS, META_BATCHES[bench.device.type])
     for meta_batch, k, variant in product(meta_batches, steps, VARIANTS):
         case = {"quick": bench.quick, "meta_batch": meta_batch, "steps": k, "variant": variant}
@@ -56,7 +57,7 @@ def main() -> None:
 
 
 def alone(case: dict[str, Any]) -> dict[str, Any]:
-    """`measure` in a process of its own."""
+    """Run `measure` in a separate process."""
     command = [sys.executable, __file__, "--device", "cpu", "--case", json.dumps(case)]
     try:
         ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LONGEST)
@@ -68,7 +69,7 @@ def alone(case: dict[str, Any]) -> dict[str, Any]:
 
 
 def measure(case: dict[str, Any], problem: Problem) -> dict[str, Any]:
-    """Bytes, measured and counted, and seconds."""
+    """Measured bytes, counted bytes, and seconds."""
     device, options = next(iter(problem.params.values())).device, dict(VARIANTS[case["variant"]])
     algorithm = problem.maml(case["steps"], remat=options.pop("remat", False))
     size = peak_bytes(problem.step(algorithm, problem.tasks(1)))
@@ -79,7 +80,7 @@ def measure(case: dict[str, Any], problem: Problem) -> dict[str, Any]:
     run = problem.step(algorithm, problem.tasks(case["meta_batch"]), **options)
     before = occupied(device)
     if device.type == "cpu":
-        keep_freed_memory()  # only now: what the one task has freed must not be counted as occupied
+        keep_freed_memory()  # only now, so that memory freed by the small step does not count as occupied
     try:
         timed(run, device)
     except torch.cuda.OutOfMemoryError:
@@ -89,7 +90,7 @@ def measure(case: dict[str, Any], problem: Problem) -> dict[str, Any]:
 
 
 def occupied(device: torch.device, peak: bool = False) -> int:
-    """Bytes in use now, or at most since they were last asked for."""
+    """Bytes in use now, or their peak since the last call."""
     if device.type == "cuda":
         if peak:
             return torch.cuda.max_memory_allocated()

@@ -1,4 +1,4 @@
-"""The networks and tasks that the benchmarks share."""
+"""The networks and tasks of the benchmarks."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,13 +13,13 @@ from fmaml.types import Algorithm, Batch, LossFn, Model, Params, Task
 
 
 class Problem(NamedTuple):
-    """A network, its loss, and tasks of the shape that it is meant for, on a device."""
+    """A network, its loss and its tasks, on a device."""
 
     apply: Apply
     criterion: Criterion
     params: Params
     inner_lr: float
-    tasks: Callable[[int], Task]  # how many -> so many, stacked
+    tasks: Callable[[int], Task]  # number of tasks -> the tasks, stacked
 
     @property
     def loss_fn(self) -> LossFn:
@@ -29,7 +29,7 @@ class Problem(NamedTuple):
         return fmaml.maml(self.loss_fn, inner_lr=self.inner_lr, steps=steps, **options)
 
     def step(self, algorithm: Algorithm, tasks: Task, **options: Any) -> Callable[[], Any]:
-        """One meta-step from the first parameters, Adam outside; always the same one."""
+        """One meta-step from the initial parameters with Adam as outer optimizer; always the same step."""
         optimizer = fmaml.adam(1e-3)
         state = fmaml.init_state(algorithm, optimizer, self.params)
         return lambda: fmaml.meta_step(algorithm, optimizer, state, tasks, **options)
@@ -48,7 +48,7 @@ def conv32(device: torch.device) -> Problem:
 
 
 def conv84(device: torch.device) -> Problem:
-    """conv4 as on mini-ImageNet: the same on noise of 84x84x3."""
+    """conv4 as on mini-ImageNet: like `conv32`, on noise of 84x84x3."""
     return colours(device, 84)
 
 
@@ -63,14 +63,14 @@ def colours(device: torch.device, side: int) -> Problem:
 
 
 def mlp(device: torch.device) -> Problem:
-    """The sinusoid network, 40-40: 10 points to adapt on and 10 to judge by."""
+    """The sinusoid network, 40-40: 10 support points and 10 query points."""
     source = sinusoid(seed=0, device=device)
     model = fmaml.mlp(inputs=(1,), outputs=1)
     return problem(model, fmaml.mse, 0.01, device, lambda n: source.sample("train", 0, range(n)))
 
 
 def transformer(device: torch.device) -> Problem:
-    """The network of experiments/languages.yaml: 4 passages of 64 bytes to adapt on and 4 to judge by; noise."""
+    """The network of experiments/languages.yaml: 4 support and 4 query passages of 64 bytes; noise."""
     model = fmaml.transformer(inputs=(64,), outputs=256, width=64, heads=4, layers=2)
 
     def passages(tasks: int) -> Batch:
@@ -81,7 +81,7 @@ def transformer(device: torch.device) -> Problem:
 
 
 def problem(model: Model, criterion: Criterion, lr: float, device: torch.device, tasks: Any) -> Problem:
-    """The parameters are drawn on the CPU, so that they are the same on every device."""
+    """Build a problem; the parameters are drawn on the CPU, so that they are the same on every device."""
     params = {name: p.to(device) for name, p in model.init(torch.Generator().manual_seed(0)).items()}
     return Problem(model.apply, criterion, params, lr, tasks)
 

@@ -1,11 +1,11 @@
-"""How many operations is a meta-step, and what do they cost in arithmetic and memory?
+"""Count the operations of a meta-step, their arithmetic and their memory.
 
     python benchmarks/operations.py [--write]
 
-Counts, so they are the same on every machine, busy or not: the operations that torch launches, the floating-point
-operations in its products, and the most bytes at a time. One step of each network, 4 tasks, 1 inner step, Adam
-outside; and one step of 5 inner steps, kept and recomputed. ``--write`` writes them to results/operations.json, against
-which CI holds every change: a count that grows by 5 % fails there.
+The counts are the operations that torch launches, the floating-point operations in products, and the peak bytes. They
+do not depend on the machine or its load. Each network has one step with 4 tasks and 1 inner step, Adam outside. conv4
+also has a step with 5 inner steps, kept and recomputed. ``--write`` writes results/operations.json. CI compares every
+change with that file, and fails if a count grows by 5 %.
 """
 
 import argparse
@@ -29,7 +29,7 @@ Counts = dict[str, int]
 
 
 def counts_of(step: Callable[[], Any]) -> Counts:
-    """The counts of one call, after one that may fill caches."""
+    """The counts of one call, after a first call that may fill caches."""
     step()
     _, work = with_work(step)
     return {"operations": work.operations, "flop": work.flop, "peak_bytes": peak_bytes(step)}
@@ -47,7 +47,7 @@ def measured() -> dict[str, Counts]:
 
 
 def by_module() -> Problem:
-    """The layers of conv4 28x28x1 as a module of torch."""
+    """The layers of conv4 28x28x1 as a torch module."""
     layers: list[nn.Module] = []
     for channels in (1, 64, 64, 64):
         norm = nn.BatchNorm2d(64, track_running_stats=False)
@@ -59,7 +59,7 @@ def by_module() -> Problem:
 
 
 def grown(now: dict[str, Counts], tracked: dict[str, Counts], limit: float = 1.05) -> list[str]:
-    """What is more than it was, or not tracked, in words."""
+    """Messages for counts that have grown or are not tracked."""
     return [
         f"{name}: {value:,} {what.replace('_', ' ')}, tracked are {tracked.get(name, {}).get(what, 0):,}"
         for name, counts in now.items()

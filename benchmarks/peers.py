@@ -1,12 +1,12 @@
-"""How long does one meta-gradient take with fmaml, and with others, for the same network, data and numbers?
+"""Time one meta-gradient in fmaml and in other libraries, for the same network, data and numbers.
 
     python benchmarks/peers.py [--device cpu] [--json OUT]
 
-conv4 (64 filters, strided, 5-way 1-shot, 15 queries, 16 tasks, 1 inner step) and the sinusoid network (25 tasks, 5
-steps), all ways in turn in one process, in float32 as each library comes. The relative error of each meta-gradient in
-float64, against fmaml's, is in its row; one that is another gradient is timed all the same, and marked. (In float32 a
-rectifier whose input is within rounding of zero falls on either side.) `pip install -e '.[bench]'` brings the others;
-one that is missing, or does not run, says so in its row. On a CPU JAX takes all cores, whatever torch's threads.
+The networks are conv4 (64 filters, strided, 5-way 1-shot, 15 queries, 16 tasks, 1 inner step) and the sinusoid network
+(25 tasks, 5 steps). All libraries run in turn in one process, in float32 with their default settings. Each row has the
+relative error of the meta-gradient against fmaml's, in float64. A wrong gradient is timed, too, and marked. (In float32
+a ReLU with an input near zero may fall on either side.) `pip install -e '.[bench]'` installs the libraries. A library
+that is missing or fails says so in its row. On a CPU, JAX uses all cores, whatever torch's number of threads.
 """
 
 import contextlib
@@ -28,8 +28,8 @@ from fmaml.tree import global_norm, map_leaves
 from fmaml.types import Params, Task
 
 PACKAGES = ("higher", "torchopt", "iteryne", "parallel-metalearn", "jax", "jaxlib")
-SAME = 1e-9  # relative error in float64: other orders of summation stay under it, a wrong derivative does not
-COMPILING = 200  # seconds at most, for both precisions
+SAME = 1e-9  # relative error in float64: another order of summation stays below it, a wrong derivative does not
+COMPILING = 200  # most seconds, for both precisions
 
 
 def vmapped(problem: Problem, tasks: Task, steps: int) -> Run:
@@ -43,14 +43,14 @@ def looped(problem: Problem, tasks: Task, steps: int) -> Run:
 
 
 def compiled(problem: Problem, tasks: Task, steps: int) -> Run:
-    """One graph, as by train.compile=true; it is compiled before anything is timed."""
+    """One graph, as with train.compile=true; compiled before the timing."""
     algorithm = problem.maml(steps)
     fast = torch.compile(lambda theta: fmaml.meta_grad(algorithm, theta, tasks)[0], fullgraph=True, dynamic=False)
     return lambda: fast(problem.params)
 
 
 def by_module(problem: Problem, tasks: Task, steps: int) -> Run:
-    """The same layers of torch, by `from_module`."""
+    """The same layers as a torch module, by `from_module`."""
     model = fmaml.from_module(module(problem))
     return vmapped(problem._replace(apply=model.apply), tasks, steps)
 
@@ -73,7 +73,7 @@ PEERS: dict[str, Callable[[Problem, Task, int], Run]] = {
 
 
 def main() -> None:
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # else JAX takes most of a GPU's memory
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # otherwise JAX takes most of a GPU's memory
     bench = Bench(__doc__, seconds=600)
     bench.result["environment"]["versions"] |= versions(
         "higher", "torchopt", "iteryne", "parallel-metalearn", "jax", "jaxlib"
@@ -104,7 +104,7 @@ def compare(bench: Bench, network: str, problem: Problem, tasks: int, steps: int
             runs[name] = peer(problem, batch, steps)
         except ModuleNotFoundError as missing:
             why[name] = f"not installed ({missing.name})"
-        except Exception as failure:  # of somebody else's code, whatever it is
+        except Exception as failure:  # another library may raise anything
             why[name] = f"does not run: {type(failure).__name__}: {failure}".splitlines()[0]
     seconds = bench.time({name: run for name, run in runs.items() if name not in why}, seconds=40, least=5)
     for name in runs | why:
@@ -133,17 +133,17 @@ def double(leaf: Tensor) -> Tensor:
 
 
 def jax_in_float64() -> contextlib.AbstractContextManager[Any]:
-    """Without it JAX makes every number a float32."""
+    """Let JAX use float64; by default it converts every number to float32."""
     try:
         jax = import_module("jax")
     except ModuleNotFoundError:
         return contextlib.nullcontext()
-    where = jax if hasattr(jax, "enable_x64") else import_module("jax.experimental")  # there in older versions
+    where = jax if hasattr(jax, "enable_x64") else import_module("jax.experimental")  # in older versions
     return where.enable_x64(True)
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Of those that are installed."""
+    """The versions of the installed packages."""
     found = {}
     for package in packages:
         with contextlib.suppress(metadata.PackageNotFoundError):

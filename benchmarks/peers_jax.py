@@ -1,4 +1,4 @@
-"""The meta-gradient of MAML in JAX: `jit(vmap(grad))`, and `jit(grad)` of one task after the other."""
+"""The meta-gradient of MAML in JAX: `jit(vmap(grad))`, and a loop of `jit(grad)` over tasks."""
 
 from collections.abc import Callable
 from typing import Any

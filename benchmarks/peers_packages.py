@@ -1,6 +1,6 @@
-"""The meta-gradient of MAML by packages for PyTorch. Each returns a call that gives a dict of gradients."""
+"""The meta-gradient of MAML in other packages for PyTorch. Each function returns a call for a dict of gradients."""
 
-# they are installed only where they are timed, and some have no types:
+# these packages are installed only for benchmarks, and some have no types:
 # pyright: reportMissingImports=false
 
 from collections import OrderedDict
@@ -42,14 +42,14 @@ def torchopt_loop(problem: Problem, tasks: Task, steps: int) -> Gradient:
 
     def run() -> Params:
         net.zero_grad()
-        start, begun = torchopt.extract_state_dict(net), torchopt.extract_state_dict(inner)
+        start, inner_start = torchopt.extract_state_dict(net), torchopt.extract_state_dict(inner)
         for i in range(count):
             support, query = take(tasks, i)
             for _ in range(steps):
                 inner.step(problem.criterion(net(support.x), support.y))
             (problem.criterion(net(query.x), query.y) / count).backward()
             torchopt.recover_state_dict(net, start)
-            torchopt.recover_state_dict(inner, begun)
+            torchopt.recover_state_dict(inner, inner_start)
         return grads_of(net)
 
     return run
@@ -75,7 +75,7 @@ def iteryne_loop(problem: Problem, tasks: Task, steps: int) -> Gradient:
 
 
 def parallel_metalearn(problem: Problem, tasks: Task, steps: int) -> Gradient:
-    """Its meta-step, by an outer optimizer whose rate is 0."""
+    """The package's meta-step, with an outer learning rate of 0."""
     from metalearn.algorithms import MAML
     from metalearn.inner_optimizers import InnerSGD
     from metalearn.loss import BaseLoss
@@ -102,7 +102,7 @@ def parallel_metalearn(problem: Problem, tasks: Task, steps: int) -> Gradient:
     network = Network(net)
     inner = InnerSGD(network.get_fast_weights(), learn_lr=False).to(next(net.parameters()).dtype)
     for rate in inner.parameters():
-        rate.fill_(problem.inner_lr)  # not rounded to float32 before
+        rate.fill_(problem.inner_lr)  # set here, because the constructor would round it to float32
     outer = torch.optim.SGD(network.parameters(), lr=0.0)
     options: Any = {"model": network, "optimizer": outer, "inner_optimizer": inner, "support_loss_fn": Loss()}
     maml = MAML(**options, inner_steps=steps, device=next(net.parameters()).device)

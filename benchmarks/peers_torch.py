@@ -1,6 +1,6 @@
-"""The meta-gradient of MAML as courses and torch.func's example have one write it: calls that give a dict of gradients.
+"""The meta-gradient of MAML as in courses and in torch.func's example, as calls that return a dict of gradients.
 
-The modules' parameters have the names and the initial values of fmaml's.
+The modules' parameters have the same names and initial values as fmaml's.
 """
 
 from collections.abc import Callable
@@ -46,7 +46,7 @@ class Mlp(nn.Module):
 def module(problem: Problem) -> nn.Module:
     first = problem.params.get("conv1.weight")
     net = Mlp() if first is None else Conv4(first.shape[1], first.shape[0], len(problem.params["head.bias"]))
-    net.to(next(iter(problem.params.values())))  # its device, and its kind of number
+    net.to(next(iter(problem.params.values())))  # the device and the dtype
     net.load_state_dict(problem.params)
     return net
 
@@ -56,7 +56,7 @@ def grads_of(net: nn.Module) -> Params:
 
 
 def autograd_loop(problem: Problem, tasks: Task, steps: int) -> Gradient:
-    """As courses teach it: a dict of parameters, `torch.autograd.grad` with create_graph, one task after the other."""
+    """As taught in courses: a dict of parameters, `torch.autograd.grad` with create_graph, and a loop over tasks."""
     theta = {name: p.clone().requires_grad_() for name, p in problem.params.items()}
 
     def adapted(support: fmaml.Batch) -> Params:
@@ -76,12 +76,12 @@ def autograd_loop(problem: Problem, tasks: Task, steps: int) -> Gradient:
 
 
 def gradient_outside(problem: Problem, tasks: Task, steps: int) -> Gradient:
-    """As in torch.func's example, vmap inside and backward outside, with fmaml's network."""
+    """As in torch.func's example, with vmap inside and backward outside, but with fmaml's network."""
     return outside(problem.loss_fn, problem, tasks, steps)
 
 
 def modules_outside(problem: Problem, tasks: Task, steps: int) -> Gradient:
-    """The same with modules, as the example has it."""
+    """As in torch.func's example, with a module."""
     net = module(problem)
     loss_fn = fmaml.supervised(lambda params, x: functional_call(net, params, (x,)), problem.criterion)
     return outside(loss_fn, problem, tasks, steps)

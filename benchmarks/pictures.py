@@ -1,8 +1,8 @@
-"""docs/speed.png from the samples of vmap_vs_loop.py: time a task against tasks a meta-batch, one panel a network.
+"""Draw docs/speed.png from the samples of vmap_vs_loop.py: time per task against meta-batch, one panel per network.
 
     python benchmarks/pictures.py [--results FOLDER or FILE] [--out docs/speed.png]
 
-Of several results of a folder, a picture each; that of a GPU gets "_cuda" at the end of its name.
+Each result in a folder gets its own picture; "_cuda" is appended to the name for a GPU.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def speed(rows: list[dict[str, Any]], environment: dict[str, Any]) -> Figure:
-    """Milliseconds a task, looped and vmapped, for each number of inner steps."""
+    """Draw the milliseconds per task, looped and vmapped, for each number of inner steps."""
     networks = list(dict.fromkeys(row["network"] for row in rows))
     columns = min(2, len(networks))
     lines = -(-len(networks) // columns)

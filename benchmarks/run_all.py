@@ -1,10 +1,10 @@
-"""All benchmarks one after the other on one device, within eight minutes.
+"""Run all benchmarks one after the other on one device, within eight minutes.
 
     python benchmarks/run_all.py --out FOLDER [--device auto] [--quick]
 
-Writes FOLDER/NAME_DEVICE.json for each script, and its table to NAME_DEVICE.txt. Each is a process of its own with a
-time limit of its own: it begins nothing after that, says in its rows what it left out, and is stopped, with the rows it
-has written, if it overruns by a quarter and ten seconds.
+Writes FOLDER/NAME_DEVICE.json for each script, and its table to NAME_DEVICE.txt. Each script is a separate process with
+its own time limit. After the limit it starts nothing new, and its rows list the omitted cases. It is stopped a quarter
+of the limit and ten seconds later; the rows written until then are kept.
 """
 
 import argparse
@@ -39,15 +39,15 @@ def main() -> int:
         target = args.out / f"{name}_{device.type}.json"
         command = [sys.executable, str(Path(__file__).with_name(f"{name}.py")), "--device", str(device)]
         command += ["--seconds", str(seconds), "--json", str(target)] + ["--quick"] * args.quick
-        begun = time.perf_counter()
+        started = time.perf_counter()
         code = part(command, target.with_suffix(".txt"), limit=1.25 * seconds + 10)
-        print(f"{name}: {time.perf_counter() - begun:.0f} s of {seconds}, {code or 'done'}", flush=True)
+        print(f"{name}: {time.perf_counter() - started:.0f} s of {seconds}, {code or 'done'}", flush=True)
         failed += [name] * bool(code)
     return len(failed)
 
 
 def part(command: list[str], table: Path, limit: float) -> str:
-    """Run it, with what it prints in a file; "", or what went wrong."""
+    """Run a command with its output in a file; return "" or the problem."""
     with table.open("w", encoding="utf-8") as file:
         try:
             code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, timeout=limit, check=False).returncode

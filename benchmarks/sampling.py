@@ -1,9 +1,9 @@
-"""How many tasks a second does each source give, beside what the meta-step takes?
+"""Compare the time to sample tasks from each source with the time of a meta-step.
 
     python benchmarks/sampling.py [--device cpu] [--json OUT]
 
-Each source with the network, algorithm and meta-batch of its experiment, sampling and step in turn; another meta-batch
-is sampled every time. A source that needs files is measured if they are there (FMAML_DATA), and never downloaded.
+Each source has the network, algorithm and meta-batch of its experiment. Sampling and step are timed in turn; each time
+another meta-batch is sampled. A source with files is measured if they exist (FMAML_DATA), and never downloaded.
 """
 
 import statistics
@@ -17,7 +17,7 @@ from fmaml.config.load import load_config
 from fmaml.errors import Error
 from fmaml.training.run_experiment import initial_params
 
-SOURCES = {  # what to call it -> the experiment, and what to change in it
+SOURCES = {  # name -> the experiment and its overrides
     "sinusoid": ["sinusoid"],
     "markov": ["markov"],
     "udhr": ["languages", "data.download=false"],
@@ -35,7 +35,7 @@ def main() -> None:
         try:
             measure(bench, name)
         except Error:
-            bench.leave_out({"source": name}, name, "its files are not there; FMAML_DATA names their folder")
+            bench.leave_out({"source": name}, name, "its files are missing; FMAML_DATA names their folder")
 
 
 def measure(bench: Bench, name: str) -> None:

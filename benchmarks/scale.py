@@ -1,4 +1,4 @@
-"""How far does a meta-step scale over processes? Measured with Gloo on this machine, predicted for clusters.
+"""Measure how a meta-step scales over processes with Gloo on this machine, and predict it for clusters.
 
     python benchmarks/scale.py [--json OUT] [--quick]
 
@@ -6,11 +6,12 @@ A meta-step of B tasks on p processes takes
 
     T(p) = o + B / p * t + a(p)    with a(p) = 2 (p - 1) L + 2 (p - 1) / p * bytes / W, a ring's all-reduce
 
-where o is the time of a step whatever its tasks, t that of a task, L the latency of a message and W the bandwidth of a
-link. L and W of Gloo are fitted to all-reduces alone, o and t to steps of B and B / 4 tasks in one process; with them
-T(2) and T(4) are predicted, and held against measurement (more processes than cores share them). For clusters L and W
-are assumptions, named below; as no GPU was measured, the table has the time of the all-reduce, and the length of a
-step of which it is 3 %.
+Here o is the fixed time of a step, t the time of a task, L a message's latency and W a link's bandwidth.
+
+For Gloo, L and W are fitted to all-reduces, o and t to steps of B and B / 4 tasks in one process. The predictions of
+T(2) and T(4) are compared with measurements; more processes than cores share the cores. For clusters, L and W are the
+assumptions below. GPUs: not measured yet. So the table has the time of the all-reduce, and the length of a step in
+which it takes 3 %.
 """
 
 import argparse
@@ -44,8 +45,8 @@ CASES = {
 }
 SIZES = [1 << power for power in (10, 14, 18, 22)]  # numbers in an all-reduce
 NETWORKS = {"conv4": 112_000, "ResNet-12": 12_400_000, "LoRA": 100_000_000}  # parameters
-GPUS_A_NODE, NVLINK, NODE_LATENCY = 8, 300e9, 5e-6  # bytes a second and seconds, assumed for NCCL on H100s
-INFINIBAND, NETWORK_LATENCY = 40e9, 10e-6  # a link of 400 Gb/s a GPU, less protocol: assumed
+GPUS_A_NODE, NVLINK, NODE_LATENCY = 8, 300e9, 5e-6  # bytes a second, and seconds; assumed for NCCL on H100s
+INFINIBAND, NETWORK_LATENCY = 40e9, 10e-6  # one link of 400 Gb/s per GPU, minus protocol overhead; assumed
 
 
 def main() -> None:
@@ -92,7 +93,7 @@ def held_against(case: str, measured: dict[int, Any], latency: float, bandwidth:
     numbers, alone, quarter = (measured[1][what][case] for what in ("numbers", "steps", "quarters"))
     of_tasks = (alone - quarter) / 0.75  # B t
     for count, found in measured.items():
-        sharing = max(1, count / (os.cpu_count() or 1))  # processes a core
+        sharing = max(1, count / (os.cpu_count() or 1))  # processes per core
         predicted = (alone - of_tasks + of_tasks / count) * sharing + ring(count, 4 * numbers, latency, bandwidth)
         took = {"measured": found["steps"][case], "reduction": found["reductions"][case]}
         rows.append({"case": case, "processes": count, "predicted": predicted, **took})
@@ -105,7 +106,7 @@ def ring(count: int, size: int, latency: float, bandwidth: float) -> float:
 
 
 def cluster(name: str, gpus: int) -> dict[str, Any]:
-    """An all-reduce within the nodes, and between them of an eighth by each GPU."""
+    """An all-reduce within the nodes, then between them, where each GPU sends an eighth."""
     size, nodes = 4 * NETWORKS[name], max(1, gpus // GPUS_A_NODE)
 
     def seconds(size: int) -> float:
@@ -122,7 +123,7 @@ def cluster(name: str, gpus: int) -> dict[str, Any]:
 
 
 def fitted(samples: dict[str, float]) -> tuple[float, float]:
-    """Latency and bandwidth by least squares of the relative error over the sizes, for two processes."""
+    """Fit latency and bandwidth for two processes, by least squares of the relative error over the sizes."""
     rows = [(2 / seconds, 4 * int(size) / seconds) for size, seconds in samples.items()]
     found = torch.linalg.lstsq(torch.tensor(rows, dtype=torch.float64), torch.ones(len(rows), 1, dtype=torch.float64))
     latency, inverse = found.solution.flatten().tolist()
@@ -130,7 +131,7 @@ def fitted(samples: dict[str, float]) -> tuple[float, float]:
 
 
 def launched(count: int, quick: bool, threads: int = 1) -> dict[str, Any]:
-    """What the worker measured in ``count`` processes."""
+    """The measurements of the worker in ``count`` processes."""
     with tempfile.NamedTemporaryFile() as file:
         launcher = [
             sys.executable,
@@ -150,7 +151,7 @@ def launched(count: int, quick: bool, threads: int = 1) -> dict[str, Any]:
 
 
 def work(out: Path, repeats: int) -> None:
-    """Time all-reduces and steps in this process, which others have joined."""
+    """Time all-reduces and steps, as one of the processes."""
     dist.init_process_group("gloo")
     found: dict[str, Any] = {"all_reduce": {}, "steps": {}, "quarters": {}, "reductions": {}, "numbers": {}}
     for size in SIZES:
@@ -179,7 +180,7 @@ def work(out: Path, repeats: int) -> None:
 
 
 def median(run: Callable[[], Any], repeats: int) -> float:
-    """Seconds of a call, all processes beginning together."""
+    """The median seconds of a call that all processes start together."""
     seconds: list[float] = []
     for _ in range(repeats + 2):
         dist.barrier()

@@ -1,10 +1,10 @@
-"""How long does the command line take to answer, and to get to its first training step?
+"""Time the command line: until it answers, and until its first training step.
 
     python benchmarks/startup.py [--device cpu] [--json OUT]
 
-Wall time of whole processes, in turn. "first step" is until the first row stands in metrics.jsonl, of a run on the
-built-in characters. Where training can be compiled, that run is timed compiled as well, with an empty cache and then
-with the cache that it has filled.
+Wall time of whole processes, in turn. "first step" is the time until the first row in metrics.jsonl, in a run on the
+built-in characters. If training can be compiled, this run is also timed compiled: with an empty cache, then with the
+filled one.
 """
 
 import os
@@ -59,17 +59,17 @@ def wait(*command: str, code: int = 0) -> None:
 
 
 def first_step(bench: Bench, *settings: str, **environment: str) -> float:
-    """Seconds until there is a row of the first meta-step."""
+    """The seconds until the row of the first meta-step."""
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "run" / "metrics.jsonl"
         command = [*FMAML, "run", "omniglot", "data.name=glyphs", *SHORT, *settings]
         command += ["--device", str(bench.device), "--out", str(rows.parent)]
-        begun = time.perf_counter()
+        started = time.perf_counter()
         with subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.DEVNULL) as process:
             while not (rows.exists() and rows.stat().st_size) and process.poll() is None:
                 time.sleep(0.005)
-            seconds = time.perf_counter() - begun
-            process.terminate()  # by SIGTERM, at which it saves and ends
+            seconds = time.perf_counter() - started
+            process.terminate()  # SIGTERM, so that it saves and ends
         if not (rows.exists() and rows.stat().st_size):
             raise RuntimeError(f"{' '.join(command)}: exit code {process.returncode}")
     return seconds

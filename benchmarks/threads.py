@@ -1,9 +1,9 @@
-"""How much do more threads bring to one meta-step on a CPU?
+"""Time one meta-step on a CPU with different numbers of threads.
 
     python benchmarks/threads.py [--json OUT]
 
-The vmapped meta-step, second order, one inner step, 16 tasks, with 1, 2, 4, .. threads in turn, up to the number that
-torch takes by itself; the ratio is to that. One thread a run is what serves best where several runs share a machine.
+The vmapped meta-step (second order, one inner step, 16 tasks) with 1, 2, 4, .. threads in turn, up to torch's default.
+The ratio is to the default. If several runs share a machine, one thread per run is best.
 """
 
 import torch

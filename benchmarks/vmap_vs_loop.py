@@ -1,12 +1,12 @@
-"""How long does one meta-step take, vmapped, in chunks and looped?
+"""Time one meta-step vmapped, in chunks and looped.
 
     python benchmarks/vmap_vs_loop.py [--device cpu] [--json OUT] [--compile]
 
-Five networks, second order, Adam outside, over inner steps and tasks a meta-batch. A way is left out of a case where it
-is predicted to take too long (from the time of one task, alone or in a smaller meta-batch) or too much memory (counted
-for one task). Chunks are of 4 tasks; the ratio is vmapped over looped. With glibc the first two rows are one case with
-the allocator as it comes, and as `fmaml run` sets it. --compile adds the vmapped step as one compiled graph to three
-cases: compiling takes a minute or two each.
+Five networks, second order, Adam outside, over inner steps and meta-batches. A way is omitted if it would take too long
+or too much memory. The time is predicted from one task or a smaller meta-batch, the memory from one task. Chunks have 4
+tasks; the ratio is vmapped over looped. With glibc, the first two rows are one case with the allocator's default, and
+as `fmaml run` sets it. --compile adds the vmapped step as one compiled graph to three cases; compiling takes one or two
+minutes each.
 """
 
 from functools import partial
@@ -26,7 +26,7 @@ from fmaml.types import Task
 STEPS, META_BATCHES, CHUNK = (1, 5, 20), (1, 4, 16, 64, 256), 4
 WAYS: dict[str, dict[str, Any]] = {"loop": {"batching": "loop"}, "vmap": {}, "chunks": {"chunk_size": CHUNK}}
 COMPILED = (("mlp 40-40", 1, 16), ("mlp 40-40", 5, 16), ("conv4 28x28x1", 1, 16))  # network, inner steps, meta-batch
-ROUNDS, LONGEST = 3, 12.0  # at least so many, which may take so many seconds a way
+ROUNDS, LONGEST = 3, 12.0  # the least rounds, and their most seconds for each way
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def allocator(bench: Bench, name: str, problem: Problem) -> None:
-    """One case before and after the allocator is told to keep freed memory; it cannot be untold."""
+    """Time one case before and after the allocator is set to keep freed memory, which cannot be undone."""
     row = {"network": name, "steps": 1, "meta_batch": 16}
     runs = ways(problem, 1, problem.tasks(16), list(WAYS))
     report(bench, row | {"allocator": "as it comes", "seconds": bench.time(runs)})
@@ -51,7 +51,7 @@ def allocator(bench: Bench, name: str, problem: Problem) -> None:
 
 
 def network(bench: Bench, name: str, problem: Problem, steps: int, meta_batches: tuple[int, ...]) -> None:
-    """All meta-batches, the small ones first: they tell what the larger ones will take."""
+    """Time all meta-batches, the small ones first, because they predict the time of the larger ones."""
     if bench.left() < 0:
         return bench.leave_out({"network": name, "steps": steps}, f"{name}, {plural(steps, 'step')}", "no time left")
     one = ways(problem, steps, problem.tasks(1), ["loop"])["loop"]
@@ -78,7 +78,7 @@ def network(bench: Bench, name: str, problem: Problem, steps: int, meta_batches:
 
 
 def too_much(bench: Bench, way: str, meta_batch: int, size: int, seconds: float) -> str:
-    """Why a way is not tried, from the bytes and the seconds of one task; or ""."""
+    """The reason to omit a way, from the bytes and the seconds of one task, or ""."""
     longest = min(LONGEST, bench.args.seconds / 50, bench.left())
     duration = (ROUNDS + 1) * meta_batch * seconds
     need = size * {"loop": 1, "vmap": meta_batch, "chunks": CHUNK}[way]
@@ -109,7 +109,7 @@ def report(bench: Bench, row: dict[str, Any]) -> None:
 
 
 def whole(problem: Problem, steps: int, tasks: Task) -> Run:
-    """The vmapped meta-step as one compiled graph, as by train.compile=true."""
+    """The vmapped meta-step as one compiled graph, as with train.compile=true."""
     algorithm, optimizer = problem.maml(steps), fmaml.adam(1e-3)
     state = fmaml.init_state(algorithm, optimizer, problem.params)
     step = compiled(partial(fmaml.meta_step, algorithm, optimizer), algorithm, print)

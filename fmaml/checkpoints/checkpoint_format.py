@@ -1,7 +1,7 @@
 """Trees of tensors as bytes, and checkpoints with a digest in front.
 
-A checkpoint is one line, "fmaml checkpoint 1 " and the SHA-256 of all that follows, then a safetensors file whose
-metadata holds the facts as JSON. The digest is checked before anything is parsed; nothing is ever pickled.
+A checkpoint is one line and a safetensors file. The line is "fmaml checkpoint 1 " and the SHA-256 of the file. The
+file's metadata holds the facts as JSON. The digest is checked before anything is parsed. Nothing is ever pickled.
 """
 
 import hashlib
@@ -13,14 +13,14 @@ from safetensors.torch import load, save
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-Facts: TypeAlias = dict[str, Any]  # what a checkpoint holds besides tensors; values are whatever JSON can hold
+Facts: TypeAlias = dict[str, Any]  # the part of a checkpoint without tensors, as JSON values
 
 MAGIC = b"fmaml checkpoint 1 "
 HEADER_LENGTH = len(MAGIC) + 64 + 1  # bytes: magic, hexadecimal digest, newline
 
 
 class DamagedCheckpoint(Exception):
-    """The bytes are not an intact checkpoint; the message says what is wrong with them."""
+    """The bytes are not an intact checkpoint; the message gives the reason."""
 
 
 def encode_checkpoint(tensors: dict[str, Tensor], facts: Facts) -> bytes:
@@ -30,7 +30,7 @@ def encode_checkpoint(tensors: dict[str, Tensor], facts: Facts) -> bytes:
 
 
 def decode_checkpoint(content: bytes) -> tuple[dict[str, Tensor], Facts]:
-    """The tensors and facts that `encode_checkpoint` was given; DamagedCheckpoint if a single bit differs."""
+    """The tensors and facts in a checkpoint: the inverse of `encode_checkpoint`; DamagedCheckpoint if a bit differs."""
     head, body = content[:HEADER_LENGTH], content[HEADER_LENGTH:]
     if not head.startswith(MAGIC):
         raise DamagedCheckpoint("it does not begin with the header of this version's checkpoints")
@@ -45,7 +45,7 @@ def decode_checkpoint(content: bytes) -> tuple[dict[str, Tensor], Facts]:
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Tensor]:
-    """Leaves by name, such as "rates/conv1.weight"; copies on the CPU, as safetensors needs them.
+    """Leaves by name, such as "rates/conv1.weight", copied to the CPU for safetensors.
 
     Raises ValueError if two leaves have the same name.
     """
@@ -58,7 +58,7 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Tensor]:
 def fill(template: Any, tensors: dict[str, Tensor], prefix: str = "") -> Any:
     """A tree like ``template`` with leaves from ``tensors``: the inverse of `flatten`.
 
-    Raises DamagedCheckpoint unless names, shapes and types agree, and nothing with this prefix is left over.
+    Raises DamagedCheckpoint if a name, shape or type differs, or if ``tensors`` has more names with this prefix.
     """
     known = {name for name, _ in named_leaves(template, prefix)}
     if left := {name for name in tensors if name.startswith(prefix)} - known:
@@ -67,14 +67,14 @@ def fill(template: Any, tensors: dict[str, Tensor], prefix: str = "") -> Any:
     for name, leaf in named_leaves(template, prefix):
         found = tensors.get(name)
         if found is None or (found.shape, found.dtype) != (leaf.shape, leaf.dtype):
-            has = "nothing" if found is None else f"{found.dtype} {list(found.shape)}"
-            raise DamagedCheckpoint(f"{name} should be {leaf.dtype} {list(leaf.shape)}, and there is {has}")
+            has = "missing" if found is None else f"{found.dtype} {list(found.shape)}"
+            raise DamagedCheckpoint(f"{name} should be {leaf.dtype} {list(leaf.shape)}, and is {has}")
         leaves.append(found.to(leaf.device))
     return pytree.tree_unflatten(leaves, pytree.tree_structure(template))
 
 
 def named_leaves(tree: Any, prefix: str = "") -> list[tuple[str, Tensor]]:
-    """Every leaf with its name, such as "rates/conv1.weight"."""
+    """Each leaf with its name, such as "rates/conv1.weight"."""
     pairs, _ = pytree.tree_flatten_with_path(tree)
     return [(prefix + "/".join(map(_key_name, path)), leaf) for path, leaf in pairs]
 

@@ -1,4 +1,4 @@
-"""A run's checkpoints: the last two are kept, and a resumed run continues from the newest intact one."""
+"""A run's checkpoints. The last two are kept; a resumed run continues from the newest intact one."""
 
 import re
 import shutil
@@ -18,15 +18,15 @@ from .resume_compatibility import check_compatible
 from .run_folder import free_space
 
 KEPT_CHECKPOINTS = 2
-MIN_SIZE_LIMIT = 1 << 28  # bytes: a checkpoint of other settings is read too, to name the settings that differ
+MIN_SIZE_LIMIT = 1 << 28  # bytes: enough to read a checkpoint of other settings, and name the differences
 PROGRESS_FACTS = ("step", "best", "validated", "skipped", "step_form", "without_best", "seconds")
 
 
 class CheckpointStore:
     """Reads and writes the checkpoints of one folder.
 
-    ``facts`` are what must agree when a run is resumed: config, data, versions. ``check_folder`` raises RunFailed if
-    the run's folder is gone.
+    ``facts`` (config, data, versions) must agree when a run is resumed. ``check_folder`` raises RunFailed if the run's
+    folder is gone.
     """
 
     def __init__(self, folder: Path, facts: Facts, check_folder: CheckFolder) -> None:
@@ -39,7 +39,7 @@ class CheckpointStore:
         self.started = time.perf_counter()
 
     def seconds(self) -> float:
-        """Seconds spent on this run, including those before an interruption."""
+        """Seconds spent on this run, including the time before an interruption."""
         return time.perf_counter() - self.started
 
     def path(self, step: int) -> Path:
@@ -47,9 +47,9 @@ class CheckpointStore:
         return self.checkpoints / f"step-{step:09d}.ckpt"
 
     def restore(self, start: Progress, notify: Notify) -> Progress:
-        """The progress in the newest intact checkpoint, or ``start``, saved as the first one, if the folder is new.
+        """Restore the newest intact checkpoint; in a new folder, save ``start`` as the first one and return it.
 
-        Raises RunFailed if no checkpoint of an earlier run is left intact, Error if this run differs from it.
+        Raises RunFailed if an earlier run has left no intact checkpoint, Error if its facts differ from this run's.
         """
         self.checkpoints.mkdir(exist_ok=True)
         delete_temporary_files(self.checkpoints)
@@ -69,8 +69,10 @@ class CheckpointStore:
             notify(f"continuing from {path}, after step {self.saved_step}")
             return progress
         if files or _has_rows(self.folder / "metrics.jsonl"):
-            what = f"all {len(files)} checkpoints are damaged" if files else "its checkpoints are missing"
-            raise RunFailed(f"{self.folder}: {what}, and a run never starts over by itself; name a new --out to do so")
+            problem = f"all {len(files)} checkpoints are damaged" if files else "its checkpoints are missing"
+            raise RunFailed(
+                f"{self.folder}: {problem}, and a run never restarts by itself; to restart, name a new --out"
+            )
         self.save(start)
         return start
 
@@ -93,7 +95,7 @@ class CheckpointStore:
         return Progress(state, best, best_theta, *counts)
 
     def save(self, progress: Progress) -> None:
-        """Write a checkpoint, unless it is already saved, and delete all but the last two.
+        """Write a checkpoint, unless it is already saved, and keep only the last two.
 
         Raises RunFailed if a number is not finite, the disk is full or the run's folder is gone.
         """
@@ -135,13 +137,13 @@ class CheckpointStore:
 
 
 def checkpoint_files(checkpoints: Path) -> list[Path]:
-    """The files of the checkpoints in a folder, newest first."""
+    """The checkpoint files in a folder, newest first."""
     files = [path for path in checkpoints.glob("step-*.ckpt") if re.fullmatch(r"step-\d{9}", path.stem)]
     return sorted(files, reverse=True)
 
 
 def max_checkpoint_bytes(start: Progress) -> int:
-    """The size from which on a file cannot be a checkpoint of a run that begins with ``start``."""
+    """The size limit of checkpoints of a run that begins with ``start``."""
     tensors = leaves((start.state.theta, start.state.opt_state, start.best_theta))
     return MIN_SIZE_LIMIT + 2 * sum(tensor.nbytes for tensor in tensors)
 

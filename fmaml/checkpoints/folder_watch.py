@@ -1,4 +1,4 @@
-"""Notices that a run's folder was moved or removed: its path may lead to another run's folder from then on."""
+"""Detect that a run's folder was moved or removed; its path may then belong to another run."""
 
 import contextlib
 import os
@@ -8,15 +8,15 @@ from typing import TypeAlias
 
 from ..errors import RunFailed
 
-CheckFolder: TypeAlias = Callable[[], None]  # raises RunFailed if the folder is gone; called before it is written to
+CheckFolder: TypeAlias = Callable[[], None]  # raises RunFailed if the folder is gone; called before each write
 
 
 @contextlib.contextmanager
 def watched_folder(folder: Path) -> Iterator[CheckFolder]:
-    """Hold the folder open during the block; yields what checks that its path still leads to it.
+    """Hold the folder open during the block; yield a function that checks that its path still leads to it.
 
-    While it is open no other folder gets its number. Windows opens no folders, but moves and removes none either in
-    which a file is open, and the run has its lock file open.
+    While it is open, no other folder gets its inode number. Windows cannot open folders. But it cannot move or remove a
+    folder with an open file either, and the run keeps its lock file open.
     """
     handle = _open(folder)
     at_start = os.stat(folder)
@@ -24,8 +24,8 @@ def watched_folder(folder: Path) -> Iterator[CheckFolder]:
     def check() -> None:
         if not _leads_to(folder, at_start if handle is None else os.stat(handle)):
             raise RunFailed(
-                f"{folder}: moved or removed while this run was writing it, so the run has stopped; if it was moved, "
-                f"`fmaml resume NEWPLACE` continues"
+                f"{folder}: moved or removed while this run was writing to it, so the run has stopped; if it was "
+                f"moved, `fmaml resume NEWPLACE` continues"
             )
 
     try:

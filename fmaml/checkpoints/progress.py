@@ -1,4 +1,4 @@
-"""What a training run continues from: its state, its best parameters, and how its steps are computed."""
+"""The progress of a training run: its state, its best parameters, and the form of its steps."""
 
 from typing import NamedTuple
 
@@ -9,14 +9,14 @@ BITS_MAY_DIFFER = "results may now differ in the last bits from an uninterrupted
 
 
 class StepForm(NamedTuple):
-    """How meta-steps are computed, which a run finds out; it changes rounding, so a resumed run keeps to it."""
+    """How meta-steps are computed. A run decides it; it affects rounding, so a resumed run keeps it."""
 
     compiled: bool | None = None  # None before the first step
     chunk_size: int | None = None
 
 
 class Progress(NamedTuple):
-    """Everything that a run continues from. Sampling depends on (seed, step) alone, so no generator state is saved."""
+    """The whole state of a run. Sampling depends only on (seed, step), so no generator state is saved."""
 
     state: MetaState
     best: float  # the best validation score, signed so that higher is better; -inf if there is none yet
@@ -28,5 +28,5 @@ class Progress(NamedTuple):
 
     @property
     def model(self) -> Theta:
-        """What is validated, tested and kept: theta's average where the optimizer keeps one, else theta itself."""
+        """The theta to validate, test and save: the optimizer's average if it has one, else theta itself."""
         return self.state.opt_state.average if isinstance(self.state.opt_state, AverageState) else self.state.theta

@@ -1,6 +1,6 @@
 """The facts that must stay the same when a run is resumed, and those that may change.
 
-A setting that may change is marked `fmaml.setting_types.FreeOnResume` where it is declared.
+Settings that may change are marked `fmaml.setting_types.FreeOnResume` in their declaration.
 """
 
 from pathlib import Path
@@ -21,14 +21,14 @@ from ..tree import leaves
 from .checkpoint_format import Facts
 from .progress import BITS_MAY_DIFFER
 
-ABSENT = "nothing"  # in messages, for a setting that one side lacks
+ABSENT = "nothing"  # in messages, for a missing setting
 MACHINE = "machine."
 CHOOSES_THE_DATA = ("config.data.", "config.seed")
-PROBE_TASKS = 4  # of each split; their digest shows a change of the sampler
+PROBE_TASKS = 4  # of each split; their digest reveals a changed sampler
 
 
 def collect_facts(config: Config, source: Source, device: torch.device) -> Facts:
-    """What a checkpoint records of the run besides its progress."""
+    """The facts about the run in a checkpoint, besides its progress."""
     return {
         "config": config,
         "algorithm": config["algorithm"]["name"],
@@ -40,13 +40,13 @@ def collect_facts(config: Config, source: Source, device: torch.device) -> Facts
             "processes": distributed.world_size(),
             "threads": torch.get_num_threads(),
             "hardware": hardware(device),
-            "cpu_capability": torch.backends.cpu.get_cpu_capability(),  # the vector instructions that torch uses
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),  # torch's vector instructions
         },
     }
 
 
 def digest_of_split(source: Source, split: str) -> str:
-    """SHA-256 of all the data that the split's tasks are drawn from, and of its first tasks, which show the sampler."""
+    """SHA-256 of the split's data, and of its first tasks, which depend on the sampler."""
     parts: list[str | Tensor] = []
     for leaf in leaves(((source.data or {}).get(split), source.sample(split, 0, range(PROBE_TASKS)))):
         parts += [f"{tuple(leaf.shape)} {leaf.dtype}", leaf] if isinstance(leaf, Tensor) else [f"{leaf}"]
@@ -54,17 +54,17 @@ def digest_of_split(source: Source, split: str) -> str:
 
 
 def check_compatible(folder: Path, saved: Facts, current: Facts, notify: Notify) -> None:
-    """Raise Error, naming every difference, unless the run may continue from a checkpoint with the facts ``saved``.
+    """Raise Error, with every difference, unless the run may continue from a checkpoint with the facts ``saved``.
 
-    ``notify`` is told of differences between machines, which are allowed but change rounding.
+    ``notify`` receives differences between machines, which are allowed but change rounding.
     """
     differences = {
         key: (was, now)
         for key, (was, now) in differing([saved, current], ABSENT).items()
-        if now != ABSENT or key.startswith("config.")  # what is saved of the progress, this run has not
+        if now != ABSENT or key.startswith("config.")  # the saved progress is not among this run's facts
     }
     forbidden = [key for key in differences if not _may_change(key, saved, current)]
-    if any(key.startswith(CHOOSES_THE_DATA) for key in forbidden):  # so other data are no surprise
+    if any(key.startswith(CHOOSES_THE_DATA) for key in forbidden):  # these settings explain the other data
         forbidden = [key for key in forbidden if not key.startswith("data.")]
     if forbidden:
         texts = {key: [*map(setting_text, differences[key])] for key in forbidden}
@@ -73,9 +73,9 @@ def check_compatible(folder: Path, saved: Facts, current: Facts, notify: Notify)
             for key, (was, now) in texts.items()
         ]
         free = ", ".join(sorted(marked_settings(current["config"], FreeOnResume)))
-        may_change = f"what may change: train.meta_steps (if train.schedule is constant), the device, {free}"
+        may_change = f"these may change: train.meta_steps (if train.schedule is constant), the device, {free}"
         cure = f"{folder}: resume with the saved settings, or start in a new --out; {may_change}"
-        raise Error("\n".join([*dict.fromkeys(lines), cure]))  # the seed is a fact of its own too
+        raise Error("\n".join([*dict.fromkeys(lines), cure]))  # without repeats: the seed is in two facts
     for key, (was, now) in differences.items():
         train = TrainSettings(**current["config"]["train"])
         if key == f"{MACHINE}processes" and train.meta_batch_for == "each":

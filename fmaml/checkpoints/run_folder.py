@@ -1,4 +1,4 @@
-"""A run's folder: new or empty, or that of the run to resume. Nothing in it is overwritten without --resume."""
+"""A run's folder: new, empty, or the folder of the run to resume. Nothing in it is overwritten without --resume."""
 
 import contextlib
 import errno
@@ -21,8 +21,8 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def _check_contents(folder: Path, resume: bool) -> None:
-    """Error if the folder holds something else than the run to resume."""
-    temporary = {path.name for path in folder.glob(".config.yaml.*.tmp")}  # of a run killed before its first file
+    """Raise Error if the folder holds anything but the run to resume."""
+    temporary = {path.name for path in folder.glob(".config.yaml.*.tmp")}  # from a run killed before its first file
     files = {entry.name for entry in folder.iterdir()} - {run_lock.LOCK_FILE, *temporary}
     if not files:
         return
@@ -30,16 +30,16 @@ def _check_contents(folder: Path, resume: bool) -> None:
         cure = "add --resume to continue it, or name a new folder" if "config.yaml" in files else "name a new folder"
         raise Error(f"--out {folder}: holds files already, and a run never overwrites; {cure}")
     if not files & {"config.yaml", "checkpoints"}:
-        raise Error(f"--out {folder}: holds files, but no run to continue; name the folder of a run")
+        raise Error(f"--out {folder}: holds files but no run to continue; name the folder of a run")
 
 
 @contextlib.contextmanager
 def run_folder(
     out: str | None, name: str, resume: bool, check: Callable[[Path, bool], None] = _check_contents
 ) -> Iterator[Path]:
-    """The run's folder, created if it does not exist, and locked for the duration of the block.
+    """Create the run's folder if it does not exist, and lock it during the block.
 
-    Raises Error if it cannot be written, is in use, or ``check`` refuses its contents.
+    Raises Error if the folder is not writable, is in use, or ``check`` refuses its contents.
     """
     folder = Path(out or "runs")
     with contextlib.ExitStack() as stack:
@@ -56,7 +56,7 @@ def run_folder(
 
 
 def new_folder(parent: Path) -> Path:
-    """A folder named after the time, created here, so that of two runs that start in one second each has its own."""
+    """Create a folder named after the time, with a number if another run has started in the same second."""
     time = datetime.now().strftime("%Y%m%d-%H%M%S")
     number = 1
     while True:
@@ -69,9 +69,9 @@ def new_folder(parent: Path) -> Path:
 
 
 def check_out_folder(out: str | None, resume: bool, check: Callable[[Path, bool], None] = _check_contents) -> None:
-    """Raise Error if the run's folder cannot be used, as far as that shows without creating anything.
+    """Raise Error if the run's folder cannot be used, as far as known without creating anything.
 
-    It imports no torch, so that the command line can report such a mistake at once.
+    Imports no torch, so that the command line can report the mistake at once.
     """
     folder = Path(out or "runs")
     try:
@@ -87,7 +87,7 @@ def check_out_folder(out: str | None, resume: bool, check: Callable[[Path, bool]
 
 
 def _check_usable(folder: Path, resume: bool, check: Callable[[Path, bool], None]) -> None:
-    """Raise Error if another run holds the folder, which is reported first, or if its contents do not fit."""
+    """Raise Error if another run holds the folder, or else if its contents do not fit."""
     run_lock.refuse_if_held(folder)
     try:
         check(folder, resume)
@@ -97,11 +97,11 @@ def _check_usable(folder: Path, resume: bool, check: Callable[[Path, bool], None
 
 
 def describe_os_error(error: OSError, folder: Path) -> str:
-    """The message for a file of the run that could not be written or read."""
+    """The message for a file of the run that cannot be written or read."""
     reason = error.strerror or str(error)
     if error.errno in NO_SPACE:
         reason += f"; {free_space(folder)} are free there"
-    return f"{reason}. What was saved is safe: fix the cause, then `fmaml resume {folder}`"
+    return f"{reason}. The checkpoints are safe: fix the cause, then `fmaml resume {folder}`"
 
 
 def free_space(folder: Path) -> str:
@@ -113,7 +113,7 @@ def free_space(folder: Path) -> str:
 
 
 def saved_device(folder: Path) -> str:
-    """The device that the run was on, or "auto" if that was not recorded."""
+    """The device of the run, or "auto" if it was not recorded."""
     try:
         return str(json.loads(read_regular(folder / "environment.json", MAX_ENVIRONMENT_BYTES))["device"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""A lock on a run's folder, so that only one process writes it. The kernel releases it when the process ends."""
+"""A lock on a run's folder, so that only one process writes to it. The kernel releases it when the process ends."""
 
 import contextlib
 import os
@@ -12,8 +12,8 @@ from filelock import lock_descriptor
 from ..errors import Error, note
 from ..files.atomic import BINARY
 
-LOCK_FILE = ".lock"  # never deleted: a run that deleted it could delete the file that another run has just locked
-HOLDER_STARTS = 1  # the byte at which the holder's name begins: Windows locks byte 0, and then only the holder reads it
+LOCK_FILE = ".lock"  # never deleted: another run may have just locked it
+HOLDER_STARTS = 1  # first byte of the holder's name; Windows locks byte 0, so only the holder can read that
 
 
 @contextlib.contextmanager
@@ -57,13 +57,13 @@ def _acquire(handle: int, folder: Path) -> None:
         return
     if not acquired:
         raise Error(
-            f"{folder}: in use by {_holder(handle)}, and two runs in one folder would corrupt both; "
+            f"{folder}: in use by {_holder(handle)}, and two runs in one folder would corrupt each other; "
             f"wait for it, stop it, or name another --out"
         )
 
 
 def _holder(handle: int) -> str:
-    """The process that holds the lock, by what it wrote in the file just after it acquired the lock."""
+    """The process that holds the lock; it writes its name into the file just after it acquires the lock."""
     for _ in range(20):
         os.lseek(handle, HOLDER_STARTS, os.SEEK_SET)
         if name := os.read(handle, 200).decode(errors="replace"):

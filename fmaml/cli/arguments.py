@@ -1,4 +1,4 @@
-"""Arguments of the command line: parsers whose mistakes are one line, and what several commands take."""
+"""Arguments of the command line: parsers with one-line errors, and the arguments that several commands share."""
 
 import argparse
 import difflib
@@ -13,22 +13,22 @@ PICTURE_FORMATS = ("png", "svg", "pdf")
 MODEL = "a model file, the folder of a run, or the name of a model that `fmaml ls models` lists"
 
 SEVERAL_RUNS = """\
-Several values of a setting, with commas between, are a run each: algorithm.inner_lr=0.1,0.4. Of several such settings
-and seeds every combination is run, 100 at most. A list in brackets is one value, so data.ways=[3,8],5 are two; text of
-any kind is one value, so quote each of several: 'data.root="a","b"'. The runs lie in one folder; --resume and
-`fmaml resume` go on with what is not finished."""
+Several values of a setting, separated by commas, start a run each: algorithm.inner_lr=0.1,0.4. Every combination of
+such values and seeds is run, 100 at most. A list in brackets is one value: data.ways=[3,8],5 has two values. Free text
+is one value, so quote each of several: 'data.root="a","b"'. All runs are in one folder; --resume and `fmaml resume`
+continue the unfinished ones."""
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that reports a mistake as a Error: one line, without the usage above it."""
+    """An argument parser that raises Error for a mistake: one line, without the usage above it."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise Error in place of exiting."""
+        """Raise Error instead of exiting."""
         raise Error(f"{message}; `{self.prog} --help` shows how it is used")
 
 
 def new_parser(name: str, description: str) -> Parser:
-    """The parser of the command ``name``, still without arguments."""
+    """The parser of the command ``name``, without arguments."""
     return Parser(f"fmaml {name}", description=description, allow_abbrev=False)
 
 
@@ -39,35 +39,35 @@ def add_experiment_arguments(parser: Parser) -> None:
 
 
 def add_device_option(parser: Parser, default: str | None, default_text: str) -> None:
-    """Add --device; ``default_text`` is what its help calls the default."""
+    """Add --device; ``default_text`` describes the default in the help."""
     help_text = f"auto, cpu, cuda or cuda:N (default: {default_text})"
     parser.add_argument("--device", type=device_name, default=default, metavar="D", help=help_text)
 
 
 def add_trust_option(parser: Parser) -> None:
     """Add --trust."""
-    help_text = "import the functions outside fmaml that a model file names, from this folder or installed"
+    help_text = "allow a model file to import functions outside fmaml, from this folder or installed"
     parser.add_argument("--trust", action="store_true", help=help_text)
 
 
 def add_sweep_options(parser: Parser) -> None:
-    """Add --seeds, --repeat and --jobs, and what is said of several runs at the end of the help."""
-    parser.add_argument("--seeds", type=list_of_seeds, metavar="N,N,..", help="a run for each of these seeds")
-    parser.add_argument("--repeat", type=positive, metavar="N", help="N runs, from the experiment's seed on")
+    """Add --seeds, --repeat and --jobs, and explain several runs at the end of the help."""
+    parser.add_argument("--seeds", type=list_of_seeds, metavar="N,N,..", help="one run for each of these seeds")
+    parser.add_argument("--repeat", type=positive, metavar="N", help="N runs, with seeds from the experiment's seed on")
     add_jobs_option(parser)
     parser.epilog = SEVERAL_RUNS
 
 
 def add_jobs_option(parser: Parser) -> None:
     """Add --jobs."""
-    help_text = "of several runs, how many at a time; they share the processor's cores (default: 1)"
+    help_text = "the number of runs at a time; they share the processor's cores (default: 1)"
     parser.add_argument("--jobs", type=positive, metavar="N", help=help_text)
 
 
 def list_of_seeds(word: str) -> list[int]:
-    """The seeds that ``word`` lists; else argparse's error."""
+    """The seeds in ``word``; argparse's error if it is not a list of seeds."""
     if not re.fullmatch(r"[0-9]{1,10}(,[0-9]{1,10})*", word):
-        raise argparse.ArgumentTypeError(f"{word}: must be whole numbers with commas between, such as 0,1,2")
+        raise argparse.ArgumentTypeError(f"{word}: must be whole numbers separated by commas, such as 0,1,2")
     return [int(part) for part in word.split(",")]
 
 
@@ -80,14 +80,14 @@ def positive(word: str) -> int:
 
 def add_format_option(parser: Parser) -> None:
     """Add --format."""
-    help_text = "write the pictures in these formats too: svg, pdf or both (default: png alone)"
+    help_text = "also write the pictures in these formats: svg, pdf or both (default: only png)"
     parser.add_argument("--format", type=picture_formats, default=(), metavar="svg,pdf", help=help_text)
 
 
 def parse_arguments(parser: Parser, argv: list[str]) -> argparse.Namespace:
-    """The parsed arguments; options may stand before, after and between the overrides.
+    """Parse the arguments; options may stand before, after and between the overrides.
 
-    Raises Error for an argument that the command does not take.
+    Raises Error for an unknown argument.
     """
     args, unknown = parser.parse_known_intermixed_args(argv)
     for word in unknown:
@@ -110,7 +110,7 @@ def device_name(word: str) -> str:
 
 
 def picture_formats(words: str) -> tuple[str, ...]:
-    """The formats in a list with commas, if pictures can be written in them; else argparse's error."""
+    """The formats in a list with commas; argparse's error for an unknown format."""
     formats = tuple(words.lower().split(","))
     for word in formats:
         if word not in PICTURE_FORMATS:

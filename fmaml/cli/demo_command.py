@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 def demo_command(argv: list[str]) -> None:
     """`fmaml demo`: serve the page until Ctrl+C."""
-    parser = new_parser("demo", "Open a page on this computer: a trained model learns what you draw, or photographs.")
+    parser = new_parser("demo", "Open a page on this computer: a trained model learns your drawings or photographs.")
     parser.add_argument("--model", default="omniglot", metavar="MODEL", help=f"for drawings: {MODEL} (%(default)s)")
     parser.add_argument(
         "--photo-model", default="cifar_fs_r2d2_5w5s", metavar="MODEL", help="for photographs (%(default)s)"
     )
-    parser.add_argument("--port", type=port, default=8765, metavar="N", help="0: any free one (%(default)s)")
-    parser.add_argument("--no-browser", action="store_true", help="print the page's address, and open no browser")
+    parser.add_argument("--port", type=port, default=8765, metavar="N", help="0: any free port (%(default)s)")
+    parser.add_argument("--no-browser", action="store_true", help="only print the page's address")
     add_trust_option(parser)
     args = parse_arguments(parser, argv)
     for model in (args.model, args.photo_model):
@@ -38,13 +38,13 @@ def demo_command(argv: list[str]) -> None:
     }
     with contextlib.suppress(KeyboardInterrupt), new_server(classifiers, args.port) as server:
         print(f"{server.url} is the page; Ctrl+C ends it", flush=True)
-        if not args.no_browser:  # in a thread, since a browser in the terminal returns only when it is left
+        if not args.no_browser:  # in a thread, because a browser in the terminal returns only when it is closed
             threading.Thread(target=webbrowser.open, args=(server.url,), daemon=True).start()
         server.serve_forever()
 
 
 def new_server(classifiers: dict, port: int) -> "DemoServer":
-    """The server; Error if the port cannot be had."""
+    """The server; Error if the port is not free."""
     from ..demo.server import DemoServer
 
     try:

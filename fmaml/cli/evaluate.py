@@ -1,4 +1,4 @@
-"""`fmaml test`: meta-test a trained model, with its own settings or others, on its own data or on other data."""
+"""`fmaml test`: meta-test a trained model, with its own or other settings and data."""
 
 import copy
 import tempfile
@@ -35,15 +35,15 @@ from ..training.finish import compared_with, score_all
 from ..training.preflight import check_same_facts
 from ..tree import map_leaves
 
-OPEN_SECTIONS = ("data", "eval", "seed")  # of the config: what a trained model may be tested with
+OPEN_SECTIONS = ("data", "eval", "seed")  # of the config: they may change in a test of a trained model
 
 
 def run_test(
     model: str, overrides: list[str], *, device: str = "auto", out: str | None = None, trust: bool = False
 ) -> int:
-    """Meta-test a model and print the table; returns the exit code.
+    """Meta-test a model and print the table; return the exit code.
 
-    Scores are kept in the user's cache folder until the test is complete, so that the same command goes on after an
+    Scores stay in the user's cache folder until the test is complete, so that the same command continues after an
     interruption. Raises Error if the settings do not fit the model.
     """
     here = launched()
@@ -52,7 +52,7 @@ def run_test(
         if out:
             check_has_no_results(Path(out))
         learner = load_for_test(model, trust=trust)
-        other_data = {"data", "data.name"} & values_by_key(overrides).keys()  # the user's own word
+        other_data = {"data", "data.name"} & values_by_key(overrides).keys()  # the user names the data, and trusts it
         check_trust(learner.metadata, ["optimizer"] if other_data else ["data", "optimizer"], model, trust)
         config = config_of_test(learner, model, overrides)
         torch_device = pick_device(device, here)
@@ -64,7 +64,7 @@ def run_test(
 def test_in(
     processes: Processes, learner: Learner, model: str, config: Config, torch_device: torch.device, out: str | None
 ) -> int:
-    """The test in this process, which the others have joined; returns the exit code."""
+    """Run the test in this process, after joining the others; return the exit code."""
     leads = processes.launched.rank == 0
     console = Console(file=pipe_safe_stdout()) if leads else Console(quiet=True)
 
@@ -86,7 +86,7 @@ def test_in(
             name = config["algorithm"]["name"]
             results = score_all(console, scores if leads else None, {name: (experiment, theta)}, settings, facts)
     except Stopped as stop:
-        note("stopped; the same command goes on from here")
+        note("stopped; the same command continues")
         return exit_code(stop)
     if not leads:
         return 0
@@ -107,7 +107,7 @@ def test_in(
 
 
 def check_has_no_results(out: Path) -> None:
-    """Error if the folder is a file, or has results already, such as those of the run that trained a model."""
+    """Raise Error if the path is a file, or a folder with results, such as those of a training run."""
     if out.exists() and not out.is_dir():
         raise Error(f"--out {out}: is a file; name a folder")
     if any((out / name).exists() for name in ("results.json", "config.yaml")):
@@ -115,18 +115,18 @@ def check_has_no_results(out: Path) -> None:
 
 
 def folder_of_scores() -> Path:
-    """Where the scores of tests are kept until they are complete: in the cache folder, if it can be written."""
+    """The folder for the scores of unfinished tests: in the cache folder if it is writable, else a temporary one."""
     folder = cache_folder() / "tests"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        note(f"{folder}: {error.strerror}; a test that is interrupted now begins anew")
+        note(f"{folder}: {error.strerror}; an interrupted test will start again from the beginning")
         return Path(tempfile.mkdtemp(prefix="fmaml-"))
     return folder
 
 
 def config_of_test(learner: Learner, model: str, overrides: list[str]) -> Config:
-    """The model's config with other settings of its data and of the test; Error for what a model cannot change."""
+    """The model's config with the overrides for data and test; Error for a setting that is fixed in a model."""
     for text in overrides:
         key = text.partition("=")[0]
         if key.partition(".")[0] not in OPEN_SECTIONS:
@@ -135,14 +135,14 @@ def config_of_test(learner: Learner, model: str, overrides: list[str]) -> Config
     config = copy.deepcopy(learner.metadata["config"])
     for key in ("train_ways", "train_shots"):  # a test has no training tasks
         config["data"].pop(key, None)
-    if config["algorithm"].get("minibatch"):  # the model keeps its own, which takes what is there of smaller sets
+    if config["algorithm"].get("minibatch"):  # only to pass the check: the model keeps its own size
         config["algorithm"]["minibatch"] = 1
     overrides = folder_overrides(learner, overrides)
     return complete(config, Path(model), [*overrides, *form_overrides(learner, overrides)], note)
 
 
 def folder_overrides(learner: Learner, overrides: list[str]) -> list[str]:
-    """With settings that a folder of the user's own implies: its data source, and that every class is tested."""
+    """Add the settings that a user's folder implies: its data source, and a test on all classes."""
     given = values_by_key(overrides)
     if "data.root" not in given or learner.blueprint.form is None:
         return overrides
@@ -152,20 +152,20 @@ def folder_overrides(learner: Learner, overrides: list[str]) -> list[str]:
 
 
 def values_by_key(overrides: list[str]) -> dict[str, str]:
-    """Dotted key -> what stands behind its equals sign."""
+    """Dotted key -> the text behind its equals sign."""
     return {key: value for key, _, value in (text.partition("=") for text in overrides)}
 
 
 def check_targets(learner: Learner, overrides: list[str]) -> None:
-    """Error if the overrides name data whose targets are not what the model was trained for."""
+    """Raise Error if the data in the overrides has other targets than the model's training data."""
     name = values_by_key(overrides).get("data.name", "")
     wanted = learner.blueprint.targets
     if section_settings("data", {"name": name}) is not None and targets_of(name) != wanted:
-        raise Error(f"data.name = {name}: its targets are {targets_of(name)}, and the model was trained for {wanted}")
+        raise Error(f"data.name = {name}: its targets are {targets_of(name)}, but the model was trained for {wanted}")
 
 
 def form_overrides(learner: Learner, overrides: list[str]) -> list[str]:
-    """Settings that make other data's images those that the model takes, as far as the data have such settings."""
+    """Settings that convert other data's images to the model's form, as far as the data has such settings."""
     given = values_by_key(overrides)
     form = learner.blueprint.form
     if form is None or "data.name" not in given:
@@ -179,17 +179,17 @@ def form_overrides(learner: Learner, overrides: list[str]) -> list[str]:
 
 
 def check_fits(learner: Learner, source: Source, config: Config) -> None:
-    """Error unless the data's examples are what the model takes."""
+    """Raise Error unless the data's examples have the model's input shape."""
     name = config["data"]["name"]
     if source.inputs != learner.blueprint.inputs:
         raise Error(
-            f"data.name = {name}: its examples are {list(source.inputs)}, and the model takes "
+            f"data.name = {name}: its examples are {list(source.inputs)}, but the model takes "
             f"{list(learner.blueprint.inputs)}; give data of that shape"
         )
 
 
 def as_experiment(learner: Learner, source: Source, config: Config, device: torch.device) -> tuple[Experiment, Any]:
-    """The model as an experiment on this source, with a head for its ways, and its theta on the device."""
+    """The model as an experiment on this source, with a head for the source's outputs, and theta on the device."""
     (model, algorithm), theta = learner.for_outputs(source.outputs)
     if source.loss:
         loss_fn = source.loss(model.apply)

@@ -1,4 +1,4 @@
-"""The command line. Each command imports what it needs when it runs, so that help and messages appear at once."""
+"""The command line. Each command imports its modules when it runs, so that help and messages appear at once."""
 
 import difflib
 import io
@@ -22,32 +22,32 @@ Model-agnostic meta-learning, with the tasks of a meta-batch in one vectorised c
 
 commands:
   ls       list experiments, trained models, data, networks, algorithms and optimizers
-  show     print the settings of an experiment, every default filled in
+  show     print all settings of an experiment, with defaults
   run      meta-train and meta-test an experiment
-  resume   continue what was interrupted
-  predict  name photographs by a trained model and a few examples of each class
-  adapt    keep a model that has learnt your classes as a file
-  export   write such a model as ONNX, or as a file for torch, that runs without fmaml
-  runs     list runs: how far they are, and their results
+  resume   continue an interrupted run, or several
+  predict  classify photographs with a trained model and a few examples of each class
+  adapt    adapt a trained model to your classes, and save it as a file
+  export   write an adapted model as ONNX, or as a file for torch, that runs without fmaml
+  runs     list runs with their progress and results
   compare  compare runs: settings, results, a paired test on the same test tasks
   test     meta-test a trained model: other ways, shots, steps, other data
-  demo     open a page where a trained model learns what you draw, or photographs
-  cache    list or clear the decoded images that are kept for later runs
+  demo     open a page where a trained model learns your drawings or photographs
+  cache    list or clear the cache of decoded images
 
 examples:
   fmaml predict omniglot --support DIR scan.png  which character is it? DIR has examples of each
   fmaml run omniglot                       train on Omniglot: 5 classes, 1 example of each
-  fmaml run omniglot --quick               a short form of it in two minutes, which needs no download
+  fmaml run omniglot --quick               a short run of it: two minutes, no download
   fmaml run omniglot --dry-run             check everything, train nothing
-  fmaml show omniglot > mine.yaml          a file of your own to change
-  fmaml run mine.yaml algorithm.steps=5    ... and to run
+  fmaml show omniglot > mine.yaml          write a file to edit
+  fmaml run mine.yaml algorithm.steps=5    ... and run it
   fmaml run omniglot --seeds 0,1,2         three runs: mean and spread over seeds
-  fmaml run omniglot optimizer.lr=0.001,0.01   a run for each value, compared in a table
-  fmaml resume runs/omniglot/TIME          continue a run, or several, that were interrupted
-  fmaml compare runs/a runs/b --html c.html  which is better, and is it by chance? with a page of curves
+  fmaml run omniglot optimizer.lr=0.001,0.01   one run for each value, compared in a table
+  fmaml resume runs/omniglot/TIME          continue an interrupted run
+  fmaml compare runs/a runs/b --html c.html  which is better, and is it significant? with a page of curves
   fmaml ls model                           list the models and their settings
 
-`fmaml COMMAND --help` says more about a command; `fmaml --version` prints the versions in use.
+`fmaml COMMAND --help` explains a command; `fmaml --version` prints the versions in use.
 """
 
 
@@ -57,19 +57,19 @@ fmaml: models that learn new classes from a few examples (meta-learning, on PyTo
   fmaml run experiments/omniglot.yaml --quick              meta-train on characters: two minutes, and a report
   fmaml adapt cifar_fs_prototypes --support FOLDER --out mine.safetensors
                                                            your photographs, a folder for each class
-  fmaml demo                                               draw characters in the browser, and have them named
+  fmaml demo                                               draw characters in the browser; a model names them
 
 `fmaml --help` lists all commands.
 """
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line ``argv``, by default that of the process, and return the exit code."""
+    """Run the command line ``argv`` (default: the process's arguments), and return the exit code."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show ± or → prints a question mark
+        if isinstance(stream, io.TextIOWrapper):  # print a question mark if a terminal cannot show ± or →
             stream.reconfigure(errors="replace")
     if "OMP_WAIT_POLICY" not in os.environ:  # torch reads it when it is imported
-        os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # idle threads sleep soon: twice as fast on a busy machine
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # idle threads sleep soon; twice as fast on a busy machine
     try:
         code = run_selected_command(sys.argv[1:] if argv is None else argv)
         if sys.stdout is not None:
@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
-    except OSError as error:  # writing the output failed, such as on a full disk; other OSErrors become Errors
+    except OSError as error:  # writing the output failed, for example on a full disk; other OSErrors become Errors
         if os.environ.get("FMAML_DEBUG"):
             raise
         note(f"{error.filename or 'the output'}: {error.strerror or error}; write it elsewhere")
@@ -99,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run_selected_command(argv: list[str]) -> int:
-    """Run the command that the first argument names, or print help or versions; return the exit code."""
+    """Run the command in the first argument, or print help or versions; return the exit code."""
     if not argv:
         print(HOME, end="")
         return 0
@@ -125,7 +125,7 @@ def suggest_command(word: str) -> str:
 
 def show_command(argv: list[str]) -> None:
     """`fmaml show`: print an experiment's settings as YAML."""
-    parser = new_parser("show", "Print an experiment's settings, every default filled in, as a YAML file for `run`.")
+    parser = new_parser("show", "Print all settings of an experiment, with defaults, as a YAML file for `fmaml run`.")
     add_experiment_arguments(parser)
     args = parse_arguments(parser, argv)
 
@@ -156,18 +156,18 @@ def ls_command(argv: list[str]) -> None:
 
 
 def cache_command(argv: list[str]) -> None:
-    """`fmaml cache`: list what is kept of images, or clear it."""
+    """`fmaml cache`: list or clear the cache of decoded images."""
     parser = new_parser(
         "cache",
-        "List the decoded images that are kept for later runs, and how much they take up; `clear` deletes some. What "
-        "is deleted is made again when it is needed. The variable FMAML_CACHE_LIMIT, such as 5G, bounds them.",
+        "List the cached decoded images with their sizes, or delete them with `clear`. Deleted images are decoded "
+        "again when needed. The variable FMAML_CACHE_LIMIT, such as 5G, limits the cache.",
     )
     parser.add_argument("action", nargs="?", choices=["list", "clear"], default="list", help="default: list")
-    parser.add_argument("names", nargs="*", default=[], metavar="NAME", help="what to clear, by the name in the list")
+    parser.add_argument("names", nargs="*", default=[], metavar="NAME", help="the names in the list to clear")
     parser.add_argument("--all", action="store_true", help="clear everything")
     args = parse_arguments(parser, argv)
     if args.action == "list" and (args.names or args.all):
-        raise Error("cache list: takes no more; to delete, write `fmaml cache clear NAME` or `--all`")
+        raise Error("cache list: takes no names; to delete, write `fmaml cache clear NAME` or `--all`")
     if args.action == "clear" and bool(args.names) == args.all:
         raise Error("cache clear: give the names that `fmaml cache` lists, or --all for everything")
 

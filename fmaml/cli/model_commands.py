@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from ..export.standalone import Exportable
     from ..models.learner import Adapted
 
-SUPPORT = "a folder with a folder of images for each class, or with one image for each class, named after it"
+SUPPORT = "a folder with a folder of images for each class, or with one image for each class, named after the class"
 
 
 def predict_command(argv: list[str]) -> None:
-    """`fmaml predict`: name photographs."""
-    parser = new_parser("predict", "Name photographs by a trained model and a few examples of each class.")
-    parser.add_argument("model", metavar="MODEL", help=f"{MODEL}; or what `fmaml adapt` wrote")
+    """`fmaml predict`: classify photographs."""
+    parser = new_parser("predict", "Classify photographs with a trained model and a few examples of each class.")
+    parser.add_argument("model", metavar="MODEL", help=f"{MODEL}; or a file from `fmaml adapt`")
     parser.add_argument("photos", nargs="+", metavar="PHOTO_OR_DIR", help="images, or folders of images")
     add_support_options(parser)
     add_ink_option(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
-    parser.add_argument("--csv", action="store_true", help="print CSV in place of a table")
-    parser.add_argument("--html", metavar="FILE", help="write a page with thumbnails as well")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--csv", action="store_true", help="print CSV instead of a table")
+    parser.add_argument("--html", metavar="FILE", help="also write a page with thumbnails")
     args = parse_arguments(parser, argv)
     if args.json and args.csv:
         raise Error("--json and --csv: give one of them")
@@ -60,9 +60,9 @@ def predict_command(argv: list[str]) -> None:
 
 
 def list_photos(paths: list[str]) -> dict[str, str | None]:
-    """The image files that the arguments name, without importing torch; Error for one that does not exist.
+    """Image file -> its class, or None, for the arguments; Error for one that does not exist. Imports no torch.
 
-    Each has its class, if it is in a folder of folders of images, or None.
+    An image has a class if an argument is a folder of class folders.
     """
     from ..data.images.scan import list_entries, list_pictures, read_tree
 
@@ -77,7 +77,7 @@ def list_photos(paths: list[str]) -> dict[str, str | None]:
 
 def adapt_command(argv: list[str]) -> None:
     """`fmaml adapt`: write an adapted model."""
-    parser = new_parser("adapt", "Keep a model that has learnt your classes as one file, for `fmaml predict`.")
+    parser = new_parser("adapt", "Adapt a trained model to your classes, and save it as one file for `fmaml predict`.")
     parser.add_argument("model", metavar="MODEL", help=MODEL)
     add_support_options(parser)
     add_ink_option(parser)
@@ -97,7 +97,7 @@ def adapt_command(argv: list[str]) -> None:
 
 
 def check_on_own_pictures(args: argparse.Namespace) -> None:
-    """Print the accuracy on the support set, each picture named by the others, beside simple methods."""
+    """Print the cross-validated accuracy on the support set, beside simple methods."""
     with importing_torch():
         from ..models.cross_validation import cross_validate
         from ..models.load import load
@@ -105,7 +105,7 @@ def check_on_own_pictures(args: argparse.Namespace) -> None:
     from ..report.own_accuracy import print_own_accuracy
 
     learner = load(args.model, trust=args.trust)
-    with muted():  # it was said when they were learnt
+    with muted():  # the notes were already printed before adapting
         by_class, _ = read_support(args.support, learner.shape, args.ink)
     print_own_accuracy(cross_validate(learner, by_class, args.steps), args.model, args.support)
 
@@ -114,16 +114,16 @@ def export_command(argv: list[str]) -> None:
     """`fmaml export`: write a network that runs without fmaml."""
     parser = new_parser(
         "export",
-        "Write an adapted network as a file that runs without fmaml: what `fmaml adapt` wrote, or a model with "
-        "--support. Of a model without --support, its features, if its head is made for each task.",
+        "Write an adapted network as a file that runs without fmaml. MODEL is a file from `fmaml adapt`, or a model "
+        "with --support. A model without --support is written as a feature extractor, if its head is made per task.",
     )
-    parser.add_argument("model", metavar="MODEL", help=f"{MODEL}; or what `fmaml adapt` wrote")
+    parser.add_argument("model", metavar="MODEL", help=f"{MODEL}; or a file from `fmaml adapt`")
     parser.add_argument("--to", required=True, choices=["onnx", "torch"], help="ONNX, or a file for torch.export.load")
     add_support_options(parser)
     parser.add_argument("--out", required=True, metavar="FILE", help="the file to write, such as mine.onnx or mine.pt2")
     args = parse_arguments(parser, argv)
     if args.steps is not None and args.support is None:
-        raise Error("--steps: inner steps are taken on a support set; give --support as well, or leave it out")
+        raise Error("--steps: inner steps need a support set; give --support too, or leave out --steps")
     check_is_new(args.out)
     if args.to == "onnx":
         require("--to onnx", "onnx", "onnx", "onnxruntime", "onnxscript")
@@ -134,20 +134,20 @@ def export_command(argv: list[str]) -> None:
     exportable = exportable_by(args.model, args.support, args.steps, args.trust)
     with named_in_errors("--out", args.out):
         write_export(Path(args.out), exportable, args.to)
-    print(f"{args.out} gives what the network itself gives, to 1e-5 of its largest output, for batches of any size")
+    print(f"{args.out} has the network's outputs to 1e-5 of the largest one, for batches of any size")
 
 
 def test_command(argv: list[str]) -> int:
-    """`fmaml test`: meta-test a model; returns the exit code."""
+    """`fmaml test`: meta-test a model; return the exit code."""
     parser = new_parser(
         "test",
         "Meta-test a trained model on unseen tasks: with other ways, shots, steps or more tasks, or on other data.",
     )
     parser.add_argument("model", metavar="MODEL", help=MODEL)
-    what = "settings other than the model's own, such as data.ways=20, data.name=glyphs or eval.tasks=2000"
-    parser.add_argument("overrides", nargs="*", default=[], metavar="section.key=value", help=what)
+    help_text = "settings that replace the model's own, such as data.ways=20, data.name=glyphs or eval.tasks=2000"
+    parser.add_argument("overrides", nargs="*", default=[], metavar="section.key=value", help=help_text)
     add_device_option(parser, "auto", "auto")
-    parser.add_argument("--out", metavar="DIR", help="a folder for results.json, which is new or has none")
+    parser.add_argument("--out", metavar="DIR", help="a folder for results.json: new, or without results")
     add_trust_option(parser)
     args = parse_arguments(parser, argv)
 
@@ -167,20 +167,20 @@ def add_support_options(parser: Parser) -> None:
 def add_ink_option(parser: Parser) -> None:
     """Add --ink."""
     text = (
-        "for models of characters: drawings are dark on light, light on dark, or (default) as the border of each shows"
+        "for models of characters: drawings are dark on light, light on dark, or (default) guessed from their borders"
     )
     parser.add_argument("--ink", choices=["auto", "dark", "light"], default="auto", help=text)
 
 
 def check_is_new(out: str) -> None:
-    """Error if the file to write exists."""
+    """Raise Error if the file to write exists."""
     if Path(out).exists():
-        raise Error(f"--out {out}: there is such a file, and it is not overwritten; give another name")
+        raise Error(f"--out {out}: the file exists, and it is not overwritten; give another name")
 
 
 @contextmanager
 def named_in_errors(option: str, file: str) -> Iterator[None]:
-    """Within it an OSError of writing the option's file is a Error."""
+    """Turn an OSError in the block, from writing the option's file, into Error."""
     try:
         yield
     except OSError as error:
@@ -195,13 +195,13 @@ def steps(word: str) -> int:
 
 
 def adapted_by(model: str, support: str | None, inner_steps: int | None, trust: bool, ink: "Ink") -> "Adapted":
-    """The adapted network of a file, or that of a model and a support set; Error if they do not fit."""
+    """The adapted network of a file, or of a model and a support set; Error if they do not fit."""
     with importing_torch():
         from ..models.load import is_adapted, load, load_adapted
 
     if is_adapted(model):
         if support is not None:
-            raise Error(f"{model}: has learnt its classes already; leave out --support, or name the model itself")
+            raise Error(f"{model}: is already adapted to its classes; leave out --support, or name the model itself")
         return load_adapted(model, trust=trust)
     learner = load(model, trust=trust)
     if support is not None:
@@ -215,7 +215,7 @@ def adapted_by(model: str, support: str | None, inner_steps: int | None, trust: 
 
 
 def describe_support(support: Path) -> str:
-    """How many classes and pictures were found, and of which size and kind."""
+    """Describe the support set: the number of classes and pictures, their size and kind."""
     from ..data.images.label_table import read_labelled
     from ..data.images.understood import describe_pictures
 
@@ -223,7 +223,7 @@ def describe_support(support: Path) -> str:
 
 
 def exportable_by(model: str, support: str | None, inner_steps: int | None, trust: bool) -> "Exportable":
-    """The adapted network of a file or of a support set; or, without one, the features of a model."""
+    """The adapted network of a file, or of a model and a support set; the model's features without a support set."""
     with importing_torch():
         from ..export.standalone import adapted_network, feature_extractor
         from ..models.load import is_adapted, load

@@ -1,4 +1,4 @@
-"""`fmaml runs` and `fmaml compare`: what is known of runs from their folders. Imports no torch."""
+"""`fmaml runs` and `fmaml compare`: list and compare runs from their folders. Imports no torch."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from .arguments import new_parser, parse_arguments
 def runs_command(argv: list[str]) -> None:
     """`fmaml runs`: list runs."""
     parser = new_parser(
-        "runs", "List the runs in a folder and those below it, newest first: how far they are, and their results."
+        "runs", "List the runs in a folder and below it, newest first, with their progress and results."
     )
     parser.add_argument("folder", nargs="?", default="runs", metavar="FOLDER", help="the folder (default: runs)")
     args = parse_arguments(parser, argv)
@@ -21,19 +21,19 @@ def runs_command(argv: list[str]) -> None:
 
 
 def compare_command(argv: list[str]) -> None:
-    """`fmaml compare`: runs side by side."""
+    """`fmaml compare`: compare runs."""
     parser = new_parser(
         "compare",
-        "Compare runs: settings that differ, results with intervals, and against the first a paired test on the same "
-        "test tasks, where seed, data and tasks agree.",
+        "Compare runs: settings that differ, results with intervals, and a paired test of each against the first, if "
+        "their test tasks are the same (seed, data and tasks).",
     )
     parser.add_argument(
-        "runs", nargs="+", metavar="RUN", help="the folder of a run; the others are held against the first"
+        "runs", nargs="+", metavar="RUN", help="the folder of a run; the others are compared with the first"
     )
-    parser.add_argument("--html", metavar="FILE", help="write a page with the same and the curves as well")
+    parser.add_argument("--html", metavar="FILE", help="also write a page, with curves")
     args = parse_arguments(parser, argv)
     if len(args.runs) < 2:
-        raise Error("compare: one run alone; name two or more, such as `fmaml runs` lists")
+        raise Error("compare: only one run given; name two or more, such as `fmaml runs` lists")
     if args.html and Path(args.html).is_dir():
         raise Error(f"--html {args.html}: is a folder; name the file to write")
 

@@ -1,4 +1,4 @@
-"""Builds what a config names: the data source, the model, the algorithm and the optimizer."""
+"""Build the objects that a config names: data source, model, algorithm and optimizer."""
 
 from inspect import signature
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ INNER_LOOP_SETTINGS = ("inner_lr", "steps", "inner", "only")
 
 
 class Experiment(NamedTuple):
-    """All that a config builds."""
+    """The objects built from a config."""
 
     source: Source
     model: Model
@@ -32,7 +32,10 @@ class Experiment(NamedTuple):
 
 
 def build(config: Config, device: torch.device) -> Experiment:
-    """The experiment of a validated config, its data on the device; also sets the precision of this process."""
+    """Build the experiment of a validated config, with its data on the device.
+
+    This also sets the precision of the process.
+    """
     settings = TrainSettings(**config["train"])
     set_precision(settings.precision)
     source: Source = call_by_name("data", config["data"], seed=config["seed"], device=device)
@@ -44,19 +47,19 @@ def build(config: Config, device: torch.device) -> Experiment:
 
 
 def joint_baseline(config: Config, experiment: Experiment) -> Experiment:
-    """The same experiment with joint training, fine-tuned by the algorithm's inner loop, as its algorithm."""
+    """The same experiment with joint training as its algorithm, fine-tuned by the inner loop of the original."""
     joint = call_by_name("algorithm", joint_settings(config), loss_fn=experiment.loss_fn)
     return experiment._replace(algorithm=joint)
 
 
 def joint_settings(config: Config) -> Config:
-    """The section `algorithm` of the baseline: joint training with the inner loop of the config's algorithm."""
+    """The section `algorithm` of the baseline: joint training with the config's inner loop."""
     algorithm = config["algorithm"]
     return {"name": "joint", **{key: algorithm[key] for key in INNER_LOOP_SETTINGS if key in algorithm}}
 
 
 def outer_optimizer(section: Config, settings: TrainSettings) -> Optimizer:
-    """The optimizer of the section, with what the train section asks for: schedule, sharding, clipping, averaging."""
+    """The optimizer of the section, with the train section's schedule, sharding, clipping and averaging."""
     if settings.schedule == "cosine":
         section = {**section, "lr": cosine(section["lr"], max(1, settings.meta_steps))}
     optimizer: Optimizer = call_by_name("optimizer", section)
@@ -67,11 +70,10 @@ def outer_optimizer(section: Config, settings: TrainSettings) -> Optimizer:
 
 
 def call_by_name(section: str, settings: Config, **supplied: Any) -> Any:
-    """The result of the function that ``settings["name"]`` picks from the table, called with the other settings.
+    """Call the function that ``settings["name"]`` picks from the table, with the other settings.
 
-    It also gets those of the ``supplied`` arguments that are among its parameters. Raises Error where the function
-    refuses its arguments by a ValueError; and where code outside fmaml cannot be imported, raises any error, or returns
-    something else than the section needs.
+    It also gets those ``supplied`` arguments that are among its parameters. Raises Error if the function raises
+    ValueError. For code outside fmaml, an import that fails, any exception and a wrong return type raise Error too.
     """
     name = settings["name"]
     try:
@@ -85,15 +87,15 @@ def call_by_name(section: str, settings: Config, **supplied: Any) -> Any:
     except Exception as error:
         if isinstance(error, Error) or not own_target(section, name):
             raise
-        said = str(error) if isinstance(error, ImportError) else describe_error(error)
-        raise Error(f"{section}.name = {name}: {said}; correct it, FMAML_DEBUG=1 shows the traceback") from error
-    if problem := what_is_wrong(section, made):
+        cause = str(error) if isinstance(error, ImportError) else describe_error(error)
+        raise Error(f"{section}.name = {name}: {cause}; correct it, FMAML_DEBUG=1 shows the traceback") from error
+    if problem := returned_problem(section, made):
         raise Error(f"{section}.name = {name}: {problem}")
     return made
 
 
-def what_is_wrong(section: str, made: Any) -> str:
-    """What is wrong with the value that a section's function returned; empty if nothing is."""
+def returned_problem(section: str, made: Any) -> str:
+    """The problem with the value that a section's function returned, or ""."""
     kind = RETURNED[section]
     if not isinstance(made, kind):
         return f"it returned {type(made).__name__}, and must return fmaml.{'data.' * (kind is Source)}{kind.__name__}"

@@ -1,4 +1,4 @@
-"""Differences between configs: from the experiment of the same name, from the defaults, or among several."""
+"""Compare configs with each other, with the packaged experiment of the same name, or with the defaults."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -22,9 +22,9 @@ class Changed(NamedTuple):
 
 
 def changed_settings(config: Config) -> tuple[str, list[Changed]]:
-    """A name for the base of the comparison, and the settings that differ from it.
+    """The name of the base, and the settings that differ from it.
 
-    The base is the experiment of its name that comes with fmaml, or else the defaults.
+    The base is the packaged experiment of the same name, or else the defaults.
     """
     name = config.get("name", "")
     if name in packaged.experiment_names():
@@ -49,12 +49,12 @@ def differences_from(base: Config, config: Config) -> list[Changed]:
 
 
 def settings_that_differ(configs: Sequence[Config]) -> dict[str, list[str]]:
-    """Dotted key -> its value in each config as text, for the settings that are not the same in all."""
+    """Dotted key -> its value in each config as text, for the settings that differ."""
     return {key: [*map(setting_text, values)] for key, values in differing(configs, NO_VALUE).items()}
 
 
 def differing(trees: Sequence[Mapping[str, Any]], absent: Any = None) -> dict[str, list[Any]]:
-    """Dotted key -> its value in each of several nested dicts, for the values that are not the same in all."""
+    """Dotted key -> its value in each of several nested dicts, for the values that differ."""
     flat = [flattened(tree) for tree in trees]
     found = {key: [values.get(key, absent) for values in flat] for values in flat for key in values}
     return {key: values for key, values in found.items() if any(value != values[0] for value in values)}
@@ -69,7 +69,7 @@ def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def setting_text(value: Any) -> str:
-    """A setting's value as text, without the quotes of a word."""
+    """A setting's value as JSON; a string without quotes."""
     if value is REQUIRED:
         return NO_VALUE
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

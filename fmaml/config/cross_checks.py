@@ -1,7 +1,7 @@
-"""Rules that relate several settings, checked before any data is loaded. Each yields (key, "what is wrong; the cure").
+"""Rules that relate several settings, checked before any data is loaded. Each yields (key, "problem; cure").
 
-A rule refers to settings, and to what `fmaml.config.registry` says of a name, never to a name itself: it applies to
-everything that has those settings.
+A rule refers to settings and to entries of `fmaml.config.registry`, never to a name. So it also applies to code outside
+fmaml that has these settings.
 """
 
 from collections.abc import Callable, Iterator
@@ -37,7 +37,7 @@ def _alternatives(names: list[str]) -> str:
 
 
 def enough_of_published_data(config: Config) -> Violations:
-    """A task needs no more classes than each split has, and no more images of a class, which all differ."""
+    """A task takes at most the classes of each split, and at most the images of a class."""
     data = config["data"]
     contents = find_entry("data", data["name"]).contents
     if contents is None:
@@ -53,21 +53,21 @@ def enough_of_published_data(config: Config) -> Violations:
         if data.get(key) and upper_bound(data[key]) + upper_bound(data["queries"]) > contents.images:
             yield (
                 f"data.{key}",
-                f"with data.queries = {data['queries']} that is more than the {contents.images} images of a class; "
+                f"with data.queries = {data['queries']} this exceeds the {contents.images} images of a class; "
                 f"give {key} + queries of at most {contents.images}",
             )
 
 
 def ranges_ascend(config: Config) -> Violations:
-    """A range of ways, shots or queries is [least, greatest]."""
+    """A range of ways, shots or queries is [smallest, largest]."""
     data = config["data"]
     for key in ("ways", "shots", "queries"):
         if isinstance(data.get(key), list) and data[key][0] > data[key][1]:
-            yield f"data.{key}", f"a range goes from its least to its greatest; give {data[key][::-1]}"
+            yield f"data.{key}", f"a range is [smallest, largest]; give {data[key][::-1]}"
 
 
 def upper_bound(size: int | list[int]) -> int:
-    """The greatest value of a range such as [3, 8], or the number itself."""
+    """The largest value of a range such as [3, 8], or the number itself."""
     return size if isinstance(size, int) else max(size)
 
 
@@ -75,11 +75,11 @@ def fractions_add_up(config: Config) -> Violations:
     """The fractions of the splits add up to 1."""
     data = config["data"]
     if "fractions" in data and abs(sum(data["fractions"]) - 1) > 1e-6:
-        yield "data.fractions", "the parts of train, val and test must add up to 1; give for example [0.6, 0.2, 0.2]"
+        yield "data.fractions", "the fractions of train, val and test must sum to 1; give for example [0.6, 0.2, 0.2]"
 
 
 def parts_divide_width(config: Config) -> Violations:
-    """Group norm and attention need a width that is a multiple of the number of groups, or of heads."""
+    """The width must be a multiple of the number of groups (group norm) and of heads (attention)."""
     model = config["model"]
     if model.get("norm") == "group" and model["width"] % NORM_GROUPS:
         yield "model.width", f'norm = "group" needs a multiple of {NORM_GROUPS}; give 8, 16, 32, 64, ...'
@@ -95,7 +95,7 @@ def markov_tables_fit(config: Config) -> Violations:
     axes = data["order"] + 1
     if data["symbols"] ** axes > MAX_PROBABILITIES:
         most = int(MAX_PROBABILITIES ** (1 / axes))
-        yield "data.symbols", f"a chain of order {data['order']} needs a table too large; give at most {most}"
+        yield "data.symbols", f"the table of a chain of order {data['order']} is too large; give at most {most}"
 
 
 def baseline_has_its_settings(config: Config) -> Violations:
@@ -110,13 +110,16 @@ def baseline_has_its_settings(config: Config) -> Violations:
 
 
 def minibatch_fits_support_set(config: Config) -> Violations:
-    """Tasks of different sizes are padded, and minibatches of padded tasks would hold padding and lack classes."""
+    """A minibatch is at most the support set, and needs tasks of one size.
+
+    Tasks of different sizes are padded; minibatches of padded tasks would hold padding and lack classes.
+    """
     data = config["data"]
     size = config["algorithm"].get("minibatch")
     if size is None:
         return
     if any(isinstance(data.get(key), list) for key in ("ways", "shots")):
-        yield "algorithm.minibatch", "it needs tasks of one size, but data.ways or data.shots is a range; give null"
+        yield "algorithm.minibatch", "tasks must have one size, but data.ways or data.shots is a range; give null"
         return
     if "shots" not in data:
         lacking = f"it needs support sets of examples, which data.name = {data['name']} lacks"
@@ -129,9 +132,9 @@ def minibatch_fits_support_set(config: Config) -> Violations:
 
 
 def average_is_in_every_process(config: Config) -> Violations:
-    """A process that has a part of theta alone has no average of it to validate."""
+    """Averaging needs the whole theta in every process, but a sharded optimizer has only a part."""
     if config["train"]["average"] is not None and config["train"]["shard_optimizer"]:
-        yield "train.average", "train.shard_optimizer = true divides what an average is of; give null"
+        yield "train.average", "it does not work with train.shard_optimizer = true; give null"
 
 
 RULES: list[Callable[[Config], Violations]] = [

@@ -1,4 +1,4 @@
-"""Reads a YAML file and overrides into a complete config, or raises one error that lists every problem.
+"""Read a YAML file and overrides into a complete config, or raise one error that lists every problem.
 
 The keys of a section are the parameters of the function that its `name` picks from the table in `registry.py`.
 """
@@ -26,7 +26,7 @@ STANDARD_INPUT = Path("/dev/stdin")  # its name in messages; Windows has no such
 def load_config(experiment: str, overrides: Iterable[str] = (), notify: Notify = lambda line: None) -> Config:
     """The config of ``experiment`` (a path, a packaged name, or - for standard input) with the overrides applied.
 
-    Every default is filled in. ``notify`` receives what the user may not expect, such as a key that is dropped.
+    Every default is filled in. ``notify`` receives notes on unexpected changes, such as a dropped key.
     Raises Error, with one line for each problem, if the file or an override is wrong.
     """
     tree, path = read_experiment(experiment, notify)
@@ -34,7 +34,7 @@ def load_config(experiment: str, overrides: Iterable[str] = (), notify: Notify =
 
 
 def read_experiment(experiment: str, notify: Notify) -> tuple[Config, Path]:
-    """The sections that ``experiment`` spells out and its name, not yet validated; and the file's path."""
+    """The experiment's name and the sections of its file, not yet validated; and the file's path."""
     path = STANDARD_INPUT if experiment == "-" else packaged.find_experiment(experiment, notify)
     tree = read_config(path)
     if "name" not in tree:
@@ -43,9 +43,9 @@ def read_experiment(experiment: str, notify: Notify) -> tuple[Config, Path]:
 
 
 def complete(tree: Config, path: Path, overrides: Iterable[str], notify: Notify) -> Config:
-    """The config of the sections in ``tree``, which is changed, with the overrides applied and every default filled in.
+    """Apply the overrides to ``tree``, in place, and return the config with every default filled in.
 
-    ``path`` is where it is from, for messages. Raises Error, with one line for each problem.
+    ``path`` is the file, for messages. Raises Error, with one line for each problem.
     """
     override_values = dict(map(parse_override, overrides))
     apply_overrides(tree, override_values, notify)
@@ -58,19 +58,19 @@ def complete(tree: Config, path: Path, overrides: Iterable[str], notify: Notify)
 
 
 def check_rules(config: Config) -> list[Problem]:
-    """What the rules of `cross_checks` find wrong with a config whose values are each valid."""
+    """The violations of the rules in `cross_checks`. Each value of the config must be valid."""
     violations: list[tuple[str, str]] = []
     for rule in RULES:
         try:
             violations += rule(config)
-        except (KeyError, TypeError, IndexError):  # the rule is about settings of ours, not of one of the same name
+        except (KeyError, TypeError, IndexError):  # outside code may use a setting's name with another meaning
             if not any(own_code(config, section) for section in TABLE):
                 raise
     return [Problem(key, message, setting_value(config, key)) for key, message in violations]
 
 
 def name_from_file(path: Path, notify: Notify) -> str:
-    """The file's name without its extension, made valid as a folder's name."""
+    """The file's name without its extension, changed to be valid as a folder's name."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._")[:64] or "experiment"
     if name != path.stem:
         notify(f"name = {name}, after the file's name")
@@ -78,9 +78,9 @@ def name_from_file(path: Path, notify: Notify) -> str:
 
 
 def read_config(path: Path) -> Config:
-    """The sections that the file spells out, not yet validated; Error if it is not such a file."""
+    """The sections of the file, not yet validated; Error if the file is not YAML with sections."""
     try:
-        if not path.is_relative_to("/dev") and path is not STANDARD_INPUT:  # those of <(...) have a writer
+        if not path.is_relative_to("/dev") and path is not STANDARD_INPUT:  # the shell's <(...) is a pipe in /dev/fd
             check_regular(path)
         with open(0, "rb", closefd=False) if path is STANDARD_INPUT else path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
@@ -110,8 +110,8 @@ def parse_override(text: str) -> tuple[str, Any]:
 def apply_overrides(tree: Config, override_values: dict[str, Any], notify: Notify) -> None:
     """Put the overrides into ``tree``, in place.
 
-    Where they choose another name for a section, the keys that only the old name takes are dropped, except those that
-    are themselves overrides. Unknown keys stay, for `validate_config` to report.
+    If an override changes a section's name, the keys that only the old name takes are dropped, unless they are
+    overrides. Unknown keys stay, and `validate_config` reports them.
     """
     old_settings = {section: section_settings(section, tree.get(section)) or {} for section in TABLE}
     for key, value in override_values.items():
@@ -146,7 +146,7 @@ def setting_value(config: Config, dotted: str) -> Any:
 
 
 def describe_problem(problem: Problem, path: Path, override_keys: Container[str]) -> str:
-    """``file: key = value: what is wrong; the cure``."""
+    """``file: key = value: problem; cure``."""
     section = problem.key.partition(".")[0]
     overridden = problem.key in override_keys or section in override_keys
     where = "command line" if overridden else path

@@ -1,4 +1,4 @@
-"""The experiments that are packaged with fmaml, and how a name on the command line selects one."""
+"""The packaged experiments, and how a name on the command line selects one."""
 
 import difflib
 import os
@@ -11,7 +11,7 @@ FOLDER = Path(__file__).parent.parent / "experiments"
 
 
 def experiment_names() -> list[str]:
-    """The experiments' names, such as "omniglot" and "paper/omniglot_5w1s", those without a folder first."""
+    """The experiments' names, such as "omniglot" and "paper/omniglot_5w1s"; names without a folder come first."""
     paths = [path.relative_to(FOLDER).with_suffix("") for path in FOLDER.rglob("*.yaml")]
     return sorted([path.as_posix() for path in paths], key=lambda name: (name.count("/"), name))
 
@@ -34,7 +34,7 @@ def header(name: str) -> dict[str, str]:
 
 
 def find_experiment(experiment: str, notify: Notify) -> Path:
-    """The file that ``experiment`` names: an existing path, or else a packaged experiment; Error if neither."""
+    """The file of an experiment: an existing path, or else a packaged experiment; Error if neither exists."""
     if os.path.exists(experiment) and not os.path.isdir(experiment):
         return Path(experiment)
     name = experiment.removesuffix(".yaml").removeprefix("experiments/")

@@ -15,7 +15,7 @@ META_STEPS = 1000  # of the experiment omniglot; other images get the number of 
 META_BATCH = 4  # more steps of fewer tasks learn more in the same time
 OMNIGLOT_COST = META_BATCH * 5 * (10 + 1 + 5) * 28**2 * 64  # by `step_cost`
 FEWEST_STEPS = 20
-FRACTION = 10  # without images, a tenth of the meta-steps
+FRACTION = 10  # without images, the meta-steps are divided by this
 TASKS = {"train.validate_tasks": 50, "eval.tasks": 100}
 VALIDATIONS = 4
 INNER_STEP = 10  # a second-order inner step costs as much as this many forward and backward passes of its examples
@@ -23,18 +23,19 @@ STAND_IN = "glyphs"  # needs no file
 
 
 def load_quick(experiment: str, overrides: Sequence[str], notify: Notify) -> tuple[Config, Callable[[], Config] | None]:
-    """The config of a short run, and what makes the config of its stand-in: the same on built-in characters.
+    """The config of a short run, and a function that returns the config of its stand-in.
 
-    A stand-in is for published images whose files are not on this computer; nothing is downloaded for a short run.
-    There is none for other data. Settings that ``overrides`` give are kept. Raises Error as `load_config` does.
+    The stand-in is the same run on built-in characters. It replaces published images that are not on this computer,
+    because a short run downloads nothing. Other data has none (None). Settings in ``overrides`` are kept. Raises Error
+    as `load_config` does.
     """
     tree, path = read_experiment(experiment, notify)
-    config, told = lowered(tree, path, overrides, notify)
-    notify(told)
+    config, summary = lowered(tree, path, overrides, notify)
+    notify(summary)
 
     def stand_in() -> Config:
         other, line = lowered(tree, path, [*overrides, f"data.name={STAND_IN}"], _silent)
-        if line != told:
+        if line != summary:
             notify(line)
         return other
 
@@ -46,9 +47,9 @@ def _silent(line: str) -> None: ...
 
 
 def lowered(tree: Config, path: Path, overrides: Sequence[str], notify: Notify) -> tuple[Config, str]:
-    """The config of the sections in ``tree`` with the quick settings, and a line that describes them.
+    """The config of ``tree`` with the quick settings, and a line that describes them.
 
-    Settings that the overrides give are not lowered.
+    Settings in ``overrides`` are not lowered.
     """
     config = complete(deepcopy(tree), path, overrides, _silent)
     given = {parse_override(override)[0] for override in overrides}
@@ -59,7 +60,7 @@ def lowered(tree: Config, path: Path, overrides: Sequence[str], notify: Notify) 
 
 
 def quick_settings(config: Config) -> dict[str, Any]:
-    """The settings that ``--quick`` lowers in a complete config: dotted key -> value. Empty if none is larger."""
+    """The settings that ``--quick`` lowers in a complete config: dotted key -> lower value."""
     steps = min(config["train"]["meta_steps"], quick_steps(config))
     wanted = {"train.meta_steps": steps, "train.validate_every": max(1, steps // VALIDATIONS), **TASKS}
     wanted |= {"train.meta_batch": META_BATCH} if has_images(config) else {}
@@ -67,14 +68,14 @@ def quick_settings(config: Config) -> dict[str, Any]:
 
 
 def quick_steps(config: Config) -> int:
-    """The number of meta-steps that takes about a minute: by the cost of a step for images, else a tenth of them."""
+    """The number of meta-steps that takes about a minute for images, by their cost; for other data a tenth."""
     if not has_images(config):
         return max(FEWEST_STEPS, config["train"]["meta_steps"] // FRACTION)
     return max(FEWEST_STEPS, min(META_STEPS, round(META_STEPS * OMNIGLOT_COST / step_cost(config))))
 
 
 def step_cost(config: Config) -> float:
-    """A rough cost of one meta-step on images: tasks x examples x numbers of an image x width."""
+    """A rough cost of one meta-step on images: tasks x examples x numbers in an image x width."""
     data, algorithm = config["data"], config["algorithm"]
     ways = data["train_ways"] or upper_bound(data["ways"])
     shots = data["train_shots"] or upper_bound(data["shots"])
@@ -86,7 +87,7 @@ def step_cost(config: Config) -> float:
 
 
 def has_images(config: Config) -> bool:
-    """Whether the tasks are of images, from a source of fmaml's own, with the settings that these have."""
+    """Whether the data is one of fmaml's own sources of images, which share their settings."""
     entry = TABLE["data"].get(config["data"]["name"])
     return entry is not None and "images" in entry.gives
 
@@ -98,6 +99,6 @@ def quick_line(config: Config, settings: dict[str, Any]) -> str:
         f"{settings[key]:,} of {setting_value(config, key):,} {name}" for key, name in names.items() if key in settings
     ]
     if not lowered:
-        return "--quick: the experiment is that short already"
+        return "--quick: the experiment is already short"
     time = "; about two minutes on two cores" if has_images(config) else ""
     return f"--quick: {', '.join(lowered)}{time}; without --quick it runs in full"

@@ -1,10 +1,15 @@
-"""Which function a section's `name` picks, and what it needs of the data. Imports no torch, and no code of others.
+"""The function that a section's `name` picks, and its requirements on the data. Imports no torch and no outside code.
 
-A name is one of the table below; or one that an installed package brings, by an entry point of the group `fmaml.data`,
-`fmaml.model`, `fmaml.algorithm` or `fmaml.optimizer`; or ``package.module:function``, in the current folder or
-installed. The function's parameters are the section's other keys. Data lists the traits of its tasks, a model or an
-algorithm the traits that it needs, in the table or by `fmaml.setting_types.gives` and `needs` above the function;
-`fmaml.config.cross_checks` compares the two.
+A name is one of these:
+
+- a name in the table below,
+- a name from an installed package's entry point in the group `fmaml.data`, `fmaml.model`, `fmaml.algorithm` or
+  `fmaml.optimizer`,
+- ``package.module:function``, in the current folder or installed.
+
+The function's parameters are the section's other keys. Data lists the traits of its tasks; a model or an algorithm
+lists the traits that it needs. Both stand in the table, or in the decorators `fmaml.setting_types.gives` and `needs`.
+`fmaml.config.cross_checks` compares them.
 """
 
 import re
@@ -26,7 +31,7 @@ EPISODES = frozenset({"numbers", "episodes"})
 
 
 class Contents(NamedTuple):
-    """What a published data set holds, known before any of it is read."""
+    """The sizes of a published data set, known before it is read."""
 
     classes: dict[str, int]  # split -> number of classes
     images: int  # largest number of images of a class
@@ -48,7 +53,7 @@ class Entry(NamedTuple):
 
 
 def needing(target: str, *needs: str) -> Entry:
-    """An entry that fits only data with all of these traits."""
+    """An entry that needs data with all of these traits."""
     return Entry(target, needs=frozenset(needs))
 
 
@@ -112,7 +117,7 @@ SETTINGS = {"train": TrainSettings, "eval": EvalSettings}  # sections without a 
 
 
 def find_entry(section: str, name: object) -> Entry:
-    """The entry of a name in a section; Error, with the rule and the cure, if it names no function."""
+    """The entry of a name in a section; Error if there is no such function."""
     if isinstance(name, str) and name in TABLE[section]:
         return TABLE[section][name]
     target = own_target(section, name)
@@ -122,14 +127,14 @@ def find_entry(section: str, name: object) -> Entry:
     entry = Entry(target, declared_traits(function, "gives"), declared_traits(function, "needs"))
     if section == "data" and not entry.gives:
         raise Error(
-            f"{target} says nothing of its tasks; write @gives(...) of fmaml.setting_types above the function, with "
-            f"some of {', '.join(TRAITS)}"
+            f"{target} declares no traits of its tasks; write @gives(...) of fmaml.setting_types above the function, "
+            f"with some of {', '.join(TRAITS)}"
         )
     return entry
 
 
 def own_target(section: str, name: object) -> str | None:
-    """``module:function`` of a name that is not fmaml's own; None if it is fmaml's or nobody's."""
+    """``module:function`` of a name outside fmaml; None if the name is fmaml's or unknown."""
     if not isinstance(name, str) or name in TABLE[section]:
         return None
     return name if re.fullmatch(r"\w+(\.\w+)*:\w+", name) else entry_points(section).get(name)
@@ -137,18 +142,18 @@ def own_target(section: str, name: object) -> str | None:
 
 @cache
 def entry_points(section: str) -> dict[str, str]:
-    """Name -> ``module:function``, of the installed packages that bring names for the section, sorted."""
+    """Name -> ``module:function`` of the entry points in installed packages for the section, sorted."""
     found = sorted(metadata.entry_points(group=f"fmaml.{section}"), key=lambda point: point.name)
     return {point.name: f"{point.module}:{point.attr}" for point in found if point.name not in TABLE[section]}
 
 
 def known_names(section: str) -> list[str]:
-    """The names of the table, then those of installed packages."""
+    """The names in the table, then those from installed packages."""
     return [*TABLE[section], *entry_points(section)]
 
 
 def own_code(config: Config, section: str) -> str | None:
-    """The function outside fmaml that a section names; None if it names none. The section may be of any form."""
+    """The function outside fmaml that a section names, or None. The section need not be valid."""
     values = config.get(section)
     if not isinstance(values, dict):
         return None

@@ -1,7 +1,7 @@
 """The settings that a function or a dataclass takes: their types, defaults and marks.
 
-A function's settings are read from its source text, without importing it, so that `fmaml show` and messages about
-mistakes need not wait for torch, whose import takes more than a second, and run no code of others. The dataclasses of
+A function's settings are read from its source text, without importing it. So `fmaml show` and messages about mistakes
+need not wait for torch, which takes more than a second to import, and run no outside code. The dataclasses of
 `fmaml.config.settings` import no torch and are inspected directly.
 """
 
@@ -22,7 +22,7 @@ from .. import setting_types
 from ..errors import Error
 from ..setting_types import IMPLIED, TRAITS, Mark, Meaning
 
-TypeForm: TypeAlias = Any  # whatever an annotation may spell: a class, a union, a Literal, an Annotated
+TypeForm: TypeAlias = Any  # the value of an annotation: a class, a union, a Literal, an Annotated
 
 RANGES_AND_MARKS = {
     name: value
@@ -34,8 +34,8 @@ ANNOTATION_NAMES: dict[str, TypeForm] = {  # the names that the annotation of a 
     **{"Literal": Literal, "Annotated": Annotated, "Optional": Optional, "Union": Union},
     **RANGES_AND_MARKS,
 }
-SUPPLIED_BY_RUN = {"seed", "device", "inputs", "outputs", "loss_fn", "apply"}  # whatever their annotations
-REQUIRED = object()  # the default of a setting that has none
+SUPPLIED_BY_RUN = {"seed", "device", "inputs", "outputs", "loss_fn", "apply"}  # parameters that are not settings
+REQUIRED = object()  # marks a setting without a default
 ONLY_IN_CODE = object()  # the type of a parameter that no setting can supply
 SIMPLE_TYPES = {
     int: "a whole number",
@@ -48,13 +48,13 @@ SIMPLE_TYPES = {
 
 
 class ValueDescription(NamedTuple):
-    """In an Annotated: how messages describe the values, in place of what follows from the type."""
+    """In an Annotated: the description of the values in messages, instead of one derived from the type."""
 
     text: str
 
 
 class Setting(NamedTuple):
-    """What one key of a section takes."""
+    """One key of a section."""
 
     type: TypeForm  # without marks
     default: Any = REQUIRED
@@ -63,7 +63,7 @@ class Setting(NamedTuple):
 
 @cache
 def parse_file(path: Path) -> ast.Module:
-    """The syntax tree of a Python file; Error if it is none."""
+    """The syntax tree of a Python file; Error if it cannot be read or parsed."""
     try:
         return ast.parse(path.read_bytes())
     except OSError as error:
@@ -74,36 +74,36 @@ def parse_file(path: Path) -> ast.Module:
 
 
 def source_file(module: str) -> Path:
-    """The file that would be imported as ``module``, from the current folder or installed; nothing is imported.
+    """Find the source file of ``module``, in the current folder or installed, without importing it.
 
-    Error if there is none.
+    Raises Error if there is none.
     """
     search, found = None, None
     for name in accumulate(module.split("."), lambda package, part: f"{package}.{part}"):
-        loaded = sys.modules.get(name)  # such as fmaml itself, whatever the current folder holds
+        loaded = sys.modules.get(name)  # a folder of the same name here must not replace fmaml itself
         found = loaded.__spec__ if loaded else find_spec(name, search)
         if found is None:
             raise Error(
-                f"there is no module {name}, neither in the current folder nor installed; give "
-                f"package.module:function, without .py, and run the command in the folder that holds it"
+                f"there is no module {name} in the current folder or installed; give package.module:function, without "
+                f".py, and run the command in the folder that holds it"
             )
         search = found.submodule_search_locations or []
     if found is None or not found.has_location or not str(found.origin).endswith(".py"):
-        raise Error(f"{module} is no file of Python source, which settings are read from; give a module that is")
+        raise Error(f"{module} has no Python source file to read settings from; give a module that has one")
     return Path(str(found.origin))
 
 
 def find_spec(module: str, search: Sequence[str] | None) -> ModuleSpec | None:
-    """What Python's finders say of a module in the folders ``search``; None: in the current one, or installed.
+    """The spec of a module in the folders ``search``. None searches the current folder, then installed packages.
 
-    `importlib.util.find_spec` would import the packages around it.
+    `importlib.util.find_spec` would import the parent packages.
     """
     here = PathFinder.find_spec(module, [""]) if search is None else None
     return here or next(filter(None, (finder.find_spec(module, search) for finder in sys.meta_path)), None)
 
 
 def find_function(target: str) -> ast.FunctionDef:
-    """The syntax tree of the function that ``target``, such as "fmaml.nn.conv4:conv4", names; Error if none."""
+    """The syntax tree of a function such as "fmaml.nn.conv4:conv4"; Error if there is none."""
     module, _, name = target.partition(":")
     path = source_file(module)
     functions = {node.name: node for node in parse_file(path).body if isinstance(node, ast.FunctionDef)}
@@ -114,7 +114,7 @@ def find_function(target: str) -> ast.FunctionDef:
 
 
 def declared_traits(function: ast.FunctionDef, word: str) -> frozenset[str]:
-    """The traits in a decorator ``@gives(...)`` or ``@needs(...)``, and what they imply; Error for a wrong one."""
+    """The traits in a decorator ``@gives(...)`` or ``@needs(...)``, and those they imply; Error for a wrong one."""
     found: set[str] = set()
     for node in function.decorator_list:
         if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == word:
@@ -130,7 +130,7 @@ def declared_traits(function: ast.FunctionDef, word: str) -> frozenset[str]:
 
 
 def module_docstring(target: str) -> str:
-    """The docstring of the module that ``target`` names."""
+    """The docstring of the module in ``target``."""
     return ast.get_docstring(parse_file(source_file(target.partition(":")[0]))) or ""
 
 
@@ -143,7 +143,7 @@ def summary(documented: ast.FunctionDef | type) -> str:
 def function_settings(function: ast.FunctionDef) -> dict[str, Setting]:
     """Name -> setting, for each parameter that the run does not supply, in the signature's order.
 
-    Error if one is not written so that it can be read.
+    Raises Error if an annotation or a default cannot be read from the source text.
     """
     arguments = function.args
     without_default = len(arguments.args) - len(arguments.defaults)
@@ -155,7 +155,7 @@ def function_settings(function: ast.FunctionDef) -> dict[str, Setting]:
         kind = _annotated_type(argument.annotation)
         if kind is ONLY_IN_CODE:
             words = "int, str, or the words of fmaml.setting_types, without quotes and dots"
-            raise Error(f"{_place(function, argument)}: its annotation spells no setting; write it in {words}")
+            raise Error(f"{_place(function, argument)}: its annotation is not that of a setting; write it in {words}")
         found[argument.arg] = _setting(kind, REQUIRED if default is None else _literal(function, argument, default))
     return found
 
@@ -164,8 +164,8 @@ def _literal(function: ast.FunctionDef, argument: ast.arg, default: ast.expr) ->
     try:
         return ast.literal_eval(default)
     except ValueError:
-        said = f"its default {ast.unparse(default)} is computed, and signatures are read without running them"
-        raise Error(f"{_place(function, argument)}: {said}; write a literal, such as 5 or None") from None
+        problem = f"its default {ast.unparse(default)} is computed, and signatures are read without running them"
+        raise Error(f"{_place(function, argument)}: {problem}; write a literal, such as 5 or None") from None
 
 
 def _place(function: ast.FunctionDef, argument: ast.arg) -> str:
@@ -180,7 +180,7 @@ def dataclass_settings(settings: type) -> dict[str, Setting]:
 
 
 def _setting(kind: TypeForm, default: Any) -> Setting:
-    """The setting of an annotated type, its marks apart from the type and its limits."""
+    """The setting of an annotated type, with its marks separated from the type and its limits."""
     if get_origin(kind) is not Annotated:
         return Setting(kind, default)
     bare, *annotations = get_args(kind)
@@ -190,9 +190,9 @@ def _setting(kind: TypeForm, default: Any) -> Setting:
 
 
 def _annotated_type(node: ast.expr | None) -> TypeForm:
-    """The type that an annotation spells, without those members of a union that only code can supply.
+    """The type of an annotation, without the members of a union that only code can supply.
 
-    ``float | Callable[..., Tensor]`` is ``float``, since `Callable` is none of the `ANNOTATION_NAMES`.
+    ``float | Callable[..., Tensor]`` becomes ``float``, because `Callable` is not in `ANNOTATION_NAMES`.
     """
     if isinstance(node, ast.BinOp):
         sides = [_annotated_type(node.left), _annotated_type(node.right)]
@@ -211,9 +211,9 @@ def _annotated_type(node: ast.expr | None) -> TypeForm:
 
 
 def _value(node: ast.expr) -> Any:
-    """The value of an expression in an annotation, by rules of our own: evaluating the text could run code of others.
+    """Evaluate an expression in an annotation without `eval`, which could run outside code.
 
-    KeyError for a name that is none of the `ANNOTATION_NAMES`, TypeError for an expression of another kind.
+    Raises KeyError for a name not in `ANNOTATION_NAMES`, TypeError for another kind of expression.
     """
     match node:
         case ast.Name(name):
@@ -235,7 +235,7 @@ def _value(node: ast.expr) -> Any:
 
 
 def describe_values(kind: TypeForm) -> str:
-    """The values that a type takes, in plain words."""
+    """Describe the values of a type, for messages."""
     origin, args = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return _describe_limited(describe_values(args[0]), args[1:])

@@ -1,8 +1,7 @@
-"""YAML as experiments use it: one document of plain data, with numbers as YAML 1.2 spells them.
+"""The subset of YAML for experiments: one document of plain data, with the numbers of YAML 1.2.
 
-YAML 1.1, which PyYAML reads by default, takes `1e-3` for text, `on` for true and `1:30` for ninety. Anchors, aliases
-and tags are refused: an experiment is short enough to do without them, and a file that repeats itself by aliases could
-grow without limit when it is read.
+PyYAML's default, YAML 1.1, reads `1e-3` as text, `on` as true and `1:30` as ninety. Anchors, aliases and tags are
+refused. Experiments do not need them, and nested aliases could expand without limit.
 """
 
 import re
@@ -50,11 +49,11 @@ MESSAGES_AT_PROBLEM = {  # part of PyYAML's message or context -> our message, r
 
 
 class UserYamlError(yaml.MarkedYAMLError):
-    """A YAML error whose message is already written for the user, unlike PyYAML's own."""
+    """A YAML error with a message for the user, unlike PyYAML's own errors."""
 
 
 def yaml_error(problem: str, mark: yaml.Mark) -> UserYamlError:
-    """The error that reports ``problem`` at the place ``mark``."""
+    """The error for ``problem`` at the place ``mark``."""
     return UserYamlError(problem=problem, problem_mark=mark)
 
 
@@ -65,21 +64,21 @@ class Loader(yaml.SafeLoader):
     depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Refuse unsupported YAML at the first event, before any of it is built."""
+        """Refuse unsupported YAML before building anything of it."""
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise yaml_error(NO_ALIASES, event.start_mark)
         if getattr(event, "tag", None):
             raise yaml_error(f"tags such as {event.tag} are not supported; write plain values", event.start_mark)
         if self.depth == MAX_DEPTH:
-            raise yaml_error(f"nested more than {MAX_DEPTH} deep; an experiment has keys in sections", event.start_mark)
+            raise yaml_error(f"nested more than {MAX_DEPTH} levels; write keys in sections", event.start_mark)
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """Refuse keys that are not words, and keys given twice."""
+        """Refuse keys that are not words, and repeated keys."""
         first_lines: dict[str, int] = {}
         for key, _ in node.value:
             if key.tag != TAG + "str" or not key.value.isprintable():
@@ -98,12 +97,12 @@ class Loader(yaml.SafeLoader):
 
 
 class Dumper(yaml.SafeDumper):
-    """Writes what `Loader` reads back: the text "1e-3" in quotes, and each list on one line."""
+    """Writes YAML for `Loader`: the text "1e-3" in quotes, and each list on one line."""
 
     yaml_implicit_resolvers: ClassVar = {}
 
     def ignore_aliases(self, data: Any) -> bool:
-        """Write a value out each time it occurs."""
+        """Write a repeated value in full each time."""
         return True
 
 
@@ -117,7 +116,7 @@ Dumper.add_representer(list, lambda dumper, items: dumper.represent_sequence(TAG
 def parse_yaml(text: str, where: str) -> Any:
     """The data in ``text``.
 
-    Raises Error, whose message begins with ``where``, if the text is not YAML or uses what is refused here.
+    Raises Error with a message that begins with ``where``, if the text is not YAML or uses unsupported features.
     """
     try:
         return Loader(text).get_single_data()
@@ -131,7 +130,7 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def _describe_error(error: yaml.MarkedYAMLError) -> str:
-    """``:line:column: what is wrong; the cure``."""
+    """``:line:column: problem; cure``."""
     mark, message = error.problem_mark, error.problem
     if not isinstance(error, UserYamlError):
         original = f"{error.problem} {error.context}"
@@ -147,5 +146,5 @@ def _first_match(messages: dict[str, str], original: str) -> str | None:
 
 
 def dump_yaml(data: Any) -> str:
-    """``data`` as YAML that `parse_yaml` reads back as it was, keys in their order."""
+    """``data`` as YAML, keys in their order; `parse_yaml` reads the same data back."""
     return yaml.dump(data, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=110)

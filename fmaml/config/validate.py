@@ -1,4 +1,4 @@
-"""Checks a config against the signatures of the functions it names, and fills in the defaults."""
+"""Check a config against the signatures of the functions it names, and fill in the defaults."""
 
 import difflib
 import json
@@ -39,15 +39,15 @@ TOP_LEVEL = {
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong with a config."""
+    """One problem of a config."""
 
     key: str  # dotted
-    message: str  # what is wrong; the cure
+    message: str  # "problem; cure"
     value: Any = REQUIRED  # the value given; REQUIRED if there is none
 
 
 def section_settings(section: str, values: Any) -> dict[str, Setting] | None:
-    """The settings of a section with these values; None while its `name` is missing or leads to no settings."""
+    """The settings of a section with these values; None if its `name` is missing or wrong."""
     if section in SETTINGS:
         return dataclass_settings(SETTINGS[section])
     name = values.get("name") if isinstance(values, dict) else None
@@ -58,7 +58,7 @@ def section_settings(section: str, values: Any) -> dict[str, Setting] | None:
 
 
 def named_settings(section: str, name: Any) -> dict[str, Setting]:
-    """The settings of the function that a name picks; Error, with the rule and the cure, if it picks none."""
+    """The settings of the function that a name picks; Error if there is no such function."""
     return function_settings(find_function(find_entry(section, name).target))
 
 
@@ -73,9 +73,9 @@ def marked_settings(config: Config, mark: Mark) -> dict[str, Any]:
 
 
 def validate_config(tree: Config) -> tuple[Config, list[Problem]]:
-    """The config with every default filled in, its sections in the order of the table, and every problem found.
+    """The config with every default filled in, its sections in the table's order; and every problem found.
 
-    With a problem the config is incomplete.
+    If there are problems, the config is incomplete.
     """
     top_level = {key: value for key, value in tree.items() if key not in SECTIONS}
     config, problems = validate_values("", top_level, TOP_LEVEL, all_dotted_keys(tree))
@@ -84,7 +84,7 @@ def validate_config(tree: Config) -> tuple[Config, list[Problem]]:
 
 
 def validate_sections(tree: Config, sections: Iterable[str]) -> tuple[Config, list[Problem]]:
-    """The same for some of the sections alone."""
+    """Validate only these sections; see `validate_config`."""
     all_keys = all_dotted_keys(tree)
     config: Config = {}
     problems: list[Problem] = []
@@ -96,7 +96,7 @@ def validate_sections(tree: Config, sections: Iterable[str]) -> tuple[Config, li
 
 
 def all_dotted_keys(tree: Config) -> list[str]:
-    """Every key that the sections of the config take, such as data.ways; messages suggest one of them."""
+    """Every key that the config's sections take, such as data.ways, for suggestions in messages."""
     settings = {section: section_settings(section, tree.get(section)) or {} for section in SECTIONS}
     return [f"{section}.name" for section in TABLE] + [
         f"{section}.{key}" for section in SECTIONS for key in settings[section]
@@ -124,8 +124,7 @@ def validate_values(
 ) -> tuple[Config, list[Problem]]:
     """Check one section's values against its settings, and fill in the defaults.
 
-    ``prefix`` is what stands before its keys, such as "data."; ``all_keys`` are the dotted keys of all sections, from
-    which a message suggests one.
+    ``prefix`` comes before its keys, such as "data."; ``all_keys`` are all dotted keys, for suggestions.
     """
     valid: Config = {}
     problems: list[Problem] = []
@@ -147,9 +146,9 @@ def validate_values(
 
 
 def validate_value(kind: TypeForm, value: Any) -> Any:
-    """``value`` as plain data of the type ``kind``; pydantic's ValidationError if it is not of that type.
+    """``value`` as plain data of the type ``kind``; pydantic's ValidationError if it is of another type.
 
-    It is validated as JSON, in which a list may stand for a tuple.
+    The value is validated as JSON, so that a list may stand for a tuple.
     """
     adapter = type_adapter(kind)
     return adapter.dump_python(adapter.validate_json(json.dumps(value)), mode="json")
@@ -157,7 +156,7 @@ def validate_value(kind: TypeForm, value: Any) -> Any:
 
 @cache
 def type_adapter(kind: TypeForm) -> TypeAdapter[Any]:
-    """pydantic's validator of a type, kept since making one is slow."""
+    """pydantic's validator of a type, cached because building one is slow."""
     return TypeAdapter(kind, config=STRICT)
 
 
@@ -175,7 +174,7 @@ def _unknown_key(prefix: str, key: str, settings: dict[str, Setting], all_keys: 
 def closest_key(prefix: str, key: str, settings: Iterable[str], all_keys: list[str]) -> str | None:
     """The dotted key that was probably meant.
 
-    First the same key in another section, then a misspelt key of this section, then one of another section.
+    Try the same key in another section, then a similar key of this section, then a similar key of another one.
     """
     elsewhere = {dotted.partition(".")[2]: dotted for dotted in reversed(all_keys)}
     last_part = key.rpartition(".")[2]

@@ -1,4 +1,4 @@
-"""The baseline for pretrained networks: no meta-training, the network as it was, fine-tuned on each support set."""
+"""The baseline for pretrained networks: fine-tune the network on each support set, without meta-training."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ RATES = {"sgd": (0.01, 0.03, 0.1, 0.3, 1.0, 3.0), "adam": (1e-4, 3e-4, 1e-3, 3e-
 
 
 class FineTuned(NamedTuple):
-    """The way of fine-tuning that did best on validation tasks."""
+    """The way of fine-tuning with the best score on validation tasks."""
 
     name: str  # such as "fine-tuned by adam at 0.001"
     section: Config  # the settings of its algorithm
@@ -22,9 +22,9 @@ class FineTuned(NamedTuple):
 
 
 def candidates(data: str, params: Params) -> Iterator[tuple[str, Config]]:
-    """Names and algorithm sections: SGD and Adam with each rate, from the head as it was.
+    """Names and algorithm sections: SGD and Adam with each rate, from the given head.
 
-    Of classes, and of a network with a layer ``head``, from prototypes too.
+    For classes and a network with a layer ``head``, also from a head of prototypes.
     """
     heads = {"scratch": ""}
     if "classes" in find_entry("data", data).gives and {"head.weight", "head.bias"} <= params.keys():
@@ -37,10 +37,10 @@ def candidates(data: str, params: Params) -> Iterator[tuple[str, Config]]:
 
 
 def fine_tuned(config: Config, experiment: Experiment, params: Params, advance: Callable[[], None]) -> FineTuned:
-    """The candidate with the best metric on the validation tasks, as a mean over 1 .. ``eval.steps`` inner steps.
+    """Choose the candidate with the best metric on validation tasks, averaged over 1 .. ``eval.steps`` inner steps.
 
-    So the baseline has what the algorithm has: it is chosen on the same tasks. It begins at ``params``. ``advance`` is
-    called after each candidate.
+    The algorithm's theta is chosen on the same tasks. Fine-tuning starts at ``params``. ``advance`` is called after
+    each candidate.
     """
     better = 1 if experiment.source.metric.more_is_better else -1
     best, found = -math.inf, None

@@ -1,4 +1,4 @@
-"""Predictions for the queries of test tasks: probabilities, confused classes, the change of each parameter."""
+"""Predictions for the queries of test tasks: probabilities, confused classes, change of each parameter."""
 
 from collections import Counter
 from typing import NamedTuple
@@ -21,23 +21,23 @@ TASKS_OF_CONFUSIONS = 100
 class NamedTask(NamedTuple):
     """A task with the names of its classes, and for each query the probability of each class."""
 
-    task: Task  # with images or signals as people see them
+    task: Task  # with images or signals in their original form, for display
     names: list[str]
     probabilities: Tensor  # [queries, ways] on the CPU
 
 
 class Confusion(NamedTuple):
-    """Two classes that were in a task together."""
+    """Two classes that were in the same task."""
 
     names: tuple[str, str]
-    mistakes: int  # queries of one that were taken for the other
-    queries: int  # queries of both in the tasks that had both
+    mistakes: int  # queries of one class that were taken for the other
+    queries: int  # queries of both classes in tasks with both
     tasks: int
     pictures: tuple[Tensor, Tensor]  # a support example of each
 
 
 def named_tasks(experiment: Experiment, theta: Theta, steps: int, tasks: range) -> list[NamedTask]:
-    """The test tasks of these numbers, with predictions after the last inner step, all queries together."""
+    """The test tasks with these numbers, with predictions after the last inner step, all queries together."""
     source, apply = experiment.source, experiment.model.apply
     found: list[NamedTask] = []
     for part in task_ranges(len(tasks), tasks_at_once(source)):
@@ -54,23 +54,24 @@ def named_tasks(experiment: Experiment, theta: Theta, steps: int, tasks: range) 
 
 
 def class_names_of(source: Source, tasks: range) -> list[list[str]]:
-    """The names of each task's classes; where they have none, their labels."""
+    """The names of each task's classes; without names, their labels."""
     if source.classes_of is None:
         return [[f"class {label}" for label in range(source.outputs)] for _ in tasks]
     return source.classes_of("test", 0, tasks)
 
 
 def most_confused(tasks: list[NamedTask], most: int) -> list[Confusion]:
-    """The pairs of classes that are confused most often, the worst first.
+    """The most confused pairs of classes, the worst first.
 
-    They are ordered by the low end of the 95 % interval of their rate, so that one unlucky query does not lead.
+    They are sorted by the lower end of the rate's 95 % interval, so that a pair with few queries does not come first by
+    chance.
     """
     mistakes: Counter[tuple[str, str]] = Counter()
     queries: Counter[tuple[str, str]] = Counter()
     together: Counter[tuple[str, str]] = Counter()
     pictures: dict[str, Tensor] = {}
     for task, names, probabilities in tasks:
-        truth, said = task.query.y.tolist(), probabilities.argmax(-1).tolist()
+        truth, predicted = task.query.y.tolist(), probabilities.argmax(-1).tolist()
         counts = Counter(truth)
         for i, name in enumerate(names):
             pictures.setdefault(name, task.support.x[(task.support.y == i).nonzero()[0, 0]])
@@ -78,7 +79,8 @@ def most_confused(tasks: list[NamedTask], most: int) -> list[Confusion]:
                 pair = _pair(names[j], name)
                 queries[pair] += counts[i] + counts[j]
                 together[pair] += 1
-        mistakes.update(_pair(names[i], names[j]) for i, j in zip(truth, said, strict=True) if i not in (j, IGNORED))
+        answers = zip(truth, predicted, strict=True)
+        mistakes.update(_pair(names[i], names[j]) for i, j in answers if i not in (j, IGNORED))
     order = sorted(mistakes, key=lambda pair: (-wilson_interval(mistakes[pair], queries[pair])[0], pair))
     return [
         Confusion(pair, mistakes[pair], queries[pair], together[pair], (pictures[pair[0]], pictures[pair[1]]))
@@ -92,9 +94,9 @@ def _pair(a: str, b: str) -> tuple[str, str]:
 
 @torch.no_grad()
 def change_by_parameter(experiment: Experiment, theta: Theta, steps: int, tasks: int) -> dict[str, tuple[float, float]]:
-    """For each parameter the norm of phi - theta, and that of theta, each squared and the mean over some test tasks.
+    """Parameter -> the squared norms of phi - theta and of theta, each a mean over the first test tasks.
 
-    An algorithm without inner steps gives {}.
+    Returns {} for an algorithm without inner steps.
     """
     trajectory = experiment.algorithm.trajectory
     if trajectory is None or steps == 0:

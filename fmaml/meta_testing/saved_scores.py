@@ -1,4 +1,4 @@
-"""Saves the scores of meta-testing as they are computed, so that an interrupted test continues."""
+"""Save the scores of meta-testing as they are computed, so that an interrupted test continues."""
 
 import contextlib
 import json
@@ -19,11 +19,11 @@ from ..types import Theta
 class SavedScores:
     """A file of JSON lines: the facts that the scores depend on, then a row for each range of tasks.
 
-    A file of another test is replaced. Incomplete rows are not used.
+    A file from another test is replaced. Incomplete rows are dropped.
     """
 
     def __init__(self, path: Path, facts: dict[str, Any], check_folder: CheckFolder = lambda: None) -> None:
-        """``facts`` are values for JSON that the scores depend on; ``check_folder`` is called before each write."""
+        """``facts`` are JSON values that the scores depend on; ``check_folder`` is called before each write."""
         self.path = path
         self.check_folder = check_folder
         self.rows: dict[tuple[str, int, int], list[list[float | None]]] = {}
@@ -39,7 +39,7 @@ class SavedScores:
         write_text_durably(path, "\n".join(kept) + "\n")
 
     def find(self, column: str, tasks: range) -> Tensor | None:
-        """The scores [tasks, steps + 1] of a range of tasks, if it was tested already."""
+        """The scores [tasks, steps + 1] of a range of tasks, or None if it was not tested."""
         found = self.rows.get((column, tasks.start, tasks.stop))
         if found is None:
             return None

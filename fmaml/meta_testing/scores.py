@@ -1,4 +1,4 @@
-"""Meta-testing: the metric on the tasks of a split, after every inner step, as means with intervals."""
+"""Meta-testing: the metric on a split's tasks after each inner step, as means with intervals."""
 
 import math
 from functools import partial
@@ -20,8 +20,8 @@ from ..tree import leading, leaves, take
 from ..types import Task, Theta
 from .saved_scores import SavedScores
 
-LARGE_TEST_TASK = 100_000  # numbers of a task that the network reads; vmapping larger ones costs time on a CPU
-COST_ALONE = 1.5  # what an example costs where a query is alone, beside one of many: 0.7 to 3.0 for conv4 on a CPU
+LARGE_TEST_TASK = 100_000  # input numbers of a task; on a CPU, vmapping is slower for larger ones
+COST_ALONE = 1.5  # the relative cost of an example if each query is alone: 0.7 to 3.0 for conv4 on a CPU
 
 
 class Interval(NamedTuple):
@@ -32,14 +32,14 @@ class Interval(NamedTuple):
 
 
 class TaskCounter(Protocol):
-    """Learns how many tasks are done, and how many forward passes they take, as `forward_passes` counts them."""
+    """Counts finished tasks and their forward passes, see `forward_passes`."""
 
     def skip(self, tasks: int, passes: float) -> None:
-        """So many more tasks were scored before."""
+        """Count tasks that were scored before."""
         ...
 
     def advance(self, tasks: int, passes: float) -> None:
-        """So many more tasks are scored now."""
+        """Count tasks that were just scored."""
         ...
 
 
@@ -52,10 +52,10 @@ def meta_test(
     progress: TaskCounter,
     name: str = "",
 ) -> dict[str, list[Interval]]:
-    """For each evaluation protocol of the source, the metric on unseen tasks after 0, 1, .. inner steps.
+    """Protocol -> the metric on unseen tasks after 0, 1, .. inner steps, for each protocol of the source.
 
-    What is ``saved`` under the experiment's ``name`` is not tested again; ``progress`` is told of what is done. Only
-    the first of several processes has something ``saved``.
+    Scores ``saved`` under the experiment's ``name`` are not computed again. Only the first of several processes has
+    ``saved`` scores. ``progress`` counts the tasks.
     """
     results: dict[str, list[Interval]] = {}
     for protocol in experiment.source.tested(alone=settings.inductive):
@@ -78,7 +78,7 @@ def meta_test(
 
 
 def references(source: Source, settings: EvalSettings, chunk: int = 16) -> dict[str, list[Interval]]:
-    """The source's reference values on the same test tasks, repeated for each inner step, since none depends on it."""
+    """The source's reference values on the same test tasks, repeated for each inner step because they do not change."""
     if source.references is None:
         return {}
     chunks = [source.references("test", 0, part) for part in task_ranges(settings.tasks, chunk)]
@@ -95,7 +95,7 @@ def task_scores(
     steps: int,
     chunk: int | None = None,
 ) -> Tensor:
-    """The metric of each of the first tasks of a split after each inner step: [tasks, steps + 1], on the CPU."""
+    """The metric on the first ``tasks`` of a split after each inner step: [tasks, steps + 1], on the CPU."""
     chunk = chunk or tasks_at_once(experiment.source)
     compute = partial(scores_of, experiment, protocol, theta, split, steps=steps)
     return torch.cat([scores for _, scores in map_over_ranks(task_ranges(tasks, chunk), compute)])
@@ -104,7 +104,7 @@ def task_scores(
 def scores_of(
     experiment: Experiment, protocol: QuerySetting, theta: Theta, split: str, part: range, steps: int
 ) -> Tensor:
-    """The same for one range of tasks, all in one call."""
+    """The result of `task_scores` for one range of tasks, computed in one call."""
     metric_fn = protocol(experiment.model.apply, experiment.source.metric.fn)
     tasks = experiment.source.sample(split, 0, part)
     batching = batching_of_test(protocol, tasks)
@@ -112,9 +112,9 @@ def scores_of(
 
 
 def batching_of_test(protocol: QuerySetting, tasks: Task) -> Batching:
-    """Looped over the tasks where one alone keeps a CPU busy, as it does with a pass for each query; else as always.
+    """Loop over the tasks if one task keeps a CPU busy, for example with one pass per query; else "auto".
 
-    Within a task the queries are vmapped in either case. Measured: see docs/decisions.md.
+    Within a task the queries are vmapped in either case. Measurements: see docs/decisions.md.
     """
     support, query = ([x.numel() // leading(tasks) for x in leaves(batch.x)] for batch in tasks)
     passes = tasks.query.y.shape[1] if protocol is inductive else 1
@@ -123,7 +123,7 @@ def batching_of_test(protocol: QuerySetting, tasks: Task) -> Batching:
 
 
 def tasks_at_once(source: Source) -> int:
-    """How many tasks are tested in one call: 16 with inputs of Omniglot's size, fewer with larger ones."""
+    """The number of tasks in one call: 16 for inputs of Omniglot's size, fewer for larger ones."""
     return min(16, max(1, 16 * 28 * 28 // math.prod(source.inputs)))
 
 
@@ -133,7 +133,7 @@ def task_ranges(tasks: int, chunk: int) -> list[range]:
 
 
 def interval(values: Tensor) -> Interval:
-    """The mean and half of Student's interval of one number a task; ``values`` [tasks]."""
+    """The mean of ``values`` [tasks], and half the width of its t-interval."""
     values = values.double()
     mean = values.mean().item()
     if len(values) == 1:
@@ -142,16 +142,16 @@ def interval(values: Tensor) -> Interval:
 
 
 def passes_of_test(source: Source, settings: EvalSettings) -> float:
-    """The forward passes of a test by all the protocols of the source."""
+    """The number of forward passes of a test in all protocols of the source."""
     protocols = source.tested(alone=settings.inductive)
     return settings.tasks * sum(forward_passes(source, protocol, settings.steps) for protocol in protocols)
 
 
 def forward_passes(source: Source, protocol: QuerySetting, steps: int) -> float:
-    """Passes of one example through the network, for the metric of a task after 0 .. ``steps`` inner steps.
+    """The number of forward passes of single examples for a task's metric after 0 .. ``steps`` inner steps.
 
-    A gradient counts as two more. The first protocol of a source takes the queries together, and validations are by it;
-    in others each query is alone with the support set, which goes through with each.
+    A gradient counts as two more passes. In a source's first protocol, which validation uses, all queries of a task go
+    together. In the others each query goes alone with the whole support set.
     """
     task = take(source.sample("test", 0, range(1)), 0)
     support, queries = leading(task.support.x), leading(task.query.x)

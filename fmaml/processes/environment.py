@@ -1,4 +1,4 @@
-"""The device of a run, and the environment that its measurements depend on."""
+"""The device of a run, and the environment of its measurements."""
 
 import os
 import platform
@@ -16,9 +16,9 @@ from .launcher import ALONE, Launched
 
 
 def pick_device(name: str, here: Launched = ALONE) -> torch.device:
-    """The device called ``name``; "auto" is a GPU, or else the CPU. Error if it cannot be used.
+    """The device called ``name``; "auto" is a GPU, or else the CPU. Raises Error if it cannot be used.
 
-    Of several processes on a machine each has a GPU of its own.
+    Several processes on a machine have a GPU each.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -42,7 +42,7 @@ def pick_device(name: str, here: Launched = ALONE) -> torch.device:
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """What a measurement depends on: command, hardware, versions, commit."""
+    """The conditions of a measurement: command, hardware, versions, commit."""
     packages = ("torch", "numpy", "einops", "safetensors", "pillow", "matplotlib")
     return {
         "command": sys.argv,
@@ -51,14 +51,14 @@ def environment(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "system": platform.platform(),
-        "fmaml": __version__,  # importlib knows it only where the package is installed
+        "fmaml": __version__,  # importlib knows it only if the package is installed
         "commit": commit(),
         "versions": {name: version(name) for name in packages} | {"torch": torch.__version__},
     }
 
 
 def hardware(device: torch.device) -> str:
-    """The processor's name, or the GPU's."""
+    """The name of the GPU, or of the processor."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     info = Path("/proc/cpuinfo")
@@ -68,7 +68,7 @@ def hardware(device: torch.device) -> str:
 
 
 def commit() -> str | None:
-    """The commit of the git checkout that holds the package, with "+" if files changed; None outside a checkout."""
+    """The commit of the package's git checkout, with "+" if files have changed; None outside a checkout."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(
@@ -76,7 +76,7 @@ def commit() -> str | None:
         ).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)  # fails if another repository surrounds us
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # fails if the package lies in another repository
         changed = "+" if git("status", "--porcelain", "-uno") else ""
         return git("rev-parse", "--short=12", "HEAD") + changed
     except (OSError, subprocess.CalledProcessError):

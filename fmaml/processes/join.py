@@ -1,6 +1,6 @@
-"""The processes of a run: how they join, agree when to stop, and say which of them failed.
+"""The processes of a run: join them, stop them together, and report the one that failed.
 
-`torchrun`, or any launcher that sets its variables, starts them. Process 0 alone prints and writes; the others compute.
+`torchrun`, or any launcher that sets its variables, starts them. Only process 0 prints and writes.
 """
 
 import contextlib
@@ -24,24 +24,24 @@ from .launcher import Launched, launch_id, time_limit
 from .signals import deferred_signals, raise_if_stopped, received_signal
 
 Result = TypeVar("Result")
-SHARED_ERROR_WAIT_S = 0.5  # that process 0 is waited for: what all find alike is told by it
-GRACE_S = 10.0  # for the others to say that they are there
+SHARED_ERROR_WAIT_S = 0.5  # the other processes wait, so that process 0 reports an error that all of them have
+GRACE_S = 10.0  # for the other processes to answer
 PREPARATION_LIMIT_S = 3600  # for process 0 of a machine to download and decode data
-STOPPED = "stopped"  # the metric that says whether a process got a signal
-TIMEOUT_WORDS = ("timed out", "timeout")  # in the message of an operation that another process took no part in
-HOW_TO_GO_ON = "the run goes on from its last checkpoint with --resume, or by --max-restarts"
+STOPPED = "stopped"  # the metric: whether a process got a signal
+TIMEOUT_WORDS = ("timed out", "timeout")  # in the error of a collective operation if another process is missing
+HOW_TO_GO_ON = "the run continues from its last checkpoint with --resume, or by --max-restarts"
 
 
 class Processes(NamedTuple):
-    """Those that have joined; ``store`` holds what they tell each other beside collective operations."""
+    """The joined processes; through ``store`` they exchange messages outside collective operations."""
 
     launched: Launched
-    store: Store | None  # None for a process that is alone
+    store: Store | None  # None for a single process
 
     def first_on_machine(self, prepare: Callable[[], T]) -> T:
-        """``prepare()``, in the first process of each machine, then in its others, which find what it has cached.
+        """Call ``prepare()`` in the first process of each machine, then in its others, which use the first one's cache.
 
-        Returns when all processes have done so: machines may take longer than an operation of all may last.
+        Returns when all processes are done, because this can take longer than the timeout of a collective operation.
         """
         if self.store is None:
             return prepare()
@@ -67,10 +67,10 @@ class Processes(NamedTuple):
 
 @contextlib.contextmanager
 def joined(launched: Launched, device: torch.device) -> Iterator[Processes]:
-    """Join the other processes for the duration of the block.
+    """Join the other processes during the block.
 
-    An error in one process ends all. It is told once, by the process that it happened in, or if that one is gone, by
-    the first that is left. Raises Ended in the others.
+    An error in one process ends all. The failed process reports it; if that is gone, another one does. The others raise
+    Ended.
     """
     if launched.world_size == 1:
         yield Processes(launched, None)
@@ -101,7 +101,7 @@ def joined(launched: Launched, device: torch.device) -> Iterator[Processes]:
 
 
 def error_told_once(error: Error, store: Store, launched: Launched) -> Error:
-    """The error with its rank, or Ended if another process has failed before."""
+    """The error with its rank, or Ended if another process has already failed."""
     time.sleep(SHARED_ERROR_WAIT_S if launched.rank else 0)
     if not first_to_fail(store, launched):
         return Ended()
@@ -109,28 +109,30 @@ def error_told_once(error: Error, store: Store, launched: Launched) -> Error:
 
 
 def error_of_lost_others(error: Exception, store: Store, launched: Launched, limit: float) -> Error:
-    """The reason for an operation that another process took no part in; this process leaves the group."""
+    """Leave the group, and return the error for a collective operation with a missing process."""
     waited = any(word in str(error).lower() for word in TIMEOUT_WORDS)
     with deferred_signals():  # the launcher asks all to end as soon as it has seen one end
-        traceback.clear_frames(error.__traceback__)  # local variables there would keep connections open
-        leave()  # so that those who wait for this one notice, too
+        traceback.clear_frames(error.__traceback__)  # its local variables would keep connections open
+        leave()  # so that processes that wait for this one notice, too
         return why_lost(store, launched, waited, limit)
 
 
 def own_store(launched: Launched, limit: float) -> Store:
-    """What these processes, and no earlier start of them, can write in and read; RunFailed if they do not meet."""
+    """A store that only these processes share, without entries from before a restart; RunFailed if they cannot join."""
     try:
         everything, _, _ = next(dist.rendezvous("env://", timeout=timedelta(seconds=limit)))  # type: ignore[no-untyped-call]
         return PrefixStore(launch_id(everything, launched.rank, launched.world_size, limit), everything)
     except (ValueError, dist.DistError) as error:
         reason = str(error).partition("\n")[0]
-        raise RunFailed(f"rank {launched.rank}: cannot join the others ({reason}); start all with torchrun") from None
+        raise RunFailed(
+            f"rank {launched.rank}: cannot join the others ({reason}); start all processes with torchrun"
+        ) from None
 
 
 def has_lost_others(error: Exception) -> bool:
-    """Whether it says that another process took no part in an operation of all."""
-    said = str(error).lower()
-    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and ("gloo" in said or "nccl" in said))
+    """Whether the error means that another process is missing in a collective operation."""
+    text = str(error).lower()
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and ("gloo" in text or "nccl" in text))
 
 
 def leave() -> None:
@@ -140,20 +142,20 @@ def leave() -> None:
 
 
 def first_to_fail(store: Store, launched: Launched) -> bool:
-    """Whether no other process has failed before, or is gone; from now on this one has."""
+    """Record that this process failed; True if it is the first, or if the store is gone."""
     with contextlib.suppress(RuntimeError):
         return is_first(store, "failed", launched)
     return True
 
 
 def is_first(store: Store, key: str, launched: Launched) -> bool:
-    """Whether no other process has taken the key; from now on this one has."""
+    """Take the key for this process; True unless another process has taken it before."""
     rank = str(launched.rank)
     return store.compare_set(key, "", rank) == rank.encode()
 
 
 def why_lost(store: Store, launched: Launched, waited: bool, limit: float) -> Error:
-    """Why another process did not take part any more; Ended where another one says it."""
+    """The error for a lost process; Ended if another process reports it."""
     try:
         missing = missing_ranks(store, launched)
         if store.check(["failed"]) or not is_first(store, "told", launched):
@@ -166,7 +168,7 @@ def why_lost(store: Store, launched: Launched, waited: bool, limit: float) -> Er
 
 
 def missing_ranks(store: Store, launched: Launched) -> list[int]:
-    """The ranks that do not say in `GRACE_S` that they are there; the wait ends when a single one is missing."""
+    """The ranks that do not answer within `GRACE_S`; the wait ends when only one is missing."""
     store.set(f"there/{launched.rank}", "")
     missing, begin = list(range(launched.world_size)), time.monotonic()
     while len(missing) > 1 and time.monotonic() - begin < GRACE_S:
@@ -176,23 +178,23 @@ def missing_ranks(store: Store, launched: Launched) -> list[int]:
 
 
 def map_over_ranks(parts: list[T], compute: Callable[[T], Result]) -> Iterator[tuple[T, Result]]:
-    """Each part and what ``compute`` makes of it, in order, in every process; each part is computed by one of them.
+    """Yield each part with its result, in order, in every process; each result is computed in one process.
 
-    Raises Stopped in all processes once one got a signal, after the parts that were computed meanwhile.
+    Raises Stopped in all processes once one got a signal, after the parts computed until then.
     """
     rank, count = distributed.rank(), distributed.world_size()
     for first in range(0, len(parts), count):
         batch = parts[first : first + count]
         mine = compute(batch[rank]) if rank < len(batch) else None
-        told = distributed.gather((mine, received_signal()))
-        for part, (result, _) in zip(batch, told, strict=False):
+        gathered = distributed.gather((mine, received_signal()))
+        for part, (result, _) in zip(batch, gathered, strict=False):
             yield part, result
         if first + count < len(parts):
-            raise_if_any(number for _, number in told)
+            raise_if_any(number for _, number in gathered)
 
 
 def with_vote(reduce: Callable[[GradsAndMetrics], GradsAndMetrics]) -> Callable[[GradsAndMetrics], GradsAndMetrics]:
-    """The reduction, which also says in the metrics how many processes got a signal to stop."""
+    """The reduction, with a metric that counts the processes that got a signal to stop."""
 
     def voted(means: GradsAndMetrics) -> GradsAndMetrics:
         grads, metrics = means
@@ -209,7 +211,7 @@ class Vote:
         self.last: torch.Tensor | None = None
 
     def stop_if_any(self, metrics: Metrics) -> None:
-        """Raise Stopped if a process got a signal. On a GPU the vote of the step before is read, which is there."""
+        """Raise Stopped if a process got a signal. On a GPU, read the vote of the step before, to avoid waiting."""
         if STOPPED not in metrics:
             return raise_if_stopped()
         vote = metrics[STOPPED]
@@ -218,7 +220,7 @@ class Vote:
 
 
 def raise_if_any(numbers: Any) -> None:
-    """Raise Stopped for the first signal that any process got; this process forgets its own."""
+    """Raise Stopped for the first signal that any process got; clear this process's own."""
     for number in numbers:
         if number is not None:
             raise_if_stopped()
@@ -226,7 +228,7 @@ def raise_if_any(numbers: Any) -> None:
 
 
 def mean_over_ranks(numbers: Mapping[str, float], tasks: int) -> dict[str, float]:
-    """Means of each process over its tasks, as the means over all of a meta-batch."""
+    """The means over a whole meta-batch, from the means of each process over its tasks."""
     if distributed.world_size() == 1:
         return dict(numbers)
     means = {name: torch.tensor(value, dtype=torch.float64) for name, value in numbers.items()}

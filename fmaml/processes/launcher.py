@@ -1,4 +1,4 @@
-"""What a launcher of many processes, such as `torchrun`, says of this one. Imports no torch."""
+"""The place of this process in a launch by `torchrun` or a similar launcher. Imports no torch."""
 
 import contextlib
 import os
@@ -13,27 +13,27 @@ if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
 
 DEFAULT_TIME_LIMIT_S = 600.0
-LAUNCH_ID = "launch_id"  # key of process 0's name, and of the names of the others that it has seen
+LAUNCH_ID = "launch_id"  # key of process 0's name and of the other names that it has seen
 
 # in the order of the fields of `Launched`
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_MAX_RESTARTS")
 
 
 class Launched(NamedTuple):
-    """This process among those of a run."""
+    """The place of this process among the processes of a run."""
 
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0  # on its machine
-    local_size: int = 1  # how many are on its machine
-    restarts_allowed: int = 0  # how often the launcher may start all of them again
+    local_size: int = 1  # number of processes on its machine
+    restarts_allowed: int = 0  # how often the launcher may restart all processes
 
 
 ALONE = Launched()
 
 
 def launched() -> Launched:
-    """What the variables of `torchrun` say; without them the process is alone. Error if they are not numbers."""
+    """Read the variables of `torchrun`; without them the process is alone. Error if they are not numbers."""
     if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
         return ALONE
     try:
@@ -50,7 +50,7 @@ def launched() -> Launched:
 
 @contextlib.contextmanager
 def report_once(launched: Launched) -> Iterator[None]:
-    """What all processes of a machine find alike, such as a wrong config, is told by the first of them."""
+    """Let only the first process of a machine report an error that all of them have, such as a wrong config."""
     if launched.local_rank == 0:
         yield
         return
@@ -62,7 +62,7 @@ def report_once(launched: Launched) -> Iterator[None]:
 
 
 def time_limit() -> float:
-    """Seconds until a process that does not answer counts as lost; Error if FMAML_TIMEOUT is not such a number."""
+    """Seconds until a silent process counts as lost; Error if FMAML_TIMEOUT is not a number of seconds."""
     text = os.environ.get("FMAML_TIMEOUT", "")
     try:
         seconds = float(text or DEFAULT_TIME_LIMIT_S)
@@ -74,19 +74,19 @@ def time_limit() -> float:
 
 
 def check_launch(launched: Launched, out: str | None) -> None:
-    """Error if the processes would be restarted without a folder in which to go on, or for a wrong time limit."""
+    """Raise Error for a wrong time limit, or for restarts without --out: a restarted run needs its folder."""
     time_limit()
     if launched.restarts_allowed and not out:
-        raise Error("--max-restarts: a run that is started again goes on in its folder; name it with --out DIR")
+        raise Error("--max-restarts: a restarted run continues in its folder; name it with --out DIR")
 
 
 def launch_id(store: "Store", rank: int, count: int, limit: float) -> str:
-    """An identifier of this start of the processes, which no earlier start has had.
+    """A unique identifier of this start of the processes.
 
-    A launcher's store may outlive the processes, and what they wrote before a restart must not be found after it.
-    Counting restarts does not tell the starts apart: an agent that replaces another counts from 0 again. So process 0
-    draws a name, and returns it once all have answered; RunFailed if one has not in ``limit`` seconds. A name that an
-    earlier process 0 left behind is not written beside this process's own.
+    A launcher's store may outlive the processes, so entries from before a restart must be hidden. Counting restarts is
+    not enough: an agent that replaces another counts from 0 again. So process 0 draws a name, and all processes answer
+    to it. Raises RunFailed if one has not answered within ``limit`` seconds. The others accept only a name beside their
+    own, so an earlier process 0 cannot mislead them.
     """
     own, begin = uuid.uuid4().hex, time.monotonic()
     if rank:
@@ -101,7 +101,7 @@ def launch_id(store: "Store", rank: int, count: int, limit: float) -> str:
 
 
 def offer_name(store: "Store", own: str, count: int) -> str | None:
-    """Process 0 writes its name, and those of the others that it has seen; the name, once all have answered."""
+    """Write process 0's name and the other names that it has seen; return its name once all have answered."""
     keys = [f"{LAUNCH_ID}/{other}" for other in range(1, count)]
     seen = [store.get(key).decode() for key in keys if store.check([key])]
     store.set(LAUNCH_ID, " ".join([own, *seen]))
@@ -109,7 +109,7 @@ def offer_name(store: "Store", own: str, count: int) -> str | None:
 
 
 def take_name(store: "Store", own: str, rank: int) -> str | None:
-    """Another process answers once process 0 has seen it; the name of process 0, or None until then."""
+    """Answer process 0 once it has seen this process, and return its name; None until then."""
     if not store.check([LAUNCH_ID]):
         return None
     name, *seen = store.get(LAUNCH_ID).decode().split()

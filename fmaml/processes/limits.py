@@ -1,6 +1,6 @@
-"""What the system allows the process, looked at before torch is imported; and how to tell that it was not enough.
+"""Check the system's limits before importing torch, and recognise errors that mean too little memory.
 
-Where torch lacks memory it does not always raise: some of its libraries end the process in their own words.
+Without enough memory torch does not always raise: some of its libraries end the process.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import Error
 
-OUT_OF_MEMORY_TEXTS = (  # parts of the messages of torch, its libraries, the loader of libraries and Python
+OUT_OF_MEMORY_TEXTS = (  # in messages of torch, its libraries, the dynamic linker and Python
     "can't allocate memory",
     "cannot allocate memory",
     "out of memory",
@@ -29,9 +29,9 @@ OUT_OF_MEMORY_TEXTS = (  # parts of the messages of torch, its libraries, the lo
 
 
 def least_address_space() -> int:
-    """Bytes of address space: with less, libraries of torch were seen to end the process themselves.
+    """The least address space in bytes; with less, libraries of torch were seen to end the process.
 
-    Torch built for CUDA maps its libraries for it whether there is a GPU or not, by their size alone 3.3 GB.
+    Torch built for CUDA maps 3.3 GB of CUDA libraries, even without a GPU.
     """
     torch = importlib.util.find_spec("torch")  # does not import it
     folders = (torch and torch.submodule_search_locations) or []
@@ -49,12 +49,12 @@ THREADS_CURE = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the error, by its type or its message, means that memory ran out."""
+    """Whether the error's type or message means that memory ran out."""
     return isinstance(error, MemoryError) or any(text in str(error).lower() for text in OUT_OF_MEMORY_TEXTS)
 
 
 def check_address_space() -> None:
-    """Raise Error if the process may not use as much memory as a small run takes."""
+    """Raise Error if the process may use less memory than a small run takes."""
     limit = address_space_limit()
     if limit is not None and limit < LEAST_ADDRESS_SPACE:
         raise Error(
@@ -75,11 +75,11 @@ def address_space_limit() -> int | None:
 
 @contextlib.contextmanager
 def importing_torch() -> Iterator[None]:
-    """Raise Error where torch cannot be imported for want of memory, or could be but would lack it soon after."""
+    """Raise Error if there is too little memory to import torch in the block, or to run afterwards."""
     check_address_space()
     try:
         yield
     except (ImportError, MemoryError, OSError) as error:
         if is_out_of_memory(error):
-            raise Error(f"out of memory while torch is imported; {MEMORY_CURE}") from error
+            raise Error(f"out of memory while importing torch; {MEMORY_CURE}") from error
         raise

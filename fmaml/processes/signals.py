@@ -1,9 +1,9 @@
-"""SIGINT, SIGTERM, SIGUSR1 and SIGHUP, of a closed terminal, stop a run after the current step.
+"""Stop a run after the current step on SIGINT, SIGTERM, SIGUSR1 or SIGHUP (a closed terminal).
 
-Windows has of these only the first two, and SIGBREAK, of Ctrl+Break.
+Windows has only SIGINT, SIGTERM and SIGBREAK (Ctrl+Break).
 
-The handlers only record the signal, so that a second one does no harm. `raise_if_stopped` is called where a run can
-stop: after each step, and between the chunks of an evaluation.
+The handlers only record the signal, so that a second one does no harm. A run calls `raise_if_stopped` after each step,
+and between the chunks of an evaluation.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from ..errors import Stopped
 STOP_SIGNALS: tuple[signal.Signals, ...] = tuple(
     getattr(signal, name)
     for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP", "SIGBREAK")
-    if hasattr(signal, name)  # on this system
+    if hasattr(signal, name)  # depends on the system
 )
 _received: list[int] = []
 
@@ -25,7 +25,7 @@ _received: list[int] = []
 def deferred_signals() -> Iterator[None]:
     """Record stop signals for `raise_if_stopped`, and restore their handlers afterwards.
 
-    Only the main thread can set handlers; in any other this does nothing.
+    Only the main thread can set handlers; in other threads this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -41,7 +41,7 @@ def deferred_signals() -> Iterator[None]:
 
 
 def raise_if_stopped() -> None:
-    """Raise Stopped if a signal was recorded, and forget it, so that saving afterwards is not interrupted."""
+    """Raise Stopped if a signal was recorded, and clear it, so that saving afterwards is not interrupted."""
     if _received:
         number = _received[0]
         _received.clear()
@@ -49,12 +49,12 @@ def raise_if_stopped() -> None:
 
 
 def received_signal() -> int | None:
-    """The first signal that was recorded, if any."""
+    """The first recorded signal, if any."""
     return _received[0] if _received else None
 
 
 def _kept_by_nohup(number: signal.Signals) -> bool:
-    """Whether `nohup` started this process, so that it outlives its terminal."""
+    """Whether `nohup` started this process, which must then survive its terminal."""
     return number.name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN
 
 

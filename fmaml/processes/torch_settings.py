@@ -2,14 +2,15 @@
 
 The precision is float32, or one of two faster approximations of it.
 
-``tf32``: float32 products and convolutions with 10 bits of mantissa, on GPUs that have it; elsewhere no change.
-``bf16``: the network under autocast to bfloat16; parameters, losses, inner and outer updates stay float32.
+- ``tf32``: float32 products and convolutions with 10 bits of mantissa, on GPUs that have it; elsewhere no change.
+- ``bf16``: the network under autocast to bfloat16; parameters, losses, inner and outer updates stay float32.
 
-Where rounding moves a rectifier's input across 0, the gradient jumps, and inner steps and batch norm amplify that: the
-meta-gradient of conv4 in bf16 (32 filters, initial parameters, glyphs, 5-way 1-shot, one step of 0.4) differed from
-that in float32 by 72 % of its norm, at a cosine of 0.76. The accuracy did not differ measurably:
-`experiments/algorithms/maml.yaml` reached 89.64 +- 0.67 % on unseen characters after one inner step in bf16, and
-90.09 +- 0.64 % in float32 (one thread of an Intel Xeon). The effect of tf32 has not been measured.
+If rounding moves a ReLU's input across 0, the gradient jumps, and inner steps and batch norm amplify the jump. For
+conv4, the meta-gradients in bf16 and float32 differed by 72 % of the norm, at a cosine of 0.76 [1]. The accuracy did
+not differ measurably: 89.64 +- 0.67 % in bf16, 90.09 +- 0.64 % in float32 [2]. tf32: not measured yet.
+
+[1] 32 filters, initial parameters, glyphs, 5-way 1-shot, one step of 0.4.
+[2] `experiments/algorithms/maml.yaml`, unseen characters after one inner step; one thread of an Intel Xeon.
 """
 
 import os
@@ -23,20 +24,20 @@ from ..types import Model, Params
 
 
 def make_deterministic(device: torch.device) -> None:
-    """Ask the libraries of a GPU for algorithms with the same result each time; a CPU's are so by themselves.
+    """Use deterministic algorithms on a GPU; on a CPU they are deterministic anyway.
 
-    An operation that has none says so by a warning. Must be called before the first product on the GPU.
+    An operation without a deterministic algorithm warns. Call this before the first product on the GPU.
     """
     if device.type != "cuda":
         return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS chooses by its free memory otherwise
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # otherwise cuBLAS chooses by its free memory
     torch.use_deterministic_algorithms(True, warn_only=True)
     cast(Any, torch.utils.deterministic).fill_uninitialized_memory = False  # nothing reads it, and filling takes time
-    torch.backends.cudnn.benchmark = False  # it chooses by times, which differ
+    torch.backends.cudnn.benchmark = False  # it would choose algorithms by their times, which vary
 
 
 def set_precision(precision: Precision) -> None:
-    """Allow or forbid TF32 in this process; by default torch would use it for convolutions only."""
+    """Allow or forbid TF32 in this process; torch's default allows it for convolutions only."""
     allowed = precision == "tf32"
     torch.set_float32_matmul_precision("high" if allowed else "highest")
     torch.backends.cudnn.allow_tf32 = allowed
@@ -48,7 +49,7 @@ def with_precision(model: Model, precision: Precision, device: torch.device) -> 
         return model
 
     def apply(params: Params, x: Tensor) -> Tensor:
-        # a cached cast would be reused at a level of differentiation that it does not belong to
+        # without the cache: a cached cast would be reused at another level of differentiation
         with torch.autocast(device.type, torch.bfloat16, cache_enabled=False):
             return model.apply(params, x).float()
 

@@ -1,4 +1,4 @@
-"""`fmaml compare`: settings and results of several runs, and a paired test of those with the same test tasks."""
+"""`fmaml compare`: settings and results of several runs, and a paired test if their test tasks are the same."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,11 +17,11 @@ LEAST_WIDTH_OF_A_RUN = 24  # columns of a terminal
 
 
 class Compared(NamedTuple):
-    """One run beside the first."""
+    """One run, compared with the first."""
 
     run: PastRun
-    name: str  # short, and different from the other names
-    why_not: str  # why there is no paired test; "" if there is one
+    name: str  # short and unique
+    why_not: str  # the reason if there is no paired test; else ""
     differences: dict[str, Paired | None]  # protocol -> this run minus the first; None where a score is not finite
 
 
@@ -29,12 +29,12 @@ class Comparison(NamedTuple):
     """Several runs; the others are compared with the first."""
 
     runs: list[Compared]
-    settings: dict[str, list[str]]  # dotted key -> its value in each run, where they differ
+    settings: dict[str, list[str]]  # dotted key -> its value in each run, if they differ
     rows: list[list[dict[str, Any]]]  # of each run's metrics.jsonl
 
 
 def compare(folders: Sequence[Path]) -> Comparison:
-    """Read the runs and test the differences; Error for a folder that is no run, or is damaged."""
+    """Read the runs and test the differences; Error for a folder that is not a run, or is damaged."""
     runs = [read_run(folder) for folder in folders]
     names = short_names(folders)
     scores = [scores_of_tasks(folder) for folder in folders]
@@ -45,11 +45,11 @@ def compare(folders: Sequence[Path]) -> Comparison:
     return Comparison(compared, settings, [metrics_of(folder) for folder in folders])
 
 
-Scores = tuple[dict[str, Any], dict[str, dict[int, float]]]  # as `scores_of_tasks` returns them
+Scores = tuple[dict[str, Any], dict[str, dict[int, float]]]  # the result of `scores_of_tasks`
 
 
 def against_first(first: PastRun, first_scores: Scores, run: PastRun, scores: Scores, name: str) -> Compared:
-    """Compare a run with the first, by each protocol that both were tested with."""
+    """Compare a run with the first, in each protocol that both have."""
     why = why_other_tasks(first_scores[0], scores[0])
     if not why and (first.results or {}).get("metric") != (run.results or {}).get("metric"):
         why = "the metrics differ, or a run has not finished"
@@ -67,7 +67,7 @@ def by_protocol(run: PastRun, columns: dict[str, dict[int, float]]) -> dict[str,
 
 
 def short_names(folders: Sequence[Path]) -> list[str]:
-    """The folders' paths without the part that all share; a run that is given twice is numbered."""
+    """The folders' paths without their common part; repeated runs are numbered."""
     parts = [folder.resolve().parts for folder in folders]
     common = 0
     while all(len(own) > common + 1 for own in parts) and len({own[common] for own in parts}) == 1:
@@ -77,7 +77,7 @@ def short_names(folders: Sequence[Path]) -> list[str]:
 
 
 def result_rows(comparison: Comparison) -> list[tuple[str, list[str]]]:
-    """The last row of each column of results, as text: heading -> a text for each run."""
+    """The last row of each column of results: heading -> a text for each run."""
     runs = [compared.run for compared in comparison.runs]
     labels = dict.fromkeys(label for run in runs for label in aligned_columns(run))
     found: list[tuple[str, list[str]]] = []
@@ -91,33 +91,33 @@ def result_rows(comparison: Comparison) -> list[tuple[str, list[str]]]:
 
 
 def aligned_columns(run: PastRun) -> dict[str, list[dict[str, float | None]]]:
-    """The columns of a run by a heading that does not name its algorithm, so that runs of several stand in one row."""
+    """The columns of a run, with headings that do not name the algorithm, so that different algorithms share a row."""
     own = str(run.config["algorithm"]["name"])
     return {"adapted" if label == own else label.removeprefix(f"{own}, "): rows for label, rows in run.columns.items()}
 
 
 def verdict(compared: Compared, first: str, more_is_better: bool | None) -> list[str]:
-    """The outcome of the paired test of a run, a sentence for each protocol."""
+    """The outcome of the paired test of a run, one sentence for each protocol."""
     if compared.why_not:
         return [f"{compared.name}: no paired test with {first}: {compared.why_not}"]
-    said: list[str] = []
+    lines: list[str] = []
     for protocol, found in compared.differences.items():
         where = f"{compared.name} − {first}, {protocol}"
         if found is None:
-            said.append(f"{where}: no paired test: they share no task, or a score is not finite")
+            lines.append(f"{where}: no paired test: they share no task, or a score is not finite")
             continue
         text = with_sign(compared.run, found)
         if found.ci95 is None:
-            said.append(f"{where}: {text} on the same task; of one task there is no interval")
+            lines.append(f"{where}: {text} on the same task; one task gives no interval")
             continue
         better = "" if more_is_better is None else (", better" if (found.mean > 0) == more_is_better else ", worse")
         holds = f"significant{better}" if found.is_significant else "not significant: 0 is in the interval"
-        said.append(f"{where}: {text} on the same {found.tasks} tasks, {holds}")
-    return said
+        lines.append(f"{where}: {text} on the same {found.tasks} tasks, {holds}")
+    return lines
 
 
 def with_sign(run: PastRun, found: Paired) -> str:
-    """A difference with its sign and half its interval."""
+    """A difference with its sign and half the width of its interval."""
     text = run.metric.write(abs(found.mean), found.ci95)
     return f"{'−' if found.mean < 0 else '+'}{text}"
 
@@ -130,21 +130,21 @@ def verdicts(comparison: Comparison) -> list[str]:
 
 
 NOTE = (
-    "Differences are paired: of each test task the score of one run minus that of the first; ± is a 95 % interval over "
-    "tasks. It says how the two trained models differ, not how two seeds of training would; among many comparisons one "
-    "in twenty is significant by chance."
+    "Differences are paired: on each test task, the score of one run minus that of the first; ± is a 95 % interval "
+    "over tasks. It compares the two trained models, not training with other seeds. Among many comparisons, one in "
+    "twenty is significant by chance."
 )
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """Print settings, results and tests; where the terminal is too narrow for a table, a line for each value."""
+    """Print settings, results and tests as tables, or one line per value if the terminal is too narrow."""
     console = Console()
     names = [compared.name for compared in comparison.runs]
     print_grid(console, "settings that differ", names, list(comparison.settings.items()))
     print_grid(console, "results, after the last inner step", names, result_rows(comparison))
     for compared in comparison.runs:
         if compared.run.results is None:
-            print(f"{compared.run.folder}: has no results yet; `fmaml resume {compared.run.folder}` goes on")
+            print(f"{compared.run.folder}: has no results yet; `fmaml resume {compared.run.folder}` continues")
     lines = verdicts(comparison)
     for line in [*lines, "", NOTE] if lines else []:
         console.print(printable(line), highlight=False, markup=False, soft_wrap=not console.is_terminal)

@@ -1,4 +1,4 @@
-"""The page of `fmaml compare`: the same as it prints, and the curves of all runs in one picture."""
+"""The page of `fmaml compare`: its output as HTML, with the curves of all runs."""
 
 from .compare import NOTE, Comparison, aligned_columns, result_rows, verdicts
 from .curves import by_inner_step, learning_curves
@@ -13,7 +13,7 @@ def comparison_page(comparison: Comparison) -> str:
     metrics = dict.fromkeys(compared.run.metric for compared in comparison.runs if compared.run.results)
     charts = [chart for metric in metrics for chart in charts_of(comparison, metric)]
     unfinished = [compared.name for compared in comparison.runs if compared.run.results is None]
-    said = "".join(f"<li>{escape(line)}</li>" for line in verdicts(comparison))
+    outcomes = "".join(f"<li>{escape(line)}</li>" for line in verdicts(comparison))
     return document(
         f"fmaml compare: {', '.join(names)}",
         f"<h1>{len(names)} runs compared</h1>{paragraph(', '.join(names), 'lead')}",
@@ -23,7 +23,7 @@ def comparison_page(comparison: Comparison) -> str:
             grid(names, result_rows(comparison), numbers=True),
             paragraph(f"No results yet: {', '.join(unfinished)}") if unfinished else "",
         ),
-        section("Paired tests", f"<ul>{said}</ul>", paragraph(NOTE, "quiet")) if said else "",
+        section("Paired tests", f"<ul>{outcomes}</ul>", paragraph(NOTE, "quiet")) if outcomes else "",
         section("Settings that differ", grid(names, list(comparison.settings.items())) or paragraph("None.")),
         section("Learning curves", learning_chart(comparison)),
     )
@@ -36,7 +36,7 @@ def grid(names: list[str], rows: list[tuple[str, list[str]]], numbers: bool = Fa
 
 
 def charts_of(comparison: Comparison, metric: ReportedMetric) -> list[str]:
-    """A chart for each column of results, with all runs that have this metric."""
+    """One chart for each column of results, with all runs of this metric."""
     runs = {compared.name: compared.run for compared in comparison.runs}
     columns = {name: aligned_columns(run) if run.metric == metric else {} for name, run in runs.items()}
     charts: list[str] = []
@@ -48,7 +48,7 @@ def charts_of(comparison: Comparison, metric: ReportedMetric) -> list[str]:
 
 
 def learning_chart(comparison: Comparison) -> str:
-    """The learning curves of all runs that share the first run's metric; "" if none was trained."""
+    """The learning curves of all runs with the first run's metric; "" if none was trained."""
     metric = comparison.runs[0].run.metric
     pairs = zip(comparison.runs, comparison.rows, strict=True)
     runs = {compared.name: rows if compared.run.metric == metric else [] for compared, rows in pairs}

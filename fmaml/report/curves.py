@@ -1,4 +1,4 @@
-"""Plots of runs: the learning curve, and the metric by inner step. Imports no torch."""
+"""Plot runs: the learning curve, and the metric by inner step. Imports no torch."""
 
 import math
 import textwrap
@@ -12,29 +12,29 @@ from .read_run import Columns, ReportedMetric
 
 LoggedRows = Sequence[Mapping[str, Any]]  # of metrics.jsonl
 FIGURE_SIZE = (7.0, 4.2)  # inches
-MOST_POINTS = 500  # of one curve: more cannot be told apart, and make a page large
+MOST_POINTS = 500  # of one curve: more would be indistinguishable, and enlarge the page
 LONGEST_LINE = 52  # characters of the text above an interval
 
 
 def learning_curve(rows: LoggedRows, metric: ReportedMetric) -> Figure:
-    """Training and validation scores of one run against meta-steps."""
+    """Plot the training and validation scores of one run against meta-steps."""
     figure = Figure(FIGURE_SIZE, layout="constrained")
     axes = figure.subplots()
     train = of_kind(rows, "train")
     curves = [("after", "training tasks, adapted", "tab:blue"), ("before", "training tasks, not adapted", "tab:gray")]
-    if all(row.get("before") == row.get("after") for row in train):  # as for an algorithm without inner steps
+    if all(row.get("before") == row.get("after") for row in train):  # an algorithm without inner steps
         curves = curves[:1]
     for key, label, color in curves:
         draw_training(axes, train, key, color, label=label)
     draw_validation(axes, rows, "tab:orange", label="validation, adapted (95 % interval)")
     finish_axes(axes, metric, "meta-steps", "Learning curve")
-    for key, _, color in curves:  # last, so that one outlier does not flatten the rest
+    for key, _, color in curves:  # after the axes are scaled, so that one outlier does not flatten the rest
         draw_training(axes, train, key, color, window=1, alpha=0.25, linewidth=0.8)
     return figure
 
 
 def learning_curves(runs: Mapping[str, LoggedRows], metric: ReportedMetric) -> Figure:
-    """Training, smoothed, and validation scores of several runs against meta-steps, a colour for each run."""
+    """Plot smoothed training scores and validation scores of several runs against meta-steps, one colour per run."""
     figure = Figure(FIGURE_SIZE, layout="constrained")
     axes = figure.subplots()
     for number, (name, rows) in enumerate(runs.items()):
@@ -45,24 +45,24 @@ def learning_curves(runs: Mapping[str, LoggedRows], metric: ReportedMetric) -> F
 
 
 def draw_training(axes: Axes, rows: LoggedRows, key: str, color: str, window: int | None = None, **style: Any) -> None:
-    """Draw a score of training as a running mean over ``window`` rows, by default a twentieth of all."""
+    """Draw a training score as a running mean over ``window`` rows (default: a twentieth of all)."""
     values = smooth(with_gaps(row.get(key) for row in rows), window or max(1, len(rows) // 20))
     every = max(1, len(rows) // MOST_POINTS)
     axes.plot([row["step"] for row in rows][::every], values[::every], color=color, **style)
 
 
 def draw_validation(axes: Axes, rows: LoggedRows, color: str, **style: Any) -> None:
-    """Draw the scores of validation with their 95 % intervals."""
+    """Draw the validation scores with their 95 % intervals."""
     found = of_kind(rows, "val")
     steps, scores, widths = (with_gaps(row.get(key) for row in found) for key in ("step", "score", "ci95"))
     axes.errorbar(steps, scores, widths, fmt="o-", markersize=3, capsize=2, color=color, **style)
 
 
 def by_inner_step(columns: Columns, metric: ReportedMetric, title: str, chance: float | None) -> Figure:
-    """The metric on unseen tasks against inner steps, one curve a label; ``chance`` is the metric of guessing.
+    """Plot the metric on unseen tasks against inner steps, one curve per label; ``chance`` is the metric of guessing.
 
-    A value that no inner step changes is a line across. Where there are such values alone, the intervals stand below
-    each other instead. An empty column is not drawn, and keeps its colour.
+    A value that does not depend on the inner step is a horizontal line. If all values are such, the intervals are drawn
+    one below the other instead. An empty column is not drawn, but keeps its colour.
     """
     longest = max(map(len, columns.values()), default=0)
     if longest < 2:
@@ -84,7 +84,7 @@ def by_inner_step(columns: Columns, metric: ReportedMetric, title: str, chance: 
 
 
 def intervals(columns: Columns, metric: ReportedMetric, title: str, chance: float | None) -> Figure:
-    """The one value of each label with its interval, a row each."""
+    """Plot the single value of each label with its interval, one row per label."""
     figure = Figure((FIGURE_SIZE[0], 1.4 + 0.9 * len(columns)), layout="constrained")
     axes = figure.subplots()
     for row, (label, values) in enumerate(columns.items()):
@@ -108,12 +108,12 @@ def of_kind(rows: LoggedRows, kind: str) -> LoggedRows:
 
 
 def legend_label(name: str) -> str:
-    """The name for a legend; matplotlib leaves out names that begin with an underscore."""
+    """The name for a legend; matplotlib hides names that begin with an underscore."""
     return f" {name}" if name.startswith("_") else name
 
 
 def with_gaps(values: Iterable[float | None]) -> np.ndarray:
-    """The values with NaN for None, which matplotlib leaves out."""
+    """The values with NaN for None; matplotlib leaves a gap there."""
     return np.array([math.nan if value is None else value for value in values])
 
 
@@ -126,7 +126,7 @@ def finish_axes(axes: Axes, metric: ReportedMetric, x_label: str, title: str) ->
 
 
 def scale_axis(axes: Axes, name: Literal["x", "y"], metric: ReportedMetric) -> None:
-    """Show a fraction from 0 to 1, and other metrics from 0 unless they have negative values."""
+    """Scale a fraction from 0 to 1, and other metrics from 0 unless they have negative values."""
     if metric.is_fraction:
         axes.set(**{f"{name}lim": (0, 1.02)})
         getattr(axes, f"{name}axis").set_major_formatter("{x:.0%}")
@@ -136,7 +136,7 @@ def scale_axis(axes: Axes, name: Literal["x", "y"], metric: ReportedMetric) -> N
 
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
-    """A running mean over ``window`` of the values, of those that are finite; the others stay gaps."""
+    """A running mean over ``window`` values, of the finite ones; the others stay gaps."""
     if not len(values):
         return values
     known = np.isfinite(values)

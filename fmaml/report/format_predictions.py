@@ -18,7 +18,7 @@ from ..models.learner import Adapted, Prediction
 from .html_page import bars, document, escape, png_tag
 
 THUMBNAIL = 160  # pixels
-MOST_BARS = 10  # of an image, the most likely classes
+MOST_BARS = 10  # for an image: its most likely classes
 LEAST_TABLE_WIDTH = 50  # characters
 STYLE_OF_PREDICTIONS = """
 body { max-width: 72rem; }
@@ -84,7 +84,7 @@ def as_csv(rows: list[Row]) -> str:
 
 
 def print_table(rows: list[Row]) -> None:
-    """Print each image with its label, the probability and the second label; without a table in a narrow terminal."""
+    """Print each image with its label, the probability and the second label, as a table if the terminal is wide."""
     table = Table("image", "label", highlight=False)
     for heading in ("probability", "else"):
         table.add_column(heading, justify="right")
@@ -112,7 +112,7 @@ def second(row: Row) -> str:
 
 
 def write_page(path: Path, rows: list[Row], adapted: Adapted) -> None:
-    """Write one HTML file that needs no other: each image with a bar for every class."""
+    """Write one self-contained HTML file: each image with a bar for every class."""
     title = f"{adapted.metadata['name']}: {len(rows)} images, {len(adapted.classes)} classes"
     figures = "\n".join(map(figure_of, rows, shown_names(rows)))
     page = document(title, f"<h1>{escape(title)}</h1>", figures, style=STYLE_OF_PREDICTIONS)

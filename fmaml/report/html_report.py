@@ -1,4 +1,4 @@
-"""report.html: a run on one page that needs no other file. It is written last; a failure here never fails the run."""
+"""report.html: a run on one self-contained page. It is written last; a failure here never fails the run."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -41,7 +41,7 @@ from .task_sections import (
 
 REPORT = "report.html"
 SAMPLE_TASKS, TASKS_OF_CHANGES, PAIRS_SHOWN = 2, 8, 12
-USED_BY = {  # targets -> the commands and functions that take such a model
+USED_BY = {  # targets -> the commands and functions that accept such a model
     "classes": ", for fmaml.load, fmaml predict and fmaml test",
     "values": ", for fmaml.load and fmaml test",
     "symbols": ", for fmaml.load and fmaml test",
@@ -58,7 +58,7 @@ def write_report(
     theta: Theta,
     model: Metadata | None,
 ) -> None:
-    """Write report.html once a run's other files are written; a failure is printed and nothing more.
+    """Write report.html from a run's other files; a failure is only printed.
 
     ``model`` is the metadata of the model's file, with its results.
     """
@@ -98,7 +98,7 @@ def write_report(
 
 
 def test_sections(run: PastRun, experiment: Experiment, theta: Theta) -> Iterator[str]:
-    """The sections that need test tasks to be run again; one that fails is replaced by its error."""
+    """The sections that run test tasks again; a section that fails is replaced by its error."""
     config = run.config
     steps, tasks = int(config["eval"]["steps"]), int(config["eval"]["tasks"])
     targets = targets_of(config["data"]["name"])
@@ -118,7 +118,7 @@ def test_sections(run: PastRun, experiment: Experiment, theta: Theta) -> Iterato
     for make in makers:
         try:
             yield make()
-        except Exception as error:  # such as too little memory; the rest of the page does not need it
+        except Exception as error:  # such as out of memory; the rest of the page does not depend on it
             yield section("Left out", paragraph(f"{type(error).__name__}: {error}"), kind="warning")
 
 

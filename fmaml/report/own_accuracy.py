@@ -1,4 +1,4 @@
-"""The accuracy of a model on a user's own pictures, as text."""
+"""The accuracy of a model on the user's pictures, as text."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,28 +8,28 @@ from ..intervals import wilson_interval
 from ..models.cross_validation import OwnAccuracy, Score
 from .format_predictions import Row
 
-MOST_LINES = 5  # of confusions, and of pictures
-MOST_NAMED = 20  # in the line of classes; the others are those that are named best
+MOST_LINES = 5  # for confusions, and for pictures
+MOST_NAMED = 20  # in the line of classes, the worst ones
 
 
 def print_own_accuracy(found: OwnAccuracy | None, model: str, support: str) -> None:
-    """Print the accuracy of each method, that of each class, and a hint where a simple method wins."""
+    """Print the accuracy of each method and of each class, and a hint if a simple method wins."""
     if found is None:
-        print("accuracy: not measured, since no class has two pictures; give two or more of each class")
+        print("accuracy: not measured, because no class has two pictures; give two or more of each class")
         return
     model_score, *simple = found.scores
-    print(f"accuracy on these pictures, {found.how} and named by the others:")
+    print(f"accuracy on these pictures, {found.how} and predicted from the others:")
     print("\n".join(score_lines([model_score, *sorted(simple, key=lambda score: -score.accuracy)])))
     print(f"by class: {by_class(found.classes)}")
     if found.better:
         print(
-            f"{found.better.method} is better here: train on more such classes, by "
+            f"{found.better.method} is better here: train on more such classes with "
             f"`fmaml run photos data.root=FOLDER train.start={model}`, or give more pictures of each class"
         )
 
 
 def score_lines(scores: Sequence[Score]) -> list[str]:
-    """A line for each method: its accuracy, and the interval."""
+    """One line for each method: its accuracy and interval."""
     width = max(len(score.method) for score in scores)
     return [
         f"  {printable(score.method):<{width}}  {score.accuracy:6.1%}  [{low:.1%}, {high:.1%}]"
@@ -40,7 +40,7 @@ def score_lines(scores: Sequence[Score]) -> list[str]:
 
 
 def by_class(rows: list[tuple[str, int, int]]) -> str:
-    """Each class with how many of its pictures were named rightly, the worst first."""
+    """Each class with its number of correct predictions, the worst first."""
     order = sorted(rows, key=lambda row: (row[1] / row[2], row[0]))
     named = ", ".join(f"{printable(name)} {right}/{count}" for name, right, count in order[:MOST_NAMED])
     left = len(order) - MOST_NAMED
@@ -50,22 +50,23 @@ def by_class(rows: list[tuple[str, int, int]]) -> str:
 def describe_accuracy(rows: Sequence[Row], truth: Sequence[str | None], classes: Sequence[str]) -> list[str]:
     """Lines about predictions for pictures of known classes: accuracy, confusions, and the worst pictures.
 
-    A picture of a class that the network has not learnt is counted apart.
+    Pictures of classes that the network has not learnt are counted separately.
     """
     known = {name.rpartition("/")[2]: name for name in classes}
-    told = [(row, known[name]) for row, name in zip(rows, truth, strict=True) if name in known]
+    labelled = [(row, known[name]) for row, name in zip(rows, truth, strict=True) if name in known]
     others = sorted({name for name in truth if name is not None and name not in known})
     unknown = sum(name in others for name in truth)
     left_out = (
         [f"{counted(unknown, 'picture')} of classes that were not learnt: {', '.join(others[:5])}"] if others else []
     )
-    if not told:
+    if not labelled:
         return left_out
-    wrong = sorted(((row, name) for row, name in told if row.label != name), key=lambda pair: -pair[0].probability)
-    right = len(told) - len(wrong)
-    low, high = wilson_interval(right, len(told))
-    lines = [f"accuracy {right / len(told):.1%} [{low:.1%}, {high:.1%}]: {right} of {counted(len(told), 'picture')}"]
+    wrong = sorted(((row, name) for row, name in labelled if row.label != name), key=lambda pair: -pair[0].probability)
+    count = len(labelled)
+    right = count - len(wrong)
+    low, high = wilson_interval(right, count)
+    lines = [f"accuracy {right / count:.1%} [{low:.1%}, {high:.1%}]: {right} of {counted(count, 'picture')}"]
     confusions = Counter((name, row.label) for row, name in wrong).most_common(MOST_LINES)
-    lines += [f"  {printable(name)} taken for {printable(label)}: {count}" for (name, label), count in confusions]
+    lines += [f"  {printable(name)} taken for {printable(label)}: {times}" for (name, label), times in confusions]
     worst = [f"  {printable(row.image)}: {printable(row.label)} {row.probability:.1%}" for row, _ in wrong[:MOST_LINES]]
-    return [*lines, *(["the surest mistakes:", *worst] if worst else []), *left_out]
+    return [*lines, *(["the most confident mistakes:", *worst] if worst else []), *left_out]

@@ -1,4 +1,4 @@
-"""A matplotlib figure inside a page: SVG in the page's colours and font, so that it follows light and dark mode."""
+"""Put a matplotlib figure into a page, as SVG in the page's colours and font, for light and dark mode."""
 
 import io
 import re
@@ -8,9 +8,9 @@ from ..files.figures import UNDATED, Axes, Figure, Text, plt, to_hex
 from ..files.plain_text import printable
 from .html_page import escape
 
-UNITS = 420  # that the SVG is wide: then text of FONT_SIZE can be read on a phone
+UNITS = 420  # the SVG's width; text of FONT_SIZE is then readable on a phone
 FONT_SIZE = 12
-COLORS = {  # of a figure -> of the page
+COLORS = {  # a figure's colour -> the page's
     **{to_hex(f"C{number}"): f"var(--c{number})" for number in range(10)},
     to_hex("gray"): "var(--c7)",
     "#b0b0b0": "var(--line)",  # the grid
@@ -23,8 +23,8 @@ SVG, LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
 def page_figure(figure: Figure, title: str) -> str:
     """The HTML of a figure and its legend; ``title`` describes it to screen readers.
 
-    The figure is changed: the page has its heading, its legend, its frame and its background. ``title`` is that of one
-    figure of the page only, since it makes the identifiers in the SVG.
+    The figure is changed: its heading, legend, frame and background are removed, because the page has its own.
+    ``title`` must be unique on the page, because the identifiers in the SVG depend on it.
     """
     entries = [entry for axes in figure.axes for entry in take_legend(axes)]
     for axes in figure.axes:
@@ -46,20 +46,20 @@ def page_figure(figure: Figure, title: str) -> str:
 def take_legend(axes: Axes) -> list[tuple[str, str]]:
     """Take the legend out of a plot, and return its labels, each with its colour on the page."""
     handles, labels = axes.get_legend_handles_labels()
-    lines = [handle[0] if isinstance(handle, tuple) else handle for handle in handles]  # of error bars the curve
+    lines = [handle[0] if isinstance(handle, tuple) else handle for handle in handles]  # the curve of error bars
     if found := axes.get_legend():
         found.remove()
     return [(label, page_color(to_hex(plt.getp(line, "color")))) for label, line in zip(labels, lines, strict=True)]
 
 
 def legend(entries: list[tuple[str, str]]) -> str:
-    """The labels, each beside its colour, in lines that break where the page is narrow."""
+    """The labels with their colours, in lines that wrap on a narrow page."""
     items = "".join(f'<li><i style="background:{color}"></i>{escape(label.strip())}</li>' for label, color in entries)
     return f'<ul class="legend">{items}</ul>\n' if items else ""
 
 
 def restyle(axes: Axes) -> None:
-    """Leave only the numbers, the grid and the curves."""
+    """Remove everything but the numbers, the grid and the curves."""
     axes.set_title("")
     axes.patch.set_visible(False)
     axes.spines[:].set_visible(False)
@@ -69,7 +69,7 @@ def restyle(axes: Axes) -> None:
 
 
 def simplify(svg: ElementTree.Element) -> None:
-    """Leave out all that the page's style sets, or that no browser needs, and put the page's colours in."""
+    """Remove the parts that the page's style sets or that browsers do not need, and use the page's colours."""
     for element in reversed([*svg.iter()]):  # children first
         element.tag = element.tag.removeprefix(SVG)
         element.tail = None
@@ -89,17 +89,17 @@ def simplify(svg: ElementTree.Element) -> None:
 
 
 def ungrouped(element: ElementTree.Element) -> list[ElementTree.Element]:
-    """The element, or its parts if it is a group that says nothing; nothing for metadata and matplotlib's style."""
+    """The element, or its parts if it is a group without attributes; nothing for metadata and matplotlib's style."""
     if element.tag in ("metadata", "style") or (element.tag == "defs" and not len(element)):
         return []
     return [*element] if element.tag == "g" and not element.attrib else [element]
 
 
 def shorter(places: str) -> str:
-    """Coordinates to a tenth of a unit."""
+    """Round coordinates to a tenth of a unit."""
     return re.sub(r"\d+\.\d+", lambda number: f"{round(float(number[0]), 1):g}", " ".join(places.split()))
 
 
 def page_color(color: str) -> str:
-    """A colour of matplotlib's as the page's, any other text as it is."""
+    """The page's colour for one of matplotlib's; other text is unchanged."""
     return COLORS.get(color, color)

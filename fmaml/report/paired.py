@@ -14,24 +14,24 @@ _OF_POLICIES = ("told", "discount", "gae_lambda", "dice_lambda")
 
 
 class Paired(NamedTuple):
-    """The difference of two runs' scores over the test tasks that both have."""
+    """The difference of two runs' scores over their common test tasks."""
 
     tasks: int
     mean: float  # of the second run's score minus the first's
-    ci95: float | None  # half the width of the 95 % interval; None for less than two tasks
+    ci95: float | None  # half the width of the 95 % interval; None for fewer than two tasks
 
     @property
     def is_significant(self) -> bool:
-        """Whether the interval leaves out 0. Equal differences of few tasks have no spread, and prove nothing."""
+        """Whether the interval excludes 0. Equal differences of a few tasks have no spread, and prove nothing."""
         if self.ci95 is None or (self.ci95 == 0 and self.tasks < LEAST_WITHOUT_SPREAD):
             return False
         return abs(self.mean) > self.ci95
 
 
 def paired_difference(first: Mapping[int, float], second: Mapping[int, float]) -> Paired | None:
-    """The difference second - first over the tasks of both; None if they share none, or a score is not finite.
+    """The difference second - first over the common tasks; None if there are none, or a score is not finite.
 
-    The interval is Student's of the differences: the difficulty of a task, which both share, cancels.
+    The interval is Student's t-interval of the differences. A task's difficulty affects both runs, so it cancels.
 
     >>> paired_difference({0: 0.5, 1: 0.7}, {0: 0.6, 1: 0.9})
     Paired(tasks=2, mean=0.15000000000000002, ci95=0.6353102368000005)
@@ -44,12 +44,12 @@ def paired_difference(first: Mapping[int, float], second: Mapping[int, float]) -
 
 
 def why_other_tasks(first: dict[str, Any], second: dict[str, Any]) -> str:
-    """The differences between the tests of two runs, "" if their test tasks are the same.
+    """The reasons why the test tasks of two runs differ, or "" if they are the same.
 
-    ``first`` and ``second`` are the facts that `fmaml.report.read_run.scores_of_tasks` returns.
+    ``first`` and ``second`` are the facts from `fmaml.report.read_run.scores_of_tasks`.
     """
     if not first or not second:
-        return "no scores of single tasks were kept"
+        return "no scores of single tasks were saved"
     reasons = [f"{key} differs" for key in ("seed",) if first.get(key) != second.get(key)]
     if _test_digest(first) != _test_digest(second):
         reasons.append("the test data differ")
@@ -64,7 +64,7 @@ def _test_digest(facts: dict[str, Any]) -> Any:
 
 
 def _of_tasks(facts: dict[str, Any]) -> dict[str, Any]:
-    """The settings of data that test tasks depend on; the digest, if it is known, covers some of them."""
+    """The settings of data that test tasks depend on, without those that a known digest covers."""
     config = facts.get("config")
     settings: dict[str, Any] = config if isinstance(config, dict) else {}
     known = _test_digest(facts) is not None

@@ -1,4 +1,4 @@
-"""Reads a run's folder: settings, results, log, scores of single tasks. Imports no torch."""
+"""Read a run's folder: settings, results, log, scores of single tasks. Imports no torch."""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ class ReportedMetric(NamedTuple):
 
     name: str
     style: str  # format specification of a value, such as ".2%"
-    more_is_better: bool | None = None  # None if the run does not say
+    more_is_better: bool | None = None  # None if the run did not record it
 
     def write(self, mean: float | None, ci95: float | None = None) -> str:
         """A value as text, with half the width of its interval."""
@@ -32,12 +32,12 @@ class ReportedMetric(NamedTuple):
 
     @property
     def is_fraction(self) -> bool:
-        """Whether it goes from 0 to 1."""
+        """Whether its values are in [0, 1]."""
         return self.style.endswith("%")
 
 
 class PastRun(NamedTuple):
-    """A run's folder as far as it was written."""
+    """The contents of a run's folder, which may be unfinished."""
 
     folder: Path
     config: Config
@@ -51,26 +51,26 @@ class PastRun(NamedTuple):
 
     @property
     def metric(self) -> ReportedMetric:
-        """The metric; "score" before there are results."""
+        """The metric; "score" without results."""
         results = self.results or {}
         more = results.get("more_is_better")
         name, style = str(results.get("metric", "score")), results.get("style", ".3f")
         return ReportedMetric(name, style, more if isinstance(more, bool) else None)
 
     def first_column(self) -> tuple[str, dict[str, float | None]] | None:
-        """The heading of the first column, and its last row: of the algorithm itself, after the last inner step."""
+        """The heading and the last row of the first column: the algorithm after the last inner step."""
         return next(((label, rows[-1]) for label, rows in self.columns.items() if rows), None)
 
 
 def read_run(folder: Path) -> PastRun:
-    """Read a run's folder; Error, with the cure, if it is no run or is damaged."""
+    """Read a run's folder; Error if it is not a run or is damaged."""
     if not (folder / "config.yaml").is_file():
-        what = "holds no config.yaml" if folder.is_dir() else "no such folder"
-        raise Error(f"{folder}: not the folder of a run: {what}; `fmaml runs` lists some")
+        reason = "holds no config.yaml" if folder.is_dir() else "no such folder"
+        raise Error(f"{folder}: not the folder of a run: {reason}; `fmaml runs` lists the runs")
     config = read_config(folder / "config.yaml")
     named = ("data", "algorithm", "model")
     if not all(isinstance(config.get(key), dict) and isinstance(config[key].get("name"), str) for key in named):
-        raise Error(f"{folder / 'config.yaml'}: not the settings of a run; name the folder of another")
+        raise Error(f"{folder / 'config.yaml'}: not the settings of a run; name the folder of another run")
     environment: dict[str, Any] = {}
     with contextlib.suppress(Error):
         environment = _read_object(folder / "environment.json")
@@ -81,7 +81,7 @@ def read_run(folder: Path) -> PastRun:
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    """A JSON object; Error if there is no such file or it holds something else."""
+    """Read a JSON object; Error if the file is missing or holds something else."""
     try:
         found = json.loads(read_regular(path, MAX_JSON_BYTES))
     except OSError as error:
@@ -122,9 +122,9 @@ def metrics_of(folder: Path) -> list[dict[str, Any]]:
 
 
 def scores_of_tasks(folder: Path) -> tuple[dict[str, Any], dict[str, dict[int, float]]]:
-    """The facts that the scores depend on, and for each column each test task's score after the last inner step.
+    """The facts that the scores depend on, and column -> test task -> score after the last inner step.
 
-    NaN stands for a score that was not finite. ({}, {}) if none were kept.
+    NaN stands for a score that was not finite. Returns ({}, {}) if none were saved.
     """
     rows = _rows(folder / "scores.jsonl")
     facts, columns = next(rows, {}), {}
@@ -140,7 +140,7 @@ def scores_of_tasks(folder: Path) -> tuple[dict[str, Any], dict[str, dict[int, f
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The JSON objects of a file of lines; other lines are skipped, and a missing file has none."""
+    """The JSON objects in a file of lines; other lines are skipped, and a missing file is empty."""
     try:
         lines = read_regular(path, MAX_LINES_BYTES).splitlines()
     except OSError:

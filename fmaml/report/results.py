@@ -23,12 +23,12 @@ from .curves import by_inner_step, learning_curve
 from .read_run import metrics_of, read_run
 
 Results = dict[str, list[Interval]]  # column heading -> intervals after 0, 1, .. inner steps
-PADDING = 2  # of a column, which rich counts as part of its least width
+PADDING = 2  # of a column; rich includes it in the least width
 TASKS_SHOWN = 4  # test tasks in the pictures
 
 
 def print_results(console: Console, results: Results, metric: Metric, title: str, protocol: str) -> None:
-    """Print the results as a table; where the console is too narrow for whole numbers, one number a line."""
+    """Print the results as a table, or one number a line if the console is too narrow."""
     table = results_table(results, metric, title, protocol)
     lines = "".join(segment.text for segment in console.render(table)).splitlines()
     if max(map(cell_len, lines)) <= console.width:
@@ -39,7 +39,7 @@ def print_results(console: Console, results: Results, metric: Metric, title: str
 
 
 def results_table(results: Results, metric: Metric, title: str, protocol: str) -> Table:
-    """The metric by inner step, one column a result, with everything the numbers depend on in the caption."""
+    """The metric by inner step, one column per result; the caption describes the protocol."""
     table = Table(title=title, caption=protocol, caption_justify="left", title_justify="left")
     table.add_column("inner steps", justify="right")
     for label, column in results.items():
@@ -51,7 +51,7 @@ def results_table(results: Results, metric: Metric, title: str, protocol: str) -
 
 
 def result_lines(results: Results, metric: Metric) -> list[str]:
-    """The metric by inner step, one a line under the name of its result."""
+    """The metric by inner step, one number a line under the name of its result."""
     lines: list[str] = []
     for label, column in results.items():
         lines += [f"{label}, by inner step:", *(f"{step}: {metric.write(*score)}" for step, score in enumerate(column))]
@@ -59,14 +59,14 @@ def result_lines(results: Results, metric: Metric) -> list[str]:
 
 
 def describe_protocol(config: Config, about: About, duration: str, trained_steps: int) -> str:
-    """One line with everything that the results depend on; ``duration`` is that of the training.
+    """Describe in one line everything that the results depend on.
 
-    It was ``trained_steps`` long: fewer than ``train.meta_steps`` where ``train.patience`` ended it.
+    ``duration`` is the training's; ``trained_steps`` may be fewer than ``train.meta_steps`` by ``train.patience``.
     """
     steps = config["algorithm"].get("steps")
     tasks = config["eval"]["tasks"]
     inner = "" if steps is None else f" with {counted(steps, 'inner step')}"
-    interval = "± is a 95 % interval over tasks" if tasks > 1 else "of one task there is no interval"
+    interval = "± is a 95 % interval over tasks" if tasks > 1 else "one task gives no interval"
     train = TrainSettings(**config["train"])
     early = trained_steps < train.meta_steps
     stopped = f", ended by train.patience = {train.patience}" if early else ""
@@ -82,7 +82,7 @@ def describe_protocol(config: Config, about: About, duration: str, trained_steps
 
 
 def write_results(path: Path, results: Results, metric: Metric, about: About) -> None:
-    """Write results.json: the results, how they are written, and everything they depend on."""
+    """Write results.json: the results, their format, and everything they depend on."""
     columns = {label: [score._asdict() for score in column] for label, column in results.items()}
     form = {"metric": metric.name, "more_is_better": metric.more_is_better, "style": metric.style}
     content = {**about, **form, "results": columns}
@@ -90,7 +90,7 @@ def write_results(path: Path, results: Results, metric: Metric, about: About) ->
 
 
 def write_pictures(folder: Path, experiment: Experiment, theta: Theta, steps: int) -> None:
-    """Draw the learning curve and the metric by inner step from the run's files, and the source's own pictures."""
+    """Draw the learning curve and the metric by inner step from the run's files, and the source's pictures."""
     run = read_run(folder)
     results = run.results or {}
     title = f"{results['task']}: {run.metric.name} on unseen tasks"
@@ -101,7 +101,7 @@ def write_pictures(folder: Path, experiment: Experiment, theta: Theta, steps: in
 
 @torch.no_grad()
 def show_tasks(folder: Path, experiment: Experiment, theta: Theta, steps: int) -> None:
-    """Draw the source's own pictures of its first test tasks."""
+    """Draw the source's pictures of its first test tasks."""
     source = experiment.source
     stacked = (source.seen or source.sample)("test", 0, range(TASKS_SHOWN))
     tasks = [take(stacked, i) for i in range(TASKS_SHOWN)]

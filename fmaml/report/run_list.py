@@ -19,13 +19,13 @@ from .read_run import PastRun, read_run
 
 DEEPEST = 4  # folders below the one that is listed
 MOST_FOLDERS = 20_000
-LAST_BYTES = 65_536  # of metrics.jsonl, in which the last step is looked for
+LAST_BYTES = 65_536  # of metrics.jsonl, to search for the last step
 HEADINGS = ("run", "algorithm", "data", "steps", "result", "last written", "state")
 LEAST_LIST_WIDTH = 100  # columns of a terminal that hold the table
 
 
 class Listed(NamedTuple):
-    """One run in the list, as texts, and when it last wrote a file."""
+    """One run in the list, as texts, and the time of its last write."""
 
     cells: tuple[str, ...]  # in the order of HEADINGS
     written: float
@@ -34,7 +34,7 @@ class Listed(NamedTuple):
 def print_runs(folder: Path) -> None:
     """Print the runs below the folder, newest first; Error if there is no such folder."""
     if not folder.is_dir():
-        raise Error(f"{folder}: no such folder; name the one that holds runs, which is ./runs by default")
+        raise Error(f"{folder}: no such folder; name a folder with runs (default: ./runs)")
     listed = sorted(map(listed_run, run_folders(folder)), key=lambda run: -run.written)
     if not listed:
         print(f"no run in {folder}; `fmaml run EXPERIMENT` writes one")
@@ -51,7 +51,7 @@ def print_runs(folder: Path) -> None:
 
 
 def run_folders(folder: Path, depth: int = DEEPEST) -> Iterator[Path]:
-    """The folders at or below this one that hold a run, without those inside a run; links are not followed."""
+    """The folders of runs at or below this one, except inside a run; links are not followed."""
     if (folder / "config.yaml").is_file():
         yield folder
         return
@@ -65,7 +65,7 @@ def run_folders(folder: Path, depth: int = DEEPEST) -> Iterator[Path]:
 
 
 def listed_run(folder: Path) -> Listed:
-    """A line of the list; that of a damaged folder gives the error."""
+    """A line of the list; for a damaged folder, with the error."""
     written = max((_modified(folder / name) for name in ("config.yaml", "metrics.jsonl", "results.json")), default=0.0)
     when = datetime.fromtimestamp(written).strftime("%Y-%m-%d %H:%M")
     try:
@@ -112,7 +112,7 @@ def last_logged_step(folder: Path) -> int:
     for line in lines:
         try:
             steps.append(int(json.loads(line)["step"]))
-        except (ValueError, KeyError, TypeError, RecursionError):  # cut, or no row
+        except (ValueError, KeyError, TypeError, RecursionError):  # an incomplete line, or not a row
             continue
     return max(steps)
 

@@ -1,4 +1,4 @@
-"""The sections of a run's page that need its folder alone: results, settings, curves, time, environment."""
+"""The sections of a run's page that need only its folder: results, settings, curves, time, environment."""
 
 import json
 import shlex
@@ -16,8 +16,8 @@ from .read_run import PastRun
 def header_section(run: PastRun) -> str:
     """Algorithm, data and task, and the main result in large figures."""
     config, results = run.config, run.results or {}
-    what = f"{config['algorithm']['name']} on {config['data']['name']}, {results.get('task', '')}"
-    parts = [paragraph(what, "lead")]
+    subject = f"{config['algorithm']['name']} on {config['data']['name']}, {results.get('task', '')}"
+    parts = [paragraph(subject, "lead")]
     if found := run.first_column():
         label, row = found
         steps = len(run.columns[label]) - 1
@@ -28,10 +28,10 @@ def header_section(run: PastRun) -> str:
 
 
 def trouble_section(run: PastRun) -> str:
-    """A warning where results are not finite."""
+    """A warning if results are not finite."""
     bad = [label for label, rows in run.columns.items() if any(row["mean"] is None for row in rows)]
-    said = f"Not finite: {'; '.join(bad)}. The network diverges on test tasks; a smaller algorithm.inner_lr or "
-    return section("Diverged", paragraph(f"{said}fewer inner steps may help."), kind="warning") if bad else ""
+    text = f"Not finite: {'; '.join(bad)}. The network diverges on test tasks; a smaller algorithm.inner_lr or "
+    return section("Diverged", paragraph(f"{text}fewer inner steps may help."), kind="warning") if bad else ""
 
 
 def results_section(run: PastRun) -> str:
@@ -64,12 +64,10 @@ def table_rows(run: PastRun, rows: int) -> list[list[str]]:
 
 
 def settings_section(run: PastRun) -> str:
-    """The settings: those that differ from the experiment, then all."""
+    """The settings that differ from the experiment, then all settings."""
     base, changed = changed_settings(run.config)
     rows = [[change.key, setting_text(change.value), setting_text(change.usual)] for change in changed]
-    table = (
-        html_table(["setting", "here", "otherwise"], rows) if rows else paragraph("Every setting is as it is there.")
-    )
+    table = html_table(["setting", "here", "otherwise"], rows) if rows else paragraph("None.")
     return section(
         "Settings",
         paragraph(f"Settings that differ from {base}:"),
@@ -84,8 +82,8 @@ def learning_section(run: PastRun, rows: list[dict[str, Any]]) -> str:
         return section("Learning curve", paragraph("There was no training."))
     title = f"{run.metric.name} on query sets against meta-steps"
     skipped = sum(row.get("kind") == "skipped" for row in rows)
-    note = f"{counted(skipped, 'step')} {'was' if skipped == 1 else 'were'} skipped, for numbers that were not finite."
-    how = "Pale lines are single meta-batches, the others running means over a twentieth of them."
+    note = f"{counted(skipped, 'step')} {'was' if skipped == 1 else 'were'} skipped because of numbers not finite."
+    how = "Pale lines are single meta-batches; the other lines are running means over a twentieth of them."
     chart = page_figure(learning_curve(rows, run.metric), title)
     return section("Learning curve", chart, paragraph(how, "quiet"), paragraph(note) if skipped else "")
 
@@ -98,12 +96,12 @@ def cost_section(run: PastRun, rows: list[dict[str, Any]], memory: dict[str, str
     if isinstance(results.get("training_seconds"), float | int):
         facts["training, with validation"] = f"{minutes_and_seconds(results['training_seconds'])} (minutes:seconds)"
     if speeds:
-        facts["tasks a second, the median of the log's"] = f"{speeds[len(speeds) // 2]:.3g}"
+        facts["tasks a second (median)"] = f"{speeds[len(speeds) // 2]:.3g}"
     return section("Time and memory", html_table(["", ""], [list(fact) for fact in (facts | memory).items()]))
 
 
 def environment_section(run: PastRun) -> str:
-    """Hardware and versions, and the commands that repeat the run."""
+    """Hardware, versions, and the commands to repeat the run."""
     found = run.environment
     facts = {
         key: str(found[key])
@@ -120,8 +118,8 @@ def environment_section(run: PastRun) -> str:
     return section(
         "Environment, and the command to reproduce",
         html_table(["", ""], [list(fact) for fact in facts.items()]),
-        paragraph("This process was started as:") + preformatted(started) if started else "",
-        paragraph("The same run again, from the settings in its folder, in a new one:"),
+        paragraph("The command of this process:") + preformatted(started) if started else "",
+        paragraph("The command to repeat the run in a new folder, from the saved settings:"),
         preformatted(again),
     )
 
@@ -130,4 +128,4 @@ def data_section(run: PastRun) -> str:
     """The facts about the data in results.json, folded."""
     results = {key: value for key, value in (run.results or {}).items() if key != "results"}
     text = json.dumps(results, indent=2, ensure_ascii=False)
-    return section("Data", folded("what results.json says of data and test", preformatted(text))) if results else ""
+    return section("Data", folded("data and test, from results.json", preformatted(text))) if results else ""

@@ -1,4 +1,4 @@
-"""The sections of a run's page that need its model: sample tasks, confusions, the change of each parameter."""
+"""The sections of a run's page that need its model: sample tasks, confusions, change of each parameter."""
 
 import math
 from collections.abc import Iterable
@@ -20,9 +20,9 @@ from .curves import FIGURE_SIZE
 from .html_page import bars, escape, folded, paragraph, png_tag, preformatted, section
 from .page_figure import page_figure
 
-MOST_CLASSES, MOST_SUPPORT, MOST_QUERIES = 10, 3, 5  # of a task that are shown
-LARGEST_PICTURE = 64  # pixels; of a hundred larger ones a page would be megabytes
-MOST_LAYERS = 24  # that have a bar
+MOST_CLASSES, MOST_SUPPORT, MOST_QUERIES = 10, 3, 5  # shown of a task
+LARGEST_PICTURE = 64  # pixels; a page with a hundred larger ones would be megabytes
+MOST_LAYERS = 24  # shown as bars
 MOST_SAMPLE_CHARACTERS = 20_000
 END_COLORS = ("tab:gray", "tab:blue")  # before and after adaptation
 STYLE_OF_TASKS = """
@@ -58,16 +58,16 @@ STYLE_OF_TASKS = """
 def tasks_section(tasks: Iterable[NamedTask]) -> str:
     """Tasks of classes: for each class its support examples, and its queries with the predicted class."""
     how = (
-        "Left the support set, right queries: each with its predicted class and the probability of that class, "
-        "green where it is right. All queries of a task are predicted together."
+        "Left: the support set. Right: queries with the predicted class and its probability, green if correct. "
+        "All queries of a task are predicted together."
     )
     return section("Test tasks", paragraph(how, "quiet"), *(classes_of_task(i, *task) for i, task in enumerate(tasks)))
 
 
 def classes_of_task(number: int, task: Task, names: list[str], probabilities: Tensor) -> str:
-    """One task: a row a class."""
-    confidence, said = probabilities.max(-1)
-    answers = list(zip(task.query.y.tolist(), said.tolist(), confidence.tolist(), strict=True))
+    """One task, with one row per class."""
+    confidence, predicted = probabilities.max(-1)
+    answers = list(zip(task.query.y.tolist(), predicted.tolist(), confidence.tolist(), strict=True))
     asked = [(truth, guess) for truth, guess, _ in answers if truth != IGNORED]
     right = sum(truth == guess for truth, guess in asked)
     rows: list[str] = []
@@ -75,13 +75,13 @@ def classes_of_task(number: int, task: Task, names: list[str], probabilities: Te
         seen = (task.support.y == label).nonzero().flatten().tolist()[:MOST_SUPPORT]
         queries = [i for i, (truth, _, _) in enumerate(answers) if truth == label][:MOST_QUERIES]
         support = "".join(picture_of(task.support.x[i], name) for i in seen)
-        told = "".join(
+        predictions = "".join(
             _answer(picture_of(task.query.x[i], name), names[answers[i][1]], answers[i][2], answers[i][1] == label)
             for i in queries
         )
         rows.append(
             f'<div class="class"><b>{escape(name)}</b><div class="examples">{support}</div>'
-            f'<div class="examples">{told}</div></div>'
+            f'<div class="examples">{predictions}</div></div>'
         )
     left_out = len(names) - MOST_CLASSES
     note = paragraph(f"{left_out} more classes are not shown.", "quiet") if left_out > 0 else ""
@@ -102,7 +102,7 @@ def picture_of(x: Tensor, alt: str) -> str:
 
 
 def image_tag(x: Tensor, alt: str) -> str:
-    """An image; one channel is drawn as black on white, since ink is 1."""
+    """An image; one channel is drawn as black on white, because ink is 1."""
     pixels = (255 * x.detach().float().cpu().nan_to_num().clamp(0, 1)).byte().numpy()
     shown = 255 - pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels[:3].transpose(1, 2, 0))
     return png_tag(Image.fromarray(shown), alt, LARGEST_PICTURE)
@@ -122,7 +122,7 @@ def signal_line(x: Tensor, alt: str) -> str:
 
 
 def confusions_section(pairs: list[Confusion], tasks: int) -> str:
-    """The pairs of classes that were confused most often."""
+    """The most confused pairs of classes."""
     items = "".join(
         f'<li class="pair"><div class="examples">{"".join(picture_of(x, "") for x in pair.pictures)}</div><div>'
         f"<b>{escape(pair.names[0])} / {escape(pair.names[1])}</b><small>{pair.mistakes} of {pair.queries} queries, in "
@@ -130,14 +130,14 @@ def confusions_section(pairs: list[Confusion], tasks: int) -> str:
         for pair in pairs
     )
     how = (
-        f"Over {tasks} test tasks: queries of either class that were taken for the other, of all queries of both in "
-        "tasks that had both. Ordered by the low end of the 95 % interval of that rate."
+        f"Over {tasks} test tasks: the queries of either class that were taken for the other, out of all queries of "
+        "both in tasks with both. Sorted by the lower end of the rate's 95 % interval."
     )
     return section("Most confused classes", paragraph(how, "quiet"), f'<ul class="pairs">{items}</ul>') if pairs else ""
 
 
 def layers_section(sums: dict[str, tuple[float, float]], steps: int, tasks: int) -> str:
-    """How far each parameter or layer moved, relative to its size."""
+    """The change of each parameter or layer, relative to its norm."""
     if not sums:
         return ""
     grouped = sums if len(sums) <= MOST_LAYERS else by_layer(sums)
@@ -145,7 +145,7 @@ def layers_section(sums: dict[str, tuple[float, float]], steps: int, tasks: int)
     largest = sorted(moved, key=lambda name: -_relative(*moved[name]))[:MOST_LAYERS]
     rows = [(name, _relative(*moved[name]), _moved(*moved[name])) for name in moved if name in largest]
     left_out = len(moved) - len(rows)
-    how = f"The norm of φ − θ after {counted(steps, 'inner step')}, relative to that of θ, over {tasks} test tasks." + (
+    how = f"‖φ − θ‖ / ‖θ‖ after {counted(steps, 'inner step')}, over {tasks} test tasks." + (
         f" {left_out} layers that moved less are not shown." if left_out else ""
     )
     return section("Change by adaptation", paragraph(how, "quiet"), bars("change by layer", rows))
@@ -175,7 +175,7 @@ def _moved(change: float, size: float) -> str:
 
 @torch.no_grad()
 def functions_section(experiment: Experiment, theta: Theta, steps: int, tasks: int) -> str:
-    """Tasks of values: the network over x before and after adaptation, or where x has many numbers, y against y."""
+    """Plots of regression tasks: y over x before and after adaptation, or predicted against true y for other x."""
     stacked = experiment.source.sample("test", 0, range(tasks))
     draw = draw_function if experiment.source.inputs == (1,) else draw_predictions
     parts: list[str] = []
@@ -205,18 +205,18 @@ def draw_function(axes: Axes, experiment: Experiment, task: Task, ends: dict[str
 
 
 def draw_predictions(axes: Axes, experiment: Experiment, task: Task, ends: dict[str, Params]) -> None:
-    """Draw the predicted against the true first number of the query set's y."""
+    """Draw the first number of the query set's y, predicted against true."""
     y = task.query.y.flatten(1)[:, 0].tolist()
     for color, (label, phi) in zip(END_COLORS[-len(ends) :], ends.items(), strict=True):
         predicted = experiment.model.apply(phi, task.query.x).flatten(1)[:, 0].tolist()
         axes.plot(y, predicted, "o", markersize=4, color=color, label=label)
-    axes.plot([min(y), max(y)], [min(y), max(y)], "--", color="tab:green", label="as it should be")
+    axes.plot([min(y), max(y)], [min(y), max(y)], "--", color="tab:green", label="exact")
     axes.set(xlabel="true y, standardised", ylabel="predicted y")
 
 
 def samples_section(text: str) -> str:
-    """Text that the model wrote in unseen languages."""
+    """Text generated by the model in unseen languages."""
     shown = text[:MOST_SAMPLE_CHARACTERS]
     return section(
-        "Test tasks", folded("what the network writes, before and after adaptation (samples.txt)", preformatted(shown))
+        "Test tasks", folded("generated text, before and after adaptation (samples.txt)", preformatted(shown))
     )

@@ -1,4 +1,4 @@
-"""`fmaml run` with several seeds or values, and `fmaml resume` of such a sweep. Imports no torch but in a dry run."""
+"""`fmaml run` with several seeds or values, and `fmaml resume` of such a sweep. Only a dry run imports torch."""
 
 import argparse
 from collections.abc import Sequence
@@ -36,10 +36,10 @@ def is_sweep(args: argparse.Namespace) -> bool:
 
 
 def run_sweep(args: argparse.Namespace) -> int:
-    """All runs that the arguments of `fmaml run` ask for; returns the exit code."""
+    """Run everything that the arguments of `fmaml run` ask for; return the exit code."""
     refuse_processes()
     if args.seeds and args.repeat is not None:
-        raise Error("--repeat: given beside --seeds; leave out one of them")
+        raise Error("--repeat: given together with --seeds; leave out one of them")
     runs = plan(args.experiment, args.overrides, note, seeds=args.seeds or (), repeat=args.repeat)
     check_out_folder(args.out, args.resume, check_sweep_folder)
     if args.dry_run:
@@ -48,11 +48,11 @@ def run_sweep(args: argparse.Namespace) -> int:
 
 
 def resume_sweep(folder: Path, overrides: Sequence[str], device: str | None, jobs: int) -> int:
-    """Go on with the sweep in a folder; returns the exit code."""
+    """Continue the sweep in a folder; return the exit code."""
     refuse_processes()
     if overrides:
         raise Error(
-            f"{folder}: holds a sweep, whose settings stay; give {overrides[0]} to one of its runs: "
+            f"{folder}: holds a sweep with fixed settings; give {overrides[0]} to one of its runs: "
             f"`fmaml resume {folder}/RUN {overrides[0]}`"
         )
     check_out_folder(str(folder), True, check_sweep_folder)
@@ -61,15 +61,15 @@ def resume_sweep(folder: Path, overrides: Sequence[str], device: str | None, job
 
 
 def refuse_processes() -> None:
-    """Error under a launcher of many processes."""
+    """Raise Error under a launcher of many processes."""
     here = launched()
     with report_once(here):
         if here.world_size > 1:
-            raise Error("several runs under torchrun: start them without it, with --jobs N for N at a time")
+            raise Error("several runs do not work under torchrun; start them without it, with --jobs N for N at a time")
 
 
 def dry_run(runs: list[SweepRun], device: str) -> int:
-    """Check every run as `fmaml run --dry-run` does, and report each problem with its run; returns the exit code."""
+    """Check every run as `fmaml run --dry-run` does, and report each problem with its run; return the exit code."""
     with importing_torch():
         from ..training.run_experiment import run as run_once
 
@@ -86,7 +86,7 @@ def dry_run(runs: list[SweepRun], device: str) -> int:
 
 
 def run_in_folder(asked: Sweep, out: str | None, jobs: int, resume: bool) -> int:
-    """Do the unfinished runs of the sweep, then print the table; returns the exit code."""
+    """Run the unfinished runs of the sweep, then print the table; return the exit code."""
     console = Console(file=pipe_safe_stdout())
     with run_folder(out, asked.name, resume, check_sweep_folder) as folder:
         sweep = merged(read_sweep(folder), asked, folder) if (folder / SWEEP_FILE).exists() else asked
@@ -100,11 +100,11 @@ def run_in_folder(asked: Sweep, out: str | None, jobs: int, resume: bool) -> int
 
 
 def run_and_report(console: Console, folder: Path, sweep: Sweep, jobs: int) -> int:
-    """Do the unfinished runs, keep sweep.json, and report on all; 1 if a run failed or was stopped, else 0."""
+    """Run the unfinished runs, update sweep.json, and report on all; 1 if a run failed or was stopped, else 0."""
     keep(folder, sweep)
     runs, left = len(sweep.runs), sweep.unfinished()
     amount = [counted(runs, "run")]
-    amount += [f"{runs - len(left)} of them finished before"] if len(left) < runs else []
+    amount += [f"{runs - len(left)} of them already finished"] if len(left) < runs else []
     amount += [f"{jobs} at a time"] if jobs > 1 else []
     say(console, f"{sweep.name}: {', '.join(amount)}, in {folder}")
     for run in left:
@@ -117,12 +117,12 @@ def run_and_report(console: Console, folder: Path, sweep: Sweep, jobs: int) -> i
     counts = {"failed": states.count(FAILED), "stopped": states.count(UNFINISHED)}
     undone = " and ".join(f"{count} {word}" for word, count in counts.items() if count)
     if undone:
-        say(console, f"{undone}; `fmaml resume {folder}` runs what is not finished")
+        say(console, f"{undone}; `fmaml resume {folder}` continues them")
     return int(bool(undone))
 
 
 def keep(folder: Path, sweep: Sweep) -> None:
-    """Read the results of the runs that have finished since the last time, and write sweep.json."""
+    """Read the results of newly finished runs, and write sweep.json."""
     for run in sweep.runs:
         read_results(folder, run)
     write_sweep(folder, sweep, summarise(sweep))

@@ -1,4 +1,4 @@
-"""The results of a sweep's runs, read from their folders, and their mean and spread over seeds."""
+"""The results of a sweep's runs, from their folders, with mean and spread over seeds."""
 
 import json
 import math
@@ -18,10 +18,14 @@ Measured = dict[str, Any]  # the results of one run: COPIED, and its best valida
 
 
 def spread(scores: Sequence[Measured]) -> dict[str, float | None]:
-    """The spread over seeds of scores that each have a mean over tasks and half its interval, ``ci95``.
+    """The spread over seeds of scores that have a mean over tasks and half the width of its interval, ``ci95``.
 
-    Returns the mean over seeds, None if one is not finite; sd, the standard deviation over seeds, of n - 1; t95, half
-    of the t-interval of the mean; and ci95, the mean of the intervals over tasks. None stands where one is undefined.
+    - ``mean``: the mean over seeds,
+    - ``sd``: the standard deviation over seeds (n - 1),
+    - ``t95``: half the width of the mean's t-interval,
+    - ``ci95``: the mean of the intervals over tasks.
+
+    Undefined values are None.
     """
     values = [score["mean"] for score in scores]
     mean, sd, half = finite_mean(values), None, None
@@ -32,13 +36,13 @@ def spread(scores: Sequence[Measured]) -> dict[str, float | None]:
 
 
 def finite_mean(values: Sequence[float | None]) -> float | None:
-    """The mean; None if there are no values, or one is not finite."""
+    """The mean; None without values, or if one is not finite."""
     known = [value for value in values if value is not None and math.isfinite(value)]
     return statistics.fmean(known) if known and len(known) == len(values) else None
 
 
 def read_results(folder: Path, run: SweepRun) -> None:
-    """Read the results of a run that has finished, once; if they cannot be read, it has failed, and will run again."""
+    """Read the results of a finished run, once. If they cannot be read, mark the run as failed; it will run again."""
     if run.state == FINISHED and not run.results:
         try:
             run.results = results_of(folder / run.folder)
@@ -56,16 +60,16 @@ def results_of(folder: Path) -> Measured:
 
 
 def best_validation(folder: Path, more_is_better: bool) -> dict[str, Any] | None:
-    """The best score on validation tasks, which is that of the theta that was tested; None if there was none."""
+    """The best score on validation tasks, which belongs to the tested theta; None if there is none."""
     rows = [row for row in metrics_of(folder) if row.get("kind") == "val" and row.get("score") is not None]
     best = (max if more_is_better else min)(rows, key=lambda row: row["score"], default=None)
     return best and {"step": best["step"], "mean": best["score"], "ci95": best["ci95"]}
 
 
 def summarise(sweep: Sweep) -> list[Measured]:
-    """An entry for each choice of the settings but the seed: which seeds are done, and the spread over them.
+    """One entry for each choice of settings, over all seeds: the finished seeds, and the spread over them.
 
-    The entry that did best on validation tasks is marked.
+    The entry with the best score on validation tasks is marked.
     """
     groups: dict[str, list[SweepRun]] = {}
     for run in sweep.runs:
@@ -76,12 +80,12 @@ def summarise(sweep: Sweep) -> list[Measured]:
 
 
 def without_seed(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings but the seed."""
+    """The settings without the seed."""
     return {key: value for key, value in settings.items() if key != SEED}
 
 
 def entry_of(runs: list[SweepRun]) -> Measured:
-    """The entry of runs that differ in their seeds."""
+    """The entry of runs that differ only in their seeds."""
     done = [run.results for run in runs if run.results]
     seeds = {had: [run.config[SEED] for run in runs if bool(run.results) == had] for had in (True, False)}
     settings = without_seed(runs[0].settings)
@@ -98,7 +102,7 @@ def entry_of(runs: list[SweepRun]) -> Measured:
 
 
 def mark_best(summary: list[Measured]) -> None:
-    """Mark the entry with the best mean on validation tasks, of several, among those with all their seeds."""
+    """Of several entries, mark the one with the best mean on validation tasks, among those with all seeds finished."""
     done = [entry for entry in summary if not entry["missing"] and (entry["validation"] or {}).get("mean") is not None]
     if len(summary) > 1 and len({entry["metric"] for entry in done}) == 1:
         choose = max if done[0]["more_is_better"] else min

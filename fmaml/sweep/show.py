@@ -1,4 +1,4 @@
-"""The output of a sweep: a line for each run that ends, a bar for each that runs, and a table over seeds at the end."""
+"""The output of a sweep: a line for each finished run, a bar for each running one, and a final table over seeds."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ OVER_SEEDS = (
     "tasks ± is the 95 % interval over the tasks of one run"
 )
 OVER_TASKS = "± is the 95 % interval over the tasks of the run"
-CHOSEN = f"{BEST} is the best on validation tasks, of the rows with all their seeds; the other columns are unseen tasks"
+CHOSEN = f"{BEST} is the best row on validation tasks, among rows with all seeds; the other columns are unseen tasks"
 
 
 def say(console: Console, line: str) -> None:
@@ -31,10 +31,10 @@ def say(console: Console, line: str) -> None:
 
 
 class SweepProgress(Progress):
-    """Shows how far the runs have come; a context manager, open while they run."""
+    """Shows the progress of the runs; a context manager, open while they run."""
 
     def __init__(self, console: Console, folder: Path, total: int) -> None:
-        """``total`` runs are to end in ``folder``."""
+        """Show ``total`` runs in ``folder``."""
         super().__init__(
             TextColumn("{task.description}", markup=False, table_column=Column(overflow="ellipsis", no_wrap=True)),
             MofNCompleteColumn(),
@@ -47,37 +47,37 @@ class SweepProgress(Progress):
         self.folder, self.total, self.ended = folder, total, 0
 
     def begin(self, run: SweepRun) -> None:
-        """A run has begun."""
+        """Show that a run has started."""
         self.add_task(run.folder, total=run.config["train"]["meta_steps"])
         if not self.console.is_terminal:
-            say(self.console, f"{run.folder}: begun")
+            say(self.console, f"{run.folder}: started")
 
     def look(self) -> None:
-        """Move the bars to the last step that each run has logged."""
+        """Move the bars to the last logged step of each run."""
         for bar in [] if self.disable else self.tasks:
             self.update(bar.id, completed=last_logged_step(self.folder / bar.description))
 
     def end(self, run: SweepRun) -> None:
-        """A run's process has ended."""
+        """Show that a run has ended, with its result."""
         (bar,) = (bar for bar in self.tasks if bar.description == run.folder)
         self.remove_task(bar.id)
         if run.state == UNFINISHED:
             return say(self.console, f"{run.folder}: stopped")
         self.ended += 1
-        said = f"failed: {run.message}" if run.state == FAILED else last_scores(run.results)
+        outcome = f"failed: {run.message}" if run.state == FAILED else last_scores(run.results)
         duration = minutes_and_seconds(bar.elapsed or 0)
-        say(self.console, f"{self.ended}/{self.total}  {run.folder}: {said}  in {duration}")
+        say(self.console, f"{self.ended}/{self.total}  {run.folder}: {outcome}  in {duration}")
 
 
 def last_scores(results: Measured) -> str:
-    """The scores of a run at its last inner step, on one line."""
+    """The scores of a run after its last inner step, on one line."""
     scores = {label.partition(" (")[0]: column[-1]["mean"] for label, column in results["results"].items()}
     texts = [f"{label} {with_interval(mean, None, results['style'])}" for label, mean in scores.items()]
     return f"{results['metric']} {', '.join(texts)}"
 
 
 def print_sweep(console: Console, sweep: Sweep, summary: list[Measured]) -> None:
-    """Print the table, line by line where the console is too narrow for it; then the runs that failed, and why."""
+    """Print the table, or its lines if the console is too narrow; then the failed runs with their messages."""
     rows = [cells(sweep, entry) for entry in summary]
     title, notes = f"{sweep.name}: results on unseen tasks after the last inner step", caption(summary)
     table = Table(title=title, caption="\n".join(notes), title_justify="left", caption_justify="left")
@@ -96,7 +96,7 @@ def print_sweep(console: Console, sweep: Sweep, summary: list[Measured]) -> None
 
 
 def caption(summary: list[Measured]) -> list[str]:
-    """The meaning of the signs in the cells."""
+    """The notes that explain the cells."""
     lines = [OVER_SEEDS if any(len(entry["seeds"]) > 1 for entry in summary) else OVER_TASKS]
     labels = dict.fromkeys(label for entry in summary for label in entry["results"] if label.endswith(")"))
     lines += [label.replace(" (", ": ").rstrip(")") for label in labels]
@@ -104,17 +104,17 @@ def caption(summary: list[Measured]) -> list[str]:
 
 
 def lines_of(row: dict[str, str]) -> list[str]:
-    """A row of the table with a number a line."""
+    """A row of the table, with one number a line."""
     name, *numbers = (cell.replace("\n", ", ") for cell in row.values())
     headings = [heading.replace("\n", " ") for heading in row][1:]
     return [f"{name}:", *(f"  {heading}: {number}" for heading, number in zip(headings, numbers, strict=True))]
 
 
 def cells(sweep: Sweep, entry: Measured) -> dict[str, str]:
-    """Heading -> cell of an entry of the summary: its settings, the validation and each of its results."""
+    """Heading -> cell, for an entry of the summary: its settings, its validation and its results."""
     scores = {"validation": entry["validation"]} if entry["validation"] else {}
     algorithms = {run.config["algorithm"]["name"] for run in sweep.runs}
-    for label, column in entry["results"].items():  # several algorithms stand among the settings
+    for label, column in entry["results"].items():  # with several algorithms, the settings name them
         label = "adapted" if len(algorithms) > 1 and label in algorithms else label
         scores[label.partition(" (")[0]] = column[-1]
     numbers = {f"{label}\n{entry['metric']}": write_score(score, entry["style"]) for label, score in scores.items()}
@@ -122,7 +122,7 @@ def cells(sweep: Sweep, entry: Measured) -> dict[str, str]:
 
 
 def name_of(sweep: Sweep, entry: Measured) -> str:
-    """The settings of an entry; below them how many of its seeds are done, if there are several or one failed."""
+    """The settings of an entry; below them the number of finished seeds, if there are several or one failed."""
     name = short_text(entry["settings"]) or sweep.name
     done, seeds = len(entry["seeds"]), len(entry["seeds"] + entry["missing"])
     failed = sum(run.state == FAILED and without_seed(run.settings) == entry["settings"] for run in sweep.runs)

@@ -1,4 +1,4 @@
-"""The folder of a sweep and its sweep.json: each run's settings, how far it has come, and its results. No times."""
+"""The folder of a sweep, and its sweep.json with each run's settings, state and results, without times."""
 
 import json
 import time
@@ -15,7 +15,7 @@ from ..files.regular import read_regular
 
 SWEEP_FILE = "sweep.json"
 MAX_SWEEP_BYTES = 100_000_000
-WAIT_S = 120.0  # for a run of a killed sweep, which stops after its step
+WAIT_S = 120.0  # a run of a killed sweep stops after its current step
 FINISHED, FAILED, UNFINISHED = "finished", "failed", "not finished"
 
 
@@ -24,15 +24,15 @@ class SweepRun:
     """One run of a sweep."""
 
     folder: str  # the name of its folder, such as "seed=1,inner_lr=0.4"
-    settings: dict[str, Any]  # those that differ between the runs: dotted key -> value
+    settings: dict[str, Any]  # the settings that differ between the runs: dotted key -> value
     config: Config
-    exit_code: int | None = None  # of its process, once that has ended other than by a stop
-    message: str = ""  # of a run that failed
-    results: dict[str, Any] = field(default_factory=dict)  # once it has finished, as `results.results_of` reads them
+    exit_code: int | None = None  # of its ended process; None if it was stopped or has not ended
+    message: str = ""  # of a failed run
+    results: dict[str, Any] = field(default_factory=dict)  # of a finished run, from `results.results_of`
 
     @property
     def state(self) -> str:
-        """How far it has come."""
+        """Finished, failed or not finished."""
         if self.exit_code is None:
             return UNFINISHED
         return FAILED if self.exit_code else FINISHED
@@ -49,7 +49,7 @@ class Sweep(NamedTuple):
     runs: list[SweepRun]
 
     def unfinished(self) -> list[SweepRun]:
-        """The runs that are still to be done."""
+        """The runs that have not finished, including failed ones."""
         return [run for run in self.runs if run.state != FINISHED]
 
 
@@ -70,32 +70,32 @@ def read_sweep(folder: Path) -> Sweep:
         return Sweep(str(saved["name"]), str(saved["device"]), runs)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise Error(
-            f"{path}: damaged ({type(error).__name__}); the runs beside it are whole: give the command of the sweep "
-            f"again with another --out, or continue one of them by `fmaml resume`"
+            f"{path}: damaged ({type(error).__name__}); the runs beside it are intact; repeat the command of the "
+            f"sweep with another --out, or continue one run with `fmaml resume`"
         ) from None
 
 
 def merged(saved: Sweep, asked: Sweep, folder: Path) -> Sweep:
-    """The sweep that was asked for, with the states that are saved; it may have more runs.
+    """The requested sweep with the saved states; it may have more runs than the saved one.
 
-    Error if it lacks a saved run, or has it with other settings.
+    Raises Error if it lacks a saved run, or has other settings for one.
     """
     runs = {run.folder: run for run in asked.runs}
-    cure = f"`fmaml resume {folder}` goes on with what it holds; or name another --out"
+    cure = f"`fmaml resume {folder}` continues the sweep in it; or name another --out"
     for run in saved.runs:
         if run.folder not in runs:
-            raise Error(f"--out {folder}: holds the run {run.folder}, which this command has not; {cure}")
+            raise Error(f"--out {folder}: holds the run {run.folder}, which this command does not start; {cure}")
         for key, (was, now) in settings_that_differ([run.config, runs[run.folder].config]).items():
-            raise Error(f"--out {folder}: {key}: begun with {was}, given {now}; {cure}")
+            raise Error(f"--out {folder}: {key}: started with {was}, given {now}; {cure}")
     return asked._replace(runs=[*(runs | {run.folder: run for run in saved.runs}).values()])
 
 
 def check_sweep_folder(folder: Path, resume: bool) -> None:
-    """Error if the folder cannot be that of a sweep."""
+    """Raise Error if the folder cannot be used for a sweep."""
     files = {path.name for path in folder.iterdir() if not path.match(f".{SWEEP_FILE}.*.tmp")} - {LOCK_FILE}
     if files and SWEEP_FILE not in files:
-        what = "one run" if "config.yaml" in files else "files already"
-        raise Error(f"--out {folder}: holds {what}, and no sweep; name a new folder")
+        content = "one run" if "config.yaml" in files else "files already"
+        raise Error(f"--out {folder}: holds {content}, and no sweep; name a new folder")
     if files and not resume:
         raise Error(f"--out {folder}: holds a sweep already; add --resume to continue it, or name a new folder")
 
@@ -103,7 +103,7 @@ def check_sweep_folder(folder: Path, resume: bool) -> None:
 def wait_until_free(folder: Path, notify: Notify, wait_s: float = WAIT_S) -> None:
     """Wait for a run of a killed sweep to stop; Error if it does not."""
     if is_held(folder):
-        notify(f"waiting for {folder}: a run of the sweep before this one is still to stop")
+        notify(f"waiting for {folder}: a run of the previous sweep is still stopping")
     end = time.monotonic() + wait_s
     while is_held(folder) and time.monotonic() < end:
         time.sleep(0.05)

@@ -1,6 +1,6 @@
-"""The processes of a sweep's runs: so many at a time, each the command line as a shell would start it.
+"""Run a sweep's runs in processes, several at a time; each process is a `fmaml resume` command.
 
-Run as a module, this is such a process. It ends with its sweep, which holds the other end of its standard input.
+Run as a module, this file is such a process. It ends with its sweep, which holds the other end of its standard input.
 """
 
 import os
@@ -20,7 +20,7 @@ from ..processes.signals import deferred_signals, raise_if_stopped
 from .show import SweepProgress
 from .state import Sweep, SweepRun
 
-OUTPUT_FILE = "output.txt"  # what the run prints
+OUTPUT_FILE = "output.txt"  # the run's printed output
 STOP_CODES = {128 + signal.SIGTERM, 128 + signal.SIGINT}
 POLL_S = 0.1
 TAIL_BYTES = 8192
@@ -28,18 +28,18 @@ SPEAKER = "fmaml: "
 
 
 class Worker(NamedTuple):
-    """A run that has a process."""
+    """A run with its process."""
 
     run: SweepRun
     process: subprocess.Popen[bytes]
     output: Path
-    said_before: int  # bytes of the output that are of earlier processes
+    earlier_bytes: int  # of the output, from earlier processes
 
 
 def run_all(sweep: Sweep, folder: Path, jobs: int, shown: SweepProgress, keep: Callable[[], None]) -> None:
-    """Begin or continue the runs that are not finished, ``jobs`` at a time, and ``keep`` the state after each end.
+    """Start or continue the unfinished runs, ``jobs`` at a time, and call ``keep`` after each has ended.
 
-    One that fails stops no other. Raises Stopped, once all processes have saved and ended, if a signal came.
+    A failing run does not stop the others. After a signal, raises Stopped once all processes have saved and ended.
     """
     waiting, workers, threads = sweep.unfinished(), list[Worker](), threads_of_each(jobs)
 
@@ -47,7 +47,7 @@ def run_all(sweep: Sweep, folder: Path, jobs: int, shown: SweepProgress, keep: C
         shown.begin(run)
         try:
             workers.append(start(run, folder / run.folder, sweep.device, threads))
-        except OSError as error:  # of this run alone, such as too many processes
+        except OSError as error:  # of this run only, such as too many processes
             place = error.filename or run.folder
             end(run, 1, f"{place}: the run cannot be started ({error.strerror})")
 
@@ -71,7 +71,7 @@ def run_all(sweep: Sweep, folder: Path, jobs: int, shown: SweepProgress, keep: C
                     begin(waiting.pop(0))
                 shown.look()
                 collect()
-        finally:  # whatever ends this, no process is left behind
+        finally:  # never leave a process behind
             for worker in workers:
                 worker.process.terminate()
             while workers:
@@ -79,16 +79,16 @@ def run_all(sweep: Sweep, folder: Path, jobs: int, shown: SweepProgress, keep: C
 
 
 def start(run: SweepRun, folder: Path, device: str, threads: int | None) -> Worker:
-    """Begin or continue the run in its ``folder``, which is created; OSError if that cannot be."""
+    """Start or continue the run in its ``folder``, created if missing; OSError if that fails."""
     folder.mkdir(exist_ok=True)
     write_text_durably(folder / "config.yaml", dump_yaml(run.config))
     with (folder / OUTPUT_FILE).open("ab") as output:
-        said_before = output.tell()
-        return Worker(run, start_process(folder, device, output, threads), folder / OUTPUT_FILE, said_before)
+        earlier_bytes = output.tell()
+        return Worker(run, start_process(folder, device, output, threads), folder / OUTPUT_FILE, earlier_bytes)
 
 
 def start_process(folder: Path, device: str, output: IO[bytes], threads: int | None) -> subprocess.Popen[bytes]:
-    """A process that continues the run in a folder, in a session of its own: a terminal's Ctrl-C is for its parent."""
+    """Start a process that continues the run in a folder. It has its own session, so that Ctrl-C reaches only us."""
     return subprocess.Popen(
         [sys.executable, "-m", __name__, "resume", str(folder), "--device", device],
         stdin=subprocess.PIPE,  # held open as long as this process lives
@@ -100,7 +100,7 @@ def start_process(folder: Path, device: str, output: IO[bytes], threads: int | N
 
 
 def threads_of_each(jobs: int) -> int | None:
-    """The threads of each of so many processes; None leaves their number as it is."""
+    """The number of threads for each of ``jobs`` processes; None keeps the default."""
     if jobs == 1 or "OMP_NUM_THREADS" in os.environ:
         return None
     own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
@@ -108,24 +108,24 @@ def threads_of_each(jobs: int) -> int | None:
 
 
 def outcome_of(worker: Worker, code: int) -> tuple[int | None, str]:
-    """The exit code of a run, None if it was stopped, and if it failed the last line of its message."""
+    """The exit code of a run (None if it was stopped), and the last line of its message if it failed."""
     if code == 0 or code in STOP_CODES:
         return None if code else 0, ""
     if code < 0:
         name = signal.Signals(-code).name
         return code, f"its process was killed ({name}); if memory ran out, run fewer at a time"
     with worker.output.open("rb") as file:
-        file.seek(max(worker.said_before, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+        file.seek(max(worker.earlier_bytes, file.seek(0, os.SEEK_END) - TAIL_BYTES))
         lines = [line.strip() for line in file.read().decode(errors="replace").split("\n") if line.strip()]
-    said = [line.removeprefix(SPEAKER) for line in lines if line.startswith(SPEAKER)] or lines
-    return code, said[-1] if said else "it said nothing"
+    messages = [line.removeprefix(SPEAKER) for line in lines if line.startswith(SPEAKER)] or lines
+    return code, messages[-1] if messages else "it printed nothing"
 
 
 def stop_with_parent() -> None:
-    """Once standard input ends, as the process that holds its other end does, stop as on SIGTERM: save, then exit."""
+    """When the parent process ends, which closes standard input, stop as on SIGTERM: save, then exit."""
 
     def wait() -> None:
-        while os.read(0, 1):  # not sys.stdin, whose lock would be in the way at exit
+        while os.read(0, 1):  # not sys.stdin, because its lock would block the exit
             pass
         os.kill(os.getpid(), signal.SIGTERM)
 

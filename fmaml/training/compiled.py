@@ -1,4 +1,4 @@
-"""A compiled meta-step, held against the step as it is, and a way back that says why; the work that a step asks for."""
+"""A compiled meta-step, checked against the uncompiled one, with a fallback; and the count of a step's operations."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
@@ -15,15 +15,16 @@ from ..types import Algorithm, MetaState, Metrics, OptState, Task, Theta
 
 ChunkedStepFn: TypeAlias = Callable[..., tuple[MetaState, Metrics]]  # state, tasks, chunk_size=
 NOT_COMPILED = "the steps run uncompiled"
-MAX_DIFFERENCE = 0.05  # of the update; a rectifier's input that rounding moves across 0 changes far less
+MAX_DIFFERENCE = 0.05  # of the update; rounding, also when it moves a ReLU's input across 0, changes far less
 
 
 def compiled(
     step_fn: ChunkedStepFn, algorithm: Algorithm[Any], notify: Notify, backend: str = "inductor"
 ) -> ChunkedStepFn:
-    """``step_fn``, compiled at its first call; if that fails, ``notify`` is told why and steps run uncompiled.
+    """``step_fn``, compiled at its first call.
 
-    So they do if the compiled step computes something else: compilers have made wrong gradients without a word.
+    If compiling fails, ``notify`` receives the reason and the steps run uncompiled. The same holds if the compiled step
+    gives another result, because compilers have silently computed wrong gradients.
     """
     if algorithm.at is not None:
         notify(f"train.compile: this algorithm's loss changes from step to step; {NOT_COMPILED}")
@@ -64,10 +65,10 @@ def compiled(
 
 
 def difference(found: MetaState, expected: MetaState, before: MetaState) -> float:
-    """How far one state after a step is from another, as a fraction of what the step changed; 0 if that is not finite.
+    """The distance of two states after a step, relative to the change by the step; 0 if the expected one is not finite.
 
-    By the optimizer's running means, which are linear in the gradient, where it has any: Adam's first updates are as
-    large for a gradient that is rounding as for one that is not.
+    If the optimizer has running means, these are compared, because they are linear in the gradient. Adam's first
+    updates are not: they are as large for rounding errors as for a real gradient.
     """
     part = "opt_state" if means(before.opt_state) else "theta"
     ours, theirs, old = (means(getattr(state, part)) for state in (found, expected, before))
@@ -79,24 +80,24 @@ def difference(found: MetaState, expected: MetaState, before: MetaState) -> floa
 
 
 def means(tree: Any) -> list[Tensor]:
-    """The leaves that are more than a number, such as a count of steps."""
+    """The leaves that are arrays of floats, which excludes scalars such as a count of steps."""
     return [leaf for leaf in leaves(tree) if leaf.ndim and leaf.is_floating_point()]
 
 
 def compiler_message(error: Exception) -> str:
-    """The first two lines of the compiler's error: which part of it failed, and why."""
+    """The first two lines of the compiler's error: the failing part, and the reason."""
     return " ".join(str(error).split("\n")[:2]).strip() or type(error).__name__
 
 
 class OperationCount(NamedTuple):
-    """``operations`` that torch launches, and floating-point operations in their products."""
+    """The number of operations that torch launches, and of floating-point operations in products."""
 
     operations: int
     flop: int
 
 
 class Operations(TorchDispatchMode):
-    """Counts what torch launches while it is on; views launch nothing."""
+    """Count the operations that torch launches in the block; views launch nothing."""
 
     count = 0
 
@@ -106,7 +107,7 @@ class Operations(TorchDispatchMode):
 
 
 def with_work(call: Callable[[], T]) -> tuple[T, OperationCount]:
-    """The result of the call, and its work, which is the same on every machine, busy or not."""
+    """The result of the call, and its operations, which do not depend on the machine or its load."""
     with Operations() as operations, FlopCounterMode(display=False) as products:
         result = call()
     return result, OperationCount(operations.count, products.get_total_flops())

@@ -1,4 +1,4 @@
-"""The end of a run: meta-testing, the table, results.json, the model with its results, the pictures, the page."""
+"""Finish a run: meta-testing, the table, results.json, the model with its results, the pictures, the page."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -23,10 +23,10 @@ from .testing_progress import MetaTestProgress
 
 
 class Training(NamedTuple):
-    """What the report says of the training."""
+    """Facts about the training for the report."""
 
     seconds: float
-    meta_steps: int  # which are fewer than train.meta_steps where train.patience ended it
+    meta_steps: int  # fewer than train.meta_steps if train.patience ended the training
 
 
 PROTOCOL_HEADINGS = {
@@ -41,7 +41,7 @@ def report_results(
 ) -> None:
     """Meta-test, print the table, and write results.json, the model with its results, the pictures and the page.
 
-    The pictures are written as PNG and in the ``formats``. Without a ``store``, as in processes other than the first,
+    The pictures are written as PNG and in the ``formats``. Without a ``store`` (in all processes but the first),
     nothing is written.
     """
     settings, (console, sinks, store, metadata) = EvalSettings(**config["eval"]), outputs
@@ -49,7 +49,7 @@ def report_results(
         score_all(console, None, trained, settings, {})
         return
     from ..files.figures import also_in
-    from ..report import results as report  # these import matplotlib, half a second that training need not wait for
+    from ..report import results as report  # this imports matplotlib, which takes half a second
     from ..report.html_report import write_report
 
     experiment, theta = next(iter(trained.values()))
@@ -99,8 +99,8 @@ def describe_gain(folder: Path, trained: str, start: str) -> str:
 def compared_with(
     source: Source, settings: EvalSettings, scored: dict[str, list[Interval]]
 ) -> dict[str, list[Interval]]:
-    """The source's references on the same tasks, as long as the columns of the scores."""
-    longest = max(map(len, scored.values()))  # what takes no inner steps has one row, and so have its references
+    """The source's reference scores on the same tasks, cut to the length of the score columns."""
+    longest = max(map(len, scored.values()))  # 1 for algorithms without inner steps
     return {label: column[:longest] for label, column in references(source, settings).items()}
 
 
@@ -121,8 +121,8 @@ def score_all(
 ) -> dict[str, list[Interval]]:
     """Column heading -> the metric after 0, 1, .. inner steps, for each algorithm and evaluation protocol.
 
-    Scores are kept in the file ``path``, so that an interrupted test goes on; ``facts`` are what they depend on
-    beside theta. ``check_folder`` is called before the file is written to. Without a ``path`` nothing is kept.
+    Scores are saved in the file ``path``, so that an interrupted test continues; without a ``path`` they are not saved.
+    They are valid for the same ``facts`` and theta. ``check_folder`` is called before each write.
     """
     digests = {name: digest_of_theta(theta) for name, (_, theta) in trained.items()}
     saved = SavedScores(path, {**facts, "theta": digests}, check_folder) if path else None
@@ -140,7 +140,7 @@ def score_all(
 
 
 def column_heading(name: str, protocol: str, algorithms: int, protocols: set[str]) -> str:
-    """A column's heading: the algorithm, the protocol or both, whichever tells the columns apart."""
+    """A column's heading: the algorithm, the protocol or both, as needed to distinguish the columns."""
     if len(protocols) == 1 or (protocol == "transductive" and "in_context" in protocols):
         return name
     return PROTOCOL_HEADINGS[protocol] if algorithms == 1 else f"{name}, {PROTOCOL_HEADINGS[protocol]}"

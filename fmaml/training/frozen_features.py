@@ -1,4 +1,4 @@
-"""Features of a frozen network: computed once for each image and kept, not again for each task that draws it."""
+"""Cache a frozen network's features: compute them once per image instead of once per task."""
 
 import torch
 from rich.console import Console
@@ -14,14 +14,14 @@ from ..processes.torch_settings import with_precision
 from ..types import Model
 from .log import progress_bar
 
-_CACHE_VERSION = 1  # increase it when the same network and images would give other features
+_CACHE_VERSION = 1  # increase it when the features of the same network and images change
 IMAGES_AT_ONCE = 64
 
 
 def cache_frozen_features(console: Console, config: Config, experiment: Experiment, device: torch.device) -> Experiment:
-    """The experiment with features in its tasks if its network computes them from each image alone and keeps them.
+    """Replace the images in the tasks by their features, if the features are frozen and depend on each image alone.
 
-    Otherwise the experiment as it is.
+    Otherwise return the experiment unchanged.
     """
     source = experiment.source
     network = frozen_features(config["model"], source.inputs) if source.of_features else None
@@ -45,7 +45,7 @@ def features_alone(network: WithHead) -> Model:
 
 @torch.no_grad()
 def features_in_parts(console: Console, features: Model, images: Tensor) -> Tensor:
-    """Images as they are stored, uint8 [n, C, H, W] -> features [n, width] on the CPU."""
+    """Stored images, uint8 [n, C, H, W] -> features [n, width] on the CPU."""
     with progress_bar(console) as bar:
         task = bar.add_task("features of the frozen network", total=len(images))
         parts: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""The log of a run: one JSON object a line in metrics.jsonl, and a progress bar, or plain lines."""
+"""The log of a run: metrics.jsonl with one JSON object a line, and a progress bar or plain lines."""
 
 import contextlib
 import json
@@ -21,10 +21,10 @@ from ..files.regular import read_regular
 from .sinks import Sinks
 from .time_left import Pace
 
-LINE_EVERY_S = 10.0  # seconds between two training lines, where there is no bar
+LINE_EVERY_S = 10.0  # seconds between two training lines, without a bar
 LEAST_BAR_WIDTH = 80  # columns: in a narrower terminal the numbers beside the bar would be cut
-LONG_RUN_S = 300.0  # a run that takes longer says so
-MAX_METRICS_BYTES = 1_000_000_000  # some five million rows
+LONG_RUN_S = 300.0  # a longer run prints its expected time
+MAX_METRICS_BYTES = 1_000_000_000  # about five million rows
 
 
 class RunLog:
@@ -41,9 +41,10 @@ class RunLog:
         sinks: Sinks,
         can_be_shorter: bool = False,
     ) -> None:
-        """``seconds`` is the time spent on the run before this process, if it is resumed.
+        """Open the log.
 
-        ``can_be_shorter`` says whether ``--quick`` would shorten the run, which a long run then names.
+        ``seconds`` is the time that a resumed run took before this process. ``can_be_shorter`` is whether ``--quick``
+        would shorten the run; a long run then suggests it.
         """
         self.file = path.open("a", encoding="utf-8")
         self.sinks = sinks
@@ -78,7 +79,7 @@ class RunLog:
         self.file.close()
 
     def record(self, kind: str, step: int, **numbers: Any) -> None:
-        """Write one row, and show it. RunFailed if the run's folder is gone."""
+        """Write one row, and show it. Raises RunFailed if the run's folder is gone."""
         self.check_folder()
         seconds = time.perf_counter() - self.started
         row = nan_to_null({"kind": kind, "step": step, "seconds": round(seconds, 3), **numbers})
@@ -121,22 +122,22 @@ class RunLog:
             self.console.print(line, highlight=False, soft_wrap=True)
 
     def _tell_time(self, left: float) -> None:
-        """Say once, as soon as the pace is known, that the run will take long."""
+        """If the run will take long, print its time once, as soon as the pace is known."""
         if not self.told_time and left > LONG_RUN_S:
             quick = "; add --quick to `fmaml run` for a short form of it" if self.can_be_shorter else ""
             self.notify(f"this run takes about {round(left / 60)} minutes{quick}")
         self.told_time = True
 
     def _scores(self, numbers: dict[str, float]) -> str:
-        """The metric before and after adaptation; once where they are the same, as of what takes no inner steps."""
+        """The metric before and after adaptation, or one number if both are equal (without inner steps)."""
         before, after = (self.metric.write(numbers[key]) for key in ("before", "after"))
         return after if numbers["before"] == numbers["after"] else f"{before} → {after}"
 
 
 def truncate_metrics(path: Path, step: int, validated: int) -> list[dict[str, Any]]:
-    """Drop the rows after a checkpoint, which will be written again, and lines written only in part; returns the rest.
+    """Drop the rows after a checkpoint, which will be written again, and incomplete lines; return the other rows.
 
-    ``step`` is the checkpoint's step, ``validated`` the last step that was validated by then.
+    ``step`` is the checkpoint's step, ``validated`` the last step validated before it.
     """
     if not path.exists():
         return []
@@ -156,7 +157,7 @@ def truncate_metrics(path: Path, step: int, validated: int) -> list[dict[str, An
 def progress_bar(
     console: Console, count: ProgressColumn | None = None, clock: Callable[[], float] = time.perf_counter
 ) -> Progress:
-    """A bar with a name, the number done and the time left; nothing where there is no room for it."""
+    """A bar with a name, the number done and the time left; hidden if the terminal is too narrow."""
     return Progress(
         TextColumn("{task.description}"),
         count or MofNCompleteColumn(),
@@ -170,5 +171,5 @@ def progress_bar(
 
 
 def fits_bar(console: Console) -> bool:
-    """Whether the output is a terminal that is wide enough for a bar with its numbers."""
+    """Whether the output is a terminal wide enough for a bar with its numbers."""
     return console.is_terminal and console.width >= LEAST_BAR_WIDTH

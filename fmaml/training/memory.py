@@ -1,4 +1,4 @@
-"""Memory: recognising that it ran out, naming the settings to lower, and configuring glibc's allocator."""
+"""Out of memory: recognise it, name the settings to lower, and configure glibc's allocator."""
 
 import contextlib
 import ctypes
@@ -17,9 +17,9 @@ from ..setting_types import CostsMemory
 from ..tree import leaves
 from ..types import Model
 
-# what torch and Python raise for want of memory
+# the exceptions of torch and Python when memory runs out
 MEMORY_ERRORS = (MemoryError, OverflowError, RuntimeError, TypeError, ImportError)
-PARAMETER_COPIES = 4  # held in training at least: theta, its gradient and Adam's two means
+PARAMETER_COPIES = 4  # in memory during training, at least: theta, its gradient and Adam's two means
 MAX_SETTINGS_NAMED = 3  # in a message
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # from glibc's malloc.h
 
@@ -30,7 +30,10 @@ class TaskTooLarge(MemoryError):
 
 @contextlib.contextmanager
 def explain_out_of_memory(config: Config) -> Iterator[None]:
-    """Raise Error, naming the settings to change, where the block runs out of memory; in training RunFailed."""
+    """If the block runs out of memory, raise an error that names the settings to change.
+
+    It is RunFailed if one task at a time is too large in training, else Error.
+    """
     try:
         yield
     except TaskTooLarge as error:
@@ -44,7 +47,7 @@ def explain_out_of_memory(config: Config) -> Iterator[None]:
 
 
 def less_memory(config: Config) -> str:
-    """What to change to need less memory: the largest settings, and switches that the algorithm has."""
+    """The settings that reduce memory: the largest ones, and the algorithm's switches."""
     algorithm = config["algorithm"]
     switches = [f"algorithm.{key}=true" for key in ("remat", "first_order") if algorithm.get(key) is False]
     lower = f"lower the largest of {', '.join(largest_settings(config))}"
@@ -52,7 +55,7 @@ def less_memory(config: Config) -> str:
 
 
 def check_model_fits(config: Config, model: Model, device: torch.device) -> None:
-    """Raise Error if the parameters and what training keeps of their size exceed the device's memory."""
+    """Raise Error if the parameters, their gradient and Adam's means exceed the device's memory."""
     with torch.device("meta"):  # shapes without numbers
         params = model.init(torch.Generator())
     needed = PARAMETER_COPIES * sum(leaf.numel() * leaf.element_size() for leaf in leaves(params))
@@ -65,7 +68,7 @@ def check_model_fits(config: Config, model: Model, device: torch.device) -> None
 
 
 def device_memory(device: torch.device) -> float:
-    """Bytes of memory that the device has, used or free; infinity where the system does not say."""
+    """The device's total memory in bytes; infinity if the system does not tell."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[1]
     if not hasattr(os, "sysconf"):  # Windows
@@ -85,10 +88,10 @@ def largest_settings(config: Config) -> list[str]:
 
 
 def keep_freed_memory() -> bool:
-    """Let the allocator keep large blocks for reuse; True if it accepted.
+    """Let glibc's allocator keep large blocks for reuse; True if it accepted. Without glibc nothing changes.
 
-    By default glibc returns large temporaries to the system and faults them in again at the next step, which makes a
-    vmapped meta-step on a CPU take about twice as long. Without glibc nothing is changed.
+    By default glibc returns large temporaries to the system and faults them in again at the next step. A vmapped
+    meta-step on a CPU then takes about twice as long.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -1,7 +1,7 @@
-"""Keeps NaN and infinity out of the training state.
+"""Keep NaN and infinity out of the training state.
 
-A meta-step is a pure function, so its outer update is accepted only after a check: a state that is not finite is
-discarded, and the state before it is kept. Only then is the place of the first such number searched, task by task.
+A meta-step is a pure function, so a new state that is not finite can be discarded and the old state kept. Only then
+is the first such number searched, task by task.
 """
 
 from typing import Any, NamedTuple, NoReturn
@@ -18,7 +18,7 @@ from ..tree import is_finite, leaves, take
 from ..types import Algorithm, MetaState, Metrics, Task, Theta
 from .step import StepFn
 
-OUTER_UPDATE = "the outer update is not finite, though every task is"
+OUTER_UPDATE = "the outer update is not finite, although every task is"
 CURE = "lower optimizer.lr or algorithm.inner_lr, set train.clip, or look at that task's data"
 
 
@@ -30,10 +30,10 @@ class StepInputs(NamedTuple):
 
 
 class AsyncFlag:
-    """The truth of a boolean scalar, read without waiting for what was launched after it.
+    """A boolean scalar that is read without waiting for later work on the GPU.
 
-    ``bool`` of a tensor on a GPU waits for all that was launched, the next step too. So it is copied to pinned memory
-    at once, and an event tells when it is there.
+    ``bool`` of a tensor on a GPU waits for all launched work, including the next step. So the flag is copied to pinned
+    memory at once, and an event signals the end of the copy.
     """
 
     def __init__(self, flag: Tensor) -> None:
@@ -51,23 +51,23 @@ class AsyncFlag:
 
 
 class NanGuard:
-    """A step function that accepts finite states only.
+    """A step function that accepts only finite states.
 
-    On a CPU every step is checked at once. On a GPU, where reading the result of the check would stall it, the result
-    is read after the next step has been launched; `check_pending` reads the last one and must be called before a state
-    is used for anything but the next step.
+    On a CPU every step is checked at once. On a GPU, reading a check at once would stall the device, so it is read
+    after the next step has been launched. `check_pending` reads the last check. Call it before a state is used for
+    anything but the next step.
     """
 
     def __init__(self, step_fn: StepFn, algorithm: Algorithm[Any], settings: TrainSettings) -> None:
         self.step_fn = step_fn
         self.algorithm = algorithm
         self.skip_limit = settings.skip_limit if settings.on_nan == "skip" else 0
-        self.pending: tuple[AsyncFlag, StepInputs] | None = None  # the check that was not read yet, and its step
+        self.pending: tuple[AsyncFlag, StepInputs] | None = None  # the unread check, and the inputs of its step
 
     def __call__(self, state: MetaState, tasks: Task, skipped: int) -> tuple[MetaState, Metrics, str]:
-        """The next state and metrics, and why the step was skipped ("" if it was not).
+        """The next state, its metrics, and the reason if the step was skipped (else "").
 
-        ``skipped`` steps were skipped so far. Raises RunFailed if this one is not finite and may not be skipped.
+        ``skipped`` counts the steps skipped so far. Raises RunFailed if this step is not finite and may not be skipped.
         """
         inputs = StepInputs(state, tasks)
         new, metrics = self.step_fn(state, tasks)
@@ -83,11 +83,11 @@ class NanGuard:
         return new, metrics, ""
 
     def can_defer(self, finite: Tensor) -> bool:
-        """Whether the check can be read later: on a GPU, unless steps may be skipped, which must be known at once."""
+        """Whether the check can be read later: on a GPU, unless steps may be skipped; a skip must be known at once."""
         return finite.device.type != "cpu" and not self.skip_limit
 
     def check_pending(self) -> None:
-        """Read the check that was deferred, if any; RunFailed if its step was not finite."""
+        """Read the deferred check, if any; RunFailed if its step was not finite."""
         if self.pending is None:
             return
         finite, inputs = self.pending
@@ -96,7 +96,7 @@ class NanGuard:
             self.fail(inputs, 0)
 
     def fail(self, inputs: StepInputs, skipped: int) -> NoReturn:
-        """Raise RunFailed, naming the first place at which a number is not finite."""
+        """Raise RunFailed with the first place of a number that is not finite."""
         after = f", after {skipped} steps skipped (train.skip_limit)" if skipped else ""
         step = inputs.state.step + 1
         found = first_in_all_processes(self.algorithm, inputs)
@@ -106,7 +106,7 @@ class NanGuard:
 
 
 def first_in_all_processes(algorithm: Algorithm[Any], inputs: StepInputs) -> str:
-    """As `first_not_finite`, of the tasks of all processes."""
+    """The result of `first_not_finite` over the tasks of all processes."""
     own = len(leaves(inputs.tasks)[0])
     before = sum(distributed.gather(own)[: distributed.rank()])
     found = distributed.gather(first_not_finite(algorithm, inputs, before))
@@ -114,7 +114,7 @@ def first_in_all_processes(algorithm: Algorithm[Any], inputs: StepInputs) -> str
 
 
 def first_not_finite(algorithm: Algorithm[Any], inputs: StepInputs, first_task: int = 0) -> str:
-    """The first place at which a number is not finite: the batch, an inner step, the query loss, the gradient."""
+    """The first place of a number that is not finite: the batch, an inner step, the query loss or the gradient."""
     state, tasks = inputs
     algorithm = at_step(algorithm, state.step)
     for task in range(len(leaves(tasks)[0])):

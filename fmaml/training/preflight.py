@@ -1,4 +1,4 @@
-"""What is looked at before a run begins, once its objects are built."""
+"""Checks of a run's objects before it begins."""
 
 import torch
 
@@ -15,7 +15,7 @@ from ..types import Params, Task
 
 
 def check_batch(config: Config, processes: int) -> None:
-    """Error if a process had no task."""
+    """Raise Error if a process has no task."""
     settings = TrainSettings(**config["train"])
     if settings.tasks_of(processes) < processes:
         raise Error(
@@ -26,7 +26,7 @@ def check_batch(config: Config, processes: int) -> None:
 
 @torch.no_grad()
 def check_algorithm(config: Config, experiment: Experiment, params: Params) -> None:
-    """Compute the loss of one task; Error if the tasks are malformed, or the algorithm does not work with them."""
+    """Compute the loss of one task; Error if a task is malformed or the algorithm does not accept it."""
     algorithm, source = experiment.algorithm, experiment.source
     if config["train"]["shard_optimizer"]:
         try:
@@ -47,13 +47,13 @@ def check_algorithm(config: Config, experiment: Experiment, params: Params) -> N
             in_context(experiment.model.apply, source.metric.fn)(params, task)
         except (ValueError, IndexError, RuntimeError) as error:
             raise Error(
-                f"data.in_context = true: model.name = {config['model']['name']} cannot read the support "
-                f"set and a query in one passage ({error}); give fewer or shorter passages, a longer context, or false"
+                f"data.in_context = true: model.name = {config['model']['name']} cannot read support set and query in "
+                f"one passage ({error}); give fewer or shorter passages, a longer context, or false"
             ) from error
 
 
 def check_own_network(config: Config, experiment: Experiment, params: Params, task: Task) -> None:
-    """Error unless a network of the user's own takes the task's inputs and gives as many outputs as it must."""
+    """Raise Error unless the user's network takes the task's inputs and gives the right number of outputs."""
     source, x = experiment.source, task.support.x
     where = f"model.module = {config['model']['module']}"
     try:
@@ -63,18 +63,18 @@ def check_own_network(config: Config, experiment: Experiment, params: Params, ta
         raise Error(f"{where}: the network does not take inputs of {list(x.shape)}: {reason}") from error
     if output.ndim == 2 and output.shape[1] != source.outputs:
         raise Error(
-            f"{where}: the network gives {output.shape[1]} outputs, and it must give {source.outputs}; a function with "
-            f"a parameter named outputs gets that number"
+            f"{where}: the network gives {output.shape[1]} outputs, and it must give {source.outputs}; give the "
+            f"function a parameter named outputs, which receives that number"
         )
 
 
 def check_same_facts(facts: Facts) -> None:
-    """Error, in process 0, unless all processes have the same settings, data and versions."""
-    told = distributed.gather({key: value for key, value in facts.items() if key != "machine"})
-    for rank, other in enumerate(told):
-        for key, (first, here) in differing([told[0], other]).items():
+    """Raise Error, in rank 0, unless all processes have the same settings, data and versions."""
+    gathered = distributed.gather({key: value for key, value in facts.items() if key != "machine"})
+    for rank, other in enumerate(gathered):
+        for key, (first, here) in differing([gathered[0], other]).items():
             if distributed.rank():
                 raise Ended
             values = "" if key.startswith("data.") else f" ({first} in rank 0, {here} here)"
             name = key.removeprefix("config.")
-            raise Error(f"rank {rank}: {name} differs{values}; start all with one command and the same data")
+            raise Error(f"rank {rank}: {name} differs{values}; start all processes with one command and the same data")

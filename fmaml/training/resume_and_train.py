@@ -1,4 +1,4 @@
-"""Training from a checkpoint or from the beginning, with its log and its checkpoints, and that of the baseline."""
+"""Train the algorithm and the baseline, from a checkpoint or from the start, with log and checkpoints."""
 
 import math
 import os
@@ -34,16 +34,16 @@ Trained = dict[str, tuple[Experiment, Theta]]  # name -> the experiment, and its
 
 
 class RunOutputs(NamedTuple):
-    """Where a process writes: all but the first have no ``store``, and a console and sinks that show nothing."""
+    """Where a process writes. All but the first have no ``store``, and their console and sinks show nothing."""
 
     console: Console
     sinks: Sinks
     store: CheckpointStore | None
-    metadata: Metadata  # of the models that the run writes, as far as they are known before meta-testing
+    metadata: Metadata  # of the models that the run writes, without the results of meta-testing
 
 
 class ModelFiles:
-    """best.safetensors and last.safetensors in the folder of a store: models, with their metadata."""
+    """Writes the models best.safetensors and last.safetensors, with metadata, into a store's folder."""
 
     def __init__(self, store: CheckpointStore, metadata: Metadata) -> None:
         self.store = store
@@ -51,7 +51,7 @@ class ModelFiles:
         self.written: Theta = None  # in best.safetensors
 
     def write_best(self, theta: Theta) -> None:
-        """Write the best parameters, unless they are written already; RunFailed if the run's folder is gone."""
+        """Write the best parameters, unless they are already written; RunFailed if the run's folder is gone."""
         if theta is not self.written:
             self._write("best.safetensors", theta)
             self.written = theta
@@ -66,9 +66,9 @@ class ModelFiles:
 
 
 def first_progress(experiment: Experiment, params: Params, start: str | None = None) -> Progress:
-    """The progress before the first meta-step, from the network's initial parameters, or from the model ``start``.
+    """The progress before the first meta-step, from the network's initial parameters or from the model ``start``.
 
-    Error if that model is of another network.
+    Raises Error if that model has another network.
     """
     state = init_state(experiment.algorithm, experiment.optimizer, params)
     if start is not None:
@@ -78,20 +78,20 @@ def first_progress(experiment: Experiment, params: Params, start: str | None = N
 
 
 def restored(store: CheckpointStore | None, first: Progress, settings: TrainSettings, device: torch.device) -> Progress:
-    """The progress in the first process's newest checkpoint, or ``first``, in all processes."""
+    """Restore the first process's newest checkpoint, else ``first``, in all processes."""
     found = to_save(first, settings)
     if store is not None:
         found = store.restore(found, note)
     if distributed.world_size() > 1:
-        told = distributed.broadcast(on_device(found, torch.device("cpu")))
-        found = on_device(told, device) if distributed.rank() else found
+        received = distributed.broadcast(on_device(found, torch.device("cpu")))
+        found = on_device(received, device) if distributed.rank() else found
     if not settings.shard_optimizer:
         return found
     return with_opt_state(found, own_state(found.state.opt_state, found.state.theta))
 
 
 def to_save(progress: Progress, settings: TrainSettings) -> Progress:
-    """The progress with the optimizer's state of all processes, so that any number of them can go on from it."""
+    """The progress with the optimizer's state of all processes, so that any number of them can continue."""
     if not settings.shard_optimizer:
         return progress
     return with_opt_state(progress, whole_state(progress.state.opt_state, progress.state.theta))
@@ -108,7 +108,7 @@ def on_device(tree: T, device: torch.device) -> T:
 
 
 def fit(outputs: RunOutputs, config: Config, experiment: Experiment, progress: Progress) -> Progress:
-    """Train, writing metrics.jsonl, checkpoints and the best and last parameters; returns the progress at the end."""
+    """Train; write metrics.jsonl, checkpoints, the best and the last parameters; return the final progress."""
     settings, store = TrainSettings(**config["train"]), outputs.store
     models = ModelFiles(store, outputs.metadata) if store else None
     with open_log(outputs, config, experiment, progress) as log:
@@ -117,7 +117,7 @@ def fit(outputs: RunOutputs, config: Config, experiment: Experiment, progress: P
             check_alike(progress)
             whole = to_save(progress, settings)
             if store and models:
-                log.sync()  # so that every checkpoint has the rows before it
+                log.sync()  # the rows before a checkpoint must be on disk before it
                 store.save(whole)
                 if progress.best > -math.inf:
                     models.write_best(progress.best_theta)
@@ -131,18 +131,18 @@ def fit(outputs: RunOutputs, config: Config, experiment: Experiment, progress: P
 
 
 def check_alike(progress: Progress) -> None:
-    """RunFailed unless all processes have the same theta: each steps by itself, on numbers that must be the same."""
+    """Raise RunFailed unless all processes have the same theta, which each of them updates by itself."""
     if not distributed.all_equal(flat_of(progress.state.theta)):
         raise RunFailed(
-            f"step {progress.state.step}: the processes have come to different parameters, so their machines compute "
-            f"differently; use machines of one kind and one torch"
+            f"step {progress.state.step}: the processes have different parameters, so their machines compute "
+            f"differently; use machines of one kind and one version of torch"
         )
 
 
 def open_log(outputs: RunOutputs, config: Config, experiment: Experiment, progress: Progress) -> RunLog:
-    """The log of the run from this progress on; the sinks have what was logged before.
+    """The log of the run from this progress on; the earlier rows are replayed to the sinks.
 
-    Without a store, as in processes other than the first, it goes nowhere.
+    Without a store (in all processes but the first), nothing is written.
     """
     console, sinks, store, _ = outputs
     pace = Pace(work_of(config, experiment.source, progress.state.step))
@@ -181,7 +181,7 @@ def train_baseline(
 
 
 def of_joint_baseline(outputs: RunOutputs, config: Config) -> RunOutputs:
-    """The outputs of the joint baseline: the folder ``joint`` in the run's folder, and metadata of its algorithm."""
+    """The outputs of the joint baseline: the folder ``joint`` in the run's folder, and the algorithm's metadata."""
     store = outputs.store
     if store is None:
         return outputs

@@ -1,4 +1,4 @@
-"""Runs one experiment, from its config to its report."""
+"""Run one experiment, from its config to its report."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -50,9 +50,9 @@ def run(
     formats: Sequence[str] = (),
     stand_in: Callable[[], Config] | None = None,
 ) -> int:
-    """Train, meta-test and report; returns the process's exit code. Pictures are also written in the ``formats``.
+    """Train, meta-test and report; return the process's exit code. Pictures are also written in the ``formats``.
 
-    Where the files of the data set are missing, the config that ``stand_in`` makes is run in its place.
+    If the files of the data set are missing, the config from ``stand_in`` runs instead.
     Raises Error if the config, the device or the folder cannot be used, RunFailed if the run cannot continue.
     """
     here = launched()
@@ -73,11 +73,11 @@ def run(
 
 
 class Prepared(NamedTuple):
-    """A run that was checked and can begin."""
+    """A run that has passed its checks and can begin."""
 
     config: Config
     experiment: Experiment
-    params: Params  # the network's initial ones
+    params: Params  # the network's initial parameters
     first: Progress
     device: torch.device
 
@@ -85,7 +85,7 @@ class Prepared(NamedTuple):
 def prepare_run(
     processes: Processes, config: Config, device: torch.device, stand_in: Callable[[], Config] | None
 ) -> Prepared:
-    """Build the objects of the run and check that they fit each other, and the memory."""
+    """Build the run's objects, and check that they fit each other and the memory."""
     if device.type == "cpu":
         keep_freed_memory()
     with explain_out_of_memory(config):
@@ -101,23 +101,23 @@ def prepare_run(
 def build_or_stand_in(
     config: Config, device: torch.device, stand_in: Callable[[], Config] | None
 ) -> tuple[Config, Experiment]:
-    """The config and its experiment; those of the stand-in if there is one and the files of the data are missing."""
+    """The config and its experiment, or those of the stand-in if the data's files are missing."""
     try:
         return config, build(config, device)
     except MissingData:
         if stand_in is None:
             raise
     with report_once(launched()):
-        note(f"no files of {config['data']['name']} on this computer: built-in drawn characters in their place")
+        note(f"no files of {config['data']['name']} on this computer: using built-in drawn characters instead")
         config = stand_in()
     return config, build(config, device)
 
 
 def train_in_folder(console: Console, prepared: Prepared, out: str | None, resume: bool, formats: Sequence[str]) -> int:
-    """Train and report in the run's folder; returns the exit code."""
+    """Train and report in the run's folder; return the exit code."""
     config = prepared.config
     with deferred_signals(), explain_out_of_memory(config), contextlib.ExitStack() as stack:
-        folder, check_folder = Path(), lambda: None  # the first process alone has a folder to check
+        folder, check_folder = Path(), lambda: None  # only the first process has a folder to check
         if distributed.rank() == 0:
             folder = stack.enter_context(run_folder(out, config["name"], resume))
             check_folder = stack.enter_context(watched_folder(folder))
@@ -137,7 +137,7 @@ def train_in_folder(console: Console, prepared: Prepared, out: str | None, resum
 def train_and_report(
     console: Console, folder: Path, check_folder: CheckFolder, prepared: Prepared, formats: Sequence[str]
 ) -> None:
-    """Restore or start the run in its folder, train, and report; with ``train.baseline`` also train jointly."""
+    """Restore or start the run in its folder, train it and the baseline, and report."""
     config, experiment, params, first, device = prepared
     facts = collect_facts(config, experiment.source, device)
     check_same_facts(facts)
@@ -168,7 +168,7 @@ def train_and_report(
 
 
 def next_steps(config: Config, folder: Path) -> list[str]:
-    """What to open and to try with a finished run, a line each."""
+    """Suggestions for a finished run, one a line."""
     lines = [f"open {folder}/report.html: results, learning curve, test tasks"]
     if has_images(config):
         lines.append(f"next: `fmaml predict {folder} --support MY_CLASSES PICTURE` names pictures of your own")

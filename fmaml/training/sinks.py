@@ -1,4 +1,4 @@
-"""Where the rows of metrics.jsonl also go, if `train.log_to` asks for it. None of it can stop a run."""
+"""The further outputs of metrics.jsonl's rows, by `train.log_to`. A failing output does not stop the run."""
 
 import contextlib
 import csv
@@ -13,31 +13,31 @@ from ..config.settings import Config
 from ..errors import note
 from ..extras import require
 
-LoggedRow = Mapping[str, Any]  # kind, step, seconds and the numbers of that kind, of which None stands for NaN
-NEEDED = ("tensorboard", "wandb")  # an extra, and the module of the same name
+LoggedRow = Mapping[str, Any]  # kind, step, seconds and the numbers of that kind; None stands for NaN
+NEEDED = ("tensorboard", "wandb")  # the extras, with modules of the same name
 CSV_COLUMNS = (
     *("kind", "step", "seconds", "query_loss", "before", "after", "tasks_per_second"),
     *("result", "score", "ci95", "why"),
 )
 INIT_LIMIT_S = 30.0  # of W&B
 FINISH_LIMIT_S = 60.0  # of W&B
-PROJECT = "fmaml"  # of W&B, unless WANDB_PROJECT says another
+PROJECT = "fmaml"  # of W&B, unless WANDB_PROJECT is set
 
 
 class Sink(Protocol):
-    """Takes rows: those of a training, each kind in the order of its steps, and those of the test."""
+    """Receives the rows of training, each kind in the order of its steps, then the rows of the test."""
 
     def write(self, row: LoggedRow, when: float) -> None:
-        """Take one row, which was logged at this time."""
+        """Write one row, logged at the time ``when``."""
         ...
 
     def close(self) -> None:
-        """Keep or send what was taken; no row comes after it."""
+        """Save or send the written rows; no row follows."""
         ...
 
 
 class CsvFile:
-    """Writes metrics.csv, for a spreadsheet, in the run's folder; what a row lacks is an empty cell."""
+    """Writes metrics.csv, for a spreadsheet, in the run's folder; missing values are empty cells."""
 
     def __init__(self, folder: Path, _: Any) -> None:
         self.file = (folder / "metrics.csv").open("w", encoding="utf-8", newline="")
@@ -53,17 +53,17 @@ class CsvFile:
 
 
 class EventFile:
-    """Writes a new event file in FOLDER/tensorboard; its first event makes TensorBoard drop what earlier ones held.
+    """Writes a new event file in FOLDER/tensorboard; its first event makes TensorBoard discard earlier files' events.
 
-    Those are kept: a TensorBoard that is open would not find the new file if the one that it reads were gone.
-    Rows are written at once: the library's own writer does so in a thread, where an error would be lost.
+    Earlier files are kept: if the file that an open TensorBoard reads is deleted, it does not find the new one.
+    Rows are written in this thread: the library's own writer uses another thread, where an error would be lost.
     """
 
     def __init__(self, folder: Path, _: Any) -> None:
-        from tensorboard.compat.proto import event_pb2, summary_pb2  # takes a second, so only where it is wanted
+        from tensorboard.compat.proto import event_pb2, summary_pb2  # takes a second, so imported only on demand
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        self.proto: Any = event_pb2  # whose classes are made as it is imported, where no type checker sees them
+        self.proto: Any = event_pb2  # its classes are created on import, invisible to type checkers
         self.summary: Any = summary_pb2.__dict__["Summary"]
         here = folder / "tensorboard"
         here.mkdir(exist_ok=True)
@@ -93,13 +93,13 @@ class EventFile:
 class WeightsAndBiases:
     """A run of W&B, with FOLDER/wandb for its files.
 
-    Its history can be added to, but not rewound, and not at all where it is written offline. So a resumed run is a new
-    one of W&B, with all the rows, in one group with the earlier ones. Where the service cannot be reached, the run is
-    written offline, for `wandb sync`; nobody is asked for a key.
+    W&B cannot rewind a run, and cannot resume an offline one. So a resumed run starts a new run of W&B with all the
+    rows, in the group of the earlier ones. If the service cannot be reached, the run is written offline for
+    `wandb sync`. The user is never asked for a key.
     """
 
     def __init__(self, folder: Path, config: Config) -> None:
-        import wandb  # takes more than a second, so only where it is wanted
+        import wandb  # takes more than a second, so imported only on demand
 
         self.folder = folder
         self.known: set[str] = set()  # kinds of rows
@@ -131,7 +131,7 @@ class WeightsAndBiases:
         self.run.log({f"{kind}/step": row["step"], **numbers})
 
     def close(self) -> None:
-        """Wait until everything is sent, but no longer than a minute."""
+        """Wait until everything is sent, for a minute at most."""
         errors: list[Exception] = []
 
         def finish() -> None:
@@ -154,15 +154,15 @@ SINKS: dict[str, Open] = {"csv": CsvFile, "tensorboard": EventFile, "wandb": Wei
 
 
 class Sinks:
-    """The sinks of a run: one that fails is named once and left out; a context manager.
+    """The sinks of a run, as a context manager. A failing sink is reported once and dropped.
 
-    Each begins anew and is first given the rows that a resumed run goes on from, so that nothing is there twice,
-    and nothing is missing, whatever an interruption has left.
+    In a resumed run each sink starts empty and receives the earlier rows first. So no row is missing or doubled after
+    an interruption.
     """
 
     def __init__(self, folder: Path, config: Config, names: Iterable[str]) -> None:
         self.open: dict[str, Sink] = {}
-        self.prefix = ""  # of the kinds of rows: another training than the first one has a name
+        self.prefix = ""  # before the kinds of rows: the name of a second training
         for name in dict.fromkeys(names):
             with self._may_fail(name):
                 self.open[name] = SINKS[name](folder, config)
@@ -177,13 +177,13 @@ class Sinks:
         self.open = {}
 
     def replay(self, rows: Sequence[LoggedRow]) -> None:
-        """Give every sink what was logged before: as far apart as it was, up to now."""
+        """Write earlier rows to every sink, with their original time differences, ending now."""
         now = time.time()
         for row in rows:
             self.write(row, now + row["seconds"] - rows[-1]["seconds"])
 
     def write(self, row: LoggedRow, when: float | None = None) -> None:
-        """Give a row to every sink; ``when`` it was logged is now if it is not given."""
+        """Write a row to every sink. ``when`` is its time; default: now."""
         when = time.time() if when is None else when
         named = {**row, "kind": self.prefix + row["kind"]}
         for name, sink in list(self.open.items()):
@@ -192,7 +192,7 @@ class Sinks:
 
     @contextlib.contextmanager
     def of(self, training: str) -> Iterator[None]:
-        """Within it the rows are of another training, which this names."""
+        """Mark the rows written in the block with the name of another training."""
         self.prefix = f"{training}/"
         try:
             yield
@@ -203,14 +203,14 @@ class Sinks:
     def _may_fail(self, name: str) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # whatever a library raises: it is not what the run is for
+        except Exception as error:  # no failure of a logging library may stop the run
             self.open.pop(name, None)
             reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
-            note(f"train.log_to: {name}: {reason}; nothing more goes there, and the run goes on")
+            note(f"train.log_to: {name}: {reason}; nothing more is logged there, and the run continues")
 
 
 def check_sinks(config: Config) -> None:
-    """Error with the command that installs them, if a sink needs packages that are missing."""
+    """Raise Error, with the install command, if a sink needs missing packages."""
     for name in config["train"]["log_to"]:
         if name in NEEDED:
             require(f"train.log_to = {name}", name, name)

@@ -1,12 +1,12 @@
-"""The meta-step of training: `meta_step`, compiled where that saves time and chunked where memory is short.
+"""The meta-step of training: `meta_step`, compiled if that saves time, and chunked if memory is short.
 
-Results change only by rounding. A compiled step is one graph: gradient, mean over tasks and outer update, traced once.
-The number of the step stays outside the graph, or every step would be compiled again. Nothing is differentiated through
-compiled code: the meta-gradient is computed inside it.
+Compiling and chunking change results only by rounding. A compiled step is one graph, traced once: gradient, mean over
+tasks and outer update. The step's number stays outside the graph, to avoid compiling every step. The meta-gradient is
+computed inside the graph; nothing differentiates through compiled code.
 
-The first step of a run is never compiled: it is there at once, shows mistakes as they are, and is counted, so that
-``train.compile: auto`` can tell whether compiling pays. What is compiled must first give the numbers of the step as it
-is (`fmaml.training.compiled`).
+The first step of a run is never compiled. So it starts at once, its errors are readable, and its operations are
+counted, so that ``train.compile: auto`` can decide. A compiled step is checked against the uncompiled one
+(`fmaml.training.compiled`).
 """
 
 import gc
@@ -31,33 +31,33 @@ from .compiled import ChunkedStepFn, OperationCount, compiled, with_work
 from .memory import MEMORY_ERRORS, TaskTooLarge
 
 StepFn: TypeAlias = Callable[[MetaState, Task], tuple[MetaState, Metrics]]
-LONG_RUN = 5_000  # meta-steps, after which compiling has saved more time than it took, wherever it saves any
-LITTLE_WORK = 60e6  # floating-point operations an operation of torch, up to which compiling saves time
-LITTLE_WORK_LOOPED = 6e6  # looped over tasks: only uncompiled are a task's images laid out channels last
-COMPILING = "train.compile: compiling the steps, which takes up to a minute or two, once; false does without"
+LONG_RUN = 5_000  # meta-steps; in runs this long, compiling saves more time than it takes, if it saves any
+LITTLE_WORK = 60e6  # floating-point operations per operation of torch; up to this, compiling saves time
+LITTLE_WORK_LOOPED = 6e6  # lower if looped over tasks, because compiled code does not lay out images channels last
+COMPILING = "train.compile: compiling the steps takes up to two minutes, once; set false to skip it"
 
 
 GRADS = Optimizer(lambda theta: (), lambda grads, state, theta: (grads, state))  # "updates" theta to its gradient
 
 
 class TrainingStep:
-    """The meta-step of a run; ``notify`` is told when it cannot be compiled or memory forces smaller chunks.
+    """The meta-step of a run; ``notify`` is called if compiling fails or memory forces smaller chunks.
 
-    ``begun`` is the form of the steps before the run was interrupted, which is kept, so that the bits stay the same.
+    ``saved`` is the form of the steps before an interruption. It is kept, so that the bits stay the same.
     """
 
-    def __init__(self, experiment: Experiment, settings: TrainSettings, notify: Notify, begun: StepForm) -> None:
+    def __init__(self, experiment: Experiment, settings: TrainSettings, notify: Notify, saved: StepForm) -> None:
         self.notify = notify
-        self.begun = begun
+        self.saved = saved
         self.settings = settings
         self.algorithm = experiment.algorithm
         self.batching: Batching = settings.batching
-        self.chunks = Chunks(begun.chunk_size or settings.chunk_size, notify)
+        self.chunks = Chunks(saved.chunk_size or settings.chunk_size, notify)
         alone = distributed.world_size() == 1
         optimizer = experiment.optimizer if alone else GRADS
         self.plain: ChunkedStepFn = partial(meta_step, self.algorithm, optimizer, batching=self.batching)
         may_compile = settings.compile is True or (settings.compile == "auto" and settings.meta_steps >= LONG_RUN)
-        self.compiled = begun.compiled if may_compile or begun.compiled is not None else False  # None: not decided yet
+        self.compiled = saved.compiled if may_compile or saved.compiled is not None else False  # None: not decided yet
         self.compute: ChunkedStepFn = self._count_first if may_compile else self.plain  # of the next step
         if self.compiled:
             self.compute = self._compile
@@ -72,7 +72,7 @@ class TrainingStep:
         return self.chunks(lambda size: self.compute(state, tasks, chunk_size=size), at_once)
 
     def _count_first(self, state: MetaState, tasks: Task, chunk_size: int | None) -> tuple[MetaState, Metrics]:
-        """The first step, uncompiled: its work decides whether the next ones are compiled."""
+        """Run the first step, uncompiled. Its work decides whether the next steps are compiled."""
         result, work = with_work(lambda: self.plain(state, tasks, chunk_size=chunk_size))
         self.compute = self.plain
         pays = self.settings.compile is True or compiling_saves_time(
@@ -88,19 +88,19 @@ class TrainingStep:
         return result
 
     def _work_of_a_share(self, work: OperationCount, tasks: int) -> OperationCount:
-        """The work for the mean number of tasks in a process, so that processes with more or fewer decide alike."""
+        """The work for the mean number of tasks per process, so that all processes decide alike."""
         processes = distributed.world_size()
         share = self.settings.tasks_of(processes) / processes
         return work._replace(flop=int(work.flop / tasks * share))
 
     def _compile(self, state: MetaState, tasks: Task, chunk_size: int | None) -> tuple[MetaState, Metrics]:
-        """The first compiled step of this process."""
+        """Run the first compiled step of this process."""
         self.notify(COMPILING)
         self.compute = compiled(self.plain, self.algorithm, self._go_on_uncompiled)
         return self.compute(state, tasks, chunk_size=chunk_size)
 
     def agree(self) -> None:
-        """From now on every process holds as few tasks in memory at a time as the one that can hold the fewest."""
+        """Use the smallest chunk size of all processes in each of them."""
         smallest = min((size for size in distributed.gather(self.chunks.size) if size), default=None)
         if smallest != self.chunks.size:
             self.chunks.size = smallest
@@ -108,21 +108,21 @@ class TrainingStep:
 
     @property
     def form(self) -> StepForm:
-        """How the steps are computed now."""
+        """The current form of the steps."""
         return StepForm(self.compiled, self.chunks.size)
 
     def _go_on_uncompiled(self, reason: str) -> None:
         self.compiled, self.compute = False, self.plain
         self.notify(reason)
-        if self.begun.compiled:
-            self.notify(f"train.compile: the steps were compiled and now are not: {BITS_MAY_DIFFER}")
+        if self.saved.compiled:
+            self.notify(f"train.compile: the steps were compiled before and are not now: {BITS_MAY_DIFFER}")
 
 
 def updated_together(grads_fn: StepFn, optimizer: Optimizer, settings: TrainSettings) -> StepFn:
-    """The step of several processes, from that of `GRADS`: the means over all of them, and with these the update.
+    """The step of several processes: average the gradients of ``grads_fn`` (made with `GRADS`), then update theta.
 
-    Neither is compiled: what a process tells the others is not part of a graph, and the update must have the same bits
-    in all, also where one of them has no compiler.
+    Neither part is compiled. Communication cannot be in a graph. The update must have the same bits in every process,
+    also in one without a compiler.
     """
     reduce = with_vote(distributed.reduce(settings.tasks_of(distributed.world_size())))
 
@@ -138,16 +138,16 @@ def updated_together(grads_fn: StepFn, optimizer: Optimizer, settings: TrainSett
 def compiling_saves_time(work: OperationCount, meta_steps: int, *, looped: bool) -> bool:
     """Whether compiling is known to save more time than it takes, for a step with this work, looped over tasks or not.
 
-    Measured on 2 cores of an AMD EPYC (torch 2.13): up to `LITTLE_WORK` the compiled step takes 0.13 to 0.85 of the
-    time, which is 7 to 37 microseconds less for each operation, and compiling takes 14 to 45 milliseconds for each:
-    see docs/decisions.md. With more work in each operation, the time is the products', and those are the same.
+    Up to `LITTLE_WORK` the compiled step takes 0.13 to 0.85 of the time: 7 to 37 microseconds less per operation.
+    Compiling takes 14 to 45 milliseconds per operation. With more work per operation, products take most of the time,
+    and compiling does not speed them up. Measured on 2 cores of an AMD EPYC with torch 2.13: see docs/decisions.md.
     """
     most = LITTLE_WORK_LOOPED if looped else LITTLE_WORK
     return meta_steps >= LONG_RUN and work.flop <= most * work.operations
 
 
 class Chunks:
-    """How many tasks are held in memory at a time: ``size`` (None: all), halved whenever memory runs out."""
+    """The number of tasks in memory at a time: ``size`` (None: all), halved whenever memory runs out."""
 
     def __init__(self, size: int | None, notify: Notify) -> None:
         self.size = size
@@ -167,7 +167,7 @@ class Chunks:
                 size = min(self.size or tasks, tasks)
                 if size == 1:
                     raise TaskTooLarge("one task at a time does not fit in memory") from error
-            # outside the handler, whose traceback keeps the failed attempt's tensors alive
+            # outside the handler: its traceback keeps the failed attempt's tensors alive
             self.size = (size + 1) // 2
             self.notify(f"out of memory with {size} tasks at a time; continuing with {self.size} (train.chunk_size)")
             gc.collect()

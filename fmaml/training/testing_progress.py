@@ -1,4 +1,4 @@
-"""The progress of a meta-test: a bar, or where there is none a line every ten seconds, with the time that is left."""
+"""The progress of a meta-test with the time left: a bar, or without one a line every ten seconds."""
 
 import time
 from collections.abc import Callable
@@ -11,9 +11,9 @@ from .log import LINE_EVERY_S, fits_bar, progress_bar
 
 
 class MetaTestProgress:
-    """Counts tasks, and estimates the time left; a context manager, open while there is a bar.
+    """Counts tasks and estimates the time left; a context manager that shows the bar.
 
-    One total of forward passes for all protocols makes rich's estimate hold for those to come.
+    The bar counts forward passes over all protocols, so that the estimate covers the coming ones.
     """
 
     def __init__(
@@ -32,12 +32,12 @@ class MetaTestProgress:
         self.bar.stop()
 
     def skip(self, tasks: int, passes: float) -> None:
-        """So many tasks, with so many passes, were tested before."""
+        """Count tasks that were tested before, with their forward passes."""
         self.done += tasks
         self.bar.update(self.bar_task, total=(self.bar.tasks[0].total or 0) - passes)
 
     def advance(self, tasks: int, passes: float) -> None:
-        """So many more tasks are done, with so many passes."""
+        """Count tasks that were just tested, with their forward passes."""
         self.done += tasks
         self.bar.update(self.bar_task, advance=passes, tasks=f"{self.done}/{self.total}")
         now, left = self.clock(), self.seconds_left()
@@ -47,5 +47,5 @@ class MetaTestProgress:
             self.console.print(line, highlight=False, soft_wrap=True)
 
     def seconds_left(self) -> float | None:
-        """None if nothing is known yet."""
+        """The estimated time left, or None if it is not known yet."""
         return self.bar.tasks[0].time_remaining

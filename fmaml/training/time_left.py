@@ -1,4 +1,4 @@
-"""The time that a run still takes: its steps at their pace of the last minute, its validations, and the test."""
+"""Estimate the time left of a run: its steps at the pace of the last minute, its validations, and the test."""
 
 import time
 from collections import deque
@@ -12,8 +12,8 @@ from ..meta_testing.scores import forward_passes, passes_of_test
 
 WINDOW_S = 60.0
 MARK_EVERY_S = 1.0
-FIRST_STEPS = 2  # of a process: its start, and compiling
-STEP_COST = 2.0  # a meta-step beside an evaluation of its tasks, by forward passes: 1.6 to 2.3
+FIRST_STEPS = 2  # steps not measured: the start of the process, and compiling
+STEP_COST = 2.0  # a meta-step relative to an evaluation of its tasks, per forward pass: measured 1.6 to 2.3
 
 
 class Work(NamedTuple):
@@ -22,12 +22,12 @@ class Work(NamedTuple):
     step: int
     meta_steps: int
     validations: int
-    validation: float  # in meta-steps, by forward passes; it counts until a validation was measured
+    validation: float  # in meta-steps, by forward passes; used until a validation has been measured
     testing: float  # in validations
 
 
 def work_of(config: Config, source: Source, step: int) -> Work:
-    """The work of a training from this step on; its test includes that of a baseline that is trained."""
+    """The work of a training from this step on; the test includes the baseline's."""
     train, test = TrainSettings(**config["train"]), EvalSettings(**config["eval"])
     together = source.settings[0]
     validation = train.validate_tasks * forward_passes(source, together, test.steps)
@@ -38,26 +38,26 @@ def work_of(config: Config, source: Source, step: int) -> Work:
 
 
 def count_due(total: int, every: int, after: int) -> int:
-    """How many of the steps after this one are a multiple of ``every``, or the last."""
+    """The number of steps after this one that are a multiple of ``every``, or the last."""
     return 0 if after >= total else -(-total // every) - after // every
 
 
 class Pace:
-    """Measures the steps and the validations of this process, and with them estimates the time left."""
+    """Measures the steps and the validations of this process, and estimates the time left."""
 
     def __init__(self, work: Work, clock: Callable[[], float] = time.perf_counter) -> None:
         self.work, self.clock = work, clock
         self.steps, self.validations = 0, 0
         self.a_validation: float | None = None  # seconds of the last one
-        self.validating = 0.0  # seconds in all of them, which no step takes
+        self.validating = 0.0  # seconds of all validations, not counted as steps
         self.last = self.logged = self._now()
-        self.marks = deque([self.last])  # one a second, of the last minute
+        self.marks = deque([self.last])  # one per second of the last minute
 
     def _now(self) -> tuple[float, int]:
         return self.clock() - self.validating, self.steps
 
     def stepped(self) -> None:
-        """A step has ended."""
+        """Record the end of a step."""
         self.steps += 1
         self.last = self._now()
         if self.steps <= FIRST_STEPS:
@@ -69,7 +69,7 @@ class Pace:
 
     @contextmanager
     def validation(self) -> Iterator[None]:
-        """Measure the block, a validation, which does not count as part of a step."""
+        """Measure a validation in the block; its time does not count as part of a step."""
         begin = self.clock()
         yield
         self.a_validation = self.clock() - begin
@@ -77,12 +77,12 @@ class Pace:
         self.validations += 1
 
     def steps_a_second(self) -> float:
-        """The mean since the last call, or since the start."""
+        """The mean number of steps a second since the last call, or since the start."""
         (begin, before), self.logged = self.logged, self._now()
         return (self.steps - before) / (self.logged[0] - begin)
 
     def seconds_left(self) -> float | None:
-        """Of training, validations and the test together; None if nothing is known yet."""
+        """The estimate for training, validations and the test together, or None if it is not known yet."""
         (begin, before), (end, after) = self.marks[0], self.last
         if after == before:
             return None

@@ -40,11 +40,11 @@ def train(
     settings: TrainSettings,
     test_steps: int,
 ) -> Progress:
-    """Train on the train split up to ``settings.meta_steps``, and keep the theta that did best on the val split.
+    """Train on the train split up to ``settings.meta_steps``, and keep the theta with the best score on the val split.
 
-    ``progress`` is that before the first meta-step, or a restored checkpoint. Theta is validated after ``test_steps``
-    inner steps. Training ends earlier where ``settings.patience`` says so, in all processes at the same step.
-    Raises RunFailed if a number is not finite, and Stopped, once the progress is saved, if a signal came.
+    ``progress`` is the start or a restored checkpoint. Theta is validated after ``test_steps`` inner steps.
+    ``settings.patience`` can end training earlier, in all processes at the same step. Raises RunFailed if a number is
+    not finite. After a signal, saves the progress and raises Stopped.
     """
     step_fn = TrainingStep(experiment, settings, log.notify, progress.step_form)
     guard = NanGuard(step_fn, experiment.algorithm, settings)
@@ -70,7 +70,7 @@ def train(
         return step % every == 0 or step == settings.meta_steps
 
     try:
-        if due(progress.state.step, settings.validate_every):  # the run may have been stopped before it was validated
+        if due(progress.state.step, settings.validate_every):  # the run may have stopped before this validation
             progress = validate(progress)
         for step in range(progress.state.step + 1, settings.meta_steps + 1):
             if settings.out_of_patience(progress.without_best):
@@ -96,7 +96,7 @@ def train(
 
 
 def advance(guard: NanGuard, progress: Progress, tasks: Task) -> tuple[Progress, Metrics, str]:
-    """One meta-step: the progress after it, its metrics, and why it was skipped ("" if it was not)."""
+    """Take one meta-step: the progress after it, its metrics, and the reason if it was skipped (else "")."""
     state, metrics, skip_reason = guard(progress.state, tasks, progress.skipped)
     skipped = progress.skipped + bool(skip_reason)
     return progress._replace(state=state, skipped=skipped), metrics, skip_reason
@@ -105,11 +105,11 @@ def advance(guard: NanGuard, progress: Progress, tasks: Task) -> tuple[Progress,
 def log_step(
     log: Log, step: int, metrics: Metrics, scores: dict[str, float] | None, skip_reason: str, meta_batch: int
 ) -> None:
-    """Log a step that was skipped, or one whose ``scores`` were computed; other steps are not logged."""
+    """Log a skipped step, or a step with computed ``scores``; other steps are not logged."""
     if skip_reason:
         log.record("skipped", step, why=skip_reason)
     elif scores is not None:
-        query_loss = float(metrics["query_loss"])  # waits for the device, so it comes before the clock is read
+        query_loss = float(metrics["query_loss"])  # waits for the device, so it must come before reading the clock
         tasks_per_second = meta_batch * log.pace.steps_a_second()
         log.record("train", step, query_loss=query_loss, **scores, tasks_per_second=tasks_per_second)
 
@@ -117,14 +117,14 @@ def log_step(
 def validate_progress(
     experiment: Experiment, log: Log, progress: Progress, settings: TrainSettings, test_steps: int
 ) -> Progress:
-    """The progress after scoring its theta on the val split."""
+    """Score theta on the val split, and return the updated progress."""
     step, theta = progress.state.step, progress.model
     tasks, chunk = settings.validate_tasks, settings.meta_batch
     scores = task_scores(experiment, experiment.source.settings[0], theta, "val", tasks, test_steps, chunk)
     score = interval(scores[:, -1])
     log.record("val", step, score=score.mean, ci95=score.ci95)
     if math.isnan(score.mean):
-        log.notify(f"step {step}: the network diverges on validation tasks; this theta is not taken for the best")
+        log.notify(f"step {step}: the network diverges on validation tasks; this theta is not kept as the best")
     progress = progress._replace(validated=step)
     higher_is_better = score.mean if experiment.source.metric.more_is_better else -score.mean
     if higher_is_better > progress.best:
@@ -133,7 +133,7 @@ def validate_progress(
 
 
 def scores_before_and_after(experiment: Experiment, theta: Theta, tasks: Task, total: int) -> dict[str, float]:
-    """The mean metric of a meta-batch before and after adaptation; all processes together have ``total`` tasks."""
+    """The mean metric of a meta-batch before and after adaptation; ``total`` counts the tasks of all processes."""
     metric_fn = experiment.source.settings[0](experiment.model.apply, experiment.source.metric.fn)
     mean = evaluate(experiment.algorithm, metric_fn, theta, tasks).mean(0)
     return mean_over_ranks({"before": float(mean[0]), "after": float(mean[-1])}, total)

@@ -77,7 +77,7 @@ def test_what_is_wrong_is_one_line(trained, characters, capsys):
         ("predict", str(trained), "--support", support, "nothing.png"): "nothing.png: no such file or folder",
         ("predict", str(trained), "--support", support, str(characters / "cut.st")): "not an image that can be read",
         ("predict", str(characters / "cut.st"), "--support", support, photo): "damaged or not a model",
-        ("predict", mine, "--support", support, photo): "has learnt its classes already",
+        ("predict", mine, "--support", support, photo): "is already adapted to its classes",
         ("predict", str(trained), "--support", support, photo, "--json", "--csv"): "give one of them",
         ("predict", str(trained), "--support", support, photo, "--steps", "-1"): "--steps",
         ("adapt", str(trained), "--support", support, "--out", mine): "it is not overwritten",
@@ -149,7 +149,7 @@ def test_a_test_that_was_interrupted_goes_on_where_it_was(tmp_path, monkeypatch,
         time.sleep(0.01)
     os.kill(child.pid, signal.SIGINT)
     assert child.wait(PATIENCE) == 130, (tmp_path / "said").read_text()
-    assert "the same command goes on from here" in (tmp_path / "said").read_text()
+    assert "the same command continues" in (tmp_path / "said").read_text()
     kept = rows_of_scores(tmp_path)
     assert len(rows) <= len(kept) < 11
     calls = count_calls(monkeypatch, "scores_of")
@@ -185,7 +185,7 @@ def test_results_of_another_run_are_not_overwritten(trained, tmp_path, capsys):
 def test_without_a_cache_folder_a_test_is_made_all_the_same(monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")
     assert main(["test", "omniglot_prototypes", "data.name=glyphs", "eval.tasks=2", "--device", "cpu"]) == 0
-    assert "a test that is interrupted now begins anew" in capsys.readouterr().err
+    assert "an interrupted test will start again from the beginning" in capsys.readouterr().err
 
 
 def test_a_model_trained_by_larger_minibatches_learns_from_fewer_examples(tmp_path, characters, capsys):

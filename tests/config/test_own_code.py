@@ -34,9 +34,7 @@ NUMBERS = count()
 ABOUT = '{"task": "points", "protocol": "points"}'
 SMALL = ["train.meta_steps=2", "train.meta_batch=2", "train.validate_tasks=2", "train.baseline=false", "eval.tasks=2"]
 SMALL += ["eval.inductive=false", "--device", "cpu"]
-UNANNOTATED = (
-    r"f\(\), line \d+, parameter x: its annotation spells no setting; write it in int, str, or the words of fmaml"
-)
+UNANNOTATED = r"f\(\), line \d+, parameter x: its annotation is not that of a setting; write it"
 
 
 @pytest.fixture
@@ -58,7 +56,7 @@ def module(tmp_path, monkeypatch):
         (
             "data",
             "def f(seed): ...",
-            r"says nothing of its tasks; write @gives\(\.\.\.\) of fmaml\.setting_types above",
+            r"declares no traits of its tasks; write @gives\(\.\.\.\) of fmaml\.setting_types above",
         ),
         ("data", "@gives('numbres')\ndef f(seed): ...", r"f\(\), line 8: @gives takes traits .*; 'numbres' is none"),
         (

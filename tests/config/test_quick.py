@@ -47,7 +47,7 @@ def test_every_experiment_gets_shorter_and_keeps_its_other_settings(experiment):
 
 def test_an_experiment_that_is_short_already_says_so():
     _, _, told = quick("omniglot", "train.meta_steps=10", "train.meta_batch=2", "eval.tasks=5")
-    assert told == ["--quick: the experiment is that short already"]
+    assert told == ["--quick: the experiment is already short"]
 
 
 def test_larger_images_get_fewer_steps():

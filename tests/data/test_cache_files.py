@@ -107,8 +107,8 @@ def test_clear_by_name(cache, capsys):
     [
         (["clear"], "cache clear: give the names that `fmaml cache` lists, or --all"),
         (["clear", "--all", "a"], "cache clear: give the names"),
-        (["list", "a"], "cache list: takes no more"),
-        (["--all"], "cache list: takes no more; to delete, write `fmaml cache clear"),
+        (["list", "a"], "cache list: takes no names"),
+        (["--all"], "cache list: takes no names; to delete, write `fmaml cache clear"),
         (["empty"], "invalid choice: 'empty'"),
     ],
 )

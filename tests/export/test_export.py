@@ -152,7 +152,7 @@ def test_the_command_exports_a_support_set_and_an_adapted_file_alike(to, protone
     assert main(["adapt", protonet, "--support", support, "--out", adapted_file]) == 0
     assert main(["export", protonet, "--support", support, "--to", to, "--out", first]) == 0
     assert main(["export", adapted_file, "--to", to, "--out", second]) == 0
-    assert f"{second} gives what the network itself gives" in capsys.readouterr().out
+    assert f"{second} has the network's outputs to 1e-5" in capsys.readouterr().out
     x = torch.rand(4, 1, 28, 28)
     wanted = fmaml.load_adapted(adapted_file).predict(x).probabilities
     for path in (first, second):
@@ -222,7 +222,7 @@ def test_a_mismatch_is_an_error_and_leaves_no_file(to, wrong, tmp_path, monkeypa
     [
         (["--to", "pickle"], "invalid choice: 'pickle'"),
         (["--to", "onnx"], "protonet: this network's batch norm takes the statistics of a support set; give --support"),
-        (["--to", "onnx", "--steps", "3"], "--steps: inner steps are taken on a support set; give --support as well"),
+        (["--to", "onnx", "--steps", "3"], "--steps: inner steps need a support set; give --support too"),
     ],
 )
 def test_mistakes_are_one_line(more, message, protonet, tmp_path, capsys):

@@ -122,7 +122,7 @@ def test_if_all_are_damaged_the_run_stops_and_leaves_everything(out, tmp_path):
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and path.name != ".lock"}
     for _ in range(2):
         assert wait(fork(lambda: run(out), None, tmp_path / "said")) == 1
-    assert "all 2 checkpoints are damaged, and a run never starts over by itself" in (tmp_path / "said").read_text()
+    assert "all 2 checkpoints are damaged, and a run never restarts by itself" in (tmp_path / "said").read_text()
     assert {path: path.read_bytes() for path in before} == before
 
 

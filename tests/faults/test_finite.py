@@ -142,7 +142,7 @@ def test_the_message_names_the_place():
     assert "task 0, after inner step 1: the meta-gradient holds NaN" in told(good._replace(loss=steep))
     early = fmaml.first_then(good._replace(loss=endless), good, until=5)
     assert "task 0, after inner step 1: the query loss is" in told(early)
-    assert "meta-step 1: the outer update is not finite, though every task is" in told(good)
+    assert "meta-step 1: the outer update is not finite, although every task is" in told(good)
 
 
 def test_a_skipped_step_leaves_theta_and_counts():

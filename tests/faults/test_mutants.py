@@ -71,7 +71,7 @@ MUTANTS = {  # what is left out: file, text, what stands there instead, the test
     ),
     "going on without a log": (
         "training/sinks.py",
-        "except Exception as error:  # whatever a library raises",
+        "except Exception as error:  # no failure of a logging library",
         "except ZeroDivisionError as error:  # whatever a library raises",
         "test_sinks.py",
     ),
@@ -138,19 +138,19 @@ MUTANTS = {  # what is left out: file, text, what stands there instead, the test
     ),
     "keeping compiled or not": (
         "training/step.py",
-        "self.compiled = begun.compiled if may_compile or begun.compiled is not None else False",
+        "self.compiled = saved.compiled if may_compile or saved.compiled is not None else False",
         "self.compiled = None if may_compile else False",
         "test_resume.py",
     ),
     "keeping the tasks at a time": (
         "training/step.py",
-        "Chunks(begun.chunk_size or settings.chunk_size,",
+        "Chunks(saved.chunk_size or settings.chunk_size,",
         "Chunks(settings.chunk_size,",
         "test_resume.py",
     ),
     "naming a compiler that is gone": (
         "training/step.py",
-        "        if self.begun.compiled:\n",
+        "        if self.saved.compiled:\n",
         "        if None:\n",
         "test_resume.py",
     ),

@@ -139,7 +139,7 @@ def test_a_changed_setting_is_named_and_nothing_is_touched(history, tmp_path, ov
     said = (tmp_path / "said").read_text()
     assert REFUSED[override] in said
     assert "data.train: " not in said  # the digest of data that another setting of theirs has changed
-    assert "what may change: train.meta_steps (if train.schedule is constant), the device" in said
+    assert "these may change: train.meta_steps (if train.schedule is constant), the device" in said
     assert {path: path.read_bytes() for path in before if path.name != ".lock"} == {
         path: content for path, content in before.items() if path.name != ".lock"
     }
@@ -357,7 +357,7 @@ def test_a_compiler_that_is_gone_is_said_and_one_that_comes_back_changes_nothing
     ended(out, 20, dies_at=8)
     said = ended(out, 20, compiler=without_compiler, dies_at=14)
     assert NO_COMPILER in said
-    assert "train.compile: the steps were compiled and now are not: results may now differ in the last bits" in said
+    assert "the steps were compiled before and are not now: results may now differ in the last bits" in said
     assert "train.compile: the steps stay uncompiled" in ended(out, 20)
     assert learnt(out) not in lengths.values()
 

@@ -111,7 +111,7 @@ def test_a_full_disk_for_one_of_them_is_said_once_and_the_run_goes_on(tmp_path):
         return run(out, BOTH)
 
     assert wait(fork(work, None, said)) == 0
-    assert said.read_text().count("train.log_to: csv: No space left on device; nothing more goes there") == 1
+    assert said.read_text().count("train.log_to: csv: No space left on device; nothing more is logged there") == 1
     check_events(out)
     assert fingerprint(out) == uninterrupted()
 
@@ -136,7 +136,8 @@ def test_one_that_cannot_begin_or_end_stops_nothing(tmp_path):
         return run(out, "train.log_to=[tensorboard,wandb,csv]")
 
     assert wait(fork(work, None, said)) == 0
-    assert "fmaml: train.log_to: tensorboard: no; nothing more goes there, and the run goes on\n" in said.read_text()
+    text = said.read_text()
+    assert "fmaml: train.log_to: tensorboard: no; nothing more is logged there, and the run continues\n" in text
     assert "fmaml: train.log_to: wandb: ValueError; nothing" in said.read_text()
     check_csv(out)
     assert fingerprint(out) == uninterrupted()

@@ -190,7 +190,7 @@ def test_a_run_that_fails_is_told_and_stops_no_other(tmp_path):
     text = said.read_text()
     assert "0 of 2 seeds, 2 failed" in text
     assert f"seed=0,inner_lr=1e+30: failed with exit code 1: {saved['runs'][0]['message']}" in text
-    assert f"2 failed; `fmaml resume {out}` runs what is not finished" in text
+    assert f"2 failed; `fmaml resume {out}` continues them" in text
 
 
 def test_one_sweep_a_folder(tmp_path):
@@ -211,7 +211,7 @@ def test_more_seeds_are_added_and_what_is_done_is_kept(tmp_path, undisturbed):
     both, saved = json.loads(undisturbed), json.loads((out / SWEEP_FILE).read_text())
     assert [run["results"] for run in saved["runs"]] == [run["results"] for run in both["runs"][::2]]
     assert wait(fork(lambda: sweep(out, "optimizer.lr=0.02"), None, said)) == 2
-    assert "optimizer.lr: begun with 0.01, given 0.02" in said.read_text()
+    assert "optimizer.lr: started with 0.01, given 0.02" in said.read_text()
 
 
 def test_results_that_are_gone_are_made_again(tmp_path, undisturbed):

@@ -50,7 +50,7 @@ def test_the_example_that_is_named_has_no_part_in_what_was_learnt():
 def test_a_single_example_of_each_class_cannot_be_left_out(capsys):
     assert cross_validate(fmaml.load("omniglot_prototypes"), blobs(3, 1, 0.1)) is None
     print_own_accuracy(None, "omniglot", "mine")
-    assert "not measured, since no class has two pictures" in capsys.readouterr().out
+    assert "not measured, because no class has two pictures" in capsys.readouterr().out
 
 
 def test_simple_methods_by_hand():

@@ -19,7 +19,7 @@ SETTINGS = [f"train.meta_steps={STEPS}", "train.validate_every=125", "train.vali
 RUN = ["-m", "fmaml", "run", "sinusoid", *SETTINGS, "eval.tasks=16", "eval.steps=1", "train.compile=false"]
 RUN += ["train.baseline=false", "train.log_every=25", "model.hidden=[8]", "--device", "cpu"]
 
-HOW_TO_GO_ON = "the run goes on from its last checkpoint with --resume, or by --max-restarts"
+HOW_TO_GO_ON = "the run continues from its last checkpoint with --resume, or by --max-restarts"
 
 
 def workers_of(agent: Child | Anew) -> list[int]:
@@ -160,7 +160,7 @@ def test_a_killed_process_is_named_where_nothing_restarts_it(tmp_path):
     said = finish(agent)
     own = [line for line in said.splitlines() if line.startswith("fmaml:")]
     assert own == [
-        "fmaml: rank 2 is gone: killed; the run goes on from its last checkpoint with --resume, or by --max-restarts"
+        "fmaml: rank 2 is gone: killed; the run continues from its last checkpoint with --resume, or by --max-restarts"
     ], said
 
 

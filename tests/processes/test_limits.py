@@ -97,7 +97,7 @@ def test_an_import_that_lacks_memory_is_told_in_one_line(monkeypatch, capsys, tm
     monkeypatch.setattr(sys, "meta_path", [Failing(error), *sys.meta_path])
     assert main(["run", *SMALL, "--out", str(tmp_path / "out")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("fmaml: out of memory while torch is imported; close other programs")
+    assert line.startswith("fmaml: out of memory while importing torch; close other programs")
 
 
 def test_another_error_of_an_import_is_not_called_want_of_memory(monkeypatch, tmp_path):

@@ -41,7 +41,7 @@ def test_a_users_mistake_in_one_process_is_told_with_its_rank():
     [
         (
             ["seed=RANK"],
-            "fmaml: rank 1: seed differs (0 in rank 0, 1 here); start all with one command",
+            "fmaml: rank 1: seed differs (0 in rank 0, 1 here); start all processes with one command",
         ),
         (["optimizer.lr=0.1RANK"], "fmaml: rank 1: optimizer.lr differs (0.1 in rank 0, 0.11 here)"),
     ],
@@ -81,7 +81,7 @@ def test_who_cannot_join_says_so(variables, tmp_path):
     assert ended.returncode == 1
     own = [line for line in ended.stderr.splitlines() if line.startswith("fmaml:")]
     assert len(own) == 1, ended.stderr
-    assert re.match(r"fmaml: rank 1: cannot join the others \(.*\); start all with torchrun", own[0])
+    assert re.match(r"fmaml: rank 1: cannot join the others \(.*\); start all processes with torchrun", own[0])
     assert "Traceback" not in ended.stderr
 
 

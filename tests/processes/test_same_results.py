@@ -104,7 +104,7 @@ def test_what_is_wrong_is_told_once(words, message, tmp_path):
 
 def test_restarts_need_a_folder(tmp_path):
     said = finish(start(2, *RUN, max_restarts=1))
-    assert "fmaml: --max-restarts: a run that is started again goes on in its folder; name it with --out DIR" in said
+    assert "fmaml: --max-restarts: a restarted run continues in its folder; name it with --out DIR" in said
 
 
 def test_meta_batch_for_each(tmp_path):

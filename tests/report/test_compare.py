@@ -99,7 +99,7 @@ def test_compare_says_what_is_significant_and_writes_its_page(tmp_path, capsys):
 def test_a_run_without_results_is_named(tmp_path, capsys):
     one, two = make_run(tmp_path / "a", [0.5, 0.6]), make_run(tmp_path / "b", [None, 0.6], finished=False)
     assert main(["compare", str(one), str(two)]) == 0
-    assert f"`fmaml resume {two}` goes on" in capsys.readouterr().out
+    assert f"`fmaml resume {two}` continues" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

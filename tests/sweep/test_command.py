@@ -55,7 +55,7 @@ def test_in_processes_of_their_own(tmp_path):
     results = json.loads((good / "results.json").read_text())
     assert results["results"] == saved["runs"][0]["results"]
     assert "everything is in" in (good / "output.txt").read_text()
-    assert f"`fmaml resume {folder.relative_to(tmp_path)}` runs what is not finished" in ended.stdout
+    assert f"`fmaml resume {folder.relative_to(tmp_path)}` continues them" in ended.stdout
 
 
 def test_dry_run_checks_every_combination_and_writes_nothing(tmp_path, monkeypatch, capsys):
@@ -89,15 +89,17 @@ def test_mistakes_are_one_line_with_the_cure(tmp_path, capsys, monkeypatch):
     assert refusal(capsys, *seeds, sweep).startswith(f"--out {sweep}: holds a sweep already; add --resume")
     assert "damaged" in refusal(capsys, "resume", sweep)
     assert f"`fmaml resume {sweep}/RUN eval.tasks=3`" in refusal(capsys, "resume", sweep, "eval.tasks=3")
-    assert "--jobs: there is one run" in refusal(capsys, "run", "sinusoid", "--jobs", "2")
-    assert "--jobs: there is one run" in refusal(capsys, "resume", run, "--jobs", "2")
-    assert "--repeat: given beside --seeds" in refusal(capsys, "run", "sinusoid", "--seeds", "0", "--repeat", "2")
+    assert "--jobs: there is only one run" in refusal(capsys, "run", "sinusoid", "--jobs", "2")
+    assert "--jobs: there is only one run" in refusal(capsys, "resume", run, "--jobs", "2")
+    assert "--repeat: given together with --seeds" in refusal(
+        capsys, "run", "sinusoid", "--seeds", "0", "--repeat", "2"
+    )
     assert "--seeds: 0;1: must be whole numbers" in refusal(capsys, "run", "sinusoid", "--seeds", "0;1")
     assert "--repeat: 0: must be a whole number, 1 or more" in refusal(capsys, "run", "sinusoid", "--repeat", "0")
     assert refusal(capsys, "show", "sinusoid", "algorithm.inner_lr=0.1,0.2").endswith("must be a number, above 0")
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
-    assert refusal(capsys, *seeds, "new").startswith("several runs under torchrun: start them without it")
+    assert refusal(capsys, *seeds, "new").startswith("several runs do not work under torchrun; start them without it")
 
 
 def test_cores_are_divided_unless_the_user_has(monkeypatch):
@@ -113,7 +115,7 @@ def test_a_run_that_is_still_to_stop_is_waited_for(tmp_path):
     with locked(tmp_path), pytest.raises(Error, match="in use by process"):
         wait_until_free(tmp_path, told.append, wait_s=0.2)
     wait_until_free(tmp_path, told.append)
-    assert told == [f"waiting for {tmp_path}: a run of the sweep before this one is still to stop"]
+    assert told == [f"waiting for {tmp_path}: a run of the previous sweep is still stopping"]
 
 
 def test_the_last_step_is_read_of_a_log_that_is_being_written(tmp_path):
@@ -173,7 +175,7 @@ def test_the_words_of_a_run_that_failed_are_its_last(tmp_path):
     (tmp_path / "output.txt").write_text("fmaml: of the process before\n")
     said_before = (tmp_path / "output.txt").stat().st_size
     worker = workers.Worker(None, None, tmp_path / "output.txt", said_before)  # type: ignore[arg-type]
-    assert workers.outcome_of(worker, 3) == (3, "it said nothing")
+    assert workers.outcome_of(worker, 3) == (3, "it printed nothing")
     with (tmp_path / "output.txt").open("a") as file:
         file.write("fmaml: a note\nfmaml: cannot go on\n")
     assert workers.outcome_of(worker, 1) == (1, "cannot go on")

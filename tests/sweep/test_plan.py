@@ -61,12 +61,12 @@ def test_any_text_gives_a_folder_of_its_own_that_every_disk_takes(texts):
     [
         (["algorithm.inner_lr=0.1,0.10"], {}, "algorithm.inner_lr = 0.1,0.10: 0.10 is given twice"),
         ([], {"seeds": [1, 1]}, "seed = 1,1: 1 is given twice"),
-        (["seed=1,2"], {"seeds": [3]}, "--seeds: given beside seed=1,2; leave out one"),
-        (["seed=1"], {"seeds": [3]}, "--seeds: given beside seed=1; leave out one"),
+        (["seed=1,2"], {"seeds": [3]}, "--seeds: given together with seed=1,2; leave out one"),
+        (["seed=1"], {"seeds": [3]}, "--seeds: given together with seed=1; leave out one"),
         (["algorithm.inner_lr=0.1,x"], {}, 'command line: algorithm.inner_lr = "x": must be a number, above 0'),
         (["algorithm.name=maml,protonet"], {}, 'command line: algorithm.name = "protonet": it needs class'),
-        (["data.shots=1,2,3", "seed=0,1"], {"repeat": 2}, "--repeat: given beside seed=0,1"),
-        ([], {"repeat": 101}, "101 of seed: 101 runs, and one command starts 100 at most; leave out values"),
+        (["data.shots=1,2,3", "seed=0,1"], {"repeat": 2}, "--repeat: given together with seed=0,1"),
+        ([], {"repeat": 101}, "101 of seed: 101 runs, but one command starts 100 at most; leave out values"),
         (["seed=x"], {"repeat": 2}, 'seed = "x": must be a whole number'),
     ],
 )

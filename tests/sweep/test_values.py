@@ -67,9 +67,9 @@ def test_the_rule(override, values):
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("train.meta_steps=10,000", "a comma stands between the values of several runs; write 10000 for one number"),
-        ("seed=1,", "seed = 1,: a comma with no value beside it"),
-        ("seed=1,,2", "seed = 1,,2: a comma with no value beside it"),
+        ("train.meta_steps=10,000", "commas separate the values of several runs; write 10000 for one number"),
+        ("seed=1,", "seed = 1,: a comma without a value"),
+        ("seed=1,,2", "seed = 1,,2: a comma without a value"),
         ("1,2", "1,2: not an override; write section.key=value"),
     ],
 )

@@ -158,7 +158,7 @@ def test_a_quick_run_takes_drawn_characters_where_omniglot_is_missing(tmp_path, 
     less = [*SMALL, "model.width=8", "train.meta_steps=2", "--out", str(tmp_path / "out"), "--device", "cpu"]
     assert main(["run", "omniglot", "--quick", *less]) == 0
     said = capsys.readouterr()
-    assert "no files of omniglot on this computer: built-in drawn characters in their place" in said.err
+    assert "no files of omniglot on this computer: using built-in drawn characters instead" in said.err
     assert "maml on glyphs" in " ".join(said.out.split())
     *_, report, predict, demo = said.out.splitlines()
     assert report == f"open {tmp_path}/out/report.html: results, learning curve, test tasks"
@@ -335,7 +335,7 @@ def test_a_size_that_no_memory_holds_is_told_in_one_line_that_names_it(tmp_path,
 def test_one_task_has_no_interval_and_results_are_json(tmp_path, capsys):
     assert run(tmp_path / "out", "eval.tasks=1", "train.validate_tasks=1") == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "of one task there is no interval" in printed
+    assert "one task gives no interval" in printed
     assert "nan" not in printed
 
     def no_json(word: str) -> None:
@@ -392,7 +392,7 @@ def test_a_diverged_network_is_told_and_is_not_the_best(tmp_path, monkeypatch, c
     small = ["data.name=glyphs", "model.width=8", "train.meta_steps=2", "train.meta_batch=2", "train.validate_every=1"]
     assert main(["run", "omniglot", *small, "train.validate_tasks=2", "eval.tasks=2", "--out", str(out)]) == 0
     said = capsys.readouterr().out
-    assert "this theta is not taken for the best" in said
+    assert "this theta is not kept as the best" in said
     assert "not finite: the network diverges on test tasks; lower optimizer.lr" in said
     results = json.loads((out / "results.json").read_text())["results"]
     assert all(column[0]["mean"] is not None and column[1]["mean"] is None for column in results.values())
