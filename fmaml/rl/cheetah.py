@@ -118,12 +118,12 @@ def run_on(state: Tensor, action: Tensor, direction: Tensor, body: Body | None =
     """Act for one step. The reward is the torso's mean speed in m / s in the direction [n, 1], 1 or -1."""
     height, turned, u = state[..., 0], state[..., 1:6], torch.cat([state[..., 6:8], SPIN * state[..., 8:]], -1)
     body = body or body_on(state.device)
-    way, dt = torch.zeros_like(height), STEP / SUBSTEPS
+    distance, dt = torch.zeros_like(height), STEP / SUBSTEPS
     for _ in range(SUBSTEPS):
         u = velocities(body, height, turned, u, action, dt)
-        height, turned, way = height + dt * u[..., 1], turned + dt * u[..., 2:], way + dt * u[..., 0]
+        height, turned, distance = height + dt * u[..., 1], turned + dt * u[..., 2:], distance + dt * u[..., 0]
     state = torch.cat([height[..., None], turned, u[..., :2], u[..., 2:] / SPIN], -1)
-    return state, way / STEP * direction[..., 0], torch.zeros_like(height, dtype=torch.bool)
+    return state, distance / STEP * direction[..., 0], torch.zeros_like(height, dtype=torch.bool)
 
 
 def outline(state: Tensor) -> Tensor:

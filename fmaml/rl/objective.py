@@ -39,10 +39,10 @@ def policy_loss(
 
     def loss(params: Params, batch: Batch) -> Tensor:
         seen = rollouts(apply, params, environment, *noise_and_goal(batch, horizon))
-        worth = advantages(seen, discount, gae_lambda)
+        advantage = advantages(seen, discount, gae_lambda)
         output = apply(params, seen.states.flatten(0, 1))
         log_p = log_probability(output, seen.actions.flatten(0, 1)).view_as(seen.weights) * seen.weights
-        surrogate = (loaded_dice(log_p, dice_lambda) * worth).sum() / seen.weights.sum()
+        surrogate = (loaded_dice(log_p, dice_lambda) * advantage).sum() / seen.weights.sum()
         return -seen.rewards.sum(1).mean() - surrogate
 
     return loss

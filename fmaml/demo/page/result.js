@@ -55,7 +55,7 @@ export class Result {
 
   withoutBefore(classes) {
     const chance = percent(1 / classes);
-    return `There is no “before”: ${this.model.algorithm} computes its last layer from these examples. Chance: ${chance}.`;
+    return `There is no “before”: ${this.model.algorithm} computes its last layer from these examples. By chance: ${chance}.`;
   }
 }
 
