@@ -72,8 +72,8 @@ def stored_split(root: Path, classes: Collection[str], fractions: Mapping[str, f
     changed = sorted({name for part in split.values() for name in part} ^ set(classes))
     if changed:
         raise Error(
-            f"{root}: class {', '.join(changed[:3])} was added or removed since the split in {path} was made; "
-            f"a split is fixed: put the folders back, or remove that file and train again with a new split"
+            f"{root}: class {', '.join(changed[:3])} was added or removed since the split in {path} was made. "
+            f"A split is fixed: put the folders back, or remove that file and train again"
         )
     return split, path
 
