@@ -25,8 +25,8 @@ def save_task(folder: Path, tasks: list[Task], phis: list[list[Params]], apply: 
         figure, how = image_task_figure(task, predicted), "the queries with the predicted class (right)"
     else:
         figure, how = signal_task_figure(task, predicted), "the queries (right), green if predicted rightly"
-    said = f"One unseen task: the support set (left), {how}; {right} of {len(predicted)} right"
-    figure.suptitle(said, fontsize=9)
+    title = f"One unseen task: the support set (left), {how}; {right} of {len(predicted)} right"
+    figure.suptitle(title, fontsize=9)
     save_figure(figure, folder / "task.png")
 
 

@@ -1,4 +1,4 @@
-"""What the demo's page asks of a model: what it sees in a picture, and which class a query is."""
+"""The demo's model: preprocess pictures, and classify queries."""
 
 from functools import lru_cache
 from io import BytesIO
@@ -15,7 +15,7 @@ from ..models.learner import Adapted
 from ..models.load import load
 from ..models.user_images import scaled, why_unreadable
 
-Pixels: TypeAlias = bytes  # of an image in the model's form: uint8 [channels, size, size]
+Pixels: TypeAlias = bytes  # an image in the model's form: uint8 [channels, size, size]
 Shown: TypeAlias = tuple[tuple[Pixels, ...], ...]  # the images of each class
 
 MAX_CLASSES = 10
@@ -23,14 +23,14 @@ MAX_IMAGES = 20  # of a class
 
 
 class Answer(NamedTuple):
-    """The probability of each class, before and after the model has learnt the classes."""
+    """The probability of each class, before and after adaptation."""
 
-    before: list[float] | None  # None: the model answers nothing before it has seen the classes
+    before: list[float] | None  # None: the model has no predictions before adaptation
     after: list[float]
 
 
 class Classifier:
-    """A trained model that learns classes from a few images of each; several threads may use it.
+    """A trained model that learns classes from a few images of each. Thread-safe.
 
     Raises Error if there is no such model, or if it does not classify images.
     """
@@ -45,7 +45,7 @@ class Classifier:
         self._lock = Lock()
 
     def about(self) -> dict[str, Any]:
-        """What the page shows of the model."""
+        """The model's description on the page."""
         metadata = self.learner.metadata
         algorithm = self.learner.blueprint.algorithm["name"]
         return {
@@ -58,14 +58,14 @@ class Classifier:
         }
 
     def see(self, picture: bytes) -> Pixels:
-        """What the network sees in an image file; Error if it cannot be read."""
+        """Convert an image file to the network's input; Error if it cannot be read."""
         try:
             return decode_image(BytesIO(picture), self.form._replace(ink="auto")).values.tobytes()
         except Exception as error:  # on damaged files Pillow's decoders raise errors of any kind
             raise Error(why_unreadable(error)) from None
 
     def answer(self, classes: Shown, query: Pixels) -> Answer:
-        """Which class the query is; Error or ValueError if the classes cannot be learnt."""
+        """Classify the query; Error or ValueError if the classes cannot be learnt."""
         self._check(classes, query)
         x = self._tensor((query,))
         with self._lock:
@@ -74,9 +74,9 @@ class Classifier:
         return Answer(before and before.probabilities[0].tolist(), after.probabilities[0].tolist())
 
     def has_before(self, classes: int) -> bool:
-        """Whether the network tells this number of classes apart, if only by chance, before it has seen them.
+        """Whether the network can predict this number of classes before adaptation, if only by chance.
 
-        Not if its last layer is made of the examples, as by prototypes: with no example there is no such layer.
+        It cannot if its last layer is computed from the examples, as in prototypical networks.
         """
         blueprint = self.learner.blueprint
         gradient_steps = blueprint.build(blueprint.outputs).algorithm.trajectory is not None

@@ -1,7 +1,7 @@
-"""The demo's HTTP server: for this computer alone, and for no other page that the browser shows.
+"""The demo's HTTP server, only for this computer and only for its own page.
 
-It listens on the loopback address and keeps nothing. A request must name that address in its Host header, or a page of
-another name could resolve to it (DNS rebinding), and one that comes from a page must come from this one (Origin).
+It listens on the loopback address and stores nothing. Requests must have this address as Host, against DNS rebinding.
+Requests from a page must come from this page (Origin).
 """
 
 import base64
@@ -31,7 +31,7 @@ HEADERS = {
 
 
 class Response(NamedTuple):
-    """What is sent back."""
+    """A response to a request."""
 
     status: HTTPStatus
     kind: str
@@ -39,7 +39,7 @@ class Response(NamedTuple):
 
 
 class Refused(Exception):
-    """A request that is not answered: the status and a line that says why."""
+    """Refuse a request, with a status and a line of explanation."""
 
     def __init__(self, status: HTTPStatus, line: str) -> None:
         super().__init__(line)
@@ -47,12 +47,12 @@ class Refused(Exception):
 
 
 class DemoServer(ThreadingTCPServer):
-    """The server of the page; ``classifiers`` are the models of its tabs. Port 0 takes any free one.
+    """The server of the page. ``classifiers`` are the models of its tabs. Port 0 takes any free port.
 
     Raises OSError if the port is in use.
     """
 
-    allow_reuse_address = True  # a port is free again at once
+    allow_reuse_address = True  # the port can be reused at once
     daemon_threads = True
 
     def __init__(self, classifiers: dict[str, Classifier], port: int = 0) -> None:
@@ -62,7 +62,7 @@ class DemoServer(ThreadingTCPServer):
         self.origins = [f"http://{host}" for host in self.hosts]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A page that was left before its answer is no error; what else goes wrong is printed."""
+        """Print errors, but not those of pages that were closed before their response."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
@@ -73,17 +73,17 @@ class DemoServer(ThreadingTCPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One request: a file of the page, the models, or a question to one of them."""
+    """Answer one request: for a file of the page, for the models, or a question to one of them."""
 
     server: DemoServer  # pyright: ignore[reportIncompatibleVariableOverride]
     timeout = 30  # seconds without a byte
 
     def do_GET(self) -> None:
-        """Send a file of the page, or what there is to know of the models."""
+        """Send a file of the page, or the descriptions of the models."""
         self._respond(self._get)
 
     def do_POST(self) -> None:
-        """Send what a model sees in a picture, or what it answers."""
+        """Send a preprocessed picture, or a model's predictions."""
         self._respond(self._post)
 
     def _respond(self, make: Callable[[], Response]) -> None:
@@ -132,32 +132,32 @@ class Handler(BaseHTTPRequestHandler):
         return self.rfile.read(int(length))
 
     def end_headers(self) -> None:
-        """Every answer has the headers that keep other pages out, errors too."""
+        """Add the headers that keep other pages out to every response, also to errors."""
         for name, value in HEADERS.items():
             self.send_header(name, value)
         super().end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing is logged."""
+        """Log nothing."""
 
 
 def json_response(answer: Any, status: HTTPStatus = HTTPStatus.OK) -> Response:
-    """A response in JSON; ValueError for a number that is not finite."""
+    """Make a response in JSON; ValueError for a number that is not finite."""
     return Response(status, "application/json", json.dumps(answer, allow_nan=False).encode())
 
 
 def see(classifier: Classifier, picture: bytes) -> dict[str, str]:
-    """The answer to an image file: what the network sees in it."""
+    """Answer an image file by the network's input."""
     return {"pixels": base64.b64encode(classifier.see(picture)).decode()}
 
 
 def predict(classifier: Classifier, body: bytes) -> dict[str, list[float] | None]:
-    """The answer to {"classes": [[pixels, ..], ..], "query": pixels}: the probabilities, before and after."""
+    """Answer {"classes": [[pixels, ..], ..], "query": pixels} by the probabilities, before and after adaptation."""
     return classifier.answer(*read_question(body))._asdict()
 
 
 def read_question(body: bytes) -> tuple[Shown, Pixels]:
-    """The classes and the query; Refused if the JSON is not of that form."""
+    """Read the classes and the query; Refused if the JSON has another form."""
     try:
         question = json.loads(body)
         classes = tuple(tuple(map(base64.b64decode, images)) for images in question["classes"])

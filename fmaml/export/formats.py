@@ -1,7 +1,7 @@
-"""`fmaml export`: a network as a file that runs without fmaml.
+"""`fmaml export`: write a network as a file that runs without fmaml.
 
-ONNX for any runtime of it, or `torch.export` for torch alone. The batch size is free. The bytes are compared with the
-network itself before they are written.
+ONNX runs in any ONNX runtime, `torch.export` in torch alone. The batch size is free. The exported network is compared
+with the original before it is written.
 """
 
 import io
@@ -29,9 +29,9 @@ INPUT, BATCH = "x", "n"
 
 @torch.no_grad()
 def write_export(path: Path, exportable: Exportable, to: Format) -> None:
-    """Write a network as ``to``, checked, whole or not at all.
+    """Export a network as ``to``, check it, and write it atomically.
 
-    Raises RunFailed if the outputs of what was exported differ from the network's by more than 1e-5 of their magnitude.
+    Raises RunFailed if the outputs of the exported network differ by more than 1e-5 of their magnitude.
     """
     encode, decode = FORMATS[to]
     with quiet():
@@ -41,9 +41,9 @@ def write_export(path: Path, exportable: Exportable, to: Format) -> None:
 
 
 def check_outputs(run: Run, exportable: Exportable, to: str) -> None:
-    """RunFailed if what was exported gives other outputs than the network, on random inputs of some batch sizes.
+    """Raise RunFailed if the exported network gives other outputs, on random inputs of some batch sizes.
 
-    Probabilities are compared with those of the exported logits: float32 rounds a large logit by more than 1e-5.
+    Probabilities are compared with those of the exported logits, because float32 rounds large logits by more than 1e-5.
     """
     network = exportable.network
     for n in CHECKED_BATCHES:
@@ -53,13 +53,13 @@ def check_outputs(run: Run, exportable: Exportable, to: str) -> None:
             error, most = float((found[name] - wanted).abs().max()), TOLERANCE * max(1.0, float(wanted.abs().max()))
             if not error <= most:
                 raise RunFailed(
-                    f"--to {to}: {name} of {n} examples are off by {error:.1e}, more than {most:.1e}; nothing was "
+                    f"--to {to}: {name} of {n} examples are off by {error:.1e}, more than {most:.1e}. Nothing was "
                     "written; export to the other format"
                 )
 
 
 def traced(exportable: Exportable) -> torch.export.ExportedProgram:
-    """The network's operations on a batch of any size, without the paths of this machine's source files."""
+    """Trace the network on a batch of any size, without the paths of this machine's source files."""
     batch = {INPUT: {0: torch.export.Dim(BATCH)}}
     program = torch.export.export(exportable.network, (example(exportable.blueprint, 2),), dynamic_shapes=batch)
     for node in program.graph.nodes:
@@ -68,25 +68,25 @@ def traced(exportable: Exportable) -> torch.export.ExportedProgram:
 
 
 def encode_torch(exportable: Exportable) -> bytes:
-    """The bytes of `torch.export.save`, with the metadata in its extra files."""
+    """Encode by `torch.export.save`, with the metadata in its extra files."""
     buffer = io.BytesIO()
     torch.export.save(traced(exportable), buffer, extra_files=dict(exportable.metadata))
     return buffer.getvalue()
 
 
 def decode_torch(content: bytes) -> Run:
-    """The network in bytes that were just made."""
+    """Load the network from the bytes of `encode_torch`."""
     return torch.export.load(io.BytesIO(content)).module()
 
 
 def encode_onnx(exportable: Exportable) -> bytes:
-    """The bytes of an ONNX model with the metadata in its metadata_props."""
+    """Encode as an ONNX model, with the metadata in its metadata_props."""
     names = list(exportable.network(example(exportable.blueprint, 2)))
     program = torch.onnx.export(traced(exportable), input_names=[INPUT], output_names=names, verbose=False)
     assert program is not None
     model = program.model_proto
     for part in (*model.graph.node, *model.graph.value_info, *model.graph.initializer):
-        del part.metadata_props[:]  # how torch came to each of them
+        del part.metadata_props[:]  # traces of torch's exporter
     for key, text in exportable.metadata.items():
         model.metadata_props.add(key=key, value=text)
     name_batch(model)
@@ -94,13 +94,13 @@ def encode_onnx(exportable: Exportable) -> bytes:
 
 
 def name_batch(model: Any) -> None:
-    """Call the free axis of an ONNX model's inputs and outputs by its name."""
+    """Name the free axis of an ONNX model's inputs and outputs."""
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = BATCH
 
 
 def decode_onnx(content: bytes) -> Run:
-    """The network in the bytes of an ONNX model."""
+    """Load the network from the bytes of an ONNX model."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
@@ -115,7 +115,7 @@ def decode_onnx(content: bytes) -> Run:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without what the exporters say to their own developers."""
+    """Silence the exporters' messages for their own developers."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

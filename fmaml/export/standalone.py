@@ -1,7 +1,7 @@
-"""A network as a module of its own: what an export writes, of an adapted network or of a learner's features.
+"""Make a standalone module of an adapted network, or of a learner's features, for export.
 
-Parameters and the support set's statistics of batch norm are constants in it, and the metadata, JSON by key, say how an
-image becomes an input.
+Parameters and the batch norm statistics of the support set are constants in it. The metadata, JSON by key, describe how
+to convert an image to an input.
 """
 
 import json
@@ -26,7 +26,7 @@ Outputs: TypeAlias = dict[str, Tensor]
 class Standalone(nn.Module):
     """A network with its parameters: x [n, *inputs] -> outputs by name.
 
-    Those are logits and probabilities [n, ..., classes], of classes or symbols; or values [n, outputs]; or features
+    Outputs are logits and probabilities [n, ..., classes] of classes or symbols, values [n, outputs], or features
     [n, features].
     """
 
@@ -41,14 +41,14 @@ class Standalone(nn.Module):
         return self.named(self._apply_network({name: getattr(self, own) for name, own in self._names.items()}, x))
 
     def named(self, output: Tensor) -> Outputs:
-        """The network's own output by its name, and what is computed from it alone."""
+        """Name the network's output, and add probabilities if it is logits."""
         if self._gives != "probabilities":
             return {self._gives: output}
         return {"logits": output, "probabilities": output.softmax(-1)}
 
 
 class Exportable(NamedTuple):
-    """A network that can be exported, and what is written of it."""
+    """A network to export, and its description."""
 
     network: Standalone
     blueprint: Blueprint
@@ -56,7 +56,7 @@ class Exportable(NamedTuple):
 
 
 def adapted_network(adapted: Adapted) -> Exportable:
-    """An adapted network, whose outputs are those of `Adapted.outputs`."""
+    """Make an adapted network exportable. Its outputs are those of `Adapted.outputs`."""
     model = adapted.blueprint.build(len(adapted.classes) or adapted.blueprint.outputs).model
     gives = "values" if adapted.blueprint.targets == "values" else "probabilities"
     apply = in_own_units(with_statistics(model.apply, adapted.statistics), adapted.blueprint.scaling)
@@ -65,18 +65,18 @@ def adapted_network(adapted: Adapted) -> Exportable:
 
 
 def feature_extractor(learner: Learner) -> Exportable:
-    """What a learner has learnt of images before it has seen a support set: the inputs of its head.
+    """Make a learner's feature extractor exportable: the inputs of its head, before adaptation.
 
-    Raises Error if its algorithm makes no head of them, or if they depend on a support set by batch norm.
+    Raises Error if its algorithm computes no head from features, or if batch norm makes them depend on a support set.
     """
     blueprint, head = learner.blueprint, learner.blueprint.algorithm.get("head")
     name = blueprint.algorithm["name"]
     if head is None:
-        raise Error(f"{name}: adapts the whole network, so it has no features of its own; give --support")
+        raise Error(f"{name}: adapts the whole network, so it has no fixed features; give --support")
     apply = blueprint.build(blueprint.outputs).model.apply
     params: Params = learner.theta if f"{head}.weight" in learner.theta else learner.theta["params"]
     if statistics_of(apply, params, example(blueprint, 2)):
-        raise Error(f"{name}: this network's batch norm takes the statistics of a support set; give --support")
+        raise Error(f"{name}: this network's batch norm needs the statistics of a support set; give --support")
 
     def features_of(params: Params, x: Tensor) -> Tensor:
         return features(apply, params, x, head)
@@ -87,7 +87,7 @@ def feature_extractor(learner: Learner) -> Exportable:
 
 
 def describe_export(metadata: Metadata, blueprint: Blueprint, classes: list[str]) -> dict[str, str]:
-    """The metadata of an export: the classes in the order of the outputs, preprocessing, and the model they are of."""
+    """The metadata of an export: classes in the order of the outputs, preprocessing, and the model."""
     about = {key: metadata.get(key) for key in ("name", "task", "protocol", "data", "digest")}
     found = {
         "classes": classes,
@@ -98,9 +98,9 @@ def describe_export(metadata: Metadata, blueprint: Blueprint, classes: list[str]
 
 
 def preprocessing(blueprint: Blueprint) -> dict[str, Any]:
-    """How an example becomes a row of x; the words for images are those of `fmaml.data.images.decode.Form`.
+    """How to convert an example to a row of x. For images, the keys are those of `fmaml.data.preprocessing.Form`.
 
-    ``range`` is that of a value of x: an image's values are divided by 255 after ``invert``.
+    ``range`` is that of the values of x. Pixels are divided by 255 after ``invert``.
     """
     if blueprint.targets == "symbols":
         return {"inputs": blueprint.inputs, "dtype": "int64", "range": [0, blueprint.outputs - 1]}
@@ -109,7 +109,7 @@ def preprocessing(blueprint: Blueprint) -> dict[str, Any]:
 
 
 def example(blueprint: Blueprint, n: int) -> Tensor:
-    """Random inputs [n, *inputs], the same at each call."""
+    """Random inputs [n, *inputs], the same in each call."""
     generator, shape = Generator().manual_seed(n), (n, *blueprint.inputs)
     if blueprint.targets == "symbols":
         return torch.randint(blueprint.outputs, shape, generator=generator)

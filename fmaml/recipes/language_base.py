@@ -1,11 +1,10 @@
-"""A small causal language model to adapt with `fmaml run lora`: GPT-2's architecture over the bytes of many languages.
+"""Train a small causal language model for `fmaml run lora`: GPT-2's architecture on bytes of many languages.
 
     python -m fmaml.recipes.language_base --out bases/languages
 
-Trains on every eighth of the languages that `fmaml run lora` meta-trains on, so that nearly all of them are new to the
-base, as those of the test are: what is to be learnt is how to adapt to a language that the base has not seen. Writes a
-folder that `transformers` reads.
-``recipe.json`` in it has the settings, and bits a byte on languages that it has not seen.
+Trains on every eighth of the languages that `fmaml run lora` meta-trains on. So most languages of meta-training are new
+to the base, like those of the test, and meta-training can learn to adapt to new languages. Writes a folder that
+`transformers` reads. ``recipe.json`` in it has the settings, and the bits per byte on unseen languages.
 """
 
 import argparse
@@ -28,7 +27,7 @@ BYTES = 256
 
 
 def train_language_base() -> None:
-    """Train the model that the command line describes."""
+    """Train the model by the settings of the command line."""
     args = command_line()
     require("language_base", "language", "transformers")
     from transformers import GPT2Config, GPT2LMHeadModel, get_cosine_schedule_with_warmup
@@ -60,13 +59,13 @@ def train_language_base() -> None:
 
 
 def command_line() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="the folder to write")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--every", type=int, default=8, help="train on every n-th language of the training split")
-    parser.add_argument("--batch", type=int, default=16, help="windows of text a step")
-    parser.add_argument("--context", type=int, default=384, help="bytes that the model can look back on")
+    parser.add_argument("--batch", type=int, default=16, help="windows of text per step")
+    parser.add_argument("--context", type=int, default=384, help="length of the context in bytes")
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--lr", type=float, default=2e-3)
@@ -82,7 +81,7 @@ def texts_of_split(split: str) -> list[Tensor]:
 
 
 def draw_windows(texts: list[Tensor], count: int, length: int, generator: torch.Generator) -> Tensor:
-    """Passages int64 [count, length], each of a language drawn at random."""
+    """Draw passages int64 [count, length], each of a random language."""
     chosen = torch.randint(len(texts), (count,), generator=generator).tolist()
     starts = [int(torch.randint(max(1, len(texts[i]) - length), (), generator=generator)) for i in chosen]
     windows = [texts[i][start : start + length] for i, start in zip(chosen, starts, strict=True)]
@@ -90,20 +89,20 @@ def draw_windows(texts: list[Tensor], count: int, length: int, generator: torch.
 
 
 def nats_a_byte(model: Any, windows: Tensor) -> Tensor:
-    """Mean cross entropy of each byte but the first, given those before it."""
+    """Mean cross entropy of all bytes but the first, in nats."""
     logits: Tensor = model(input_ids=windows[:, :-1]).logits
     return F.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten())
 
 
 @torch.no_grad()
 def bits_a_byte(model: Any, texts: list[Tensor], length: int) -> float:
-    """On 64 windows, the same at every call."""
+    """Bits per byte on 64 windows, the same in each call."""
     windows = draw_windows(texts, 64, length, torch.Generator().manual_seed(1))
     return float(nats_a_byte(model.eval(), windows)) / math.log(2)
 
 
 def save(model: Any, args: argparse.Namespace, results: dict[str, Any]) -> None:
-    """Write the model and what it is."""
+    """Write the model and its description."""
     model.save_pretrained(args.out)
     facts = {
         "settings": {**vars(args), "out": str(args.out)},

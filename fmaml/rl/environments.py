@@ -8,8 +8,8 @@ from torch import Tensor
 
 from .rollouts import Environment
 
-SPEED = 0.1  # of a step, at most, along each axis
-NEAR = 0.01  # an episode ends when both coordinates are this near
+SPEED = 0.1  # largest step along each axis
+NEAR = 0.01  # an episode ends if both coordinates are so near to the goal
 
 
 def start_at_the_origin(goal: Tensor) -> Tensor:
@@ -17,7 +17,7 @@ def start_at_the_origin(goal: Tensor) -> Tensor:
 
 
 def walk_on(position: Tensor, action: Tensor, goal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Move by the action, an action of 1 being as fast as can be; the reward is minus the distance then."""
+    """Move by the action, at most 1. The reward is minus the distance after the move."""
     position = position + SPEED * action.clamp(-1, 1)
     apart = position - goal
     return position, -apart.square().sum(-1).sqrt(), (apart.abs() < NEAR).all(-1)
@@ -27,14 +27,14 @@ NAVIGATION = Environment(start_at_the_origin, walk_on)
 
 
 def straight_walk(goal: Tensor, horizon: int) -> Tensor:
-    """The return of who knows the goal [.., 2] and walks there along both axes as fast as can be: [..]."""
+    """The return of the oracle policy: it walks to the goal [.., 2] along both axes at full speed. Returns [..]."""
     steps = torch.arange(1, horizon + 1, device=goal.device, dtype=goal.dtype)
     left = (goal.abs()[..., None] - SPEED * steps).clamp(min=0)  # [.., 2, horizon]
     return -left.square().sum(-2).sqrt().sum(-1)
 
 
 def with_goal(environment: Environment) -> Environment:
-    """The environment with the goal at the end of each state, [n, state + goal]: its policy has nothing to adapt to."""
+    """Append the goal to each state, [n, state + goal]. A policy there need not adapt."""
     prepared = environment.prepared and partial(_prepared, environment.prepared)
     return Environment(partial(_start, environment), partial(_step, environment), prepared)
 

@@ -1,6 +1,6 @@
-"""The objective of policy gradients, whose higher derivatives include how the rollouts change.
+"""The objective of policy gradients. Its higher derivatives include the change of the rollouts.
 
-An action's worth is its generalised advantage over a linear baseline, computed by matrix products.
+An action is weighted by its generalised advantage over a linear baseline, computed by matrix products.
 """
 
 from typing import Any, cast
@@ -12,27 +12,26 @@ from ..losses import Apply
 from ..types import Batch, LossFn, MetricFn, Params, Task
 from .rollouts import Environment, Rollouts, log_probability, noise_and_goal, rollouts
 
-RIDGE = 1e-5  # as in the baseline of arXiv 1604.06778, which 1703.03400 uses
+RIDGE = 1e-5  # of the baseline of arXiv 1604.06778, which 1703.03400 uses
 
 
 def policy_loss(
     apply: Apply, environment: Environment, horizon: int, *, discount: float, gae_lambda: float, dice_lambda: float
 ) -> LossFn:
-    """Minus the mean return of rollouts made by the parameters themselves.
+    """Minus the mean return of rollouts by the parameters.
 
-    Its gradient is minus the policy gradient: the mean over all steps of grad log pi(a) A, with advantages A that are
-    standardised (`advantages`). Differentiating again includes how the rollouts change; only the mean and the deviation
-    by which advantages are standardised are held constant, as are baselines: a gradient divided by a deviation that
-    depends on the parameters is no longer the gradient of anything.
+    Its gradient is minus the policy gradient: the mean over all steps of grad log pi(a) A, with standardised advantages
+    A (`advantages`). Higher derivatives include the change of the rollouts. Baselines are constant, and so are the mean
+    and the deviation that standardise advantages. Otherwise the result would be the gradient of no function.
 
     Args:
         apply: the policy, as for `rollouts`.
-        environment: where it acts.
+        environment: the environment of the policy.
         horizon: steps of an episode.
         discount: of the rewards.
         gae_lambda: of the advantages.
-        dice_lambda: how far back higher derivatives look: 1 leaves nothing out, less has a smaller variance, and 0 is
-            the low-variance curvature of arXiv 1810.06784.
+        dice_lambda: how far back higher derivatives look. 1 is exact, less has a smaller variance, and 0 is the
+            low-variance curvature of arXiv 1810.06784.
 
     Returns:
         (params, batch) -> scalar. ``batch.x`` is noise [n * horizon, actions], ``batch.y`` the goal, in every row.
@@ -40,17 +39,17 @@ def policy_loss(
 
     def loss(params: Params, batch: Batch) -> Tensor:
         seen = rollouts(apply, params, environment, *noise_and_goal(batch, horizon))
-        worth = advantages(seen, discount, gae_lambda)
+        advantage = advantages(seen, discount, gae_lambda)
         output = apply(params, seen.states.flatten(0, 1))
         log_p = log_probability(output, seen.actions.flatten(0, 1)).view_as(seen.weights) * seen.weights
-        surrogate = (loaded_dice(log_p, dice_lambda) * worth).sum() / seen.weights.sum()
+        surrogate = (loaded_dice(log_p, dice_lambda) * advantage).sum() / seen.weights.sum()
         return -seen.rewards.sum(1).mean() - surrogate
 
     return loss
 
 
 def loaded_dice(log_p: Tensor, dice_lambda: float) -> Tensor:
-    """A weight for each action's advantage, of value 0, by Loaded DiCE (arXiv 1909.10549, section 4).
+    """The weight of each action's advantage, with value 0, by Loaded DiCE (arXiv 1909.10549, section 4).
 
     f(w_t) - f(v_t), with w_t = sum over t' <= t of lambda^(t - t') log pi(a_t'), v_t the same without t' = t, and
     f(x) = exp(x - stop(x)).
@@ -61,7 +60,7 @@ def loaded_dice(log_p: Tensor, dice_lambda: float) -> Tensor:
 
 
 def mean_return(apply: Apply, environment: Environment, horizon: int) -> MetricFn:
-    """(params, task) -> the mean sum of rewards on the rollouts of the query set, not discounted."""
+    """Make a metric: (params, task) -> the mean undiscounted return of the query set's rollouts."""
 
     def metric_fn(params: Params, task: Task) -> Tensor:
         seen = rollouts(apply, params, environment, *noise_and_goal(task.query, horizon))
@@ -73,7 +72,7 @@ def mean_return(apply: Apply, environment: Environment, horizon: int) -> MetricF
 def advantages(seen: Rollouts, discount: float, gae_lambda: float) -> Tensor:
     """Generalised advantages (arXiv 1506.02438, equation 16), mean 0 and deviation 1 over a task's steps: [n, horizon].
 
-    The baseline is linear in the state, its square and powers of the time, and fitted to these rollouts, as published.
+    The baseline is linear in the state, its square and powers of the time, and fitted to these rollouts.
     """
     values = fitted_values(seen, discounted(seen.rewards, discount))
     after = torch.cat([values[:, 1:] * seen.weights[:, 1:], torch.zeros_like(values[:, :1])], 1)
@@ -85,7 +84,7 @@ def advantages(seen: Rollouts, discount: float, gae_lambda: float) -> Tensor:
 
 
 def discounted(x: Tensor, rate: float) -> Tensor:
-    """sum over k of rate^k x[t + k], for each t; x [n, horizon]."""
+    """Compute sum over k of rate^k x[t + k] for each t; x [n, horizon]."""
     return x @ powers(rate, x)
 
 

@@ -1,7 +1,7 @@
-"""Rollouts of a Gaussian policy: a function of its parameters and of the noise in its actions, given in advance.
+"""Rollouts of a Gaussian policy, as a pure function of its parameters and of noise drawn in advance.
 
-So a batch of a task holds random numbers, and what is seen depends on the parameters, as in the sampling of
-trajectories in algorithm 3 of arXiv 1703.03400, and yet is a pure function, the same for the same seed.
+A batch of a task holds only the noise of the actions. The trajectories depend on the parameters, as in algorithm 3 of
+arXiv 1703.03400, and are the same for the same seed.
 """
 
 import math
@@ -17,16 +17,16 @@ from ..types import Batch, Params
 
 
 class Environment(NamedTuple):
-    """A body and its task; both functions take many episodes at once, and vmap."""
+    """A body and its task. Both functions take many episodes at once, and can be vmapped."""
 
     start: Callable[[Tensor], Tensor]  # goal [n, *goal] -> state [n, *state]
     step: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
     """state, action [n, actions], goal -> next state, reward [n], whether the episode ends [n]."""
-    prepared: "Callable[[Tensor], Environment] | None" = None  # goal -> itself with what all steps compute from
+    prepared: "Callable[[Tensor], Environment] | None" = None  # goal -> the environment with constants for all steps
 
 
 class Rollouts(NamedTuple):
-    """Episodes of one task; after its end an episode's rewards are 0 and its weights too."""
+    """Episodes of one task. After the end of an episode its rewards and weights are 0."""
 
     states: Tensor  # [n, horizon, *state]
     actions: Tensor  # [n, horizon, actions]
@@ -35,14 +35,14 @@ class Rollouts(NamedTuple):
 
 
 def rollouts(apply: Apply, params: Params, environment: Environment, noise: Tensor, goal: Tensor) -> Rollouts:
-    """Act by ``mean + exp(log_std) * noise``; a constant with respect to the parameters.
+    """Act by ``mean + exp(log_std) * noise``. The result is constant with respect to the parameters.
 
     Args:
         apply: the policy: (params, states [n, *state]) -> [n, 2 * actions], means and logarithms of deviations.
         params: of the policy.
-        environment: where it acts.
+        environment: the environment of the policy.
         noise: standard normal, [n, horizon, actions].
-        goal: what tells the task apart, [n, *goal].
+        goal: the task's goal, [n, *goal].
     """
     environment = environment.prepared(goal) if environment.prepared else environment
     params, state = detach(params), environment.start(goal)
@@ -58,7 +58,7 @@ def rollouts(apply: Apply, params: Params, environment: Environment, noise: Tens
 
 
 def log_probability(output: Tensor, actions: Tensor) -> Tensor:
-    """Of actions [n, actions] under the policy's output [n, 2 * actions]: [n]."""
+    """Log-probabilities [n] of actions [n, actions] under the policy's output [n, 2 * actions]."""
     mean, log_std = output.chunk(2, -1)
     scaled = (actions - mean) * (-log_std).exp()
     each = 0.5 * (scaled.square() + math.log(2 * math.pi)) + log_std
@@ -66,6 +66,6 @@ def log_probability(output: Tensor, actions: Tensor) -> Tensor:
 
 
 def noise_and_goal(batch: Batch, horizon: int) -> tuple[Tensor, Tensor]:
-    """Of a batch with a row for every step of every episode: noise [n, horizon, actions], and goal [n, *goal]."""
+    """Split a batch, one row per step, into the noise [n, horizon, actions] and the goal [n, *goal]."""
     noise, goals = (rows.view(-1, horizon, *rows.shape[1:]) for rows in (batch.x, batch.y))
     return noise, goals[:, 0]

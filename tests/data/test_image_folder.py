@@ -91,7 +91,7 @@ def test_a_new_class_does_not_change_the_split_in_silence(root):
     load(root)
     put(root, {"newcomer": 5})
     with pytest.raises(
-        Error, match=r"class newcomer was added or removed since the split in .*\.json was made; .*remove"
+        Error, match=r"class newcomer was added or removed since the split in .*\.json was made\. .*remove"
     ):
         load(root)
     split_files(root)[0].unlink()

@@ -140,7 +140,7 @@ def test_a_learner_without_support_gives_its_features(algorithm, to, tmp_path):
 
 
 def test_features_that_depend_on_a_support_set_are_refused():
-    with pytest.raises(Error, match="batch norm takes the statistics of a support set; give --support"):
+    with pytest.raises(Error, match="batch norm needs the statistics of a support set; give --support"):
         feature_extractor(untrained(CONV4, PROTONET))
     with pytest.raises(Error, match=r"maml: adapts the whole network.*give --support"):
         feature_extractor(untrained({**CONV4, "norm": "none"}, MAML))
@@ -221,7 +221,7 @@ def test_a_mismatch_is_an_error_and_leaves_no_file(to, wrong, tmp_path, monkeypa
     ("more", "message"),
     [
         (["--to", "pickle"], "invalid choice: 'pickle'"),
-        (["--to", "onnx"], "protonet: this network's batch norm takes the statistics of a support set; give --support"),
+        (["--to", "onnx"], "protonet: this network's batch norm needs the statistics of a support set; give --support"),
         (["--to", "onnx", "--steps", "3"], "--steps: inner steps need a support set; give --support too"),
     ],
 )

@@ -50,10 +50,10 @@ def read_image_folder(root: Path, layout: Layout) -> FoundImages:
             f"rename folders, or give data.layout=classes to split classes at random"
         )
     if layout == "classes" or (layout in ("auto", "all") and not are_splits(folders.values(), tops)):
-        doubt = sorted(folders) or sorted(top for top in tops if top.lower() in SPLIT_WORDS)
-        if layout != "classes" and (folders or len(doubt) > 1):
+        ambiguous = sorted(folders) or sorted(top for top in tops if top.lower() in SPLIT_WORDS)
+        if layout != "classes" and (folders or len(ambiguous) > 1):
             cure = "data.layout=splits reads them as splits" if folders else "a split needs a folder for each class"
-            lines = [*lines, f"{root}: {listed(doubt)} read as classes, like the other folders; {cure}"]
+            lines = [*lines, f"{root}: {listed(ambiguous)} read as classes, like the other folders; {cure}"]
         if layout != "classes" and (repeated := repeated_name(classes)):
             raise Error(describe_repeated(root, *repeated))
         return FoundImages(classes, None, "", lines)
@@ -80,10 +80,10 @@ def repeated_name(classes: Classes) -> tuple[str, list[str]] | None:
     for path in classes:
         parent, _, name = path.rpartition("/")
         names.setdefault(parent or ".", set()).add(name)
-    for (one, its), (other, others) in combinations(names.items(), 2):
-        both = its & others
-        if len(both) >= max(3, REPEATED * min(len(its), len(others))):
-            return min(both), [one, other]
+    for (first, first_names), (second, second_names) in combinations(names.items(), 2):
+        shared = first_names & second_names
+        if len(shared) >= max(3, REPEATED * min(len(first_names), len(second_names))):
+            return min(shared), [first, second]
     return None
 
 

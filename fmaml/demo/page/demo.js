@@ -1,4 +1,4 @@
-// The page: two tabs, each with a model of its own.
+// The page: two tabs, each with its own model.
 
 import { drawTab } from "./draw.js";
 import { photoTab } from "./photo.js";
@@ -24,7 +24,7 @@ for (const tab of tabs) {
   };
 }
 
-// A file that misses its class would replace the page.
+// Otherwise a file dropped outside a class would replace the page.
 for (const event of ["dragover", "drop"]) addEventListener(event, (it) => it.preventDefault());
 
 models().then(

@@ -48,7 +48,7 @@ export function drawTab(section, model) {
   for (let i = 0; i < AT_FIRST; i++) addPad();
 }
 
-/** What the network sees of a drawing that has changed. */
+/** Update the pixels that the network sees, if the drawing has changed. */
 async function see(pad) {
   if (!pad.inked || !pad.fresh) return;
   pad.fresh = false;

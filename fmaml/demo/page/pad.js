@@ -1,12 +1,12 @@
-// Paper to draw on, by mouse, pen, finger or keys.
+// A pad to draw on, by mouse, pen, finger or keys.
 
 const INK = "black";
-const WIDTH = 10; // of 210: what the network sees is then as bright as an Omniglot drawing
+const WIDTH = 10; // of 210: the network's input is then as bright as an Omniglot drawing
 const KEY_STEP = 7;
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 export class Pad {
-  /** `changed` is called whenever the drawing is another. */
+  /** `changed` is called after each change of the drawing. */
   constructor(label, changed) {
     this.element = document.getElementById("pad").content.cloneNode(true).firstElementChild;
     this.canvas = this.element.querySelector("canvas");

@@ -55,7 +55,7 @@ export function photoTab(section, model, maxBytes) {
   update();
 }
 
-/** Photographs in a box, at most `most`; the newest stay. */
+/** A box of at most `most` photographs. The oldest are removed. */
 class Album {
   constructor(model, maxBytes, result, changed, most) {
     Object.assign(this, { model, maxBytes, result, changed, most, photos: [] });
@@ -118,7 +118,7 @@ class Album {
   }
 }
 
-/** The photograph, small; or what the network sees, of a format that the browser does not read. */
+/** A thumbnail of the photograph, or the network's input if the browser cannot read the format. */
 async function thumbnail(file, pixels, model) {
   const canvas = document.createElement("canvas");
   try {

@@ -1,4 +1,4 @@
-// What the model answers: the likeliest class, and two bars for each class, before and after adaptation.
+// The model's answer: the likeliest class, and two bars for each class, before and after adaptation.
 
 import { paint } from "./seen.js";
 
@@ -13,7 +13,7 @@ export class Result {
     this.wait("");
   }
 
-  /** Runs a task, and shows what went wrong. */
+  /** Runs a task, and shows its error, if any. */
   async attempt(task) {
     this.complain("");
     await task().catch((error) => {
@@ -26,7 +26,7 @@ export class Result {
     this.find(".problem").textContent = line;
   }
 
-  /** Shows that something is missing still. */
+  /** Shows which input is still missing. */
   wait(line) {
     this.find(".verdict").textContent = line;
     this.find(".verdict").classList.remove("sure");
@@ -35,7 +35,7 @@ export class Result {
     this.find(".legend").hidden = true;
   }
 
-  /** Shows what the network sees of the query. */
+  /** Shows the query as the network sees it. */
   see(pixels) {
     this.find("figure").hidden = !pixels;
     if (pixels) paint(this.find(".seen"), pixels, this.model);
@@ -55,7 +55,7 @@ export class Result {
 
   withoutBefore(classes) {
     const chance = percent(1 / classes);
-    return `There is no “before”: ${this.model.algorithm} makes its last layer of these examples. By chance: ${chance}.`;
+    return `There is no “before”: ${this.model.algorithm} computes its last layer from these examples. By chance: ${chance}.`;
   }
 }
 

@@ -1,8 +1,8 @@
-// Questions to `fmaml demo`. Each throws an Error whose message is a line for the user.
+// Requests to `fmaml demo`. Each throws an Error with a message for the user.
 
 export const models = () => ask("models");
 
-/** What the network of a tab sees in a picture (a Blob), in base64. */
+/** A picture (a Blob) as input of a tab's network, in base64. */
 export const pixelsOf = async (tab, picture) => (await ask(`${tab}/pixels`, picture)).pixels;
 
 /** The probabilities of the classes, {before, after}; before is null if there is none. */
@@ -18,7 +18,7 @@ async function ask(path, body) {
   return answer;
 }
 
-/** Runs a task once at a time; calls that come meanwhile make it run once more. */
+/** Runs a task one at a time. Calls during a run make it run once more. */
 export function oneAtATime(task) {
   let running = false;
   let again = false;
