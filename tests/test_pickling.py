@@ -290,9 +290,10 @@ def sent() -> tuple[bytes, Any]:
 
 
 def test_a_spawned_process_computes_the_same_bits(sent):
+    pickled, theta = sent
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        found = pool.apply(step_of, (*sent, 1))
-    assert same(found, step_of(*sent, 1))
+        found = pool.apply(step_of, (pickled, theta, 1))
+    assert same(found, step_of(pickled, theta, 1))
 
 
 def test_a_spawned_worker_of_a_data_loader_draws_the_same_tasks(sent):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import pytest
 import torch
@@ -81,9 +82,9 @@ def test_a_task_is_a_function_of_seed_split_step_and_number_alone(make):
         assert not same(drawn.sample(split, step, range(5)), whole)
 
 
-def test_a_pickled_source_gives_the_same_tasks_and_scores(make):
-    source = make(0)
-    pickled = pickle.dumps(source)
+def test_a_pickled_source_gives_the_same_tasks_and_scores(make, name):
+    source, ours = make(0), TABLE["data"][name].target.startswith("fmaml.")
+    pickled = pickle.dumps(source) if ours else cloudpickle.dumps(source)  # another's may hold a function in a function
     copied = pickle.loads(pickled)
     assert type(copied) is Source
     for split in ("train", "val", "test"):
