@@ -192,7 +192,7 @@ def test_row_numbers_and_words_are_left_out_and_named(tmp_path, capsys):
     lines = [f"{'' if i == 0 else i},{line},{'id' if i == 0 else 900 + i},red" for i, line in enumerate(GOOD)]
     lines[0] = lines[0].replace(",red", ",colour")
     found = make(write(tmp_path / "more.csv", lines))
-    assert found.scaling.columns == ("day",)
+    assert cast(Any, found.scaling).columns == ("day",)
     said = capsys.readouterr().err
     assert "columns left out, row numbers: column 1, id" in said
     assert "columns left out, no numbers: colour" in said
@@ -210,7 +210,7 @@ def test_missing_values_and_short_tasks_are_left_out_and_counted(tmp_path, capsy
 
 def test_features_of_another_table_are_dropped_with_a_line(tmp_path, capsys):
     found = make(write(tmp_path / "mine.csv", GOOD), features=["gdpPercap"])
-    assert found.scaling.columns == ("day",)
+    assert cast(Any, found.scaling).columns == ("day",)
     assert "data.features = gdpPercap: not in " in capsys.readouterr().err
 
 

@@ -9,6 +9,12 @@ from fmaml.report.own_accuracy import print_own_accuracy
 from fmaml.types import Batch
 
 
+def measured(*arguments):
+    found = cross_validate(*arguments)
+    assert found is not None
+    return found
+
+
 def blobs(classes: int, each: int, spread: float, seed: int = 0) -> dict[str, torch.Tensor]:
     """Pictures [each, 1, 28, 28] of each class: one pattern, with noise."""
     rng = torch.Generator().manual_seed(seed)
@@ -30,12 +36,12 @@ def test_no_part_has_all_examples_of_a_class(sizes, parts):
 
 def test_pictures_of_clear_classes_are_named_rightly_and_noise_is_not():
     learner = fmaml.load("omniglot_prototypes")
-    clear = cross_validate(learner, blobs(3, 4, 0.05))
+    clear = measured(learner, blobs(3, 4, 0.05))
     assert clear.scores[0].method == "omniglot_prototypes"
     assert [score.accuracy for score in clear.scores] == [1.0] * 3
     assert clear.classes == [("a", 4, 4), ("b", 4, 4), ("c", 4, 4)]
     assert clear.better is None
-    noise = cross_validate(learner, {name: torch.rand(8, 1, 28, 28) for name in "ab"})
+    noise = measured(learner, {name: torch.rand(8, 1, 28, 28) for name in "ab"})
     assert all(score.accuracy < 0.9 for score in noise.scores), "what was left out is not known"
 
 
@@ -43,7 +49,7 @@ def test_the_example_that_is_named_has_no_part_in_what_was_learnt():
     """With two examples a class, each of which is like one of the other class, leaving out must fail."""
     one, two = torch.zeros(1, 28, 28), torch.ones(1, 28, 28)
     crossed = {"a": torch.stack([one, two]), "b": torch.stack([one, two])}
-    found = cross_validate(fmaml.load("omniglot_prototypes"), crossed)
+    found = measured(fmaml.load("omniglot_prototypes"), crossed)
     assert found.scores[1].accuracy == 0.0
 
 
@@ -68,7 +74,7 @@ def test_simple_methods_by_hand():
 
 def test_a_simple_method_that_is_better_is_named_with_the_cure(capsys):
     learner = fmaml.load("omniglot_prototypes")
-    found = cross_validate(learner, blobs(3, 4, 0.05))
+    found = measured(learner, blobs(3, 4, 0.05))
     worse = found._replace(scores=[found.scores[0]._replace(right=torch.zeros(12).bool()), *found.scores[1:]])
     print_own_accuracy(worse, "omniglot_prototypes", "mine")
     out = capsys.readouterr().out
