@@ -80,7 +80,7 @@ def sentences(text: str) -> list[str]:
     text = re.sub(r"\[\^\w+\]:?", "", text)  # marks of footnotes
     text = re.sub(r"\b(e\.g|i\.e|cf|vs|et al|Eq|eq|No|fig|Fig)\.", r"\1", text)
     parts = re.split(r"\n\s*\n|\n\s*(?:[-*+]|\d+\.|#+)\s|:\s*\n|(?<=[.!?])[\"')*_]*\s+", text)
-    return [" ".join(part.split()) for part in parts if part and part.strip()]
+    return [" ".join(part.split()).removeprefix("- ") for part in parts if part and part.strip()]
 
 
 def passages(path: Path) -> Iterator[tuple[int, str]]:

@@ -68,7 +68,7 @@ def _describe_names(section: str) -> str:
 
 
 def summary_line(section: str, name: str) -> str:
-    """What a name picks, in one line; what is wrong with it, if an installed package brings one that is wrong."""
+    """The summary of a name's function in one line, or the reason why the function cannot be used."""
     try:
         return summary(find_function(find_entry(section, name).target))
     except Error as error:
@@ -90,7 +90,7 @@ def describe_entry(section: str, name: str) -> str:
 
 
 def measurements(algorithm: str) -> str:
-    """When to use the algorithm and what its own experiment measured; an empty line if it has no experiment."""
+    """The use of the algorithm and the measurements of its experiment; an empty line if it has no experiment."""
     experiment = f"algorithms/{algorithm}"
     if experiment not in packaged.experiment_names():
         return "\n"
@@ -101,7 +101,7 @@ def measurements(algorithm: str) -> str:
 
 
 def algorithm_comparison() -> str:
-    """A table of what the algorithms' experiments measured, one row an algorithm; only those that were measured."""
+    """A table of the measurements of the algorithms' experiments, one row for each measured algorithm."""
     names = [name for name in packaged.experiment_names() if name.startswith("algorithms/")]
     width = max(map(len, names))
     form = IN_WORDS if is_narrow(width) else IN_COLUMNS
@@ -123,7 +123,7 @@ def experiment_lines() -> list[str]:
 
 
 def setting_lines(settings: dict[str, Setting]) -> list[str]:
-    """One line for each setting: its key, the values it takes and its default, and what it does if it says so."""
+    """One line for each setting: key, values, default, and the meaning if it has one."""
     rows: list[tuple[str, str]] = []
     for key, setting in settings.items():
         default = "required" if setting.default is REQUIRED else f"default {json.dumps(setting.default)}"

@@ -72,7 +72,7 @@ def stored_split(root: Path, classes: Collection[str], fractions: Mapping[str, f
     changed = sorted({name for part in split.values() for name in part} ^ set(classes))
     if changed:
         raise Error(
-            f"{root}: class {', '.join(changed[:3])} was added or removed since the split in {path} was made; "
+            f"{root}: class {', '.join(changed[:3])} differs from the split in {path}; "
             f"put the folders back, or remove that file and train again with a new split"
         )
     return split, path

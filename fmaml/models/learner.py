@@ -1,7 +1,7 @@
-"""What was meta-trained, in somebody's hands: `Learner` learns a new task from its support set, `Adapted` predicts.
+"""Trained models in use: a `Learner` learns a new task from its support set, an `Adapted` predicts.
 
-Prediction is inductive: what an adapted network says of an example depends on the support set and on that example
-alone. Batch norm takes the statistics of the support set, which are stored with the network.
+Prediction is inductive: it depends only on the support set and on that example. Batch norm uses the statistics of the
+support set, which are stored with the network.
 """
 
 from collections.abc import Callable
@@ -77,9 +77,9 @@ class Adapted:
 
         Args:
             images: a file or a folder of images, a `PIL.Image`, an array uint8 [height, width] or [height, width, 3],
-                a sequence of these; or a tensor [n, *inputs] with values as in training.
-            ink: of drawings, for a network of characters, which sees them light on dark: "dark" or "light", or "auto",
-                which takes the border of each for its paper.
+                or a sequence of these. A tensor [n, *inputs] has values as in training.
+            ink: the ink of drawings, for a network of characters: "dark", "light", or "auto", which looks at the border
+                of each drawing.
 
         Returns:
             labels, a list of n names, and probabilities, a tensor [n, classes].
@@ -121,7 +121,7 @@ class Adapted:
 
     @property
     def shape(self) -> Shape:
-        """What the network takes."""
+        """The shape and type of the network's inputs."""
         return shape_of(self.blueprint, self.params)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -239,7 +239,7 @@ class Learner:
         except ValueError as error:
             raise Error(
                 f"{outputs} classes: {self.blueprint.algorithm['name']} was trained for {self.blueprint.outputs}, and "
-                f"what it learnt has no other width ({error}); take a model of protonet, r2d2, proto_maml or maml"
+                f"its learnt parts have no other width ({error}); take a model of protonet, r2d2, proto_maml or maml"
             ) from None
         if outputs < self.blueprint.outputs or "head" in self.blueprint.algorithm:  # which is made for each task
             return network, theta
@@ -253,7 +253,7 @@ class Learner:
 
     @property
     def shape(self) -> Shape:
-        """What the network takes."""
+        """The shape and type of the network's inputs."""
         return shape_of(self.blueprint, self.theta)
 
 
@@ -266,7 +266,7 @@ def in_a_line(names: list[str]) -> str:
 
 
 def shape_of(blueprint: Blueprint, parameters: Theta) -> Shape:
-    """What the network takes: symbols, or numbers of the parameters' own type."""
+    """The shape and type of the network's inputs: symbols, or numbers of the parameters' type."""
     dtype = torch.int64 if blueprint.targets == "symbols" else leaves(parameters)[0].dtype
     return Shape(blueprint.inputs, blueprint.form, dtype)
 

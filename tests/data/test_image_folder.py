@@ -90,9 +90,7 @@ def test_another_seed_or_other_fractions_are_another_split():
 def test_a_new_class_does_not_change_the_split_in_silence(root):
     load(root)
     put(root, {"newcomer": 5})
-    with pytest.raises(
-        Error, match=r"class newcomer was added or removed since the split in .*\.json was made\. .*remove"
-    ):
+    with pytest.raises(Error, match=r"class newcomer differs from the split in .*\.json; .*remove"):
         load(root)
     split_files(root)[0].unlink()
     assert sum(load(root).about["classes"].values()) == 9

@@ -112,7 +112,7 @@ def test_a_split_that_lacks_is_made_of_the_others_once(root, folders, made):
     assert "random split set-" in found.origin
     assert names(split(root).listing) == names(found.listing)
     put(root / folders[0], "late")
-    with pytest.raises(Error, match="class late was added or removed since the split in "):
+    with pytest.raises(Error, match="class late differs from the split in "):
         split(root)
 
 

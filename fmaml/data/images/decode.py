@@ -91,7 +91,7 @@ def white_levels(files: list[str]) -> dict[str, int]:
 
 
 def open_picture(file: str | BinaryIO) -> Image.Image:
-    """Open an image file, of which nothing is decoded yet; UnsuitableFile for one that may never end."""
+    """Open an image file without decoding it; UnsuitableFile for one that may never end."""
     if isinstance(file, str):
         check_regular(file, _MAX_IMAGE_BYTES)
     return Image.open(file)

@@ -45,8 +45,8 @@ def read_table(
     """Read the images of a table. Files are relative to its folder. ``layout`` "classes" ignores the column split.
 
     The columns are found by their names unless they are given. Rows with a missing file, a file of an earlier row, or
-    no label are left out and counted. Raises Error, with line and column, for an unreadable table or an unknown split;
-    if ``strict``, for such a row; and if no row is left.
+    no label are left out and counted. Raises Error, with line and column, for an unreadable table or an unknown split.
+    If ``strict``, or if no row is left, the first such row is an error, too.
     """
     if path.suffix.lower() in ARCHIVES:
         raise Error(f"{path}: is an archive; unpack it, and name the unpacked folder")
@@ -118,7 +118,7 @@ def find_columns(
     names = [re.sub(r"[^a-z]", "", name.lower()) for name in table.header]
     by_file = table.position("data.file_column", file) if file else first_of(names, FILE_COLUMNS)
     by_label = table.position("data.label_column", label) if label else first_of(names, LABEL_COLUMNS)
-    if by_file is None:  # such as a column id of a table of images: the one whose cells are files
+    if by_file is None:  # any other column with names of files
         cells = enumerate(table.rows[0])
         by_file = next((i for i, cell in cells if i != by_label and find_file(path, cell)), None)
     if by_file is None or by_label is None:
