@@ -116,7 +116,10 @@ def test_a_run_is_resumed_where_the_files_are(trained, tmp_path):
     command = ["resume", "out", "train.meta_steps=4"]
     codes, elsewhere = fmaml(tmp_path, command)
     assert codes == [2]
-    assert re.search(r"out/config\.yaml: data\.name = \"lines:lines\": there is no module lines, neither", elsewhere)
+    assert re.search(
+        r"out/config\.yaml: data\.name = \"lines:lines\": there is no module lines in the current folder or installed",
+        elsewhere,
+    )
     for file in FILES.values():
         shutil.copy(file, tmp_path)
     codes, said = fmaml(tmp_path, command)

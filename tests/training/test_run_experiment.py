@@ -37,6 +37,7 @@ FILES = {
     "task.png",
     "report.html",
 }
+pytestmark = pytest.mark.pictures
 PICTURES = {name for name in FILES if name.endswith(".png")}
 
 
