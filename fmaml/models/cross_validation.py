@@ -85,7 +85,7 @@ def cross_validate(learner: Learner, by_class: dict[str, Tensor], steps: int | N
     right = torch.zeros(len(y), dtype=torch.bool)
     right[several] = scores[0].right
     tested = [(name, int(right[y == i].sum()), int((several & (y == i)).sum())) for i, name in enumerate(names)]
-    how = "each left out in turn" if count <= LEFT_OUT_IN_TURN else "a tenth left out in turn"
+    how = "each left out in turn" if count <= LEFT_OUT_IN_TURN else "a tenth of them left out in turn"
     return OwnAccuracy(how, scores, [row for row in tested if row[2]])
 
 

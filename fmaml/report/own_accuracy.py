@@ -57,7 +57,7 @@ def describe_accuracy(rows: Sequence[Row], truth: Sequence[str | None], classes:
     others = sorted({name for name in truth if name is not None and name not in known})
     unknown = sum(name in others for name in truth)
     left_out = (
-        [f"{counted(unknown, 'picture')} of classes that were not learnt: {', '.join(others[:5])}"] if others else []
+        [f"{counted(unknown, 'picture')} of classes that were not learnt: {shown_first(others)}"] if others else []
     )
     if not labelled:
         return left_out
@@ -70,3 +70,9 @@ def describe_accuracy(rows: Sequence[Row], truth: Sequence[str | None], classes:
     lines += [f"  {printable(name)} taken for {printable(label)}: {times}" for (name, label), times in confusions]
     worst = [f"  {printable(row.image)}: {printable(row.label)} {row.probability:.1%}" for row, _ in wrong[:MOST_LINES]]
     return [*lines, *(["the most confident mistakes:", *worst] if worst else []), *left_out]
+
+
+def shown_first(names: list[str]) -> str:
+    """The first names, and the number of the others."""
+    more = f" and {len(names) - MOST_LINES} more" if len(names) > MOST_LINES else ""
+    return printable(", ".join(names[:MOST_LINES])) + more

@@ -69,6 +69,8 @@ def report_results(
     about = {**source.about, **evaluated, "protocol": protocol, "chance": source.chance, "references": list(compared)}
     if config["train"]["baseline"] == "start":
         console.print(describe_gain(store.folder, *trained), highlight=False, soft_wrap=True)
+        if source.about.get("classes", {}).get("test", FEW_CLASSES) < FEW_CLASSES:
+            console.print(FEW_CLASSES_TOLD, highlight=False, soft_wrap=True)
     for row in logged_results(results):
         sinks.write(row)
     store.check_folder()
@@ -78,6 +80,13 @@ def report_results(
     with also_in(formats):
         report.write_pictures(store.folder, experiment, theta, settings.steps)
     write_report(console, store.folder, store.check_folder, experiment, theta, model)
+
+
+FEW_CLASSES = 5  # test classes, below which the interval over tasks says little about other classes
+FEW_CLASSES_TOLD = (
+    "few test classes: the interval covers the draw of tasks, not other classes. "
+    "`fmaml adapt` measures the accuracy on all of your classes"
+)
 
 
 def describe_gain(folder: Path, trained: str, start: str) -> str:
