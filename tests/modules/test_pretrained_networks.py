@@ -200,7 +200,7 @@ def test_without_the_library_the_cure_is_told(kind, monkeypatch):
         ),
         (
             "nn.Linear(784, 1000)",
-            r"the network gives 1000 outputs, and it must give 5; a function with a parameter named",
+            r"the network gives 1000 outputs, and it must give 5; give the function a parameter named",
         ),
     ],
 )

@@ -60,7 +60,7 @@ def test_data_of_other_targets_are_refused_before_their_settings(folder, capsys)
     capsys.readouterr()
     assert main(["test", str(folder), "data.name=omniglot"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("data.name = omniglot: its targets are classes, and the model was trained for actions")
+    assert line.endswith("data.name = omniglot: its targets are classes, but the model was trained for actions")
 
 
 def test_another_run_begins_with_it(folder, tmp_path):

@@ -121,7 +121,7 @@ def test_default_folder_is_runs_name_time(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["run", "omniglot", *CHARACTERS, *SMALL, "train.meta_steps=1"]) == 0
     (folder,) = (tmp_path / "runs/omniglot").iterdir()
-    assert {path.name for path in folder.iterdir()} == FILES - PICTURES
+    assert {path.name for path in folder.iterdir()} == FILES
 
 
 @pytest.mark.pictures
