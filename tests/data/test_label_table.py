@@ -182,6 +182,14 @@ def test_paths_without_suffix_with_backslashes_or_of_another_computer(table):
     ]
 
 
+def test_another_file_of_the_same_name_is_not_taken_for_a_missing_one(table):
+    (table.parent / "0-0.png").write_bytes((table.parent / "photos/1-0.png").read_bytes())
+    (table.parent / "photos/0-0.png").unlink()
+    found = read_table(table, "auto")
+    assert found.classes["cat"] == [str(table.parent / f"photos/0-{i}.png") for i in (1, 2)]
+    assert "'photos/0-0.png': not there" in found.lines[0]
+
+
 def test_wrong_rows_are_left_out_and_counted(table):
     rows = rows_of(table)
     write(table, [*rows, ["gone.png", "cat"], [rows[1][0], "dog"], ["", "cat"]])

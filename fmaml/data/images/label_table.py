@@ -173,11 +173,13 @@ def find_file(table: Path, cell: str) -> str | None:
     """
     if not cell:
         return None
-    parts = [part for part in cell.replace("\\", "/").split("/") if part]
     path = os.path.normpath(table.parent / cell)
     if os.path.isfile(path):
         return path
-    for first in range(len(parts)):
+    name = cell.replace("\\", "/")
+    parts = [part for part in name.split("/") if part]
+    elsewhere = name.startswith("/") or re.match(r"[A-Za-z]:/", name)  # of a relative path every folder counts
+    for first in range(len(parts)) if elsewhere else (0,):
         tail = os.path.normpath(table.parent.joinpath(*parts[first:]))
         for suffix in ("", *IMAGE_SUFFIXES):
             if os.path.isfile(tail + suffix):
