@@ -146,7 +146,14 @@ def folder_overrides(learner: Learner, overrides: list[str]) -> list[str]:
     given = values_by_key(overrides)
     if "data.root" not in given or learner.blueprint.form is None:
         return overrides
-    named = overrides if "data.name" in given else [*overrides, "data.name=folder"]
+    named = overrides
+    if "data.name" not in given:
+        own = learner.metadata["config"]["data"]["name"]
+        named = [*overrides, "data.name=folder"]
+        if own != "folder":
+            note(
+                f"data.root: read as a folder of your own classes; for the files of {own} give data.name={own} as well"
+            )
     whole = values_by_key(named)["data.name"] == "folder" and "data.layout" not in given
     return [*named, "data.layout=all"] if whole else named
 

@@ -64,6 +64,7 @@ def test_a_test_on_a_folder_takes_every_class_and_as_many_queries_as_there_are(p
     assert "3-way 1-shot, 2 queries a class, from 3 unseen classes (every class)" in " ".join(said.out.split())
     assert "classes of 1 picture or fewer left out: 1, such as once" in said.err
     assert "data.queries = 2, since the smallest class has 3 pictures" in said.err
+    assert "for the files of cifar_fs give data.name=cifar_fs as well" in said.err
     assert main(["test", "cifar_fs_prototypes", root, "data.ways=4", "data.shots=1"]) == 2
     assert "has 3 of 4 classes with more pictures than data.shots = 1" in capsys.readouterr().err
 
