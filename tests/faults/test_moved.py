@@ -15,7 +15,8 @@ from fmaml.training.log import RunLog
 from fmaml.training.resume_and_train import ModelFiles
 
 REPORT = fmaml.training.run_experiment.report_results  # the real one: children have none
-MOMENTS = ("save", "log", "finish", "report")
+LATE = 10  # the run in its place keeps the file of this save, and deletes older ones
+MOMENTS = ("save", "log", "finish", "report", "results")
 OTHER = "seed=1"  # of the run that begins in the place of the first
 
 
@@ -27,17 +28,18 @@ def run_with(act: Callable[[], object], out: Path, moment: str) -> int:
         "log": (RunLog, "record"),
         "finish": (ModelFiles, "write_last"),
         "report": (fmaml.training.finish, "score_all"),
+        "results": (fmaml.training.finish, "logged_results"),
     }[moment]
     real, calls = getattr(module, name), []
 
     def acting(*args, **more):
         calls.append(name)
-        if len(calls) == (1 if moment in ("finish", "report") else 4):
+        if len(calls) == {"save": LATE, "write": 4, "log": 4}.get(moment, 1):
             act()
         return real(*args, **more)
 
     setattr(module, name, acting)
-    if moment == "report":
+    if moment in ("report", "results"):
         fmaml.training.run_experiment.report_results = REPORT
     rarely = ["train.save_every=1000"] if moment == "log" else []
     return fmaml.training.run_experiment.run(config(SHORT, *rarely), device="cpu", out=str(out))
@@ -84,7 +86,7 @@ def test_a_run_whose_folder_is_moved_stops_and_goes_on_from_the_new_place(tmp_pa
     assert fingerprint(place) == uninterrupted(SHORT)
 
 
-@pytest.mark.parametrize("moment", ["save", "write", "log", "finish", "report"])
+@pytest.mark.parametrize("moment", ["save", "write", "log", "finish", "report", "results"])
 def test_a_run_whose_folder_is_removed_stops_and_leaves_nothing(tmp_path, moment):
     out, said = tmp_path / "out", tmp_path / "said"
     assert wait(fork(lambda: run_with(lambda: shutil.rmtree(out), out, moment), None, said)) == 1, said.read_text()
