@@ -107,7 +107,7 @@ def check_on_own_pictures(args: argparse.Namespace) -> None:
     learner = load(args.model, trust=args.trust)
     with muted():  # the notes were already printed before adapting
         by_class, _ = read_support(args.support, learner.shape, args.ink)
-    print_own_accuracy(cross_validate(learner, by_class, args.steps), args.model, args.support)
+    print_own_accuracy(cross_validate(learner, by_class, args.steps))
 
 
 def export_command(argv: list[str]) -> None:

@@ -28,7 +28,7 @@ def start_from(model: str, theta: Theta, params: Params) -> Theta:
             has = "nothing" if found is None else f"{list(found.shape)}"
             raise Error(
                 f"train.start = {model}: {name} is {list(value.shape)} in the network of model.*, but {has} in that "
-                f"model; give model.* as in its own run, or train.start=null to begin without it"
+                f"model; give model.* as in its own run, or train.start=null train.baseline=false"
             )
     names = iter(named_leaves(theta))
 

@@ -12,7 +12,7 @@ MOST_LINES = 5  # for confusions, and for pictures
 MOST_NAMED = 20  # in the line of classes, the worst ones
 
 
-def print_own_accuracy(found: OwnAccuracy | None, model: str, support: str) -> None:
+def print_own_accuracy(found: OwnAccuracy | None) -> None:
     """Print the accuracy of each method and of each class, and a hint if a simple method wins."""
     if found is None:
         print("accuracy: not measured, because no class has two pictures; give two or more of each class")
@@ -24,7 +24,7 @@ def print_own_accuracy(found: OwnAccuracy | None, model: str, support: str) -> N
     if found.better:
         print(
             f"{found.better.method} is better here: train on more such classes with "
-            f"`fmaml run photos data.root=FOLDER train.start={model}`, or give more pictures of each class"
+            f"`fmaml run photos data.root=FOLDER`, or give more pictures of each class"
         )
 
 

@@ -55,7 +55,7 @@ def test_the_example_that_is_named_has_no_part_in_what_was_learnt():
 
 def test_a_single_example_of_each_class_cannot_be_left_out(capsys):
     assert cross_validate(fmaml.load("omniglot_prototypes"), blobs(3, 1, 0.1)) is None
-    print_own_accuracy(None, "omniglot", "mine")
+    print_own_accuracy(None)
     assert "not measured, because no class has two pictures" in capsys.readouterr().out
 
 
@@ -76,7 +76,7 @@ def test_a_simple_method_that_is_better_is_named_with_the_cure(capsys):
     learner = fmaml.load("omniglot_prototypes")
     found = measured(learner, blobs(3, 4, 0.05))
     worse = found._replace(scores=[found.scores[0]._replace(right=torch.zeros(12).bool()), *found.scores[1:]])
-    print_own_accuracy(worse, "omniglot_prototypes", "mine")
+    print_own_accuracy(worse)
     out = capsys.readouterr().out
     assert "  0.0%  [0.0%, 24.3%]  0 of 12" in out
     assert "nearest example, by pixels is better here" in out
