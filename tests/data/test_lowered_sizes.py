@@ -44,6 +44,11 @@ def test_sizes_follow_the_classes(tmp_path, sizes, counts, protocol, train_ways,
     assert f"{train_ways} ways in training" in capsys.readouterr().err
 
 
+def test_small_fractions_leave_two_classes_to_validation_and_test(tmp_path):
+    found = source(tmp_path / "set", *[10] * 8, fractions=(0.8, 0.1, 0.1))
+    assert found.about["classes"] == {"train": 4, "val": 2, "test": 2}
+
+
 def test_small_classes_are_left_out_and_counted(tmp_path, capsys):
     found = source(tmp_path / "set", *[10] * 20, 1, 2, 9)
     assert sum(found.about["classes"].values()) == 20

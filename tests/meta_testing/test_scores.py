@@ -57,3 +57,9 @@ def test_looped_and_vmapped_tests_agree(monkeypatch):
     monkeypatch.setattr(module, "batching_of_test", lambda *_: "vmap")
     assert torch.equal(scores_of(it, inductive, theta, "test", range(6), 2), looped)
     assert used == ["loop", "vmap"]
+
+
+def test_the_interval_of_a_few_tasks_is_students():
+    mean, ci95 = module.interval(torch.tensor([0.5, 0.6, 0.7]))
+    assert mean == pytest.approx(0.6)
+    assert ci95 == pytest.approx(4.302652730 * 0.1 / 3**0.5, rel=1e-5)

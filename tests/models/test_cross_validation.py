@@ -23,7 +23,7 @@ def blobs(classes: int, each: int, spread: float, seed: int = 0) -> dict[str, to
     return dict(zip("abcdefgh", (patterns + spread * noise).clamp(0, 1), strict=False))
 
 
-@pytest.mark.parametrize(("sizes", "parts"), [([3, 2, 4], 9), ([2, 2], 4), ([1, 3], 3), ([20, 20], 10)])
+@pytest.mark.parametrize(("sizes", "parts"), [([3, 2, 4], 9), ([2, 2], 4), ([1, 3], 3), ([20, 20], 10), ([2] * 20, 10)])
 def test_no_part_has_all_examples_of_a_class(sizes, parts):
     y = torch.repeat_interleave(torch.tensor(sizes))
     several = torch.repeat_interleave(torch.tensor(sizes) > 1, torch.tensor(sizes))
