@@ -24,6 +24,7 @@ from .algorithms.protonet import protonet as protonet
 from .algorithms.r2d2 import r2d2 as r2d2
 from .algorithms.reptile import reptile as reptile
 from .algorithms.scratch import scratch as scratch
+from .algorithms.streamed import streamed as streamed
 from .algorithms.unicorn_maml import unicorn_maml as unicorn_maml
 from .algorithms.warpgrad import warpgrad as warpgrad
 from .anneal import first_then as first_then

@@ -51,7 +51,9 @@ def evaluate(
     """
 
     def metric_by_step(task: Task) -> Any:
-        return stack([metric_fn(phi, task) for phi in trajectory_of(algorithm, theta, task.support, steps)])
+        phis = trajectory_of(algorithm, theta, task.support, steps)
+        judged = [algorithm.predicts(task, k) if algorithm.predicts else task for k in range(len(phis))]
+        return stack([metric_fn(phi, query) for phi, query in zip(phis, judged, strict=True)])
 
     every_metric = one_by_one(metric_by_step) if loops_over_tasks(batching, tasks) else vmap(metric_by_step)
     return concat([every_metric(part) for part in chunks(tasks, batching, chunk_size)])

@@ -1,4 +1,4 @@
-"""Rematerialisation: the meta-gradient without the inner loop's graph, by running each inner step again.
+"""Rematerialisation: a meta-gradient without the graph of the inner loop, by running each inner step again.
 
 With phi_k+1 = u(theta, phi_k) the adjoint is lambda_K = grad L(phi_K, D^ts), lambda_k = (du/dphi_k)' lambda_k+1.
 The meta-gradient is the sum of (du/dtheta)' lambda_k+1 over the steps, plus (dphi_0/dtheta)' lambda_0. The forward
@@ -11,18 +11,18 @@ from __future__ import annotations  # torch.compile cannot trace list[...] in a 
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from torch import Tensor
 from torch.func import grad_and_value, vjp
 
 from .inner import EVERYTHING, begin, check_steps, inner_step, select
 from .torch_fixes.grad_levels import detach_result, detach_theta, with_gradient
-from .tree import add, zeros_like
+from .tree import add
 from .types import Batch, InnerRate, LossFn, Metrics, OptState, Params, Task, ThetaT
 
 KEEP_ALL = 32  # steps; for 20, running parts again took 1.15 times as long and a sixth of the memory
-Carry: TypeAlias = tuple[Params, OptState]  # phi_k, and the state of the rule
+Carry: TypeAlias = Any  # a tree of tensors that a step changes, such as phi_k with the state of the rule
 
 
 def theta_itself(theta: Params, support: Batch) -> Params:
@@ -47,42 +47,66 @@ def recomputed_query_loss(
     The inner steps begin at ``start(theta, D^tr)`` and follow ``rule(theta)``.
     """
 
-    def first(theta: ThetaT) -> Carry:
+    def first(theta: ThetaT) -> tuple[Params, OptState]:
         phi = start(theta, task.support)
         return phi, begin(phi, rule(theta), only)[1]
 
+    def step(k: int, theta: ThetaT, carry: tuple[Params, OptState]) -> tuple[Params, OptState]:
+        return inner_step(loss_fn, *carry, task.support, rule(theta), tuple(select(carry[0], only)))
+
+    def last(theta: ThetaT, carry: tuple[Params, OptState]) -> Tensor:
+        return loss_fn(carry[0], task.query)
+
+    loss, gradient = recomputed(first, step, last, theta, parts(steps))
+    return with_gradient(loss, gradient, theta), {"query_loss": loss}
+
+
+def recomputed(
+    first: Callable[[ThetaT], Carry],
+    step: Callable[[int, ThetaT, Carry], Carry],
+    last: Callable[[ThetaT, Carry], Tensor],
+    theta: ThetaT,
+    lengths: Sequence[int],
+) -> tuple[Tensor, ThetaT]:
+    """last(theta, carry_K) with carry_0 = first(theta), carry_k+1 = step(k, theta, carry_k); and its gradient.
+
+    Args:
+        first, step, last: pure functions; ``last`` returns a scalar.
+        theta: the meta-parameters.
+        lengths: the lengths of the parts of the K steps. Only the first carry of a part is kept, and one part at a time
+            runs again.
+
+    Returns:
+        The scalar and its gradient with respect to theta, as constants.
+    """
     fixed = detach_theta(theta, "remat")
     kept = [detach_result(first(fixed), "remat")]
-    names = tuple(select(kept[0][0], only))
+    starts = [sum(lengths[:i]) for i in range(len(lengths))]
+    for start, length in zip(starts, lengths, strict=True):
+        kept.append(carries(step, fixed, kept[-1], range(start, start + length))[-1])
 
-    def step(theta: ThetaT, carry: Carry) -> Carry:
-        return inner_step(loss_fn, *carry, task.support, rule(theta), names)
-
-    forward, lengths = partial(carries, partial(step, fixed)), parts(steps)
-    for length in lengths:
-        kept.append(forward(kept[-1], length)[-1])
-
-    phi, state = kept.pop()
-    gradient, query = grad_and_value(loss_fn)(phi, task.query)
-    adjoint, total = (gradient, zeros_like(state)), zeros_like(fixed)
-    for carry, length in reversed(list(zip(kept, lengths, strict=True))):
-        for before in reversed(forward(carry, length - 1)):
-            direct, adjoint = vjp(step, fixed, before)[1](adjoint)
+    (total, adjoint), loss = grad_and_value(last, argnums=(0, 1))(fixed, kept.pop())
+    for start, length in reversed(list(zip(starts, lengths, strict=True))):
+        part = carries(step, fixed, kept.pop(), range(start, start + length - 1))
+        for k in reversed(range(start, start + length)):
+            direct, adjoint = vjp(partial(step, k), fixed, part.pop())[1](adjoint)
             total = add(total, direct)
     total = add(total, vjp(first, fixed)[1](adjoint)[0])
-    return with_gradient(query, total, theta), {"query_loss": query}
+    return loss, total
 
 
-def carries(step: Callable[[Carry], Carry], carry: Carry, steps: int) -> list[Carry]:
-    """The initial ``carry``, and the carry after each of ``steps`` steps."""
+def carries(
+    step: Callable[[int, ThetaT, Carry], Carry], theta: ThetaT, carry: Carry, steps: Sequence[int]
+) -> list[Carry]:
+    """The initial ``carry``, and the carry after each of ``steps``."""
     found = [carry]
-    for _ in range(steps):
-        found.append(detach_result(step(found[-1]), "remat"))
+    for k in steps:
+        found.append(detach_result(step(k, theta, found[-1]), "remat"))
     return found
 
 
-def parts(steps: int) -> list[int]:
-    """The lengths of the parts between stored states: about sqrt(steps), or 1 if ``steps`` is small."""
+def parts(steps: int, keep_all: int | None = None) -> list[int]:
+    """The lengths of the parts between stored states: about sqrt(steps), or 1 for at most ``keep_all`` steps."""
     check_steps(steps)
-    length = 1 if steps <= KEEP_ALL else math.isqrt(steps)
+    length = 1 if steps <= (KEEP_ALL if keep_all is None else keep_all) else math.isqrt(steps)
     return [min(length, steps - first) for first in range(0, steps, length)]

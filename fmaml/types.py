@@ -88,7 +88,8 @@ class Algorithm(NamedTuple, Generic[ThetaT]):
     surrogate; the metric ``query_loss`` is always the true query loss.
 
     Without ``trajectory`` only the adapted parameters can be reported. ``at(step)`` is the algorithm at that meta-step,
-    if its loss changes during training.
+    if its loss changes during training. ``predicts(task, k)`` is the task with the query set that phi_k is scored on,
+    if it is not the task's own.
 
     >>> import fmaml
     >>> def loss(theta, task):  # one network for all tasks, adapted to none
@@ -102,6 +103,7 @@ class Algorithm(NamedTuple, Generic[ThetaT]):
     loss: Callable[[ThetaT, Task], tuple[Tensor, Metrics]]
     trajectory: TrajectoryFn[ThetaT] | None = None
     at: Callable[[int], Algorithm[ThetaT]] | None = None
+    predicts: Callable[[Task, int], Task] | None = None
 
 
 class Transform(NamedTuple):

@@ -131,6 +131,19 @@ def minibatch_fits_support_set(config: Config) -> Violations:
         yield "algorithm.minibatch", f"{reason}; give at most {examples}, or null for all"
 
 
+def chunks_divide_support_set(config: Config) -> Violations:
+    """A stream's support set divides into its chunks, and a test learns at most from all of them."""
+    data, chunks = config["data"], config["algorithm"].get("chunks")
+    if chunks is None:
+        return
+    shots = data.get("shots", 1)
+    if chunks and isinstance(shots, int) and data.get("ways", 1) == 1 and shots % chunks:
+        reason = f"data.shots = {shots} examples do not divide into as many equal chunks"
+        yield "algorithm.chunks", f"{reason}; give a divisor of {shots}"
+    if config["eval"]["steps"] > chunks:
+        yield "eval.steps", f"the stream has algorithm.chunks = {chunks} chunks to learn from; give at most {chunks}"
+
+
 def average_is_in_every_process(config: Config) -> Violations:
     """Averaging needs the whole theta in every process, but a sharded optimizer has only a part."""
     if config["train"]["average"] is not None and config["train"]["shard_optimizer"]:
@@ -146,5 +159,6 @@ RULES: list[Callable[[Config], Violations]] = [
     markov_tables_fit,
     baseline_has_its_settings,
     minibatch_fits_support_set,
+    chunks_divide_support_set,
     average_is_in_every_process,
 ]

@@ -98,6 +98,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "cavia": Entry("fmaml.algorithms.cavia:cavia"),
         "reptile": Entry("fmaml.algorithms.reptile:reptile"),
         "imaml": Entry("fmaml.algorithms.imaml:imaml"),
+        "streamed": Entry("fmaml.algorithms.streamed:streamed"),
         "unicorn_maml": needing("fmaml.algorithms.unicorn_maml:unicorn_maml", "classes"),
         "proto_maml": needing("fmaml.algorithms.proto_maml:proto_maml", "classes"),
         "proto_mamlpp": needing("fmaml.algorithms.proto_mamlpp:proto_mamlpp", "classes"),

@@ -26,6 +26,7 @@ def texts(
     length: Size = 64,
     tokenizer: str | None = None,
     in_context: bool = False,
+    in_order: bool = False,
     fractions: tuple[Unit, Unit, Unit] = (0.64, 0.16, 0.2),
     split_seed: Natural = 0,
 ) -> Source:
@@ -33,8 +34,8 @@ def texts(
 
     Returns a source of tasks: support x and y int64 [tasks, shots, length], query x and y int64 [tasks, queries,
     length]. x is a passage of ``length`` bytes, y the byte after each of them. A task is a text. Blank lines divide it
-    into articles; articles shorter than a passage are joined. Each passage is from another article. ``tokenizer`` and
-    ``in_context`` are as in `udhr`.
+    into articles; articles shorter than a passage are joined. Each passage is from another article. ``tokenizer``,
+    ``in_order`` and ``in_context`` are as in `udhr`.
 
     Folders train, val and test in ``root`` are the split. Without them texts are split by ``fractions`` (train, val,
     test) and ``split_seed``. Texts are on ``device``. Tasks depend only on ``seed``. Raises Error if there are too few
@@ -44,7 +45,7 @@ def texts(
     collection = list_collection(path, root, fractions, split_seed)
     about = {"license": "that of your texts", "data": "texts", "files": [str(path)]}
     about |= {"task": "texts", "protocol": str(path.name)}
-    passages = Passages(shots, queries, length, tokenizer, in_context)
+    passages = Passages(shots, queries, length, tokenizer, in_context, in_order)
     return passages_source(collection, seed, device, passages, about)
 
 

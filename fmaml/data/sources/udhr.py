@@ -27,6 +27,7 @@ def udhr(
     length: Size = 64,
     tokenizer: str | None = None,
     in_context: bool = False,
+    in_order: bool = False,
     root: Annotated[str | None, FreeOnResume] = None,
     download: Annotated[bool, FreeOnResume] = True,
 ) -> Source:
@@ -37,6 +38,7 @@ def udhr(
     passages is from another article. Closely related languages are in the same split. ``tokenizer`` is the folder of a
     tokenizer of `transformers`: passages then consist of its tokens. Results are always in bits per byte.
 
+    ``in_order`` takes passages that follow one another, support then query: a stream for `fmaml.streamed`.
     ``in_context`` also tests the support passages as a prompt before each query; the network's context must hold both.
     ``root`` is the folder with the files. Without it fmaml searches for them, and downloads them if ``download``. Texts
     are on ``device``. Tasks depend only on ``seed``. Raises Error if the files are missing or damaged, or a text has
@@ -50,7 +52,7 @@ def udhr(
     }
     about = {"license": "public domain", "data": "udhr", "file": str(path)}
     about |= {"task": "languages", "protocol": "the Declaration of Human Rights"}
-    passages = Passages(shots, queries, length, tokenizer, in_context)
+    passages = Passages(shots, queries, length, tokenizer, in_context, in_order)
     return passages_source(collection, seed, device, passages, about)
 
 

@@ -14,7 +14,7 @@ from ...losses import Apply, transductive
 from ...types import Params, Task
 from ..source import About, Source
 from .generate import BITS_PER_BYTE, in_context, write_samples
-from .passages import pack_texts, sample_passages
+from .passages import pack_texts, sample_passages, sample_stream
 from .tokens import Alphabet, bits_per_byte, read_alphabet
 
 Collection = dict[str, dict[str, bytes]]  # split -> name of the text -> its content
@@ -28,6 +28,7 @@ class Passages(NamedTuple):
     length: int
     tokenizer: str | None
     in_context: bool
+    in_order: bool
 
 
 def passages_source(
@@ -38,25 +39,30 @@ def passages_source(
     ``about`` describes the texts: "task" is their kind in the plural, "protocol" a description in words. Raises Error
     if a text has too few articles.
     """
-    shots, queries, length, tokenizer, prompted = passages
+    shots, queries, length, tokenizer, prompted, in_order = passages
     alphabet = read_alphabet(tokenizer)
+    if in_order:
+        parts_of = partial(whole_text, alphabet=alphabet, least=(shots + queries) * length)
+    else:
+        parts_of = partial(articles_of, alphabet=alphabet, least=shots + queries, length=length)
     splits = {
-        split: pack_texts(
-            [articles_of(name, text, alphabet, shots + queries, length) for name, text in texts.items()], device
-        )
+        split: pack_texts([parts_of(name, text) for name, text in texts.items()], device)
         for split, texts in collection.items()
     }
     counts = {split: len(texts) for split, texts in collection.items()}
+    order = "one after the other" if in_order else "each from another article"
     unit = "bytes" if tokenizer is None else "tokens"
     about = {
         **about,
         "task": f"{about['task']}, {shots} passages",
         "protocol": f"{unit} of {about['protocol']}; {shots} support and {queries} query passages of {length} {unit}, "
-        f"each from another article, from {counts['test']} unseen {about['task']}",
+        f"{order}, from {counts['test']} unseen {about['task']}",
         **{"shots": shots, "queries": queries, "length": length, about["task"]: counts},
     }
     return Source(
-        partial(sample_passages, splits, seed, shots=shots, queries=queries, length=length),
+        partial(
+            sample_stream if in_order else sample_passages, splits, seed, shots=shots, queries=queries, length=length
+        ),
         (length,),
         alphabet.size,
         about,
@@ -83,6 +89,17 @@ def articles_of(name: str, text: bytes, alphabet: Alphabet, least: int, length: 
             f"data.length"
         )
     return articles
+
+
+def whole_text(name: str, text: bytes, alphabet: Alphabet, least: int) -> list[Tensor]:
+    """The whole text in symbols, in a list; Error if it has at most ``least`` symbols."""
+    symbols = as_tensor(alphabet.encode(text))
+    if len(symbols) <= least:
+        raise Error(
+            f"{name}: has {len(symbols)} symbols, and a stream needs (data.shots + data.queries) * data.length + 1 = "
+            f"{least + 1}; give fewer or shorter passages"
+        )
+    return [symbols]
 
 
 def as_tensor(symbols: Sequence[int]) -> Tensor:

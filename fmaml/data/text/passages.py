@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from ...rng import fold, uniform
-from ...types import Task
+from ...tree import map_leaves
+from ...types import Batch, Task
 from ..source import task_keys
 from .generate import next_symbols
 
@@ -53,6 +54,19 @@ def sample_passages(
     begins = texts.starts[article] + _random_below(positions, texts.sizes[article] - length)
     passages = texts.symbols[begins[..., None] + torch.arange(length + 1, device=keys.device)].long()
     return Task(next_symbols(passages[:, :shots]), next_symbols(passages[:, shots:]))
+
+
+def sample_stream(
+    splits: dict[str, Texts], seed: int, split: str, step: int, tasks: range, *, shots: int, queries: int, length: int
+) -> Task:
+    """Draw stacked tasks like `sample_passages`, but with passages that follow one another in one article.
+
+    Every article must have at least ``(shots + queries) * length + 1`` symbols.
+    """
+    passages = shots + queries
+    whole = sample_passages(splits, seed, split, step, tasks, shots=1, queries=0, length=passages * length).support
+    stream = map_leaves(lambda symbols: symbols.reshape(len(tasks), passages, length), whole)
+    return Task(*(Batch(x, y) for x, y in zip(*(t.split([shots, queries], 1) for t in stream), strict=True)))
 
 
 def _random_below(keys: Tensor, limit: Tensor | int) -> Tensor:
