@@ -64,6 +64,7 @@ def smallest(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, request:
         small += ["train.meta_batch=1"]  # large images are trained on one task after the other
     small += CHARACTERS if "omniglot" in path.stem or path.parent.stem == "algorithms" else []
     small += ["data.name=markov"] if path.stem == "languages" else []
+    small += ["data={name: markov, shots: 15, queries: 1, length: 16}"] if path.stem == "stream" else []
     if path.stem in ("table", "signals"):
         monkeypatch.chdir(request.getfixturevalue("public_tables"))
     if path.stem == "photos":

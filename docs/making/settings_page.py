@@ -75,6 +75,7 @@ SENTENCES = {  # for settings that the source does not explain in a sentence
     "data.split_seed": "The seed of the random split.",
     "data.length": "Symbols of a passage: bytes, or tokens with a `tokenizer`.",
     "data.tokenizer": "The folder of a tokenizer of `transformers`. With `null`, symbols are bytes.",
+    "data.in_order": "Passages that follow one another in a text, as a stream for `streamed`.",
     "data.in_context": "Also evaluate in-context learning: the support passages are a prompt before each query.",
     "data.markov.symbols": "The number of different symbols.",
     "data.markov.order": "The number of symbols that the next one depends on.",

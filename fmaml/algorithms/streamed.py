@@ -11,27 +11,26 @@ is predicted. So ``adapt`` reads the support set, as it does everywhere.
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, TypeAlias
+from typing import TypeAlias
 
 from torch import Tensor
 from torch.func import grad_and_value
 
 from ..inner import Mask, as_optimizer, inner_rule, loss_of_part, select
 from ..remat import parts, recomputed
-from ..setting_types import CostsMemory, Natural, Rate, Rule
+from ..setting_types import Rate, Rule, Steps
 from ..torch_fixes.grad_levels import with_gradient
 from ..tree import detach, leading, leaves, map_leaves, take
 from ..types import Algorithm, Batch, InnerRate, LossFn, Metrics, OptState, Params, Task
 
 Reading: TypeAlias = tuple[Params, OptState, Tensor]  # the adapted part of phi_k, its rule's state, the sum of losses
-CURE = "give a number of examples that is a multiple of algorithm.chunks"
 
 
 def streamed(
     loss_fn: LossFn,
     *,
     inner_lr: Rate | InnerRate,
-    chunks: Annotated[Natural, CostsMemory],
+    chunks: Steps,
     first_order: bool = False,
     only: Sequence[str] = ("*",),
     inner: Rule = "sgd",
@@ -53,10 +52,10 @@ def streamed(
     Returns:
         The algorithm; its theta is the parameters. ``loss`` is the mean over ``chunks + 1`` chunks. `fmaml.evaluate`
         scores each of phi_0 .. phi_chunks on the chunk that comes next, so its columns are positions in the stream.
+        Further steps read the stream again.
 
     Raises:
-        ValueError: an unknown ``inner``; on use: the examples of the support set do not divide into the chunks, a
-            pattern of ``only`` matches no name, or a rate is missing.
+        ValueError: an unknown ``inner``; on use: the support set does not divide into equal chunks, or as `maml`.
 
     Source: arXiv 2512.23675, section 2.2.
 
@@ -103,11 +102,9 @@ def streamed(
         return loss, {"query_loss": loss}
 
     def phis(theta: Params, support: Batch, steps: int = chunks) -> list[Params]:
-        if steps > chunks:
-            raise ValueError(f"steps = {steps}: a stream has {chunks} chunks to learn from; give at most {chunks}")
         stream, found = cut(support, chunks), [first(theta)]
         for k in range(steps):
-            found.append(read(theta, found[-1], take(stream, k)))
+            found.append(read(theta, found[-1], take(stream, k % chunks)) if chunks else found[-1])
         return [{**theta, **part} for part, _, _ in found]
 
     def adapt(theta: Params, support: Batch) -> Params:
@@ -123,10 +120,10 @@ def cut(stream: Batch, chunks: int) -> Batch:
     """A stream [n, ...] as ``chunks`` equal chunks in its order: [chunks, n / chunks, ...]; ValueError if unequal."""
     examples = leading(stream)
     if chunks and examples % chunks:
-        raise ValueError(f"a stream of {examples} examples does not divide into {chunks} equal chunks; {CURE}")
+        raise ValueError(f"a stream of {examples} examples does not divide into {chunks} equal chunks; give a divisor")
     return map_leaves(lambda x: x.reshape(chunks, -1, *x.shape[1:]), stream) if chunks else stream
 
 
 def next_chunk(chunks: int, task: Task, k: int) -> Task:
     """The task with the chunk that phi_k predicts as its query set: the next one of the support set, or the last."""
-    return task if k == chunks else task._replace(query=take(cut(task.support, chunks), k))
+    return task if k >= chunks else task._replace(query=take(cut(task.support, chunks), k))

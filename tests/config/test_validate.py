@@ -110,11 +110,12 @@ def right_values(kind: Any) -> dict[str, Any]:
     return RIGHT[kind]
 
 
-def paths_that_are_needed(section: str, name: str) -> list[str]:
+def needed_settings(section: str, name: str) -> list[str]:
+    """Settings without a default that `EXAMPLE` lacks."""
     found = section_settings(section, {"name": name}) or {}
-    return [
-        f"{key}=/some/where" for key, setting in found.items() if setting.default is REQUIRED and setting.type is str
-    ]
+    required = [key for key, setting in found.items() if setting.default is REQUIRED]
+    paths = [f"{key}=/some/where" for key in required if found[key].type is str]
+    return [*paths, *(f"{key}=1" for key in required if key in ("lr", "chunks"))]
 
 
 EVERY_KEY = [
@@ -126,7 +127,7 @@ EVERY_KEY = [
     )
     for section, names in TABLE.items()
     for name in names
-    for needed in [["lr=1"] if section == "optimizer" else paths_that_are_needed(section, name)]
+    for needed in [needed_settings(section, name)]
     for key, (kind, _, _) in (section_settings(section, {"name": name}) or {}).items()
 ] + [
     pytest.param([], f"{section}.{key}", kind, id=f"{section}.{key}")

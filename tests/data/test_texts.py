@@ -52,6 +52,24 @@ def test_a_task_is_a_text_and_no_text_is_in_two_splits(root):
     assert made.about["texts"] == {"train": 6, "val": 1, "test": 2}
 
 
+def test_in_order_the_passages_follow_one_another_in_the_text(root):
+    made = source(root, in_order=True, shots=3)
+    tasks = made.sample("train", 0, range(20))
+    texts = [path.read_text() for path in root.glob("*.txt")] + ["\n\n".join(article("z", i) for i in range(8))]
+    for i in range(20):
+        x, y = (torch.cat([getattr(batch, axis)[i] for batch in tasks]) for axis in "xy")
+        stream = bytes([*x.flatten().tolist(), int(y[-1, -1])]).decode()
+        assert len(stream) == 5 * 20 + 1
+        assert any(stream in text for text in texts)
+        assert torch.equal(x.flatten()[1:], y.flatten()[:-1])
+
+
+def test_a_text_that_is_shorter_than_the_stream_is_named(root):
+    (root / "a.txt").write_text("x" * 100)
+    with pytest.raises(Error, match=r"a\.txt: has 100 symbols, and a stream needs .* = 101; give fewer or shorter"):
+        source(root, in_order=True, shots=3)
+
+
 def test_folders_of_splits_are_the_split(root):
     for split, names in {"train": "abcdef", "val": "g", "test": "h"}.items():
         (root / split).mkdir()

@@ -1,0 +1,151 @@
+"""Learning from a stream: closed forms, a loop by hand, and equal results vmapped, looped and recomputed."""
+
+import pytest
+import torch
+from problems import F64, doubled, peak, relative
+
+import fmaml
+from fmaml import Batch, Task
+
+pytestmark = pytest.mark.core
+
+LR = 0.3
+
+
+def squared(params, batch):
+    return 0.5 * (params["p"] - batch.y).square().mean()
+
+
+def numbers(tasks, chunks, n=2):
+    """Tasks that are streams of numbers: ``chunks`` chunks of ``n`` to learn, and one to predict."""
+    y = torch.randn(tasks, (chunks + 1) * n, dtype=F64, generator=torch.Generator().manual_seed(1))
+    support, query = y.split([chunks * n, n], 1)
+    return Task(Batch(support, support), Batch(query, query))
+
+
+@pytest.mark.parametrize("remat", [True, False])
+@pytest.mark.parametrize("chunks", [0, 1, 5, 17])
+def test_closed_form_on_a_quadratic_stream(chunks, remat):
+    """With mean m_k of chunk k, p_k = (1 - a) p_k-1 + a m_k and dp_k/dp_0 = (1 - a)^k; the variance adds a constant."""
+    tasks, p = numbers(1, chunks), 0.7
+    every = torch.cat([tasks.support.y, tasks.query.y], 1).view(chunks + 1, 2)
+    loss = gradient = 0.0
+    now = p
+    for k, chunk in enumerate(every):
+        loss += 0.5 * (now - chunk).square().mean() / (chunks + 1)
+        gradient += (1 - LR) ** k * (now - chunk.mean()) / (chunks + 1)
+        now = (1 - LR) * now + LR * chunk.mean()
+    algorithm = fmaml.streamed(squared, inner_lr=LR, chunks=chunks, remat=remat)
+    grads, metrics = fmaml.meta_grad(algorithm, {"p": torch.tensor(p, dtype=F64)}, tasks)
+    assert relative((grads["p"], metrics["query_loss"]), (gradient, loss)) < 1e-14
+
+
+def language_model():
+    model = fmaml.transformer(inputs=(6,), outputs=5, width=8, heads=2, layers=1)
+    theta = doubled(model.init(torch.Generator().manual_seed(0)))
+    symbols = torch.randint(5, (3, 10, 7), generator=torch.Generator().manual_seed(2))
+    streams = Batch(symbols[..., :-1], symbols[..., 1:])
+    tasks = Task(*(Batch(*(t[:, part] for t in streams)) for part in (slice(8), slice(8, 10))))
+    return fmaml.supervised(model.apply, fmaml.cross_entropy), theta, tasks
+
+
+def by_hand(loss_fn, theta, tasks, chunks, names, first_order):
+    """The mean loss of each task and its gradient, with a loop and torch.autograd."""
+    total = 0.0
+    leaf = {name: p.clone().requires_grad_() for name, p in theta.items()}
+    for i in range(len(tasks.query.y)):
+        x, y = tasks.support.x[i], tasks.support.y[i]
+        phi = leaf
+        for chunk in map(Batch, x.chunk(chunks), y.chunk(chunks)):
+            loss = loss_fn(phi, chunk)
+            total = total + loss
+            grads = torch.autograd.grad(loss, [phi[name] for name in names], create_graph=True)
+            grads = [g.detach() for g in grads] if first_order else grads
+            phi = phi | {name: phi[name] - LR * g for name, g in zip(names, grads, strict=True)}
+        total = total + loss_fn(phi, Batch(tasks.query.x[i], tasks.query.y[i]))
+    total = total / (len(tasks.query.y) * (chunks + 1))
+    return dict(zip(leaf, torch.autograd.grad(total, list(leaf.values())), strict=True)), {"query_loss": total.detach()}
+
+
+@pytest.mark.parametrize("options", [{}, {"batching": "loop"}, {"chunk_size": 2}], ids=["vmap", "loop", "chunks"])
+@pytest.mark.parametrize("remat", [True, False])
+@pytest.mark.parametrize("first_order", [False, True])
+@pytest.mark.parametrize("only", [("*",), ("block1.up.*", "block1.down.*")])
+def test_equals_a_loop_by_hand(only, first_order, remat, options):
+    loss_fn, theta, tasks = language_model()
+    algorithm = fmaml.streamed(loss_fn, inner_lr=LR, chunks=4, only=only, first_order=first_order, remat=remat)
+    names = [name for name in theta if only == ("*",) or name.startswith(("block1.up", "block1.down"))]
+    expected = by_hand(loss_fn, theta, tasks, 4, names, first_order)
+    assert relative(fmaml.meta_grad(algorithm, theta, tasks, **options), expected) < 1e-12
+
+
+@pytest.mark.parametrize("inner", ["momentum", "adam"])
+def test_any_rule_recomputed_equals_kept(inner):
+    loss_fn, theta, tasks = language_model()
+    again, kept = (
+        fmaml.streamed(loss_fn, inner_lr=0.05, chunks=8, inner=inner, remat=remat) for remat in (True, False)
+    )
+    assert relative(fmaml.meta_grad(again, theta, tasks), fmaml.meta_grad(kept, theta, tasks)) < 1e-12
+
+
+def test_without_chunks_it_is_maml_before_adaptation():
+    loss_fn, theta, tasks = language_model()
+    streamed, maml = fmaml.streamed(loss_fn, inner_lr=LR, chunks=0), fmaml.maml(loss_fn, inner_lr=LR, steps=0)
+    assert relative(fmaml.meta_grad(streamed, theta, tasks), fmaml.meta_grad(maml, theta, tasks)) < 1e-14
+
+
+def test_one_chunk_adapts_as_maml_does():
+    loss_fn, theta, tasks = language_model()
+    support = fmaml.tree.take(tasks, 0).support
+    streamed, maml = fmaml.streamed(loss_fn, inner_lr=LR, chunks=1), fmaml.maml(loss_fn, inner_lr=LR, steps=1)
+    assert relative(streamed.adapt(theta, support), maml.adapt(theta, support)) == 0
+
+
+def test_a_stream_cut_in_two_with_phi_carried_over_is_the_whole():
+    loss_fn, theta, tasks = language_model()
+    support = fmaml.tree.take(tasks, 0).support
+    whole = fmaml.streamed(loss_fn, inner_lr=LR, chunks=8)
+    half = fmaml.streamed(loss_fn, inner_lr=LR, chunks=4)
+    first, second = (Batch(support.x[part], support.y[part]) for part in (slice(4), slice(4, 8)))
+    assert relative(half.adapt(half.adapt(theta, first), second), whole.adapt(theta, support)) == 0
+    assert relative(whole.trajectory(theta, support)[-1], whole.adapt(theta, support)) == 0
+
+
+def test_evaluate_scores_each_phi_on_the_next_chunk():
+    tasks, theta = numbers(3, 4), {"p": torch.tensor(0.7, dtype=F64)}
+    algorithm = fmaml.streamed(squared, inner_lr=LR, chunks=4)
+    by_position = fmaml.evaluate(algorithm, lambda phi, task: squared(phi, task.query), theta, tasks)
+    assert by_position.shape == (3, 5)
+    assert relative(by_position.mean(), fmaml.meta_loss(algorithm, theta, tasks)[0]) < 1e-14
+    first = (0.7 - tasks.support.y[:, :2]).square().mean(1) / 2
+    assert relative(by_position[:, 0], first) < 1e-14
+
+
+def test_memory_grows_with_the_root_of_the_chunks():
+    """Bytes that are alive at the peak: 64 chunks against 4, recomputed and kept."""
+    model = fmaml.mlp(inputs=(16,), outputs=16, hidden=[32, 32], activation="tanh")
+    theta, loss_fn = doubled(model.init(torch.Generator().manual_seed(0))), fmaml.supervised(model.apply, fmaml.mse)
+
+    def held(remat: bool, chunks: int) -> int:
+        x = torch.randn(1, 1, 16, dtype=F64).expand(1, chunks * 500, 16)  # takes no memory of its own
+        task = Task(Batch(x, x), Batch(x[:, :500], x[:, :500]))
+        algorithm = fmaml.streamed(loss_fn, inner_lr=0.01, chunks=chunks, remat=remat)
+        return peak(lambda: fmaml.meta_grad(algorithm, theta, task))
+
+    assert held(True, 64) < 1.3 * held(True, 4)
+    assert held(False, 16) > 3 * held(False, 4)
+
+
+def test_more_steps_read_the_stream_again():
+    loss_fn, theta, tasks = language_model()
+    support = fmaml.tree.take(tasks, 0).support
+    algorithm = fmaml.streamed(loss_fn, inner_lr=LR, chunks=4)
+    *_, again = algorithm.trajectory(theta, support, 8)
+    assert relative(again, algorithm.adapt(algorithm.adapt(theta, support), support)) == 0
+
+
+def test_an_unequal_stream_is_named():
+    tasks, theta = numbers(2, 5), {"p": torch.tensor(0.7, dtype=F64)}
+    algorithm = fmaml.streamed(squared, inner_lr=LR, chunks=3)
+    with pytest.raises(ValueError, match="a stream of 10 examples does not divide into 3 equal chunks; give a divisor"):
+        fmaml.meta_grad(algorithm, theta, tasks)
