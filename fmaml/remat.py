@@ -11,6 +11,7 @@ from __future__ import annotations  # torch.compile cannot trace list[...] in a 
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import accumulate
 from typing import Any, TypeAlias
 
 from torch import Tensor
@@ -82,27 +83,24 @@ def recomputed(
     fixed = detach_theta(theta, "remat")
     kept = [detach_result(first(fixed), "remat")]
     starts = [sum(lengths[:i]) for i in range(len(lengths))]
+
+    def run(carry: Carry, k: int) -> Carry:
+        return detach_result(step(k, fixed, carry), "remat")
+
     for start, length in zip(starts, lengths, strict=True):
-        kept.append(carries(step, fixed, kept[-1], range(start, start + length))[-1])
+        carry = kept[-1]
+        for k in range(start, start + length):
+            carry = run(carry, k)
+        kept.append(carry)
 
     (total, adjoint), loss = grad_and_value(last, argnums=(0, 1))(fixed, kept.pop())
     for start, length in reversed(list(zip(starts, lengths, strict=True))):
-        part = carries(step, fixed, kept.pop(), range(start, start + length - 1))
+        part = list(accumulate(range(start, start + length - 1), run, initial=kept.pop()))
         for k in reversed(range(start, start + length)):
             direct, adjoint = vjp(partial(step, k), fixed, part.pop())[1](adjoint)
             total = add(total, direct)
     total = add(total, vjp(first, fixed)[1](adjoint)[0])
     return loss, total
-
-
-def carries(
-    step: Callable[[int, ThetaT, Carry], Carry], theta: ThetaT, carry: Carry, steps: Sequence[int]
-) -> list[Carry]:
-    """The initial ``carry``, and the carry after each of ``steps``."""
-    found = [carry]
-    for k in steps:
-        found.append(detach_result(step(k, theta, found[-1]), "remat"))
-    return found
 
 
 def parts(steps: int, keep_all: int | None = None) -> list[int]:

@@ -136,6 +136,22 @@ def test_memory_grows_with_the_root_of_the_chunks():
     assert held(False, 16) > 3 * held(False, 4)
 
 
+@pytest.mark.parametrize("only", [("*",), ("layer3.*",)])
+def test_twice_the_root_of_the_chunks_copies_of_the_adapted_part_are_kept(only):
+    model = fmaml.mlp(inputs=(64,), outputs=64, hidden=[64, 64], activation="tanh")
+    theta, loss_fn = doubled(model.init(torch.Generator().manual_seed(0))), fmaml.supervised(model.apply, fmaml.mse)
+    adapted = sum(8 * p.numel() for name, p in theta.items() if only == ("*",) or name.startswith("layer3"))
+
+    def held(chunks: int) -> int:
+        x = torch.randn(1, 1, 64, dtype=F64).expand(1, chunks, 64)
+        task = Task(Batch(x, x), Batch(x[:, :1], x[:, :1]))
+        algorithm = fmaml.streamed(loss_fn, inner_lr=0.01, chunks=chunks, only=only)
+        return peak(lambda: fmaml.meta_grad(algorithm, theta, task))
+
+    copies = (held(144) - held(16)) / adapted / (12 - 4)
+    assert 1.8 < copies < 2.2
+
+
 def test_more_steps_read_the_stream_again():
     loss_fn, theta, tasks = language_model()
     support = fmaml.tree.take(tasks, 0).support
