@@ -41,6 +41,11 @@ def test_the_shapes_of_a_task_are_those_that_the_concepts_say(tmp_path):
     assert all(shape in printed for shape in shown)
 
 
+def test_the_streams_are_scored_by_position(tmp_path):
+    printed = output_of("streams", tmp_path).strip()
+    assert f"print(by_position.shape)  # {printed}: streams, chunks" in page("streams")
+
+
 def test_the_faq_quotes_messages_that_exist():
     quoted = re.findall(r"^### `(.*)`$", page("faq"), re.MULTILINE)
     source = "".join(path.read_text(encoding="utf-8") for path in (TOP / "fmaml").rglob("*.py"))
