@@ -3,11 +3,16 @@
 phi_i = ``steps`` updates of theta on D_i^tr;    theta' = theta + epsilon * mean_i (phi_i - theta)
 
 The loss 1/2 |theta - stop(phi_i)|^2 has the gradient theta - phi_i, so epsilon is the learning rate of `fmaml.sgd`.
+
+The authors' code keeps the second moments of its inner Adam from task to task. With ``carry_state`` the state of the
+inner optimizer is a part of theta and moves as the parameters do, towards its mean after the tasks.
 """
 
 from collections.abc import Iterator
-from itertools import count
+from functools import reduce
+from itertools import accumulate, count
 from math import gcd
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,9 +21,16 @@ from ..inner import begin, check_steps, inner_rule, inner_step
 from ..setting_types import Count, PositiveSteps, Rate, Rule
 from ..torch_fixes.grad_levels import detach_result, detach_theta, with_gradient
 from ..tree import map_leaves, squared_norm, take
-from ..types import Algorithm, Batch, InnerRate, LossFn, Metrics, Params, Task
+from ..types import Algorithm, Batch, InnerRate, LossFn, Metrics, OptState, Params, Task
+from ..unroll import WithParams
 
 GOLDEN_RATIO = 0.618  # strides of about this fraction of n spread consecutive indices evenly over range(n)
+
+
+class WithState(WithParams):
+    """theta with the state of the inner optimizer."""
+
+    state: OptState
 
 
 def reptile(
@@ -28,17 +40,21 @@ def reptile(
     steps: PositiveSteps,
     minibatch: Count | None = None,
     inner: Rule = "sgd",
-) -> Algorithm[Params]:
+    carry_state: bool = False,
+) -> Algorithm[Any]:
     """Move theta towards the parameters adapted to each task, without second derivatives or a query set.
 
     Args:
         steps: inner steps, 1 or more.
         minibatch: the number of support examples in each inner step, or all if there are fewer; None: all. With a
             number, all tasks must have the same size, without padding.
+        carry_state: begin each task, also in testing, with the state of the inner optimizer that training has reached.
+            Otherwise the state starts anew, and the first step of Adam is ``inner_lr`` times the gradient's sign.
         loss_fn, inner_lr, inner: as in `fmaml.maml`.
 
     Returns:
-        The algorithm; its theta is the parameters. The loss is a surrogate: only its gradient has a meaning.
+        The algorithm. Its theta is the parameters, or with ``carry_state`` {"params": .., "state": ..}. The loss is a
+        surrogate: only its gradient has a meaning.
 
     Source: arXiv 1803.02999.
 
@@ -54,25 +70,36 @@ def reptile(
     """
     alpha = inner_rule(inner, inner_lr)
 
-    def phis(theta: Params, support: Batch, steps: int = steps) -> list[Params]:
-        found, (names, state) = [theta], begin(theta, alpha)
-        for part in minibatches(support, minibatch, steps):
-            phi, state = inner_step(loss_fn, found[-1], state, part, alpha, names, first_order=True)
-            found.append(phi)
-        return found
+    def whole(theta: Any) -> WithState:
+        return theta if carry_state else {"params": theta, "state": begin(theta, alpha)[1]}
 
-    def adapt(theta: Params, support: Batch) -> Params:
-        phi, (names, state) = theta, begin(theta, alpha)
-        for part in minibatches(support, minibatch, steps):
-            phi, state = inner_step(loss_fn, phi, state, part, alpha, names, first_order=True)
-        return phi
+    def step(reached: WithState, part: Batch) -> WithState:
+        phi, state = reached["params"], reached["state"]
+        phi, state = inner_step(loss_fn, phi, state, part, alpha, tuple(phi), first_order=True)
+        return {"params": phi, "state": state}
 
-    def loss(theta: Params, task: Task) -> tuple[Tensor, Metrics]:
-        phi = detach_result(adapt(detach_theta(theta, "reptile"), task.support), "reptile")
-        gap = map_leaves(lambda p, q: p - q, theta, phi)
-        return with_gradient(squared_norm(gap) / 2, gap, theta), {"query_loss": loss_fn(phi, task.query)}
+    def after(theta: Any, support: Batch) -> WithState:
+        return reduce(step, minibatches(support, minibatch, steps), whole(theta))
 
-    return Algorithm(dict, adapt, loss, phis)
+    def phis(theta: Any, support: Batch, steps: int = steps) -> list[Params]:
+        return [
+            reached["params"]
+            for reached in accumulate(minibatches(support, minibatch, steps), step, initial=whole(theta))
+        ]
+
+    def adapt(theta: Any, support: Batch) -> Params:
+        return after(theta, support)["params"]
+
+    def loss(theta: Any, task: Task) -> tuple[Tensor, Metrics]:
+        reached = detach_result(after(detach_theta(theta, "reptile"), task.support), "reptile")
+        gap = map_leaves(torch.sub, theta, reached if carry_state else reached["params"])
+        query = loss_fn(reached["params"], task.query)
+        return with_gradient(squared_norm(gap) / 2, gap, theta), {"query_loss": query}
+
+    def init(params: Params) -> WithState:
+        return {"params": dict(params), "state": begin(params, alpha)[1]}
+
+    return Algorithm(init if carry_state else dict, adapt, loss, phis)
 
 
 def minibatches(batch: Batch, size: int | None, steps: int) -> Iterator[Batch]:

@@ -467,3 +467,24 @@ def scratch_fits_as_maml_does_from_where_it_began():
     after, metrics = fmaml.meta_step(one, fmaml.adam(1e-2), state, tasks)
     yield after.theta, params
     yield metrics, fmaml.meta_loss(other, params, tasks)[1]
+
+
+def test_reptile_with_its_state_carried_is_one_adam_over_all_tasks():
+    """With one task and epsilon = 1, as in the authors' code: Adam without a mean, never restarted."""
+    _, loss_fn, params, tasks = network()
+    tasks, support = take(tasks, slice(1)), take(tasks, 0).support
+    options = {"inner_lr": 1e-2, "steps": 3, "inner": "rmsprop"}
+    algorithm = fmaml.reptile(loss_fn, **options, carry_state=True)
+    state = fmaml.init_state(algorithm, fmaml.sgd(1.0), params)
+    kept = {name: p.clone().requires_grad_() for name, p in params.items()}
+    adam = torch.optim.Adam(kept.values(), 1e-2, betas=(0.0, 0.999))
+    for _ in range(4):
+        state, _ = fmaml.meta_step(algorithm, fmaml.sgd(1.0), state, tasks)
+        for _ in range(3):
+            adam.zero_grad()
+            loss_fn(kept, support).backward()
+            adam.step()
+    expected = {name: p.detach() for name, p in kept.items()}
+    assert relative(state.theta["params"], expected) < 1e-14
+    anew = fmaml.reptile(loss_fn, **options).adapt(expected, support)
+    assert relative(algorithm.adapt(state.theta, support), anew) > 1e-3  # a test task begins from the state, too
