@@ -11,7 +11,7 @@ T95 = (  # for 1, 2, .. degrees of freedom, the t that Student's distribution ex
 )
 
 
-def wilson_interval(hits: int, trials: int) -> tuple[float, float]:
+def wilson_interval(hits: float, trials: int) -> tuple[float, float]:
     """Wilson's 95 % confidence interval of a rate (Journal of the American Statistical Association 22, 1927).
 
     >>> low, high = wilson_interval(5, 10)

@@ -12,8 +12,8 @@ from ..config.build import Experiment
 from ..config.settings import EvalSettings
 from ..data.source import QuerySetting, Source
 from ..evaluation import evaluate
-from ..intervals import t95
-from ..losses import inductive
+from ..intervals import t95, wilson_interval
+from ..losses import accuracy, inductive
 from ..processes.join import map_over_ranks
 from ..setting_types import Batching
 from ..tree import leading, leaves, take
@@ -73,7 +73,8 @@ def meta_test(
             scores[part] = found
             progress.advance(len(part), len(part) * a_task)
         every = torch.cat([scores[part] for part in parts])  # [tasks, steps + 1]
-        results[protocol.__name__] = [interval(after_a_step) for after_a_step in every.T]
+        queries = judged_queries(experiment.source, "test")
+        results[protocol.__name__] = [interval(after_a_step, queries) for after_a_step in every.T]
     return results
 
 
@@ -132,13 +133,28 @@ def task_ranges(tasks: int, chunk: int) -> list[range]:
     return [range(first, min(first + chunk, tasks)) for first in range(0, tasks, chunk)]
 
 
-def interval(values: Tensor) -> Interval:
-    """The mean of ``values`` [tasks], and half the width of its t-interval."""
-    values = values.double()
+def interval(values: Tensor, queries: int | None = None) -> Interval:
+    """The mean of ``values`` [tasks], and half the width of its 95 % interval.
+
+    It is a t-interval over tasks. Rates of ``queries`` right answers a task have at least the reach of Wilson's
+    interval of all answers together, because tasks without a mistake have no spread.
+    """
+    values, tasks = values.double(), len(values)
     mean = values.mean().item()
-    if len(values) == 1:
+    if tasks == 1:
         return Interval(mean, None)
-    return Interval(mean, t95(len(values) - 1) * values.std().item() / math.sqrt(len(values)))
+    half = t95(tasks - 1) * values.std().item() / math.sqrt(tasks)
+    if queries and 0 <= mean <= 1:
+        low, high = wilson_interval(mean * tasks * queries, tasks * queries)
+        half = max(half, mean - low, high - mean)
+    return Interval(mean, half)
+
+
+def judged_queries(source: Source, split: str) -> int | None:
+    """The number of queries of a task of the split, if the metric is the rate of right answers; else None."""
+    if source.metric.fn is not accuracy:
+        return None
+    return int((source.sample(split, 0, range(1)).query.y >= 0).sum())
 
 
 def passes_of_test(source: Source, settings: EvalSettings) -> float:

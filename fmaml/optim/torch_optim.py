@@ -121,6 +121,9 @@ def load_values(running: Running, template: Any, values: list[Tensor]) -> None:
     loaded = cast(list[dict[str, Any]], pytree.tree_map(value, template))
     for part, state in zip((running.optimizer, running.schedule), loaded, strict=False):
         part.load_state_dict(state)
+    ordered = [p for group in running.optimizer.param_groups for p in group["params"]]
+    for place, own in loaded[0]["state"].items():  # since load_state_dict rounds averages to the parameters' type
+        running.optimizer.state[ordered[place]].update(own)
 
 
 def is_number_or_tensor(leaf: Any) -> bool:

@@ -10,7 +10,7 @@ from ..config.build import Experiment
 from ..config.settings import TrainSettings
 from ..errors import Stopped
 from ..evaluation import evaluate
-from ..meta_testing.scores import interval, task_scores
+from ..meta_testing.scores import interval, judged_queries, task_scores
 from ..processes.join import Vote, mean_over_ranks
 from ..types import Metrics, Task, Theta
 from .nan_guard import NanGuard
@@ -121,7 +121,7 @@ def validate_progress(
     step, theta = progress.state.step, progress.model
     tasks, chunk = settings.validate_tasks, settings.meta_batch
     scores = task_scores(experiment, experiment.source.settings[0], theta, "val", tasks, test_steps, chunk)
-    score = interval(scores[:, -1])
+    score = interval(scores[:, -1], judged_queries(experiment.source, "val"))
     log.record("val", step, score=score.mean, ci95=score.ci95)
     if math.isnan(score.mean):
         log.notify(f"step {step}: the network diverges on validation tasks; this theta is not kept as the best")

@@ -71,6 +71,23 @@ def test_every_step_is_torchs_own(name, schedule):
     assert int(state.steps) == STEPS
 
 
+@pytest.mark.parametrize("name", ["NAdam", "Adam", "Rprop"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_every_step_is_torchs_own_in_any_precision(name, dtype):
+    """NAdam keeps a number in float32 beside parameters in float64."""
+    make, settings = OPTIMIZERS[name]
+    theta = {key: value.to(dtype) for key, value in theta0(flat=True).items()}
+    params = {key: value.clone().requires_grad_() for key, value in theta.items()}
+    theirs, ours = make(list(params.values()), **settings), fmaml.from_torch(make, **settings)
+    state = ours.init(theta)
+    for step in range(STEPS):
+        for key, value in gradient({key: p.detach() for key, p in params.items()}, step).items():
+            params[key].grad = value
+        theirs.step()
+        theta, state = ours.step(gradient(theta, step), state, theta)
+    assert all(torch.equal(theta[key], params[key]) for key in theta)
+
+
 def test_an_update_is_a_function_of_its_arguments():
     optimizer = fmaml.from_torch(torch.optim.AdamW, scheduler=SCHEDULERS["OneCycle"], lr=0.01)
     theta = theta0(True)
