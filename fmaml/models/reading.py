@@ -1,0 +1,88 @@
+"""A meta-trained language model that reads a text and goes on learning from it, in constant memory."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..checkpoints.checkpoint_format import flatten
+from ..errors import Error
+from ..losses import bits
+from ..types import Batch, Params
+from .blueprint import fill_theta
+from .model_file import read_model, write_model
+
+if TYPE_CHECKING:
+    from .learner import Learner
+
+
+class Reader:
+    """Predicts each chunk of a text, then learns it, as in training; see `Learner.stream`.
+
+    Chunks have the size of those in training. Bytes wait until their chunk is complete. So the same text gives the same
+    numbers, however it is cut into calls.
+    """
+
+    def __init__(self, learner: "Learner", name: str) -> None:
+        """Error if the learner was not trained on streams of bytes."""
+        config, blueprint = learner.metadata["config"], learner.blueprint
+        data, algorithm = config["data"], blueprint.algorithm
+        if algorithm["name"] != "streamed" or blueprint.targets != "symbols" or data.get("tokenizer"):
+            raise Error(f"{name}: was not trained on streams of bytes; train such a model with `fmaml run stream`")
+        if algorithm["inner"] != "sgd" or not algorithm["chunks"]:
+            raise Error(f"{name}: stream needs algorithm.inner = sgd and one chunk or more; train with these")
+        self.learner = learner
+        self.network = replace(blueprint, algorithm={**algorithm, "chunks": 1}).build(blueprint.outputs)
+        self.length: int = blueprint.inputs[0]
+        self.chunk_bytes: int = data["shots"] // algorithm["chunks"] * self.length
+        self.params: Params = learner.theta
+        self.pending = b""
+        self.chunks_read = 0
+
+    def read(self, text: str | bytes) -> list[float]:
+        """Read more text: the bits per byte of each chunk that it completes, predicted before it is learnt."""
+        self.pending += text.encode() if isinstance(text, str) else text
+        found: list[float] = []
+        while len(self.pending) > self.chunk_bytes:  # one byte more, which is the last to predict
+            found.append(self._learn(self.pending[: self.chunk_bytes + 1]))
+            self.pending = self.pending[self.chunk_bytes :]
+        return found
+
+    @torch.no_grad()
+    def _learn(self, text: bytes) -> float:
+        symbols = torch.tensor(list(text))
+        chunk = Batch(*(part.view(-1, self.length) for part in (symbols[:-1], symbols[1:])))
+        before = float(bits(self.network.model.apply(self.params, chunk.x), chunk.y))
+        params = self.network.algorithm.adapt(self.params, chunk)
+        if not all(bool(p.isfinite().all()) for p in params.values()):
+            raise ValueError(f"stream: the parameters diverge at chunk {self.chunks_read}; train with a lower inner_lr")
+        self.params, self.chunks_read = params, self.chunks_read + 1
+        return before
+
+    @torch.no_grad()
+    def next_byte(self) -> Tensor:
+        """The probability of each next byte, [256], after the bytes of the current passage; ValueError before any."""
+        if not self.pending:
+            raise ValueError("next_byte: nothing was read yet; read a text first")
+        passage = self.pending[(len(self.pending) - 1) // self.length * self.length :]
+        return self.network.model.apply(self.params, torch.tensor([list(passage)]))[0, -1].softmax(-1)
+
+    def save(self, path: str | Path) -> None:
+        """Write the state as one file, which `Learner.stream` continues."""
+        state = {"kind": "stream", "pending": self.pending.hex(), "chunks_read": self.chunks_read}
+        write_model(Path(path), flatten(self.params), {**self.learner.metadata, **state})
+
+    def resume(self, path: Path) -> None:
+        """Continue from a saved state; Error if the file holds none, or one of another network."""
+        tensors, metadata = read_model(path)
+        pending, count = (metadata or {}).get("pending"), (metadata or {}).get("chunks_read")
+        if not isinstance(pending, str) or type(count) is not int or len(pending) > 2 * self.chunk_bytes:
+            raise Error(f"{path}: not the state of a stream; name a file that its `save` has written")
+        try:
+            self.pending = bytes.fromhex(pending)
+        except ValueError:
+            raise Error(f"{path}: damaged (pending); name another file") from None
+        template = self.learner.blueprint.template(self.learner.blueprint.outputs)
+        self.params, self.chunks_read = fill_theta(template, tensors, str(path)), count
