@@ -24,6 +24,7 @@ from ..tree import leaves
 from ..types import Batch, Params, Theta
 from .blueprint import Blueprint, Network
 from .model_file import Metadata, write_model
+from .reading import Reader
 from .resize_head import head_of, starting_from_prototypes, with_outputs
 from .user_images import Images, Shape, read_support, to_inputs, to_tensor
 
@@ -246,6 +247,26 @@ class Learner:
         head = head_of(self.blueprint.params(self.blueprint.outputs), self.blueprint.params(outputs))
         algorithm = starting_from_prototypes(network.algorithm, network.model.apply, head)
         return network._replace(algorithm=algorithm), theta
+
+    def stream(self, state: str | Path | None = None) -> Reader:
+        """A reader that predicts each chunk of a text of bytes, then learns it, in constant memory.
+
+        For models of `fmaml.streamed`, such as those of ``fmaml run stream``. ``reader.read(text)`` returns the bits per
+        byte of each chunk that the text completes; ``reader.next_byte()`` the probabilities of the next byte;
+        ``reader.save(path)`` writes its state.
+
+        Args:
+            state: a file of ``reader.save``, to continue from.
+
+        Raises:
+            Error: the model was not trained on streams of bytes, or the file is not a state of it.
+
+        Source: arXiv 2512.23675.
+        """
+        reader = Reader(self, printable(str(self.metadata.get("name")), kept=""))
+        if state is not None:
+            reader.resume(Path(state))
+        return reader
 
     def save(self, path: str | Path) -> None:
         """Write the model as one file, which `fmaml.load` reads."""

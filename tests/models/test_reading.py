@@ -6,7 +6,6 @@ import torch
 import fmaml
 from fmaml.cli.main import main
 from fmaml.errors import Error
-from fmaml.models.reading import Reader
 
 TEXT = "".join(f"the {word} sat on the {place}. " for word in ("cat", "dog", "cow") for place in ("mat", "log", "sea"))
 
@@ -27,7 +26,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def reader(run):
-    return Reader(fmaml.load(run), "run")
+    return fmaml.load(run).stream()
 
 
 def test_it_scores_and_learns_as_in_training(run, reader):
@@ -45,7 +44,7 @@ def test_it_scores_and_learns_as_in_training(run, reader):
 
 @pytest.mark.parametrize("size", [1, 7, 32, 33, 100])
 def test_however_the_text_is_cut_the_answer_is_the_same(run, reader, size):
-    whole = Reader(fmaml.load(run), "run")
+    whole = fmaml.load(run).stream()
     expected = whole.read(TEXT)
     found = [value for start in range(0, len(TEXT), size) for value in reader.read(TEXT[start : start + size])]
     assert found == expected
@@ -56,17 +55,16 @@ def test_however_the_text_is_cut_the_answer_is_the_same(run, reader, size):
 def test_a_saved_state_continues_exactly(run, reader, tmp_path):
     reader.read(TEXT[:50])
     reader.save(tmp_path / "state.safetensors")
-    later = Reader(fmaml.load(run), "run")
-    later.resume(tmp_path / "state.safetensors")
+    later = fmaml.load(run).stream(tmp_path / "state.safetensors")
     assert later.read(TEXT[50:]) == reader.read(TEXT[50:])
     assert later.next_byte().sum() == pytest.approx(1, abs=1e-5)
 
 
 def test_wrong_models_and_states_are_named(run, reader, tmp_path):
-    with pytest.raises(Error, match=r"omniglot: was not trained on streams of bytes; train such a model with"):
-        Reader(fmaml.load("omniglot"), "omniglot")
+    with pytest.raises(Error, match=r"omniglot.*: was not trained on streams of bytes; train such a model with"):
+        fmaml.load("omniglot").stream()
     with pytest.raises(ValueError, match="nothing was read yet; read a text first"):
         reader.next_byte()
     fmaml.load(run).save(tmp_path / "learner.safetensors")
     with pytest.raises(Error, match=r"learner\.safetensors: not the state of a stream; name a file that its `save`"):
-        reader.resume(tmp_path / "learner.safetensors")
+        fmaml.load(run).stream(tmp_path / "learner.safetensors")
