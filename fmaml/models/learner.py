@@ -251,9 +251,9 @@ class Learner:
     def stream(self, state: str | Path | None = None) -> Reader:
         """A reader that predicts each chunk of a text of bytes, then learns it, in constant memory.
 
-        For models of `fmaml.streamed`, such as those of ``fmaml run stream``. ``reader.read(text)`` returns the bits per
-        byte of each chunk that the text completes; ``reader.next_byte()`` the probabilities of the next byte;
-        ``reader.save(path)`` writes its state.
+        For models of `fmaml.streamed`, such as those of ``fmaml run stream``. ``reader.read(text)`` returns the bits
+        per byte of each chunk that the text completes. ``reader.next_byte()`` returns the probabilities of the next
+        byte, and ``reader.save(path)`` writes the state.
 
         Args:
             state: a file of ``reader.save``, to continue from.
