@@ -27,7 +27,7 @@ NUMBERS = frozenset({"numbers", "single_targets"})
 IMAGES = NUMBERS | {"images", "classes"}
 SIGNALS = NUMBERS | {"signals", "classes"}
 SYMBOLS = frozenset({"symbols"})
-EPISODES = frozenset({"numbers", "episodes"})
+EPISODES = frozenset({"numbers", "own_loss"})
 
 
 class Contents(NamedTuple):
@@ -77,7 +77,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "conv4": needing("fmaml.nn.conv4:conv4", "images"),
         "resnet12": needing("fmaml.nn.resnet12:resnet12", "images"),
         "mlp": needing("fmaml.nn.mlp:mlp", "numbers"),
-        "policy": needing("fmaml.nn.policy:policy", "episodes"),
+        "policy": needing("fmaml.nn.policy:policy", "own_loss"),
         "transformer": needing("fmaml.nn.transformer:transformer", "symbols"),
         "timm": needing("fmaml.modules.pretrained_networks:timm", "images"),
         "torchvision": needing("fmaml.modules.pretrained_networks:torchvision", "images"),

@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
 def test_the_report_is_whole(folder):
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "Left out" not in page
-    assert "adapts to one by rewards" in page
+    assert "by the loss of their source, not by targets" in page
     assert (folder / "paths.png").stat().st_size > 10_000
 
 
@@ -38,7 +38,7 @@ def test_what_learns_from_examples_says_that_a_policy_does_not(folder, command, 
     assert main([name, str(folder), *options]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"fmaml: {folder}")
-    assert "a policy, which adapts by acting, not by examples" in line
+    assert "it adapts by the loss of its data source, not by examples with targets" in line
 
 
 def test_it_is_tested_again_as_in_its_run_and_on_other_tasks(folder, tmp_path):
@@ -60,7 +60,7 @@ def test_data_of_other_targets_are_refused_before_their_settings(folder, capsys)
     capsys.readouterr()
     assert main(["test", str(folder), "data.name=omniglot"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("data.name = omniglot: its targets are classes, but the model was trained for actions")
+    assert line.endswith("data.name = omniglot: its targets are classes, but the model was trained for own_loss")
 
 
 def test_another_run_begins_with_it(folder, tmp_path):

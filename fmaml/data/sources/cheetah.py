@@ -12,7 +12,7 @@ from ...rl.cheetah import CHEETAH, RODS, STEP, outline
 from ...rl.environments import with_goal
 from ...rl.rollouts import Environment, noise_and_goal, rollouts
 from ...rng import uniform
-from ...setting_types import CostsMemory, Size, Unit
+from ...setting_types import CostsMemory, KeepsTestTasks, Size, Unit
 from ...types import Params, Task
 from ..policy_source import Acting, policy_source
 from ..source import Source
@@ -31,10 +31,10 @@ def cheetah(
     device: torch.device,
     episodes: Annotated[Size, CostsMemory] = 20,
     horizon: Annotated[Size, CostsMemory] = 100,
-    discount: Unit = 0.99,
-    gae_lambda: Unit = 1.0,
-    dice_lambda: Unit = 1.0,
-    told: bool = False,
+    discount: Annotated[Unit, KeepsTestTasks] = 0.99,
+    gae_lambda: Annotated[Unit, KeepsTestTasks] = 1.0,
+    dice_lambda: Annotated[Unit, KeepsTestTasks] = 1.0,
+    told: Annotated[bool, KeepsTestTasks] = False,
 ) -> Source:
     """A cheetah runs forward or backward, with equal probability. The reward is the speed in that direction.
 

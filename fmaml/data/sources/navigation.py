@@ -11,7 +11,7 @@ from ...losses import Apply
 from ...rl.environments import NAVIGATION, straight_walk
 from ...rl.rollouts import noise_and_goal, rollouts
 from ...rng import fold, uniform
-from ...setting_types import CostsMemory, Size, Unit
+from ...setting_types import CostsMemory, KeepsTestTasks, Size, Unit
 from ...types import Params, Task
 from ..policy_source import Acting, policy_source
 from ..source import Sample, Source
@@ -23,9 +23,9 @@ def navigation(
     device: torch.device,
     episodes: Annotated[Size, CostsMemory] = 20,
     horizon: Annotated[Size, CostsMemory] = 100,
-    discount: Unit = 0.99,
-    gae_lambda: Unit = 1.0,
-    dice_lambda: Unit = 1.0,
+    discount: Annotated[Unit, KeepsTestTasks] = 0.99,
+    gae_lambda: Annotated[Unit, KeepsTestTasks] = 1.0,
+    dice_lambda: Annotated[Unit, KeepsTestTasks] = 1.0,
 ) -> Source:
     """A point walks from the origin to a hidden goal, uniform in the square from -0.5 to 0.5.
 
