@@ -41,7 +41,7 @@ def load(model: str | Path, *, trust: bool = False) -> Learner:
     learner = load_for_test(model, trust=trust)
     if learner.blueprint.targets == "own_loss":
         raise Error(
-            f"{find_model(model)}: it adapts by the loss of its data source, not by examples with targets; "
+            f"{find_model(model)}: it adapts by a loss of its data, not by examples with targets; "
             f"evaluate it with fmaml test, or train from it with train.start"
         )
     return learner

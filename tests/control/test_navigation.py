@@ -1,12 +1,14 @@
 """A run of `examples/control/navigation.yaml`: its report, its time left, and what does not take its model."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
 from examples.control.navigation import navigation
+from examples.control.train import train
 from fmaml.cli.main import main
 from fmaml.config.build import build
 from fmaml.config.load import load_config
@@ -67,7 +69,7 @@ def test_what_learns_from_examples_says_that_a_policy_does_not(folder, command, 
     assert main([name, str(folder), "--trust", *options]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"fmaml: {folder}")
-    assert "it adapts by the loss of its data source, not by examples with targets" in line
+    assert "it adapts by a loss of its data, not by examples with targets" in line
 
 
 def test_it_is_tested_again_as_in_its_run_and_on_other_tasks(folder, tmp_path):
@@ -101,3 +103,14 @@ def test_a_test_is_estimated_as_so_many_validations():
     config = load_config(YAML, ["train.baseline=false"])
     source = navigation(seed=0, device=torch.device("cpu"))
     assert work_of(config, source, 0).testing == config["eval"]["tasks"] / config["train"]["validate_tasks"]
+
+
+def test_the_page_shows_the_script_and_its_policy_adapts(capsys):
+    top = Path(YAML).parents[2]
+    shown = re.findall(r"```py\n(.*?)```", (top / "docs/control.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert shown == [(top / "examples/control/train.py").read_text(encoding="utf-8")]
+    assert len(shown[0].splitlines()) <= 80
+    before, *after = train(1)
+    assert capsys.readouterr().out.startswith("meta-step 0: query loss ")
+    assert after == sorted(after)
+    assert after[0] > before
