@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 import fmaml
+from examples.control.policy import policy
 from fmaml import Task
 from fmaml.config.build import Experiment, build
 from fmaml.config.load import load_config
@@ -121,6 +122,13 @@ def test_a_model(name):
     assert same(copied.init(torch.Generator().manual_seed(1)), params)
     assert same(copied.apply(params, x), model.apply(params, x))
     assert same(again(model.apply)(params, x), model.apply(params, x)), "one function of it by itself"
+
+
+def test_a_model_of_ones_own():
+    model, x = policy(inputs=(3,), outputs=4), torch.rand(3, 3)
+    params = model.init(torch.Generator().manual_seed(1))
+    assert same(again(model).init(torch.Generator().manual_seed(1)), params)
+    assert same(again(model.apply)(params, x), model.apply(params, x))
 
 
 @pytest.mark.parametrize("name", BESIDE_THE_TABLE)
