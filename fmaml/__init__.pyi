@@ -55,7 +55,6 @@ from .modules.running_statistics import running_statistics as running_statistics
 from .nn.conv1d import conv1d as conv1d
 from .nn.conv4 import conv4 as conv4
 from .nn.mlp import mlp as mlp
-from .nn.policy import policy as policy
 from .nn.resnet12 import resnet12 as resnet12
 from .nn.transformer import transformer as transformer
 from .optim.optimizers import adam as adam

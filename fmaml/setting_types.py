@@ -23,6 +23,7 @@ class Meaning(Mark):
 
 FreeOnResume = Mark("may change when a run is resumed: it does not affect learning")
 CostsMemory = Mark("increases memory: named in the error if memory runs out")
+KeepsTestTasks = Mark("does not change the test tasks: may differ between runs that `fmaml compare` tests")
 
 Natural: TypeAlias = Annotated[int, Ge(0)]  # 0, 1, 2, ...
 Count: TypeAlias = Annotated[int, Ge(1)]  # 1, 2, 3, ...
@@ -44,6 +45,8 @@ Steps: TypeAlias = Annotated[Natural, CostsMemory]  # inner steps
 PositiveSteps: TypeAlias = Annotated[Count, CostsMemory]  # inner steps of an algorithm that needs at least one
 WaysOrRange: TypeAlias = Annotated[Ways | tuple[Ways, Ways], CostsMemory]  # of each task, or minimum and maximum
 SizeOrRange: TypeAlias = Annotated[Count | tuple[Count, Count], CostsMemory]  # shots or queries, or their range
+TrainWays: TypeAlias = Annotated[Ways | None, CostsMemory, KeepsTestTasks]  # of training tasks, if other than tested
+TrainShots: TypeAlias = Annotated[Count | None, CostsMemory, KeepsTestTasks]
 
 TRAITS = {  # a trait of the tasks -> its name in messages
     "numbers": "examples of numbers",  # float, of any shape
@@ -52,9 +55,9 @@ TRAITS = {  # a trait of the tasks -> its name in messages
     "symbols": "passages of symbols",  # int64 [length]
     "classes": "class numbers as targets",  # int64, one for each example
     "single_targets": "one target for each example",  # a class number, or a vector
-    "episodes": "episodes of a policy",  # the noise of its actions, and its goal
+    "own_loss": "a loss of their own",  # `Source.loss`, such as a policy gradient
 }
-IMPLIED = {"images": "numbers", "signals": "numbers", "episodes": "numbers", "classes": "single_targets"}
+IMPLIED = {"images": "numbers", "signals": "numbers", "classes": "single_targets"}
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -63,9 +66,9 @@ def gives(*traits: str) -> Callable[[Function], Function]:
 
     Args:
         traits: string literals. Of examples: ``numbers`` (float, any shape), ``images`` (float [channels, height,
-            width]), ``signals`` (float [channels, length]), ``symbols`` (int64 [length]) or ``episodes`` (of a policy).
-            Of targets: ``classes`` (int64 class numbers) or ``single_targets`` (one for each example). Images, signals
-            and episodes imply numbers, and classes imply single targets.
+            width]), ``signals`` (float [channels, length]) or ``symbols`` (int64 [length]). Of targets: ``classes``
+            (int64 class numbers) or ``single_targets`` (one for each example). ``own_loss``: the source has a ``loss``.
+            Images and signals imply numbers, and classes imply single targets.
 
     Returns:
         A decorator that returns the function unchanged. The declaration is read from the file, without importing it.

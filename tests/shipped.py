@@ -42,7 +42,8 @@ def first_of_each_form(paths: list[Path]) -> list[Path]:
     return list(found.values())
 
 
-PATHS = sorted((Path(__file__).parents[1] / "experiments").rglob("*.yaml"))
+TOP = Path(__file__).parents[1]
+PATHS = [*sorted((TOP / "experiments").rglob("*.yaml")), *sorted((TOP / "examples").rglob("*.yaml"))]
 FORMS = first_of_each_form(PATHS)
 EACH = [path if path in FORMS else pytest.param(path, marks=pytest.mark.slow) for path in PATHS]
 
@@ -56,7 +57,7 @@ def smallest(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, request:
         request.getfixturevalue("real_data")
     small = [*SMALL, "train.meta_steps=2", "train.meta_batch=2", "train.validate_tasks=2"]
     small += ["eval.tasks=2", "eval.steps=1"]
-    if path.stem in ("navigation", "cheetah"):
+    if path.parent.stem == "control":
         small += ["data.episodes=2", "data.horizon=5"]
     elif "sinusoid" not in path.stem:
         small += ["data.queries=1"]  # each alone beside the support set, they would take longest

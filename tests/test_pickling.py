@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 import fmaml
+from examples.control.policy import policy
 from fmaml import Task
 from fmaml.config.build import Experiment, build
 from fmaml.config.load import load_config
@@ -45,7 +46,6 @@ MODELS = {
     "mlp": NET,
     "conv4": fmaml.conv4(inputs=(1, 16, 16), outputs=3, width=8, norm="layer"),
     "transformer": fmaml.transformer(inputs=(6,), outputs=5, width=8, heads=2),
-    "policy": fmaml.policy(inputs=(3,), outputs=4),
     "resnet12": fmaml.resnet12(inputs=(1, 16, 16), outputs=3, width=2),
     "conv1d": fmaml.conv1d(inputs=(2, 32), outputs=3, width=4),
     "module": module(inputs=(1,), outputs=1, module="torch.nn:Linear", arguments={"in_features": 1, "out_features": 1}),
@@ -53,7 +53,6 @@ MODELS = {
     "from_module": fmaml.from_module(nn.Sequential(nn.Linear(1, 4), nn.LayerNorm(4), nn.Tanh(), nn.Linear(4, 1))),
 }
 INPUTS = {
-    "policy": torch.rand(3, 3),
     "resnet12": torch.rand(3, 1, 16, 16),
     "conv1d": torch.rand(3, 2, 32),
     "conv4": torch.rand(3, 1, 16, 16),
@@ -123,6 +122,13 @@ def test_a_model(name):
     assert same(copied.init(torch.Generator().manual_seed(1)), params)
     assert same(copied.apply(params, x), model.apply(params, x))
     assert same(again(model.apply)(params, x), model.apply(params, x)), "one function of it by itself"
+
+
+def test_a_model_of_ones_own():
+    model, x = policy(inputs=(3,), outputs=4), torch.rand(3, 3)
+    params = model.init(torch.Generator().manual_seed(1))
+    assert same(again(model).init(torch.Generator().manual_seed(1)), params)
+    assert same(again(model.apply)(params, x), model.apply(params, x))
 
 
 @pytest.mark.parametrize("name", BESIDE_THE_TABLE)

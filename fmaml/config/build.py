@@ -77,7 +77,8 @@ def call_by_name(section: str, settings: Config, **supplied: Any) -> Any:
     """
     name = settings["name"]
     try:
-        function = imported(find_entry(section, name).target)
+        entry = find_entry(section, name)
+        function = imported(entry.target)
         parameters = signature(function).parameters
         from_config = {key: value for key, value in settings.items() if key != "name"}
         from_run = {key: value for key, value in supplied.items() if key in parameters}
@@ -89,15 +90,17 @@ def call_by_name(section: str, settings: Config, **supplied: Any) -> Any:
             raise
         cause = str(error) if isinstance(error, ImportError) else describe_error(error)
         raise Error(f"{section}.name = {name}: {cause}; correct it, FMAML_DEBUG=1 shows the traceback") from error
-    if problem := returned_problem(section, made):
+    if problem := returned_problem(section, made, entry.gives):
         raise Error(f"{section}.name = {name}: {problem}")
     return made
 
 
-def returned_problem(section: str, made: Any) -> str:
-    """The problem with the value that a section's function returned, or ""."""
+def returned_problem(section: str, made: Any, gives: frozenset[str]) -> str:
+    """The problem with the value that a section's function returned, or ""; ``gives`` are the declared traits."""
     kind = RETURNED[section]
     if not isinstance(made, kind):
         return f"it returned {type(made).__name__}, and must return fmaml.{'data.' * (kind is Source)}{kind.__name__}"
+    if isinstance(made, Source) and (made.loss is not None) != ("own_loss" in gives):
+        return 'Source.loss and "own_loss" in @gives(...) belong together; add the missing one, or remove both'
     missing = [key for key in ("task", "protocol") if kind is Source and key not in made.about]
     return f"Source.about lacks {' and '.join(missing)}, each a line for reports; add it" if missing else ""

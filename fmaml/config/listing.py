@@ -31,8 +31,10 @@ IN_WORDS = "accuracy {} %, steps {}, time {}, memory {}; "
 
 
 def overview() -> str:
-    """The packaged experiments, and the names that each section can take."""
+    """The packaged experiments, the examples of the checkout, and the names that each section can take."""
     lines = ["experiments, for `fmaml run NAME` and `fmaml show NAME`:", *experiment_lines()]
+    if examples := [(str(path), packaged.headline(path)) for path in packaged.example_files()]:
+        lines += ["", "examples, for `fmaml run FILE` and `fmaml show FILE`:", *align_columns(examples)]
     for section in TABLE:
         lines += ["", f"{section}.name:"]
         lines += align_columns([(name, summary_line(section, name)) for name in known_names(section)])

@@ -1,4 +1,4 @@
-"""The packaged experiments, and how a name on the command line selects one."""
+"""The packaged experiments and the examples of a checkout, and how a name on the command line selects one."""
 
 import difflib
 import os
@@ -8,6 +8,7 @@ from pathlib import Path
 from ..errors import Error, Notify
 
 FOLDER = Path(__file__).parent.parent / "experiments"
+EXAMPLES = FOLDER.resolve().parent / "examples"  # only in a checkout, where FOLDER is a link
 
 
 def experiment_names() -> list[str]:
@@ -16,9 +17,17 @@ def experiment_names() -> list[str]:
     return sorted([path.as_posix() for path in paths], key=lambda name: (name.count("/"), name))
 
 
-def headline(name: str) -> str:
-    """The first line of the experiment's header."""
-    with (FOLDER / f"{name}.yaml").open(encoding="utf-8") as lines:
+def example_files() -> list[Path]:
+    """The examples of the checkout, relative to the current folder if they are in it."""
+    here = Path.cwd()
+    paths = sorted(EXAMPLES.glob("*/*.yaml"))
+    return [path.relative_to(here) if path.is_relative_to(here) else path for path in paths]
+
+
+def headline(experiment: str | Path) -> str:
+    """The first line of the header of an experiment: a packaged one by its name, or a file."""
+    path = experiment if isinstance(experiment, Path) else FOLDER / f"{experiment}.yaml"
+    with path.open(encoding="utf-8") as lines:
         return lines.readline().lstrip("# ").strip()
 
 
@@ -49,6 +58,9 @@ def find_experiment(experiment: str, notify: Notify) -> Path:
 def _not_found(experiment: str, name: str) -> str:
     if os.path.isdir(experiment):
         return f"{experiment}: is a folder; give a YAML file in it, or a name that `fmaml ls` lists"
-    closest = difflib.get_close_matches(name, experiment_names(), 1)
-    cure = f"did you mean {closest[0]}? " if closest else ""
-    return f"{experiment}: no such file, and no experiment of that name; {cure}`fmaml ls` lists them"
+    examples = {path.stem: str(path) for path in example_files()}
+    known = {known: known for known in experiment_names()} | examples
+    closest = difflib.get_close_matches(name, known, 1)
+    cure = f"did you mean {known[closest[0]]}? " if closest else ""
+    more = "" if examples else "; a checkout of fmaml has more, in examples/"
+    return f"{experiment}: no such file, and no experiment of that name; {cure}`fmaml ls` lists them{more}"

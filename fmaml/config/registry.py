@@ -27,7 +27,6 @@ NUMBERS = frozenset({"numbers", "single_targets"})
 IMAGES = NUMBERS | {"images", "classes"}
 SIGNALS = NUMBERS | {"signals", "classes"}
 SYMBOLS = frozenset({"symbols"})
-EPISODES = frozenset({"numbers", "episodes"})
 
 
 class Contents(NamedTuple):
@@ -68,8 +67,6 @@ TABLE: dict[str, dict[str, Entry]] = {
         "texts": Entry("fmaml.data.sources.texts:texts", gives=SYMBOLS),
         "markov": Entry("fmaml.data.sources.markov:markov", gives=SYMBOLS),
         "sinusoid": Entry("fmaml.data.sources.sinusoid:sinusoid", gives=NUMBERS),
-        "navigation": Entry("fmaml.data.sources.navigation:navigation", gives=EPISODES),
-        "cheetah": Entry("fmaml.data.sources.cheetah:cheetah", gives=EPISODES),
         "table": Entry("fmaml.data.sources.table:table", gives=NUMBERS),
         "signals": Entry("fmaml.data.sources.signals:signals", gives=SIGNALS),
     },
@@ -77,7 +74,6 @@ TABLE: dict[str, dict[str, Entry]] = {
         "conv4": needing("fmaml.nn.conv4:conv4", "images"),
         "resnet12": needing("fmaml.nn.resnet12:resnet12", "images"),
         "mlp": needing("fmaml.nn.mlp:mlp", "numbers"),
-        "policy": needing("fmaml.nn.policy:policy", "episodes"),
         "transformer": needing("fmaml.nn.transformer:transformer", "symbols"),
         "timm": needing("fmaml.modules.pretrained_networks:timm", "images"),
         "torchvision": needing("fmaml.modules.pretrained_networks:torchvision", "images"),

@@ -99,7 +99,12 @@ def find_spec(module: str, search: Sequence[str] | None) -> ModuleSpec | None:
     `importlib.util.find_spec` would import the parent packages.
     """
     here = PathFinder.find_spec(module, [""]) if search is None else None
-    return here or next(filter(None, (finder.find_spec(module, search) for finder in sys.meta_path)), None)
+    try:
+        return here or next(filter(None, (finder.find_spec(module, search) for finder in sys.meta_path)), None)
+    except KeyError:  # a folder without __init__.py, in a package that is not imported
+        found = ModuleSpec(module, None, is_package=True)
+        found.submodule_search_locations = [str(Path(place, module.rpartition(".")[2])) for place in search or ()]
+        return found
 
 
 def find_function(target: str) -> ast.FunctionDef:

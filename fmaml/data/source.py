@@ -85,7 +85,7 @@ class Source(NamedTuple):
     """The source with x = fn(stored x), for a whole split at once. For networks with frozen first layers."""
     seen: Sample | None = None  # for sources of features: ``sample`` with the images as x, for pictures
     classes_of: Callable[[str, int, range], list[list[str]]] | None = None  # the names of each task's classes
-    loss: Callable[[Apply], LossFn] | None = None  # if it is not the ``criterion`` of the outputs, as for policies
+    loss: Callable[[Apply], LossFn] | None = None  # instead of the ``criterion``; declared by ``own_loss``
 
     def tested(self, *, alone: bool) -> tuple[QuerySetting, ...]:
         """The ``settings`` of a test: all, or if not ``alone``, all but `inductive`. The first always stays."""

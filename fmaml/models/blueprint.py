@@ -29,7 +29,7 @@ CRITERIA: dict[Targets, Criterion] = {
     "classes": mask_absent_classes(cross_entropy),
     "values": mse,
     "symbols": cross_entropy,
-    "actions": mse,  # only to build the network: a policy's loss comes from its source
+    "own_loss": mse,  # only to build the network: the loss comes from the source
 }
 
 

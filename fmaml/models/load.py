@@ -28,8 +28,8 @@ def load(model: str | Path, *, trust: bool = False) -> Learner:
         The learner.
 
     Raises:
-        Error: there is no such model, or it is damaged, of another format, an adapted network, or a policy. Or it
-            names code outside fmaml, without ``trust``.
+        Error: there is no such model, or it is damaged, of another format, an adapted network, or adapts by a loss
+            of its source. Or it names code outside fmaml, without ``trust``.
 
     >>> import torch, fmaml
     >>> learner = fmaml.load("sinusoid")
@@ -39,16 +39,16 @@ def load(model: str | Path, *, trust: bool = False) -> Learner:
     torch.Size([1, 1])
     """
     learner = load_for_test(model, trust=trust)
-    if learner.blueprint.targets == "actions":
+    if learner.blueprint.targets == "own_loss":
         raise Error(
-            f"{find_model(model)}: a policy, which adapts by acting, not by examples; "
+            f"{find_model(model)}: it adapts by a loss of its data, not by examples with targets; "
             f"evaluate it with fmaml test, or train from it with train.start"
         )
     return learner
 
 
 def load_for_test(model: str | Path, *, trust: bool = False) -> Learner:
-    """Like `load`, but also for policies, which can be tested but not adapted by examples."""
+    """Like `load`, but also for models that adapt by the loss of their source. These can be tested alone."""
     path = find_model(model)
     tensors, metadata, blueprint = _read(path, trust)
     if metadata.get("kind") != "learner":

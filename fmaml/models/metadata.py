@@ -8,7 +8,7 @@ from ..data.source import Source
 from ..files.json_files import nan_to_null
 from .model_file import Metadata
 
-Targets: TypeAlias = Literal["classes", "values", "symbols", "actions"]
+Targets: TypeAlias = Literal["classes", "values", "symbols", "own_loss"]
 ENVIRONMENT = ("hardware", "python", "fmaml", "commit", "versions")
 PRIVATE_SETTINGS = ("root", "file", "start")  # paths of the machine that trained the model
 
@@ -41,8 +41,8 @@ def describe(config: Config, source: Source, data: dict[str, str], measured: dic
 def targets_of(data: str) -> Targets:
     """The kind of targets of a data source, from its traits."""
     gives = find_entry("data", data).gives
-    if "episodes" in gives:
-        return "actions"
+    if "own_loss" in gives:
+        return "own_loss"
     if "classes" in gives:
         return "classes"
     return "values" if "single_targets" in gives else "symbols"

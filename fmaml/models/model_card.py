@@ -32,7 +32,7 @@ LIMITS = {
     "classes": "It names one of the classes shown, whatever the image holds; its probabilities are not calibrated.",
     "values": "It knows functions like those it was trained on, and no others.",
     "symbols": "It continues passages of languages like those it was trained on, and knows no others.",
-    "actions": "It acts in tasks like those it was trained on, and adapts to one by rewards, not by examples.",
+    "own_loss": "It adapts to tasks like those it was trained on, by the loss of their source, not by targets.",
 }
 
 

@@ -45,7 +45,7 @@ USED_BY = {  # targets -> the commands and functions that accept such a model
     "classes": ", for fmaml.load, fmaml predict and fmaml test",
     "values": ", for fmaml.load and fmaml test",
     "symbols": ", for fmaml.load and fmaml test",
-    "actions": ", for fmaml test",
+    "own_loss": ", for fmaml test",
 }
 MAX_SAMPLES_BYTES = 10_000_000
 

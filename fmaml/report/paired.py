@@ -5,12 +5,11 @@ import statistics
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from ..config.validate import section_settings
 from ..intervals import t95
+from ..setting_types import FreeOnResume, KeepsTestTasks
 
 LEAST_WITHOUT_SPREAD = 6  # equal differences, from which on chance makes them of one sign in fewer than 5 % of cases
-# settings of data that do not change test tasks
-_OF_TRAINING = ("train_ways", "train_shots", "augment", "rotate", "root", "file", "download")
-_OF_POLICIES = ("told", "discount", "gae_lambda", "dice_lambda")
 
 
 class Paired(NamedTuple):
@@ -64,8 +63,14 @@ def _test_digest(facts: dict[str, Any]) -> Any:
 
 
 def _of_tasks(facts: dict[str, Any]) -> dict[str, Any]:
-    """The settings of data that test tasks depend on, without those that a known digest covers."""
+    """The settings of data that test tasks depend on, without those that a known digest covers.
+
+    The marks of these are in the source's signature: they do not change test tasks, or only tell where files are.
+    """
     config = facts.get("config")
     settings: dict[str, Any] = config if isinstance(config, dict) else {}
-    known = _test_digest(facts) is not None
-    return {key: value for key, value in settings.items() if not (known and key in (*_OF_TRAINING, *_OF_POLICIES))}
+    if _test_digest(facts) is None:
+        return settings
+    declared = section_settings("data", settings) or {}
+    covered = {key for key, setting in declared.items() if setting.marks & {KeepsTestTasks, FreeOnResume}}
+    return {key: value for key, value in settings.items() if key not in covered}

@@ -7,10 +7,12 @@ import pytest
 
 import fmaml
 from fmaml.config import packaged
+from fmaml.config.listing import overview
 from fmaml.config.load import load_config
 from fmaml.config.registry import TABLE
 from fmaml.config.settings import TrainSettings
 from fmaml.config.strict_yaml import parse_yaml
+from fmaml.errors import Error
 
 NAMES = packaged.experiment_names()
 OTHERS_NUMBERS = {  # beside which stands not MAML's published number but its own
@@ -19,7 +21,6 @@ OTHERS_NUMBERS = {  # beside which stands not MAML's published number but its ow
 }
 OMNIGLOT = [name for name in NAMES if "omniglot" in name]
 LANGUAGES = ["languages", "markov", "lora", "stream"]
-POLICIES = {"navigation": (2, 2, 2), "cheetah": (13, 4, 1)}  # numbers of a state, of an action, and of a goal
 TABLES = ["table", "signals"]  # `tests/data` builds these
 HEADER = ["command", "published", "ours", "hardware", "time", "commit"]
 PUBLISHED = {  # ways and shots: accuracy and interval, MAML, arXiv 1703.03400, table 1
@@ -71,6 +72,25 @@ def test_every_key_of_the_file_is_in_the_config_as_written(name):
     tree, config = parse_yaml(text(name), name), load_config(name)
     for section in tree.keys() - {"name"}:
         assert tree[section].items() <= config[section].items()
+
+
+def test_an_example_of_the_checkout_is_listed_and_suggested(tmp_path, monkeypatch):
+    (tmp_path / "examples/kites").mkdir(parents=True)
+    (tmp_path / "examples/kites/glider.yaml").write_text("# Gliders in the wind\n\nseed: 0\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(packaged, "EXAMPLES", tmp_path / "examples")
+    assert "  examples/kites/glider.yaml  Gliders in the wind" in overview().splitlines()
+    missing = "no such file, and no experiment of that name; "
+    for name in ("glider", "glidr"):
+        with pytest.raises(Error, match=f"^{name}: {missing}did you mean examples/kites/glider.yaml. `fmaml ls` lists"):
+            packaged.find_experiment(name, print)
+    monkeypatch.chdir("/")
+    with pytest.raises(Error, match=f"did you mean {tmp_path.relative_to('/')}/examples/kites/glider.yaml"):
+        packaged.find_experiment("glider", print)
+    monkeypatch.setattr(packaged, "EXAMPLES", tmp_path / "absent")
+    assert "glider" not in overview()
+    with pytest.raises(Error, match=f"^glider: {missing}`fmaml ls` lists them; a checkout of fmaml has more, in exa"):
+        packaged.find_experiment("glider", print)
 
 
 def test_each_has_a_folder_of_its_own_for_its_runs():
@@ -149,7 +169,7 @@ def test_the_package_links_to_the_experiments_at_the_top():
     assert packaged.FOLDER.resolve() == top / "experiments"
 
 
-@pytest.mark.parametrize("name", sorted({*NAMES} - {*LANGUAGES, *TABLES, *POLICIES}))
+@pytest.mark.parametrize("name", sorted({*NAMES} - {*LANGUAGES, *TABLES}))
 def test_each_builds_what_it_says(name):
     import torch
 
@@ -163,21 +183,6 @@ def test_each_builds_what_it_says(name):
     assert tasks.support.x.shape == (2, ways * (data["train_shots"] or data["shots"]), 1, 28, 28)
     params = experiment.model.init(torch.Generator().manual_seed(0))
     assert experiment.model.apply(params, tasks.support.x[0]).shape[1] == ways
-
-
-@pytest.mark.parametrize("name", POLICIES)
-def test_the_policies_build_what_they_say(name):
-    import torch
-
-    from fmaml.config.build import build
-
-    experiment = build(load_config(name), torch.device("cpu"))
-    tasks = experiment.source.sample("train", 1, range(2))
-    states, actions, goal = POLICIES[name]
-    assert tasks.support.x.shape == (2, 20 * 100, actions)
-    assert tasks.support.y.shape == (2, 20 * 100, goal)
-    params = experiment.model.init(torch.Generator().manual_seed(0))
-    assert experiment.model.apply(params, torch.zeros(3, states)).shape == (3, 2 * actions)
 
 
 @pytest.mark.parametrize("name", LANGUAGES)

@@ -141,6 +141,20 @@ def test_limits_that_fit_no_value_of_the_type_are_told(module):
             POINTS.format(settings="", about="{}").replace("def points", "def f"),
             "Source.about lacks task and protocol",
         ),
+        (
+            "data",
+            POINTS.format(settings="", about=f"{ABOUT}; fn = lambda apply: None")
+            .replace("def points", "def f")
+            .replace('".3f", False)', '".3f", False), loss=fn'),
+            r'Source.loss and "own_loss" in @gives\(...\) belong together; add the missing one',
+        ),
+        (
+            "data",
+            POINTS.format(settings="", about=ABOUT)
+            .replace("def points", "def f")
+            .replace('"numbers"', '"numbers", "own_loss"'),
+            r'Source.loss and "own_loss" in @gives\(...\) belong together; add the missing one',
+        ),
     ],
 )
 def test_what_goes_wrong_when_it_is_built_is_one_line(section, code, said, module, capsys):

@@ -170,10 +170,11 @@ def test_fields_of_a_dataclass_are_settings_too():
     }
 
 
+@pytest.mark.parametrize("packages", [("someones", "someones/sub"), ("someones",), ()])  # others are mere folders
 @pytest.mark.parametrize("place", ["current folder", "installed", "installed by an import hook"])
-def test_a_function_is_found_in_the_file_of_its_module_which_is_not_imported(place, tmp_path, monkeypatch):
+def test_a_function_is_found_in_the_file_of_its_module_which_is_not_imported(place, packages, tmp_path, monkeypatch):
     (tmp_path / "someones/sub").mkdir(parents=True)
-    for name in ("someones/__init__.py", "someones/sub/__init__.py"):
+    for name in (f"{package}/__init__.py" for package in packages):
         (tmp_path / name).write_text("raise SystemExit('imported')")
     code = "import absent_module\n\n@absent\ndef f(*, x: int = 3):\n    pass\n"
     (tmp_path / "someones/sub/part.py").write_text(code)

@@ -126,7 +126,7 @@ def assert_traits(batch: Batch, gives: frozenset[str], source: Source) -> None:
     assert ("signals" in gives) == (x.is_floating_point() and x.ndim == 4)
     assert ("symbols" in gives) == (x.dtype == torch.int64 and x.shape == y.shape)
     assert ("classes" in gives) == (y.dtype == torch.int64 and y.ndim == 2)
-    single = "episodes" not in gives and (y.ndim == 2 or (y.is_floating_point() and y.ndim == 3))
+    single = "own_loss" not in gives and (y.ndim == 2 or (y.is_floating_point() and y.ndim == 3))
     assert ("single_targets" in gives) == single
     if "images" in gives:
         assert 0 <= x.min() < x.max() <= 1

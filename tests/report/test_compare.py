@@ -71,13 +71,30 @@ def test_one_task_none_in_common_and_numbers_that_are_not_finite():
 
 def test_tasks_are_the_same_if_seed_data_and_sizes_are():
     assert why_other_tasks(FACTS, {**FACTS, "config": {**FACTS["config"], "train_ways": 20, "train_shots": 9}}) == ""
-    later = {**FACTS["config"], "told": True}
-    assert why_other_tasks(FACTS, {**FACTS, "config": later}) == ""
-    assert why_other_tasks({**FACTS, "config": {**later, "told": False}}, {**FACTS, "config": later}) == ""
+    rotated = {**FACTS, "config": {**FACTS["config"], "rotate": ["train"]}}
+    assert why_other_tasks(FACTS, rotated) == ""
+    assert "data.rotate" in why_other_tasks({**FACTS, "data": {}}, {**rotated, "data": {}})
     assert "seed" in why_other_tasks(FACTS, {**FACTS, "seed": 1})
     assert "data.ways" in why_other_tasks(FACTS, {**FACTS, "config": {**FACTS["config"], "ways": 20}})
     assert "test data" in why_other_tasks(FACTS, {**FACTS, "data": {"test": "z"}})
     assert why_other_tasks({}, FACTS)
+
+
+def test_a_source_of_ones_own_marks_the_settings_that_keep_the_test_tasks(tmp_path, monkeypatch):
+    """Read from its file, without importing it; without the file each setting counts."""
+    (tmp_path / "marked_source.py").write_text(
+        "raise SystemExit\n"
+        "@gives('numbers', 'own_loss')\n"
+        "def tasks(root: Annotated[str, FreeOnResume], told: Annotated[bool, KeepsTestTasks] = False, shots: int = 1):"
+        " ...\n"
+    )
+    config = {"name": "marked_source:tasks", "root": "a", "told": False, "shots": 1}
+    one = {**FACTS, "config": config}
+    other = {**FACTS, "config": {**config, "root": "b", "told": True}}
+    assert why_other_tasks(one, other) == "data.root differs, data.told differs"
+    monkeypatch.chdir(tmp_path)
+    assert why_other_tasks(one, other) == ""
+    assert why_other_tasks(one, {**one, "config": {**config, "shots": 2}}) == "data.shots differs"
 
 
 def test_compare_says_what_is_significant_and_writes_its_page(tmp_path, capsys):

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from types import CellType, FunctionType
 from typing import Any
 from unittest.mock import patch
 
@@ -52,7 +53,10 @@ def moved(tree: Any, mode: FakeTensorMode) -> Any:
 
 
 def sampling_on_the_gpu(sample: Any, mode: FakeTensorMode) -> Any:
-    """The same sampling from tensors on the GPU: those that it is bound to."""
+    """The same sampling from tensors on the GPU: those that it is bound to, or that it closes over."""
+    if isinstance(sample, FunctionType):
+        cells = tuple(CellType(moved(cell.cell_contents, mode)) for cell in sample.__closure__ or ())
+        return FunctionType(sample.__code__, sample.__globals__, sample.__name__, sample.__defaults__, cells)
     if isinstance(sample, partial):
         return partial(sample.func, *moved(sample.args, mode), **moved(sample.keywords, mode))
     return getattr(moved(sample.__self__, mode), sample.__name__)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import torch
 
-from ...setting_types import Change, CostsMemory, Count, FreeOnResume, SizeOrRange, Ways, WaysOrRange
+from ...setting_types import Change, FreeOnResume, KeepsTestTasks, SizeOrRange, TrainShots, TrainWays, WaysOrRange
 from ..dataset_facts import HUNDRED_CLASSES, class_names, describe_sample, order_classes
 from ..episodes import Episode, episodes
 from ..files.find import DataFiles, Download, find_or_download
@@ -43,9 +43,9 @@ def cifar_fs(
     ways: WaysOrRange = 5,
     shots: SizeOrRange = 1,
     queries: SizeOrRange = 15,
-    train_ways: Annotated[Ways | None, CostsMemory] = None,
-    train_shots: Annotated[Count | None, CostsMemory] = None,
-    augment: Sequence[Change] = (),
+    train_ways: TrainWays = None,
+    train_shots: TrainShots = None,
+    augment: Annotated[Sequence[Change], KeepsTestTasks] = (),
     root: Annotated[str | None, FreeOnResume] = None,
     download: Annotated[bool, FreeOnResume] = True,
 ) -> Source:

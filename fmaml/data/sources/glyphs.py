@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ...rng import fold, uniform
-from ...setting_types import CostsMemory, Count, SizeOrRange, Ways, WaysOrRange
+from ...setting_types import KeepsTestTasks, SizeOrRange, TrainShots, TrainWays, WaysOrRange
 from ..class_examples import consecutive_splits
 from ..dataset_facts import CHARACTER_SIZE, DRAWINGS_PER_CLASS, OMNIGLOT_CLASSES
 from ..episodes import Episode, episodes
@@ -39,9 +39,9 @@ def glyphs(
     ways: WaysOrRange = 5,
     shots: SizeOrRange = 1,
     queries: SizeOrRange = 5,
-    train_ways: Annotated[Ways | None, CostsMemory] = None,
-    train_shots: Annotated[Count | None, CostsMemory] = None,
-    rotate: tuple[Literal["train", "val", "test"], ...] = ("train",),
+    train_ways: TrainWays = None,
+    train_shots: TrainShots = None,
+    rotate: Annotated[tuple[Literal["train", "val", "test"], ...], KeepsTestTasks] = ("train",),
 ) -> Source:
     """Built-in drawn characters that need no file, split 1,100 / 100 / 423 like Omniglot, 28x28, ink 1 on 0.
 

@@ -10,14 +10,14 @@ from ...errors import Error, note
 from ...files.plain_text import counted
 from ...setting_types import (
     Change,
-    CostsMemory,
-    Count,
     FreeOnResume,
+    KeepsTestTasks,
     Natural,
     Size,
     SizeOrRange,
+    TrainShots,
+    TrainWays,
     Unit,
-    Ways,
     WaysOrRange,
 )
 from ..class_splits import check_ways, three_splits
@@ -44,9 +44,9 @@ def folder(
     ways: WaysOrRange = 5,
     shots: SizeOrRange = 1,
     queries: SizeOrRange = 15,
-    train_ways: Annotated[Ways | None, CostsMemory] = None,
-    train_shots: Annotated[Count | None, CostsMemory] = None,
-    augment: Sequence[Change] = (),
+    train_ways: TrainWays = None,
+    train_shots: TrainShots = None,
+    augment: Annotated[Sequence[Change], KeepsTestTasks] = (),
     layout: Literal["auto", "classes", "splits", "merged", "all"] = "auto",
     fractions: tuple[Unit, Unit, Unit] = (0.64, 0.16, 0.2),
     split_seed: Natural = 0,

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ...errors import Error
-from ...setting_types import Change, CostsMemory, Count, FreeOnResume, SizeOrRange, Ways, WaysOrRange
+from ...setting_types import Change, FreeOnResume, KeepsTestTasks, SizeOrRange, TrainShots, TrainWays, WaysOrRange
 from ..dataset_facts import HUNDRED_CLASSES, class_names, describe_sample, order_classes
 from ..episodes import Episode, episodes
 from ..files.cache import file_stamp
@@ -43,9 +43,9 @@ def mini_imagenet(
     ways: WaysOrRange = 5,
     shots: SizeOrRange = 1,
     queries: SizeOrRange = 15,
-    train_ways: Annotated[Ways | None, CostsMemory] = None,
-    train_shots: Annotated[Count | None, CostsMemory] = None,
-    augment: Sequence[Change] = (),
+    train_ways: TrainWays = None,
+    train_shots: TrainShots = None,
+    augment: Annotated[Sequence[Change], KeepsTestTasks] = (),
     root: Annotated[str | None, FreeOnResume] = None,
 ) -> Source:
     """Photographs of 100 classes, 84x84, three channels in [0, 1], in the 64 / 16 / 20 split of Ravi and Larochelle.

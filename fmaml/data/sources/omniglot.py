@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import torch
 
-from ...setting_types import CostsMemory, Count, FreeOnResume, SizeOrRange, Ways, WaysOrRange
+from ...setting_types import FreeOnResume, KeepsTestTasks, SizeOrRange, TrainShots, TrainWays, WaysOrRange
 from ..class_examples import consecutive_splits
 from ..dataset_facts import CHARACTER_SIZE, OMNIGLOT_CLASSES, class_names
 from ..episodes import Episode, episodes
@@ -32,12 +32,12 @@ def omniglot(
     ways: WaysOrRange = 5,
     shots: SizeOrRange = 1,
     queries: SizeOrRange = 5,
-    train_ways: Annotated[Ways | None, CostsMemory] = None,
-    train_shots: Annotated[Count | None, CostsMemory] = None,
+    train_ways: TrainWays = None,
+    train_shots: TrainShots = None,
     root: Annotated[str | None, FreeOnResume] = None,
     download: Annotated[bool, FreeOnResume] = True,
-    rotate: tuple[Literal["train", "val", "test"], ...] = ("train",),
-    augment: Sequence[Literal["shift"]] = (),
+    rotate: Annotated[tuple[Literal["train", "val", "test"], ...], KeepsTestTasks] = ("train",),
+    augment: Annotated[Sequence[Literal["shift"]], KeepsTestTasks] = (),
 ) -> Source:
     """Handwritten characters of 50 alphabets, 28x28, ink 1 on 0, in the 1,100 / 100 / 423 split of MAML's code.
 

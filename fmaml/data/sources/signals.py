@@ -9,7 +9,7 @@ import torch
 
 from ...errors import Error, note
 from ...files.plain_text import counted
-from ...setting_types import CostsMemory, Count, FreeOnResume, Natural, Size, SizeOrRange, Unit, Ways, WaysOrRange
+from ...setting_types import FreeOnResume, Natural, Size, SizeOrRange, TrainShots, TrainWays, Unit, WaysOrRange
 from ..class_examples import Split
 from ..class_splits import random_split
 from ..episodes import Episode, episodes
@@ -29,8 +29,8 @@ def signals(
     ways: WaysOrRange = 5,
     shots: SizeOrRange = 1,
     queries: SizeOrRange = 5,
-    train_ways: Annotated[Ways | None, CostsMemory] = None,
-    train_shots: Annotated[Count | None, CostsMemory] = None,
+    train_ways: TrainWays = None,
+    train_shots: TrainShots = None,
     fractions: tuple[Unit, Unit, Unit] = (0.64, 0.16, 0.2),
     split_seed: Natural = 0,
 ) -> Source:

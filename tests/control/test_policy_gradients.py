@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.func import grad, hessian
 
 import fmaml
+from examples.control.navigation import NAVIGATION, navigation, straight_walk
+from examples.control.objective import advantages, discounted, fitted_values, loaded_dice, mean_return, policy_loss
+from examples.control.policy import policy
+from examples.control.rollouts import Environment, Rollouts, log_probability, noise_and_goal, rollouts
 from fmaml import Batch, Task, tree
-from fmaml.rl.environments import NAVIGATION, straight_walk
-from fmaml.rl.objective import advantages, discounted, fitted_values, loaded_dice, mean_return, policy_loss
-from fmaml.rl.rollouts import Environment, Rollouts, log_probability, noise_and_goal, rollouts
 
 SAMPLES = 400_000
 MEAN, LOG_STD, GOAL = 0.4, -0.5, 1.0
@@ -182,7 +183,7 @@ def test_a_reward_after_the_end_does_not_count():
 
 def problem():
     source = small_navigation()
-    model = fmaml.policy(inputs=(2,), outputs=4, hidden=[8])
+    model = policy(inputs=(2,), outputs=4, hidden=[8])
     params = {name: p.double() for name, p in model.init(torch.Generator().manual_seed(0)).items()}
     tasks = tree.map_leaves(Tensor.double, source.sample("train", 0, range(3)))
     assert source.loss is not None
@@ -190,8 +191,6 @@ def problem():
 
 
 def small_navigation():
-    from fmaml.data.sources.navigation import navigation
-
     return navigation(seed=0, device=torch.device("cpu"), episodes=4, horizon=10)
 
 
@@ -229,4 +228,4 @@ def test_an_inner_step_acts_anew():
 
 def test_a_policy_has_a_mean_and_a_deviation_for_each_action():
     with pytest.raises(ValueError, match="policy: outputs = 5: must be even"):
-        fmaml.policy(inputs=(2,), outputs=5)
+        policy(inputs=(2,), outputs=5)

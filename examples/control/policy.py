@@ -6,14 +6,13 @@ from typing import Annotated, Literal
 import torch
 from torch import Generator, Tensor
 
-from ..setting_types import CostsMemory, Count, Rate
-from ..types import Model, Params
-from .layers import named_model
-from .mlp import mlp
+import fmaml
+from fmaml.setting_types import CostsMemory, Count, Rate, needs
 
 LOG_STD = "log_std"
 
 
+@needs("own_loss")
 def policy(
     *,
     inputs: tuple[int, ...],
@@ -21,7 +20,7 @@ def policy(
     hidden: Annotated[Sequence[Count], CostsMemory] = (100, 100),
     activation: Literal["relu", "tanh"] = "relu",
     initial_std: Rate = 1.0,
-) -> Model:
+) -> fmaml.Model:
     """A Gaussian policy: [n, *inputs] -> [n, outputs], the actions' means and log standard deviations.
 
     Args:
@@ -35,27 +34,20 @@ def policy(
         A model with the parameters of `fmaml.mlp` and "log_std" [actions].
 
     Raises:
-        ValueError: ``outputs`` is odd; ``initial_std`` is not above 0; an unknown ``activation``.
+        ValueError: ``outputs`` is odd; an unknown ``activation``.
 
     Source: arXiv 1703.03400, section 5.3.
-
-    >>> import torch, fmaml
-    >>> model = fmaml.policy(inputs=(2,), outputs=4)
-    >>> model.apply(model.init(torch.Generator()), torch.zeros(10, 2)).shape
-    torch.Size([10, 4])
     """
-    if initial_std <= 0:
-        raise ValueError(f"policy: initial_std = {initial_std}: must be above 0")
     actions, rest = divmod(outputs, 2)
     if rest:
         raise ValueError(f"policy: outputs = {outputs}: must be even, a mean and a standard deviation for each action")
-    mean = mlp(inputs=inputs, outputs=actions, hidden=hidden, activation=activation)
+    mean = fmaml.mlp(inputs=inputs, outputs=actions, hidden=hidden, activation=activation)
 
-    def init(generator: Generator) -> Params:
+    def init(generator: Generator) -> fmaml.Params:
         return {**mean.init(generator), LOG_STD: torch.full((actions,), initial_std).log()}
 
-    def apply(params: Params, x: Tensor) -> Tensor:
+    def apply(params: fmaml.Params, x: Tensor) -> Tensor:
         means = mean.apply({name: p for name, p in params.items() if name != LOG_STD}, x)
         return torch.cat([means, params[LOG_STD].expand_as(means)], -1)
 
-    return named_model(init, apply)
+    return fmaml.Model(init, apply)

@@ -1,8 +1,9 @@
-"""The planar cheetah moves as Lagrange's equations say, and `fmaml run cheetah` shows how."""
+"""The planar cheetah moves as Lagrange's equations say, and a run draws it."""
 
 import pickle
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import cloudpickle
@@ -13,13 +14,8 @@ from torch import Tensor
 from torch.func import grad, hessian, jacfwd, jvp
 
 import fmaml
-from fmaml import tree
-from fmaml.cli.main import main
-from fmaml.data.policy_source import normal
-from fmaml.data.source import Source
-from fmaml.data.sources.cheetah import cheetah
-from fmaml.rl import cheetah as body
-from fmaml.rl.cheetah import (
+from examples.control import body
+from examples.control.body import (
     CHEETAH,
     DAMPER,
     GRAVITY,
@@ -32,10 +28,17 @@ from fmaml.rl.cheetah import (
     outline,
     velocities,
 )
-from fmaml.rl.environments import NAVIGATION, with_goal
-from fmaml.rl.rollouts import rollouts
+from examples.control.cheetah import cheetah
+from examples.control.navigation import NAVIGATION
+from examples.control.policy import policy
+from examples.control.rollouts import rollouts, with_goal
+from examples.control.tasks import normal
+from fmaml import tree
+from fmaml.cli.main import main
+from fmaml.data.source import Source
 from fmaml.types import Params
 
+YAML = str(Path(__file__).parents[2] / "examples/control/cheetah.yaml")
 LENGTHS = torch.tensor([1.0, 0.3, 0.3, 0.3, 0.3], dtype=F64)
 CPU = torch.device("cpu")
 BODY = body_on(CPU)
@@ -236,7 +239,7 @@ def small() -> Source:
 
 def test_vmapped_equals_looped_to_second_order():
     source = small()
-    model = fmaml.policy(inputs=source.inputs, outputs=source.outputs, hidden=[8])
+    model = policy(inputs=source.inputs, outputs=source.outputs, hidden=[8])
     params = {name: p.double() for name, p in model.init(torch.Generator().manual_seed(0)).items()}
     tasks = tree.map_leaves(Tensor.double, source.sample("train", 0, range(3)))
     assert source.loss is not None
@@ -274,7 +277,7 @@ def test_the_policy_of_a_source_that_tells_sees_one_number_more():
     source = cheetah(seed=0, device=torch.device("cpu"), episodes=3, horizon=6, told=True)
     assert source.inputs == (14,)
     assert source.loss is not None
-    model = fmaml.policy(inputs=source.inputs, outputs=source.outputs, hidden=[8])
+    model = policy(inputs=source.inputs, outputs=source.outputs, hidden=[8])
     task = tree.map_leaves(lambda x: x[0], source.sample("train", 0, range(1)))
     grads = grad(source.loss(model.apply))(model.init(torch.Generator().manual_seed(0)), task.support)
     assert grads["layer1.weight"][:, 13].any()
@@ -298,6 +301,6 @@ def test_noise_is_normal_and_that_of_each_joint_its_own():
 def test_a_run_draws_both_directions(tmp_path):
     few = ["train.meta_steps=2", "train.meta_batch=2", "train.validate_tasks=2", "train.baseline=false"]
     few += ["eval.tasks=3", "eval.steps=2", "data.episodes=3", "data.horizon=25"]
-    assert main(["run", "cheetah", *few, "--out", str(tmp_path / "run")]) == 0
+    assert main(["run", YAML, *few, "--out", str(tmp_path / "run")]) == 0
     assert "Left out" not in (tmp_path / "run/report.html").read_text(encoding="utf-8")
     assert (tmp_path / "run/cheetah.png").stat().st_size > 20_000

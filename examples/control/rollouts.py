@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..losses import Apply
-from ..tree import detach
-from ..types import Batch, Params
+from fmaml import Batch, Params
+from fmaml.losses import Apply
+from fmaml.tree import detach
 
 
 class Environment(NamedTuple):
@@ -69,3 +69,19 @@ def noise_and_goal(batch: Batch, horizon: int) -> tuple[Tensor, Tensor]:
     """Split a batch, one row per step, into the noise [n, horizon, actions] and the goal [n, *goal]."""
     noise, goals = (rows.view(-1, horizon, *rows.shape[1:]) for rows in (batch.x, batch.y))
     return noise, goals[:, 0]
+
+
+def with_goal(environment: Environment) -> Environment:
+    """Append the goal to each state, [n, state + goal]. A policy there need not adapt."""
+
+    def start(goal: Tensor) -> Tensor:
+        return torch.cat([environment.start(goal), goal], -1)
+
+    def step(state: Tensor, action: Tensor, goal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        after, reward, ended = environment.step(state[..., : -goal.shape[-1]], action, goal)
+        return torch.cat([after, goal], -1), reward, ended
+
+    def prepared(goal: Tensor) -> Environment:
+        return with_goal(environment.prepared(goal) if environment.prepared else environment)
+
+    return Environment(start, step, environment.prepared and prepared)

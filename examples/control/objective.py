@@ -8,8 +8,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ..losses import Apply
-from ..types import Batch, LossFn, MetricFn, Params, Task
+from fmaml import Batch, Params, Task
+from fmaml.losses import Apply
+from fmaml.types import LossFn, MetricFn
+
 from .rollouts import Environment, Rollouts, log_probability, noise_and_goal, rollouts
 
 RIDGE = 1e-5  # of the baseline of arXiv 1604.06778, which 1703.03400 uses
