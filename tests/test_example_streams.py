@@ -1,8 +1,7 @@
-"""The two streams of `examples/streams/`, trained for seconds in a folder of their own."""
+"""The two streams of `examples/streams/`, trained for seconds."""
 
 import math
-import shutil
-import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -10,28 +9,22 @@ import torch
 
 from fmaml.cli.main import main
 
-FOLDER = Path(__file__).parent.parent / "examples/streams"
+TOP = Path(__file__).parent.parent
 SMALL = ["train.meta_steps=2", "train.meta_batch=2", "train.validate_tasks=2", "eval.tasks=2", "--device", "cpu"]
 
 
 @pytest.fixture
-def streams(tmp_path, monkeypatch):
-    """A copy of the folder, as the current one, and its module."""
-    folder = tmp_path / "streams"
-    shutil.copytree(FOLDER, folder)
-    monkeypatch.chdir(folder)
-    monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.delitem(sys.modules, "streams", raising=False)
-    import streams
-
-    yield streams
-    del sys.modules["streams"]
+def streams(monkeypatch):
+    """The module, with the checkout as the current folder."""
+    monkeypatch.chdir(TOP)
+    monkeypatch.syspath_prepend(str(TOP))
+    return import_module("examples.streams.streams")
 
 
 @pytest.mark.parametrize("name", ["drifting_wave", "changing_language"])
-def test_each_is_trained(streams, name):
-    assert main(["run", f"{name}.yaml", *SMALL, "--out", "run"]) == 0
-    assert Path("run/report.html").exists()
+def test_each_is_trained(streams, name, tmp_path):
+    assert main(["run", f"examples/streams/{name}.yaml", *SMALL, "--out", str(tmp_path / "run")]) == 0
+    assert (tmp_path / "run/report.html").exists()
 
 
 def test_a_wave_drifts(streams):

@@ -263,7 +263,7 @@ class Learner:
 
         Source: arXiv 2512.23675.
         """
-        reader = Reader(self, printable(str(self.metadata.get("name")), kept=""))
+        reader = Reader(self.metadata, self.blueprint, self.theta)
         if state is not None:
             reader.resume(Path(state))
         return reader

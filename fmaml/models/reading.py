@@ -2,20 +2,17 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..checkpoints.checkpoint_format import flatten
 from ..errors import Error
+from ..files.plain_text import printable
 from ..losses import bits
 from ..types import Batch, Params
-from .blueprint import fill_theta
-from .model_file import read_model, write_model
-
-if TYPE_CHECKING:
-    from .learner import Learner
+from .blueprint import Blueprint, fill_theta
+from .model_file import Metadata, read_model, write_model
 
 
 class Reader:
@@ -25,19 +22,19 @@ class Reader:
     numbers, however it is cut into calls.
     """
 
-    def __init__(self, learner: "Learner", name: str) -> None:
-        """Error if the learner was not trained on streams of bytes."""
-        config, blueprint = learner.metadata["config"], learner.blueprint
-        data, algorithm = config["data"], blueprint.algorithm
+    def __init__(self, metadata: Metadata, blueprint: Blueprint, params: Params) -> None:
+        """Error if the model was not trained on streams of bytes."""
+        data, algorithm = metadata["config"]["data"], blueprint.algorithm
+        name = printable(str(metadata.get("name")), kept="")
         if algorithm["name"] != "streamed" or blueprint.targets != "symbols" or data.get("tokenizer"):
             raise Error(f"{name}: was not trained on streams of bytes; train such a model with `fmaml run stream`")
         if algorithm["inner"] != "sgd" or not algorithm["chunks"]:
             raise Error(f"{name}: stream needs algorithm.inner = sgd and one chunk or more; train with these")
-        self.learner = learner
+        self.metadata, self.template = metadata, blueprint.template(blueprint.outputs)
         self.network = replace(blueprint, algorithm={**algorithm, "chunks": 1}).build(blueprint.outputs)
         self.length: int = blueprint.inputs[0]
         self.chunk_bytes: int = data["shots"] // algorithm["chunks"] * self.length
-        self.params: Params = learner.theta
+        self.params = params
         self.pending = b""
         self.chunks_read = 0
 
@@ -72,7 +69,7 @@ class Reader:
     def save(self, path: str | Path) -> None:
         """Write the state as one file, which `Learner.stream` continues."""
         state = {"kind": "stream", "pending": self.pending.hex(), "chunks_read": self.chunks_read}
-        write_model(Path(path), flatten(self.params), {**self.learner.metadata, **state})
+        write_model(Path(path), flatten(self.params), {**self.metadata, **state})
 
     def resume(self, path: Path) -> None:
         """Continue from a saved state; Error if the file holds none, or one of another network."""
@@ -84,5 +81,4 @@ class Reader:
             self.pending = bytes.fromhex(pending)
         except ValueError:
             raise Error(f"{path}: damaged (pending); name another file") from None
-        template = self.learner.blueprint.template(self.learner.blueprint.outputs)
-        self.params, self.chunks_read = fill_theta(template, tensors, str(path)), count
+        self.params, self.chunks_read = fill_theta(self.template, tensors, str(path)), count
