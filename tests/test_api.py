@@ -55,8 +55,8 @@ TORCHLESS = """
     errors setting_types config.load config.listing data.dataset_facts data.images.scan data.files.cache_files
     files.atomic processes.signals processes.limits checkpoints.run_folder checkpoints.run_lock checkpoints.folder_watch
     models.model_card models.find_model report.run_list report.compare report.compare_page report.run_sections
-    cli.main cli.arguments cli.run_commands cli.report_commands cli.model_commands cli.demo_command sweep.command
-    sweep.workers
+    cli.main cli.arguments cli.run_commands cli.report_commands cli.model_commands cli.adapt_command cli.demo_command
+    sweep.command sweep.workers
 """.split()
 
 

@@ -1,4 +1,4 @@
-"""`fmaml predict`, `adapt`, `export` and `test`: trained models. Imports torch only when a command runs."""
+"""`fmaml predict`, `export` and `test`: trained models. Imports torch only when a command runs."""
 
 import argparse
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import Error, muted, note
+from ..errors import Error, note
 from ..extras import require
 from ..processes.limits import importing_torch
 from .arguments import MODEL, Parser, add_device_option, add_trust_option, new_parser, parse_arguments
@@ -73,41 +73,6 @@ def list_photos(paths: list[str]) -> dict[str, str | None]:
         if not own:
             found |= dict.fromkeys(list_pictures(path))
     return found
-
-
-def adapt_command(argv: list[str]) -> None:
-    """`fmaml adapt`: write an adapted model."""
-    parser = new_parser("adapt", "Adapt a trained model to your classes, and save it as one file for `fmaml predict`.")
-    parser.add_argument("model", metavar="MODEL", help=MODEL)
-    add_support_options(parser)
-    add_ink_option(parser)
-    parser.add_argument("--out", required=True, metavar="FILE", help="the file to write, such as mine.safetensors")
-    parser.add_argument("--no-check", action="store_true", help="do not measure the accuracy on these pictures")
-    args = parse_arguments(parser, argv)
-    if args.support is None:
-        raise Error(f"--support: missing; give {SUPPORT}")
-    check_is_new(args.out)
-
-    adapted = adapted_by(args.model, args.support, args.steps, args.trust, args.ink)
-    with named_in_errors("--out", args.out):
-        adapted.save(args.out)
-    print(f"{args.out} tells {', '.join(adapted.classes)} apart; `fmaml predict {args.out} PHOTO` names photographs")
-    if not args.no_check:
-        check_on_own_pictures(args)
-
-
-def check_on_own_pictures(args: argparse.Namespace) -> None:
-    """Print the cross-validated accuracy on the support set, beside simple methods."""
-    with importing_torch():
-        from ..models.cross_validation import cross_validate
-        from ..models.load import load
-        from ..models.user_images import read_support
-    from ..report.own_accuracy import print_own_accuracy
-
-    learner = load(args.model, trust=args.trust)
-    with muted():  # the notes were already printed before adapting
-        by_class, _ = read_support(args.support, learner.shape, args.ink)
-    print_own_accuracy(cross_validate(learner, by_class, args.steps))
 
 
 def export_command(argv: list[str]) -> None:
@@ -201,7 +166,10 @@ def adapted_by(model: str, support: str | None, inner_steps: int | None, trust: 
 
     if is_adapted(model):
         if support is not None:
-            raise Error(f"{model}: is already adapted to its classes; leave out --support, or name the model itself")
+            raise Error(
+                f"{model}: is already adapted to its classes; leave out --support, or add these with "
+                f"`fmaml adapt {model} --support {support}`"
+            )
         return load_adapted(model, trust=trust)
     learner = load(model, trust=trust)
     if support is not None:

@@ -4,7 +4,7 @@ Prediction is inductive: it depends only on the support set and on that example.
 support set, which are stored with the network.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import accumulate
@@ -16,18 +16,27 @@ from torch import Tensor
 
 from ..checkpoints.checkpoint_format import flatten
 from ..data.preprocessing import Ink, in_own_units
-from ..errors import Error
+from ..errors import Error, note
 from ..evaluation import trajectory_of
 from ..files.plain_text import counted, printable
 from ..torch_fixes.support_statistics import Statistics, statistics_of, with_statistics
 from ..tree import leaves
 from ..types import Batch, Params, Theta
 from .blueprint import Blueprint, Network
+from .kept_support import (
+    EXAMPLES_AT_ONCE,
+    KeptSupport,
+    algorithm_of_features,
+    features_alone,
+    features_kept,
+    seen_before,
+    to_tensors,
+    why_not_kept,
+)
 from .model_file import Metadata, write_model
 from .resize_head import head_of, starting_from_prototypes, with_outputs
 from .user_images import Images, Shape, read_support, to_inputs, to_tensor
 
-EXAMPLES_AT_ONCE = 256
 SHOWN = 72  # characters of a list of names in a `repr`
 
 
@@ -64,6 +73,7 @@ class Adapted:
     classes: list[str]
     params: Params
     statistics: list[Statistics]
+    kept: KeptSupport | None = None  # to add more examples
 
     def __repr__(self) -> str:
         """One line, without the tensors."""
@@ -114,10 +124,66 @@ class Adapted:
         parts = [self._apply(self.params, part) for part in x.split(EXAMPLES_AT_ONCE)]
         return torch.cat(parts)
 
-    def save(self, path: str | Path) -> None:
-        """Write the adapted network as one file, which `fmaml.load_adapted` and ``fmaml predict`` read."""
+    def add(self, support: Any, targets: Any = None, *, steps: int | None = None, ink: Ink = "auto") -> "Adapted":
+        """Learn more examples of these classes, and of new ones: the same as adapting to all examples at once.
+
+        For this the network keeps its support set. `save` writes it to the file on request.
+
+        Args:
+            support, targets, ink: as in `Learner.adapt`. One class is enough. A class with a new name is added. Class
+                numbers are positions in ``classes``, and new numbers follow the last.
+            steps: inner steps. By default as many as for the earlier examples.
+
+        Returns:
+            The network adapted to all examples. This one does not change.
+
+        Raises:
+            ValueError: the network is from a file without its support set; or as in `Learner.adapt`.
+            Error: as in `Learner.adapt`.
+
+        >>> import torch, fmaml
+        >>> adapted = fmaml.load("omniglot").adapt({name: torch.rand(2, 1, 28, 28) for name in "ab"})
+        >>> adapted.add({"b": torch.rand(1, 1, 28, 28), "c": torch.rand(3, 1, 28, 28)}).counts
+        {'a': 2, 'b': 3, 'c': 3}
+        """
+        if self.kept is None:
+            raise ValueError(why_not_kept(self.blueprint))
+        more, names = self.learner.read_examples(support, targets, ink, self.classes)
+        if self.kept.of_features:
+            more = more._replace(x=features_alone(self, more.x))
+        if again := seen_before(more.x, self.kept.support.x):
+            note(f"{again} of these {len(more.x)} examples were learnt before; they count once more")
+        kept, classes = self.kept.joined(self.classes, more, names)
+        return self.learner.adapt_to(kept._replace(steps=kept.steps if steps is None else steps), classes)
+
+    @property
+    def counts(self) -> dict[str, int] | None:
+        """The number of examples of each class; None if the support set was not kept."""
+        return None if self.kept is None else self.kept.counts(self.classes)
+
+    @property
+    def learner(self) -> "Learner":
+        """The network before adaptation; ValueError if the support set was not kept."""
+        if self.kept is None:
+            raise ValueError(why_not_kept(self.blueprint))
+        metadata = {key: value for key, value in self.metadata.items() if key not in ("classes", "kept")}
+        return Learner({**metadata, "kind": "learner"}, self.blueprint, self.kept.theta)
+
+    def save(self, path: str | Path, *, keep_support: bool = False) -> None:
+        """Write the adapted network as one file, which `fmaml.load_adapted` and ``fmaml predict`` read.
+
+        Args:
+            path: the file.
+            keep_support: write the support set too, so that `add` works on the loaded network. Prototypes and ridge
+                regression without batch norm need only its features, which are always written.
+        """
         tensors = flatten({"params": self.params, "statistics": self.statistics})
-        write_model(Path(path), tensors, {**self.metadata, "kind": "adapted", "classes": self.classes})
+        kept = self.kept if keep_support else features_kept(self)
+        facts = None
+        if kept is not None:
+            tensors |= to_tensors(kept, self.params)
+            facts = {"of_features": kept.of_features, "steps": kept.steps}
+        write_model(Path(path), tensors, {**self.metadata, "kind": "adapted", "classes": self.classes, "kept": facts})
 
     @property
     def shape(self) -> Shape:
@@ -185,22 +251,29 @@ class Learner:
         >>> learner.adapt(torch.rand(6, 1, 28, 28), torch.tensor([0, 0, 1, 1, 2, 2]))
         Adapted(omniglot_prototypes, 3 classes: 0, 1, 2)
         """
+        examples, classes = self.read_examples(support, targets, ink)
+        return self.adapt_to(KeptSupport(self.theta, examples, False, steps), classes)
+
+    def read_examples(self, support: Any, targets: Any, ink: Ink, known: Sequence[str] = ()) -> tuple[Batch, list[str]]:
+        """The examples of `adapt` in the network's units, and their classes; ``known`` are those adapted to before."""
         if targets is None and not isinstance(support, Tensor):
             if self.blueprint.targets != "classes":
                 raise ValueError(
                     "adapt: this network was trained for values, so x needs its targets: adapt(x, y), in Python alone"
                 )
-            by_class, _ = read_support(support, self.shape, ink)
-            names = sorted(by_class)
-            x = torch.cat([by_class[name] for name in names])
-            y = torch.repeat_interleave(torch.tensor([len(by_class[name]) for name in names]))
-            return self._adapt(Batch(x, y), names, steps)
-        if targets is None:
+            by_class, _ = read_support(support, self.shape, ink, least=1 if known else 2)
+            classes = sorted(by_class)
+            x = torch.cat([by_class[name] for name in classes])
+            y = torch.repeat_interleave(torch.tensor([len(by_class[name]) for name in classes]))
+        elif targets is None:
             raise ValueError("adapt: a support set that is a tensor needs its targets")
-        x, y = to_inputs(support, self.shape), to_tensor(targets, "adapt: targets are numbers")
-        if self.blueprint.targets == "classes":
-            return self._adapt(Batch(x, y), names_of_classes(y, len(x)), steps)
-        return self._adapt(Batch(x, self._values_of(y, len(x))), [], steps)
+        else:
+            x, y = to_inputs(support, self.shape), to_tensor(targets, "adapt: targets are numbers")
+            named = self.blueprint.targets == "classes"
+            classes = names_of_classes(y, len(x), known) if named else []
+            y = y if named else self._values_of(y, len(x))
+        examples = Batch(x, y)
+        return examples if self.blueprint.scaling is None else self.blueprint.scaling.support(examples), classes
 
     def _values_of(self, y: Tensor, examples: int) -> Tensor:
         """Targets that are values or symbols, in the network's type; ValueError if there is not one an example."""
@@ -214,20 +287,24 @@ class Learner:
         return y
 
     @torch.no_grad()
-    def _adapt(self, support: Batch, classes: list[str], steps: int | None) -> Adapted:
-        if self.blueprint.scaling is not None:
-            support = self.blueprint.scaling.support(support)
+    def adapt_to(self, kept: KeptSupport, classes: list[str]) -> Adapted:
+        """Adapt to a support set in the network's units, or to its features, and keep it."""
         width = len(classes) or self.blueprint.outputs
-        network, theta = self.for_outputs(width)
-        if steps is not None and network.algorithm.trajectory is None:
+        (model, algorithm), theta = self.for_outputs(width)
+        steps = kept.steps
+        if steps is not None and algorithm.trajectory is None:
             raise ValueError(f"steps = {steps}: {self.blueprint.algorithm['name']} takes no inner steps; leave it out")
         if steps is not None and (not isinstance(steps, int) or steps < 0):
             raise ValueError(f"steps = {steps}: must be a whole number, 0 or more")
-        steps = self.metadata["steps"] if steps is None and network.algorithm.trajectory else steps
-        phi = trajectory_of(network.algorithm, theta, support, steps)[-1]
+        if kept.of_features:
+            phi = algorithm_of_features(self.blueprint).adapt(theta, kept.support)
+        else:
+            steps = self.metadata["steps"] if steps is None and algorithm.trajectory else steps
+            phi = trajectory_of(algorithm, theta, kept.support, steps)[-1]
         if not all(bool(value.isfinite().all()) for value in phi.values()):
             raise ValueError("adapt: the network diverges on this support set; give fewer steps")
-        return Adapted(self.metadata, self.blueprint, classes, phi, statistics_of(network.model.apply, phi, support.x))
+        statistics = [] if kept.of_features else statistics_of(model.apply, phi, kept.support.x)
+        return Adapted(self.metadata, self.blueprint, classes, phi, statistics, kept)
 
     def for_outputs(self, outputs: int) -> tuple[Network, Theta]:
         """The network with this number of outputs, and theta with a head of that width."""
@@ -271,14 +348,20 @@ def shape_of(blueprint: Blueprint, parameters: Theta) -> Shape:
     return Shape(blueprint.inputs, blueprint.form, dtype)
 
 
-def names_of_classes(y: Tensor, examples: int) -> list[str]:
-    """The classes "0", "1", .. of class numbers; ValueError unless each of two or more occurs, one for each example."""
+def names_of_classes(y: Tensor, examples: int, known: Sequence[str] = ()) -> list[str]:
+    """The classes "0", "1", .. of class numbers; ValueError unless each of two or more occurs, one for each example.
+
+    Numbers of ``known`` classes stand for these, and need not occur.
+    """
     if y.shape != (examples,) or y.dtype != torch.int64:
         found = f"{str(y.dtype).removeprefix('torch.')} {list(y.shape)}"
         raise ValueError(
             f"adapt: targets must be int64 [{examples}], a class number for each example; these are {found}"
         )
-    numbers = y.unique().tolist()
+    numbers = sorted({*y.tolist(), *range(len(known))})
     if len(numbers) < 2 or numbers != list(range(len(numbers))):
         raise ValueError("adapt: class numbers must be 0, 1, .. for two or more classes, each with an example")
-    return list(map(str, numbers))
+    names = list(map(str, numbers))
+    if names[len(known) :] and names[: len(known)] != list(known):
+        raise ValueError("add: a class number has no name, but the other classes do; give a mapping {name: examples}")
+    return [*known, *names[len(known) :]]

@@ -12,6 +12,7 @@ from ..errors import Error
 from ..torch_fixes.support_statistics import Statistics
 from .blueprint import Blueprint, fill_theta, read_blueprint
 from .find_model import find_model
+from .kept_support import read_kept
 from .learner import Adapted, Learner
 from .model_file import Metadata, read_model
 
@@ -85,8 +86,11 @@ def load_adapted(path: str | Path, *, trust: bool = False) -> Adapted:
         raise Error(f"{path}: its metadata are not those of an adapted network (classes)")
     params = blueprint.params(len(classes) or blueprint.outputs)
     template = {"params": params, "statistics": list(statistics_in(tensors))}
-    filled = fill_theta(template, tensors, str(path))
-    adapted = Adapted(metadata, blueprint, classes, filled["params"], filled["statistics"])
+    keeps = metadata.get("kept") is not None
+    own = {name: tensor for name, tensor in tensors.items() if not (keeps and name.startswith("kept/"))}
+    filled = fill_theta(template, own, str(path))
+    kept = read_kept(metadata, blueprint, tensors, filled["params"], str(path))
+    adapted = Adapted(metadata, blueprint, classes, filled["params"], filled["statistics"], kept)
     check_statistics(adapted, str(path))
     return adapted
 

@@ -1,7 +1,7 @@
 """The accuracy of a model on the user's pictures, as text."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..files.plain_text import counted, printable
 from ..intervals import wilson_interval
@@ -20,12 +20,28 @@ def print_own_accuracy(found: OwnAccuracy | None) -> None:
     model_score, *simple = found.scores
     print(f"accuracy on these pictures, {found.how} and predicted from the others:")
     print("\n".join(score_lines([model_score, *sorted(simple, key=lambda score: -score.accuracy)])))
+    if not simple:
+        print("  the simple methods need the pictures, which are only kept by --keep-support")
     print(f"by class: {by_class(found.classes)}")
     if found.better:
         print(
             f"{found.better.method} is better here: train on more such classes with "
             f"`fmaml run photos data.root=FOLDER`, or give more pictures of each class"
         )
+
+
+def describe_growth(before: Mapping[str, int], now: Mapping[str, int]) -> list[str]:
+    """Lines with the number of pictures of each class that grew, before and now."""
+    grown = [name for name in now if now[name] != before.get(name)]
+    width = max(len(printable(name)) for name in [*grown, "class"])
+    rows = [
+        f"  {printable(name):<{width}}  {before.get(name, 'new'):>6}  {now[name]:>4}" for name in grown[:MOST_NAMED]
+    ]
+    more = [f"  and {len(grown) - MOST_NAMED} more classes"] if len(grown) > MOST_NAMED else []
+    same = [name for name in now if name not in grown]
+    rest = [f"  as before: {counted(sum(now[name] for name in same), 'picture')} of {len(same)} more"] if same else []
+    total = f"{sum(before.values())} pictures of {len(before)} classes before, {sum(now.values())} of {len(now)} now"
+    return [f"{total}:", f"  {'class':<{width}}  before   now", *rows, *more, *rest]
 
 
 def score_lines(scores: Sequence[Score]) -> list[str]:

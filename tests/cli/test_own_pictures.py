@@ -1,4 +1,4 @@
-"""`fmaml adapt` and `predict` on a user's folders: what they understood, and the accuracy."""
+"""`fmaml adapt` and `predict` on a user's folders: the lines about the folders, and the accuracy."""
 
 import json
 
@@ -113,3 +113,58 @@ def test_training_from_a_shipped_model_says_what_was_gained(tmp_path, capsys, mo
     assert len(columns) == 4, "both protocols, of the model before and after"
     assert main(["run", "photos", "data.root=mine", "train.start=null", "--dry-run"]) == 2
     assert "train.start names no model to compare with; give train.baseline=false" in capsys.readouterr().err
+
+
+def test_adapting_an_adapted_model_adds_classes_and_pictures(pictures, capsys):
+    """The same probabilities as from all pictures at once, in the file itself, or in another."""
+    support, part, mine = pictures / "support", pictures / "part", str(pictures / "mine.safetensors")
+    for name in ("red/0.png", "red/1.png", "blue/0.png", "blue/1.png"):
+        (part / name).parent.mkdir(parents=True, exist_ok=True)
+        (part / name).write_bytes((support / name).read_bytes())
+    (pictures / "more" / "red").mkdir(parents=True)
+    (pictures / "more" / "red" / "2.png").write_bytes((support / "red" / "2.png").read_bytes())
+    (support / "green").rename(pictures / "more" / "green")
+    model = ["adapt", "cifar_fs_prototypes", "--support"]
+    assert main([*model, str(part), "--out", mine, "--keep-support", "--no-check"]) == 0
+    capsys.readouterr()
+    assert main(["adapt", mine, "--support", str(pictures / "more")]) == 0
+    said = capsys.readouterr()
+    assert "2 classes, 4 pictures: 1 (red) to 3 (green) of each" in said.err
+    assert said.out.splitlines()[:6] == [
+        "4 pictures of 2 classes before, 8 of 3 now:",
+        "  class  before   now",
+        "  green     new     3",
+        "  red         2     3",
+        "  as before: 2 pictures of 1 more",
+        f"{mine} tells blue, green, red apart; `fmaml predict {mine} PHOTO` names photographs",
+    ]
+    assert "cifar_fs_prototypes                100.0%  [67.6%, 100.0%]  8 of 8" in said.out
+    assert "nearest example, by pixels" in said.out
+    (pictures / "more" / "green").rename(support / "green")
+    (support / "blue" / "2.png").unlink()
+    whole = str(pictures / "whole.safetensors")
+    assert main([*model, str(support), "--out", whole, "--no-check"]) == 0
+    rows = []
+    for file in (mine, whole):
+        capsys.readouterr()
+        assert main(["predict", file, str(pictures / "query"), "--json"]) == 0
+        rows.append([row["probabilities"] for row in json.loads(capsys.readouterr().out)])
+    for one, other in zip(*rows, strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
+    assert main(["adapt", mine, "--support", str(support), "--out", whole]) == 2
+    assert "it is not overwritten" in capsys.readouterr().err
+
+
+def test_a_file_without_its_pictures_names_the_cure(pictures, capsys):
+    support, mine = str(pictures / "support"), pictures / "mine.safetensors"
+    assert main(["adapt", "cifar_fs_prototypes", "--support", support]) == 2
+    assert "--out: missing; name the file to write, such as mine.safetensors" in capsys.readouterr().err
+    assert main(["adapt", "cifar_fs_prototypes", "--support", support, "--out", str(mine), "--no-check"]) == 0
+    content = mine.read_bytes()
+    assert main(["adapt", str(mine), "--support", support]) == 2
+    said = capsys.readouterr().err
+    assert "mine.safetensors: the file keeps no support set" in said
+    assert "with --keep-support" in said
+    assert mine.read_bytes() == content
+    assert main(["predict", str(mine), "--support", support, str(pictures / "query")]) == 2
+    assert f"or add these with `fmaml adapt {mine} --support {support}`" in capsys.readouterr().err
