@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ..intervals import wilson_interval
 from ..types import Batch
-from .kept_support import features_kept, outputs_of_kept
+from .kept_support import apply_head
 from .learner import Adapted
 
 LEFT_OUT_IN_TURN = 30  # up to so many examples, each is left out alone
@@ -62,7 +62,7 @@ def cross_validate(adapted: Adapted) -> OwnAccuracy | None:
     not keep. Raises ValueError if the file keeps no support set, and ValueError and Error as `Learner.adapt`.
     """
     learner, classes = adapted.learner, adapted.classes
-    kept = features_kept(adapted) or adapted.kept
+    kept = adapted.kept_features or adapted.kept
     assert kept is not None
     assert adapted.kept is not None, "or it has no learner"
     order = kept.support.y.argsort(stable=True)
@@ -87,6 +87,14 @@ def cross_validate(adapted: Adapted) -> OwnAccuracy | None:
     tested = [(name, int(right[y == i].sum()), int((several & (y == i)).sum())) for i, name in enumerate(classes)]
     how = "each left out in turn" if several.sum() <= LEFT_OUT_IN_TURN else "a tenth of them left out in turn"
     return OwnAccuracy(how, scores, [row for row in tested if row[2]])
+
+
+def outputs_of_kept(adapted: Adapted, x: Tensor) -> Tensor:
+    """The outputs [n, *output] for x as in the kept support set: features, or examples in the network's units."""
+    if adapted.kept and adapted.kept.of_features:
+        return apply_head(adapted.blueprint.algorithm["head"], adapted.params, x)
+    scaling = adapted.blueprint.scaling
+    return adapted.outputs(x if scaling is None else scaling.units(x))
 
 
 def folds_of(y: Tensor, several: Tensor) -> Tensor:

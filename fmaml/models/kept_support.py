@@ -7,7 +7,7 @@ them, and inner steps need the examples themselves. Then a file keeps the suppor
 
 from collections import Counter
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,14 +16,12 @@ from torch.nn.functional import linear
 from ..checkpoints.checkpoint_format import flatten, named_leaves
 from ..config.build import call_by_name
 from ..errors import Error
-from ..head import features
+from ..head import features, head_weight
 from ..losses import supervised
+from ..torch_fixes.support_statistics import Statistics
 from ..types import Algorithm, Batch, Params, Theta
 from .blueprint import CRITERIA, MAX_STEPS, Blueprint, fill_theta
 from .model_file import Metadata
-
-if TYPE_CHECKING:
-    from .learner import Adapted
 
 EXAMPLES_AT_ONCE = 256
 FITS_HEAD_ALONE = ("protonet", "r2d2")  # algorithms that need nothing but the features
@@ -70,23 +68,17 @@ def numbered(y: Tensor, names: list[str], every: list[str]) -> Tensor:
     return torch.tensor([every.index(name) for name in names])[y]
 
 
-def features_kept(adapted: "Adapted") -> KeptSupport | None:
-    """The features of an adapted network's support set, if they are enough to add more examples."""
-    kept = adapted.kept
-    if kept is None or kept.of_features:
-        return kept
-    x = features_alone(adapted, kept.support.x)
-    return None if x is None else kept._replace(support=Batch(x, kept.support.y), of_features=True)
-
-
 @torch.no_grad()
-def features_alone(adapted: "Adapted", x: Tensor) -> Tensor | None:
-    """The features [n, features] of x, if the algorithm needs nothing else of an example; else None."""
-    blueprint = adapted.blueprint
-    if adapted.statistics or blueprint.algorithm["name"] not in FITS_HEAD_ALONE:
+def features_if_enough(blueprint: Blueprint, params: Params, statistics: list[Statistics], x: Tensor) -> Tensor | None:
+    """The features [n, features] of x, if the algorithm needs nothing else of an example; else None.
+
+    ``params`` and ``statistics`` are those of an adapted network.
+    """
+    if statistics or blueprint.algorithm["name"] not in FITS_HEAD_ALONE:
         return None
-    apply, head = blueprint.build(len(adapted.classes) or blueprint.outputs).model.apply, blueprint.algorithm["head"]
-    return torch.cat([features(apply, adapted.params, part, head) for part in x.split(EXAMPLES_AT_ONCE)])
+    head = blueprint.algorithm["head"]
+    apply = blueprint.build(len(head_weight(params, head))).model.apply
+    return torch.cat([features(apply, params, part, head) for part in x.split(EXAMPLES_AT_ONCE)])
 
 
 def algorithm_of_features(blueprint: Blueprint) -> Algorithm[Any]:
@@ -94,14 +86,6 @@ def algorithm_of_features(blueprint: Blueprint) -> Algorithm[Any]:
     apply = partial(apply_head, blueprint.algorithm["head"])
     loss_fn = supervised(apply, CRITERIA[blueprint.targets])
     return call_by_name("algorithm", blueprint.algorithm, loss_fn=loss_fn, apply=apply)
-
-
-def outputs_of_kept(adapted: "Adapted", x: Tensor) -> Tensor:
-    """The outputs [n, *output] for x as in the kept support set: features, or examples in the network's units."""
-    if adapted.kept and adapted.kept.of_features:
-        return apply_head(adapted.blueprint.algorithm["head"], adapted.params, x)
-    scaling = adapted.blueprint.scaling
-    return adapted.outputs(x if scaling is None else scaling.units(x))
 
 
 def apply_head(head: str, params: Params, x: Tensor) -> Tensor:

@@ -27,8 +27,7 @@ from .kept_support import (
     EXAMPLES_AT_ONCE,
     KeptSupport,
     algorithm_of_features,
-    features_alone,
-    features_kept,
+    features_if_enough,
     seen_before,
     to_tensors,
     why_not_kept,
@@ -150,7 +149,7 @@ class Adapted:
             raise ValueError(why_not_kept(self.blueprint))
         more, names = self.learner.read_examples(support, targets, ink, self.classes)
         if self.kept.of_features:
-            more = more._replace(x=features_alone(self, more.x))
+            more = more._replace(x=features_if_enough(self.blueprint, self.params, self.statistics, more.x))
         if again := seen_before(more.x, self.kept.support.x):
             note(f"{again} of these {len(more.x)} examples were learnt before; they count once more")
         kept, classes = self.kept.joined(self.classes, more, names)
@@ -160,6 +159,14 @@ class Adapted:
     def counts(self) -> dict[str, int] | None:
         """The number of examples of each class; None if the support set was not kept."""
         return None if self.kept is None else self.kept.counts(self.classes)
+
+    @property
+    def kept_features(self) -> KeptSupport | None:
+        """The features of the support set, if they are enough to add more examples."""
+        if self.kept is None or self.kept.of_features:
+            return self.kept
+        x = features_if_enough(self.blueprint, self.params, self.statistics, self.kept.support.x)
+        return None if x is None else self.kept._replace(support=Batch(x, self.kept.support.y), of_features=True)
 
     @property
     def learner(self) -> "Learner":
@@ -178,7 +185,7 @@ class Adapted:
                 regression without batch norm need only its features, which are always written.
         """
         tensors = flatten({"params": self.params, "statistics": self.statistics})
-        kept = self.kept if keep_support else features_kept(self)
+        kept = self.kept if keep_support else self.kept_features
         facts = None
         if kept is not None:
             tensors |= to_tensors(kept, self.params)
@@ -304,7 +311,7 @@ class Learner:
         if not all(bool(value.isfinite().all()) for value in phi.values()):
             raise ValueError("adapt: the network diverges on this support set; give fewer steps")
         statistics = [] if kept.of_features else statistics_of(model.apply, phi, kept.support.x)
-        return Adapted(self.metadata, self.blueprint, classes, phi, statistics, kept)
+        return Adapted(self.metadata, self.blueprint, classes, phi, statistics, kept=kept)
 
     def for_outputs(self, outputs: int) -> tuple[Network, Theta]:
         """The network with this number of outputs, and theta with a head of that width."""

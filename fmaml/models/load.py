@@ -90,7 +90,7 @@ def load_adapted(path: str | Path, *, trust: bool = False) -> Adapted:
     own = {name: tensor for name, tensor in tensors.items() if not (keeps and name.startswith("kept/"))}
     filled = fill_theta(template, own, str(path))
     kept = read_kept(metadata, blueprint, tensors, filled["params"], str(path))
-    adapted = Adapted(metadata, blueprint, classes, filled["params"], filled["statistics"], kept)
+    adapted = Adapted(metadata, blueprint, classes, filled["params"], filled["statistics"], kept=kept)
     check_statistics(adapted, str(path))
     return adapted
 
