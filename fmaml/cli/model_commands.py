@@ -44,9 +44,10 @@ def predict_command(argv: list[str]) -> None:
 
     prediction = adapted.predict(photos, args.ink)
     rows = present.rows_of(photos, prediction, adapted.classes)
+    accuracy = describe_accuracy(rows, list(classes.values()), adapted.classes) if any(classes.values()) else []
     if args.html:
         with named_in_errors("--html", args.html):
-            present.write_page(Path(args.html), rows, adapted)
+            present.write_page(Path(args.html), rows, adapted, args.model, accuracy)
         note(f"the page is {args.html}")
     if args.json:
         print(present.as_json(rows))
@@ -54,9 +55,8 @@ def predict_command(argv: list[str]) -> None:
         print(present.as_csv(rows), end="")
     else:
         present.print_table(rows)
-    if any(classes.values()):
-        for line in describe_accuracy(rows, list(classes.values()), adapted.classes):
-            note(line)
+    for line in accuracy:
+        note(line)
 
 
 def list_photos(paths: list[str]) -> dict[str, str | None]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from ..files.plain_text import counted, printable
 from ..intervals import wilson_interval
 from ..models.cross_validation import OwnAccuracy, Score
-from .format_predictions import Row
+from .format_predictions import Row, shown_names
 
 MOST_LINES = 5  # for confusions, and for pictures
 MOST_NAMED = 20  # in the line of classes, the worst ones
@@ -78,13 +78,17 @@ def describe_accuracy(rows: Sequence[Row], truth: Sequence[str | None], classes:
     if not labelled:
         return left_out
     wrong = sorted(((row, name) for row, name in labelled if row.label != name), key=lambda pair: -pair[0].probability)
+    shown = dict(zip((row.image for row in rows), shown_names(list(rows)), strict=True))
     count = len(labelled)
     right = count - len(wrong)
     low, high = wilson_interval(right, count)
     lines = [f"accuracy {right / count:.1%} [{low:.1%}, {high:.1%}]: {right} of {counted(count, 'picture')}"]
     confusions = Counter((name, row.label) for row, name in wrong).most_common(MOST_LINES)
     lines += [f"  {printable(name)} taken for {printable(label)}: {times}" for (name, label), times in confusions]
-    worst = [f"  {printable(row.image)}: {printable(row.label)} {row.probability:.1%}" for row, _ in wrong[:MOST_LINES]]
+    worst = [
+        f"  {printable(shown[row.image])}: {printable(row.label)} {row.probability:.1%}"
+        for row, _ in wrong[:MOST_LINES]
+    ]
     return [*lines, *(["the most confident mistakes:", *worst] if worst else []), *left_out]
 
 

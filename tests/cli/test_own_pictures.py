@@ -168,3 +168,38 @@ def test_a_file_without_its_pictures_names_the_cure(pictures, capsys):
     assert mine.read_bytes() == content
     assert main(["predict", str(mine), "--support", support, str(pictures / "query")]) == 2
     assert f"or add these with `fmaml adapt {mine} --support {support}`" in capsys.readouterr().err
+
+
+def test_the_page_shows_the_accuracy_and_the_file_of_the_model(pictures, capsys):
+    (pictures / "query" / "red" / "0.png").rename(pictures / "query" / "green" / "wrong.png")
+    mine, page = str(pictures / "mine.safetensors"), pictures / "page.html"
+    support = str(pictures / "support")
+    assert main(["adapt", "cifar_fs_prototypes", "--support", support, "--out", mine, "--no-check"]) == 0
+    assert main(["predict", mine, str(pictures / "query"), "--html", str(page)]) == 0
+    html = page.read_text(encoding="utf-8")
+    assert "<h1>mine.safetensors, adapted from cifar_fs_prototypes: 6 images, 3 classes</h1>" in html
+    assert "accuracy 83.3% [43.6%, 97.0%]: 5 of 6 pictures" in html
+    assert "green taken for red: 1" in html
+    assert 'aria-label="green/wrong.png"' in html
+    assert ">blue/0.png<" in html
+    assert str(pictures) not in html, "paths are relative to the folder of all"
+    assert "  green/wrong.png: red" in capsys.readouterr().err
+    assert main(["predict", mine, str(pictures / "query" / "red"), "--html", str(page)]) == 0
+    assert "accuracy" not in page.read_text(encoding="utf-8")
+
+
+def test_of_many_pictures_the_table_shows_the_first_and_the_counts(pictures, capsys):
+    for i in range(45):
+        Image.new("RGB", (40, 40), (200, 20, 20)).save(pictures / f"many{i:02}.png")
+    support = ["--support", str(pictures / "support")]
+    many = sorted(str(path) for path in pictures.glob("many*.png"))
+    assert main(["predict", "cifar_fs_prototypes", *support, *many]) == 0
+    said = capsys.readouterr().out
+    assert "many39.png" in said
+    assert "many40.png" not in said
+    assert "5 more pictures; --csv or --json prints all of them, --html FILE writes a page" in said
+    assert "labels of all 45: red 45" in said
+    assert main(["predict", "cifar_fs_prototypes", *support, *many[:40]]) == 0
+    assert "more pictures" not in capsys.readouterr().out
+    assert main(["predict", "cifar_fs_prototypes", *support, *many, "--csv"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 46
