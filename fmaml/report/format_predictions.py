@@ -111,7 +111,7 @@ def print_table(rows: list[Row]) -> None:
 
 
 def describe_rest(rows: list[Row]) -> list[str]:
-    """Lines about a table of which only the first rows were printed: the options for all, and the counts by label."""
+    """Lines below a table that was cut: the options that show all pictures, and the counts of each label."""
     if len(rows) <= MOST_ROWS:
         return []
     labels = Counter(row.label for row in rows).most_common()
