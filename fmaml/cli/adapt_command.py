@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import Error, note
+from ..files.plain_text import first_few
 from ..processes.limits import importing_torch
 from .arguments import MODEL, new_parser, parse_arguments
 from .model_commands import (
@@ -20,6 +21,7 @@ from .model_commands import (
 if TYPE_CHECKING:
     from ..models.learner import Adapted
 
+NAMED = 8  # classes
 DESCRIPTION = """\
 Adapt a trained model to your classes, and save it as one file for `fmaml predict`. If MODEL is such a file, add
 pictures to it: a folder with the name of a class adds pictures of that class, and a new name adds a class. The result
@@ -48,7 +50,7 @@ def adapt_command(argv: list[str]) -> None:
     with importing_torch():
         from ..models.cross_validation import cross_validate
         from ..models.load import is_adapted, load_adapted
-    from ..report.own_accuracy import describe_growth, print_own_accuracy
+    from ..report.own_accuracy import describe_growth, print_own_accuracy, print_words
 
     before = load_adapted(args.model, trust=args.trust) if is_adapted(args.model) else None
     if before is None and args.out is None:
@@ -61,7 +63,7 @@ def adapt_command(argv: list[str]) -> None:
         adapted.save(out, keep_support=args.keep_support or before is not None)
     for line in describe_growth(before.counts or {}, adapted.counts or {}) if before else ():
         print(line)
-    print(f"{out} tells {', '.join(adapted.classes)} apart; `fmaml predict {out} PHOTO` names photographs")
+    print_words(f"{out} tells {first_few(adapted.classes, NAMED)} apart; `fmaml predict {out} PHOTO` names photographs")
     if not args.no_check:
         print_own_accuracy(cross_validate(adapted))
 

@@ -95,7 +95,8 @@ def test_in(
     compared = compared_with(source, settings, results)
     results |= compared
     title = f"{config['name']}: {source.metric.name} on unseen tasks"
-    report.print_results(console, results, source.metric, title, protocol)
+    interval = "; ± is a 95 % interval over tasks" if settings.tasks > 1 else ""
+    report.print_results(console, results, source.metric, title, protocol + interval)
     if out:
         folder = Path(out)
         folder.mkdir(parents=True, exist_ok=True)
@@ -133,11 +134,14 @@ def config_of_test(learner: Learner, model: str, overrides: list[str]) -> Config
             raise Error(f"command line: {key}: fixed in a trained model; test takes data.*, eval.* and seed")
     check_targets(learner, overrides)
     config = copy.deepcopy(learner.metadata["config"])
-    for key in ("train_ways", "train_shots"):  # a test has no training tasks
+    overrides = folder_overrides(learner, overrides)
+    unused = ["train_ways", "train_shots"]  # a test has no training tasks
+    if values_by_key(overrides).get("data.name") == "folder":
+        unused.append("download")
+    for key in unused:
         config["data"].pop(key, None)
     if config["algorithm"].get("minibatch"):  # only to pass the check: the model keeps its own size
         config["algorithm"]["minibatch"] = 1
-    overrides = folder_overrides(learner, overrides)
     return complete(config, Path(model), [*overrides, *form_overrides(learner, overrides)], note)
 
 

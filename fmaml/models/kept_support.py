@@ -96,11 +96,10 @@ def apply_head(head: str, params: Params, x: Tensor) -> Tensor:
 def why_not_kept(blueprint: Blueprint) -> str:
     """The reason why nothing can be added to a file without its support set, and the cure."""
     name = blueprint.algorithm["name"]
-    mixed = name in FITS_HEAD_ALONE
-    reason = "batch norm makes each feature depend on all of it" if mixed else f"{name} needs all of it"
+    learner = f"{name} with batch norm" if name in FITS_HEAD_ALONE else name
     return (
-        f"the file keeps no support set, and {reason}, so nothing can be added; adapt again to all examples, "
-        f"with --keep-support (in Python: save(path, keep_support=True)) to add more later"
+        f"it keeps none of its examples, and {learner} needs them to learn more; adapt again to all examples together, "
+        f"with --keep-support to add more later (in Python: save(path, keep_support=True))"
     )
 
 

@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from rich.console import Console
+
 from ..files.plain_text import counted, printable
 from ..intervals import wilson_interval
 from ..models.cross_validation import OwnAccuracy, Score
@@ -22,12 +24,18 @@ def print_own_accuracy(found: OwnAccuracy | None) -> None:
     print("\n".join(score_lines([model_score, *sorted(simple, key=lambda score: -score.accuracy)])))
     if not simple:
         print("  the simple methods need the pictures, which are only kept by --keep-support")
-    print(f"by class: {by_class(found.classes)}")
+    print_words(f"by class: {by_class(found.classes)}")
     if found.better:
-        print(
+        print_words(
             f"{found.better.method} is better here: train on more such classes with "
             f"`fmaml run photos data.root=FOLDER`, or give more pictures of each class"
         )
+
+
+def print_words(line: str) -> None:
+    """Print a line, broken between words in a terminal."""
+    console = Console()
+    console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=not console.is_terminal)
 
 
 def describe_growth(before: Mapping[str, int], now: Mapping[str, int]) -> list[str]:
@@ -72,9 +80,10 @@ def describe_accuracy(rows: Sequence[Row], truth: Sequence[str | None], classes:
     labelled = [(row, known[name]) for row, name in zip(rows, truth, strict=True) if name in known]
     others = sorted({name for name in truth if name is not None and name not in known})
     unknown = sum(name in others for name in truth)
-    left_out = (
-        [f"{counted(unknown, 'picture')} of classes that were not learnt: {shown_first(others)}"] if others else []
-    )
+    left_out: list[str] = []
+    if others:
+        found = f"{counted(unknown, 'picture')} of classes that were not learnt: {shown_first(others)}"
+        left_out = [f"{found}; `fmaml adapt` adds classes"]
     if not labelled:
         return left_out
     wrong = sorted(((row, name) for row, name in labelled if row.label != name), key=lambda pair: -pair[0].probability)

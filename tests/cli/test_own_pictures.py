@@ -49,7 +49,7 @@ def test_predict_tells_the_accuracy_on_folders_of_classes(pictures, capsys):
     assert "accuracy 83.3% [43.6%, 97.0%]: 5 of 6 pictures" in said.err
     assert "green taken for red: 1" in said.err
     assert "wrong.png: red" in said.err
-    assert "1 picture of classes that were not learnt: violet" in said.err
+    assert "1 picture of classes that were not learnt: violet; `fmaml adapt` adds classes" in said.err
 
 
 def test_predict_on_a_plain_folder_says_nothing_of_accuracy(pictures, capsys):
@@ -68,6 +68,8 @@ def test_a_test_on_a_folder_takes_every_class_and_as_many_queries_as_there_are(p
     assert "classes of 1 picture or fewer left out: 1, such as once" in said.err
     assert "data.queries = 2, since the smallest class has 3 pictures" in said.err
     assert "for the files of cifar_fs give data.name=cifar_fs as well" in said.err
+    assert "data.download" not in said.err, "it is no setting of the user's"
+    assert "± is a 95 % interval over tasks" in " ".join(said.out.split())
     assert main(["test", "cifar_fs_prototypes", root, "data.ways=4", "data.shots=1"]) == 2
     assert "has 3 of 4 classes with more pictures than data.shots = 1" in capsys.readouterr().err
 
@@ -163,7 +165,7 @@ def test_a_file_without_its_pictures_names_the_cure(pictures, capsys):
     content = mine.read_bytes()
     assert main(["adapt", str(mine), "--support", support]) == 2
     said = capsys.readouterr().err
-    assert "mine.safetensors: the file keeps no support set" in said
+    assert "mine.safetensors: it keeps none of its examples, and protonet with batch norm needs them" in said
     assert "with --keep-support" in said
     assert mine.read_bytes() == content
     assert main(["predict", str(mine), "--support", support, str(pictures / "query")]) == 2

@@ -104,7 +104,7 @@ def test_values_grow_too():
 
 @pytest.mark.parametrize(
     ("name", "norm", "reason"),
-    [("maml", "layer", "maml needs all of it"), ("r2d2", "batch", "batch norm makes each feature depend on all of it")],
+    [("maml", "layer", "maml needs them"), ("r2d2", "batch", "r2d2 with batch norm needs them")],
 )
 def test_a_file_without_its_support_set_names_the_cure(name, norm, reason, tmp_path):
     adapted = learner_of(name, {**CONV4, "norm": norm}, torch.float32).adapt(pictures(torch.float32))
@@ -112,7 +112,9 @@ def test_a_file_without_its_support_set_names_the_cure(name, norm, reason, tmp_p
     assert not any(key.startswith("kept/") for key in load_file(tmp_path / "mine.safetensors"))
     back = fmaml.load_adapted(tmp_path / "mine.safetensors")
     assert back.counts is None
-    with pytest.raises(ValueError, match=f"keeps no support set, and {reason}, .* --keep-support .*keep_support=True"):
+    with pytest.raises(
+        ValueError, match=f"keeps none of its examples, and {reason} .* --keep-support .*keep_support=True"
+    ):
         back.add({"g": torch.rand(2, 1, 28, 28)})
 
 
