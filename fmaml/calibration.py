@@ -19,6 +19,7 @@ BINS = 15  # of confidence, as in the paper
 QUANTILES = 100  # steps between the stored distances
 LARGEST_LOG = math.log(100.0)  # temperatures are searched from 1 / 100 to 100
 NONE = "none of these"
+USUAL_REJECT = 0.05  # the share of known pictures that may be refused
 
 
 class Calibration(NamedTuple):
@@ -86,22 +87,22 @@ def fit_temperature(logits: Tensor, y: Tensor) -> Tensor:
     return (-low).exp()
 
 
-def calibration_error(probabilities: Tensor, y: Tensor) -> Tensor:
+def calibration_error(confidence: Tensor, right: Tensor) -> Tensor:
     """The expected calibration error with 15 bins (arXiv 1706.04599, equation 3): a scalar from 0 to 1.
 
     Args:
-        probabilities: [n, classes].
-        y: int64 [n].
+        confidence: [n], the probability of each prediction.
+        right: bool [n].
 
     >>> import torch
     >>> from fmaml.calibration import calibration_error
-    >>> calibration_error(torch.tensor([[0.75, 0.25]]).expand(4, 2), torch.tensor([0, 0, 1, 1]))
+    >>> calibration_error(torch.full((4,), 0.75), torch.tensor([True, True, False, False]))
     tensor(0.2500, dtype=torch.float64)
     """
-    confidence, predicted = probabilities.double().max(-1)
+    confidence = confidence.double()
     which = ((confidence * BINS).ceil().long() - 1).clamp(0, BINS - 1)
-    excess = confidence - (predicted == y).double()
-    return excess.new_zeros(BINS).index_add(0, which, excess).abs().sum() / len(y)
+    excess = confidence - right.double()
+    return excess.new_zeros(BINS).index_add(0, which, excess).abs().sum() / len(right)
 
 
 def auroc(known: Tensor, unknown: Tensor) -> Tensor:

@@ -59,21 +59,23 @@ def test_the_temperature_is_bounded_if_every_answer_is_right_or_wrong():
 
 
 def test_calibration_error_by_a_loop():
-    probabilities = torch.randn(500, 4, generator=numbers(5)).mul(2).softmax(1)
-    y = torch.randint(4, (500,), generator=numbers(6))
+    confidence = torch.rand(500, generator=numbers(5), dtype=torch.float64)
+    right = torch.rand(500, generator=numbers(6)) < 0.6
     total = 0.0
     for i in range(15):
-        inside = [n for n in range(500) if i / 15 < probabilities[n].max().item() <= (i + 1) / 15]
+        inside = [n for n in range(500) if i / 15 < confidence[n].item() <= (i + 1) / 15]
         if inside:
-            right = sum(int(probabilities[n].argmax()) == int(y[n]) for n in inside) / len(inside)
-            sure = sum(probabilities[n].max().item() for n in inside) / len(inside)
-            total += len(inside) / 500 * abs(right - sure)
-    assert calibration_error(probabilities, y).item() == pytest.approx(total, abs=1e-9)
+            share = sum(bool(right[n]) for n in inside) / len(inside)
+            sure = sum(confidence[n].item() for n in inside) / len(inside)
+            total += len(inside) / 500 * abs(share - sure)
+    assert calibration_error(confidence, right).item() == pytest.approx(total, abs=1e-12)
 
 
 def test_calibration_error_of_sure_and_wrong_answers_is_one():
-    assert calibration_error(torch.eye(3), torch.tensor([1, 2, 0])).item() == 1.0
-    assert calibration_error(torch.eye(3), torch.tensor([0, 1, 2])).item() == 0.0
+    sure = torch.ones(3)
+    assert calibration_error(sure, torch.zeros(3, dtype=torch.bool)).item() == 1.0
+    assert calibration_error(sure, torch.ones(3, dtype=torch.bool)).item() == 0.0
+    assert calibration_error(torch.zeros(1), torch.zeros(1, dtype=torch.bool)).item() == 0.0
 
 
 @pytest.mark.parametrize("reject", [0.01, 0.05, 0.2, 0.5])
