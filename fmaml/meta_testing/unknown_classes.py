@@ -4,7 +4,7 @@ Each query is judged alone, as in use: batch norm takes the statistics of the su
 are those of the next task, without the classes that both have.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from ..calibration import (
     seen_features,
 )
 from ..config.build import Experiment
+from ..config.settings import EvalSettings
 from ..data.ragged import without_padding
 from ..data.source import ACCURACY, Source
 from ..evaluation import trajectory_of
@@ -52,6 +53,19 @@ class Measured(NamedTuple):
     refused: list[float | None]  # the shares of known and of unknown queries, at the usual limit
 
 
+def calibrated(
+    experiment: Experiment, theta: Theta, settings: EvalSettings, known: Calibration | None = None
+) -> dict[str, Any]:
+    """The fields of `Calibration` and of `Measured`, for a model's metadata; {} as in `calibrate`.
+
+    The calibration is the ``known`` one of the model, or else from validation tasks.
+    """
+    tasks = min(settings.tasks, MOST_TASKS)
+    calibration = known or calibrate(experiment, theta, settings.steps, tasks)
+    measured = measure(experiment, theta, settings.steps, tasks, calibration) if calibration else None
+    return {**calibration._asdict(), **measured._asdict()} if calibration and measured else {}
+
+
 def calibrate(experiment: Experiment, theta: Theta, steps: int, tasks: int) -> Calibration | None:
     """The temperature and the distances of known queries on validation tasks; None for sources without named classes.
 
@@ -61,7 +75,8 @@ def calibrate(experiment: Experiment, theta: Theta, steps: int, tasks: int) -> C
     if not found:
         return None
     logits, y, known = (torch.cat([getattr(each, name) for each in found]) for name in ("logits", "y", "known"))
-    return Calibration(fit_temperature(logits, y).item(), quantiles_of(known).tolist())
+    distances = [float(f"{distance:.6g}") for distance in quantiles_of(known).tolist()]
+    return Calibration(float(f"{fit_temperature(logits, y).item():.6g}"), distances)
 
 
 def measure(experiment: Experiment, theta: Theta, steps: int, tasks: int, calibration: Calibration) -> Measured | None:
