@@ -40,13 +40,14 @@ class Calibration(NamedTuple):
         return self.distances[low] + (place - low) * (self.distances[low + 1] - self.distances[low])
 
     def none_of_these(self, distances: Tensor, reject: float) -> Tensor:
-        """How little pictures fit any class, from 0 to 1, for distances [n].
+        """The probability of none of these, for distances [n]: 1/2 at the limit, and its log odds are linear.
 
-        It is ``reject`` for a typical known picture (the median) and 1/2 at the limit. Its log odds are linear.
+        For a typical known picture (the median) the odds are those of ``reject``, squared: 0.3 % if it is 5 %. So the
+        probabilities of the classes, which share the rest, hardly change.
         """
         limit = self.limit(reject)
         width = max(limit - self.limit(0.5), 1e-6 * limit, 1e-12)
-        return torch.sigmoid(math.log((1 - reject) / reject) * (distances - limit) / width)
+        return torch.sigmoid(2 * math.log((1 - reject) / reject) * (distances - limit) / width)
 
 
 def read_calibration(found: Any) -> Calibration | None:

@@ -90,7 +90,7 @@ class Adapted:
 
         Returns:
             labels, a list of n names, and probabilities, a tensor [n, classes]. With ``reject`` a last column is for
-            none of these: ``reject`` for a typical picture of the classes, and above 1/2 if refused.
+            none of these: above 1/2 if the picture is refused. Then the classes share the rest.
 
         Raises:
             Error: an image cannot be read.
@@ -120,21 +120,26 @@ class Adapted:
 
     @property
     def can_reject(self) -> bool:
-        """Whether `predict` takes ``reject``: the distances of known pictures were measured."""
-        return self.means is not None and self.calibration is not None
+        """Whether `predict` takes ``reject``: distances of known pictures were measured, and no class has that name."""
+        return self.means is not None and self.calibration is not None and NONE not in self.classes
 
     @cached_property
     def calibration(self) -> Calibration | None:
         """The temperature, and the distances of known pictures; None if they were not measured."""
         return read_calibration(self.metadata.get("calibration"))
 
+    def with_calibration(self, calibration: Calibration) -> "Adapted":
+        """The same network with another temperature and other distances of known pictures."""
+        return replace(self, metadata={**self.metadata, "calibration": calibration._asdict()})
+
     def _none_of_these(self, x: Tensor, reject: float) -> Tensor:
         if not 0 < reject < 0.5:
             raise ValueError(f"predict: reject = {reject}: must be above 0 and below 0.5, such as 0.05")
-        if self.calibration is None or self.means is None:
+        if self.calibration is None or not self.can_reject:
+            why = f"a class is named {NONE!r}" if NONE in self.classes else "it has no distances of known pictures"
             raise ValueError(
-                "predict: reject: this model has no distances of known pictures; "
-                "leave it out, or adapt by `fmaml adapt` with five pictures a class or more"
+                f"predict: reject: not possible with this model: {why}; leave it out, or adapt by `fmaml adapt` "
+                f"with 20 pictures or more"
             )
         return self.calibration.none_of_these(self.distances(x), reject)
 
