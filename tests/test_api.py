@@ -35,7 +35,7 @@ ALLOWED = {  # a room may import itself and these, which come before it; the top
     "config": {"core", "data", "files", "optim", "processes"},
     "checkpoints": {"core", "config", "data", "files", "optim", "processes"},
     "models": {"core", "checkpoints", "config", "data", "files", "torch_fixes"},
-    "meta_testing": {"core", "checkpoints", "config", "data", "files", "processes"},
+    "meta_testing": {"core", "checkpoints", "config", "data", "files", "processes", "torch_fixes"},
     "report": {"core", "checkpoints", "config", "data", "files", "meta_testing", "models"},
     "training": {
         *("core", "checkpoints", "config", "data", "files", "meta_testing", "models", "modules", "optim", "processes"),

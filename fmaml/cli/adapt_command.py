@@ -50,7 +50,8 @@ def adapt_command(argv: list[str]) -> None:
     with importing_torch():
         from ..models.cross_validation import cross_validate
         from ..models.load import is_adapted, load_adapted
-    from ..report.own_accuracy import describe_growth, print_own_accuracy, print_words
+        from ..models.own_calibration import calibrate_on
+    from ..report.own_accuracy import describe_growth, describe_own_calibration, print_own_accuracy, print_words
 
     before = load_adapted(args.model, trust=args.trust) if is_adapted(args.model) else None
     if before is None and args.out is None:
@@ -58,6 +59,10 @@ def adapt_command(argv: list[str]) -> None:
     adapted = (
         added_to(before, args) if before else adapted_by(args.model, args.support, args.steps, args.trust, args.ink)
     )
+    kept, own, model = adapted.kept, None, adapted.calibration
+    if kept is not None and not kept.of_features and not args.no_check:
+        own = calibrate_on(adapted.learner, kept.by_class(adapted.classes), kept.steps)
+        adapted = adapted if own is None else adapted.with_calibration(own.calibration)
     out = args.out or args.model
     with named_in_errors("--out", out):
         adapted.save(out, keep_support=args.keep_support or before is not None)
@@ -66,6 +71,8 @@ def adapt_command(argv: list[str]) -> None:
     print_words(f"{out} tells {first_few(adapted.classes, NAMED)} apart; `fmaml predict {out} PHOTO` names photographs")
     if not args.no_check:
         print_own_accuracy(cross_validate(adapted))
+        for line in describe_own_calibration(own, model):
+            print_words(line)
 
 
 def added_to(before: "Adapted", args: argparse.Namespace) -> "Adapted":

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 SUPPORT = "a folder with a folder of images for each class, or with one image for each class, named after the class"
 
+REJECT = (
+    "the share of pictures of your classes that may be named none of these, because they are far from every class "
+    "(default: 0.05; 0 names every picture)"
+)
+
 
 def predict_command(argv: list[str]) -> None:
     """`fmaml predict`: classify photographs."""
@@ -26,6 +31,7 @@ def predict_command(argv: list[str]) -> None:
     parser.add_argument("photos", nargs="+", metavar="PHOTO_OR_DIR", help="images, or folders of images")
     add_support_options(parser)
     add_ink_option(parser)
+    parser.add_argument("--reject", type=share, metavar="SHARE", help=REJECT)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--csv", action="store_true", help="print CSV instead of a table")
     parser.add_argument("--html", metavar="FILE", help="also write a page with thumbnails")
@@ -39,10 +45,15 @@ def predict_command(argv: list[str]) -> None:
 
     adapted = adapted_by(args.model, args.support, args.steps, args.trust, args.ink)
 
+    from ..calibration import USUAL_REJECT
     from ..report import format_predictions as present
-    from ..report.own_accuracy import describe_accuracy
+    from ..report.own_accuracy import describe_accuracy, describe_refused
 
-    prediction = adapted.predict(photos, args.ink)
+    reject = (USUAL_REJECT if adapted.can_reject else 0) if args.reject is None else args.reject
+    try:
+        prediction = adapted.predict(photos, args.ink, reject=reject or None)
+    except ValueError as error:
+        raise Error(f"{args.model}: {error}") from None
     rows = present.rows_of(photos, prediction, adapted.classes)
     accuracy = describe_accuracy(rows, list(classes.values()), adapted.classes) if any(classes.values()) else []
     if args.html:
@@ -55,7 +66,7 @@ def predict_command(argv: list[str]) -> None:
         print(present.as_csv(rows), end="")
     else:
         present.print_table(rows)
-    for line in accuracy:
+    for line in [*describe_refused(rows, reject), *accuracy]:
         note(line)
 
 
@@ -157,6 +168,17 @@ def steps(word: str) -> int:
     if not word.isdecimal() or len(word) > 5 or int(word) > 10_000:
         raise argparse.ArgumentTypeError(f"{word}: must be a whole number from 0 to 10000")
     return int(word)
+
+
+def share(word: str) -> float:
+    """``word`` as a share from 0 to below 0.5; else argparse's error, which the parser reports."""
+    try:
+        found = float(word)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < 0.5:
+        raise argparse.ArgumentTypeError(f"{word}: must be a number from 0 to below 0.5, such as 0.05")
+    return found
 
 
 def adapted_by(model: str, support: str | None, inner_steps: int | None, trust: bool, ink: "Ink") -> "Adapted":

@@ -40,6 +40,10 @@ class KeptSupport(NamedTuple):
         found = Counter(self.support.y.tolist()) if classes else {}
         return {name: found[i] for i, name in enumerate(classes)}
 
+    def by_class(self, classes: list[str]) -> dict[str, Tensor]:
+        """The examples of each class."""
+        return {name: self.support.x[self.support.y == i] for i, name in enumerate(classes)}
+
     def joined(self, classes: list[str], more: Batch, names: list[str]) -> tuple["KeptSupport", list[str]]:
         """The kept and more examples, sorted by class, and the classes of both; ``names`` are those of ``more``.
 

@@ -5,7 +5,7 @@ support set, which are stored with the network.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..calibration import NONE, Calibration, class_means, distance_to_nearest, read_calibration, seen_features
 from ..checkpoints.checkpoint_format import flatten
 from ..data.preprocessing import Ink, in_own_units
 from ..errors import Error, note
@@ -48,8 +49,8 @@ class Prediction(NamedTuple):
     ['cat']
     """
 
-    labels: list[str]  # the likeliest class of each example
-    probabilities: Tensor  # [n, classes], in the order of `Adapted.classes`
+    labels: list[str]  # the likeliest class of each example, or "none of these"
+    probabilities: Tensor  # [n, classes], in the order of `Adapted.classes`; with ``reject`` one more, of none of these
 
     def __repr__(self) -> str:
         return f"Prediction({counted(len(self.labels), 'example')}: {in_a_line(self.labels)})"
@@ -72,6 +73,7 @@ class Adapted:
     classes: list[str]
     params: Params
     statistics: list[Statistics]
+    means: Tensor | None = None  # of each class's features, [classes, features], to refuse what is far from all
     kept: KeptSupport | None = None  # to add more examples
 
     def __repr__(self) -> str:
@@ -81,31 +83,82 @@ class Adapted:
             return f"Adapted({name}, {counted(self.blueprint.outputs, 'output')})"
         return f"Adapted({name}, {len(self.classes)} classes: {in_a_line(self.classes)})"
 
-    def predict(self, images: Images, ink: Ink = "auto") -> Prediction:
+    def predict(self, images: Images, ink: Ink = "auto", *, reject: float | None = None) -> Prediction:
         """The likeliest class of each image, and the probability of every class.
+
+        The logits are divided by the model's temperature, if it was measured; see `fmaml.calibration`.
 
         Args:
             images: a file or a folder of images, a `PIL.Image`, an array uint8 [height, width] or [height, width, 3],
                 or a sequence of these. A tensor [n, *inputs] has values as in training.
             ink: the ink of drawings, for a network of characters: "dark", "light", or "auto", which looks at the border
                 of each drawing.
+            reject: the share of pictures of these classes that may be refused, above 0 and below 0.5. Then a picture
+                that is far from every class gets the label "none of these". The limit is that of known pictures of
+                the validation tasks, or of your own if ``fmaml adapt`` measured it. None: refuse nothing.
 
         Returns:
-            labels, a list of n names, and probabilities, a tensor [n, classes].
+            labels, a list of n names, and probabilities, a tensor [n, classes]. With ``reject`` a last column is for
+            none of these: above 1/2 if the picture is refused. Then the classes share the rest.
 
         Raises:
             Error: an image cannot be read.
             ValueError: the network was trained for values, not for classes: use `outputs`. Or a tensor is of another
-                shape or type, or holds values for which the network's outputs are not finite.
+                shape or type, or holds values for which the network's outputs are not finite. Or ``reject`` is not in
+                its range, or the model has no measured limit.
         """
         if not self.classes:
             raise ValueError("predict: this network has no classes; `outputs` gives its values")
-        logits = self.outputs(to_inputs(images, self.shape, ink))
+        x = to_inputs(images, self.shape, ink)
+        logits = self.outputs(x)
         if not bool(logits.isfinite().all()):
             first = int((~logits.isfinite()).any(-1).nonzero()[0])
             raise ValueError(f"predict: image {first}: the outputs are not finite; give values as in training, 0 to 1")
         labels = [self.classes[i] for i in logits.argmax(-1).tolist()]
-        return Prediction(labels, logits.softmax(-1))
+        probabilities = self.probabilities_of(logits)
+        if reject is None:
+            return Prediction(labels, probabilities)
+        none = self._none_of_these(x, reject).to(probabilities)[:, None]
+        labels = [NONE if far else label for far, label in zip((none[:, 0] > 0.5).tolist(), labels, strict=True)]
+        return Prediction(labels, torch.cat([probabilities * (1 - none), none], 1))
+
+    def probabilities_of(self, logits: Tensor) -> Tensor:
+        """The probabilities of the classes, [n, classes], for `outputs` of the same shape."""
+        temperature = 1.0 if self.calibration is None else self.calibration.temperature
+        return (logits / temperature).softmax(-1)
+
+    @property
+    def can_reject(self) -> bool:
+        """Whether `predict` takes ``reject``: distances of known pictures were measured, and no class has that name."""
+        return self.means is not None and self.calibration is not None and NONE not in self.classes
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """The temperature, and the distances of known pictures; None if they were not measured."""
+        return read_calibration(self.metadata.get("calibration"))
+
+    def with_calibration(self, calibration: Calibration) -> "Adapted":
+        """The same network with another temperature and other distances of known pictures."""
+        return replace(self, metadata={**self.metadata, "calibration": calibration._asdict()})
+
+    def _none_of_these(self, x: Tensor, reject: float) -> Tensor:
+        if not 0 < reject < 0.5:
+            raise ValueError(f"predict: reject = {reject}: must be above 0 and below 0.5, such as 0.05")
+        if self.calibration is None or not self.can_reject:
+            why = f"a class is named {NONE!r}" if NONE in self.classes else "it has no distances of known pictures"
+            raise ValueError(
+                f"predict: reject: not possible with this model: {why}; leave it out, or adapt by `fmaml adapt` "
+                f"with 20 pictures or more"
+            )
+        return self.calibration.none_of_these(self.distances(x), reject)
+
+    @torch.no_grad()
+    def distances(self, x: Tensor) -> Tensor:
+        """The distance [n] of each example x [n, *inputs] to the nearest class mean, in the space of features."""
+        if self.means is None:
+            raise ValueError("distances: this network has no class means; adapt again with this version of fmaml")
+        parts = [seen_features(self._apply, self.params, part, len(self.classes)) for part in x.split(EXAMPLES_AT_ONCE)]
+        return distance_to_nearest(torch.cat(parts), self.means)
 
     @torch.no_grad()
     def outputs(self, x: Any) -> Tensor:
@@ -185,6 +238,7 @@ class Adapted:
                 regression without batch norm need only its features, which are always written.
         """
         tensors = flatten({"params": self.params, "statistics": self.statistics})
+        tensors |= {} if self.means is None else {"means": self.means}
         kept = self.kept if keep_support else self.kept_features
         facts = None
         if kept is not None:
@@ -311,7 +365,12 @@ class Learner:
         if not all(bool(value.isfinite().all()) for value in phi.values()):
             raise ValueError("adapt: the network diverges on this support set; give fewer steps")
         statistics = [] if kept.of_features else statistics_of(model.apply, phi, kept.support.x)
-        return Adapted(self.metadata, self.blueprint, classes, phi, statistics, kept=kept)
+        means = None
+        if classes:
+            x, apply = kept.support.x, with_statistics(model.apply, statistics)
+            found = x if kept.of_features else seen_features(apply, phi, x, width)
+            means = class_means(found, kept.support.y, width)
+        return Adapted(self.metadata, self.blueprint, classes, phi, statistics, means, kept)
 
     def for_outputs(self, outputs: int) -> tuple[Network, Theta]:
         """The network with this number of outputs, and theta with a head of that width."""

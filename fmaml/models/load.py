@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from ..calibration import read_calibration
 from ..errors import Error
 from ..torch_fixes.support_statistics import Statistics
 from .blueprint import Blueprint, fill_theta, read_blueprint
@@ -86,11 +87,12 @@ def load_adapted(path: str | Path, *, trust: bool = False) -> Adapted:
         raise Error(f"{path}: its metadata are not those of an adapted network (classes)")
     params = blueprint.params(len(classes) or blueprint.outputs)
     template = {"params": params, "statistics": list(statistics_in(tensors))}
+    means = tensors.pop("means", None)  # files of earlier versions have none
     keeps = metadata.get("kept") is not None
     own = {name: tensor for name, tensor in tensors.items() if not (keeps and name.startswith("kept/"))}
     filled = fill_theta(template, own, str(path))
     kept = read_kept(metadata, blueprint, tensors, filled["params"], str(path))
-    adapted = Adapted(metadata, blueprint, classes, filled["params"], filled["statistics"], kept=kept)
+    adapted = Adapted(metadata, blueprint, classes, filled["params"], filled["statistics"], means, kept)
     check_statistics(adapted, str(path))
     return adapted
 
@@ -103,6 +105,10 @@ def check_statistics(adapted: Adapted, name: str) -> None:
     x = torch.zeros(1, *adapted.shape.inputs, dtype=adapted.shape.dtype)
     try:
         adapted.outputs(x)
+        if adapted.means is not None and (
+            adapted.distances(x).shape != (1,) or len(adapted.means) != len(adapted.classes)
+        ):
+            raise ValueError("means")
     except (ValueError, RuntimeError) as error:
         raise Error(f"{name}: its statistics are not those of its network ({error})") from None
 
@@ -126,4 +132,8 @@ def _read(path: Path, trust: bool) -> tuple[dict[str, Tensor], Metadata, Bluepri
     tensors, metadata = read_model(path)
     if metadata is None:
         raise Error(f"{path}: parameters without metadata, so the network is unknown; give a model that fmaml wrote")
+    try:
+        read_calibration(metadata.get("calibration"))
+    except (ValueError, TypeError, KeyError) as error:
+        raise Error(f"{path}: its metadata are not those of a model (calibration: {error})") from None
     return tensors, metadata, read_blueprint(metadata, str(path), trust)

@@ -119,7 +119,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
         check_is_fitted(self)
         x = self._to_inputs(X, self.adapted_.shape, reset=False)
-        return self.adapted_.outputs(x).softmax(-1).numpy()
+        return self.adapted_.probabilities_of(self.adapted_.outputs(x)).numpy()
 
     def _to_inputs(self, X: Examples, shape: Shape, *, reset: bool) -> Tensor:
         """X as float32 [n, *inputs]; ``reset`` when fitting."""

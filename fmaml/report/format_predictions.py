@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape as escape_markup
 from rich.table import Table
 
+from ..calibration import NONE
 from ..files.atomic import write_text_durably
 from ..files.plain_text import printable
 from ..models.learner import Adapted, Prediction
@@ -49,9 +50,10 @@ class Row(NamedTuple):
 
 
 def rows_of(photos: list[str], prediction: Prediction, classes: list[str]) -> list[Row]:
-    """A row for each photograph."""
+    """A row for each photograph; the last probability may be that of none of these."""
+    names = [*classes, NONE][: prediction.probabilities.shape[1]]
     table = zip(photos, prediction.labels, prediction.probabilities.tolist(), strict=True)
-    return [Row(photo, label, dict(zip(classes, values, strict=True))) for photo, label, values in table]
+    return [Row(photo, label, dict(zip(names, values, strict=True))) for photo, label, values in table]
 
 
 def shown_names(rows: list[Row]) -> list[str]:
@@ -122,8 +124,9 @@ def describe_rest(rows: list[Row]) -> list[str]:
 
 
 def second(row: Row) -> str:
-    """The second most likely class with its probability."""
-    name = sorted(row.probabilities, key=lambda name: row.probabilities[name])[-2]
+    """The most likely class besides the label, with its probability."""
+    others = row.probabilities.keys() - {row.label, NONE}
+    name = max(sorted(others), key=lambda name: row.probabilities[name])
     return f"{printable(name)} {row.probabilities[name]:.1%}"
 
 

@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 
+from ..calibration import NONE, USUAL_REJECT, Calibration
 from ..files.plain_text import counted, printable
 from ..intervals import wilson_interval
 from ..models.cross_validation import OwnAccuracy, Score
+from ..models.own_calibration import OwnCalibration
 from .format_predictions import Row, shown_names
 
 MOST_LINES = 5  # for confusions, and for pictures
@@ -52,6 +54,32 @@ def describe_growth(before: Mapping[str, int], now: Mapping[str, int]) -> list[s
     return [f"{total}:", f"  {'class':<{width}}  before   now", *rows, *more, *rest]
 
 
+def describe_own_calibration(own: OwnCalibration | None, model: Calibration | None) -> list[str]:
+    """Lines about the limit for none of these, and about the temperature."""
+    if own is None:
+        how = "as the model's own tasks" if model else "not possible"
+        return [f"{NONE}: {how}; 20 or more pictures in classes of two or more would give a limit for these classes"]
+    lines = [f"{NONE}: the limit refuses {USUAL_REJECT:.0%} of these {own.pictures} pictures, a tenth left out in turn"]
+    if own.others is not None and own.area is not None:
+        lines.append(
+            f"  a class left out: {own.refused} of its {counted(len(own.others), 'picture')} refused, AUROC "
+            f"{own.area:.1%}"
+        )
+    origin = "these pictures" if own.own_temperature else "the model, since these pictures or their mistakes are few"
+    return [*lines, f"probabilities: temperature {own.calibration.temperature:.2f}, from {origin}"]
+
+
+def describe_refused(rows: Sequence[Row], reject: float) -> list[str]:
+    """A line about the pictures that fit no class, if there are any."""
+    refused = sum(row.label == NONE for row in rows) if reject else 0
+    if not refused:
+        return []
+    return [
+        f"{refused} of {counted(len(rows), 'picture')} {'fits' if refused == 1 else 'fit'} no class; the limit refuses "
+        f"{reject:g} of known pictures, and --reject 0 names every picture"
+    ]
+
+
 def score_lines(scores: Sequence[Score]) -> list[str]:
     """One line for each method: its accuracy and interval."""
     width = max(len(score.method) for score in scores)
@@ -80,9 +108,11 @@ def describe_accuracy(rows: Sequence[Row], truth: Sequence[str | None], classes:
     labelled = [(row, known[name]) for row, name in zip(rows, truth, strict=True) if name in known]
     others = sorted({name for name in truth if name is not None and name not in known})
     unknown = sum(name in others for name in truth)
+    refused = sum(row.label == NONE for row, name in zip(rows, truth, strict=True) if name in others)
     left_out: list[str] = []
     if others:
         found = f"{counted(unknown, 'picture')} of classes that were not learnt: {shown_first(others)}"
+        found += f"; {refused} named {NONE}" if NONE in rows[0].probabilities else ""
         left_out = [f"{found}; `fmaml adapt` adds classes"]
     if not labelled:
         return left_out

@@ -2,6 +2,7 @@
 
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.cells import cell_len
@@ -17,6 +18,7 @@ from ..files.figures import save_figure
 from ..files.json_files import write_json_durably
 from ..files.plain_text import counted
 from ..meta_testing.scores import Interval
+from ..models.model_card import calibration_facts
 from ..tree import take
 from ..types import Theta
 from .curves import by_inner_step, learning_curve
@@ -36,6 +38,17 @@ def print_results(console: Console, results: Results, metric: Metric, title: str
     else:
         lines = [title, *result_lines(results, metric), protocol]
         console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def print_calibration(console: Console, found: dict[str, Any]) -> None:
+    """Print the calibration and the AUROC, a line each."""
+    for heading, text in calibration_facts(found).items():
+        console.print(f"{heading.lower()}: {text}", highlight=False, markup=False, soft_wrap=True)
+
+
+def in_results(found: dict[str, Any]) -> About:
+    """The part of results.json about the calibration, without the distances."""
+    return {"calibration": {key: value for key, value in found.items() if key != "distances"}} if found else {}
 
 
 def results_table(results: Results, metric: Metric, title: str, protocol: str) -> Table:

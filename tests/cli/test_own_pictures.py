@@ -49,7 +49,10 @@ def test_predict_tells_the_accuracy_on_folders_of_classes(pictures, capsys):
     assert "accuracy 83.3% [43.6%, 97.0%]: 5 of 6 pictures" in said.err
     assert "green taken for red: 1" in said.err
     assert "wrong.png: red" in said.err
-    assert "1 picture of classes that were not learnt: violet; `fmaml adapt` adds classes" in said.err
+    assert (
+        "1 picture of classes that were not learnt: violet; 1 named none of these; `fmaml adapt` adds classes"
+        in said.err
+    )
 
 
 def test_predict_on_a_plain_folder_says_nothing_of_accuracy(pictures, capsys):
