@@ -109,7 +109,7 @@ def print_table(rows: list[Row]) -> None:
         ]
         console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
     for line in describe_rest(every):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=not console.is_terminal)
 
 
 def describe_rest(rows: list[Row]) -> list[str]:

@@ -49,7 +49,8 @@ def describe_growth(before: Mapping[str, int], now: Mapping[str, int]) -> list[s
     ]
     more = [f"  and {len(grown) - MOST_NAMED} more classes"] if len(grown) > MOST_NAMED else []
     same = [name for name in now if name not in grown]
-    rest = [f"  as before: {counted(sum(now[name] for name in same), 'picture')} of {len(same)} more"] if same else []
+    pictures = counted(sum(now[name] for name in same), "picture")
+    rest = [f"  {pictures} of {len(same)} other class{'es' * (len(same) > 1)} as before"] if same else []
     total = f"{sum(before.values())} pictures of {len(before)} classes before, {sum(now.values())} of {len(now)} now"
     return [f"{total}:", f"  {'class':<{width}}  before   now", *rows, *more, *rest]
 

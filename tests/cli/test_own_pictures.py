@@ -140,7 +140,7 @@ def test_adapting_an_adapted_model_adds_classes_and_pictures(pictures, capsys):
         "  class  before   now",
         "  green     new     3",
         "  red         2     3",
-        "  as before: 2 pictures of 1 more",
+        "  2 pictures of 1 other class as before",
         f"{mine} tells blue, green, red apart; `fmaml predict {mine} PHOTO` names photographs",
     ]
     assert "cifar_fs_prototypes                100.0%  [67.6%, 100.0%]  8 of 8" in said.out

@@ -6,11 +6,14 @@ import pytest
 import torch
 from learners import CONV4, RATES, untrained
 from safetensors.torch import load_file
+from torch import nn
 
 import fmaml
 from fmaml.errors import Error
+from fmaml.models.blueprint import read_blueprint
 from fmaml.models.cross_validation import cross_validate
 from fmaml.models.kept_support import from_pixels, to_pixels
+from fmaml.models.learner import Learner
 from fmaml.models.model_file import read_model, write_model
 
 LAYER_NORM = {**CONV4, "norm": "layer"}
@@ -66,6 +69,36 @@ def test_files_grow_like_networks(name, tmp_path):
     assert grown.kept is not None
     assert grown.kept.of_features == (name in KEPT_ALWAYS)
     assert torch.allclose(grown.outputs(x), learner.adapt(every).outputs(x), rtol=1e-4, atol=1e-4)
+
+
+def make_backbone(inputs: tuple[int, ...], outputs: int) -> nn.Module:
+    """A network with batch norm, as a user's own code may build it; see the next test."""
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(8)
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, 2), norm, nn.ReLU(), nn.Flatten(), nn.Linear(1352, 16), nn.Linear(16, outputs)
+    )
+
+
+@pytest.mark.parametrize("name", KEPT_ALWAYS)
+def test_a_frozen_backbone_needs_no_pictures(name, tmp_path):
+    """Its batch norm has statistics of its own, so a small file grows: it holds the head and the features."""
+    frozen = {"module": "test_kept_support:make_backbone", "trainable": ["5.*"], "statistics": "frozen"}
+    algorithm = {"name": name, "head": "5"}
+    config = {"model": {"name": "module", **frozen}, "algorithm": algorithm}
+    shape = {"inputs": [1, 28, 28], "outputs": 5, "targets": "classes", "form": None}
+    metadata = {"kind": "learner", "name": "frozen", "config": config, "steps": 1, **shape}
+    blueprint = read_blueprint(metadata, "frozen", trust=True)
+    model, of_theta = blueprint.build(5)
+    learner = Learner(metadata, blueprint, of_theta.init(model.init(torch.Generator().manual_seed(0))))
+    every, x = pictures(torch.float32), pictures(torch.float32, seed=1)["c"]
+    first, *others = parts_of(every)
+    learner.adapt(first).save(path := tmp_path / "mine.safetensors")
+    assert path.stat().st_size < 10_000
+    grown = fmaml.load_adapted(path, trust=True)
+    for part in others:
+        grown = grown.add(part)
+    assert torch.allclose(grown.outputs(x), learner.adapt(every).outputs(x), rtol=1e-4, atol=1e-5)
 
 
 def test_steps_stay_unless_others_are_given():
