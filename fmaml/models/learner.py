@@ -65,7 +65,7 @@ class Adapted:
     classes: list[str]
     params: Params
     statistics: list[Statistics]
-    means: Tensor | None = None  # of each class's features, [classes, features], to refuse what is far from all
+    means: Tensor | None = None  # of each class's features, [classes, features], to refuse pictures far from all
 
     def __repr__(self) -> str:
         """One line, without the tensors."""

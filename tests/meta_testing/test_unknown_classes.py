@@ -1,4 +1,4 @@
-"""Calibration by validation tasks, and what a test says of other classes."""
+"""Calibration by validation tasks, and the measures of a test for other classes."""
 
 from typing import Any
 
