@@ -130,7 +130,7 @@ def answers_of_task(experiment: Experiment, theta: Theta, split: str, steps: int
 
 
 def queries_of_others(source: Source, split: str, number: int, ways: int, query: Batch) -> Tensor:
-    """The x of the next task's queries whose class is not among the ``ways`` of task ``number``."""
+    """The x of the next task's queries of classes that are not among the ``ways`` of task ``number``."""
     assert source.classes_of, "answers checks it"
     own, names = source.classes_of(split, 0, range(number, number + 2))
     other = [names[label] not in own[:ways] for label in query.y.tolist()]

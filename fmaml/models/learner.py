@@ -73,7 +73,7 @@ class Adapted:
     classes: list[str]
     params: Params
     statistics: list[Statistics]
-    means: Tensor | None = None  # of each class's features, [classes, features], to refuse what is far from all
+    means: Tensor | None = None  # of each class's features, [classes, features], to refuse pictures far from all
     kept: KeptSupport | None = None  # to add more examples
 
     def __repr__(self) -> str:

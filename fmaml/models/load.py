@@ -105,12 +105,16 @@ def check_statistics(adapted: Adapted, name: str) -> None:
     x = torch.zeros(1, *adapted.shape.inputs, dtype=adapted.shape.dtype)
     try:
         adapted.outputs(x)
-        if adapted.means is not None and (
-            adapted.distances(x).shape != (1,) or len(adapted.means) != len(adapted.classes)
-        ):
-            raise ValueError("means")
+        if adapted.means is not None and not are_class_means(adapted, adapted.means, x):
+            raise ValueError("class means")
     except (ValueError, RuntimeError) as error:
         raise Error(f"{name}: its statistics are not those of its network ({error})") from None
+
+
+def are_class_means(adapted: Adapted, means: Tensor, x: Tensor) -> bool:
+    """Whether there is one finite mean for each class, in the space of the network's features of x."""
+    fits = means.ndim == 2 and len(means) == len(adapted.classes) and bool(means.isfinite().all())
+    return fits and adapted.distances(x).shape == x.shape[:1]
 
 
 def statistics_in(tensors: dict[str, Tensor]) -> Iterator[Statistics]:

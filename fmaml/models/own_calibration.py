@@ -27,7 +27,7 @@ class OwnCalibration(NamedTuple):
     calibration: Calibration
     pictures: int  # that were left out in turn
     own_temperature: bool
-    others: Tensor | None  # the distances of pictures whose class was left out; None for two classes
+    others: Tensor | None  # the distances of pictures of a class that was left out; None for two classes
     area: float | None  # the AUROC of these against the known pictures
 
     @property

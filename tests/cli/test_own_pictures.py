@@ -1,11 +1,17 @@
 """`fmaml adapt` and `predict` on a user's folders: the lines about the folders, and the accuracy."""
 
+import contextlib
+import dataclasses
+import io
 import json
 
 import pytest
+import torch
 from PIL import Image
 
+import fmaml
 from fmaml.cli.main import main
+from fmaml.data.sources.glyphs import glyphs
 from fmaml.report.format_predictions import Row
 from fmaml.report.own_accuracy import describe_accuracy
 from fmaml.training.finish import describe_gain
@@ -208,3 +214,102 @@ def test_of_many_pictures_the_table_shows_the_first_and_the_counts(pictures, cap
     assert "more pictures" not in capsys.readouterr().out
     assert main(["predict", "cifar_fs_prototypes", *support, *many, "--csv"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 46
+
+
+@pytest.fixture(scope="module")
+def omniglot_classes(tmp_path_factory):
+    """Four classes of built-in characters with six drawings each to learn from, and two classes more."""
+    source = glyphs(seed=0, device=torch.device("cpu"), ways=6, shots=7, queries=1)
+    task = source.sample("test", 0, range(1)).support
+    folder = tmp_path_factory.mktemp("characters")
+    for i, (x, y) in enumerate(zip(task.x[0], task.y[0].tolist(), strict=True)):
+        part = "query" if y > 3 or i % 7 == 6 else "support"
+        (folder / part / f"c{y}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray((255 - 255 * x[0]).byte().numpy()).save(folder / part / f"c{y}" / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def adapted_file(omniglot_classes, tmp_path_factory):
+    out = tmp_path_factory.mktemp("adapted") / "mine.safetensors"
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        support = str(omniglot_classes / "support")
+        assert main(["adapt", "omniglot_prototypes", "--support", support, "--out", str(out)]) == 0
+    return out, text.getvalue()
+
+
+def test_adapt_measures_the_limit_on_these_pictures(adapted_file):
+    out, said = adapted_file
+    assert "none of these: the limit refuses 5% of these 24 pictures, a tenth left out in turn" in said
+    assert "  a class left out: " in said
+    assert "from the model, since these pictures or their mistakes are few" in said
+    own, model = fmaml.load_adapted(out).calibration, fmaml.load("omniglot_prototypes").metadata["calibration"]
+    assert own
+    assert own.temperature == model["temperature"]
+    assert own.distances != model["distances"]
+
+
+def test_predict_names_other_classes_none_of_these(adapted_file, omniglot_classes, capsys):
+    out, _ = adapted_file
+    noise = omniglot_classes / "noise.png"
+    Image.effect_noise((28, 28), 100).save(noise)
+    query = str(omniglot_classes / "query")
+    assert main(["predict", str(out), query, str(noise), "--json"]) == 0
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert found[-1]["image"] == str(noise)
+    assert found[-1]["label"] == "none of these"
+    assert found[-1]["probabilities"]["none of these"] == found[-1]["probability"] > 0.5
+    others = [row["label"] for row in found if "/c4/" in row["image"] or "/c5/" in row["image"]]
+    assert others.count("none of these") >= len(others) - 2
+    assert f"of classes that were not learnt: c4, c5; {others.count('none of these')} named none of these" in said.err
+    assert "fit no class; the limit refuses 0.05 of known pictures" in said.err
+
+
+def test_reject_0_names_every_picture(adapted_file, omniglot_classes, capsys):
+    out, _ = adapted_file
+    query = str(omniglot_classes / "query")
+    assert main(["predict", str(out), query, "--csv", "--reject", "0"]) == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines()[0] == "image,label,probability,c0,c1,c2,c3"
+    assert "none of these" not in said.out + said.err
+    assert main(["predict", str(out), query, "--csv"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "image,label,probability,c0,c1,c2,c3,none of these"
+
+
+def test_table_and_page_show_none_of_these(adapted_file, omniglot_classes, tmp_path, capsys):
+    out, _ = adapted_file
+    assert main(["predict", str(out), str(omniglot_classes / "query/c4"), "--html", str(tmp_path / "p.html")]) == 0
+    assert "none of these" in capsys.readouterr().out
+    assert "<h2>none of these</h2>" in (tmp_path / "p.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("word", ["0.5", "-0.1", "x", "nan", "1"])
+def test_a_share_that_cannot_be_refused_is_an_error(word, capsys):
+    assert main(["predict", "omniglot", "x.png", f"--reject={word}"]) == 2
+    assert "must be a number from 0 to below 0.5" in capsys.readouterr().err
+
+
+def test_reject_with_a_model_of_an_earlier_version_says_what_to_do(adapted_file, omniglot_classes, tmp_path, capsys):
+    adapted = fmaml.load_adapted(adapted_file[0])
+    metadata = {**adapted.metadata, "calibration": None}
+    dataclasses.replace(adapted, metadata=metadata, means=None).save(tmp_path / "old.safetensors")
+    query = str(omniglot_classes / "query")
+    assert main(["predict", str(tmp_path / "old.safetensors"), query, "--csv"]) == 0
+    assert "none of these" not in capsys.readouterr().out
+    assert main(["predict", str(tmp_path / "old.safetensors"), query, "--reject", "0.05"]) == 2
+    assert "adapt by `fmaml adapt` with 20 pictures or more" in capsys.readouterr().err
+
+
+def test_a_test_prints_calibration_and_auroc_and_stores_them(tmp_path, capsys):
+    settings = ["data.name=glyphs", "eval.tasks=6", "eval.inductive=false"]
+    assert main(["test", "omniglot_prototypes", *settings, "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "probabilities: expected calibration error " in said
+    assert "none of these: AUROC " in said
+    found = json.loads((tmp_path / "out/results.json").read_text())["calibration"]
+    assert found["tasks"] == 6
+    assert found["temperature"] == fmaml.load("omniglot_prototypes").metadata["calibration"]["temperature"]
+    assert 0.5 < found["auroc"][0] <= 1
+    assert "distances" not in found
