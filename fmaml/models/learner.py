@@ -23,11 +23,11 @@ from ..torch_fixes.support_statistics import Statistics, statistics_of, with_sta
 from ..tree import leaves
 from ..types import Batch, Params, Theta
 from .blueprint import Blueprint, Network
+from .features import EXAMPLES_AT_ONCE, features_in_parts, network_params
 from .model_file import Metadata, write_model
 from .resize_head import head_of, starting_from_prototypes, with_outputs
 from .user_images import Images, Shape, read_support, to_inputs, to_tensor
 
-EXAMPLES_AT_ONCE = 256
 SHOWN = 72  # characters of a list of names in a `repr`
 
 
@@ -97,6 +97,22 @@ class Adapted:
             raise ValueError(f"predict: image {first}: the outputs are not finite; give values as in training, 0 to 1")
         labels = [self.classes[i] for i in logits.argmax(-1).tolist()]
         return Prediction(labels, logits.softmax(-1))
+
+    def features(self, images: Any, ink: Ink = "auto") -> Tensor:
+        """The features of each image, which the adapted head gets: [n, width]. They depend on that image alone.
+
+        Args:
+            images, ink: as in `predict`; or x as in `outputs`.
+
+        Raises:
+            Error: an image cannot be read.
+            ValueError: the network has no linear layer ``head``.
+        """
+        x = to_inputs(images, self.shape, ink)
+        apply = with_statistics(
+            self.blueprint.build(len(self.classes) or self.blueprint.outputs).model.apply, self.statistics
+        )
+        return features_in_parts(self.blueprint, apply, self.params, x)
 
     @torch.no_grad()
     def outputs(self, x: Any) -> Tensor:
@@ -201,6 +217,32 @@ class Learner:
         if self.blueprint.targets == "classes":
             return self._adapt(Batch(x, y), names_of_classes(y, len(x)), steps)
         return self._adapt(Batch(x, self._values_of(y, len(x))), [], steps)
+
+    def features(self, images: Any, ink: Ink = "auto") -> Tensor:
+        """The features of images, the inputs of the head: [n, width].
+
+        Any network with a linear layer ``head`` has them: fmaml's own for images and numbers, and those of timm and
+        torchvision, with any algorithm. Of `protonet` and `r2d2` they are the features that `adapt` uses. Algorithms
+        with an inner loop may change them for a task: those are `Adapted.features`.
+
+        Batch norm takes the statistics of these images, as `adapt` does of a support set. Other features, as of a
+        frozen pretrained network, depend on each image alone.
+
+        Args:
+            images, ink: as in `Adapted.predict`; or x as in `Adapted.outputs`.
+
+        Raises:
+            Error: an image cannot be read.
+            ValueError: the network has no linear layer ``head``.
+
+        >>> import torch, fmaml
+        >>> fmaml.load("omniglot_prototypes").features(torch.rand(6, 1, 28, 28)).shape
+        torch.Size([6, 64])
+        """
+        x = to_inputs(images, self.shape, ink)
+        apply, params = self.blueprint.build(self.blueprint.outputs).model.apply, network_params(self.theta)
+        seen = x if self.blueprint.scaling is None else self.blueprint.scaling.inputs(x)
+        return features_in_parts(self.blueprint, with_statistics(apply, statistics_of(apply, params, seen)), params, x)
 
     def _values_of(self, y: Tensor, examples: int) -> Tensor:
         """Targets that are values or symbols, in the network's type; ValueError if there is not one an example."""
