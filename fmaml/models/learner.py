@@ -221,9 +221,9 @@ class Learner:
     def features(self, images: Any, ink: Ink = "auto") -> Tensor:
         """The features of images, the inputs of the head: [n, width].
 
-        Any network with a linear layer ``head`` has them: fmaml's own for images and numbers, and those of timm and
-        torchvision, with any algorithm. Of `protonet` and `r2d2` they are the features that `adapt` uses. Algorithms
-        with an inner loop may change them for a task: those are `Adapted.features`.
+        Networks with a last linear layer ``head`` have them, with any algorithm: `conv4`, `resnet12`, `conv1d`, those
+        of timm and torchvision, and own modules. For `protonet` and `r2d2` they are the features that `adapt` uses.
+        Algorithms with an inner loop may change them for a task: those are `Adapted.features`.
 
         Batch norm takes the statistics of these images, as `adapt` does of a support set. Other features, as of a
         frozen pretrained network, depend on each image alone.

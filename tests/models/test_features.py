@@ -55,11 +55,12 @@ def test_pictures_are_read_as_by_predict(tmp_path):
 
 
 def test_numbers_are_in_the_units_of_their_file():
-    scaling = {"x_mean": [10.0], "x_scale": [4.0], "columns": ["minutes"]}
-    facts = {"inputs": [1], "outputs": 1, "targets": "values", "form": None}
-    plain = untrained({"name": "mlp", "hidden": [8]}, MAML, **facts)
-    scaled = untrained({"name": "mlp", "hidden": [8]}, MAML, **facts, scaling=scaling)
-    assert torch.allclose(scaled.features([[18.0]]), plain.features(torch.tensor([[2.0]])))
+    facts = {"inputs": [1, 12], "form": None}
+    network = {"name": "conv1d", "width": 8, "layers": 2, "norm": "layer"}
+    plain = untrained(network, PROTONET, **facts)
+    scaled = untrained(network, PROTONET, **facts, scaling={"x_mean": [[10.0]], "x_scale": [[4.0]], "columns": []})
+    x = torch.rand(3, 1, 12)
+    assert torch.allclose(scaled.features(4 * x + 10), plain.features(x), atol=1e-5)
 
 
 def test_a_network_without_a_head_says_so():
