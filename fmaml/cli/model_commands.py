@@ -101,13 +101,17 @@ def check_on_own_pictures(args: argparse.Namespace) -> None:
     with importing_torch():
         from ..models.cross_validation import cross_validate
         from ..models.load import load
+        from ..models.pretrained import network_to_try
         from ..models.user_images import read_support
     from ..report.own_accuracy import print_own_accuracy
 
     learner = load(args.model, trust=args.trust)
     with muted():  # the notes were already printed before adapting
         by_class, _ = read_support(args.support, learner.shape, args.ink)
-    print_own_accuracy(cross_validate(learner, by_class, args.steps))
+    found = cross_validate(learner, by_class, args.steps)
+    print_own_accuracy(found)
+    if line := network_to_try(learner, found, args.support):
+        print(line)
 
 
 def export_command(argv: list[str]) -> None:

@@ -29,7 +29,7 @@ def head_of_network(blueprint: Blueprint, params: Params) -> str:
 
 
 @torch.no_grad()
-def features_in_parts(blueprint: Blueprint, apply: Apply, params: Params, x: Tensor) -> Tensor:
+def head_inputs(blueprint: Blueprint, apply: Apply, params: Params, x: Tensor) -> Tensor:
     """The features [n, width] of examples [n, *inputs], in the units of their file."""
     head = head_of_network(blueprint, params)
 

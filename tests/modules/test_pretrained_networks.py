@@ -99,6 +99,13 @@ def test_a_model_file_runs_no_code(tmp_path):
 # ---- timm and torchvision, which do not run beside CI's torch
 
 libraries = pytest.mark.vision
+
+
+@pytest.fixture(autouse=True)
+def _read_again():
+    pretrained_networks.timm_backbone.cache_clear()
+
+
 KINDS = {"timm": timm, "torchvision": torchvision}
 
 

@@ -2,7 +2,7 @@
 
 import io
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -15,13 +15,12 @@ from ..class_examples import Split
 from ..class_splits import random_split
 from ..episodes import Episode, episodes
 from ..source import Source, show_nothing
+from ..tables.csv_table import Array
 
-MAX_BYTES = 8_000_000_000
-
-Array = np.ndarray[Any, Any]
+MAX_ARRAY_BYTES = 8_000_000_000
 
 
-def features(
+def feature_arrays(
     *,
     seed: int,
     device: torch.device,
@@ -44,7 +43,7 @@ def features(
     Arrays are on ``device``. Tasks depend only on ``seed``. Raises Error for arrays that cannot be used.
     """
     path = Path(file).expanduser()
-    by_class = read_folder(path) if labels is None else read_labelled_array(path, Path(labels).expanduser())
+    by_class = read_class_arrays(path) if labels is None else read_labelled_array(path, Path(labels).expanduser())
     sizes = sorted((len(x), name) for name, x in by_class.items())
     width = next(iter(by_class.values())).shape[1]
     (fewest, smallest), (most, largest) = sizes[0], sizes[-1]
@@ -58,7 +57,7 @@ def features(
     return episodes(splits, seed, episode, about, names=names)._replace(show=show_nothing)
 
 
-def read_folder(folder: Path) -> dict[str, Array]:
+def read_class_arrays(folder: Path) -> dict[str, Array]:
     """Class name -> its features, from the arrays NAME.npy of a folder; Error if there are none or widths differ."""
     files = sorted(folder.glob("*.npy")) if folder.is_dir() else []
     if not files:
@@ -101,7 +100,7 @@ def read_features(path: Path) -> Array:
 def read_array(path: Path, setting: str) -> Array:
     """The array of a file .npy; Error if it cannot be read. It runs no code: arrays of objects are refused."""
     try:
-        return np.lib.format.read_array(io.BytesIO(read_regular(path, MAX_BYTES)))
+        return np.lib.format.read_array(io.BytesIO(read_regular(path, MAX_ARRAY_BYTES)))
     except OSError as error:
         raise Error(f"{setting} = {path}: {error.strerror}; name an array that numpy.save wrote") from None
     except ValueError as error:

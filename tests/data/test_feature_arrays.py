@@ -8,7 +8,7 @@ import torch
 
 import fmaml
 from fmaml.cli.main import main
-from fmaml.data.sources.features import features
+from fmaml.data.sources.features import feature_arrays
 from fmaml.errors import Error
 
 CPU = torch.device("cpu")
@@ -28,7 +28,7 @@ def arrays(tmp_path):
 
 def make(folder, **settings: Any) -> fmaml.data.Source:
     given = {"file": str(folder / "X.npy"), "labels": str(folder / "y.npy"), "ways": 3, "shots": 2, "queries": 3}
-    return features(seed=0, device=CPU, **{**given, **settings})
+    return feature_arrays(seed=0, device=CPU, **{**given, **settings})
 
 
 def test_the_examples_of_a_way_are_of_one_class_and_all_different(arrays, capsys):
