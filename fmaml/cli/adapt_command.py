@@ -51,6 +51,7 @@ def adapt_command(argv: list[str]) -> None:
         from ..models.cross_validation import cross_validate
         from ..models.load import is_adapted, load_adapted
         from ..models.own_calibration import calibrate_on
+        from ..models.pretrained import network_to_try
     from ..report.own_accuracy import describe_growth, describe_own_calibration, print_own_accuracy, print_words
 
     before = load_adapted(args.model, trust=args.trust) if is_adapted(args.model) else None
@@ -70,7 +71,10 @@ def adapt_command(argv: list[str]) -> None:
         print(line)
     print_words(f"{out} tells {first_few(adapted.classes, NAMED)} apart; `fmaml predict {out} PHOTO` names photographs")
     if not args.no_check:
-        print_own_accuracy(cross_validate(adapted))
+        found = cross_validate(adapted)
+        print_own_accuracy(found)
+        if before is None and (line := network_to_try(adapted.learner, found, args.support)):
+            print_words(line)
         for line in describe_own_calibration(own, model):
             print_words(line)
 

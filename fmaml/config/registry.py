@@ -72,6 +72,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "cheetah": Entry("fmaml.data.sources.cheetah:cheetah", gives=EPISODES),
         "table": Entry("fmaml.data.sources.table:table", gives=NUMBERS),
         "signals": Entry("fmaml.data.sources.signals:signals", gives=SIGNALS),
+        "features": Entry("fmaml.data.sources.features:feature_arrays", gives=NUMBERS | {"classes"}),
     },
     "model": {
         "conv4": needing("fmaml.nn.conv4:conv4", "images"),

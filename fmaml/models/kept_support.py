@@ -21,9 +21,9 @@ from ..losses import supervised
 from ..torch_fixes.support_statistics import Statistics
 from ..types import Algorithm, Batch, Params, Theta
 from .blueprint import CRITERIA, MAX_STEPS, Blueprint, fill_theta
+from .features import EXAMPLES_AT_ONCE
 from .model_file import Metadata
 
-EXAMPLES_AT_ONCE = 256
 FITS_HEAD_ALONE = ("protonet", "r2d2")  # algorithms that need nothing but the features
 
 

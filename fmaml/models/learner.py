@@ -24,8 +24,8 @@ from ..torch_fixes.support_statistics import Statistics, statistics_of, with_sta
 from ..tree import leaves
 from ..types import Batch, Params, Theta
 from .blueprint import Blueprint, Network
+from .features import EXAMPLES_AT_ONCE, head_inputs, network_params
 from .kept_support import (
-    EXAMPLES_AT_ONCE,
     KeptSupport,
     algorithm_of_features,
     features_if_enough,
@@ -159,6 +159,22 @@ class Adapted:
             raise ValueError("distances: this network has no class means; adapt again with this version of fmaml")
         parts = [seen_features(self._apply, self.params, part, len(self.classes)) for part in x.split(EXAMPLES_AT_ONCE)]
         return distance_to_nearest(torch.cat(parts), self.means)
+
+    def features(self, images: Any, ink: Ink = "auto") -> Tensor:
+        """The features of each image, which the adapted head gets: [n, width]. They depend on that image alone.
+
+        Args:
+            images, ink: as in `predict`; or x as in `outputs`.
+
+        Raises:
+            Error: an image cannot be read.
+            ValueError: the network has no linear layer ``head``.
+        """
+        x = to_inputs(images, self.shape, ink)
+        apply = with_statistics(
+            self.blueprint.build(len(self.classes) or self.blueprint.outputs).model.apply, self.statistics
+        )
+        return head_inputs(self.blueprint, apply, self.params, x)
 
     @torch.no_grad()
     def outputs(self, x: Any) -> Tensor:
@@ -335,6 +351,32 @@ class Learner:
             y = y if named else self._values_of(y, len(x))
         examples = Batch(x, y)
         return examples if self.blueprint.scaling is None else self.blueprint.scaling.support(examples), classes
+
+    def features(self, images: Any, ink: Ink = "auto") -> Tensor:
+        """The features of images, the inputs of the head: [n, width].
+
+        Networks with a last linear layer ``head`` have them, with any algorithm: `conv4`, `resnet12`, `conv1d`, those
+        of timm and torchvision, and own modules. For `protonet` and `r2d2` they are the features that `adapt` uses.
+        Algorithms with an inner loop may change them for a task: those are `Adapted.features`.
+
+        Batch norm takes the statistics of these images, as `adapt` does of a support set. Other features, as of a
+        frozen pretrained network, depend on each image alone.
+
+        Args:
+            images, ink: as in `Adapted.predict`; or x as in `Adapted.outputs`.
+
+        Raises:
+            Error: an image cannot be read.
+            ValueError: the network has no linear layer ``head``.
+
+        >>> import torch, fmaml
+        >>> fmaml.load("omniglot_prototypes").features(torch.rand(6, 1, 28, 28)).shape
+        torch.Size([6, 64])
+        """
+        x = to_inputs(images, self.shape, ink)
+        apply, params = self.blueprint.build(self.blueprint.outputs).model.apply, network_params(self.theta)
+        seen = x if self.blueprint.scaling is None else self.blueprint.scaling.inputs(x)
+        return head_inputs(self.blueprint, with_statistics(apply, statistics_of(apply, params, seen)), params, x)
 
     def _values_of(self, y: Tensor, examples: int) -> Tensor:
         """Targets that are values or symbols, in the network's type; ValueError if there is not one an example."""

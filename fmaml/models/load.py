@@ -16,6 +16,7 @@ from .find_model import find_model
 from .kept_support import read_kept
 from .learner import Adapted, Learner
 from .model_file import Metadata, read_model
+from .pretrained import is_pretrained, pretrained_learner
 
 
 def load(model: str | Path, *, trust: bool = False) -> Learner:
@@ -23,7 +24,7 @@ def load(model: str | Path, *, trust: bool = False) -> Learner:
 
     Args:
         model: a model file, a run folder (its best parameters), or the name of a model that comes with fmaml, see
-            ``fmaml ls models``.
+            ``fmaml ls models``. Or ``timm:NETWORK``, a network of timm pretrained on ImageNet, with ridge regression.
         trust: import code outside fmaml if the model names it as its network or its algorithm.
 
     Returns:
@@ -51,6 +52,8 @@ def load(model: str | Path, *, trust: bool = False) -> Learner:
 
 def load_for_test(model: str | Path, *, trust: bool = False) -> Learner:
     """Like `load`, but also for policies, which can be tested but not adapted by examples."""
+    if is_pretrained(model):
+        return pretrained_learner(str(model))
     path = find_model(model)
     tensors, metadata, blueprint = _read(path, trust)
     if metadata.get("kind") != "learner":
@@ -128,6 +131,8 @@ def statistics_in(tensors: dict[str, Tensor]) -> Iterator[Statistics]:
 
 def is_adapted(path: str | Path) -> bool:
     """Whether a model file holds an adapted network."""
+    if is_pretrained(path):
+        return False
     _, metadata = read_model(find_model(path))
     return metadata is not None and metadata.get("kind") == "adapted"
 
