@@ -25,7 +25,7 @@ from .signature import (
     function_settings,
 )
 
-SIMILAR = 0.7  # similarity of a key that is suggested
+LEAST_SIMILARITY = 0.7  # similarity of a key that is suggested
 SECTIONS = [*TABLE, *SETTINGS]
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 FOLDER_NAME = Annotated[
@@ -183,7 +183,7 @@ def closest_key(prefix: str, key: str, settings: Iterable[str], all_keys: list[s
     if not prefix:
         here |= {section: section for section in SECTIONS}
     last_part = key.rpartition(".")[2]
-    for word, candidates, cutoff in ((key, here, SIMILAR), (last_part, elsewhere, 0.75 if not prefix else 1.0)):
+    for word, candidates, cutoff in ((key, here, LEAST_SIMILARITY), (last_part, elsewhere, 0.75 if not prefix else 1.0)):
         for match in difflib.get_close_matches(word, candidates, 1, cutoff):
             return candidates[match]
     return None
