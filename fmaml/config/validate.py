@@ -183,7 +183,8 @@ def closest_key(prefix: str, key: str, settings: Iterable[str], all_keys: list[s
     if not prefix:
         here |= {section: section for section in SECTIONS}
     last_part = key.rpartition(".")[2]
-    for word, candidates, cutoff in ((key, here, LEAST_SIMILARITY), (last_part, elsewhere, 0.75 if not prefix else 1.0)):
+    far = 1.0 if prefix else 0.75
+    for word, candidates, cutoff in ((key, here, LEAST_SIMILARITY), (last_part, elsewhere, far)):
         for match in difflib.get_close_matches(word, candidates, 1, cutoff):
             return candidates[match]
     return None
