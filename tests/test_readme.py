@@ -100,10 +100,12 @@ def test_the_commands_for_a_few_classes_of_photographs_run(tmp_path, monkeypatch
         shutil.copytree(tmp_path / f"MY_PHOTOS/{'ABC'[number % 3]}/{number}", tmp_path / f"MY_CLASSES/{number}")
     shutil.copytree(tmp_path / "MY_CLASSES/3", tmp_path / "NEW_PHOTOS")
     _, _, *blocks = page("photos").partition("\n## Train further on your classes")[0].split("```")
-    for line in blocks[1].splitlines()[1:]:
+    shutil.copytree(tmp_path / "MY_CLASSES/4", tmp_path / "MORE/new")
+    for line in [*blocks[1].splitlines()[1:], *blocks[3].splitlines()[1:]]:
         assert main(line.split()[1:]) == 0
     assert (tmp_path / "named.html").exists()
-    exec(blocks[3].removeprefix("py\n"), {})
+    assert fmaml.load_adapted("growing.safetensors").classes == ["3", "4", "5", "new"]
+    exec(blocks[5].removeprefix("py\n"), {})
     assert 0 <= float(capfd.readouterr().out.split()[-1]) <= 1
 
 

@@ -86,6 +86,8 @@ SENTENCES = {  # for settings that the source does not explain in a sentence
     "data.table.target": "The column to predict.",
     "data.table.features": "The columns to predict from. By default all other columns of numbers.",
     "data.table.strict": "End with an error at a row without a value, instead of leaving it out.",
+    "data.features.file": "An array X.npy [examples, features]; or a folder with an array NAME.npy for each class.",
+    "data.features.labels": "An array y.npy with the class of each example; null: `file` is a folder.",
     "data.signals.features": "The columns of samples in order of time. By default all other columns of numbers.",
     "data.signals.label": "The column that names the class of a signal.",
     "data.signals.channels": "Channels of a signal. The samples of the first channel come first.",

@@ -10,7 +10,7 @@ from ..errors import Error
 EXPERIMENT = "a YAML file, the name of an experiment that `fmaml ls` lists, or - for standard input"
 OVERRIDES = "settings that replace those of the file, such as algorithm.inner_lr=0.1 or data.name=glyphs"
 PICTURE_FORMATS = ("png", "svg", "pdf")
-MODEL = "a model file, the folder of a run, or the name of a model that `fmaml ls models` lists"
+MODEL = "a model file, the folder of a run, a name of `fmaml ls models`, or timm:NETWORK, pretrained on ImageNet"
 
 SEVERAL_RUNS = """\
 Several values of a setting, separated by commas, start a run each: algorithm.inner_lr=0.1,0.4. Every combination of

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from ..calibration import read_calibration
 from ..checkpoints.resume_compatibility import digest_of_split
 from ..config.build import Experiment, call_by_name, outer_optimizer
 from ..config.load import complete
@@ -21,6 +22,7 @@ from ..errors import Error, Stopped, exit_code, note
 from ..files.plain_text import counted
 from ..files.standard_output import pipe_safe_stdout
 from ..losses import supervised
+from ..meta_testing.unknown_classes import calibrated
 from ..models.blueprint import CRITERIA, check_trust
 from ..models.learner import Learner
 from ..models.load import load_for_test
@@ -33,7 +35,7 @@ from ..processes.torch_settings import make_deterministic
 from ..report import results as report
 from ..training.finish import compared_with, score_all
 from ..training.preflight import check_same_facts
-from ..tree import map_leaves
+from ..tree import leaves, map_leaves
 
 OPEN_SECTIONS = ("data", "eval", "seed")  # of the config: they may change in a test of a trained model
 
@@ -78,6 +80,7 @@ def test_in(
     settings = EvalSettings(**config["eval"])
     experiment, theta = as_experiment(learner, source, config, torch_device)
     data = {"test": digest_of_split(source, "test")}
+    known = read_calibration(learner.metadata.get("calibration"))
     facts = {"data": data, "config": config["data"], "seed": config["seed"], "steps": settings.steps}
     check_same_facts({"config": config, "data": data})
     scores = folder_of_scores() / f"{config['name']}-{fingerprint(learner.metadata.get('digest'), facts)}.jsonl"
@@ -95,15 +98,26 @@ def test_in(
     compared = compared_with(source, settings, results)
     results |= compared
     title = f"{config['name']}: {source.metric.name} on unseen tasks"
-    report.print_results(console, results, source.metric, title, protocol)
+    interval = "; ± is a 95 % interval over tasks" if settings.tasks > 1 else ""
+    report.print_results(console, results, source.metric, title, protocol + interval)
+    calibration = calibrated(experiment, theta, settings, known) if known or has_own_validation(source) else {}
+    report.print_calibration(console, calibration)
     if out:
         folder = Path(out)
         folder.mkdir(parents=True, exist_ok=True)
         about = {**source.about, "seed": config["seed"], **config["eval"], "model": model, "protocol": protocol}
         about["references"] = list(compared)
+        about |= report.in_results(calibration)
         report.write_results(folder / "results.json", results, source.metric, about)
     scores.unlink(missing_ok=True)  # another process may have completed the same test
     return 0
+
+
+def has_own_validation(source: Source) -> bool:
+    """Whether the validation split is not the test split, as it is with ``data.layout=all``."""
+    val, test = (leaves((source.data or {}).get(split, ())) for split in ("val", "test"))
+    tensors = [pair for pair in zip(val, test, strict=True) if isinstance(pair[0], torch.Tensor)]
+    return not all(torch.equal(a, b) for a, b in tensors)
 
 
 def check_has_no_results(out: Path) -> None:
@@ -133,11 +147,14 @@ def config_of_test(learner: Learner, model: str, overrides: list[str]) -> Config
             raise Error(f"command line: {key}: fixed in a trained model; test takes data.*, eval.* and seed")
     check_targets(learner, overrides)
     config = copy.deepcopy(learner.metadata["config"])
-    for key in ("train_ways", "train_shots"):  # a test has no training tasks
+    overrides = folder_overrides(learner, overrides)
+    unused = ["train_ways", "train_shots"]  # a test has no training tasks
+    if values_by_key(overrides).get("data.name") == "folder":
+        unused.append("download")
+    for key in unused:
         config["data"].pop(key, None)
     if config["algorithm"].get("minibatch"):  # only to pass the check: the model keeps its own size
         config["algorithm"]["minibatch"] = 1
-    overrides = folder_overrides(learner, overrides)
     return complete(config, Path(model), [*overrides, *form_overrides(learner, overrides)], note)
 
 

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from importlib import metadata
 
 from ..errors import Ended, Error, exit_code, note
+from .adapt_command import adapt_command
 from .arguments import add_experiment_arguments, new_parser, parse_arguments
 from .demo_command import demo_command
-from .model_commands import adapt_command, export_command, predict_command, test_command
+from .model_commands import export_command, predict_command, test_command
 from .report_commands import compare_command, runs_command
 from .run_commands import resume_command, run_command
 
@@ -26,7 +27,7 @@ commands:
   run      meta-train and meta-test an experiment
   resume   continue an interrupted run, or several
   predict  classify photographs with a trained model and a few examples of each class
-  adapt    adapt a trained model to your classes, and save it as a file
+  adapt    adapt a trained model to your classes, and save it as a file; or add to such a file
   export   write an adapted model as ONNX, or as a file for torch, that runs without fmaml
   runs     list runs with their progress and results
   compare  compare runs: settings, results, a paired test on the same test tasks

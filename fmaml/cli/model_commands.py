@@ -1,4 +1,4 @@
-"""`fmaml predict`, `adapt`, `export` and `test`: trained models. Imports torch only when a command runs."""
+"""`fmaml predict`, `export` and `test`: trained models. Imports torch only when a command runs."""
 
 import argparse
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import Error, muted, note
+from ..errors import Error, note
 from ..extras import require
 from ..processes.limits import importing_torch
 from .arguments import MODEL, Parser, add_device_option, add_trust_option, new_parser, parse_arguments
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 SUPPORT = "a folder with a folder of images for each class, or with one image for each class, named after the class"
 
+REJECT = (
+    "the share of pictures of your classes that may be named none of these, because they are far from every class "
+    "(default: 0.05; 0 names every picture)"
+)
+
 
 def predict_command(argv: list[str]) -> None:
     """`fmaml predict`: classify photographs."""
@@ -26,6 +31,7 @@ def predict_command(argv: list[str]) -> None:
     parser.add_argument("photos", nargs="+", metavar="PHOTO_OR_DIR", help="images, or folders of images")
     add_support_options(parser)
     add_ink_option(parser)
+    parser.add_argument("--reject", type=share, metavar="SHARE", help=REJECT)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--csv", action="store_true", help="print CSV instead of a table")
     parser.add_argument("--html", metavar="FILE", help="also write a page with thumbnails")
@@ -39,14 +45,20 @@ def predict_command(argv: list[str]) -> None:
 
     adapted = adapted_by(args.model, args.support, args.steps, args.trust, args.ink)
 
+    from ..calibration import USUAL_REJECT
     from ..report import format_predictions as present
-    from ..report.own_accuracy import describe_accuracy
+    from ..report.own_accuracy import describe_accuracy, describe_refused
 
-    prediction = adapted.predict(photos, args.ink)
+    reject = (USUAL_REJECT if adapted.can_reject else 0) if args.reject is None else args.reject
+    try:
+        prediction = adapted.predict(photos, args.ink, reject=reject or None)
+    except ValueError as error:
+        raise Error(f"{args.model}: {error}") from None
     rows = present.rows_of(photos, prediction, adapted.classes)
+    accuracy = describe_accuracy(rows, list(classes.values()), adapted.classes) if any(classes.values()) else []
     if args.html:
         with named_in_errors("--html", args.html):
-            present.write_page(Path(args.html), rows, adapted)
+            present.write_page(Path(args.html), rows, adapted, args.model, accuracy)
         note(f"the page is {args.html}")
     if args.json:
         print(present.as_json(rows))
@@ -54,9 +66,8 @@ def predict_command(argv: list[str]) -> None:
         print(present.as_csv(rows), end="")
     else:
         present.print_table(rows)
-    if any(classes.values()):
-        for line in describe_accuracy(rows, list(classes.values()), adapted.classes):
-            note(line)
+    for line in [*describe_refused(rows, reject), *accuracy]:
+        note(line)
 
 
 def list_photos(paths: list[str]) -> dict[str, str | None]:
@@ -73,41 +84,6 @@ def list_photos(paths: list[str]) -> dict[str, str | None]:
         if not own:
             found |= dict.fromkeys(list_pictures(path))
     return found
-
-
-def adapt_command(argv: list[str]) -> None:
-    """`fmaml adapt`: write an adapted model."""
-    parser = new_parser("adapt", "Adapt a trained model to your classes, and save it as one file for `fmaml predict`.")
-    parser.add_argument("model", metavar="MODEL", help=MODEL)
-    add_support_options(parser)
-    add_ink_option(parser)
-    parser.add_argument("--out", required=True, metavar="FILE", help="the file to write, such as mine.safetensors")
-    parser.add_argument("--no-check", action="store_true", help="do not measure the accuracy on these pictures")
-    args = parse_arguments(parser, argv)
-    if args.support is None:
-        raise Error(f"--support: missing; give {SUPPORT}")
-    check_is_new(args.out)
-
-    adapted = adapted_by(args.model, args.support, args.steps, args.trust, args.ink)
-    with named_in_errors("--out", args.out):
-        adapted.save(args.out)
-    print(f"{args.out} tells {', '.join(adapted.classes)} apart; `fmaml predict {args.out} PHOTO` names photographs")
-    if not args.no_check:
-        check_on_own_pictures(args)
-
-
-def check_on_own_pictures(args: argparse.Namespace) -> None:
-    """Print the cross-validated accuracy on the support set, beside simple methods."""
-    with importing_torch():
-        from ..models.cross_validation import cross_validate
-        from ..models.load import load
-        from ..models.user_images import read_support
-    from ..report.own_accuracy import print_own_accuracy
-
-    learner = load(args.model, trust=args.trust)
-    with muted():  # the notes were already printed before adapting
-        by_class, _ = read_support(args.support, learner.shape, args.ink)
-    print_own_accuracy(cross_validate(learner, by_class, args.steps))
 
 
 def export_command(argv: list[str]) -> None:
@@ -194,6 +170,17 @@ def steps(word: str) -> int:
     return int(word)
 
 
+def share(word: str) -> float:
+    """``word`` as a share from 0 to below 0.5; else argparse's error, which the parser reports."""
+    try:
+        found = float(word)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < 0.5:
+        raise argparse.ArgumentTypeError(f"{word}: must be a number from 0 to below 0.5, such as 0.05")
+    return found
+
+
 def adapted_by(model: str, support: str | None, inner_steps: int | None, trust: bool, ink: "Ink") -> "Adapted":
     """The adapted network of a file, or of a model and a support set; Error if they do not fit."""
     with importing_torch():
@@ -201,7 +188,10 @@ def adapted_by(model: str, support: str | None, inner_steps: int | None, trust: 
 
     if is_adapted(model):
         if support is not None:
-            raise Error(f"{model}: is already adapted to its classes; leave out --support, or name the model itself")
+            raise Error(
+                f"{model}: is already adapted to its classes; leave out --support, or add these with "
+                f"`fmaml adapt {model} --support {support}`"
+            )
         return load_adapted(model, trust=trust)
     learner = load(model, trust=trust)
     if support is not None:

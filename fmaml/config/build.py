@@ -40,10 +40,15 @@ def build(config: Config, device: torch.device) -> Experiment:
     set_precision(settings.precision)
     source: Source = call_by_name("data", config["data"], seed=config["seed"], device=device)
     model: Model = call_by_name("model", config["model"], inputs=source.inputs, outputs=source.outputs)
-    model = with_precision(model, settings.precision, device)
+    return assembled(config, source, with_precision(model, settings.precision, device))
+
+
+def assembled(config: Config, source: Source, model: Model) -> Experiment:
+    """The experiment of a validated config with this source and model."""
     loss_fn = source.loss(model.apply) if source.loss else supervised(model.apply, source.criterion)
     algorithm: Algorithm[Any] = call_by_name("algorithm", config["algorithm"], loss_fn=loss_fn, apply=model.apply)
-    return Experiment(source, model, loss_fn, algorithm, outer_optimizer(config["optimizer"], settings))
+    optimizer = outer_optimizer(config["optimizer"], TrainSettings(**config["train"]))
+    return Experiment(source, model, loss_fn, algorithm, optimizer)
 
 
 def joint_baseline(config: Config, experiment: Experiment) -> Experiment:

@@ -69,6 +69,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "sinusoid": Entry("fmaml.data.sources.sinusoid:sinusoid", gives=NUMBERS),
         "table": Entry("fmaml.data.sources.table:table", gives=NUMBERS),
         "signals": Entry("fmaml.data.sources.signals:signals", gives=SIGNALS),
+        "features": Entry("fmaml.data.sources.features:feature_arrays", gives=NUMBERS | {"classes"}),
     },
     "model": {
         "conv4": needing("fmaml.nn.conv4:conv4", "images"),

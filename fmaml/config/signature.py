@@ -6,6 +6,7 @@ need not wait for torch, which takes more than a second to import, and run no ou
 """
 
 import ast
+import copy
 import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
@@ -159,10 +160,35 @@ def function_settings(function: ast.FunctionDef) -> dict[str, Setting]:
             continue
         kind = _annotated_type(argument.annotation)
         if kind is ONLY_IN_CODE:
-            words = "int, str, or the words of fmaml.setting_types, without quotes and dots"
-            raise Error(f"{_place(function, argument)}: its annotation is not that of a setting; write it in {words}")
+            wrong = (
+                argument.annotation and f"its annotation {ast.unparse(argument.annotation)} is not that of a setting"
+            )
+            raise Error(
+                f"{_place(function, argument)}: {wrong or 'it has no annotation, so no setting can be checked'}; "
+                f"write it in int, str, or the words of fmaml.setting_types, without quotes and dots, such as "
+                f"{corrected_signature(function)}"
+            )
         found[argument.arg] = _setting(kind, REQUIRED if default is None else _literal(function, argument, default))
     return found
+
+
+def corrected_signature(function: ast.FunctionDef) -> str:
+    """The function's first line with an annotation for each setting, guessed from its default where it has none."""
+    arguments = copy.deepcopy(function.args)
+    without_default = len(arguments.args) - len(arguments.defaults)
+    defaults = [*[None] * without_default, *arguments.defaults, *arguments.kw_defaults]
+    for argument, default in zip([*arguments.args, *arguments.kwonlyargs], defaults, strict=True):
+        if argument.arg not in SUPPLIED_BY_RUN and _annotated_type(argument.annotation) is ONLY_IN_CODE:
+            argument.annotation = ast.Name(_guessed_type(argument.annotation, default))
+    return f"def {function.name}({ast.unparse(arguments)}):"
+
+
+def _guessed_type(annotation: ast.expr | None, default: ast.expr | None) -> str:
+    """The annotation without quotes if it is that of a setting, else the type of the default."""
+    if isinstance(annotation, ast.Constant) and annotation.value in ANNOTATION_NAMES:
+        return str(annotation.value)
+    value = default.value if isinstance(default, ast.Constant) else 0
+    return "int | None" if value is None else type(value).__name__
 
 
 def _literal(function: ast.FunctionDef, argument: ast.arg, default: ast.expr) -> Any:

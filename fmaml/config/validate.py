@@ -25,6 +25,7 @@ from .signature import (
     function_settings,
 )
 
+LEAST_SIMILARITY = 0.7  # similarity of a key that is suggested
 SECTIONS = [*TABLE, *SETTINGS]
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 FOLDER_NAME = Annotated[
@@ -174,17 +175,17 @@ def _unknown_key(prefix: str, key: str, settings: dict[str, Setting], all_keys: 
 def closest_key(prefix: str, key: str, settings: Iterable[str], all_keys: list[str]) -> str | None:
     """The dotted key that was probably meant.
 
-    Try the same key in another section, then a similar key of this section, then a similar key of another one.
+    Try a similar key of this section, then the same key in another one. A key outside every section may also be similar
+    to one of any section.
     """
     elsewhere = {dotted.partition(".")[2]: dotted for dotted in reversed(all_keys)}
-    last_part = key.rpartition(".")[2]
-    if last_part in elsewhere:
-        return elsewhere[last_part]
     here = {name: prefix + name for name in settings}
     if not prefix:
         here |= {section: section for section in SECTIONS}
-    for candidates, cutoff in ((here, 0.6), (elsewhere, 0.75)):
-        for match in difflib.get_close_matches(key, candidates, 1, cutoff):
+    last_part = key.rpartition(".")[2]
+    far = 1.0 if prefix else 0.75
+    for word, candidates, cutoff in ((key, here, LEAST_SIMILARITY), (last_part, elsewhere, far)):
+        for match in difflib.get_close_matches(word, candidates, 1, cutoff):
             return candidates[match]
     return None
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from torch import Tensor
 
+from ..calibration import USUAL_REJECT
 from ..data.images.decode import decode_image
 from ..errors import Error
 from ..models.learner import Adapted
@@ -27,6 +28,7 @@ class Answer(NamedTuple):
 
     before: list[float] | None  # None: the model has no predictions before adaptation
     after: list[float]
+    none: float | None  # the probability of none of these; None: the model has no limit for it
 
 
 class Classifier:
@@ -70,8 +72,11 @@ class Classifier:
         x = self._tensor((query,))
         with self._lock:
             before = self._adapted(classes, 0).predict(x) if self.has_before(len(classes)) else None
-            after = self._adapted(classes, None).predict(x)
-        return Answer(before and before.probabilities[0].tolist(), after.probabilities[0].tolist())
+            adapted = self._adapted(classes, None)
+            after = adapted.predict(x, reject=USUAL_REJECT if adapted.can_reject else None)
+        found = after.probabilities[0].tolist()
+        none = found.pop() if adapted.can_reject else None
+        return Answer(before and before.probabilities[0].tolist(), found, none)
 
     def has_before(self, classes: int) -> bool:
         """Whether the network can predict this number of classes before adaptation, if only by chance.

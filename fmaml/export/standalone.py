@@ -15,6 +15,7 @@ from ..errors import Error
 from ..head import features
 from ..losses import Apply
 from ..models.blueprint import Blueprint
+from ..models.features import network_params
 from ..models.learner import Adapted, Learner
 from ..models.model_file import Metadata
 from ..torch_fixes.support_statistics import statistics_of, with_statistics
@@ -74,7 +75,7 @@ def feature_extractor(learner: Learner) -> Exportable:
     if head is None:
         raise Error(f"{name}: adapts the whole network, so it has no fixed features; give --support")
     apply = blueprint.build(blueprint.outputs).model.apply
-    params: Params = learner.theta if f"{head}.weight" in learner.theta else learner.theta["params"]
+    params = network_params(learner.theta)
     if statistics_of(apply, params, example(blueprint, 2)):
         raise Error(f"{name}: this network's batch norm needs the statistics of a support set; give --support")
 

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from ..intervals import wilson_interval
 from ..types import Batch
-from .learner import Learner
+from .kept_support import apply_head
+from .learner import Adapted
 
 LEFT_OUT_IN_TURN = 30  # up to so many examples, each is left out alone
 FOLDS = 10  # for more examples
@@ -50,43 +51,50 @@ class OwnAccuracy(NamedTuple):
     def better(self) -> Score | None:
         """The best simple method if it is better than the model, else None."""
         model, *simple = self.scores
-        best = max(simple, key=lambda score: score.accuracy)
+        best = max(simple, key=lambda score: score.accuracy, default=model)
         return best if best.accuracy > model.accuracy else None
 
 
-def cross_validate(learner: Learner, by_class: dict[str, Tensor], steps: int | None = None) -> OwnAccuracy | None:
-    """The accuracy of a model on the examples of each class; None if no class has two examples.
+def cross_validate(adapted: Adapted) -> OwnAccuracy | None:
+    """The accuracy of a model on the examples that it was adapted to; None if no class has two examples.
 
-    Up to 30 examples are left out one by one, more in ten parts. Raises ValueError and Error as `Learner.adapt`.
-
-    Args:
-        learner: a model for classes.
-        by_class: class -> x [n, *inputs], as `read_support` returns it.
-        steps: as in `Learner.adapt`.
+    Up to 30 examples are left out one by one, more in ten parts. The simple methods need the pictures, which a file may
+    not keep. Raises ValueError if the file keeps no support set, and ValueError and Error as `Learner.adapt`.
     """
-    names = sorted(by_class)
-    x = torch.cat([by_class[name] for name in names])
-    y = torch.repeat_interleave(torch.tensor([len(by_class[name]) for name in names]))
-    several = torch.cat([torch.full((len(by_class[name]),), len(by_class[name]) > 1) for name in names])
-    count = int(several.sum())
-    if not count:
+    learner, classes = adapted.learner, adapted.classes
+    kept = adapted.kept_features or adapted.kept
+    assert kept is not None
+    assert adapted.kept is not None, "or it has no learner"
+    order = kept.support.y.argsort(stable=True)
+    y = kept.support.y[order]
+    several = y.bincount()[y] > 1
+    if not several.any():
         return None
 
     def by_model(known: Batch, x: Tensor) -> Tensor:
-        adapted = learner.adapt({name: known.x[known.y == i] for i, name in enumerate(names)}, steps=steps)
-        return adapted.outputs(x).argmax(-1)
+        fitted = learner.adapt_to(kept._replace(support=known), classes)
+        return outputs_of_kept(fitted, x).argmax(-1)
 
-    methods: dict[str, Predict] = {str(learner.metadata["name"]): by_model, "nearest example, by pixels": by_nearest}
-    if x.ndim == 4:
-        methods["linear model of colours and edges"] = by_linear_model
-    folds = folds_of(y, several)
-    predicted = {method: cross_predict(predict, Batch(x, y), folds) for method, predict in methods.items()}
+    folds, pictures = folds_of(y, several), adapted.kept.support.x[order]
+    predicted = {str(adapted.metadata["name"]): cross_predict(by_model, Batch(kept.support.x[order], y), folds)}
+    if not adapted.kept.of_features:
+        predicted["nearest example, by pixels"] = cross_predict(by_nearest, Batch(pictures, y), folds)
+        if pictures.ndim == 4:
+            predicted["linear model of colours and edges"] = cross_predict(by_linear_model, Batch(pictures, y), folds)
     scores = [Score(method, found[several] == y[several]) for method, found in predicted.items()]
     right = torch.zeros(len(y), dtype=torch.bool)
     right[several] = scores[0].right
-    tested = [(name, int(right[y == i].sum()), int((several & (y == i)).sum())) for i, name in enumerate(names)]
-    how = "each left out in turn" if count <= LEFT_OUT_IN_TURN else "a tenth of them left out in turn"
+    tested = [(name, int(right[y == i].sum()), int((several & (y == i)).sum())) for i, name in enumerate(classes)]
+    how = "each left out in turn" if several.sum() <= LEFT_OUT_IN_TURN else "a tenth of them left out in turn"
     return OwnAccuracy(how, scores, [row for row in tested if row[2]])
+
+
+def outputs_of_kept(adapted: Adapted, x: Tensor) -> Tensor:
+    """The outputs [n, *output] for x as in the kept support set: features, or examples in the network's units."""
+    if adapted.kept and adapted.kept.of_features:
+        return apply_head(adapted.blueprint.algorithm["head"], adapted.params, x)
+    scaling = adapted.blueprint.scaling
+    return adapted.outputs(x if scaling is None else scaling.units(x))
 
 
 def folds_of(y: Tensor, several: Tensor) -> Tensor:

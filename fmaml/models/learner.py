@@ -4,8 +4,8 @@ Prediction is inductive: it depends only on the support set and on that example.
 support set, which are stored with the network.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -14,21 +14,30 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..calibration import NONE, Calibration, class_means, distance_to_nearest, read_calibration, seen_features
 from ..checkpoints.checkpoint_format import flatten
 from ..data.preprocessing import Ink, in_own_units
-from ..errors import Error
+from ..errors import Error, note
 from ..evaluation import trajectory_of
 from ..files.plain_text import counted, printable
 from ..torch_fixes.support_statistics import Statistics, statistics_of, with_statistics
 from ..tree import leaves
 from ..types import Batch, Params, Theta
 from .blueprint import Blueprint, Network
+from .features import EXAMPLES_AT_ONCE, head_inputs, network_params
+from .kept_support import (
+    KeptSupport,
+    algorithm_of_features,
+    features_if_enough,
+    seen_before,
+    to_tensors,
+    why_not_kept,
+)
 from .model_file import Metadata, write_model
 from .reading import Reader
 from .resize_head import head_of, starting_from_prototypes, with_outputs
 from .user_images import Images, Shape, read_support, to_inputs, to_tensor
 
-EXAMPLES_AT_ONCE = 256
 SHOWN = 72  # characters of a list of names in a `repr`
 
 
@@ -41,8 +50,8 @@ class Prediction(NamedTuple):
     ['cat']
     """
 
-    labels: list[str]  # the likeliest class of each example
-    probabilities: Tensor  # [n, classes], in the order of `Adapted.classes`
+    labels: list[str]  # the likeliest class of each example, or "none of these"
+    probabilities: Tensor  # [n, classes], in the order of `Adapted.classes`; with ``reject`` one more, of none of these
 
     def __repr__(self) -> str:
         return f"Prediction({counted(len(self.labels), 'example')}: {in_a_line(self.labels)})"
@@ -65,6 +74,8 @@ class Adapted:
     classes: list[str]
     params: Params
     statistics: list[Statistics]
+    means: Tensor | None = None  # of each class's features, [classes, features], to refuse pictures far from all
+    kept: KeptSupport | None = None  # to add more examples
 
     def __repr__(self) -> str:
         """One line, without the tensors."""
@@ -73,31 +84,98 @@ class Adapted:
             return f"Adapted({name}, {counted(self.blueprint.outputs, 'output')})"
         return f"Adapted({name}, {len(self.classes)} classes: {in_a_line(self.classes)})"
 
-    def predict(self, images: Images, ink: Ink = "auto") -> Prediction:
+    def predict(self, images: Images, ink: Ink = "auto", *, reject: float | None = None) -> Prediction:
         """The likeliest class of each image, and the probability of every class.
+
+        The logits are divided by the model's temperature, if it was measured; see `fmaml.calibration`.
 
         Args:
             images: a file or a folder of images, a `PIL.Image`, an array uint8 [height, width] or [height, width, 3],
                 or a sequence of these. A tensor [n, *inputs] has values as in training.
             ink: the ink of drawings, for a network of characters: "dark", "light", or "auto", which looks at the border
                 of each drawing.
+            reject: the share of pictures of these classes that may be refused, above 0 and below 0.5. Then a picture
+                that is far from every class gets the label "none of these". The limit is that of known pictures of
+                the validation tasks, or of your own if ``fmaml adapt`` measured it. None: refuse nothing.
 
         Returns:
-            labels, a list of n names, and probabilities, a tensor [n, classes].
+            labels, a list of n names, and probabilities, a tensor [n, classes]. With ``reject`` a last column is for
+            none of these: above 1/2 if the picture is refused. Then the classes share the rest.
 
         Raises:
             Error: an image cannot be read.
             ValueError: the network was trained for values, not for classes: use `outputs`. Or a tensor is of another
-                shape or type, or holds values for which the network's outputs are not finite.
+                shape or type, or holds values for which the network's outputs are not finite. Or ``reject`` is not in
+                its range, or the model has no measured limit.
         """
         if not self.classes:
             raise ValueError("predict: this network has no classes; `outputs` gives its values")
-        logits = self.outputs(to_inputs(images, self.shape, ink))
+        x = to_inputs(images, self.shape, ink)
+        logits = self.outputs(x)
         if not bool(logits.isfinite().all()):
             first = int((~logits.isfinite()).any(-1).nonzero()[0])
             raise ValueError(f"predict: image {first}: the outputs are not finite; give values as in training, 0 to 1")
         labels = [self.classes[i] for i in logits.argmax(-1).tolist()]
-        return Prediction(labels, logits.softmax(-1))
+        probabilities = self.probabilities_of(logits)
+        if reject is None:
+            return Prediction(labels, probabilities)
+        none = self._none_of_these(x, reject).to(probabilities)[:, None]
+        labels = [NONE if far else label for far, label in zip((none[:, 0] > 0.5).tolist(), labels, strict=True)]
+        return Prediction(labels, torch.cat([probabilities * (1 - none), none], 1))
+
+    def probabilities_of(self, logits: Tensor) -> Tensor:
+        """The probabilities of the classes, [n, classes], for `outputs` of the same shape."""
+        temperature = 1.0 if self.calibration is None else self.calibration.temperature
+        return (logits / temperature).softmax(-1)
+
+    @property
+    def can_reject(self) -> bool:
+        """Whether `predict` takes ``reject``: distances of known pictures were measured, and no class has that name."""
+        return self.means is not None and self.calibration is not None and NONE not in self.classes
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """The temperature, and the distances of known pictures; None if they were not measured."""
+        return read_calibration(self.metadata.get("calibration"))
+
+    def with_calibration(self, calibration: Calibration) -> "Adapted":
+        """The same network with another temperature and other distances of known pictures."""
+        return replace(self, metadata={**self.metadata, "calibration": calibration._asdict()})
+
+    def _none_of_these(self, x: Tensor, reject: float) -> Tensor:
+        if not 0 < reject < 0.5:
+            raise ValueError(f"predict: reject = {reject}: must be above 0 and below 0.5, such as 0.05")
+        if self.calibration is None or not self.can_reject:
+            why = f"a class is named {NONE!r}" if NONE in self.classes else "it has no distances of known pictures"
+            raise ValueError(
+                f"predict: reject: not possible with this model: {why}; leave it out, or adapt by `fmaml adapt` "
+                f"with 20 pictures or more"
+            )
+        return self.calibration.none_of_these(self.distances(x), reject)
+
+    @torch.no_grad()
+    def distances(self, x: Tensor) -> Tensor:
+        """The distance [n] of each example x [n, *inputs] to the nearest class mean, in the space of features."""
+        if self.means is None:
+            raise ValueError("distances: this network has no class means; adapt again with this version of fmaml")
+        parts = [seen_features(self._apply, self.params, part, len(self.classes)) for part in x.split(EXAMPLES_AT_ONCE)]
+        return distance_to_nearest(torch.cat(parts), self.means)
+
+    def features(self, images: Any, ink: Ink = "auto") -> Tensor:
+        """The features of each image, which the adapted head gets: [n, width]. They depend on that image alone.
+
+        Args:
+            images, ink: as in `predict`; or x as in `outputs`.
+
+        Raises:
+            Error: an image cannot be read.
+            ValueError: the network has no linear layer ``head``.
+        """
+        x = to_inputs(images, self.shape, ink)
+        apply = with_statistics(
+            self.blueprint.build(len(self.classes) or self.blueprint.outputs).model.apply, self.statistics
+        )
+        return head_inputs(self.blueprint, apply, self.params, x)
 
     @torch.no_grad()
     def outputs(self, x: Any) -> Tensor:
@@ -115,10 +193,75 @@ class Adapted:
         parts = [self._apply(self.params, part) for part in x.split(EXAMPLES_AT_ONCE)]
         return torch.cat(parts)
 
-    def save(self, path: str | Path) -> None:
-        """Write the adapted network as one file, which `fmaml.load_adapted` and ``fmaml predict`` read."""
+    def add(self, support: Any, targets: Any = None, *, steps: int | None = None, ink: Ink = "auto") -> "Adapted":
+        """Learn more examples of these classes, and of new ones: the same as adapting to all examples at once.
+
+        For this the network keeps its support set. `save` writes it to the file on request.
+
+        Args:
+            support, targets, ink: as in `Learner.adapt`. One class is enough. A class with a new name is added. Class
+                numbers are positions in ``classes``, and new numbers follow the last.
+            steps: inner steps. By default as many as for the earlier examples.
+
+        Returns:
+            The network adapted to all examples. This one does not change.
+
+        Raises:
+            ValueError: the network is from a file without its support set; or as in `Learner.adapt`.
+            Error: as in `Learner.adapt`.
+
+        >>> import torch, fmaml
+        >>> adapted = fmaml.load("omniglot").adapt({name: torch.rand(2, 1, 28, 28) for name in "ab"})
+        >>> adapted.add({"b": torch.rand(1, 1, 28, 28), "c": torch.rand(3, 1, 28, 28)}).counts
+        {'a': 2, 'b': 3, 'c': 3}
+        """
+        if self.kept is None:
+            raise ValueError(why_not_kept(self.blueprint))
+        more, names = self.learner.read_examples(support, targets, ink, self.classes)
+        if self.kept.of_features:
+            more = more._replace(x=features_if_enough(self.blueprint, self.params, self.statistics, more.x))
+        if again := seen_before(more.x, self.kept.support.x):
+            note(f"{again} of these {len(more.x)} examples were learnt before; they count once more")
+        kept, classes = self.kept.joined(self.classes, more, names)
+        return self.learner.adapt_to(kept._replace(steps=kept.steps if steps is None else steps), classes)
+
+    @property
+    def counts(self) -> dict[str, int] | None:
+        """The number of examples of each class; None if the support set was not kept."""
+        return None if self.kept is None else self.kept.counts(self.classes)
+
+    @property
+    def kept_features(self) -> KeptSupport | None:
+        """The features of the support set, if they are enough to add more examples."""
+        if self.kept is None or self.kept.of_features:
+            return self.kept
+        x = features_if_enough(self.blueprint, self.params, self.statistics, self.kept.support.x)
+        return None if x is None else self.kept._replace(support=Batch(x, self.kept.support.y), of_features=True)
+
+    @property
+    def learner(self) -> "Learner":
+        """The network before adaptation; ValueError if the support set was not kept."""
+        if self.kept is None:
+            raise ValueError(why_not_kept(self.blueprint))
+        metadata = {key: value for key, value in self.metadata.items() if key not in ("classes", "kept")}
+        return Learner({**metadata, "kind": "learner"}, self.blueprint, self.kept.theta)
+
+    def save(self, path: str | Path, *, keep_support: bool = False) -> None:
+        """Write the adapted network as one file, which `fmaml.load_adapted` and ``fmaml predict`` read.
+
+        Args:
+            path: the file.
+            keep_support: write the support set too, so that `add` works on the loaded network. Prototypes and ridge
+                regression without batch norm need only its features, which are always written.
+        """
         tensors = flatten({"params": self.params, "statistics": self.statistics})
-        write_model(Path(path), tensors, {**self.metadata, "kind": "adapted", "classes": self.classes})
+        tensors |= {} if self.means is None else {"means": self.means}
+        kept = self.kept if keep_support else self.kept_features
+        facts = None
+        if kept is not None:
+            tensors |= to_tensors(kept, self.params)
+            facts = {"of_features": kept.of_features, "steps": kept.steps}
+        write_model(Path(path), tensors, {**self.metadata, "kind": "adapted", "classes": self.classes, "kept": facts})
 
     @property
     def shape(self) -> Shape:
@@ -186,22 +329,55 @@ class Learner:
         >>> learner.adapt(torch.rand(6, 1, 28, 28), torch.tensor([0, 0, 1, 1, 2, 2]))
         Adapted(omniglot_prototypes, 3 classes: 0, 1, 2)
         """
+        examples, classes = self.read_examples(support, targets, ink)
+        return self.adapt_to(KeptSupport(self.theta, examples, False, steps), classes)
+
+    def read_examples(self, support: Any, targets: Any, ink: Ink, known: Sequence[str] = ()) -> tuple[Batch, list[str]]:
+        """The examples of `adapt` in the network's units, and their classes; ``known`` are those adapted to before."""
         if targets is None and not isinstance(support, Tensor):
             if self.blueprint.targets != "classes":
                 raise ValueError(
                     "adapt: this network was trained for values, so x needs its targets: adapt(x, y), in Python alone"
                 )
-            by_class, _ = read_support(support, self.shape, ink)
-            names = sorted(by_class)
-            x = torch.cat([by_class[name] for name in names])
-            y = torch.repeat_interleave(torch.tensor([len(by_class[name]) for name in names]))
-            return self._adapt(Batch(x, y), names, steps)
-        if targets is None:
+            by_class, _ = read_support(support, self.shape, ink, least=1 if known else 2)
+            classes = sorted(by_class)
+            x = torch.cat([by_class[name] for name in classes])
+            y = torch.repeat_interleave(torch.tensor([len(by_class[name]) for name in classes]))
+        elif targets is None:
             raise ValueError("adapt: a support set that is a tensor needs its targets")
-        x, y = to_inputs(support, self.shape), to_tensor(targets, "adapt: targets are numbers")
-        if self.blueprint.targets == "classes":
-            return self._adapt(Batch(x, y), names_of_classes(y, len(x)), steps)
-        return self._adapt(Batch(x, self._values_of(y, len(x))), [], steps)
+        else:
+            x, y = to_inputs(support, self.shape), to_tensor(targets, "adapt: targets are numbers")
+            named = self.blueprint.targets == "classes"
+            classes = names_of_classes(y, len(x), known) if named else []
+            y = y if named else self._values_of(y, len(x))
+        examples = Batch(x, y)
+        return examples if self.blueprint.scaling is None else self.blueprint.scaling.support(examples), classes
+
+    def features(self, images: Any, ink: Ink = "auto") -> Tensor:
+        """The features of images, the inputs of the head: [n, width].
+
+        Networks with a last linear layer ``head`` have them, with any algorithm: `conv4`, `resnet12`, `conv1d`, those
+        of timm and torchvision, and own modules. For `protonet` and `r2d2` they are the features that `adapt` uses.
+        Algorithms with an inner loop may change them for a task: those are `Adapted.features`.
+
+        Batch norm takes the statistics of these images, as `adapt` does of a support set. Other features, as of a
+        frozen pretrained network, depend on each image alone.
+
+        Args:
+            images, ink: as in `Adapted.predict`; or x as in `Adapted.outputs`.
+
+        Raises:
+            Error: an image cannot be read.
+            ValueError: the network has no linear layer ``head``.
+
+        >>> import torch, fmaml
+        >>> fmaml.load("omniglot_prototypes").features(torch.rand(6, 1, 28, 28)).shape
+        torch.Size([6, 64])
+        """
+        x = to_inputs(images, self.shape, ink)
+        apply, params = self.blueprint.build(self.blueprint.outputs).model.apply, network_params(self.theta)
+        seen = x if self.blueprint.scaling is None else self.blueprint.scaling.inputs(x)
+        return head_inputs(self.blueprint, with_statistics(apply, statistics_of(apply, params, seen)), params, x)
 
     def _values_of(self, y: Tensor, examples: int) -> Tensor:
         """Targets that are values or symbols, in the network's type; ValueError if there is not one an example."""
@@ -215,20 +391,29 @@ class Learner:
         return y
 
     @torch.no_grad()
-    def _adapt(self, support: Batch, classes: list[str], steps: int | None) -> Adapted:
-        if self.blueprint.scaling is not None:
-            support = self.blueprint.scaling.support(support)
+    def adapt_to(self, kept: KeptSupport, classes: list[str]) -> Adapted:
+        """Adapt to a support set in the network's units, or to its features, and keep it."""
         width = len(classes) or self.blueprint.outputs
-        network, theta = self.for_outputs(width)
-        if steps is not None and network.algorithm.trajectory is None:
+        (model, algorithm), theta = self.for_outputs(width)
+        steps = kept.steps
+        if steps is not None and algorithm.trajectory is None:
             raise ValueError(f"steps = {steps}: {self.blueprint.algorithm['name']} takes no inner steps; leave it out")
         if steps is not None and (not isinstance(steps, int) or steps < 0):
             raise ValueError(f"steps = {steps}: must be a whole number, 0 or more")
-        steps = self.metadata["steps"] if steps is None and network.algorithm.trajectory else steps
-        phi = trajectory_of(network.algorithm, theta, support, steps)[-1]
+        if kept.of_features:
+            phi = algorithm_of_features(self.blueprint).adapt(theta, kept.support)
+        else:
+            steps = self.metadata["steps"] if steps is None and algorithm.trajectory else steps
+            phi = trajectory_of(algorithm, theta, kept.support, steps)[-1]
         if not all(bool(value.isfinite().all()) for value in phi.values()):
             raise ValueError("adapt: the network diverges on this support set; give fewer steps")
-        return Adapted(self.metadata, self.blueprint, classes, phi, statistics_of(network.model.apply, phi, support.x))
+        statistics = [] if kept.of_features else statistics_of(model.apply, phi, kept.support.x)
+        means = None
+        if classes:
+            x, apply = kept.support.x, with_statistics(model.apply, statistics)
+            found = x if kept.of_features else seen_features(apply, phi, x, width)
+            means = class_means(found, kept.support.y, width)
+        return Adapted(self.metadata, self.blueprint, classes, phi, statistics, means, kept)
 
     def for_outputs(self, outputs: int) -> tuple[Network, Theta]:
         """The network with this number of outputs, and theta with a head of that width."""
@@ -292,14 +477,20 @@ def shape_of(blueprint: Blueprint, parameters: Theta) -> Shape:
     return Shape(blueprint.inputs, blueprint.form, dtype)
 
 
-def names_of_classes(y: Tensor, examples: int) -> list[str]:
-    """The classes "0", "1", .. of class numbers; ValueError unless each of two or more occurs, one for each example."""
+def names_of_classes(y: Tensor, examples: int, known: Sequence[str] = ()) -> list[str]:
+    """The classes "0", "1", .. of class numbers; ValueError unless each of two or more occurs, one for each example.
+
+    Numbers of ``known`` classes stand for these, and need not occur.
+    """
     if y.shape != (examples,) or y.dtype != torch.int64:
         found = f"{str(y.dtype).removeprefix('torch.')} {list(y.shape)}"
         raise ValueError(
             f"adapt: targets must be int64 [{examples}], a class number for each example; these are {found}"
         )
-    numbers = y.unique().tolist()
+    numbers = sorted({*y.tolist(), *range(len(known))})
     if len(numbers) < 2 or numbers != list(range(len(numbers))):
         raise ValueError("adapt: class numbers must be 0, 1, .. for two or more classes, each with an example")
-    return list(map(str, numbers))
+    names = list(map(str, numbers))
+    if names[len(known) :] and names[: len(known)] != list(known):
+        raise ValueError("add: a class number has no name, but the other classes do; give a mapping {name: examples}")
+    return [*known, *names[len(known) :]]

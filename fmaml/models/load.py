@@ -8,12 +8,15 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from ..calibration import read_calibration
 from ..errors import Error
 from ..torch_fixes.support_statistics import Statistics
 from .blueprint import Blueprint, fill_theta, read_blueprint
 from .find_model import find_model
+from .kept_support import read_kept
 from .learner import Adapted, Learner
 from .model_file import Metadata, read_model
+from .pretrained import is_pretrained, pretrained_learner
 
 
 def load(model: str | Path, *, trust: bool = False) -> Learner:
@@ -21,7 +24,7 @@ def load(model: str | Path, *, trust: bool = False) -> Learner:
 
     Args:
         model: a model file, a run folder (its best parameters), or the name of a model that comes with fmaml, see
-            ``fmaml ls models``.
+            ``fmaml ls models``. Or ``timm:NETWORK``, a network of timm pretrained on ImageNet, with ridge regression.
         trust: import code outside fmaml if the model names it as its network or its algorithm.
 
     Returns:
@@ -49,6 +52,8 @@ def load(model: str | Path, *, trust: bool = False) -> Learner:
 
 def load_for_test(model: str | Path, *, trust: bool = False) -> Learner:
     """Like `load`, but also for models that adapt by the loss of their source. These can be tested alone."""
+    if is_pretrained(model):
+        return pretrained_learner(str(model))
     path = find_model(model)
     tensors, metadata, blueprint = _read(path, trust)
     if metadata.get("kind") != "learner":
@@ -85,8 +90,12 @@ def load_adapted(path: str | Path, *, trust: bool = False) -> Adapted:
         raise Error(f"{path}: its metadata are not those of an adapted network (classes)")
     params = blueprint.params(len(classes) or blueprint.outputs)
     template = {"params": params, "statistics": list(statistics_in(tensors))}
-    filled = fill_theta(template, tensors, str(path))
-    adapted = Adapted(metadata, blueprint, classes, filled["params"], filled["statistics"])
+    means = tensors.pop("means", None)  # files of earlier versions have none
+    keeps = metadata.get("kept") is not None
+    own = {name: tensor for name, tensor in tensors.items() if not (keeps and name.startswith("kept/"))}
+    filled = fill_theta(template, own, str(path))
+    kept = read_kept(metadata, blueprint, tensors, filled["params"], str(path))
+    adapted = Adapted(metadata, blueprint, classes, filled["params"], filled["statistics"], means, kept)
     check_statistics(adapted, str(path))
     return adapted
 
@@ -99,8 +108,16 @@ def check_statistics(adapted: Adapted, name: str) -> None:
     x = torch.zeros(1, *adapted.shape.inputs, dtype=adapted.shape.dtype)
     try:
         adapted.outputs(x)
+        if adapted.means is not None and not are_class_means(adapted, adapted.means, x):
+            raise ValueError("class means")
     except (ValueError, RuntimeError) as error:
         raise Error(f"{name}: its statistics are not those of its network ({error})") from None
+
+
+def are_class_means(adapted: Adapted, means: Tensor, x: Tensor) -> bool:
+    """Whether there is one finite mean for each class, in the space of the network's features of x."""
+    fits = means.ndim == 2 and len(means) == len(adapted.classes) and bool(means.isfinite().all())
+    return fits and adapted.distances(x).shape == x.shape[:1]
 
 
 def statistics_in(tensors: dict[str, Tensor]) -> Iterator[Statistics]:
@@ -114,6 +131,8 @@ def statistics_in(tensors: dict[str, Tensor]) -> Iterator[Statistics]:
 
 def is_adapted(path: str | Path) -> bool:
     """Whether a model file holds an adapted network."""
+    if is_pretrained(path):
+        return False
     _, metadata = read_model(find_model(path))
     return metadata is not None and metadata.get("kind") == "adapted"
 
@@ -122,4 +141,8 @@ def _read(path: Path, trust: bool) -> tuple[dict[str, Tensor], Metadata, Bluepri
     tensors, metadata = read_model(path)
     if metadata is None:
         raise Error(f"{path}: parameters without metadata, so the network is unknown; give a model that fmaml wrote")
+    try:
+        read_calibration(metadata.get("calibration"))
+    except (ValueError, TypeError, KeyError) as error:
+        raise Error(f"{path}: its metadata are not those of a model (calibration: {error})") from None
     return tensors, metadata, read_blueprint(metadata, str(path), trust)

@@ -35,6 +35,11 @@ LIMITS = {
     "own_loss": "It adapts to tasks like those it was trained on, by the loss of their source, not by targets.",
 }
 
+CALIBRATED_LIMITS = (
+    "It tells only the classes shown apart. It refuses pictures far from all of them, but not every picture of "
+    "another class."
+)
+
 
 def overview_of_models() -> str:
     """The output of `fmaml ls models`."""
@@ -121,8 +126,28 @@ def facts_of(about: dict[str, Any], quote: str = "") -> dict[str, str]:
         "Made by": f"{quote}{command_of(about)}{quote}, in {about['training_seconds'] / 60:.0f} minutes on "
         f"{environment['hardware']}, torch {environment['versions']['torch']}, commit {quote}{environment['commit']}"
         f"{quote}",
-        "Limits": LIMITS[about["targets"]],
+        **calibration_facts(about.get("calibration")),
+        "Limits": CALIBRATED_LIMITS if about.get("calibration") else LIMITS[about["targets"]],
     }
+
+
+def calibration_facts(found: dict[str, Any] | None) -> dict[str, str]:
+    """The measured calibration, and how well pictures of other classes are refused: heading -> text."""
+    if not found:
+        return {}
+    before, after = found["ece"]
+    facts = {
+        "Probabilities": f"expected calibration error {after:.1%} on {found['tasks']} test tasks, with the temperature "
+        f"{found['temperature']:.2f} of validation tasks; {before:.1%} without"
+    }
+    if found["auroc"]:
+        known, unknown = (f"{share:.1%}" for share in found["refused"])
+        mean, ci95 = found["auroc"]
+        facts["None of these"] = (
+            f"AUROC {with_interval(mean, ci95, '.1%')} against pictures of other classes; at the usual limit {unknown} "
+            f"of them are refused, and {known} of the task's own"
+        )
+    return facts
 
 
 def describe_input(about: dict[str, Any]) -> str:

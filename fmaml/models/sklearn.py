@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
@@ -10,6 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..data.images.understood import describe_counts, describe_pictures, describe_range
+from ..errors import note
 from ..extras import require
 from .learner import Learner
 from .load import load
@@ -43,6 +46,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         steps: inner steps; None: as in the model's meta-testing. Leave it out for algorithms without inner steps, such
             as protonet.
         trust: as in `fmaml.load`.
+        verbose: let `fit` print the classes, counts, sizes and values that it found. A parameter of the constructor, so
+            that copies by `sklearn.base.clone` print too.
 
     Attributes:
         classes_: the classes, sorted.
@@ -59,10 +64,13 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     (6, 3)
     """
 
-    def __init__(self, model: str | Path = "omniglot", steps: int | None = None, trust: bool = False) -> None:
+    def __init__(
+        self, model: str | Path = "omniglot", steps: int | None = None, trust: bool = False, verbose: bool = False
+    ) -> None:
         self.model = model
         self.steps = steps
         self.trust = trust
+        self.verbose = verbose
 
     def fit(self, X: Examples, y: Any) -> Self:
         """Learn the classes of a few examples.
@@ -94,6 +102,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self.classes_, numbers = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"y has one class, {self.classes_[0]}; to tell classes apart it takes two or more")
+        if self.verbose:
+            for line in describe_fit(X, [str(self.classes_[i]) for i in numbers], x, learner.shape):
+                note(line)
         self.adapted_ = learner.adapt(x, torch.from_numpy(numbers), steps=self.steps)
         return self
 
@@ -108,7 +119,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
         check_is_fitted(self)
         x = self._to_inputs(X, self.adapted_.shape, reset=False)
-        return self.adapted_.outputs(x).softmax(-1).numpy()
+        return self.adapted_.probabilities_of(self.adapted_.outputs(x)).numpy()
 
     def _to_inputs(self, X: Examples, shape: Shape, *, reset: bool) -> Tensor:
         """X as float32 [n, *inputs]; ``reset`` when fitting."""
@@ -148,6 +159,24 @@ def load_for_classes(model: str | Path, *, trust: bool) -> Learner:
     if learner.blueprint.targets != "classes":
         raise ValueError(f"model = {model}: was trained for {learner.blueprint.targets}; give one trained for classes")
     return learner
+
+
+def describe_fit(X: Examples, labels: list[str], x: Tensor, shape: Shape) -> list[str]:
+    """Lines about the examples X with these labels, and about x, the values that the network sees."""
+    pictures = pictures_in(X)
+    if pictures is None:
+        found = describe_counts(Counter(labels), "example")
+    else:
+        found = describe_pictures(by_label(pictures, labels))
+    return [found, describe_range(x.numpy(), drawings=shape.form is not None and shape.form.invert)]
+
+
+def by_label(pictures: list[Picture], labels: list[str]) -> dict[str, list[Picture]]:
+    """The pictures of each label, sorted by label."""
+    found: dict[str, list[Picture]] = {label: [] for label in sorted(set(labels))}
+    for picture, label in zip(pictures, labels, strict=True):
+        found[label].append(picture)
+    return found
 
 
 def pictures_in(X: Examples) -> list[Picture] | None:

@@ -135,11 +135,11 @@ def why_unreadable(error: Exception) -> str:
     return f"{reason}; give a PNG, a JPEG or another common format"
 
 
-def read_support(support: Support, shape: Shape, ink: Ink = "auto") -> tuple[dict[str, Tensor], int]:
+def read_support(support: Support, shape: Shape, ink: Ink = "auto", least: int = 2) -> tuple[dict[str, Tensor], int]:
     """Class name -> its images [n, *inputs], and the number of images; ``ink`` as in `to_inputs`.
 
     ``support`` is a mapping from classes to their images, or a folder. The folder has one folder for each class, or one
-    file for each class, named after it. Raises Error unless there are two classes, each with an image.
+    file for each class, named after it. Raises Error unless there are ``least`` classes, each with an image.
     """
     if shape.form is None and not isinstance(support, Mapping):
         raise Error(
@@ -154,7 +154,7 @@ def read_support(support: Support, shape: Shape, ink: Ink = "auto") -> tuple[dic
     empty = [name for name, images in classes.items() if not len(images)]
     if empty:
         raise Error(f"support: class {empty[0]} has no image; give one at least")
-    if len(classes) < 2:
+    if len(classes) < least:
         where = "the support set" if isinstance(support, Mapping) else f"{support}"
         found = f"one class, {next(iter(classes))}" if classes else "no class"
         raise Error(f"{where}: has {found}; to tell classes apart it takes two or more")

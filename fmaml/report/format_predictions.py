@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,12 +13,14 @@ from rich.console import Console
 from rich.markup import escape as escape_markup
 from rich.table import Table
 
+from ..calibration import NONE
 from ..files.atomic import write_text_durably
 from ..files.plain_text import printable
 from ..models.learner import Adapted, Prediction
-from .html_page import bars, document, escape, png_tag
+from .html_page import bars, document, escape, paragraph, png_tag, preformatted
 
 THUMBNAIL = 160  # pixels
+MOST_ROWS = 40  # of the table in the terminal
 MOST_BARS = 10  # for an image: its most likely classes
 LEAST_TABLE_WIDTH = 50  # characters
 STYLE_OF_PREDICTIONS = """
@@ -47,9 +50,10 @@ class Row(NamedTuple):
 
 
 def rows_of(photos: list[str], prediction: Prediction, classes: list[str]) -> list[Row]:
-    """A row for each photograph."""
+    """A row for each photograph; the last probability may be that of none of these."""
+    names = [*classes, NONE][: prediction.probabilities.shape[1]]
     table = zip(photos, prediction.labels, prediction.probabilities.tolist(), strict=True)
-    return [Row(photo, label, dict(zip(classes, values, strict=True))) for photo, label, values in table]
+    return [Row(photo, label, dict(zip(names, values, strict=True))) for photo, label, values in table]
 
 
 def shown_names(rows: list[Row]) -> list[str]:
@@ -90,7 +94,8 @@ def print_table(rows: list[Row]) -> None:
         table.add_column(heading, justify="right")
     for column in table.columns:
         column.overflow = "fold"  # names are shown whole
-    names = shown_names(rows)
+    every, rows = rows, rows[:MOST_ROWS]
+    names = shown_names(every)[:MOST_ROWS]
     for name, row in zip(names, rows, strict=True):
         cells = (printable(name), printable(row.label), f"{row.probability:.1%}", second(row))
         table.add_row(*map(escape_markup, cells))
@@ -103,27 +108,47 @@ def print_table(rows: list[Row]) -> None:
             for name, row in zip(names, rows, strict=True)
         ]
         console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+    for line in describe_rest(every):
+        console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=not console.is_terminal)
+
+
+def describe_rest(rows: list[Row]) -> list[str]:
+    """Lines below a table that was cut: the options that show all pictures, and the counts of each label."""
+    if len(rows) <= MOST_ROWS:
+        return []
+    labels = Counter(row.label for row in rows).most_common()
+    return [
+        f"{len(rows) - MOST_ROWS} more pictures; --csv or --json prints all of them, --html FILE writes a page",
+        f"labels of all {len(rows)}: {', '.join(f'{printable(label)} {count}' for label, count in labels)}",
+    ]
 
 
 def second(row: Row) -> str:
-    """The second most likely class with its probability."""
-    name = sorted(row.probabilities, key=lambda name: row.probabilities[name])[-2]
+    """The most likely class besides the label, with its probability."""
+    others = row.probabilities.keys() - {row.label, NONE}
+    name = max(sorted(others), key=lambda name: row.probabilities[name])
     return f"{printable(name)} {row.probabilities[name]:.1%}"
 
 
-def write_page(path: Path, rows: list[Row], adapted: Adapted) -> None:
-    """Write one self-contained HTML file: each image with a bar for every class."""
-    title = f"{adapted.metadata['name']}: {len(rows)} images, {len(adapted.classes)} classes"
+def write_page(path: Path, rows: list[Row], adapted: Adapted, model: str, accuracy: list[str]) -> None:
+    """Write one self-contained HTML file: each image with a bar for every class.
+
+    ``model`` is the model's file or name. ``accuracy`` are lines about pictures of known classes, if any.
+    """
+    own = str(adapted.metadata["name"])
+    name = Path(model).name + (f", adapted from {own}" if own != Path(model).name else "")
+    title = f"{name}: {len(rows)} images, {len(adapted.classes)} classes"
+    first, rest = accuracy[:1], "\n".join(accuracy[1:])
+    lead = "".join(paragraph(line, "lead") for line in first) + (preformatted(rest) if rest else "")
     figures = "\n".join(map(figure_of, rows, shown_names(rows)))
-    page = document(title, f"<h1>{escape(title)}</h1>", figures, style=STYLE_OF_PREDICTIONS)
-    write_text_durably(path, page)
+    write_text_durably(path, document(title, f"<h1>{escape(title)}</h1>{lead}", figures, style=STYLE_OF_PREDICTIONS))
 
 
 def figure_of(row: Row, shown: str) -> str:
     """The HTML of one image and its bars, the most likely class first; ``shown`` is the name below."""
     order = sorted(row.probabilities.items(), key=lambda pair: -pair[1])[:MOST_BARS]
-    drawn = bars(row.image, [(name, value, f"{value:.1%}") for name, value in order], full=1.0)
+    drawn = bars(shown, [(name, value, f"{value:.1%}") for name, value in order], full=1.0)
     with Image.open(row.image) as image:
-        tag = png_tag(ImageOps.exif_transpose(image).convert("RGB"), row.image, THUMBNAIL)
+        tag = png_tag(ImageOps.exif_transpose(image).convert("RGB"), shown, THUMBNAIL)
     label, name = escape(row.label), escape(shown)
     return f'<figure>{tag}<figcaption><h2>{label}</h2>{drawn}<p class="quiet">{name}</p></figcaption></figure>'

@@ -1,12 +1,16 @@
 """The accuracy of a model on the user's pictures, as text."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from rich.console import Console
+
+from ..calibration import NONE, USUAL_REJECT, Calibration
 from ..files.plain_text import counted, printable
 from ..intervals import wilson_interval
 from ..models.cross_validation import OwnAccuracy, Score
-from .format_predictions import Row
+from ..models.own_calibration import OwnCalibration
+from .format_predictions import Row, shown_names
 
 MOST_LINES = 5  # for confusions, and for pictures
 MOST_NAMED = 20  # in the line of classes, the worst ones
@@ -20,12 +24,61 @@ def print_own_accuracy(found: OwnAccuracy | None) -> None:
     model_score, *simple = found.scores
     print(f"accuracy on these pictures, {found.how} and predicted from the others:")
     print("\n".join(score_lines([model_score, *sorted(simple, key=lambda score: -score.accuracy)])))
-    print(f"by class: {by_class(found.classes)}")
+    if not simple:
+        print("  the simple methods need the pictures, which are only kept by --keep-support")
+    print_words(f"by class: {by_class(found.classes)}")
     if found.better:
-        print(
+        print_words(
             f"{found.better.method} is better here: train on more such classes with "
             f"`fmaml run photos data.root=FOLDER`, or give more pictures of each class"
         )
+
+
+def print_words(line: str) -> None:
+    """Print a line, broken between words in a terminal."""
+    console = Console()
+    console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=not console.is_terminal)
+
+
+def describe_growth(before: Mapping[str, int], now: Mapping[str, int]) -> list[str]:
+    """Lines with the number of pictures of each class that grew, before and now."""
+    grown = [name for name in now if now[name] != before.get(name)]
+    width = max(len(printable(name)) for name in [*grown, "class"])
+    rows = [
+        f"  {printable(name):<{width}}  {before.get(name, 'new'):>6}  {now[name]:>4}" for name in grown[:MOST_NAMED]
+    ]
+    more = [f"  and {len(grown) - MOST_NAMED} more classes"] if len(grown) > MOST_NAMED else []
+    same = [name for name in now if name not in grown]
+    pictures = counted(sum(now[name] for name in same), "picture")
+    rest = [f"  {pictures} of {len(same)} other class{'es' * (len(same) > 1)} as before"] if same else []
+    total = f"{sum(before.values())} pictures of {len(before)} classes before, {sum(now.values())} of {len(now)} now"
+    return [f"{total}:", f"  {'class':<{width}}  before   now", *rows, *more, *rest]
+
+
+def describe_own_calibration(own: OwnCalibration | None, model: Calibration | None) -> list[str]:
+    """Lines about the limit for none of these, and about the temperature."""
+    if own is None:
+        how = "as the model's own tasks" if model else "not possible"
+        return [f"{NONE}: {how}; 20 or more pictures in classes of two or more would give a limit for these classes"]
+    lines = [f"{NONE}: the limit refuses {USUAL_REJECT:.0%} of these {own.pictures} pictures, a tenth left out in turn"]
+    if own.others is not None and own.area is not None:
+        lines.append(
+            f"  a class left out: {own.refused} of its {counted(len(own.others), 'picture')} refused, AUROC "
+            f"{own.area:.1%}"
+        )
+    origin = "these pictures" if own.own_temperature else "the model, since these pictures or their mistakes are few"
+    return [*lines, f"probabilities: temperature {own.calibration.temperature:.2f}, from {origin}"]
+
+
+def describe_refused(rows: Sequence[Row], reject: float) -> list[str]:
+    """A line about the pictures that fit no class, if there are any."""
+    refused = sum(row.label == NONE for row in rows) if reject else 0
+    if not refused:
+        return []
+    return [
+        f"{refused} of {counted(len(rows), 'picture')} {'fits' if refused == 1 else 'fit'} no class; the limit refuses "
+        f"{reject:g} of known pictures, and --reject 0 names every picture"
+    ]
 
 
 def score_lines(scores: Sequence[Score]) -> list[str]:
@@ -56,19 +109,26 @@ def describe_accuracy(rows: Sequence[Row], truth: Sequence[str | None], classes:
     labelled = [(row, known[name]) for row, name in zip(rows, truth, strict=True) if name in known]
     others = sorted({name for name in truth if name is not None and name not in known})
     unknown = sum(name in others for name in truth)
-    left_out = (
-        [f"{counted(unknown, 'picture')} of classes that were not learnt: {shown_first(others)}"] if others else []
-    )
+    refused = sum(row.label == NONE for row, name in zip(rows, truth, strict=True) if name in others)
+    left_out: list[str] = []
+    if others:
+        found = f"{counted(unknown, 'picture')} of classes that were not learnt: {shown_first(others)}"
+        found += f"; {refused} named {NONE}" if NONE in rows[0].probabilities else ""
+        left_out = [f"{found}; `fmaml adapt` adds classes"]
     if not labelled:
         return left_out
     wrong = sorted(((row, name) for row, name in labelled if row.label != name), key=lambda pair: -pair[0].probability)
+    shown = dict(zip((row.image for row in rows), shown_names(list(rows)), strict=True))
     count = len(labelled)
     right = count - len(wrong)
     low, high = wilson_interval(right, count)
     lines = [f"accuracy {right / count:.1%} [{low:.1%}, {high:.1%}]: {right} of {counted(count, 'picture')}"]
     confusions = Counter((name, row.label) for row, name in wrong).most_common(MOST_LINES)
     lines += [f"  {printable(name)} taken for {printable(label)}: {times}" for (name, label), times in confusions]
-    worst = [f"  {printable(row.image)}: {printable(row.label)} {row.probability:.1%}" for row, _ in wrong[:MOST_LINES]]
+    worst = [
+        f"  {printable(shown[row.image])}: {printable(row.label)} {row.probability:.1%}"
+        for row, _ in wrong[:MOST_LINES]
+    ]
     return [*lines, *(["the most confident mistakes:", *worst] if worst else []), *left_out]
 
 

@@ -2,6 +2,7 @@
 
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.cells import cell_len
@@ -17,6 +18,7 @@ from ..files.figures import save_figure
 from ..files.json_files import write_json_durably
 from ..files.plain_text import counted
 from ..meta_testing.scores import Interval
+from ..models.model_card import calibration_facts
 from ..tree import take
 from ..types import Theta
 from .curves import by_inner_step, learning_curve
@@ -38,15 +40,32 @@ def print_results(console: Console, results: Results, metric: Metric, title: str
         console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
+def print_calibration(console: Console, found: dict[str, Any]) -> None:
+    """Print the calibration and the AUROC, a line each."""
+    for heading, text in calibration_facts(found).items():
+        console.print(f"{heading.lower()}: {text}", highlight=False, markup=False, soft_wrap=True)
+
+
+def in_results(found: dict[str, Any]) -> About:
+    """The part of results.json about the calibration, without the distances."""
+    return {"calibration": {key: value for key, value in found.items() if key != "distances"}} if found else {}
+
+
 def results_table(results: Results, metric: Metric, title: str, protocol: str) -> Table:
-    """The metric by inner step, one column per result; the caption describes the protocol."""
+    """The metric by inner step, one column per result; the caption describes the protocol.
+
+    Without inner steps there is one row, and no column of their numbers.
+    """
+    stepped = any(len(column) > 1 for column in results.values())
     table = Table(title=title, caption=protocol, caption_justify="left", title_justify="left")
-    table.add_column("inner steps", justify="right")
+    if stepped:
+        table.add_column("inner steps", justify="right")
     for label, column in results.items():
         longest = max((len(metric.write(*score)) for score in column), default=0)
         table.add_column(label.replace(" (", "\n("), justify="right", min_width=longest + PADDING)
     for step, row in enumerate(zip_longest(*results.values())):  # an algorithm without inner steps has one row
-        table.add_row(str(step), *("" if score is None else metric.write(score.mean, score.ci95) for score in row))
+        cells = ["" if score is None else metric.write(score.mean, score.ci95) for score in row]
+        table.add_row(*([str(step)] if stepped else []), *cells)
     return table
 
 
@@ -54,6 +73,9 @@ def result_lines(results: Results, metric: Metric) -> list[str]:
     """The metric by inner step, one number a line under the name of its result."""
     lines: list[str] = []
     for label, column in results.items():
+        if len(column) == 1:
+            lines.append(f"{label}: {metric.write(*column[0])}")
+            continue
         lines += [f"{label}, by inner step:", *(f"{step}: {metric.write(*score)}" for step, score in enumerate(column))]
     return lines
 

@@ -7,6 +7,7 @@ from typing import Any
 from ..config.config_diff import changed_settings, setting_text
 from ..config.strict_yaml import dump_yaml
 from ..files.plain_text import counted, minutes_and_seconds
+from ..models.model_card import calibration_facts
 from .curves import by_inner_step, learning_curve
 from .html_page import folded, html_table, paragraph, preformatted, section
 from .page_figure import page_figure
@@ -46,6 +47,7 @@ def results_section(run: PastRun) -> str:
             ["inner steps" if longest > 1 else "", *columns], table_rows(run, longest), range(1, 1 + len(columns))
         ),
         paragraph(str(results.get("protocol", "")), "quiet"),
+        *(paragraph(f"{heading}: {text}.") for heading, text in calibration_facts(results.get("calibration")).items()),
     )
 
 

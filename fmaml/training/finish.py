@@ -15,6 +15,7 @@ from ..files.json_files import nan_to_null
 from ..files.plain_text import minutes_and_seconds
 from ..meta_testing.saved_scores import SavedScores, digest_of_theta
 from ..meta_testing.scores import Interval, meta_test, passes_of_test, references
+from ..meta_testing.unknown_classes import calibrated
 from ..models.metadata import with_results
 from ..models.model_file import write_model
 from .nan_guard import CURE
@@ -59,14 +60,17 @@ def report_results(
     compared = compared_with(source, settings, scored)
     results = scored | compared
     duration = minutes_and_seconds(training.seconds)
+    calibration = calibrated(experiment, theta, settings)
     protocol = report.describe_protocol(config, source.about, duration, training.meta_steps)
     title = f"{config['name']}: {source.metric.name} on unseen tasks"
     report.print_results(console, results, source.metric, title, protocol)
+    report.print_calibration(console, calibration)
     if any(math.isnan(score.mean) for column in results.values() for score in column):
         console.print(f"not finite: the network diverges on test tasks; {CURE}", highlight=False, soft_wrap=True)
     evaluated = {"seed": config["seed"], **config["eval"], "training_seconds": round(training.seconds, 1)}
     evaluated["meta_steps"] = training.meta_steps
     about = {**source.about, **evaluated, "protocol": protocol, "chance": source.chance, "references": list(compared)}
+    about |= report.in_results(calibration)
     if config["train"]["baseline"] == "start":
         console.print(describe_gain(store.folder, *trained), highlight=False, soft_wrap=True)
         if source.about.get("classes", {}).get("test", FEW_CLASSES) < FEW_CLASSES:
@@ -76,6 +80,7 @@ def report_results(
     store.check_folder()
     report.write_results(store.folder / "results.json", results, source.metric, about)
     model = with_results(metadata, scored, settings.tasks, training.seconds)
+    model |= {"calibration": calibration} if calibration else {}
     write_model(store.folder / "model.safetensors", flatten(theta), model)
     with also_in(formats):
         report.write_pictures(store.folder, experiment, theta, settings.steps)

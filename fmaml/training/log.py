@@ -113,7 +113,8 @@ class RunLog:
         left = self.pace.seconds_left()
         if left is not None:
             self._tell_time(left)
-        time_left = "" if left is None else f"{minutes_and_seconds(left)} left"
+        after = "" if step < self.meta_steps else ": the test"
+        time_left = "" if left is None else f"{minutes_and_seconds(left)} left{after}"
         self.bar.update(self.bar_task, completed=step, numbers=text, left=time_left)
         due = seconds - self.last_line >= LINE_EVERY_S or step == self.meta_steps
         if due and not self.shows_bar:

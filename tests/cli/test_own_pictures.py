@@ -1,11 +1,17 @@
-"""`fmaml adapt` and `predict` on a user's folders: what they understood, and the accuracy."""
+"""`fmaml adapt` and `predict` on a user's folders: the lines about the folders, and the accuracy."""
 
+import contextlib
+import dataclasses
+import io
 import json
 
 import pytest
+import torch
 from PIL import Image
 
+import fmaml
 from fmaml.cli.main import main
+from fmaml.data.sources.glyphs import glyphs
 from fmaml.report.format_predictions import Row
 from fmaml.report.own_accuracy import describe_accuracy
 from fmaml.training.finish import describe_gain
@@ -49,7 +55,10 @@ def test_predict_tells_the_accuracy_on_folders_of_classes(pictures, capsys):
     assert "accuracy 83.3% [43.6%, 97.0%]: 5 of 6 pictures" in said.err
     assert "green taken for red: 1" in said.err
     assert "wrong.png: red" in said.err
-    assert "1 picture of classes that were not learnt: violet" in said.err
+    assert (
+        "1 picture of classes that were not learnt: violet; 1 named none of these; `fmaml adapt` adds classes"
+        in said.err
+    )
 
 
 def test_predict_on_a_plain_folder_says_nothing_of_accuracy(pictures, capsys):
@@ -68,6 +77,8 @@ def test_a_test_on_a_folder_takes_every_class_and_as_many_queries_as_there_are(p
     assert "classes of 1 picture or fewer left out: 1, such as once" in said.err
     assert "data.queries = 2, since the smallest class has 3 pictures" in said.err
     assert "for the files of cifar_fs give data.name=cifar_fs as well" in said.err
+    assert "data.download" not in said.err, "it is no setting of the user's"
+    assert "± is a 95 % interval over tasks" in " ".join(said.out.split())
     assert main(["test", "cifar_fs_prototypes", root, "data.ways=4", "data.shots=1"]) == 2
     assert "has 3 of 4 classes with more pictures than data.shots = 1" in capsys.readouterr().err
 
@@ -113,3 +124,192 @@ def test_training_from_a_shipped_model_says_what_was_gained(tmp_path, capsys, mo
     assert len(columns) == 4, "both protocols, of the model before and after"
     assert main(["run", "photos", "data.root=mine", "train.start=null", "--dry-run"]) == 2
     assert "train.start names no model to compare with; give train.baseline=false" in capsys.readouterr().err
+
+
+def test_adapting_an_adapted_model_adds_classes_and_pictures(pictures, capsys):
+    """The same probabilities as from all pictures at once, in the file itself, or in another."""
+    support, part, mine = pictures / "support", pictures / "part", str(pictures / "mine.safetensors")
+    for name in ("red/0.png", "red/1.png", "blue/0.png", "blue/1.png"):
+        (part / name).parent.mkdir(parents=True, exist_ok=True)
+        (part / name).write_bytes((support / name).read_bytes())
+    (pictures / "more" / "red").mkdir(parents=True)
+    (pictures / "more" / "red" / "2.png").write_bytes((support / "red" / "2.png").read_bytes())
+    (support / "green").rename(pictures / "more" / "green")
+    model = ["adapt", "cifar_fs_prototypes", "--support"]
+    assert main([*model, str(part), "--out", mine, "--keep-support", "--no-check"]) == 0
+    capsys.readouterr()
+    assert main(["adapt", mine, "--support", str(pictures / "more")]) == 0
+    said = capsys.readouterr()
+    assert "2 classes, 4 pictures: 1 (red) to 3 (green) of each" in said.err
+    assert said.out.splitlines()[:6] == [
+        "4 pictures of 2 classes before, 8 of 3 now:",
+        "  class  before   now",
+        "  green     new     3",
+        "  red         2     3",
+        "  2 pictures of 1 other class as before",
+        f"{mine} tells blue, green, red apart; `fmaml predict {mine} PHOTO` names photographs",
+    ]
+    assert "cifar_fs_prototypes                100.0%  [67.6%, 100.0%]  8 of 8" in said.out
+    assert "nearest example, by pixels" in said.out
+    (pictures / "more" / "green").rename(support / "green")
+    (support / "blue" / "2.png").unlink()
+    whole = str(pictures / "whole.safetensors")
+    assert main([*model, str(support), "--out", whole, "--no-check"]) == 0
+    rows = []
+    for file in (mine, whole):
+        capsys.readouterr()
+        assert main(["predict", file, str(pictures / "query"), "--json"]) == 0
+        rows.append([row["probabilities"] for row in json.loads(capsys.readouterr().out)])
+    for one, other in zip(*rows, strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
+    assert main(["adapt", mine, "--support", str(support), "--out", whole]) == 2
+    assert "it is not overwritten" in capsys.readouterr().err
+
+
+def test_a_file_without_its_pictures_names_the_cure(pictures, capsys):
+    support, mine = str(pictures / "support"), pictures / "mine.safetensors"
+    assert main(["adapt", "cifar_fs_prototypes", "--support", support]) == 2
+    assert "--out: missing; name the file to write, such as mine.safetensors" in capsys.readouterr().err
+    assert main(["adapt", "cifar_fs_prototypes", "--support", support, "--out", str(mine), "--no-check"]) == 0
+    content = mine.read_bytes()
+    assert main(["adapt", str(mine), "--support", support]) == 2
+    said = capsys.readouterr().err
+    assert "mine.safetensors: it keeps none of its examples, and protonet with batch norm needs them" in said
+    assert "with --keep-support" in said
+    assert mine.read_bytes() == content
+    assert main(["predict", str(mine), "--support", support, str(pictures / "query")]) == 2
+    assert f"or add these with `fmaml adapt {mine} --support {support}`" in capsys.readouterr().err
+
+
+def test_the_page_shows_the_accuracy_and_the_file_of_the_model(pictures, capsys):
+    (pictures / "query" / "red" / "0.png").rename(pictures / "query" / "green" / "wrong.png")
+    mine, page = str(pictures / "mine.safetensors"), pictures / "page.html"
+    support = str(pictures / "support")
+    assert main(["adapt", "cifar_fs_prototypes", "--support", support, "--out", mine, "--no-check"]) == 0
+    assert main(["predict", mine, str(pictures / "query"), "--html", str(page)]) == 0
+    html = page.read_text(encoding="utf-8")
+    assert "<h1>mine.safetensors, adapted from cifar_fs_prototypes: 6 images, 3 classes</h1>" in html
+    assert "accuracy 83.3% [43.6%, 97.0%]: 5 of 6 pictures" in html
+    assert "green taken for red: 1" in html
+    assert 'aria-label="green/wrong.png"' in html
+    assert ">blue/0.png<" in html
+    assert str(pictures) not in html, "paths are relative to the folder of all"
+    assert "  green/wrong.png: red" in capsys.readouterr().err
+    assert main(["predict", mine, str(pictures / "query" / "red"), "--html", str(page)]) == 0
+    assert "accuracy" not in page.read_text(encoding="utf-8")
+
+
+def test_of_many_pictures_the_table_shows_the_first_and_the_counts(pictures, capsys):
+    for i in range(45):
+        Image.new("RGB", (40, 40), (200, 20, 20)).save(pictures / f"many{i:02}.png")
+    support = ["--support", str(pictures / "support")]
+    many = sorted(str(path) for path in pictures.glob("many*.png"))
+    assert main(["predict", "cifar_fs_prototypes", *support, *many]) == 0
+    said = capsys.readouterr().out
+    assert "many39.png" in said
+    assert "many40.png" not in said
+    assert "5 more pictures; --csv or --json prints all of them, --html FILE writes a page" in said
+    assert "labels of all 45: red 45" in said
+    assert main(["predict", "cifar_fs_prototypes", *support, *many[:40]]) == 0
+    assert "more pictures" not in capsys.readouterr().out
+    assert main(["predict", "cifar_fs_prototypes", *support, *many, "--csv"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 46
+
+
+@pytest.fixture(scope="module")
+def omniglot_classes(tmp_path_factory):
+    """Four classes of built-in characters with six drawings each to learn from, and two classes more."""
+    source = glyphs(seed=0, device=torch.device("cpu"), ways=6, shots=7, queries=1)
+    task = source.sample("test", 0, range(1)).support
+    folder = tmp_path_factory.mktemp("characters")
+    for i, (x, y) in enumerate(zip(task.x[0], task.y[0].tolist(), strict=True)):
+        part = "query" if y > 3 or i % 7 == 6 else "support"
+        (folder / part / f"c{y}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray((255 - 255 * x[0]).byte().numpy()).save(folder / part / f"c{y}" / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def adapted_file(omniglot_classes, tmp_path_factory):
+    out = tmp_path_factory.mktemp("adapted") / "mine.safetensors"
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        support = str(omniglot_classes / "support")
+        assert main(["adapt", "omniglot_prototypes", "--support", support, "--out", str(out)]) == 0
+    return out, text.getvalue()
+
+
+def test_adapt_measures_the_limit_on_these_pictures(adapted_file):
+    out, said = adapted_file
+    assert "none of these: the limit refuses 5% of these 24 pictures, a tenth left out in turn" in said
+    assert "  a class left out: " in said
+    assert "from the model, since these pictures or their mistakes are few" in said
+    own, model = fmaml.load_adapted(out).calibration, fmaml.load("omniglot_prototypes").metadata["calibration"]
+    assert own
+    assert own.temperature == model["temperature"]
+    assert own.distances != model["distances"]
+
+
+def test_predict_names_other_classes_none_of_these(adapted_file, omniglot_classes, capsys):
+    out, _ = adapted_file
+    noise = omniglot_classes / "noise.png"
+    Image.effect_noise((28, 28), 100).save(noise)
+    query = str(omniglot_classes / "query")
+    assert main(["predict", str(out), query, str(noise), "--json"]) == 0
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert found[-1]["image"] == str(noise)
+    assert found[-1]["label"] == "none of these"
+    assert found[-1]["probabilities"]["none of these"] == found[-1]["probability"] > 0.5
+    others = [row["label"] for row in found if "/c4/" in row["image"] or "/c5/" in row["image"]]
+    assert others.count("none of these") >= len(others) - 2
+    assert f"of classes that were not learnt: c4, c5; {others.count('none of these')} named none of these" in said.err
+    assert "fit no class; the limit refuses 0.05 of known pictures" in said.err
+
+
+def test_reject_0_names_every_picture(adapted_file, omniglot_classes, capsys):
+    out, _ = adapted_file
+    query = str(omniglot_classes / "query")
+    assert main(["predict", str(out), query, "--csv", "--reject", "0"]) == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines()[0] == "image,label,probability,c0,c1,c2,c3"
+    assert "none of these" not in said.out + said.err
+    assert main(["predict", str(out), query, "--csv"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "image,label,probability,c0,c1,c2,c3,none of these"
+
+
+def test_table_and_page_show_none_of_these(adapted_file, omniglot_classes, tmp_path, capsys):
+    out, _ = adapted_file
+    assert main(["predict", str(out), str(omniglot_classes / "query/c4"), "--html", str(tmp_path / "p.html")]) == 0
+    assert "none of these" in capsys.readouterr().out
+    assert "<h2>none of these</h2>" in (tmp_path / "p.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("word", ["0.5", "-0.1", "x", "nan", "1"])
+def test_a_share_that_cannot_be_refused_is_an_error(word, capsys):
+    assert main(["predict", "omniglot", "x.png", f"--reject={word}"]) == 2
+    assert "must be a number from 0 to below 0.5" in capsys.readouterr().err
+
+
+def test_reject_with_a_model_of_an_earlier_version_says_what_to_do(adapted_file, omniglot_classes, tmp_path, capsys):
+    adapted = fmaml.load_adapted(adapted_file[0])
+    metadata = {**adapted.metadata, "calibration": None}
+    dataclasses.replace(adapted, metadata=metadata, means=None).save(tmp_path / "old.safetensors")
+    query = str(omniglot_classes / "query")
+    assert main(["predict", str(tmp_path / "old.safetensors"), query, "--csv"]) == 0
+    assert "none of these" not in capsys.readouterr().out
+    assert main(["predict", str(tmp_path / "old.safetensors"), query, "--reject", "0.05"]) == 2
+    assert "adapt by `fmaml adapt` with 20 pictures or more" in capsys.readouterr().err
+
+
+def test_a_test_prints_calibration_and_auroc_and_stores_them(tmp_path, capsys):
+    settings = ["data.name=glyphs", "eval.tasks=6", "eval.inductive=false"]
+    assert main(["test", "omniglot_prototypes", *settings, "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "probabilities: expected calibration error " in said
+    assert "none of these: AUROC " in said
+    found = json.loads((tmp_path / "out/results.json").read_text())["calibration"]
+    assert found["tasks"] == 6
+    assert found["temperature"] == fmaml.load("omniglot_prototypes").metadata["calibration"]["temperature"]
+    assert 0.5 < found["auroc"][0] <= 1
+    assert "distances" not in found

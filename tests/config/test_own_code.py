@@ -34,7 +34,8 @@ NUMBERS = count()
 ABOUT = '{"task": "points", "protocol": "points"}'
 SMALL = ["train.meta_steps=2", "train.meta_batch=2", "train.validate_tasks=2", "train.baseline=false", "eval.tasks=2"]
 SMALL += ["eval.inductive=false", "--device", "cpu"]
-UNANNOTATED = r"f\(\), line \d+, parameter x: its annotation is not that of a setting; write it"
+UNANNOTATED = r"f\(\), line \d+, parameter x: it has no annotation, so no setting can be checked; write it"
+MISFIT = r"f\(\), line \d+, parameter x: its annotation .* is not that of a setting; write it"
 
 
 @pytest.fixture
@@ -71,8 +72,8 @@ def module(tmp_path, monkeypatch):
         ),
         ("model", "def f(inputs, x): ...", UNANNOTATED),
         ("model", "def f(inputs, x=3): ...", UNANNOTATED),
-        ("model", "def f(inputs, x: torch.dtype = None): ...", UNANNOTATED),
-        ("model", "def f(inputs, x: 'int' = 3): ...", UNANNOTATED),
+        ("model", "def f(inputs, x: torch.dtype = None): ...", MISFIT),
+        ("model", "def f(inputs, x: 'int' = 3): ...", MISFIT),
         ("optimizer", "def f(x: float = 1 / 3): ...", r"parameter x: its default 1 / 3 is computed.*; write a literal"),
         ("optimizer", "def f(:", r"\.py, line 8: .*; correct the file"),
         ("optimizer", "class f: ...", r"\.py defines no function f at its top level; give one that it defines"),

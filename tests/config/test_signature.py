@@ -74,13 +74,32 @@ IN_CODE_ONLY = ["LossFn", "torch.device", "Metric | None", "Callable[[int], int]
 @pytest.mark.parametrize("default", ["", " = None"])
 @pytest.mark.parametrize("annotation", IN_CODE_ONLY)
 def test_what_neither_a_setting_nor_the_run_supplies_is_an_error(annotation, default):
-    with pytest.raises(Error, match=r"f\(\), line 1, parameter x: its annotation is not that of a setting; write"):
+    with pytest.raises(Error, match=r"f\(\), line 1, parameter x: its annotation .* is not that of a setting; write"):
         read(f"y: int, x: {annotation}{default}")
 
 
 def test_a_parameter_without_an_annotation_is_an_error():
-    with pytest.raises(Error, match=r"f\(\), line 1, parameter x: its annotation is not that of a setting"):
+    with pytest.raises(Error, match=r"f\(\), line 1, parameter x: it has no annotation, .*such as def f\(x: int=5\):$"):
         read("x=5")
+
+
+def test_the_signature_in_the_message_is_one_that_is_read():
+    """Every parameter is corrected at once, and only those that need it."""
+    signature = "inputs, x, *, on=True, rate=0.5, name='a', none=None, kind: 'int' = 3, ways: int = 5, made: Made = 1"
+    with pytest.raises(Error, match="parameter x: it has no annotation") as raised:
+        read(signature)
+    corrected = str(raised.value).partition("such as def f(")[2].removesuffix("):")
+    found = {name: (setting.type, setting.default) for name, setting in read(corrected).items()}
+    assert found == {
+        "x": (int, REQUIRED),
+        "on": (bool, True),
+        "rate": (float, 0.5),
+        "name": (str, "a"),
+        "none": (int | None, None),
+        "kind": (int, 3),
+        "ways": (int, 5),
+        "made": (int, 1),
+    }
 
 
 @pytest.mark.parametrize(
@@ -100,7 +119,7 @@ def test_a_parameter_without_an_annotation_is_an_error():
     ],
 )
 def test_reading_an_annotation_runs_no_code_of_others(annotation):
-    with pytest.raises(Error, match="parameter x: its annotation is not that of a setting"):
+    with pytest.raises(Error, match=r"parameter x: its annotation .* is not that of a setting"):
         read(f"x: {annotation}")
 
 

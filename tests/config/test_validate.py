@@ -187,6 +187,8 @@ def test_a_missing_key_is_named_with_what_to_give(write, key):
             "algorithm.inner_lrr = 0.4: unknown key; did you mean algorithm.inner_lr?",
         ),
         ("algorithm.lr=0.4", "algorithm.lr = 0.4: unknown key; did you mean optimizer.lr?"),
+        ("algorithm.rate=0.4", "algorithm.rate = 0.4: unknown key; algorithm takes inner_lr, steps, "),
+        ("data.shoots=3", "data.shoots = 3: unknown key; did you mean data.shots?"),
         ("inner_lr=0.4", "inner_lr = 0.4: unknown key; did you mean algorithm.inner_lr?"),
         ("dat.ways=3", "dat.ways = 3: unknown key; did you mean data.ways?"),
         ("data.way=3", "data.way = 3: unknown key; did you mean data.ways?"),

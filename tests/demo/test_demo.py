@@ -22,6 +22,7 @@ from PIL import Image, ImageDraw
 
 import fmaml
 from fmaml.cli.main import main
+from fmaml.demo.classifier import Classifier
 from fmaml.demo.server import FILES, MAX_BYTES
 from fmaml.models.user_images import image_to_pixels
 
@@ -114,6 +115,25 @@ def test_the_answers_are_those_of_the_library(ask, tmp_path):
     for when, steps in (("before", 0), ("after", None)):
         expected = learner.adapt(support, steps=steps).predict(drawings[0]).probabilities[0]
         np.testing.assert_allclose(answer[when], expected, rtol=1e-4)
+
+
+def test_noise_is_none_of_these_and_a_drawing_is_not():
+    classifier = Classifier("omniglot")
+    pixels = [classifier.see(png(drawing(strokes))) for strokes in STROKES]
+    classes = tuple((it,) for it in pixels)
+    again = classifier.answer(classes, pixels[1])
+    noise = classifier.answer(classes, np.random.default_rng(0).integers(0, 256, 28 * 28, np.uint8).tobytes())
+    assert again.none is not None
+    assert noise.none is not None
+    assert again.none < 0.01 < 0.99 < noise.none
+    assert len(again.after) == 3
+    assert sum(again.after) + again.none == pytest.approx(1)
+
+
+def test_a_model_without_a_limit_has_no_none_of_these(ask):
+    pixels = [see(ask, "draw", png(drawing(strokes))) for strokes in STROKES]
+    _, _, answer = predict(ask, "draw", [[it] for it in pixels], pixels[0])
+    assert answer["none"] is None
 
 
 @pytest.mark.parametrize(("tab", "form"), [("draw", DRAWINGS), ("photo", PHOTOGRAPHS)])

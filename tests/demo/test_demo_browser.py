@@ -115,6 +115,20 @@ def test_a_drawing_is_named_with_bars_before_and_after(open_page, again):
     assert verdict(page, "draw", "Now draw one of them again.") == []
 
 
+def test_a_drawing_far_from_all_is_none_of_these(open_page, server, monkeypatch):
+    """With a limit of 0, which refuses whatever is not the same drawing."""
+    classifier = server.classifiers["draw"]
+    classifier._adapted.cache_clear()  # of the tests before, without a limit
+    monkeypatch.setitem(classifier.learner.metadata, "calibration", {"temperature": 1.0, "distances": [0.0, 0.0]})
+    page = open_page()
+    draw_all(page)
+    draw(page, page.locator("#draw .query .pad canvas"), [[(0.1, 0.9), (0.9, 0.1)], [(0.1, 0.1), (0.9, 0.9)]])
+    rows = verdict(page, "draw", "None of these, ")
+    classifier._adapted.cache_clear()
+    assert [row.count("%") for row in rows] == [2, 2, 2, 1]
+    assert page.locator("#draw .best .label").inner_text() == "None of these"
+
+
 def test_classes_are_added_and_removed(open_page):
     page = open_page()
     pads, add = page.locator("#draw .classes .pad"), page.locator("#draw .add")

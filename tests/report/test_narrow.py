@@ -110,3 +110,20 @@ def test_a_table_of_many_columns_is_whole_or_a_list():
         assert shown.getvalue().count("100.00% ± 12.00%") == 4, width
         rows = [line for line in shown.getvalue().splitlines() if "│" in line]
         assert all(row.rstrip().endswith("│") for row in rows), width
+
+
+def test_an_algorithm_without_inner_steps_has_no_numbers_of_them():
+    one = {"protonet (transductive)": [Interval(0.9, 0.01)], "protonet (inductive)": [Interval(0.8, 0.02)]}
+    for width in (30, 100):
+        assert "inner step" not in shown_lines(one, width)
+        assert "90.00% ± 1.00%" in shown_lines(one, width)
+    assert "protonet (inductive): 80.00% ± 2.00%" in shown_lines(one, 30)
+    assert "80.00% ± 2.00% │" in shown_lines(one, 100)
+    both = {**one, "fine-tuned (inductive)": [Interval(0.5, 0.1), Interval(0.6, 0.1)]}
+    assert "inner steps" in shown_lines(both, 100), "another column has them"
+
+
+def shown_lines(results, width: int) -> str:
+    file = io.StringIO()
+    print_results(Console(file=file, width=width), results, ACCURACY, "accuracy", "protocol")
+    return file.getvalue()

@@ -1,6 +1,7 @@
 """The features of a frozen network are computed once, and training on them is training on the images."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -37,7 +38,7 @@ class Backbone(nn.Module):
 def model(monkeypatch, tmp_path):
     """The section ``model`` of a network that the library is said to have."""
 
-    def network(inputs, outputs, network, weights):
+    def network(inputs, outputs, network, weights, pretrained):
         with networks.building():
             backbone = Backbone()
         return networks.with_new_head("small", backbone, [0.5], [0.5], inputs, outputs)
@@ -76,7 +77,8 @@ def test_each_image_is_given_to_the_network_once(model, tmp_path, capsys):
     images = sum(len(split.images) for split in (experiment.source.data or {}).values())  # pyright: ignore
     Backbone.seen = 0
     known = cache_frozen_features(SILENT, config, experiment, CPU).source
-    built = 2  # to learn the number of features
+    checked = 3 + 1 + 2 * 3 + 2 * 3  # together, alone, twice in the whole network, and against the run's own network
+    built = 2 + checked  # 2 to learn the number of features
     assert Backbone.seen == images + built
     assert len([file for file in kept.iterdir() if file.name.startswith("features-")]) == 3
     again = cache_frozen_features(SILENT, config, experiment, CPU).source
@@ -86,9 +88,10 @@ def test_each_image_is_given_to_the_network_once(model, tmp_path, capsys):
     assert one.query.x.shape == (3, 25, 6)
     plain = experiment.source.sample("test", 0, range(3))
     assert torch.equal(one.support.y, plain.support.y)
-    network = networks.frozen_features(config["model"], (1, 28, 28))
-    assert network
-    features = network.features(plain.query.x.flatten(0, 1))
+    network = networks.network_of(config["model"], (1, 28, 28), 5)
+    assert isinstance(network, networks.WithHead)
+    with torch.no_grad():
+        features = network.backbone((plain.query.x.flatten(0, 1) - 0.5) / 0.5)
     assert torch.allclose(one.query.x.flatten(0, 1), features, atol=1e-6)
 
 
@@ -98,6 +101,100 @@ def test_each_image_is_given_to_the_network_once(model, tmp_path, capsys):
 def test_a_network_that_learns_or_looks_at_the_batch_has_none(model, setting):
     experiment = build(config := load_config("omniglot", [model, *SMALL, setting]), CPU)
     assert cache_frozen_features(SILENT, config, experiment, CPU) is experiment
+
+
+OWN = """
+import torch
+from torch import nn
+
+class Own(nn.Module):
+    def __init__(self, outputs):
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(1, 6, 5, stride=3), nn.BatchNorm2d(6), nn.Tanh())
+        self.classifier = nn.Sequential(nn.Linear(6, 7), nn.ReLU(), nn.Linear(7, outputs))
+
+    def forward(self, x):
+        return self.classifier(self.first(x).mean((2, 3)) * SCALE)
+
+SCALE = 1
+"""
+LEARNT = "trainable: ['classifier.*'], statistics: frozen"
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """The section ``model`` of a module of one's own, with its learnt parameters and statistics."""
+    (tmp_path / "my_own_features.py").write_text(OWN)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_own_features", raising=False)
+    return lambda rest=LEARNT: f"model={{name: module, module: 'my_own_features:Own', {rest}}}"
+
+
+def test_a_module_of_ones_own_is_trained_on_features(own, tmp_path, capsys, monkeypatch):
+    results = []
+    for cached in (True, False):
+        if not cached:
+            monkeypatch.setattr(run, "cache_frozen_features", lambda console, config, experiment, device: experiment)
+        out = tmp_path / str(cached)
+        assert main(["run", "omniglot", own(), *SMALL, "--device", "cpu", "--out", str(out)]) == 0
+        learner = fmaml.load(out, trust=True)
+        results.append((learner.theta, json.loads((out / "results.json").read_text())["results"]))
+    (theta, scores), (expected, expected_scores) = results
+    assert list(theta) == [f"classifier.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")]
+    assert all(torch.allclose(theta[name], value, atol=1e-5) for name, value in expected.items())
+    assert scores == expected_scores
+    assert list((tmp_path / "cache" / "fmaml").glob("features-*"))
+    assert "features are computed in each task" not in capsys.readouterr().out
+
+
+def test_changed_code_of_a_module_has_other_features(own, monkeypatch):
+    experiment = build(config := load_config("omniglot", [own(), *SMALL]), CPU)
+    one = cache_frozen_features(SILENT, config, experiment, CPU).source.sample("test", 0, range(1))
+    monkeypatch.setattr("my_own_features.SCALE", 2)
+    other = cache_frozen_features(SILENT, config, experiment, CPU).source.sample("test", 0, range(1))
+    assert torch.allclose(other.query.x, 2 * one.query.x)
+
+
+def test_a_function_that_makes_another_network_each_time_is_not_split(own, monkeypatch, capsys):
+    experiment = build(config := load_config("omniglot", [own(), *SMALL]), CPU)
+    original = sys.modules["my_own_features"].Own.__init__
+
+    def other(self, outputs):
+        original(self, outputs)
+        nn.init.ones_(self.first[0].weight)
+
+    monkeypatch.setattr("my_own_features.Own.__init__", other)
+    assert cache_frozen_features(Console(), config, experiment, CPU) is experiment
+    assert "returns another network in each call" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("rest", "more", "reason"),
+    [
+        ("trainable: ['classifier.*'], statistics: batch", [], "the features of an example depend on the other"),
+        ("trainable: ['first.1.*', 'classifier.*'], statistics: frozen", [], "no layer but the whole network holds"),
+        (LEARNT, ["data.name=sinusoid"], "data.name = sinusoid draws new examples in each task"),
+    ],
+)
+def test_a_line_says_why_features_are_not_computed_once(own, rest, more, reason, capsys):
+    experiment = build(config := load_config("omniglot", [own(rest), *SMALL, *more]), CPU)
+    assert cache_frozen_features(Console(), config, experiment, CPU) is experiment
+    assert capsys.readouterr().out.startswith(f"features are computed in each task: {reason}")
+
+
+def test_images_that_augmentation_changes_have_no_features(own, capsys):
+    experiment = build(config := load_config("omniglot", [own(), *SMALL]), CPU)
+    experiment = experiment._replace(source=experiment.source._replace(of_features=None))
+    augmented = {**config, "data": {**config["data"], "augment": ["shift"]}}
+    assert cache_frozen_features(Console(), augmented, experiment, CPU) is experiment
+    assert "features are computed in each task: data.augment changes the images" in capsys.readouterr().out
+
+
+def test_nothing_is_said_of_a_network_without_frozen_parameters(own, capsys):
+    experiment = build(config := load_config("omniglot", [own("statistics: frozen"), *SMALL]), CPU)
+    assert cache_frozen_features(Console(), config, experiment, CPU) is experiment
+    assert not capsys.readouterr().out
 
 
 def test_other_weights_have_other_features(model, monkeypatch):
@@ -110,5 +207,6 @@ def test_other_weights_have_other_features(model, monkeypatch):
         nn.init.ones_(self.conv.weight)
 
     monkeypatch.setattr(Backbone, "__init__", with_other_weights)
+    experiment = build(config, CPU)
     other = cache_frozen_features(SILENT, config, experiment, CPU).source.sample("test", 0, range(1))
     assert not torch.allclose(one.query.x, other.query.x)

@@ -48,3 +48,21 @@ def test_a_long_run_says_so_once(tmp_path, can_be_shorter, line):
 
 def test_a_run_of_less_than_five_minutes_does_not(tmp_path):
     assert said(tmp_path, 0.3, True) == []
+
+
+def test_the_last_step_names_the_test_as_the_rest(tmp_path):
+    """Steps take a second each, and the test as long as twenty validations of half a step each."""
+    out, clock = io.StringIO(), Clock()
+    pace = Pace(Work(0, 12, 0, 0.5, 20.0), clock)
+    metric = sinusoid(seed=0, device=torch.device("cpu")).metric
+    sinks = Sinks(tmp_path, {}, ())
+    console = Console(file=out, width=200)
+    with RunLog(tmp_path / "m.jsonl", pace, metric, console, 0.0, lambda: None, sinks) as log:
+        for step in range(1, 13):
+            clock.now += 1.0
+            pace.stepped()
+            if step in (8, 12):
+                log.last_line = -100.0  # so that the line is due
+                log.record("train", step, query_loss=1.0, before=2.0, after=1.0, tasks_per_second=3.0)
+    ends = [line.rpartition("  ")[2] for line in out.getvalue().splitlines()]
+    assert ends == ["0:14 left", "0:10 left: the test"]

@@ -41,15 +41,19 @@ export class Result {
     if (pixels) paint(this.find(".seen"), pixels, this.model);
   }
 
-  /** Shows the answer {before, after} for classes {label, picture}. */
-  show(classes, { before, after }) {
-    const best = after.indexOf(Math.max(...after));
-    this.find(".verdict").textContent = `${classes[best].label}, ${percent(after[best])}`;
+  /** Shows the answer {before, after, none} for classes {label, picture}. */
+  show(classes, { before, after, none }) {
+    const refused = none > 0.5;
+    const best = refused ? -1 : after.indexOf(Math.max(...after));
+    this.find(".verdict").textContent = refused
+      ? `None of these, ${percent(none)}`
+      : `${classes[best].label}, ${percent(after[best])}`;
     this.find(".verdict").classList.add("sure");
     this.find(".legend").hidden = false;
     this.find(".legend .before").hidden = !before;
     this.find(".note").textContent = before ? "" : this.withoutBefore(classes.length);
     const rows = classes.map((it, i) => row(it, before?.[i], after[i], i === best));
+    if (none !== null) rows.push(row({ label: "None of these" }, undefined, none, refused));
     this.find(".bars").replaceChildren(...rows);
   }
 
@@ -68,7 +72,7 @@ function row({ label, picture }, before, after, best) {
   const pair = document.createElement("div");
   if (before !== undefined) pair.append(bar("before", before));
   pair.append(bar("after", after));
-  item.append(copyOf(picture), name, pair);
+  item.append(picture ? copyOf(picture) : document.createElement("span"), name, pair);
   return item;
 }
 
