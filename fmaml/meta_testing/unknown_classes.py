@@ -43,7 +43,7 @@ class Answers(NamedTuple):
     unknown: Tensor  # [queries of other classes]
 
 
-class Measured(NamedTuple):
+class TestedCalibration(NamedTuple):
     """A model's probabilities and refusals on test tasks. The fields are those of results.json."""
 
     tasks: int
@@ -56,7 +56,7 @@ class Measured(NamedTuple):
 def calibrated(
     experiment: Experiment, theta: Theta, settings: EvalSettings, known: Calibration | None = None
 ) -> dict[str, Any]:
-    """The fields of `Calibration` and of `Measured`, for a model's metadata; {} as in `calibrate`.
+    """The fields of `Calibration` and of `TestedCalibration`, for a model's metadata; {} as in `calibrate`.
 
     The calibration is the ``known`` one of the model, or else from validation tasks.
     """
@@ -79,7 +79,9 @@ def calibrate(experiment: Experiment, theta: Theta, steps: int, tasks: int) -> C
     return Calibration(float(f"{fit_temperature(logits, y).item():.6g}"), distances)
 
 
-def measure(experiment: Experiment, theta: Theta, steps: int, tasks: int, calibration: Calibration) -> Measured | None:
+def measure(
+    experiment: Experiment, theta: Theta, steps: int, tasks: int, calibration: Calibration
+) -> TestedCalibration | None:
     """The calibration error and the AUROC on test tasks; None as in `calibrate`."""
     found = answers(experiment, theta, "test", steps, tasks)
     if not found:
@@ -90,7 +92,7 @@ def measure(experiment: Experiment, theta: Theta, steps: int, tasks: int, calibr
     known, unknown = (torch.cat([getattr(each, name) for each in found]) > limit for name in ("known", "unknown"))
     refused = [known.double().mean().item(), unknown.double().mean().item() if len(unknown) else None]
     area = interval(torch.stack(areas)) if areas else None
-    return Measured(len(found), calibration.temperature, errors, [*area] if area else None, refused)
+    return TestedCalibration(len(found), calibration.temperature, errors, [*area] if area else None, refused)
 
 
 def error_at(found: list[Answers], temperature: float) -> float:

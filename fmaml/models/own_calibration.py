@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ..calibration import USUAL_REJECT, Calibration, auroc, fit_temperature, quantiles_of
 from ..errors import Error
+from .cross_validation import FOLDS
 from .learner import Learner
 
-FOLDS = 10
 CLASSES_LEFT_OUT = 10  # at most
 LEAST_FOR_LIMIT = 20  # pictures: one of them is 5 %
 LEAST_FOR_TEMPERATURE = 50  # pictures; fewer give a temperature by chance

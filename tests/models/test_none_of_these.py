@@ -11,6 +11,7 @@ from torch.nn import functional as F
 import fmaml
 from fmaml.calibration import NONE, Calibration
 from fmaml.models.learner import Adapted
+from fmaml.models.model_card import calibration_facts
 from fmaml.models.model_file import read_model, write_model
 from fmaml.models.own_calibration import calibrate_on, left_out_classes, left_out_pictures
 
@@ -186,3 +187,13 @@ def test_more_than_ten_classes_are_not_all_left_out():
 def test_metadata_stay_json(letters):
     own = letters.with_calibration(Calibration(1.5, [0.0, 1.0]))
     assert json.loads(json.dumps(own.metadata))["calibration"] == {"temperature": 1.5, "distances": [0.0, 1.0]}
+
+
+def test_a_card_gives_the_measured_numbers():
+    found = {"tasks": 7, "temperature": 1.5, "ece": [0.1, 0.02], "auroc": [0.9, 0.01], "refused": [0.05, 0.6]}
+    probabilities, none = calibration_facts(found).values()
+    assert "error 2.0% on 7 test tasks, with the temperature 1.50 of validation tasks; 10.0% without" in probabilities
+    assert "AUROC 90.0% ± 1.0%" in none
+    assert "60.0% of them are refused, and 5.0% of the task's own" in none
+    assert list(calibration_facts({**found, "auroc": None})) == ["Probabilities"]
+    assert calibration_facts(None) == {}
