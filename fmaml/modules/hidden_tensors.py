@@ -11,7 +11,7 @@ import contextlib
 import copy
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, MutableSequence, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, MutableMapping, MutableSequence, Sequence
 from functools import partial
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple, TypeAlias, cast
@@ -51,7 +51,7 @@ def places(root: nn.Module, closed: Iterable[nn.Module] = ()) -> Iterator[Place]
     waiting: deque[tuple[str, Any]] = deque([("", root)])
     while waiting:
         path, value = waiting.popleft()
-        for step, child, holder, key in steps(value):
+        for step, child, holder, key in led_to(value):
             name = f"{path}{step}".lstrip(".")
             if isinstance(child, Tensor | np.ndarray) or (isinstance(child, nn.Module) and holder is not FOLLOWED):
                 yield Place(name, child, holder, key)
@@ -60,7 +60,7 @@ def places(root: nn.Module, closed: Iterable[nn.Module] = ()) -> Iterator[Place]
                 waiting.append((name, child))
 
 
-def steps(value: Any) -> Iterator[Step]:
+def led_to(value: Any) -> Iterator[Step]:
     """The objects that the value leads to in one step."""
     if isinstance(value, nn.Module):
         yield from steps_of_module(value)
@@ -158,7 +158,7 @@ def aliases(copied: nn.Module, original: nn.Module, learnt: Sequence[str]) -> Al
 
 
 @contextlib.contextmanager
-def swapped(places: Places, weights: Params) -> Iterator[None]:
+def swapped(places: Places, weights: Params) -> Generator[None]:
     """Put the weights into lists and dicts as well, for the time of a call."""
     before = [holder[key] for holder, key, _ in places]
     for holder, key, name in places:

@@ -9,7 +9,7 @@ the search of `hidden_tensors` cannot see, such as a copy in C++ or a counter.
 
 import weakref
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,8 @@ from ..tree import map_leaves
 from ..types import Params
 from .hidden_tensors import METHOD, storage
 
-functorch: Any = torch._C._functorch
-REPEATED = "a second call with the same input gives other numbers"
+functorch: Any = cast(Any, torch._C)._functorch
+DIFFERS = "a second call with the same input gives other numbers"
 CHANGED = "each call changes the number {}"
 STATELESS = (
     "a call must depend on its input and its parameters alone: compute such a state before, and give it as a part "
@@ -33,14 +33,14 @@ STATELESS = (
 
 def one_task(tree: Any) -> Any:
     """The first task's tensors, outside all transforms: plain, without derivatives."""
-    return map_leaves(plain, tree)
+    return map_leaves(untransformed, tree)
 
 
-def plain(x: Tensor) -> Tensor:
+def untransformed(x: Tensor) -> Tensor:
     if functorch.is_batchedtensor(x):
-        return plain(functorch.get_unwrapped(x)).select(functorch.maybe_get_bdim(x), 0)
+        return untransformed(functorch.get_unwrapped(x)).select(functorch.maybe_get_bdim(x), 0)
     if functorch.is_gradtrackingtensor(x):
-        return plain(functorch.get_unwrapped(x))
+        return untransformed(functorch.get_unwrapped(x))
     return x.detach()
 
 
@@ -106,22 +106,22 @@ class Trial:
         self.done = True
 
     def problem(self, call: Callable[[Any, Any], Any], params: Any, x: Any) -> str:
-        before = numbers_of(self.module)
+        before = numeric_attributes(self.module)
         with Reads(self.stale()) as reads:
             first = call(params, x)
         if reads.found:
-            return f"its forward pass reads {min(reads.found)} with the value from before a task changes it; {METHOD} there"
-        between = numbers_of(self.module)
+            return f"its forward pass reads {min(reads.found)} as it was before a task changes it; {METHOD} there"
+        between = numeric_attributes(self.module)
         if not same(first, call(params, x)):
-            return f"{REPEATED}; {STATELESS}"
-        after = numbers_of(self.module)
+            return f"{DIFFERS}; {STATELESS}"
+        after = numeric_attributes(self.module)
         for name, number in after.items():
             if name in before and before[name] != between.get(name) and between.get(name) != number:
                 return f"{CHANGED.format(name)}; {STATELESS}"
         return ""
 
 
-def numbers_of(module: nn.Module) -> dict[str, float]:
+def numeric_attributes(module: nn.Module) -> dict[str, float]:
     """The numbers among the attributes of a module and its submodules, by dotted name."""
     return {
         f"{path}.{key}".lstrip("."): value

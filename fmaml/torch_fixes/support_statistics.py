@@ -6,7 +6,7 @@ the same order.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextvars import ContextVar
 from typing import NamedTuple, TypeAlias
 
@@ -82,7 +82,7 @@ def with_statistics(apply: Apply, statistics: Sequence[Statistics]) -> Apply:
 
 
 @contextlib.contextmanager
-def own_statistics() -> Iterator[None]:
+def own_statistics() -> Generator[None]:
     """Let each batch norm use the statistics of its own batch, within this context."""
     token = _supply.set(None)
     try:

@@ -1,4 +1,4 @@
-"""Parameters that a module reaches by Python, not by `nn.Module`: the meta-gradient is right, or the place is refused."""
+"""Parameters that a module reaches by Python, not by `nn.Module`: right meta-gradients, or a place that is refused."""
 
 import weakref
 from collections import deque
