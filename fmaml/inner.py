@@ -14,9 +14,9 @@ from fnmatch import translate
 from typing import Any, Self
 
 from torch import Tensor
-from torch.func import grad
 
 from .setting_types import Rule
+from .torch_fixes.connected import grad
 from .tree import detach
 from .types import Batch, InnerRate, LossFn, Optimizer, OptState, Params, Rates
 

@@ -24,8 +24,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..nn.layers import check_names
 from ..torch_fixes.convolution import conv2d
+from ..torch_fixes.explain import with_cures
 from ..torch_fixes.functions import EXACT, ExactFunctions, TorchFunction
-from ..torch_fixes.grad_levels import outside_transforms
+from ..torch_fixes.grad_levels import is_under_vmap, outside_transforms
 from ..torch_fixes.layout import channels_last, shape_of_all_tasks
 from ..torch_fixes.max_pool import max_pool
 from ..torch_fixes.unsupported_layers import Dropout, RunningStats, prepare, refused
@@ -177,18 +178,15 @@ class ModuleCall:
         return result
 
     def _forward(self, weights: Params, x: Any) -> Any:
-        """The module's result; ValueError if torch cannot vmap the module."""
+        """The module's result; ValueError if torch cannot differentiate or vmap the module."""
 
         def forward(x: Any) -> Any:
             return functional_call(self.module, weights, *arguments(x))
 
-        try:
+        if torch.compiler.is_compiling():
             return self.in_fastest_layout(forward, x, weights.get(self.convolution))
-        except RuntimeError as error:
-            if "vmap" not in str(error):
-                raise
-            failed = f"{type(self.module).__name__} ({str(error).split('. ')[0].splitlines()[0]})"
-            raise ValueError(f'from_module: torch cannot vmap {failed}; use batching="loop"') from error
+        with with_cures(f"from_module({type(self.module).__name__})", is_under_vmap):
+            return self.in_fastest_layout(forward, x, weights.get(self.convolution))
 
 
 def first_convolution(module: nn.Module) -> str:

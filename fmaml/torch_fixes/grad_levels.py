@@ -40,6 +40,12 @@ def outside_transforms() -> contextlib.AbstractContextManager[Any]:
     return contextlib.nullcontext() if torch.compiler.is_compiling() else temporarily_clear_interpreter_stack()
 
 
+def is_under_vmap() -> bool:
+    """Whether a vmap is active."""
+    functorch: Any = cast(Any, torch._C)._functorch
+    return any(level.key().name == "Vmap" for level in functorch.get_interpreter_stack() or ())
+
+
 def in_forward_mode() -> bool:
     """Whether `torch.func.jvp` or a dual level is active."""
     level: int = cast(Any, forward_ad)._current_level  # -1 outside all levels

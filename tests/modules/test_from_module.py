@@ -302,7 +302,7 @@ def test_second_order_is_right_under_vmap(name):
 @pytest.mark.parametrize("name", ["batch norm 2d", "instance norm", "layer norm"])
 def test_the_rewriting_is_needed(name, monkeypatch):
     """The day torch gets these right, this test says that the norms of `exact_functions` can go."""
-    monkeypatch.setattr("fmaml.outer.exact_derivatives", lambda theta: contextlib.nullcontext())
+    monkeypatch.setattr("fmaml.outer.in_own_code", lambda *args, **options: contextlib.nullcontext())
     layer, shape = GOOD[name]
     module = Around(copy.deepcopy(layer), shape).to(F64)
 
