@@ -29,6 +29,7 @@ class Explanation(NamedTuple):
     metric: bool | None = None  # whether it is meant for a metric, or for a loss
 
 
+NUMPY = "call numpy|doesn't have storage|data pointer"
 CHECKPOINT = (
     "torch.func cannot differentiate torch.utils.checkpoint",
     ("call the layer itself; the setting remat=True of the algorithm saves memory"),

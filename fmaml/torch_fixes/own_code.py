@@ -1,4 +1,4 @@
-"""The context of a user's own losses, metrics and networks: torch's wrong functions are replaced, its errors with_cures.
+"""The context of a user's own losses, metrics and networks: torch's wrong functions are replaced, its errors explained.
 
 fmaml's own networks and losses need neither. So the context replaces functions only if an algorithm leads to code of
 somebody else; each call of a torch function then costs some microseconds.
