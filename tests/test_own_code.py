@@ -127,7 +127,7 @@ def test_distances_in_plain_operations_are_right():
 
 def test_fused_attention_names_the_plain_kernel_which_is_right():
     def loss(p, batch):
-        out = output(p, batch.x)[None]
+        out = output(p, batch.x)[None, None]
         return F.scaled_dot_product_attention(out, out, out).square().mean()
 
     def plain(p, batch):

@@ -102,11 +102,6 @@ EXPLANATIONS = [
         within="nn/functional.py",
     ),
     Explanation(
-        "functorch tracing|torch.compile|FX to symbolically trace",
-        "torch.func cannot call a compiled function",
-        "give the function before torch.compile, and compile the meta-step",
-    ),
-    Explanation(
         "vmap|BatchedTensor|batching rule|memory_format|channels_last", "torch cannot vmap it", LOOP, vmapped=True
     ),
 ]
