@@ -125,6 +125,7 @@ def test_distances_in_plain_operations_are_right():
         assert relative(found(loss, params, tasks, batching), right) < 1e-12
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
 def test_fused_attention_names_the_plain_kernel_which_is_right():
     def loss(p, batch):
         out = output(p, batch.x)[None, None]

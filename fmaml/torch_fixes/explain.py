@@ -45,7 +45,7 @@ EXPLANATIONS = [
     ),
     Explanation(
         "setup_context staticmethod",
-        "torch.func needs an autograd.Function whose forward has no ctx",
+        "torch.func needs an autograd.Function owner forward has no ctx",
         "write forward(x) and setup_context(ctx, inputs, output), and set generate_vmap_rule = True",
     ),
     Explanation(
@@ -109,21 +109,21 @@ SPARSE = "write the product by torch.zeros_like(h).index_add(0, rows, h[columns]
 
 
 @contextlib.contextmanager
-def with_cures(whose: str, vmapped: Callable[[], bool], metric: bool = False) -> Generator[None]:
+def with_cures(owner: str, vmapped: Callable[[], bool], metric: bool = False) -> Generator[None]:
     """Raise a ValueError in place of an error of torch that a rule explains.
 
     Args:
-        whose: the owner of the code, for the message.
+        owner: of the code, for the message.
         vmapped: whether the tasks are vmapped.
         metric: whether the code is a metric, without derivatives.
     """
     try:
         yield
     except (RuntimeError, NotImplementedError, IndexError, TypeError) as error:
-        raise_explained(error, whose, vmapped(), metric)
+        raise_explained(error, owner, vmapped(), metric)
 
 
-def raise_explained(error: Exception, whose: str, vmapped: bool, metric: bool) -> NoReturn:
+def raise_explained(error: Exception, owner: str, vmapped: bool, metric: bool) -> NoReturn:
     """Raise the explanation of an error; the error itself if there is none."""
     places = frames(error.__traceback__)
     for rule in EXPLANATIONS:
@@ -133,7 +133,7 @@ def raise_explained(error: Exception, whose: str, vmapped: bool, metric: bool) -
         if any(rule.within in file for file, _ in places):
             groups = [group for group in found.groups() if group]
             cure = rule.cure.replace("{sparse}", SPARSE)
-            raise ValueError(f"{whose}{line_of(places)}: {rule.reason.format(*groups)}; {cure}") from error
+            raise ValueError(f"{owner}{line_of(places)}: {rule.reason.format(*groups)}; {cure}") from error
     raise error
 
 
