@@ -7,7 +7,8 @@ from torch.func import vmap
 
 from .outer import chunks, loops_over_tasks, one_by_one
 from .setting_types import Batching
-from .tree import concat, stack
+from .torch_fixes.own_code import in_own_code
+from .tree import concat, map_leaves, stack
 from .types import Algorithm, Batch, MetricFn, Params, Task, ThetaT
 
 
@@ -53,10 +54,13 @@ def evaluate(
     def metric_by_step(task: Task) -> Any:
         phis = trajectory_of(algorithm, theta, task.support, steps)
         judged = [algorithm.predicts(task, k) if algorithm.predicts else task for k in range(len(phis))]
-        return stack([metric_fn(phi, query) for phi, query in zip(phis, judged, strict=True)])
+        scores = [metric_fn(phi, query) for phi, query in zip(phis, judged, strict=True)]
+        return stack([map_leaves(torch.as_tensor, score) for score in scores])
 
-    every_metric = one_by_one(metric_by_step) if loops_over_tasks(batching, tasks) else vmap(metric_by_step)
-    return concat([every_metric(part) for part in chunks(tasks, batching, chunk_size)])
+    looped = loops_over_tasks(batching, tasks)
+    every_metric = one_by_one(metric_by_step) if looped else vmap(metric_by_step)
+    with in_own_code([algorithm.loss, metric_fn], theta, vmapped=not looped, metric=True):
+        return concat([every_metric(part) for part in chunks(tasks, batching, chunk_size)])
 
 
 def trajectory_of(

@@ -11,12 +11,12 @@ from __future__ import annotations  # torch.compile cannot trace tuple[...] in a
 import re
 from collections.abc import Mapping, Sequence
 from fnmatch import translate
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from torch import Tensor
-from torch.func import grad
 
 from .setting_types import Rule
+from .torch_fixes.connected import grad
 from .tree import detach
 from .types import Batch, InnerRate, LossFn, Optimizer, OptState, Params, Rates
 
@@ -169,7 +169,9 @@ def loss_of_part(loss_fn: LossFn, params: Params) -> LossFn:
 
 
 def check_steps(steps: int) -> None:
-    """ValueError if ``steps`` is negative."""
+    """ValueError unless ``steps`` is a natural number."""
+    if not isinstance(cast(Any, steps), int):
+        raise ValueError(f"steps = {steps}: must be an integer")
     if steps < 0:
         raise ValueError(f"steps = {steps}: must be 0 or more")
 

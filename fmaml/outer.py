@@ -4,17 +4,16 @@
 inside the vmap, so each chunk of tasks frees its graph before the next begins.
 """
 
-import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias
 
-import torch
 from torch import Tensor
-from torch.func import grad, vmap
+from torch.func import vmap
 
 from .setting_types import Batching
-from .torch_fixes.grad_levels import in_forward_mode, is_differentiated
+from .torch_fixes.connected import grad
+from .torch_fixes.own_code import in_own_code
 from .tree import T, add, detach, leading, leaves, map_leaves, take
 from .types import Algorithm, Batch, LossFn, MetaState, Metrics, Optimizer, Params, Task, Theta, ThetaT
 
@@ -85,9 +84,9 @@ def meta_loss(
     >>> float(fmaml.meta_loss(algorithm, {"p": torch.tensor(0.0)}, tasks)[0])
     0.625
     """
-    task_loss = partial(algorithm.loss, theta)
-    every_loss = one_by_one(task_loss) if loops_over_tasks(batching, tasks) else vmap(task_loss)
-    with exact_derivatives(theta):
+    task_loss, looped = partial(algorithm.loss, theta), loops_over_tasks(batching, tasks)
+    every_loss = one_by_one(task_loss) if looped else vmap(task_loss)
+    with in_own_code([algorithm.loss], theta, vmapped=not looped):
         return mean_over_chunks(every_loss, chunks(tasks, batching, chunk_size))
 
 
@@ -126,9 +125,9 @@ def meta_grad(
     >>> fmaml.meta_grad(algorithm, {"p": torch.tensor(0.0)}, tasks)[0]  # mean of (1 - 0.5)^2 (p - y)
     {'p': tensor(-0.5000)}
     """
-    task_grad = partial(grad(algorithm.loss, has_aux=True), theta)
-    every_grad = one_by_one(task_grad) if loops_over_tasks(batching, tasks) else vmap(task_grad)
-    with exact_derivatives(theta):
+    task_grad, looped = partial(grad(algorithm.loss, has_aux=True), theta), loops_over_tasks(batching, tasks)
+    every_grad = one_by_one(task_grad) if looped else vmap(task_grad)
+    with in_own_code([algorithm.loss], theta, vmapped=not looped):
         return mean_over_chunks(every_grad, chunks(tasks, batching, chunk_size))
 
 
@@ -221,11 +220,22 @@ def chunks(tasks: Task, batching: Batching, chunk_size: int | None) -> list[Task
         raise ValueError(f"batching = {batching!r}: must be 'vmap', 'loop' or 'auto'")
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size = {chunk_size}: must be at least 1, or None for all tasks at once")
+    check_are_tasks(tasks)
     count = leading(tasks)
     if count == 0:
         raise ValueError("no tasks: the leading axis of every tensor has length 0")
     size = 1 if loops_over_tasks(batching, tasks) else chunk_size or count
     return [take(tasks, slice(first, first + size)) for first in range(0, count, size)]
+
+
+def check_are_tasks(tasks: Any) -> None:
+    """ValueError unless the tasks are a `Task` of two `Batch`."""
+    for part in ("support", "query"):
+        if not isinstance(tasks, Task) or not isinstance(getattr(tasks, part), Batch):
+            raise ValueError(
+                f"tasks = {type(tasks).__name__}: must be Task(Batch(x, y), Batch(x, y)), support and query; "
+                f"give fmaml.Task(fmaml.Batch(*support), fmaml.Batch(*query))"
+            )
 
 
 def mean_over_chunks(every: Callable[[Task], T], parts: list[Task]) -> T:
@@ -257,15 +267,3 @@ def loop_wins(tasks: Task) -> bool:
     inputs = leaves((tasks.support.x, tasks.query.x))
     count = len(inputs[0])
     return inputs[0].device.type == "cpu" and (count == 1 or sum(x.numel() for x in inputs) > count * LARGE_TASK)
-
-
-def exact_derivatives(theta: Any) -> contextlib.AbstractContextManager[Any]:
-    """A context with correct derivatives of torch's norms, if theta is already being differentiated.
-
-    A meta-gradient is correct without it. A further derivative of it is not.
-    """
-    if torch.compiler.is_compiling() or not (in_forward_mode() or is_differentiated(theta)):
-        return contextlib.nullcontext()
-    from .torch_fixes.functions import WITH_WRONG_DERIVATIVES, ExactFunctions  # here, since training does not need it
-
-    return ExactFunctions(WITH_WRONG_DERIVATIVES)

@@ -15,9 +15,10 @@ from itertools import accumulate
 from typing import Any, TypeAlias
 
 from torch import Tensor
-from torch.func import grad_and_value, vjp
+from torch.func import vjp
 
 from .inner import EVERYTHING, begin, check_steps, inner_step, select
+from .torch_fixes.connected import grad_and_value
 from .torch_fixes.grad_levels import detach_result, detach_theta, with_gradient
 from .tree import add
 from .types import Batch, InnerRate, LossFn, Metrics, OptState, Params, Task, ThetaT

@@ -9,11 +9,11 @@ from the global random generator, or update their own buffers or parameters.
 # pyright: reportPrivateUsage=false, reportUnknownMemberType=false
 
 import contextlib
-import copy
 import difflib
 import fnmatch
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -24,7 +24,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..nn.layers import check_names
 from ..torch_fixes.convolution import conv2d
+from ..torch_fixes.explain import with_cures
 from ..torch_fixes.functions import EXACT, ExactFunctions, TorchFunction
+from ..torch_fixes.grad_levels import is_under_vmap, outside_transforms
 from ..torch_fixes.layout import channels_last, shape_of_all_tasks
 from ..torch_fixes.max_pool import max_pool
 from ..torch_fixes.unsupported_layers import Dropout, RunningStats, prepare, refused
@@ -32,9 +34,12 @@ from ..tree import leaves
 from ..types import Model, Params
 from .calls import arguments, know_batch_encodings, selected
 from .dropout import Keyed, dropouts
+from .hidden_tensors import Places, aliases, copied_module, swapped
+from .trial import STATELESS, Trial
 
 _LOCK = threading.RLock()  # for all modules; reentrant, because a module may call another one
-IN_PLACE = "a call changes a buffer or a frozen parameter in place, which affects later calls; compute a new tensor"
+IN_PLACE = f"a buffer or a frozen parameter in place, which affects later calls; {STATELESS}"
+NOT_KEPT = f"which is not kept for the next call; {STATELESS}"
 
 
 def from_module(
@@ -90,23 +95,37 @@ def from_module(
         raise ValueError(f"dropout = {dropout!r}: must be 'refuse' or 'keyed'")
     know_batch_encodings()
     found = refused(module, running_stats, dropout)
-    problems = [f"  {name or 'itself'} ({type(m).__name__}): {why}" for name, m, why in found]
+    problems = [f"{name or 'itself'} ({type(m).__name__}): {why}" for name, m, why in found]
     if problems:
-        raise ValueError(f"from_module({type(module).__name__}): cannot be meta-trained\n" + "\n".join(problems))
+        raise ValueError(refusal(module, problems))
     learnt = learnt_names(module, trainable)
-    skeleton = copy.deepcopy(module).requires_grad_(False)
+    skeleton, kept = copied_module(module)
+    skeleton.requires_grad_(False)
+    found = aliases(skeleton, module, learnt)
+    if found.refused:
+        raise ValueError(refusal(module, found.refused))
     for layer in skeleton.modules():
         prepare(layer, running_stats)
-    return model_of(skeleton, tuple(learnt), output, dropout)
+    return model_of(skeleton, tuple(learnt), output, dropout, Trial(skeleton, module, learnt, kept), found.swapped)
+
+
+def refusal(module: nn.Module, problems: list[str]) -> str:
+    """The message of a module that cannot be used."""
+    return "\n  ".join([f"from_module({type(module).__name__}): cannot be meta-trained", *problems])
 
 
 def model_of(
-    skeleton: nn.Module, learnt: tuple[str, ...], output: str | Callable[[Any], Tensor] | None, dropout: Dropout
+    skeleton: nn.Module,
+    learnt: tuple[str, ...],
+    output: str | Callable[[Any], Tensor] | None,
+    dropout: Dropout,
+    trial: Trial,
+    elsewhere: Places = (),
 ) -> Model:
     """The model of a module that is not used elsewhere; ``learnt`` are the names of the parameters not frozen."""
     named = dict(skeleton.named_parameters())
     values = {name: named.pop(name) for name in learnt}
-    call = ModuleCall(skeleton, constants={**dict(skeleton.named_buffers()), **named})
+    call = ModuleCall(skeleton, {**dict(skeleton.named_buffers()), **named}, trial, elsewhere)
 
     def init(generator: Generator | None = None) -> Params:
         return {name: value.detach().clone() for name, value in values.items()}
@@ -125,13 +144,12 @@ def model_of(
 class ModuleCall:
     """Call a module with other parameters, and with exact and fast functions instead of torch's.
 
-    ``constants`` are its buffers and frozen parameters. They are copied to each device once, on demand.
+    ``constants`` are its buffers and frozen parameters. They are copied to each device once, on demand. ``elsewhere``
+    are the lists and dicts of the module that have parameters, too.
     """
 
-    def __init__(self, module: nn.Module, constants: Params) -> None:
-        tensors = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
-        self.module = copy.deepcopy(module, tensors)  # shares the tensors; a call puts others into this copy
-        self.constants = constants
+    def __init__(self, module: nn.Module, constants: Params, trial: Trial, elsewhere: Places) -> None:
+        self.module, self.constants, self.trial, self.elsewhere = module, constants, trial, elsewhere
         self.constants_on: dict[torch.device, Params] = {}
         self.in_fastest_layout = FastLayout()
         self.convolution = first_convolution(module)
@@ -140,32 +158,35 @@ class ModuleCall:
         """The module's result, with the dropout functions ``dropped``; ValueError if it changes a constant."""
         device = leaves(x)[0].device
         if device not in self.constants_on:
-            self.constants_on[device] = {name: tensor.to(device) for name, tensor in self.constants.items()}
+            with outside_transforms():
+                self.constants_on[device] = {name: tensor.to(device) for name, tensor in self.constants.items()}
         constants = self.constants_on[device]
-        before = versions(constants)
-        with (
-            module_lock(),
-            sdpa_kernel(SDPBackend.MATH),  # fused attention has no second derivative
-            ExactFunctions(EXACT | FAST | dropped),
-        ):
-            result = self._forward({**constants, **params}, x)
+        with module_lock(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
+            if not torch.compiler.is_compiling():
+                self.trial(partial(self._call, constants, dropouts(None) if dropped else {}), params, x)
+            return self._call(constants, dropped, params, x)
+
+    def _call(self, constants: Params, dropped: dict[TorchFunction, TorchFunction], params: Params, x: Any) -> Any:
+        before, weights = versions(constants), {**constants, **params}
+        with ExactFunctions(EXACT | FAST | dropped), swapped(self.elsewhere, weights):
+            result = self._forward(weights, x)
         if versions(constants) != before:
-            raise ValueError(f"from_module({type(self.module).__name__}): {IN_PLACE}")
+            raise ValueError(f"from_module({type(self.module).__name__}): a call changes {IN_PLACE}")
+        for name, value in {**constants, **params}.items():
+            if weights[name] is not value:
+                raise ValueError(f"from_module({type(self.module).__name__}): a call sets {name}, {NOT_KEPT}")
         return result
 
     def _forward(self, weights: Params, x: Any) -> Any:
-        """The module's result; ValueError if torch cannot vmap the module."""
+        """The module's result; ValueError if torch cannot differentiate or vmap the module."""
 
         def forward(x: Any) -> Any:
             return functional_call(self.module, weights, *arguments(x))
 
-        try:
+        if torch.compiler.is_compiling():
             return self.in_fastest_layout(forward, x, weights.get(self.convolution))
-        except RuntimeError as error:
-            if "vmap" not in str(error):
-                raise
-            failed = f"{type(self.module).__name__} ({str(error).split('. ')[0].splitlines()[0]})"
-            raise ValueError(f'from_module: torch cannot vmap {failed}; use batching="loop"') from error
+        with with_cures(f"from_module({type(self.module).__name__})", is_under_vmap):
+            return self.in_fastest_layout(forward, x, weights.get(self.convolution))
 
 
 def first_convolution(module: nn.Module) -> str:
@@ -236,7 +257,7 @@ def to_module(module: nn.Module, params: Params) -> nn.Module:
     >>> fmaml.to_module(module, {**phi, "2.bias": torch.ones(1)})[2].bias.item()
     1.0
     """
-    copied = copy.deepcopy(module)
+    copied, _ = copied_module(module)
     named = {**dict(copied.named_parameters()), **dict(copied.named_buffers())}
     for name, value in params.items():
         if name not in named or named[name].shape != value.shape:

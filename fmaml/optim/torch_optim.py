@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ..torch_fixes.grad_levels import is_differentiated
+from ..torch_fixes.grad_levels import is_differentiated, is_under_vmap
 from ..tree import leaves, map_leaves
 from ..types import Optimizer, Theta
 
+NO_DERIVATIVE = "from_torch: a step of torch.optim has no derivative; use fmaml.adam, adamw, sgd or momentum"
 MakeScheduler: TypeAlias = Callable[[torch.optim.Optimizer], Any]
 
 
@@ -53,7 +54,13 @@ def from_torch(
     {'p': tensor(0.)}
     """
 
+    if isinstance(cast(Any, optimizer), torch.optim.Optimizer):
+        kind = type(cast(Any, optimizer)).__name__
+        raise ValueError(f"from_torch: an optimizer, not its class; give from_torch(torch.optim.{kind}, lr=..)")
+
     def begin(theta: Theta) -> Running:
+        if is_differentiated(theta) or is_under_vmap():
+            raise ValueError(NO_DERIVATIVE)
         params = [p.detach().clone().requires_grad_() for p in leaves(theta)]
         made = optimizer(params, **settings)
         return Running(params, made, scheduler(made) if scheduler else None)
@@ -79,9 +86,7 @@ def from_torch(
 
     def step(grads: Theta, state: TorchState, theta: Theta) -> tuple[Theta, TorchState]:
         if is_differentiated((grads, theta)):
-            raise ValueError(
-                "from_torch: a step of torch.optim has no derivative; use fmaml.adam, adamw, sgd or momentum"
-            )
+            raise ValueError(NO_DERIVATIVE)
         running = begin(theta)
         if state.steps > 0:
             load_values(running, template(theta), state.values)

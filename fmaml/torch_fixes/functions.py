@@ -171,6 +171,38 @@ def exact_hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     return F.relu6(input + 3) / 6
 
 
+def exact_sinc(input: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """`torch.sinc` with its derivatives at 0, by a series near 0: torch's derivatives there are NaN."""
+    z = torch.pi * input
+    near = z.abs() < 0.3
+    square = torch.where(near, z, 0).square()
+    series = torch.ones_like(square)
+    for factor in (156, 110, 72, 42, 20, 6):  # 1 - z^2 / 6 (1 - z^2 / 20 (..)), to z^12
+        series = 1 - square / factor * series
+    far = torch.where(near, 1, z)
+    return torch.where(near, series, far.sin() / far)
+
+
+def without_memory_format(function: TorchFunction) -> TorchFunction:
+    """The function without a memory format under vmap, where torch cannot apply it; the numbers are the same."""
+
+    def exact(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if is_vmapped(input):
+            args = tuple(value for value in args if not isinstance(value, torch.memory_format))
+            kwargs.pop("memory_format", None)
+        return function(input, *args, **kwargs)
+
+    return exact
+
+
+def refuse_hook(function: TorchFunction) -> TorchFunction:
+    """Refuse a hook on the gradient of a tensor."""
+    return lambda *args, **kwargs: refuse(
+        f"Tensor.{function.__name__}",
+        "torch.func does not call as autograd does; to scale a gradient by c, write c * h + (1 - c) * h.detach()",
+    )
+
+
 def exact_adaptive_pooling(input: Tensor, output_size: Any) -> Tensor:
     """`F.adaptive_avg_pool2d`; to one position by the mean, which torch can vmap in every memory layout."""
     if output_size in (1, (1, 1), [1, 1]):
@@ -243,14 +275,26 @@ WITH_WRONG_DERIVATIVES: dict[TorchFunction, TorchFunction] = {
     F.instance_norm: exact_instance_norm,
     F.layer_norm: exact_layer_norm,
     torch.layer_norm: exact_layer_norm,
+}
+OWN_CODE: dict[TorchFunction, TorchFunction] = {  # replaced in any code, and right for any order of derivatives
     cast(Any, torch)._weight_norm: exact_weight_norm,
     F.embedding: exact_embedding,
+    F.hardsigmoid: exact_hardsigmoid,
+    torch.sinc: exact_sinc,
+    Tensor.sinc: exact_sinc,
+    torch.special.sinc: exact_sinc,
+    Tensor.to: without_memory_format(Tensor.to),
+    Tensor.contiguous: without_memory_format(Tensor.contiguous),
+    Tensor.clone: without_memory_format(Tensor.clone),
+    torch.clone: without_memory_format(torch.clone),
+    Tensor.register_hook: refuse_hook(Tensor.register_hook),
+    Tensor.register_post_accumulate_grad_hook: refuse_hook(Tensor.register_post_accumulate_grad_hook),
 }
 REPLACED: dict[TorchFunction, TorchFunction] = {
     **WITH_WRONG_DERIVATIVES,
+    **OWN_CODE,
     F.scaled_dot_product_attention: exact_attention,
     F.multi_head_attention_forward: exact_multi_head_attention,
-    F.hardsigmoid: exact_hardsigmoid,
     F.adaptive_avg_pool2d: exact_adaptive_pooling,
     F.rrelu: exact_rrelu,
     torch.rrelu: exact_rrelu,

@@ -8,11 +8,13 @@ A surrogate loss has only one correct derivative: its gradient with respect to t
 again, or with respect to anything else.
 """
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any, NoReturn, cast
 
 import torch
 from torch import Tensor
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.autograd import forward_ad
 from torch.func import debug_unwrap
 
@@ -31,6 +33,17 @@ def kernels_are_exact(x: Tensor) -> bool:
         return False
     *transforms, outside = _levels(x)
     return sum(transforms) <= MAX_ORDER_OF_KERNELS and not outside
+
+
+def outside_transforms() -> contextlib.AbstractContextManager[Any]:
+    """A context outside all transforms of `torch.func`; plain tensors stay plain in it."""
+    return contextlib.nullcontext() if torch.compiler.is_compiling() else temporarily_clear_interpreter_stack()
+
+
+def is_under_vmap() -> bool:
+    """Whether a vmap is active."""
+    functorch: Any = cast(Any, torch._C)._functorch
+    return any(level.key().name == "Vmap" for level in functorch.get_interpreter_stack() or ())
 
 
 def in_forward_mode() -> bool:

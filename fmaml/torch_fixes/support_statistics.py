@@ -5,7 +5,8 @@ In training each batch is normalised by its own mean and variance. A deployed ne
 the same order.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Generator, Sequence
 from contextvars import ContextVar
 from typing import NamedTuple, TypeAlias
 
@@ -78,6 +79,16 @@ def with_statistics(apply: Apply, statistics: Sequence[Statistics]) -> Apply:
         return output
 
     return applied
+
+
+@contextlib.contextmanager
+def own_statistics() -> Generator[None]:
+    """Let each batch norm use the statistics of its own batch, within this context."""
+    token = _supply.set(None)
+    try:
+        yield
+    finally:
+        _supply.reset(token)
 
 
 def _call(supply: Supply, apply: Apply, params: Params, x: Tensor) -> Tensor:

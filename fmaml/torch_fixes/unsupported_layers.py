@@ -6,7 +6,8 @@
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, TypeAlias, cast
 
-from torch import nn
+from torch import Tensor, nn
+from torch.jit import ScriptModule
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.lazy import LazyModuleMixin
@@ -19,6 +20,24 @@ Dropout: TypeAlias = Literal["refuse", "keyed"]
 Refusal: TypeAlias = tuple[Any, Callable[[Any], bool], str]
 
 REFUSED: list[Refusal] = [  # (layer type, condition, reason and alternative)
+    (
+        (nn.DataParallel, nn.parallel.DistributedDataParallel),
+        lambda m: True,
+        "spreads its batch over devices; give the network within, its .module",
+    ),
+    (ScriptModule, lambda m: True, "is scripted; give the module before torch.jit.script"),
+    (nn.Module, lambda m: hasattr(m, "_orig_mod"), "is compiled; give the module before torch.compile, its ._orig_mod"),
+    (
+        nn.Module,
+        lambda m: bool(m._backward_hooks or m._backward_pre_hooks),
+        "has a backward hook, which torch.func does not call; remove it, by .remove() of its handle",
+    ),
+    (
+        nn.Module,
+        lambda m: any(map(has_gradient_hook, m.parameters(recurse=False))),
+        "has a hook on a parameter, which torch.func does not call; remove it. For a mask of the gradient use w * mask "
+        "+ (w * (1 - mask)).detach() in the forward pass, or freeze the parameter",
+    ),
     (nn.EmbeddingBag, lambda m: True, "has no second derivative; use nn.Embedding and a mean"),
     (_SpectralNorm, lambda m: True, "updates its buffers in place; remove the parametrization"),
     (
@@ -58,6 +77,11 @@ def refused(module: nn.Module, running_stats: RunningStats, dropout: Dropout) ->
         yield from ((name, layer, why) for kind, when, why in REFUSED if isinstance(layer, kind) and when(layer))
         if running_stats == "refuse" and getattr(layer, "track_running_stats", False):
             yield name, layer, RUNNING
+
+
+def has_gradient_hook(parameter: Tensor) -> bool:
+    """Whether autograd would call a function on the parameter's gradient."""
+    return bool(parameter._backward_hooks or cast(Any, parameter)._post_accumulate_grad_hooks)
 
 
 def has_hook(module: nn.Module, kind: type) -> bool:

@@ -1,0 +1,147 @@
+"""Check a module on its first input: a call must read the given parameters, and must depend on nothing else.
+
+The check runs the module twice on one task's examples, without gradients and outside all transforms. It finds whatever
+the search of `hidden_tensors` cannot see, such as a copy in C++ or a counter.
+"""
+
+# torch has no public names for its transforms, and its modes have no types:
+# pyright: reportPrivateUsage=false, reportUnknownMemberType=false
+
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
+
+from ..torch_fixes.grad_levels import outside_transforms
+from ..torch_fixes.support_statistics import own_statistics
+from ..tree import map_leaves
+from ..types import Params
+from .hidden_tensors import METHOD, storage
+
+functorch: Any = cast(Any, torch._C)._functorch
+DIFFERS = "a second call with the same input gives other numbers"
+CHANGED = "each call changes the number {}"
+STATELESS = (
+    "a call must depend on its input and its parameters alone: compute such a state before, and give it as a part "
+    "of x; for norms of torch.nn see fmaml.running_statistics"
+)
+
+
+def one_task(tree: Any) -> Any:
+    """The first task's tensors, outside all transforms: plain, without derivatives."""
+    return map_leaves(untransformed, tree)
+
+
+def untransformed(x: Tensor) -> Tensor:
+    if functorch.is_batchedtensor(x):
+        return untransformed(functorch.get_unwrapped(x)).select(functorch.maybe_get_bdim(x), 0)
+    if functorch.is_gradtrackingtensor(x):
+        return untransformed(functorch.get_unwrapped(x))
+    return x.detach()
+
+
+def can_be_tried(tensors: Iterable[Any]) -> bool:
+    """Whether the tensors have numbers, and nobody watches the operations on them."""
+    if torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None:
+        return False
+    kinds = (Tensor, nn.Parameter)
+    return all(not x.is_meta and type(unwrapped(x)) in kinds for x in tensors if isinstance(x, Tensor))
+
+
+def unwrapped(x: Tensor) -> Tensor:
+    return torch.func.debug_unwrap(x)
+
+
+class Reads(TorchDispatchMode):
+    """Record which of some tensors are read by an operation, also through their views."""
+
+    def __init__(self, watched: dict[int, str]) -> None:
+        super().__init__()
+        self.watched, self.found = watched, set[str]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for x in pytree.tree_leaves((args, kwargs)):
+            if isinstance(x, Tensor) and (name := self.watched.get(storage(x))) and storage(x):
+                self.found.add(name)
+        return func(*args, **(kwargs or {}))
+
+
+class Trial:
+    """The check of a copied module on its first input.
+
+    ``learnt`` are the names of its learnt parameters, ``kept`` the results that it kept from before the copy.
+    """
+
+    def __init__(self, module: nn.Module, original: nn.Module, learnt: Iterable[str], kept: Params) -> None:
+        self.module, self.learnt, self.kept, self.done = module, tuple(learnt), kept, False
+        self.original = weakref.WeakValueDictionary(dict(original.named_parameters()))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "original": {}}  # another process has no original
+
+    def stale(self) -> dict[int, str]:
+        """The memory of the learnt parameters before a task changes them, and of results of these: name by address."""
+        learnt = [(name, dict(self.module.named_parameters())[name]) for name in self.learnt]
+        learnt += [(name, self.original[name]) for name in self.learnt if name in self.original]
+        return {storage(tensor): name for name, tensor in (*learnt, *self.kept.items())}
+
+    def __call__(self, call: Callable[[Any, Any], Any], params: Any, x: Any) -> None:
+        """ValueError if ``call(params, x)`` reads a stale parameter, or differs from call to call."""
+        if self.done or not can_be_tried(pytree.tree_leaves((params, x))):
+            return
+        with outside_transforms(), torch.no_grad(), own_statistics():
+            params, x = map_leaves(Tensor.clone, one_task(params)), one_task(x)
+            try:
+                problem = self.problem(call, params, x)
+            except ValueError:
+                raise
+            except Exception:  # the call itself will raise it
+                problem = ""
+        if problem:
+            raise ValueError(f"from_module({type(self.module).__name__}): {problem}")
+        self.done = True
+
+    def problem(self, call: Callable[[Any, Any], Any], params: Any, x: Any) -> str:
+        before = numeric_attributes(self.module)
+        with Reads(self.stale()) as reads:
+            first = call(params, x)
+        if reads.found:
+            return f"its forward pass reads {min(reads.found)} as it was before a task changes it; {METHOD} there"
+        between = numeric_attributes(self.module)
+        if not same(first, call(params, x)):
+            return f"{DIFFERS}; {STATELESS}"
+        after = numeric_attributes(self.module)
+        for name, number in after.items():
+            if name in before and before[name] != between.get(name) and between.get(name) != number:
+                return f"{CHANGED.format(name)}; {STATELESS}"
+        return ""
+
+
+def numeric_attributes(module: nn.Module) -> dict[str, float]:
+    """The numbers among the attributes of a module and its submodules, by dotted name."""
+    return {
+        f"{path}.{key}".lstrip("."): value
+        for path, layer in module.named_modules()
+        for key, value in vars(layer).items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    }
+
+
+def same(first: Any, second: Any) -> bool:
+    """Whether two results have the same numbers but for rounding."""
+    pairs = zip(pytree.tree_leaves(first), pytree.tree_leaves(second), strict=True)
+    return all(close(a, b) for a, b in pairs if isinstance(a, Tensor))
+
+
+def close(a: Tensor, b: Tensor) -> bool:
+    if a.shape != b.shape:
+        return False
+    if not a.is_floating_point():
+        return torch.equal(a, b)
+    tolerance = torch.finfo(a.dtype).eps ** 0.5
+    largest = float(a.abs().nan_to_num(0, 0, 0).max()) if a.numel() else 0.0
+    return torch.allclose(a, b, rtol=tolerance, atol=tolerance * largest, equal_nan=True)
