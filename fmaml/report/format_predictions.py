@@ -7,11 +7,12 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image, ImageOps
+from PIL import ImageOps
 from rich.console import Console
 from rich.markup import escape as escape_markup
 from rich.table import Table
 
+from ..data.images.decode import open_picture
 from ..files.atomic import write_text_durably
 from ..files.plain_text import printable
 from ..models.learner import Adapted, Prediction
@@ -123,7 +124,7 @@ def figure_of(row: Row, shown: str) -> str:
     """The HTML of one image and its bars, the most likely class first; ``shown`` is the name below."""
     order = sorted(row.probabilities.items(), key=lambda pair: -pair[1])[:MOST_BARS]
     drawn = bars(row.image, [(name, value, f"{value:.1%}") for name, value in order], full=1.0)
-    with Image.open(row.image) as image:
+    with open_picture(row.image, THUMBNAIL) as image:
         tag = png_tag(ImageOps.exif_transpose(image).convert("RGB"), row.image, THUMBNAIL)
     label, name = escape(row.label), escape(shown)
     return f'<figure>{tag}<figcaption><h2>{label}</h2>{drawn}<p class="quiet">{name}</p></figcaption></figure>'
