@@ -9,6 +9,7 @@ from collections.abc import Callable
 from importlib import metadata
 
 from ..errors import Ended, Error, exit_code, note
+from ..files.standard_output import clean_streams
 from .arguments import add_experiment_arguments, new_parser, parse_arguments
 from .demo_command import demo_command
 from .model_commands import adapt_command, export_command, predict_command, test_command
@@ -70,8 +71,14 @@ def main(argv: list[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     if "OMP_WAIT_POLICY" not in os.environ:  # torch reads it when it is imported
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # idle threads sleep soon; twice as fast on a busy machine
+    with clean_streams():
+        return run_and_report_errors(sys.argv[1:] if argv is None else argv)
+
+
+def run_and_report_errors(argv: list[str]) -> int:
+    """Run the command, print its error if it ends with one, and return the exit code."""
     try:
-        code = run_selected_command(sys.argv[1:] if argv is None else argv)
+        code = run_selected_command(argv)
         if sys.stdout is not None:
             sys.stdout.flush()
         return code

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from PIL import ImageOps
-from rich.console import Console
-from rich.markup import escape as escape_markup
 from rich.table import Table
 
 from ..data.images.decode import open_picture
 from ..files.atomic import write_text_durably
+from ..files.console import CleanConsole
 from ..files.plain_text import printable
 from ..models.learner import Adapted, Prediction
 from .html_page import bars, document, escape, png_tag
@@ -86,7 +85,7 @@ def as_csv(rows: list[Row]) -> str:
 
 def print_table(rows: list[Row]) -> None:
     """Print each image with its label, the probability and the second label, as a table if the terminal is wide."""
-    table = Table("image", "label", highlight=False)
+    table = Table("image", "label")
     for heading in ("probability", "else"):
         table.add_column(heading, justify="right")
     for column in table.columns:
@@ -94,8 +93,8 @@ def print_table(rows: list[Row]) -> None:
     names = shown_names(rows)
     for name, row in zip(names, rows, strict=True):
         cells = (printable(name), printable(row.label), f"{row.probability:.1%}", second(row))
-        table.add_row(*map(escape_markup, cells))
-    console = Console()
+        table.add_row(*cells)
+    console = CleanConsole()
     if console.width >= LEAST_TABLE_WIDTH:
         console.print(table)
     else:
@@ -103,7 +102,7 @@ def print_table(rows: list[Row]) -> None:
             f"{printable(name)}: {printable(row.label)} {row.probability:.1%}, else {second(row)}"
             for name, row in zip(names, rows, strict=True)
         ]
-        console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+        console.print("\n".join(lines), soft_wrap=True)
 
 
 def second(row: Row) -> str:

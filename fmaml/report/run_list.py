@@ -7,12 +7,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from ..checkpoints import run_lock
 from ..errors import Error
+from ..files.console import CleanConsole
 from ..files.plain_text import printable
 from ..files.regular import check_regular
 from .read_run import PastRun, read_run
@@ -39,11 +38,11 @@ def print_runs(folder: Path) -> None:
     if not listed:
         print(f"no run in {folder}; `fmaml run EXPERIMENT` writes one")
         return
-    console = Console()
+    console = CleanConsole()
     if console.is_terminal and console.width >= LEAST_LIST_WIDTH:
-        table = Table(*HEADINGS, highlight=False)
+        table = Table(*HEADINGS)
         for run in listed:
-            table.add_row(*map(escape, run.cells))
+            table.add_row(*run.cells)
         console.print(table)
         return
     for run in listed:  # one a line, for a narrow terminal or another program

@@ -113,7 +113,7 @@ def test_what_is_there_is_not_asked_for(server, path):
 
 
 def test_a_download_shows_its_progress_in_a_terminal(server, path, monkeypatch, capsys):
-    monkeypatch.setattr(module, "Console", lambda stderr: Console(stderr=True, force_terminal=True, width=80))
+    monkeypatch.setattr(module, "CleanConsole", lambda stderr: Console(stderr=True, force_terminal=True, width=80))
     fetch(server, path)
     assert "512.0 kB" in capsys.readouterr().err
 

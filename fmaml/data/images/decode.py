@@ -14,11 +14,11 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps
-from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
 from ...errors import note
+from ...files.console import CleanConsole
 from ...files.plain_text import counted
 from ...files.regular import check_regular, limit_from
 from ..preprocessing import Form
@@ -51,7 +51,7 @@ def decode_images(files: list[str], form: Form) -> tuple[Tensor, dict[str, str]]
                 errors[file] = str(error) or type(error).__name__
         return errors
 
-    console = Console(stderr=True)
+    console = CleanConsole(stderr=True)
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow's decoders release the GIL
         warnings.simplefilter("ignore")  # such as for a large image or an unknown tag
         chunks = pool.map(decode_chunk, range(0, len(files), _FILES_PER_CHUNK))
