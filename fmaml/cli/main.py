@@ -112,6 +112,7 @@ def run_selected_command(argv: list[str]) -> int:
         return 0
     first = argv[0]
     if first in COMMANDS:
+        check_working_folder()
         return COMMANDS[first](argv[1:]) or 0
     if first in ("-h", "--help", "help"):
         print(HELP, end="")
@@ -120,6 +121,14 @@ def run_selected_command(argv: list[str]) -> int:
     else:
         raise Error(f"{first}: unknown command; {suggest_command(first)}`fmaml --help` shows how it is used")
     return 0
+
+
+def check_working_folder() -> None:
+    """Error if the working directory was removed: paths have no meaning then, and torch ends the process."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise Error(f"the working directory: {error.strerror}; it was removed, so `cd` to one that exists") from None
 
 
 def suggest_command(word: str) -> str:

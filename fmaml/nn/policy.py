@@ -1,12 +1,11 @@
 """A Gaussian policy: a perceptron for the mean of each action, and a learnt standard deviation."""
 
-from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor
 
-from ..setting_types import CostsMemory, Count, Rate
+from ..setting_types import Rate, Widths
 from ..types import Model, Params
 from .layers import named_model
 from .mlp import mlp
@@ -18,7 +17,7 @@ def policy(
     *,
     inputs: tuple[int, ...],
     outputs: int,
-    hidden: Annotated[Sequence[Count], CostsMemory] = (100, 100),
+    hidden: Widths = (100, 100),
     activation: Literal["relu", "tanh"] = "relu",
     initial_std: Rate = 1.0,
 ) -> Model:

@@ -14,7 +14,7 @@ from ..errors import Error
 from ..files.console import CleanConsole
 from ..files.plain_text import printable
 from ..files.regular import check_regular
-from .read_run import PastRun, read_run
+from .read_run import MetricsRow, PastRun, read_run
 
 DEEPEST = 4  # folders below the one that is listed
 MOST_FOLDERS = 20_000
@@ -66,10 +66,11 @@ def run_folders(folder: Path, depth: int = DEEPEST) -> Iterator[Path]:
 def listed_run(folder: Path) -> Listed:
     """A line of the list; for a damaged folder, with the error."""
     written = max((_modified(folder / name) for name in ("config.yaml", "metrics.jsonl", "results.json")), default=0.0)
-    when = datetime.fromtimestamp(written).strftime("%Y-%m-%d %H:%M")
+    when = "?"
     try:
+        when = datetime.fromtimestamp(written).strftime("%Y-%m-%d %H:%M")
         run = read_run(folder)
-    except Error as error:
+    except (Error, OSError, ValueError, OverflowError) as error:  # such as no permission, or a time in the year 10,000
         message = str(error).splitlines()[0].removeprefix(f"{folder}/").removeprefix(f"{folder}: ")
         return Listed((printable(str(folder)), "", "", "", "", when, printable(message)), written)
     config = run.config
@@ -110,8 +111,8 @@ def last_logged_step(folder: Path) -> int:
     steps = [0]
     for line in lines:
         try:
-            steps.append(int(json.loads(line)["step"]))
-        except (ValueError, KeyError, TypeError, RecursionError):  # an incomplete line, or not a row
+            steps.append(MetricsRow.checked(json.loads(line)).step)
+        except (ValueError, RecursionError):  # an incomplete line, or not a row
             continue
     return max(steps)
 

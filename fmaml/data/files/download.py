@@ -94,8 +94,8 @@ class _Transfer(threading.Thread):
     def run(self) -> None:
         try:
             self.copy()
-        except Exception as error:
-            self.error = error
+        except Exception as error:  # libraries of HTTP raise errors of any kind, such as for a redirect to nonsense
+            self.error = error if isinstance(error, OSError | ValueError) else OSError(str(error))
 
     def copy(self) -> None:
         """Copy; raises OSError if the server sends a web page or too much."""
