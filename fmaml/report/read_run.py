@@ -41,17 +41,17 @@ class ReportedMetric(NamedTuple):
         return self.style.endswith("%")
 
 
-class Score(Schema):
+class SavedScore(Schema):
     """A mean in results.json, with half the width of its interval."""
 
     mean: Number | None
     ci95: Number | None
 
 
-class Results(Schema):
+class SavedResults(Schema):
     """The entries of results.json that fmaml reads."""
 
-    results: Annotated[dict[Text, Annotated[list[Score], MaxLen(100_000)]], MaxLen(1000)]
+    results: Annotated[dict[Text, Annotated[list[SavedScore], MaxLen(100_000)]], MaxLen(1000)]
     style: Annotated[str, StringConstraints(pattern=r"^\.\d[%efg]$")] = ".3f"
     metric: Text = "score"
     more_is_better: bool | None = None
@@ -124,7 +124,7 @@ def read_run(folder: Path) -> PastRun:
         environment = _read_object(folder / "environment.json")
     results = _read_object(folder / "results.json") if (folder / "results.json").exists() else None
     try:
-        _ = results is None or Results.checked(results)
+        _ = results is None or SavedResults.checked(results)
     except ValueError as error:
         raise Error(f"{folder / 'results.json'}: not the results of a run ({error}); {_cure(folder)}") from None
     return PastRun(folder, config, results, environment)
