@@ -1,15 +1,18 @@
-"""Exceptions that end the command line with a message, and notes on standard error."""
+"""Exceptions that end the command line with a message, notes on standard error, and text that is safe to print."""
 
 import contextlib
 import sys
 from collections.abc import Callable, Generator
 from typing import TypeAlias
+from unicodedata import category
 
 Notify: TypeAlias = Callable[[str], None]  # receives one line for the user that is not an error
 
 
 class Error(Exception):
     """A mistake that the user can correct. The message gives the place, the value, the rule and the cure.
+
+    It has the lines given. In each, line ends become spaces and other control characters a replacement character.
 
     >>> import fmaml
     >>> try:
@@ -18,6 +21,12 @@ class Error(Exception):
     ...     print(error)
     omniglott: no such file, and no model of that name; did you mean omniglot? `fmaml ls models` lists them
     """
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__(*map(clean_line, lines))
+
+    def __str__(self) -> str:
+        return "\n".join(self.args)
 
 
 class MissingData(Error):
@@ -75,4 +84,17 @@ def note(line: str) -> None:
     if _silent:
         return
     with contextlib.suppress(OSError):  # such as a closed pipe
-        print(f"fmaml: {line}", file=sys.stderr)
+        print(f"fmaml: {clean_line(line)}", file=sys.stderr)
+
+
+def printable(text: str, kept: str = "\t") -> str:
+    """Replace control characters, such as escape sequences, but those in ``kept``; also names that are not UTF-8."""
+    if text.isprintable():
+        return text
+    shown = (c if c.isprintable() or c in kept or category(c) == "Zs" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return "".join(shown)
+
+
+def clean_line(text: str) -> str:
+    """Text from data or from other programs as one line that is safe to print."""
+    return printable(" ".join(text.splitlines()))

@@ -5,10 +5,10 @@
 algorithm. Imports no torch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, TypeVar
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt, MaxLen
 
 
 class Mark(NamedTuple):
@@ -41,6 +41,8 @@ Rule: TypeAlias = Literal["sgd", "momentum", "adam", "rmsprop"]  # of the inner 
 NORM_GROUPS = 8  # of the channels, with norm="group"
 
 Size: TypeAlias = Annotated[Count, CostsMemory]  # such as a width or a length
+Depth: TypeAlias = Annotated[Size, Le(1000)]  # layers; a thousand take a second to build
+Widths: TypeAlias = Annotated[Sequence[Count], MaxLen(1000), CostsMemory]  # of each layer
 Steps: TypeAlias = Annotated[Natural, CostsMemory]  # inner steps
 PositiveSteps: TypeAlias = Annotated[Count, CostsMemory]  # inner steps of an algorithm that needs at least one
 WaysOrRange: TypeAlias = Annotated[Ways | tuple[Ways, Ways], CostsMemory]  # of each task, or minimum and maximum

@@ -200,3 +200,16 @@ def test_the_pure_rooms_are_typed_strictly():
     with (ROOT.parent / "pyproject.toml").open("rb") as file:
         strict = tomllib.load(file)["tool"]["pyright"]["strict"]
     assert set(strict) >= {"fmaml/*.py"} | {f"fmaml/{room}" for room in PURE if room != "core"}
+
+
+ONE_DOOR = {  # the only file that may call this: it bounds every call
+    "Image.open(": "data/images/decode.py",
+    "pickle.load": "data/files/pickles.py",
+    "zipfile.ZipFile(": "data/files/zips.py",
+}
+
+
+@pytest.mark.parametrize(("call", "door"), ONE_DOOR.items())
+def test_one_file_reads_each_kind_of_input_that_can_swell(call, door):
+    callers = {file.relative_to(ROOT).as_posix() for file in ROOT.rglob("*.py") if call in file.read_text()}
+    assert callers <= {door}

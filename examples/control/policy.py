@@ -1,13 +1,12 @@
 """A Gaussian policy: a perceptron for the mean of each action, and a learnt standard deviation."""
 
-from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor
 
 import fmaml
-from fmaml.setting_types import CostsMemory, Count, Rate, needs
+from fmaml.setting_types import Rate, Widths, needs
 
 LOG_STD = "log_std"
 
@@ -17,7 +16,7 @@ def policy(
     *,
     inputs: tuple[int, ...],
     outputs: int,
-    hidden: Annotated[Sequence[Count], CostsMemory] = (100, 100),
+    hidden: Widths = (100, 100),
     activation: Literal["relu", "tanh"] = "relu",
     initial_std: Rate = 1.0,
 ) -> fmaml.Model:

@@ -13,13 +13,12 @@ from ..tree import is_finite, leaves
 from ..types import MetaState
 from .checkpoint_format import DamagedCheckpoint, Facts, decode_checkpoint, encode_checkpoint, fill, flatten
 from .folder_watch import CheckFolder
-from .progress import Progress, StepForm
+from .progress import Progress, SavedFacts
 from .resume_compatibility import check_compatible
 from .run_folder import free_space
 
 KEPT_CHECKPOINTS = 2
 MIN_SIZE_LIMIT = 1 << 28  # bytes: enough to read a checkpoint of other settings, and name the differences
-PROGRESS_FACTS = ("step", "best", "validated", "skipped", "step_form", "without_best", "seconds")
 
 
 class CheckpointStore:
@@ -78,21 +77,23 @@ class CheckpointStore:
 
     def _read(self, path: Path, start: Progress, notify: Notify) -> Progress:
         tensors, facts = decode_checkpoint(read_regular(path, max_checkpoint_bytes(start)))
-        missing = {*self.facts, *PROGRESS_FACTS} - facts.keys()
+        missing = {*self.facts, *SavedFacts.model_fields} - facts.keys()
         if missing:
             raise DamagedCheckpoint(f"it lacks {', '.join(sorted(missing))}")
-        if path != self.path(facts["step"]):
-            raise DamagedCheckpoint(f"it is of step {facts['step']}")
+        try:
+            saved = SavedFacts.checked(facts)
+        except ValueError as error:
+            raise DamagedCheckpoint(f"its digest matches, but not its facts: {error}") from None
+        if path != self.path(saved.step):
+            raise DamagedCheckpoint(f"it is of step {saved.step}")
         check_compatible(self.folder, facts, self.facts, notify)
         theta = fill(start.state.theta, tensors, "theta.")
         opt_state = fill(start.state.opt_state, tensors, "optimizer.")
         best_theta = fill(start.best_theta, tensors, "best.")
-        self.started = time.perf_counter() - facts["seconds"]
-        best = float("-inf") if facts["best"] is None else facts["best"]
-        state = MetaState(theta, opt_state, facts["step"])
-        step_form = StepForm(**facts["step_form"])
-        counts = (facts["validated"], facts["skipped"], step_form, facts["without_best"])
-        return Progress(state, best, best_theta, *counts)
+        self.started = time.perf_counter() - saved.seconds
+        best = float("-inf") if saved.best is None else saved.best
+        state = MetaState(theta, opt_state, saved.step)
+        return Progress(state, best, best_theta, saved.validated, saved.skipped, saved.step_form, saved.without_best)
 
     def save(self, progress: Progress) -> None:
         """Write a checkpoint, unless it is already saved, and keep only the last two.

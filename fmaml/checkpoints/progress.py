@@ -1,7 +1,10 @@
 """The progress of a training run: its state, its best parameters, and the form of its steps."""
 
-from typing import NamedTuple
+from typing import Annotated, Any, NamedTuple
 
+from annotated_types import Ge, Le
+
+from ..files.schema import Number, Schema, Text, Whole
 from ..optim.optimizers import AverageState
 from ..types import MetaState, Theta
 
@@ -12,7 +15,36 @@ class StepForm(NamedTuple):
     """How meta-steps are computed. A run decides it; it affects rounding, so a resumed run keeps it."""
 
     compiled: bool | None = None  # None before the first step
-    chunk_size: int | None = None
+    chunk_size: Annotated[Whole, Ge(1)] | None = None
+
+
+class SavedConfig(Schema):
+    """The sections of a config; their settings are compared with the given ones."""
+
+    data: dict[str, Any]
+    model: dict[str, Any]
+    algorithm: dict[str, Any]
+    optimizer: dict[str, Any]
+    train: dict[str, Any]
+    eval: dict[str, Any]
+
+
+class SavedFacts(Schema):
+    """The facts of a checkpoint: its progress, and the facts of its run from `collect_facts`."""
+
+    step: Whole
+    best: Number | None
+    validated: Whole
+    skipped: Whole
+    without_best: Whole
+    step_form: StepForm
+    seconds: Annotated[float, Ge(0), Le(1e9)]
+    config: SavedConfig
+    algorithm: Text
+    seed: int
+    data: dict[str, Text]
+    versions: dict[str, Text]
+    machine: dict[str, Text | Whole]
 
 
 class Progress(NamedTuple):

@@ -75,7 +75,7 @@ def check_compatible(folder: Path, saved: Facts, current: Facts, notify: Notify)
         free = ", ".join(sorted(marked_settings(current["config"], FreeOnResume)))
         may_change = f"these may change: train.meta_steps (if train.schedule is constant), the device, {free}"
         cure = f"{folder}: resume with the saved settings, or start in a new --out; {may_change}"
-        raise Error("\n".join([*dict.fromkeys(lines), cure]))  # without repeats: the seed is in two facts
+        raise Error(*dict.fromkeys(lines), cure)  # without repeats: the seed is in two facts
     for key, (was, now) in differences.items():
         train = TrainSettings(**current["config"]["train"])
         if key == f"{MACHINE}processes" and train.meta_batch_for == "each":

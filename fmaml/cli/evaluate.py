@@ -19,6 +19,7 @@ from ..data.files.cache import fingerprint
 from ..data.files.cache_folder import cache_folder
 from ..data.source import Source
 from ..errors import Error, Stopped, exit_code, note
+from ..files.console import CleanConsole
 from ..files.plain_text import counted
 from ..files.standard_output import pipe_safe_stdout
 from ..losses import supervised
@@ -68,7 +69,7 @@ def test_in(
 ) -> int:
     """Run the test in this process, after joining the others; return the exit code."""
     leads = processes.launched.rank == 0
-    console = Console(file=pipe_safe_stdout()) if leads else Console(quiet=True)
+    console = CleanConsole(file=pipe_safe_stdout()) if leads else Console(quiet=True)
 
     def read() -> Source:
         return call_by_name("data", config["data"], seed=config["seed"], device=torch_device)

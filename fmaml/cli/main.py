@@ -9,6 +9,7 @@ from collections.abc import Callable
 from importlib import metadata
 
 from ..errors import Ended, Error, exit_code, note
+from ..files.standard_output import clean_streams
 from .adapt_command import adapt_command
 from .arguments import add_experiment_arguments, new_parser, parse_arguments
 from .demo_command import demo_command
@@ -71,8 +72,14 @@ def main(argv: list[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     if "OMP_WAIT_POLICY" not in os.environ:  # torch reads it when it is imported
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # idle threads sleep soon; twice as fast on a busy machine
+    with clean_streams():
+        return run_and_report_errors(sys.argv[1:] if argv is None else argv)
+
+
+def run_and_report_errors(argv: list[str]) -> int:
+    """Run the command, print its error if it ends with one, and return the exit code."""
     try:
-        code = run_selected_command(sys.argv[1:] if argv is None else argv)
+        code = run_selected_command(argv)
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
@@ -106,6 +113,7 @@ def run_selected_command(argv: list[str]) -> int:
         return 0
     first = argv[0]
     if first in COMMANDS:
+        check_working_folder()
         return COMMANDS[first](argv[1:]) or 0
     if first in ("-h", "--help", "help"):
         print(HELP, end="")
@@ -114,6 +122,14 @@ def run_selected_command(argv: list[str]) -> int:
     else:
         raise Error(f"{first}: unknown command; {suggest_command(first)}`fmaml --help` shows how it is used")
     return 0
+
+
+def check_working_folder() -> None:
+    """Error if the working directory was removed: paths have no meaning then, and torch ends the process."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise Error(f"the working directory: {error.strerror}; it was removed, so `cd` to one that exists") from None
 
 
 def suggest_command(word: str) -> str:

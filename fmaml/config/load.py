@@ -53,7 +53,7 @@ def complete(tree: Config, path: Path, overrides: Iterable[str], notify: Notify)
     if not problems:
         problems = check_rules(config)
     if problems:
-        raise Error("\n".join(describe_problem(problem, path, override_values) for problem in problems))
+        raise Error(*(describe_problem(problem, path, override_values) for problem in problems))
     return config
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Optional, TypeAlias, Union, get_args, get_origin, get_type_hints
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt, MaxLen
 
 from .. import setting_types
 from ..errors import Error
@@ -298,4 +298,6 @@ def _describe_limited(values: str, limits: tuple[Any, ...]) -> str:
                 described.append(f"at most {bound}")
             case Lt(bound):
                 described.append(f"below {bound}")
+            case MaxLen(most):
+                described.append(f"at most {most} of them")
     return f"{values}, {' and '.join(described)}" if described else values

@@ -3,7 +3,7 @@
 from functools import lru_cache
 from io import BytesIO
 from math import prod
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -21,6 +21,7 @@ Shown: TypeAlias = tuple[tuple[Pixels, ...], ...]  # the images of each class
 
 MAX_CLASSES = 10
 MAX_IMAGES = 20  # of a class
+DECODING = BoundedSemaphore(2)  # pictures decoded at once; the memory of more would add up
 
 
 class Answer(NamedTuple):
@@ -62,7 +63,8 @@ class Classifier:
     def see(self, picture: bytes) -> Pixels:
         """Convert an image file to the network's input; Error if it cannot be read."""
         try:
-            return decode_image(BytesIO(picture), self.form._replace(ink="auto")).values.tobytes()
+            with DECODING:
+                return decode_image(BytesIO(picture), self.form._replace(ink="auto")).values.tobytes()
         except Exception as error:  # on damaged files Pillow's decoders raise errors of any kind
             raise Error(why_unreadable(error)) from None
 

@@ -1,7 +1,9 @@
-"""Format numbers as text, and make text safe to print. Imports no torch."""
+"""Format numbers and names as text. Imports no torch."""
 
 import math
 from collections.abc import Sequence
+
+from ..errors import printable as printable
 
 
 def with_interval(mean: float | None, ci95: float | None, style: str) -> str:
@@ -34,8 +36,3 @@ def first_few(names: Sequence[str], most: int = 3) -> str:
     """The first names as text, such as "a, b, c and 4 more"."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
-
-
-def printable(text: str, kept: str = "\t") -> str:
-    """Replace control characters, such as escape sequences, but those in ``kept``."""
-    return "".join(c if c.isprintable() or c in kept else "\N{REPLACEMENT CHARACTER}" for c in text)

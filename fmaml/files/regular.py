@@ -1,12 +1,17 @@
-"""Read regular files only, up to a size limit.
+"""Read regular files only, up to a size limit, which the user may set.
 
 A pipe may wait for a writer for ever, a device has no end, and a sparse file can have any size.
 """
 
 import errno
 import os
+import re
 import stat
 from pathlib import Path
+
+from ..errors import Error
+
+PREFIXES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
 class UnsuitableFile(OSError):
@@ -29,3 +34,14 @@ def read_regular(path: Path | str, max_bytes: int) -> bytes:
     """Read a file. Errors: see `check_regular`."""
     check_regular(path, max_bytes)
     return Path(path).read_bytes()
+
+
+def limit_from(variable: str, default: int, things: str = "bytes") -> int:
+    """The limit in the environment variable, such as 5000000000 or 5G; Error if that is not a size."""
+    text = os.environ.get(variable, "").strip()
+    if not text:
+        return default
+    match = re.fullmatch(r"(\d{1,15})\s*([KMGT]?)B?", text.upper())
+    if not match:
+        raise Error(f"{variable} = {text}: not a size; give a number of {things}, such as 5000000000 or 5G")
+    return int(match[1]) * PREFIXES[match[2]]

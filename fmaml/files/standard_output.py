@@ -1,8 +1,35 @@
-"""Keep a run alive if the reader of its standard output, a pipe or a terminal, closes."""
+"""The standard streams of a command: text without control characters, and output that may lose its reader."""
 
+import contextlib
 import os
 import sys
-from typing import Any, TextIO
+from collections.abc import Iterator
+from typing import Any, TextIO, cast
+
+from .plain_text import printable
+
+
+class CleanStream:
+    """A text stream that replaces control characters, such as escape sequences in the names of data."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.rich_proxied_file = stream  # by this name rich's consoles find it; see `fmaml.files.console`
+
+    def write(self, text: str) -> int:
+        return self.rich_proxied_file.write(printable(text, "\t\n"))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rich_proxied_file, name)
+
+
+@contextlib.contextmanager
+def clean_streams() -> Iterator[None]:
+    """Clean all text that is printed to standard output and standard error within this context."""
+    out, err = (
+        cast(TextIO, stream and CleanStream(stream)) for stream in (sys.stdout, sys.stderr)
+    )  # None in a process without
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        yield
 
 
 class PipeSafeOutput:
@@ -35,5 +62,5 @@ class PipeSafeOutput:
 
 
 def pipe_safe_stdout() -> Any:
-    """Standard output that stays writable when its reader ends."""
-    return PipeSafeOutput(sys.stdout)
+    """Standard output for a console, which stays writable when its reader ends."""
+    return PipeSafeOutput(getattr(sys.stdout, "rich_proxied_file", sys.stdout))

@@ -108,7 +108,7 @@ def read_blueprint(metadata: Metadata, name: str, trust: bool = False) -> Bluepr
         raise Error(f"{name}: its metadata are not those of a model ({error})") from None
     if problems:
         problem = problems[0]
-        raise Error(f"{name}: its metadata: {problem.key} = {problem.value!r}: {problem.message}")
+        raise Error(f"{name}: its metadata: {problem.key} = {str(problem.value)[:100]}: {problem.message}")
     return Blueprint(valid["model"], valid["algorithm"], tuple(inputs), outputs, metadata["targets"], shape, scaling)
 
 

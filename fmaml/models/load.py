@@ -58,7 +58,11 @@ def load_for_test(model: str | Path, *, trust: bool = False) -> Learner:
     tensors, metadata, blueprint = _read(path, trust)
     if metadata.get("kind") != "learner":
         raise Error(f"{path}: a network that is adapted already; read it with fmaml.load_adapted")
-    theta = fill_theta(blueprint.template(blueprint.outputs), tensors, str(path))
+    try:
+        template = blueprint.template(blueprint.outputs)
+    except ValueError as error:  # such as a name in `only` that no parameter has
+        raise Error(f"{path}: its metadata are not those of a model ({error})") from None
+    theta = fill_theta(template, tensors, str(path))
     return Learner(metadata, blueprint, theta)
 
 

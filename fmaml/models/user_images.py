@@ -12,7 +12,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..data.images.decode import WHITE, DecodedImage, decode_image, describe_changes, to_form, white_levels
+from ..data.images.decode import (
+    WHITE,
+    DecodedImage,
+    TooManyPixels,
+    decode_image,
+    describe_changes,
+    to_form,
+    white_levels,
+)
 from ..data.images.label_table import read_labelled
 from ..data.images.scan import Classes, list_pictures
 from ..data.preprocessing import Form, Ink
@@ -128,8 +136,8 @@ def image_to_pixels(picture: Picture, form: Form, white: dict[str, int]) -> Deco
 
 def why_unreadable(error: Exception) -> str:
     """The reason why an image cannot be read, and the cure, from the error of its decoder."""
-    if isinstance(error, Image.DecompressionBombError):
-        return "has too many pixels to be opened safely; save it smaller"
+    if isinstance(error, TooManyPixels):
+        return str(error)
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     reason = "not an image that can be read" if "cannot identify image file" in reason else reason
     return f"{reason}; give a PNG, a JPEG or another common format"

@@ -7,7 +7,7 @@ from einops import reduce  # pyright: ignore[reportUnknownVariableType]
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from ..setting_types import NORM_GROUPS, Size
+from ..setting_types import NORM_GROUPS, Depth, Size
 from ..types import Model, Params
 from .layers import check_pool_and_norm, conv_layers_init, linear_init, named_model, normalise
 
@@ -17,7 +17,7 @@ def conv1d(
     inputs: tuple[int, ...],
     outputs: int,
     width: Size = 64,
-    layers: Size = 4,
+    layers: Depth = 4,
     kernel: Size = 3,
     pool: Literal["stride", "max"] = "stride",
     norm: Literal["batch", "group", "layer", "none"] = "batch",

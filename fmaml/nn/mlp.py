@@ -1,15 +1,14 @@
 """The multi-layer perceptron."""
 
 import math
-from collections.abc import Sequence
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from ..setting_types import CostsMemory, Count
+from ..setting_types import Widths
 from ..types import Model, Params
 from .layers import linear_init, named_model, one_of
 
@@ -18,7 +17,7 @@ def mlp(
     *,
     inputs: tuple[int, ...],
     outputs: int,
-    hidden: Annotated[Sequence[Count], CostsMemory] = (40, 40),
+    hidden: Widths = (40, 40),
     activation: Literal["relu", "tanh"] = "relu",
 ) -> Model:
     """A multi-layer perceptron: [n, *inputs] -> [n, outputs].

@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from ..setting_types import Size
+from ..setting_types import Depth, Size
 from ..torch_fixes.norms import standardise_last
 from ..types import Model, Params
 from .layers import linear_init, named_model, norm_init
@@ -23,7 +23,7 @@ def transformer(
     outputs: int,
     width: Size = 64,
     heads: Size = 4,
-    layers: Size = 2,
+    layers: Depth = 2,
     expand: Size = 4,
     tied: bool = False,
 ) -> Model:

@@ -105,7 +105,7 @@ def error_told_once(error: Error, store: Store, launched: Launched) -> Error:
     time.sleep(SHARED_ERROR_WAIT_S if launched.rank else 0)
     if not first_to_fail(store, launched):
         return Ended()
-    return type(error)(f"rank {launched.rank}: {error}") if launched.rank else error
+    return type(error)(f"rank {launched.rank}: {error.args[0]}", *error.args[1:]) if launched.rank else error
 
 
 def error_of_lost_others(error: Exception, store: Store, launched: Launched, limit: float) -> Error:

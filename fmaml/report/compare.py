@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
-from rich.markup import escape as escape_markup
 from rich.table import Table
 
 from ..config.config_diff import settings_that_differ
+from ..files.console import CleanConsole
 from ..files.plain_text import printable
 from .paired import Paired, paired_difference, why_other_tasks
 from .read_run import PastRun, metrics_of, read_run, scores_of_tasks
@@ -138,7 +138,7 @@ NOTE = (
 
 def print_comparison(comparison: Comparison) -> None:
     """Print settings, results and tests as tables, or one line per value if the terminal is too narrow."""
-    console = Console()
+    console = CleanConsole()
     names = [compared.name for compared in comparison.runs]
     print_grid(console, "settings that differ", names, list(comparison.settings.items()))
     print_grid(console, "results, after the last inner step", names, result_rows(comparison))
@@ -147,7 +147,7 @@ def print_comparison(comparison: Comparison) -> None:
             print(f"{compared.run.folder}: has no results yet; `fmaml resume {compared.run.folder}` continues")
     lines = verdicts(comparison)
     for line in [*lines, "", NOTE] if lines else []:
-        console.print(printable(line), highlight=False, markup=False, soft_wrap=not console.is_terminal)
+        console.print(printable(line), soft_wrap=not console.is_terminal)
 
 
 def print_grid(console: Console, title: str, names: list[str], rows: list[tuple[str, list[str]]]) -> None:
@@ -156,13 +156,11 @@ def print_grid(console: Console, title: str, names: list[str], rows: list[tuple[
         print(f"{title}: none")
         return
     if console.is_terminal and console.width >= LEAST_WIDTH_OF_A_RUN * (1 + len(names)):
-        table = Table(
-            "", *map(escape_markup, map(printable, names)), title=title, title_justify="left", highlight=False
-        )
+        table = Table("", *map(printable, names), title=title, title_justify="left", highlight=False)
         for column in table.columns:
             column.overflow = "fold"
         for heading, cells in rows:
-            table.add_row(*(escape_markup(printable(cell)) for cell in (heading, *cells)))
+            table.add_row(*map(printable, (heading, *cells)))
         console.print(table)
         return
     print(title)

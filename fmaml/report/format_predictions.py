@@ -8,13 +8,13 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image, ImageOps
-from rich.console import Console
-from rich.markup import escape as escape_markup
+from PIL import ImageOps
 from rich.table import Table
 
 from ..calibration import NONE
+from ..data.images.decode import open_picture
 from ..files.atomic import write_text_durably
+from ..files.console import CleanConsole
 from ..files.plain_text import printable
 from ..models.learner import Adapted, Prediction
 from .html_page import bars, document, escape, paragraph, png_tag, preformatted
@@ -89,7 +89,7 @@ def as_csv(rows: list[Row]) -> str:
 
 def print_table(rows: list[Row]) -> None:
     """Print each image with its label, the probability and the second label, as a table if the terminal is wide."""
-    table = Table("image", "label", highlight=False)
+    table = Table("image", "label")
     for heading in ("probability", "else"):
         table.add_column(heading, justify="right")
     for column in table.columns:
@@ -98,8 +98,8 @@ def print_table(rows: list[Row]) -> None:
     names = shown_names(every)[:MOST_ROWS]
     for name, row in zip(names, rows, strict=True):
         cells = (printable(name), printable(row.label), f"{row.probability:.1%}", second(row))
-        table.add_row(*map(escape_markup, cells))
-    console = Console()
+        table.add_row(*cells)
+    console = CleanConsole()
     if console.width >= LEAST_TABLE_WIDTH:
         console.print(table)
     else:
@@ -107,9 +107,9 @@ def print_table(rows: list[Row]) -> None:
             f"{printable(name)}: {printable(row.label)} {row.probability:.1%}, else {second(row)}"
             for name, row in zip(names, rows, strict=True)
         ]
-        console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+        console.print("\n".join(lines), soft_wrap=True)
     for line in describe_rest(every):
-        console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=not console.is_terminal)
+        console.print(line, soft_wrap=not console.is_terminal)
 
 
 def describe_rest(rows: list[Row]) -> list[str]:
@@ -148,7 +148,7 @@ def figure_of(row: Row, shown: str) -> str:
     """The HTML of one image and its bars, the most likely class first; ``shown`` is the name below."""
     order = sorted(row.probabilities.items(), key=lambda pair: -pair[1])[:MOST_BARS]
     drawn = bars(shown, [(name, value, f"{value:.1%}") for name, value in order], full=1.0)
-    with Image.open(row.image) as image:
+    with open_picture(row.image, THUMBNAIL) as image:
         tag = png_tag(ImageOps.exif_transpose(image).convert("RGB"), shown, THUMBNAIL)
     label, name = escape(row.label), escape(shown)
     return f'<figure>{tag}<figcaption><h2>{label}</h2>{drawn}<p class="quiet">{name}</p></figcaption></figure>'

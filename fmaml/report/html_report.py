@@ -94,7 +94,7 @@ def write_report(
     else:
         return
     line = f"{REPORT} was not written ({reason}); the run is complete without it"
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(line, soft_wrap=True)
 
 
 def test_sections(run: PastRun, experiment: Experiment, theta: Theta) -> Iterator[str]:

@@ -3,19 +3,24 @@
 import contextlib
 import json
 import math
-import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from annotated_types import MaxLen
+from pydantic import StringConstraints
 
 from ..config.load import read_config
 from ..config.settings import Config
 from ..errors import Error
 from ..files.plain_text import with_interval
-from ..files.regular import read_regular
+from ..files.regular import check_regular, read_regular
+from ..files.schema import Number, Schema, Text, Whole
 
 MAX_JSON_BYTES = 10_000_000
 MAX_LINES_BYTES = 1_000_000_000  # of metrics.jsonl and scores.jsonl
+MAX_LINE_BYTES = 10_000_000  # of one of their lines
+MOST_ROWS = 10_000  # of one kind in metrics.jsonl; a page or a picture shows fewer points
 Columns = dict[str, list[dict[str, float | None]]]  # heading -> mean and ci95 after 0, 1, .. inner steps
 
 
@@ -34,6 +39,49 @@ class ReportedMetric(NamedTuple):
     def is_fraction(self) -> bool:
         """Whether its values are in [0, 1]."""
         return self.style.endswith("%")
+
+
+class SavedScore(Schema):
+    """A mean in results.json, with half the width of its interval."""
+
+    mean: Number | None
+    ci95: Number | None
+
+
+class SavedResults(Schema):
+    """The entries of results.json that fmaml reads."""
+
+    results: Annotated[dict[Text, Annotated[list[SavedScore], MaxLen(100_000)]], MaxLen(1000)]
+    style: Annotated[str, StringConstraints(pattern=r"^\.\d[%efg]$")] = ".3f"
+    metric: Text = "score"
+    more_is_better: bool | None = None
+    task: Text = ""
+    tasks: Whole | None = None
+    protocol: Text = ""
+    chance: Number | None = None
+    training_seconds: Number | None = None
+
+
+class MetricsRow(Schema):
+    """A row of metrics.jsonl."""
+
+    step: Whole
+    kind: Text | None = None
+    seconds: Number | None = None
+    before: Number | None = None
+    after: Number | None = None
+    score: Number | None = None
+    ci95: Number | None = None
+    tasks_per_second: Number | None = None
+
+
+class ScoresRow(Schema):
+    """A row of scores.jsonl: of tasks ``first`` to ``end`` - 1, the scores after 0, 1, .. inner steps."""
+
+    column: Text
+    first: Whole
+    end: Whole
+    scores: list[list[Number | None]]
 
 
 class PastRun(NamedTuple):
@@ -75,8 +123,10 @@ def read_run(folder: Path) -> PastRun:
     with contextlib.suppress(Error):
         environment = _read_object(folder / "environment.json")
     results = _read_object(folder / "results.json") if (folder / "results.json").exists() else None
-    if results is not None and not _are_results(results):
-        raise Error(f"{folder / 'results.json'}: not the results of a run; {_cure(folder)}")
+    try:
+        _ = results is None or SavedResults.checked(results)
+    except ValueError as error:
+        raise Error(f"{folder / 'results.json'}: not the results of a run ({error}); {_cure(folder)}") from None
     return PastRun(folder, config, results, environment)
 
 
@@ -97,28 +147,37 @@ def _cure(folder: Path) -> str:
     return f"delete the file, and `fmaml resume {folder}` writes it again"
 
 
-def _are_results(results: dict[str, Any]) -> bool:
-    """Whether every column is a list of rows with a mean and an interval."""
-    columns = results.get("results")
-    style = results.get("style", ".3f")
-    if not isinstance(columns, dict) or not isinstance(style, str) or not re.fullmatch(r"\.\d[%efg]", style):
-        return False
-    rows = [row for column in columns.values() for row in (column if isinstance(column, list) else [None])]
-    return all(
-        isinstance(row, dict) and all(isinstance(row.get(key), float | int | None) for key in ("mean", "ci95"))
-        for row in rows
-    )
-
-
 def metrics_of(folder: Path) -> list[dict[str, Any]]:
-    """The complete rows of metrics.jsonl in the order of their steps."""
-    numbers = ("before", "after", "score", "ci95", "tasks_per_second")
-    rows = [
-        row
-        for row in _rows(folder / "metrics.jsonl")
-        if isinstance(row.get("step"), int) and all(isinstance(row.get(key), float | int | None) for key in numbers)
-    ]
-    return sorted(rows, key=lambda row: row["step"])
+    """Rows of metrics.jsonl in the order of their steps. Of more than `MOST_ROWS` of a kind, rows evenly spread."""
+    validations, others = Thinned(), Thinned()
+    for row in each_metrics_row(folder):
+        (validations if row.get("kind") == "val" else others).add(row)
+    return sorted(validations.rows + others.rows, key=lambda row: row["step"])
+
+
+class Thinned:
+    """Some of the rows that are added, evenly spread, and at most `MOST_ROWS`."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.seen, self.stride = 0, 1
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Keep the row, unless its turn is between two that are kept."""
+        if self.seen % self.stride == 0:
+            self.rows.append(row)
+        self.seen += 1
+        if len(self.rows) > MOST_ROWS:
+            del self.rows[1::2]
+            self.stride *= 2
+
+
+def each_metrics_row(folder: Path) -> Iterator[dict[str, Any]]:
+    """The complete rows of metrics.jsonl."""
+    for row in _rows(folder / "metrics.jsonl"):
+        with contextlib.suppress(ValueError):
+            MetricsRow.checked(row)
+            yield row
 
 
 def scores_of_tasks(folder: Path) -> tuple[dict[str, Any], dict[str, dict[int, float]]]:
@@ -129,24 +188,24 @@ def scores_of_tasks(folder: Path) -> tuple[dict[str, Any], dict[str, dict[int, f
     rows = _rows(folder / "scores.jsonl")
     facts, columns = next(rows, {}), {}
     for row in rows:
-        with contextlib.suppress(KeyError, TypeError, ValueError, IndexError):
-            numbers = range(int(row["first"]), int(row["end"]))
-            last = [scores[-1] for scores in row["scores"]]
-            found = {
-                task: math.nan if score is None else float(score) for task, score in zip(numbers, last, strict=True)
-            }
-            columns.setdefault(str(row["column"]), {}).update(found)
+        with contextlib.suppress(ValueError, IndexError):
+            column, first, end, scores = ScoresRow.checked(row).model_dump().values()
+            last = [math.nan if of_task[-1] is None else of_task[-1] for of_task in scores]
+            found = dict(zip(range(first, end), last, strict=True))
+            columns.setdefault(column, {}).update(found)
     return facts, columns
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     """The JSON objects in a file of lines; other lines are skipped, and a missing file is empty."""
     try:
-        lines = read_regular(path, MAX_LINES_BYTES).splitlines()
+        check_regular(path, MAX_LINES_BYTES)
+        file = path.open("rb")
     except OSError:
         return
-    for line in lines:
-        with contextlib.suppress(ValueError, RecursionError):
-            row = json.loads(line)
-            if isinstance(row, dict):
-                yield row
+    with file:
+        while line := file.readline(MAX_LINE_BYTES):
+            with contextlib.suppress(ValueError, RecursionError):
+                row = json.loads(line)
+                if isinstance(row, dict):
+                    yield row

@@ -37,7 +37,7 @@ def print_results(console: Console, results: Results, metric: Metric, title: str
         console.print(table)
     else:
         lines = [title, *result_lines(results, metric), protocol]
-        console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+        console.print("\n".join(lines), soft_wrap=True)
 
 
 def print_calibration(console: Console, found: dict[str, Any]) -> None:

@@ -7,15 +7,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from ..checkpoints import run_lock
 from ..errors import Error
+from ..files.console import CleanConsole
 from ..files.plain_text import printable
 from ..files.regular import check_regular
-from .read_run import PastRun, read_run
+from .read_run import MetricsRow, PastRun, read_run
 
 DEEPEST = 4  # folders below the one that is listed
 MOST_FOLDERS = 20_000
@@ -39,11 +38,11 @@ def print_runs(folder: Path) -> None:
     if not listed:
         print(f"no run in {folder}; `fmaml run EXPERIMENT` writes one")
         return
-    console = Console()
+    console = CleanConsole()
     if console.is_terminal and console.width >= LEAST_LIST_WIDTH:
-        table = Table(*HEADINGS, highlight=False)
+        table = Table(*HEADINGS)
         for run in listed:
-            table.add_row(*map(escape, run.cells))
+            table.add_row(*run.cells)
         console.print(table)
         return
     for run in listed:  # one a line, for a narrow terminal or another program
@@ -67,10 +66,11 @@ def run_folders(folder: Path, depth: int = DEEPEST) -> Iterator[Path]:
 def listed_run(folder: Path) -> Listed:
     """A line of the list; for a damaged folder, with the error."""
     written = max((_modified(folder / name) for name in ("config.yaml", "metrics.jsonl", "results.json")), default=0.0)
-    when = datetime.fromtimestamp(written).strftime("%Y-%m-%d %H:%M")
+    when = "?"
     try:
+        when = datetime.fromtimestamp(written).strftime("%Y-%m-%d %H:%M")
         run = read_run(folder)
-    except Error as error:
+    except (Error, OSError, ValueError, OverflowError) as error:  # such as no permission, or a time in the year 10,000
         message = str(error).splitlines()[0].removeprefix(f"{folder}/").removeprefix(f"{folder}: ")
         return Listed((printable(str(folder)), "", "", "", "", when, printable(message)), written)
     config = run.config
@@ -111,8 +111,8 @@ def last_logged_step(folder: Path) -> int:
     steps = [0]
     for line in lines:
         try:
-            steps.append(int(json.loads(line)["step"]))
-        except (ValueError, KeyError, TypeError, RecursionError):  # an incomplete line, or not a row
+            steps.append(MetricsRow.checked(json.loads(line)).step)
+        except (ValueError, RecursionError):  # an incomplete line, or not a row
             continue
     return max(steps)
 

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from ..checkpoints.run_folder import check_out_folder, describe_os_error, run_folder
 from ..errors import Error, RunFailed, Stopped, exit_code, note
+from ..files.console import CleanConsole
 from ..files.plain_text import counted
 from ..files.standard_output import pipe_safe_stdout
 from ..processes.launcher import launched, report_once
@@ -87,7 +88,7 @@ def dry_run(runs: list[SweepRun], device: str) -> int:
 
 def run_in_folder(asked: Sweep, out: str | None, jobs: int, resume: bool) -> int:
     """Run the unfinished runs of the sweep, then print the table; return the exit code."""
-    console = Console(file=pipe_safe_stdout())
+    console = CleanConsole(file=pipe_safe_stdout())
     with run_folder(out, asked.name, resume, check_sweep_folder) as folder:
         sweep = merged(read_sweep(folder), asked, folder) if (folder / SWEEP_FILE).exists() else asked
         try:

@@ -146,7 +146,7 @@ def configs_of(tree: Config, path: Path, choices: list[dict[str, str]], notify: 
         except Error as error:
             problems |= dict.fromkeys(str(error).splitlines())
     if problems:
-        raise Error("\n".join(problems))
+        raise Error(*problems)
     return configs
 
 

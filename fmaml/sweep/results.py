@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import Error
 from ..intervals import t95
-from ..report.read_run import metrics_of, read_run
+from ..report.read_run import each_metrics_row, read_run
 from .plan import SEED
 from .state import FINISHED, Sweep, SweepRun
 
@@ -61,7 +61,7 @@ def results_of(folder: Path) -> Measured:
 
 def best_validation(folder: Path, more_is_better: bool) -> dict[str, Any] | None:
     """The best score on validation tasks, which belongs to the tested theta; None if there is none."""
-    rows = [row for row in metrics_of(folder) if row.get("kind") == "val" and row.get("score") is not None]
+    rows = [row for row in each_metrics_row(folder) if row.get("kind") == "val" and row.get("score") is not None]
     best = (max if more_is_better else min)(rows, key=lambda row: row["score"], default=None)
     return best and {"step": best["step"], "mean": best["score"], "ci95": best["ci95"]}
 

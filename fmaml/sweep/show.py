@@ -27,7 +27,7 @@ CHOSEN = f"{BEST} is the best row on validation tasks, among rows with all seeds
 
 def say(console: Console, line: str) -> None:
     """Print a line as it is."""
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(line, soft_wrap=True)
 
 
 class SweepProgress(Progress):
@@ -87,7 +87,7 @@ def print_sweep(console: Console, sweep: Sweep, summary: list[Measured]) -> None
     for row in rows:
         table.add_row(*(row.get(str(column.header), "") for column in table.columns))
     if Measurement.get(console, console.options.update(width=ANY_WIDTH), table).maximum <= console.width:
-        console.print(table, highlight=False, markup=False)
+        console.print(table)
     else:
         say(console, "\n".join([title, *(line for row in rows for line in lines_of(row)), *notes]))
     for run in sweep.runs:

@@ -1,10 +1,13 @@
 """The folder of a sweep, and its sweep.json with each run's settings, state and results, without times."""
 
 import json
+import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from annotated_types import MaxLen, Predicate
 
 from ..checkpoints.run_lock import LOCK_FILE, is_held, refuse_if_held
 from ..config.config_diff import settings_that_differ
@@ -12,6 +15,7 @@ from ..config.settings import Config
 from ..errors import Error, Notify
 from ..files.atomic import write_text_durably
 from ..files.regular import read_regular
+from ..files.schema import Schema, Text
 
 SWEEP_FILE = "sweep.json"
 MAX_SWEEP_BYTES = 100_000_000
@@ -36,6 +40,24 @@ class SweepRun:
         if self.exit_code is None:
             return UNFINISHED
         return FAILED if self.exit_code else FINISHED
+
+
+class SavedRun(Schema):
+    """A run in sweep.json. Its folder is in the sweep's, so a forged file names no other place."""
+
+    folder: Annotated[Text, Predicate(lambda name: not re.search(r"[/\\\0]|^\.{0,2}$", name))]
+    settings: dict[Text, Any]
+    config: dict[Text, Any]
+    exit_code: int | None
+    message: Text
+
+
+class SavedSweep(Schema):
+    """The entries of sweep.json that are read back."""
+
+    name: Text
+    device: Text
+    runs: Annotated[list[SavedRun], MaxLen(100_000)]
 
 
 SAVED = ("folder", "settings", "config", "state", "exit_code", "message")
@@ -65,10 +87,9 @@ def read_sweep(folder: Path) -> Sweep:
     """The sweep in a folder, without results; Error if its file cannot be read."""
     path = folder / SWEEP_FILE
     try:
-        saved = json.loads(read_regular(path, MAX_SWEEP_BYTES))
-        runs = [SweepRun(**{key: row[key] for key in SAVED if key != "state"}) for row in saved["runs"]]
-        return Sweep(str(saved["name"]), str(saved["device"]), runs)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        saved = SavedSweep.checked(json.loads(read_regular(path, MAX_SWEEP_BYTES)))
+        return Sweep(saved.name, saved.device, [SweepRun(**run.model_dump()) for run in saved.runs])
+    except (OSError, ValueError, RecursionError) as error:
         raise Error(
             f"{path}: damaged ({type(error).__name__}); the runs beside it are intact; repeat the command of the "
             f"sweep with another --out, or continue one run with `fmaml resume`"

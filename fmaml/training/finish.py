@@ -66,15 +66,15 @@ def report_results(
     report.print_results(console, results, source.metric, title, protocol)
     report.print_calibration(console, calibration)
     if any(math.isnan(score.mean) for column in results.values() for score in column):
-        console.print(f"not finite: the network diverges on test tasks; {CURE}", highlight=False, soft_wrap=True)
+        console.print(f"not finite: the network diverges on test tasks; {CURE}", soft_wrap=True)
     evaluated = {"seed": config["seed"], **config["eval"], "training_seconds": round(training.seconds, 1)}
     evaluated["meta_steps"] = training.meta_steps
     about = {**source.about, **evaluated, "protocol": protocol, "chance": source.chance, "references": list(compared)}
     about |= report.in_results(calibration)
     if config["train"]["baseline"] == "start":
-        console.print(describe_gain(store.folder, *trained), highlight=False, soft_wrap=True)
+        console.print(describe_gain(store.folder, *trained), soft_wrap=True)
         if source.about.get("classes", {}).get("test", FEW_CLASSES) < FEW_CLASSES:
-            console.print(FEW_CLASSES_TOLD, highlight=False, soft_wrap=True)
+            console.print(FEW_CLASSES_TOLD, soft_wrap=True)
     for row in logged_results(results):
         sinks.write(row)
     store.check_folder()

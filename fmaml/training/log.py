@@ -89,16 +89,14 @@ class RunLog:
         if kind == "train":
             self._show_train(step, seconds, numbers)
         elif kind == "skipped":
-            self.console.print(f"step {step:>6}  skipped: {numbers['why']}", highlight=False, soft_wrap=True)
+            self.console.print(f"step {step:>6}  skipped: {numbers['why']}", soft_wrap=True)
         else:
             score = self.metric.write(numbers["score"], numbers["ci95"])
-            self.console.print(
-                f"step {step:>6}  validation {self.metric.name} {score}", highlight=False, soft_wrap=True
-            )
+            self.console.print(f"step {step:>6}  validation {self.metric.name} {score}", soft_wrap=True)
 
     def notify(self, line: str) -> None:
         """Show a message."""
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(line, soft_wrap=True)
 
     def sync(self) -> None:
         """Write the rows to disk."""
@@ -120,7 +118,7 @@ class RunLog:
         if due and not self.shows_bar:
             self.last_line = seconds
             line = f"step {step}/{self.meta_steps}  {text}  {time_left}".rstrip()
-            self.console.print(line, highlight=False, soft_wrap=True)
+            self.console.print(line, soft_wrap=True)
 
     def _tell_time(self, left: float) -> None:
         """If the run will take long, print its time once, as soon as the pace is known."""

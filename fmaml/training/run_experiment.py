@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from rich.console import Console
+from rich.text import Text
 
 from .. import distributed
 from ..checkpoints.checkpoint_store import CheckpointStore
@@ -21,6 +22,7 @@ from ..config.strict_yaml import dump_yaml
 from ..data.files.cache_folder import writing
 from ..errors import MissingData, RunFailed, Stopped, exit_code, note
 from ..files.atomic import write_text_durably
+from ..files.console import CleanConsole
 from ..files.json_files import write_json_durably
 from ..files.plain_text import minutes_and_seconds
 from ..files.standard_output import pipe_safe_stdout
@@ -61,7 +63,7 @@ def run(
         check_sinks(config)
         torch_device = pick_device(device, here)
         make_deterministic(torch_device)
-    console = Console(file=pipe_safe_stdout()) if here.rank == 0 else Console(quiet=True)
+    console = CleanConsole(file=pipe_safe_stdout()) if here.rank == 0 else Console(quiet=True)
     with joined(here, torch_device) as processes:
         with writing(not dry_run):
             prepared = prepare_run(processes, config, torch_device, stand_in)
@@ -126,7 +128,7 @@ def train_in_folder(console: Console, prepared: Prepared, out: str | None, resum
             train_and_report(console, folder, check_folder, prepared, formats)
         except Stopped as stop:
             message = f"stopped; `fmaml resume {folder}` continues"
-            console.print(message, highlight=False, markup=False, soft_wrap=True)
+            console.print(message, soft_wrap=True)
             return exit_code(stop)
         except OSError as error:
             check_folder()
@@ -160,11 +162,10 @@ def train_and_report(
         trained |= train_baseline(outputs, config, experiment, params, device)
         console.print(
             f"trained in {minutes_and_seconds(training.seconds)}; meta-testing on {config['eval']['tasks']} tasks ...",
-            highlight=False,
         )
         report_results(outputs, config, trained, training, formats)
     for line in (f"everything is in {folder}", *next_steps(config, folder)):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 def next_steps(config: Config, folder: Path) -> list[str]:
@@ -188,9 +189,9 @@ def print_description(console: Console, prepared: Prepared) -> None:
     """Print what will be trained: algorithm, data, protocol, model, device."""
     config, experiment, params, _, device = prepared
     size = sum(leaf.numel() for leaf in leaves(params))
-    console.print(
-        f"[bold]{config['name']}[/]: {config['algorithm']['name']} on {config['data']['name']}, "
-        f"{experiment.source.about['protocol']}; {config['model']['name']} with {size:,} parameters, on {device}",
-        highlight=False,
-        soft_wrap=not console.is_terminal,  # one line in a log file
+    about = (
+        f": {config['algorithm']['name']} on {config['data']['name']}, "
+        f"{experiment.source.about['protocol']}; {config['model']['name']} with {size:,} parameters, on {device}"
     )
+    line = Text.assemble((config["name"], "bold"), about)
+    console.print(line, soft_wrap=not console.is_terminal)  # one line in a log file

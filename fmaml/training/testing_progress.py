@@ -44,7 +44,7 @@ class MetaTestProgress:
         if left and now - self.last_line >= LINE_EVERY_S and not fits_bar(self.console):
             self.last_line = now
             line = f"meta-testing {self.done}/{self.total} tasks  {minutes_and_seconds(left)} left"
-            self.console.print(line, highlight=False, soft_wrap=True)
+            self.console.print(line, soft_wrap=True)
 
     def seconds_left(self) -> float | None:
         """The estimated time left, or None if it is not known yet."""

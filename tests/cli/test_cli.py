@@ -257,3 +257,15 @@ def test_idle_threads_sleep_soon_unless_the_user_has_said_otherwise(given, count
         monkeypatch.setenv(name, value)
     told()
     assert os.environ.get("GOMP_SPINCOUNT") == count
+
+
+@pytest.mark.parametrize("command", [["run", "sinusoid"], ["runs"], ["test", "sinusoid"], ["resume", "x"]])
+def test_a_removed_working_directory_is_named(tmp_path, command):
+    (gone := tmp_path / "gone").mkdir()
+    here = f"import os, sys; os.chdir({str(gone)!r}); os.rmdir({str(gone)!r}); from fmaml.cli.main import main"
+    code = f"{here}; sys.exit(main({command!r}))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr == (
+        "fmaml: the working directory: No such file or directory; it was removed, so `cd` to one that exists\n"
+    )

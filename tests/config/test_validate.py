@@ -1,9 +1,10 @@
 """Every key by wrong and right values, and what a slip is told."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import pytest
+from annotated_types import Ge, Le, MaxLen
 from example import EXAMPLE, complaints
 
 from fmaml.config.load import load_config
@@ -29,6 +30,7 @@ WHOLE = ["null", "abc", "true", "[1]", "{a: 1}", "1.5", "1e3", ".nan", ".inf", "
 NUMBER = ["null", "abc", "false", "[1]", "{a: 1}", ".nan", "-.inf", "1e400", "'0.1'"]
 WORD = ["null", "abc", "1", "true", "[1]", "{a: 1}"]
 LIST = ["null", "abc", "1", "true", "{a: 1}", "[abc]", "[true]", "[[1]]", "[null]"]
+WIDTHS, DEPTH = Annotated[Sequence[Count], MaxLen(1000)], Annotated[int, Ge(1), Le(1000)]
 WAYS, SHOTS = Ways | tuple[Ways, Ways], Count | tuple[Count, Count]  # a number, or its least and greatest
 AUGMENT = Sequence[Literal["flip", "shift"]]
 SHIFT = Sequence[Literal["shift"]]
@@ -54,7 +56,8 @@ WRONG: dict[Any, list[str]] = {
     or_none(Decay): [wrong for wrong in NUMBER if wrong != "null"] + ["1"],
     str: ["null", "1", "true", "1e-3", "[a]", "{a: b}"],
     Sequence[str]: ["null", "abc", "1", "true", "{a: 1}", "[1]", "[true]", "[[a]]", "[null]"],
-    Sequence[Count]: [*LIST, "[0]", "[1.5]", "[40, -1]"],
+    WIDTHS: [*LIST, "[0]", "[1.5]", "[40, -1]", f"[{', '.join(['1'] * 1001)}]"],
+    DEPTH: [*WHOLE, "0", "-1", "1001", "1000000"],
     tuple[Decay, Decay]: [*LIST, "[0.9]", "[0.9, 0.9, 0.9]", "[0.9, 1]"],
     tuple[Unit, Unit, Unit]: [*LIST, "[0.5, 0.5]", "[2, 0, 0]", "[1, 1, -1]"],
     WAYS: [*(wrong for wrong in WHOLE if wrong != "[1]"), "1", "[2]", "[1, 3]", "[2, 3, 4]", "[2, 3.5]", "[]"],
@@ -83,7 +86,8 @@ RIGHT: dict[Any, dict[str, Any]] = {
     or_none(Rate): {"null": None, "10": 10.0},
     or_none(Decay): {"null": None, "0.99": 0.99},
     Sequence[str]: {"[]": [], "[head.*]": ["head.*"], "['*.bias', conv1.weight]": ["*.bias", "conv1.weight"]},
-    Sequence[Count]: {"[]": [], "[40, 40]": [40, 40]},
+    WIDTHS: {"[]": [], "[40, 40]": [40, 40]},
+    DEPTH: {"1": 1, "1000": 1000},
     tuple[Decay, Decay]: {"[0, 0.99]": [0.0, 0.99]},
     tuple[Unit, Unit, Unit]: {"[1, 0, 0]": [1.0, 0.0, 0.0], "[0.5, 0.25, 0.25]": [0.5, 0.25, 0.25]},
     WAYS: {"2": 2, "[2, 2]": [2, 2], "[3, 8]": [3, 8]},

@@ -6,7 +6,9 @@ from PIL import Image
 
 from fmaml.data.images import decode
 from fmaml.data.images.decode import decode_images
+from fmaml.data.images.scan import IMAGE_SUFFIXES, reads_avif
 from fmaml.data.preprocessing import Form
+from fmaml.errors import Error
 
 RGB = Form(8, 3)
 GREY = Form(8, 1)
@@ -156,5 +158,36 @@ def test_in_order_and_what_cannot_be_read_is_told(tmp_path):
 def test_a_bomb_of_pixels_is_unreadable(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     images, wrong = decode_images([file := save(tmp_path, plain("L", 0, (40, 40)))], GREY)
-    assert "decompression bomb" in wrong[file]
+    assert "has too many pixels to be opened safely; save it smaller" in wrong[file]
     assert images.shape == (0, 1, 8, 8)
+
+
+def test_the_limit_on_pixels_is_named_and_can_be_set(tmp_path, monkeypatch):
+    file = save(tmp_path, plain("L", 77, (50, 40)))
+    monkeypatch.setenv("FMAML_MAX_PIXELS", "1999")
+    with pytest.raises(decode.TooManyPixels, match=r"save it smaller \(at most 1,999; FMAML_MAX_PIXELS\)"):
+        decode_image(file, GREY)
+    monkeypatch.setenv("FMAML_MAX_PIXELS", "2K")
+    assert (decode_image(file, GREY) == 77).all()
+    monkeypatch.setenv("FMAML_MAX_PIXELS", "many")
+    with pytest.raises(Error, match="FMAML_MAX_PIXELS = many: not a size; give a number of pixels"):
+        decode_image(file, GREY)
+
+
+def test_a_jpeg_that_is_read_at_a_fraction_may_have_four_times_as_many_pixels(tmp_path, monkeypatch):
+    file = save(tmp_path, plain("L", 77, (400, 300)), "a.jpg")
+    monkeypatch.setenv("FMAML_MAX_PIXELS", "30K")
+    assert np.abs(decode_image(file, GREY).astype(int) - 77).max() <= 1
+    monkeypatch.setenv("FMAML_MAX_PIXELS", "29999")
+    with pytest.raises(decode.TooManyPixels):
+        decode_image(file, GREY)
+
+
+def test_every_suffix_of_an_image_is_read_and_no_other_format(tmp_path):
+    for suffix in (*IMAGE_SUFFIXES, *([".avif"] if reads_avif() else [])):
+        assert np.abs(decode_image(save(tmp_path, plain("L", 77), f"a{suffix}"), GREY).astype(int) - 77).max() <= 2
+    Image.init()
+    for kind in ("EPS", "PDF", "ICO", "TGA", "PCX", "SGI", "ICNS", "JPEG2000"):
+        plain("RGB", (77, 77, 77), (32, 32)).save(tmp_path / "a.png", kind)
+        with pytest.raises(OSError, match="cannot identify image file"):
+            decode_image(str(tmp_path / "a.png"), GREY)

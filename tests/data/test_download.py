@@ -1,6 +1,7 @@
 """Downloads from a server of our own that can misbehave."""
 
 import contextlib
+import gc
 import gzip
 import hashlib
 import http.server
@@ -51,6 +52,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         fault = self.server.faults.pop(0) if self.server.faults else None
         if fault == "missing":
             return self.send_error(404)
+        if fault and fault.startswith("to "):
+            self.send_response(302)
+            self.send_header("Location", fault.removeprefix("to ") or self.path)
+            self.end_headers()
+            return None
         content = gzip.compress(ZEROS) if fault == "packed" else self.server.content
         self.send_response(200)
         self.send_header("Content-Type", "text/html" if fault == "page" else "application/zip")
@@ -113,7 +119,7 @@ def test_what_is_there_is_not_asked_for(server, path):
 
 
 def test_a_download_shows_its_progress_in_a_terminal(server, path, monkeypatch, capsys):
-    monkeypatch.setattr(module, "Console", lambda stderr: Console(stderr=True, force_terminal=True, width=80))
+    monkeypatch.setattr(module, "CleanConsole", lambda stderr: Console(stderr=True, force_terminal=True, width=80))
     fetch(server, path)
     assert "512.0 kB" in capsys.readouterr().err
 
@@ -146,6 +152,41 @@ def test_a_missing_file_is_asked_for_once(server, path):
     server.faults = ["missing"] * 2
     assert "404" in refusal(server, path)
     assert server.asked == 1
+
+
+NONSENSE = ["http://[", "ftp://x/", "gopher:x", "http://a b/", f"http://{'a' * 70}.invalid/", "http://%zz/"]
+NONSENSE += ["http://127.0.0.1:99999/", "http://127.0.0.1:x/", "http://.../", "http://\x1b[31m/", "file:///etc/passwd"]
+NONSENSE += ["http://*/", "http://xn--/", "http://user@:80/", "http://\xff/", "http://[::1", "http://127.0.0.1:9/\t"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # requests leaves a socket open
+@pytest.mark.parametrize("to", NONSENSE)
+def test_a_redirect_to_nonsense_is_one_line(server, path, to):
+    server.faults = [f"to {to}"] * 2
+    message = refusal(server, path)
+    assert message.isprintable()
+    assert "cannot download" in message
+    gc.collect()  # so that an open socket is found here
+
+
+def test_any_error_of_the_libraries_is_a_line(server, path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("one\ntwo\nthree")
+
+    monkeypatch.setattr(module._Transfer, "copy", fail)
+    assert "(one two three)" in refusal(server, path)
+
+
+def test_a_server_that_redirects_in_a_circle(server, path):
+    server.faults = ["to "] * 100
+    assert "Exceeded 30 redirects" in refusal(server, path)
+
+
+def test_a_status_line_with_escape_sequences(server, path, monkeypatch):
+    monkeypatch.setattr(Handler, "do_GET", lambda self: self.send_error(404, "no\x1b[31m\x07 such\x9b31m file"))
+    message = refusal(server, path)
+    assert message.isprintable()
+    assert "such" in message
 
 
 def test_no_network(path):

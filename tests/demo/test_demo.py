@@ -11,8 +11,11 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
+import time
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,8 @@ from PIL import Image, ImageDraw
 
 import fmaml
 from fmaml.cli.main import main
+from fmaml.data.images.decode import decode_image
+from fmaml.demo import classifier
 from fmaml.demo.classifier import Classifier
 from fmaml.demo.server import FILES, MAX_BYTES
 from fmaml.models.user_images import image_to_pixels
@@ -229,16 +234,42 @@ def bomb(side: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
+AN_IMAGE = "an image that can be read; give a PNG, a JPEG or another common format"
+TOO_MANY = "has too many pixels to be opened safely; save it smaller (at most 25,000,000; FMAML_MAX_PIXELS)"
+
+
 @pytest.mark.parametrize(
     ("picture", "why"),
     [
-        (b"", "not an image that can be read; give a PNG, a JPEG or another common format"),
-        (b"no image", "not an image that can be read; give a PNG, a JPEG or another common format"),
-        (bomb(50_000), "has too many pixels to be opened safely; save it smaller"),
+        (b"", f"not {AN_IMAGE}"),
+        (b"no image", f"not {AN_IMAGE}"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", f"not {AN_IMAGE}"),
+        (bomb(50_000), TOO_MANY),
+        (bomb(5_001), TOO_MANY),
     ],
 )
 def test_what_is_no_image_is_refused_in_a_line(ask, picture, why):
     assert ask("/photo/pixels", picture)[::2] == (400, {"error": why})
+
+
+def test_two_pictures_are_decoded_at_once_and_the_others_wait(ask, monkeypatch):
+    decoding, most, both = 0, 0, threading.Event()
+
+    def decode(*arguments):
+        nonlocal decoding, most
+        decoding += 1
+        most = max(most, decoding)
+        if decoding == 2:
+            both.set()
+        assert both.wait(PATIENCE)
+        time.sleep(0.05)  # so that a third would begin meanwhile
+        decoding -= 1
+        return decode_image(*arguments)
+
+    monkeypatch.setattr(classifier, "decode_image", decode)
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda _: ask("/photo/pixels", png(Image.new("L", (9, 9))))[0], range(6)))
+    assert (answers, most) == ([200] * 6, 2)
 
 
 def test_a_damaged_image_is_refused(ask):

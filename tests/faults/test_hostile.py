@@ -10,8 +10,10 @@ import struct
 import tarfile
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import fork, wait
@@ -19,8 +21,10 @@ from PIL import Image
 
 from fmaml.data.dataset_facts import class_names
 from fmaml.data.images import cifar100_files, omniglot_files
+from fmaml.data.preprocessing import Form
 from fmaml.data.sources import mini_imagenet, udhr
 from fmaml.errors import Error
+from fmaml.models.user_images import Shape, to_inputs
 
 CHARACTER = "images_background/Greek/character01"
 ZEROS = bytes(10**6)
@@ -185,7 +189,50 @@ def hostile_pickles(trap: Path) -> Iterator[tuple[str, bytes]]:
             b"cnumpy\ndtype\n(S'f8'\nI0\nI1\ntRI00\nS''\ntb."
         ),
     )
+    text = b"X" + struct.pack("<I", 10**6) + b"a" * 10**6
+    again = b"cnumpy.core.multiarray\nscalar\nq\x00cnumpy\ndtype\nX\x08\x00\x00\x00S1000000\x85R" + text + b"\x86q\x01R"
+    array = b"cnumpy.core.multiarray\n_reconstruct\n)Rh\x01b"
+    state = b"(K\x01J@B\x0f\x00\x85cnumpy\ndtype\nX\x02\x00\x00\x00u1\x85RK\x00" + text + b"tq\x01"
+    yield (
+        "text encoded 3,000 times",
+        b"\x80\x02](c_codecs\nencode\nq\x00" + text + b"\x85q\x01R" + b"h\x00h\x01R" * 3000 + b"e.",
+    )
+    yield "a scalar made 3,000 times", b"\x80\x02](" + again + b"h\x00h\x01R" * 3000 + b"e."
+    yield "an array made 3,000 times", b"\x80\x02](" + state + array * 3000 + b"e."
+    yield (
+        "a type of a million fields",
+        b"\x80\x02cnumpy\ndtype\nX" + struct.pack("<I", 3 * 10**6) + b"u1," * 10**6 + b"\x85R.",
+    )
     yield "a program", pickle.dumps(Runs(trap), 0)
+
+
+def tiff_with_tile(side: int) -> bytes:
+    """A TIFF of 100 x 100 pixels in one tile of side² pixels."""
+    content = zlib.compress(ZEROS)
+    tags = {256: 100, 257: 100, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 134, 325: len(content)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + content
+
+
+def hostile_pictures(trap: Path) -> Iterator[tuple[str, bytes]]:
+    """Each is small, and larger when decoded."""
+
+    def picture(mode: str, size: tuple[int, int], kind: str = "PNG", **options: Any) -> bytes:
+        Image.new(mode, size).save(file := io.BytesIO(), kind, **options)
+        return file.getvalue()
+
+    program = f"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n({trap}) (w) file closefile\n%%EOF\n".encode()
+    yield "a program for Ghostscript", program
+    yield "the same in a binary EPS", b"\xc5\xd0\xd3\xc6" + struct.pack("<II", 32, len(program)) + bytes(20) + program
+    yield "150 million pixels, PNG", picture("1", (15_000, 10_000))
+    yield "26 million pixels with a palette, GIF", picture("P", (5_200, 5_000), "GIF")
+    yield "26 million transparent pixels, WebP", picture("RGBA", (5_200, 5_000), "WEBP")
+    yield "26 million pixels, TIFF", picture("L", (5_200, 5_000), "TIFF", compression="tiff_adobe_deflate")
+    yield "one tile of 1.6 billion pixels", tiff_with_tile(40_000)
+    yield "a strip of 2 million pixels", picture("L", (2_000_000, 1))
+    yield "120 million pixels, JPEG", picture("L", (12_000, 10_000), "JPEG")
+    yield "the same, progressive", picture("L", (12_000, 10_000), "JPEG", progressive=True)
+    yield "more pixels than Pillow opens", picture("1", (20_000, 10_000))
 
 
 class Runs:
@@ -204,11 +251,16 @@ def read_texts(path: Path) -> None:
     udhr.read_udhr_files(path, class_names("udhr", "val"))
 
 
+def read_picture(path: Path) -> None:
+    to_inputs(path, Shape((3, 84, 84), Form(84, 3)))
+
+
 READERS: dict[str, tuple[str, int, Callable[[Path], Iterator[tuple[str, bytes]]], Callable[[Path], object]]] = {
     "zip of drawings": ("images_background.zip", 16, hostile_zips, read_zip),
     "zip of texts": ("udhr2.zip", 4, hostile_texts, read_texts),
     "tar": (cifar100_files.CIFAR100_ARCHIVE, 15, hostile_tars, cifar100_files.read_cifar100_files),
-    "pickle": ("some.pkl", 21, hostile_pickles, mini_imagenet.read_cache),
+    "pickle": ("some.pkl", 25, hostile_pickles, mini_imagenet.read_cache),
+    "picture": ("a.png", 11, hostile_pictures, read_picture),
 }
 READABLE = {  # what stands beside the drawings is not looked at, and a name is no place to write to
     "names that climb",

@@ -89,7 +89,7 @@ MUTANTS = {  # what is left out: file, text, what stands there instead, the test
     ),
     "counting validations": (
         "checkpoints/checkpoint_store.py",
-        'facts["without_best"]',
+        "saved.without_best",
         "0",
         "test_patience.py",
     ),

@@ -6,18 +6,17 @@ Only files of tensors count, because they can be made again. Downloads and split
 import contextlib
 import json
 import os
-import re
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import Error, note
+from ...files.regular import PREFIXES, limit_from
 from .cache_folder import cache_folder
 
 ABOUT = "about"  # the key of a file's description in its metadata
 LIMIT_VARIABLE = "FMAML_CACHE_LIMIT"
 _DEFAULT_LIMIT = 10 * 10**9  # bytes
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _MAX_HEADER_BYTES = 10_000_000
 
 
@@ -31,13 +30,7 @@ class CacheFile(NamedTuple):
 
 def limit() -> int:
     """The largest size of all files together in bytes, from $FMAML_CACHE_LIMIT; Error if that is not a size."""
-    text = os.environ.get(LIMIT_VARIABLE, "").strip()
-    if not text:
-        return _DEFAULT_LIMIT
-    match = re.fullmatch(r"(\d{1,15})\s*([KMGT]?)B?", text.upper())
-    if not match:
-        raise Error(f"{LIMIT_VARIABLE} = {text}: not a size; give a number of bytes, such as 5000000000 or 5G")
-    return int(match[1]) * _UNITS[match[2]]
+    return limit_from(LIMIT_VARIABLE, _DEFAULT_LIMIT)
 
 
 def cache_files(folder: Path) -> list[CacheFile]:
@@ -132,7 +125,7 @@ def total(files: list[CacheFile]) -> str:
 
 def as_size(size: int) -> str:
     """A number of bytes as text, such as "105.8 MB"."""
-    for unit, factor in reversed(_UNITS.items()):
+    for unit, factor in reversed(PREFIXES.items()):
         if unit and size >= factor:
             return f"{size / factor:.1f} {unit}B".replace("KB", "kB")
     return f"{size} B"

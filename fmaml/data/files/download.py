@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rich.console import Console
 from rich.progress import FileSizeColumn, Progress, TransferSpeedColumn
 
 from ...errors import Error, note
 from ...files.atomic import sync_folder
+from ...files.console import CleanConsole
 from .cache_folder import folder_lock
 
 _TIMEOUT = 30.0  # seconds without data after which a connection counts as broken
@@ -64,7 +64,7 @@ def _fetch(url: str, file: str, _: object) -> None:
     and is abandoned if too slow.
     """
     begun, before = time.monotonic(), 0
-    console = Console(stderr=True)
+    console = CleanConsole(stderr=True)
     columns = ("downloading", FileSizeColumn(), TransferSpeedColumn())
     bar = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
     with open(file, "wb") as opened, bar:  # an abandoned transfer ends at its next write: the file is closed
@@ -94,8 +94,8 @@ class _Transfer(threading.Thread):
     def run(self) -> None:
         try:
             self.copy()
-        except Exception as error:
-            self.error = error
+        except Exception as error:  # libraries of HTTP raise errors of any kind, such as for a redirect to nonsense
+            self.error = error if isinstance(error, OSError | ValueError) else OSError(str(error))
 
     def copy(self) -> None:
         """Copy; raises OSError if the server sends a web page or too much."""

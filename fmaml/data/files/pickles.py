@@ -2,11 +2,14 @@
 
 A pickle is a program: it names functions and calls them with any arguments. Pickled arrays need a few names of NumPy.
 Here these names stand for the functions below, and any other name is refused before it is called. So a pickle reaches
-no class and no function of a library. Reads pickles of Python 2 and 3, of every protocol.
+no class and no function of a library. Together they return only about as many bytes as the pickle has, because a pickle
+can name the same bytes many times. Reads pickles of Python 2 and 3, of every protocol.
 """
 
 import pickle
 import pickletools
+import re
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
@@ -17,7 +20,7 @@ from ...files.regular import check_regular
 
 _MAX_OPCODES = 300_000  # of a pickle; CIFAR-100 has 260,000
 _MAX_FILE_BYTES = 2_000_000_000  # the largest cache of mini-ImageNet has 813 million
-_PLAIN_KINDS = "biufSU"  # NumPy dtype kinds of numbers and text, as opposed to references to objects
+_PLAIN_DTYPE = re.compile(r"[<>|=]?[?biufSU]\d{0,9}")  # codes of numbers and text, as opposed to references to objects
 
 
 def read_pickle(path: Path, file: BinaryIO | None = None) -> Any:
@@ -44,8 +47,10 @@ def _load(file: BinaryIO) -> Any:
     for count, (opcode, _, _) in enumerate(pickletools.genops(file)):  # also finds lengths beyond the file's end
         if count == _MAX_OPCODES or opcode.name in ("EMPTY_SET", "FROZENSET"):
             raise ValueError(f"it has more than {_MAX_OPCODES} items" if count == _MAX_OPCODES else "it has a set")
+    unpickler = _Unpickler(file, encoding="latin1")
+    unpickler.bytes_left = 2 * file.tell()  # bytes written as text count twice: when encoded, and in their array
     file.seek(0)
-    return _Unpickler(file, encoding="latin1").load()
+    return unpickler.load()
 
 
 class _TextDict(dict[str, Any]):
@@ -63,12 +68,19 @@ class _Unpickler(pickle._Unpickler):  # pyright: ignore[reportPrivateUsage]
     append: Any  # these three belong to the class above
     pop_mark: Any
     stack: list[Any]
+    bytes_left = 0  # that the functions below may still return
 
     def find_class(self, module: str, name: str) -> Any:
         place = module.replace("numpy._core", "numpy.core")  # NumPy 2 renamed it
         if (place, name) not in _FUNCTIONS:
             raise ValueError(f"it asks for {module}.{name}")
-        return _FUNCTIONS[place, name]
+        return partial(function, self) if (function := _FUNCTIONS[place, name]) else None
+
+    def encode(self, content: str | bytes, *_: object) -> bytes:
+        self.bytes_left -= len(content)
+        if self.bytes_left < 0:
+            raise ValueError("it names the same bytes many times")
+        return content.encode("latin1") if isinstance(content, str) else content
 
     def start_dict(self) -> None:
         self.append(_TextDict())
@@ -85,6 +97,8 @@ class _Unpickler(pickle._Unpickler):  # pyright: ignore[reportPrivateUsage]
             state = (3, state[1], None, None, None, changed.itemsize, changed.alignment, 0)
         elif not isinstance(changed, np.ndarray) or changed.size:
             raise ValueError(f"it sets the state of a {type(changed).__name__}")
+        else:
+            state = (*state[:-1], self.encode(state[-1]))
         set_state(state)  # NumPy checks that an array's bytes fit its shape
 
     dispatch: ClassVar[dict[int, Any]] = {
@@ -95,27 +109,24 @@ class _Unpickler(pickle._Unpickler):  # pyright: ignore[reportPrivateUsage]
     }
 
 
-def _dtype(code: str, *_: object) -> np.dtype[Any]:
-    found = np.dtype(code, copy=True) if isinstance(code, str) else None
-    if found is None or found.kind not in _PLAIN_KINDS:
-        raise ValueError(f"it has an array of type {code if found else type(code).__name__}")
-    return found
+def _dtype(_: _Unpickler, code: str, *flags: object) -> np.dtype[Any]:
+    if not isinstance(code, str) or not _PLAIN_DTYPE.fullmatch(code):
+        raise ValueError(f"it has an array of type {code[:20] if isinstance(code, str) else type(code).__name__}")
+    return np.dtype(code, copy=True)
 
 
 def _new_array(*_: object) -> np.ndarray:
     return np.empty(0, np.uint8)
 
 
-def _from_buffer(content: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], order: str) -> np.ndarray:
-    return np.frombuffer(content, dtype).reshape(shape, order="F" if order == "F" else "C")
+def _from_buffer(
+    unpickler: _Unpickler, content: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], order: str
+) -> np.ndarray:
+    return np.frombuffer(unpickler.encode(content), dtype).reshape(shape, order="F" if order == "F" else "C")
 
 
-def _scalar(dtype: np.dtype[Any], content: str | bytes) -> Any:
-    return np.frombuffer(content if isinstance(content, bytes) else _encode(content), dtype)[0].item()
-
-
-def _encode(text: str, *_: object) -> bytes:
-    return text.encode("latin1")
+def _scalar(unpickler: _Unpickler, dtype: np.dtype[Any], content: str | bytes) -> Any:
+    return np.frombuffer(unpickler.encode(content), dtype)[0].item()
 
 
 _FUNCTIONS: dict[tuple[str, str], Any] = {
@@ -124,5 +135,5 @@ _FUNCTIONS: dict[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): _new_array,
     ("numpy.core.multiarray", "scalar"): _scalar,
     ("numpy.core.numeric", "_frombuffer"): _from_buffer,  # in protocol 5
-    ("_codecs", "encode"): _encode,  # old protocols write bytes as text
+    ("_codecs", "encode"): _Unpickler.encode,  # old protocols write bytes as text
 }

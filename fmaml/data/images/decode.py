@@ -1,26 +1,34 @@
-"""Decode image files of any size and mode to one uint8 tensor, in parallel and without more copies."""
+"""Decode image files of any mode to one uint8 tensor, in parallel and without more copies.
+
+`open_picture` opens every image file: only formats of pixels, and only as many pixels as the limit allows. Pillow would
+start Ghostscript for a file that begins as PostScript does.
+"""
 
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import BinaryIO, NamedTuple
+from math import prod
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
-from rich.console import Console
+from PIL import ExifTags, Image, ImageOps
 from rich.progress import track
 from torch import Tensor
 
 from ...errors import note
+from ...files.console import CleanConsole
 from ...files.plain_text import counted
-from ...files.regular import check_regular
+from ...files.regular import check_regular, limit_from
 from ..preprocessing import Form
 
 _MAX_IMAGE_BYTES = 2_000_000_000  # larger than any uncompressed image that Pillow decodes
 WHITE = 65_535  # of 16-bit images
-_MAX_SQUARE_PIXELS = 100_000_000
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF")  # of pixels; their decoders run no program
+_MAX_PIXELS = 25_000_000  # of a picture
+_MAX_SIDE = 1_000_000  # resizing takes 48 bytes a pixel of a row
+_TILE_WIDTH, _TILE_HEIGHT = 322, 323  # tags of a TIFF
 _FILES_PER_CHUNK = 64  # decoded at once by one thread
 _PILLOW_MODES = {1: "L", 3: "RGB"}  # by number of channels
 
@@ -43,7 +51,7 @@ def decode_images(files: list[str], form: Form) -> tuple[Tensor, dict[str, str]]
                 errors[file] = str(error) or type(error).__name__
         return errors
 
-    console = Console(stderr=True)
+    console = CleanConsole(stderr=True)
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow's decoders release the GIL
         warnings.simplefilter("ignore")  # such as for a large image or an unknown tag
         chunks = pool.map(decode_chunk, range(0, len(files), _FILES_PER_CHUNK))
@@ -90,11 +98,48 @@ def white_levels(files: list[str]) -> dict[str, int]:
     return {file: levels[folder] for folder, own in tops.items() if levels[folder] < WHITE for file in own}
 
 
-def open_picture(file: str | BinaryIO) -> Image.Image:
-    """Open an image file without decoding it; UnsuitableFile for one that may never end."""
+class TooManyPixels(ValueError):
+    """Decoding the picture would take too much memory."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"has too many pixels to be opened safely; save it smaller (at most {max_pixels():,}; FMAML_MAX_PIXELS)"
+        )
+
+
+def max_pixels() -> int:
+    """The largest number of pixels of a picture, from $FMAML_MAX_PIXELS; Error if that is not a size."""
+    return limit_from("FMAML_MAX_PIXELS", _MAX_PIXELS, "pixels")
+
+
+def open_picture(file: str | BinaryIO, side: int | None = None) -> Image.Image:
+    """Open an image file without decoding it.
+
+    A JPEG with sides longer than twice ``side`` is decoded at a fraction of its size, so it may have four times as many
+    pixels. Raises UnsuitableFile for a file that may never end, TooManyPixels, and any error of Pillow for a file of
+    other formats.
+    """
+    most = max_pixels()
     if isinstance(file, str):
         check_regular(file, _MAX_IMAGE_BYTES)
-    return Image.open(file)
+    try:
+        image = Image.open(file, formats=_FORMATS)
+    except Image.DecompressionBombError:
+        raise TooManyPixels from None
+    pixels = prod(image.size) / (4 if image.format in ("JPEG", "MPO") else 1)
+    if side is not None:
+        image.draft(image.mode, (2 * side, 2 * side))
+        pixels = max(pixels, prod(image.size))
+    if max(pixels, _pixels_of_tile(image)) > most or max(image.size) > _MAX_SIDE:
+        image.close()
+        raise TooManyPixels
+    return image
+
+
+def _pixels_of_tile(image: Image.Image) -> int:
+    """The pixels of one tile of a TIFF, which may be larger than the image; 0 without tiles."""
+    tags: Any = getattr(image, "tag_v2", {})
+    return tags.get(_TILE_WIDTH, 0) * tags.get(_TILE_HEIGHT, 0)
 
 
 def decode_image(file: str | BinaryIO, form: Form, white: int = WHITE) -> DecodedImage:
@@ -104,15 +149,14 @@ def decode_image(file: str | BinaryIO, form: Form, white: int = WHITE) -> Decode
     averages over all source pixels. An animation gives its first frame. Raises any error of Pillow for a damaged file,
     UnsuitableFile for a file that may never end, and ValueError for floating-point pixels.
     """
-    with open_picture(file) as image:
-        image.draft(image.mode, (2 * form.size, 2 * form.size))  # decodes a large JPEG at a fraction of its size
+    with open_picture(file, form.size) as image:
         return to_form(image, form, white)
 
 
 def to_form(image: Image.Image, form: Form, white: int = WHITE) -> DecodedImage:
     """Convert an opened image to this form. ``white`` is the value of white in a 16-bit image."""
     # Convert first: Pillow ignores the filter for 1-bit images, but averages in mode "L".
-    converted = _convert_mode(ImageOps.exif_transpose(image), _PILLOW_MODES[form.channels], white)
+    converted = _convert_mode(_upright(image), _PILLOW_MODES[form.channels], white)
     light_ink = form.invert and (form.ink == "light" or (form.ink == "auto" and _has_dark_border(converted)))
     if light_ink:
         converted = ImageOps.invert(converted)
@@ -120,12 +164,17 @@ def to_form(image: Image.Image, form: Form, white: int = WHITE) -> DecodedImage:
         converted = converted.crop(_central_square(*converted.size))
     elif form.fit == "pad" and converted.width != converted.height:
         side = max(converted.size)
-        if side**2 > _MAX_SQUARE_PIXELS:
+        if side**2 > 4 * max_pixels():
             raise ValueError(f"{converted.width} x {converted.height} pixels: too long to pad to a square")
         converted = ImageOps.pad(converted, (side, side), color="white")
     pixels = np.asarray(converted.resize((form.size, form.size), Image.Resampling.LANCZOS))
     pixels = 255 - pixels if form.invert else pixels
     return DecodedImage(pixels[None] if form.channels == 1 else pixels.transpose(2, 0, 1), light_ink)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Rotate the image by its EXIF tag; without one, do not copy it."""
+    return ImageOps.exif_transpose(image) if image.getexif().get(ExifTags.Base.Orientation, 1) != 1 else image
 
 
 def _has_dark_border(image: Image.Image) -> bool:
@@ -147,9 +196,9 @@ def _convert_mode(image: Image.Image, mode: str, white: int) -> Image.Image:
     if image.mode == "F":
         raise ValueError("pixels are floating-point numbers of unknown range; save it as PNG")
     if image.mode.startswith("I"):  # 16 bits; Pillow's conversion would clip at 255
-        values = np.asarray(image).clip(0, white).astype(np.int64) * 255 // white
-        return Image.fromarray(values.astype(np.uint8)).convert(mode)
+        grey = (np.arange(white + 1) * 255 // white).astype(np.uint8)
+        return Image.fromarray(grey[np.asarray(image).clip(0, white)]).convert(mode)
     if image.has_transparency_data:
-        foreground = image.convert("RGBA")
+        foreground = image if image.mode == "RGBA" else image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", foreground.size, "white"), foreground).convert(mode)
     return image.convert(mode)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ...errors import Error
@@ -16,7 +15,7 @@ from ..dataset_facts import DRAWINGS_PER_CLASS
 from ..files.cache import FileStamp, file_stamp
 from ..files.zips import open_files, zip_or_folder
 from ..preprocessing import CHARACTER_FORM
-from .decode import to_form
+from .decode import open_picture, to_form
 
 OMNIGLOT_PARTS = ("images_background", "images_evaluation")
 _ORIGINAL_SIZE = (105, 105)  # pixels
@@ -76,11 +75,11 @@ def _read_drawings(part: Path, files: list[tuple[str, str]]) -> list[np.ndarray]
 def _decode_drawing(name: str, content: bytes) -> np.ndarray:
     """Decode one drawing, uint8 [28, 28]: resized with the Lanczos filter, as in the original MAML code; inverted."""
     try:
-        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+        with open_picture(io.BytesIO(content)) as image:
             if image.size != _ORIGINAL_SIZE:
                 raise ValueError(f"{image.width}x{image.height} pixels; Omniglot has 105x105")
             return to_form(image, CHARACTER_FORM).values[0]
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError) as error:
         raise Error(f"{name}: not a drawing of Omniglot ({error}); copy or download it again") from error
 
 
