@@ -52,20 +52,29 @@ def numbers_file(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def arrays(tmp_path_factory) -> Path:
+    """A folder of arrays of features, 16 classes of 5 examples."""
+    root, rng = tmp_path_factory.mktemp("arrays"), np.random.default_rng(0)
+    for name in "abcdefghijklmnop":
+        np.save(root / f"{name}.npy", rng.normal(size=(5, 8)))
+    return root
+
+
 @pytest.fixture(params=TABLE["data"])
 def name(request) -> str:
     return request.param
 
 
 @pytest.fixture
-def make(name, photographs, writings, numbers_file, request) -> Callable[[int], Source]:
+def make(name, photographs, writings, numbers_file, arrays, request) -> Callable[[int], Source]:
     takes = function_settings(find_function(TABLE["data"][name].target))
     if "root" in takes and takes["root"].default is None:
         request.getfixturevalue("real_data")
     given: dict[str, Any] = {key: value for key, value in SMALL.items() if key in takes}
     own = writings if name == "texts" else photographs
     given |= {"root": str(own)} if "root" in takes and takes["root"].default is REQUIRED else {}
-    given |= {"file": str(numbers_file)} if "file" in takes else {}
+    given |= {"file": str(arrays if name == "features" else numbers_file)} if "file" in takes else {}
     return lambda seed: call_by_name("data", {"name": name, **given}, seed=seed, device=torch.device("cpu"))
 
 
