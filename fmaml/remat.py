@@ -15,10 +15,10 @@ from itertools import accumulate
 from typing import Any, TypeAlias
 
 from torch import Tensor
-from torch.func import vjp
+from torch.func import grad_and_value, vjp
 
 from .inner import EVERYTHING, begin, check_steps, inner_step, select
-from .torch_fixes.connected import grad_and_value
+from .torch_fixes.connected import connected
 from .torch_fixes.grad_levels import detach_result, detach_theta, with_gradient
 from .tree import add
 from .types import Batch, InnerRate, LossFn, Metrics, OptState, Params, Task, ThetaT
@@ -57,7 +57,7 @@ def recomputed_query_loss(
         return inner_step(loss_fn, *carry, task.support, rule(theta), tuple(select(carry[0], only)))
 
     def last(theta: ThetaT, carry: tuple[Params, OptState]) -> Tensor:
-        return loss_fn(carry[0], task.query)
+        return connected(loss_fn)(carry[0], task.query)
 
     loss, gradient = recomputed(first, step, last, theta, parts(steps))
     return with_gradient(loss, gradient, theta), {"query_loss": loss}

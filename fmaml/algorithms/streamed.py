@@ -14,11 +14,11 @@ from functools import partial
 from typing import TypeAlias
 
 from torch import Tensor
-from torch.func import grad_and_value
 
 from ..inner import Mask, as_optimizer, inner_rule, loss_of_part, select
 from ..remat import parts, recomputed
 from ..setting_types import Rate, Rule, Steps
+from ..torch_fixes.connected import grad_and_value
 from ..torch_fixes.grad_levels import with_gradient
 from ..tree import detach, leading, leaves, map_leaves, take
 from ..types import Algorithm, Batch, InnerRate, LossFn, Metrics, OptState, Params, Task

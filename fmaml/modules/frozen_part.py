@@ -16,6 +16,7 @@ from torch import Generator, Tensor, nn
 from ..torch_fixes.unsupported_layers import RunningStats, prepare
 from ..types import Model, Params
 from .from_module import learnt_names, model_of
+from .trial import Trial
 
 SPLIT_TOLERANCE = 1e-9  # of the check in float64, relative to the largest value
 STATISTICS_CURE = "with batch norm, give statistics=frozen"
@@ -84,7 +85,7 @@ def split_at(module: nn.Module, first: str, prefix: str, learnt: Sequence[str]) 
     rest = module.get_submodule(prefix[:-1])
     if isinstance(rest, nn.Sequential) and first != prefix[:-1]:
         rest = rest[list(rest).index(module.get_submodule(first)) :]
-    own = model_of(rest, tuple(name.removeprefix(prefix) for name in learnt), None, "refuse")
+    own = model_of_part(rest, tuple(name.removeprefix(prefix) for name in learnt))
 
     def init(generator: Generator) -> Params:
         return {prefix + name: value for name, value in own.init(generator).items()}
@@ -92,7 +93,12 @@ def split_at(module: nn.Module, first: str, prefix: str, learnt: Sequence[str]) 
     def apply(params: Params, x: Tensor) -> Tensor:
         return own.apply({name.removeprefix(prefix): value for name, value in params.items()}, x)
 
-    return FrozenSplit(model_of(UpTo(module, first), (), None, "refuse"), Model(init, apply))
+    return FrozenSplit(model_of_part(UpTo(module, first), ()), Model(init, apply))
+
+
+def model_of_part(part: nn.Module, learnt: tuple[str, ...]) -> Model:
+    """The model of a part of a prepared module."""
+    return model_of(part, learnt, None, "refuse", Trial(part, part, learnt, {}))
 
 
 class _Reached(Exception):
@@ -133,7 +139,7 @@ def check_split(module: nn.Module, split: FrozenSplit, learnt: Sequence[str], x:
         raise NoFeaturesError(f"the input of the learnt layers is {list(features.shape[1:])}, no features")
     if not close(split.features.apply({}, x[:1]), features[:1]):
         raise NoFeaturesError(f"the features of an example depend on the other examples; {STATISTICS_CURE}")
-    whole, params = model_of(module, tuple(learnt), None, "refuse"), split.rest.init(Generator())
+    whole, params = model_of_part(module, tuple(learnt)), split.rest.init(Generator())
     generator = Generator().manual_seed(0)
     other = {name: p + torch.randn(p.shape, generator=generator, dtype=p.dtype) for name, p in params.items()}
     for values in (params, other):

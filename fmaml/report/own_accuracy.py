@@ -3,9 +3,8 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from rich.console import Console
-
 from ..calibration import NONE, USUAL_REJECT, Calibration
+from ..files.console import CleanConsole
 from ..files.plain_text import counted, printable
 from ..intervals import wilson_interval
 from ..models.cross_validation import OwnAccuracy, Score
@@ -36,8 +35,8 @@ def print_own_accuracy(found: OwnAccuracy | None) -> None:
 
 def print_words(line: str) -> None:
     """Print a line, broken between words in a terminal."""
-    console = Console()
-    console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=not console.is_terminal)
+    console = CleanConsole()
+    console.print(line, soft_wrap=not console.is_terminal)
 
 
 def describe_growth(before: Mapping[str, int], now: Mapping[str, int]) -> list[str]:

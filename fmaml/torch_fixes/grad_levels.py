@@ -42,7 +42,7 @@ def outside_transforms() -> contextlib.AbstractContextManager[Any]:
 
 def is_under_vmap() -> bool:
     """Whether a vmap is active."""
-    functorch: Any = cast(Any, torch._C)._functorch
+    functorch: Any = cast(Any, torch)._C._functorch
     return any(level.key().name == "Vmap" for level in functorch.get_interpreter_stack() or ())
 
 

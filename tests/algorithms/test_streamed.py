@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from family import walk
 from problems import F64, doubled, peak, relative
 
 import fmaml
 from fmaml import Batch, Task
+from fmaml.tree import take
 
 pytestmark = pytest.mark.core
 
@@ -96,19 +98,19 @@ def test_without_chunks_it_is_maml_before_adaptation():
 
 def test_one_chunk_adapts_as_maml_does():
     loss_fn, theta, tasks = language_model()
-    support = fmaml.tree.take(tasks, 0).support
+    support = take(tasks, 0).support
     streamed, maml = fmaml.streamed(loss_fn, inner_lr=LR, chunks=1), fmaml.maml(loss_fn, inner_lr=LR, steps=1)
     assert relative(streamed.adapt(theta, support), maml.adapt(theta, support)) == 0
 
 
 def test_a_stream_cut_in_two_with_phi_carried_over_is_the_whole():
     loss_fn, theta, tasks = language_model()
-    support = fmaml.tree.take(tasks, 0).support
+    support = take(tasks, 0).support
     whole = fmaml.streamed(loss_fn, inner_lr=LR, chunks=8)
     half = fmaml.streamed(loss_fn, inner_lr=LR, chunks=4)
     first, second = (Batch(support.x[part], support.y[part]) for part in (slice(4), slice(4, 8)))
     assert relative(half.adapt(half.adapt(theta, first), second), whole.adapt(theta, support)) == 0
-    assert relative(whole.trajectory(theta, support)[-1], whole.adapt(theta, support)) == 0
+    assert relative(walk(whole)(theta, support)[-1], whole.adapt(theta, support)) == 0
 
 
 def test_evaluate_scores_each_phi_on_the_next_chunk():
@@ -154,9 +156,9 @@ def test_twice_the_root_of_the_chunks_copies_of_the_adapted_part_are_kept(only):
 
 def test_more_steps_read_the_stream_again():
     loss_fn, theta, tasks = language_model()
-    support = fmaml.tree.take(tasks, 0).support
+    support = take(tasks, 0).support
     algorithm = fmaml.streamed(loss_fn, inner_lr=LR, chunks=4)
-    *_, again = algorithm.trajectory(theta, support, 8)
+    *_, again = walk(algorithm)(theta, support, 8)
     assert relative(again, algorithm.adapt(algorithm.adapt(theta, support), support)) == 0
 
 
