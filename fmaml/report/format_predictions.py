@@ -20,7 +20,7 @@ from ..models.learner import Adapted, Prediction
 from .html_page import bars, document, escape, paragraph, png_tag, preformatted
 
 THUMBNAIL = 160  # pixels
-MOST_ROWS = 40  # of the table in the terminal
+SHOWN_ROWS = 40  # of the table in the terminal
 MOST_BARS = 10  # for an image: its most likely classes
 LEAST_TABLE_WIDTH = 50  # characters
 STYLE_OF_PREDICTIONS = """
@@ -94,8 +94,8 @@ def print_table(rows: list[Row]) -> None:
         table.add_column(heading, justify="right")
     for column in table.columns:
         column.overflow = "fold"  # names are shown whole
-    every, rows = rows, rows[:MOST_ROWS]
-    names = shown_names(every)[:MOST_ROWS]
+    every, rows = rows, rows[:SHOWN_ROWS]
+    names = shown_names(every)[:SHOWN_ROWS]
     for name, row in zip(names, rows, strict=True):
         cells = (printable(name), printable(row.label), f"{row.probability:.1%}", second(row))
         table.add_row(*cells)
@@ -114,11 +114,11 @@ def print_table(rows: list[Row]) -> None:
 
 def describe_rest(rows: list[Row]) -> list[str]:
     """Lines below a table that was cut: the options that show all pictures, and the counts of each label."""
-    if len(rows) <= MOST_ROWS:
+    if len(rows) <= SHOWN_ROWS:
         return []
     labels = Counter(row.label for row in rows).most_common()
     return [
-        f"{len(rows) - MOST_ROWS} more pictures; --csv or --json prints all of them, --html FILE writes a page",
+        f"{len(rows) - SHOWN_ROWS} more pictures; --csv or --json prints all of them, --html FILE writes a page",
         f"labels of all {len(rows)}: {', '.join(f'{printable(label)} {count}' for label, count in labels)}",
     ]
 

@@ -1,7 +1,7 @@
 """`torch.func.grad`, which refuses a loss that does not depend on its parameters: torch's own returns zeros."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -29,9 +29,9 @@ def connected(loss: Callable[..., Any]) -> Callable[..., Any]:
 
     def checked(*args: Any) -> Any:
         result = loss(*args)
-        value = result[0] if isinstance(result, tuple) else result
+        value: Any = cast(Any, result)[0] if isinstance(result, tuple) else result
         if isinstance(value, Tensor) and not value.requires_grad:
             raise ValueError(UNUSED)
-        return result
+        return cast(Any, result)
 
     return checked
