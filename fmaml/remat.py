@@ -17,8 +17,7 @@ from torch import Tensor
 from torch.func import vjp
 
 from .inner import EVERYTHING, begin, check_steps, inner_step, select
-from .torch_fixes.connected import grad_and_value
-from .torch_fixes.grad_levels import detach_result, detach_theta, with_gradient
+from .torch_fixes.grad_levels import detach_result, detach_theta, grad_and_value, with_gradient
 from .tree import add, zeros_like
 from .types import Batch, InnerRate, LossFn, Metrics, OptState, Params, Task, ThetaT
 
