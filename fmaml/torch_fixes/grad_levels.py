@@ -116,6 +116,6 @@ def connected(loss: Callable[..., Any]) -> Callable[..., Any]:
         value = cast(Any, result)[0] if isinstance(result, tuple) else result
         if isinstance(value, Tensor) and not value.requires_grad:
             raise ValueError(UNUSED)
-        return result
+        return cast(Any, result)
 
     return checked
