@@ -45,7 +45,7 @@ EXPLANATIONS = [
     ),
     Explanation(
         "setup_context staticmethod",
-        "torch.func needs an autograd.Function owner forward has no ctx",
+        "torch.func needs an autograd.Function without ctx in forward",
         "write forward(x) and setup_context(ctx, inputs, output), and set generate_vmap_rule = True",
     ),
     Explanation(
