@@ -16,7 +16,7 @@ from typing import Any, Self, cast
 from torch import Tensor
 
 from .setting_types import Rule
-from .torch_fixes.connected import grad
+from .torch_fixes.grad_levels import grad
 from .tree import detach
 from .types import Batch, InnerRate, LossFn, Optimizer, OptState, Params, Rates
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from .setting_types import Batching
-from .torch_fixes.connected import grad
+from .torch_fixes.grad_levels import grad
 from .torch_fixes.own_code import in_own_code
 from .tree import T, add, detach, leading, leaves, map_leaves, take
 from .types import Algorithm, Batch, LossFn, MetaState, Metrics, Optimizer, Params, Task, Theta, ThetaT

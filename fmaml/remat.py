@@ -18,8 +18,7 @@ from torch import Tensor
 from torch.func import grad_and_value, vjp
 
 from .inner import EVERYTHING, begin, check_steps, inner_step, select
-from .torch_fixes.connected import connected
-from .torch_fixes.grad_levels import detach_result, detach_theta, with_gradient
+from .torch_fixes.grad_levels import connected, detach_result, detach_theta, with_gradient
 from .tree import add
 from .types import Batch, InnerRate, LossFn, Metrics, OptState, Params, Task, ThetaT
 

@@ -18,8 +18,7 @@ from torch import Tensor
 from ..inner import Mask, as_optimizer, inner_rule, loss_of_part, select
 from ..remat import parts, recomputed
 from ..setting_types import Rate, Rule, Steps
-from ..torch_fixes.connected import grad_and_value
-from ..torch_fixes.grad_levels import with_gradient
+from ..torch_fixes.grad_levels import grad_and_value, with_gradient
 from ..tree import detach, leading, leaves, map_leaves, take
 from ..types import Algorithm, Batch, InnerRate, LossFn, Metrics, OptState, Params, Task
 

@@ -137,16 +137,16 @@ def check_split(module: nn.Module, split: FrozenSplit, learnt: Sequence[str], x:
     features = split.features.apply({}, x)
     if features.shape[1:] == x.shape[1:] or len(features) != len(x):
         raise NoFeaturesError(f"the input of the learnt layers is {list(features.shape[1:])}, no features")
-    if not close(split.features.apply({}, x[:1]), features[:1]):
+    if not equal_but_for_rounding(split.features.apply({}, x[:1]), features[:1]):
         raise NoFeaturesError(f"the features of an example depend on the other examples; {STATISTICS_CURE}")
     whole, params = model_of_part(module, tuple(learnt)), split.rest.init(Generator())
     generator = Generator().manual_seed(0)
     other = {name: p + torch.randn(p.shape, generator=generator, dtype=p.dtype) for name, p in params.items()}
     for values in (params, other):
-        if not close(split.rest.apply(values, features.clone()), whole.apply(values, x)):
+        if not equal_but_for_rounding(split.rest.apply(values, features.clone()), whole.apply(values, x)):
             raise NoFeaturesError("the output depends on other values than the input of the learnt layers")
 
 
-def close(one: Tensor, other: Tensor) -> bool:
+def equal_but_for_rounding(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors are equal but for rounding in float64."""
     return one.shape == other.shape and bool((one - other).abs().max() <= SPLIT_TOLERANCE * other.abs().max())

@@ -45,7 +45,7 @@ EXPLANATIONS = [
     ),
     Explanation(
         "setup_context staticmethod",
-        "torch.func needs an autograd.Function owner forward has no ctx",
+        "torch.func needs an autograd.Function without ctx in forward",
         "write forward(x) and setup_context(ctx, inputs, output), and set generate_vmap_rule = True",
     ),
     Explanation(
@@ -86,7 +86,7 @@ EXPLANATIONS = [
     Explanation("SparseCPU|SparseCUDA|[Ss]parse", "torch.func has no rule for sparse tensors", "{sparse}"),
     Explanation("[Ii]nference tensor", "a tensor of inference_mode has no derivative", "use torch.no_grad() instead"),
     Explanation(
-        "in-place operation .* mutate a captured Tensor|inplace arithmetic",
+        "in-place operation .* mutate a captured Tensor",
         "an operation in place changes a tensor from outside the function",
         f"write it without: h = h + 1, not h += 1. If it is a state, {STATE}",
     ),

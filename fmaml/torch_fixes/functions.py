@@ -276,20 +276,19 @@ WITH_WRONG_DERIVATIVES: dict[TorchFunction, TorchFunction] = {
     F.layer_norm: exact_layer_norm,
     torch.layer_norm: exact_layer_norm,
 }
-AnyTensor: Any = Tensor  # torch's stubs leave out the types of its hooks
+HOOKS_ON_GRADIENTS = functions_of(Tensor, "register_hook register_post_accumulate_grad_hook")
 OWN_CODE: dict[TorchFunction, TorchFunction] = {  # replaced in any code, and right for any order of derivatives
     cast(Any, torch)._weight_norm: exact_weight_norm,
     F.embedding: exact_embedding,
     F.hardsigmoid: exact_hardsigmoid,
-    torch.sinc: exact_sinc,
-    Tensor.sinc: exact_sinc,
+    cast(Any, torch).sinc: exact_sinc,
+    cast(Any, Tensor).sinc: exact_sinc,
     cast(Any, torch.special).sinc: exact_sinc,
     Tensor.to: without_memory_format(Tensor.to),
     Tensor.contiguous: without_memory_format(Tensor.contiguous),
     Tensor.clone: without_memory_format(Tensor.clone),
     torch.clone: without_memory_format(torch.clone),
-    AnyTensor.register_hook: refuse_hook(AnyTensor.register_hook),
-    AnyTensor.register_post_accumulate_grad_hook: refuse_hook(AnyTensor.register_post_accumulate_grad_hook),
+    **{function: refuse_hook(function) for function in HOOKS_ON_GRADIENTS},
 }
 REPLACED: dict[TorchFunction, TorchFunction] = {
     **WITH_WRONG_DERIVATIVES,

@@ -13,7 +13,6 @@ from typing import Any, cast
 import torch
 
 from .explain import with_cures
-from .functions import OWN_CODE, WITH_WRONG_DERIVATIVES, ExactFunctions
 from .grad_levels import in_forward_mode, is_differentiated
 
 
@@ -34,11 +33,10 @@ def in_own_code(
     context = contextlib.ExitStack()
     context.enter_context(with_cures("your code", lambda: vmapped, metric))
     differentiated = in_forward_mode() or is_differentiated(theta)
-    table = OWN_CODE if differentiated or any(map(is_foreign, functions)) else {}
-    if differentiated:
-        table = table | WITH_WRONG_DERIVATIVES
-    if table:
-        context.enter_context(ExactFunctions(table))
+    if differentiated or any(map(is_foreign, functions)):
+        from .functions import OWN_CODE, WITH_WRONG_DERIVATIVES, ExactFunctions  # here, since fmaml's own need it not
+
+        context.enter_context(ExactFunctions(OWN_CODE | (WITH_WRONG_DERIVATIVES if differentiated else {})))
     return context
 
 

@@ -95,7 +95,7 @@ EXPLAINED: dict[str, tuple[Any, Any]] = {  # reason: (a function that is refused
         lambda h: checkpoint(torch.square, h, use_reentrant=False),
         torch.square,
     ),
-    "torch.func needs an autograd.Function whose forward has no ctx": (OldSquare.apply, Square.apply),
+    "torch.func needs an autograd.Function without ctx in forward": (OldSquare.apply, Square.apply),
     "vmap cannot use this autograd.Function": (LoopedSquare.apply, Square.apply),
     "torch.func takes no derivative by autograd within a function": (by_autograd, by_func),
     "an operation in place changes a tensor from outside the function": (added_in_place, torch.square),
