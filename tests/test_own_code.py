@@ -1,5 +1,8 @@
 """Losses and metrics of one's own: right, or refused with a cure that works, vmapped and looped."""
 
+# wrong types are given on purpose, and torch's stubs are incomplete:
+# pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportAssertAlwaysTrue=false
+
 import pytest
 import torch
 from problems import F64, relative

@@ -136,8 +136,8 @@ def task_ranges(tasks: int, chunk: int) -> list[range]:
 def interval(values: Tensor, queries: int | None = None) -> Interval:
     """The mean of ``values`` [tasks], and half the width of its 95 % interval.
 
-    It is a t-interval over tasks. Rates of ``queries`` right answers a task have at least the reach of Wilson's
-    interval of all answers together, because tasks without a mistake have no spread.
+    It is a t-interval over tasks. Tasks without a mistake have no spread. So a rate of right answers to ``queries`` a
+    task has at least the reach of Wilson's interval of all answers together.
     """
     values, tasks = values.double(), len(values)
     mean = values.mean().item()

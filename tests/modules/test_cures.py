@@ -1,5 +1,8 @@
 """Each cure that a refusal of a module offers: it is gathered from the source, and it works, vmapped and looped."""
 
+# wrong types are given on purpose, and torch's stubs are incomplete:
+# pyright: reportIncompatibleMethodOverride=false, reportAttributeAccessIssue=false
+
 from typing import Any
 
 import pytest

@@ -1,5 +1,8 @@
 """Parameters that a module reaches by Python, not by `nn.Module`: right meta-gradients, or a place that is refused."""
 
+# wrong types are given on purpose, and torch's stubs are incomplete:
+# pyright: reportIndexIssue=false, reportAttributeAccessIssue=false, reportOperatorIssue=false, reportArgumentType=false
+
 import weakref
 from collections import deque
 from functools import partial
