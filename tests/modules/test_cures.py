@@ -1,7 +1,7 @@
 """Each cure that a refusal of a module offers: it is gathered from the source, and it works, vmapped and looped."""
 
 # wrong types are given on purpose, and torch's stubs are incomplete:
-# pyright: reportIncompatibleMethodOverride=false, reportAttributeAccessIssue=false
+# pyright: reportIncompatibleMethodOverride=false, reportAttributeAccessIssue=false, reportFunctionMemberAccess=false
 
 from typing import Any
 
