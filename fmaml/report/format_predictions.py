@@ -26,11 +26,11 @@ LEAST_TABLE_WIDTH = 50  # characters
 STYLE_OF_PREDICTIONS = """
 body { max-width: 72rem; }
 main { margin-top: .75rem; display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); gap: 1rem; }
-main > figure { display: flex; gap: 1rem; margin: 0; padding: 1rem; border: 1px solid var(--line); border-radius: 12px;
-  background: var(--card); }
-figcaption { flex: 1; min-width: 0; color: var(--text); }
+main > figure { display: flex; flex-direction: column; gap: .5rem; margin: 0; padding: 1rem;
+  border: 1px solid var(--line); border-radius: 12px; background: var(--card); }
+figcaption { color: var(--text); overflow-wrap: break-word; }
 img { width: 7rem; height: 7rem; object-fit: contain; background: var(--paper); border-radius: 5px; }
-.rows { grid-template-columns: minmax(0, 8rem) minmax(0, 1fr) auto; grid-auto-flow: dense; }
+.rows { grid-template-columns: minmax(0, 8rem) minmax(4rem, 1fr) auto; grid-auto-flow: dense; }
 .rows > .bar { grid-column: 2; margin: 0; }
 .rows > em { grid-column: 3; }
 """
