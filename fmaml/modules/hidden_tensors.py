@@ -9,6 +9,7 @@ values. In a list or a dict the parameter is swapped as well. All other ways are
 
 import contextlib
 import copy
+import sys
 import weakref
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, MutableMapping, MutableSequence, Sequence
@@ -25,6 +26,8 @@ from ..types import Params
 REGISTERED = {"_parameters", "_buffers", "_non_persistent_buffers_set"}  # of each nn.Module
 CLOSED = (str, bytes, int, float, complex, type(None), type, ModuleType, BuiltinFunctionType, torch.dtype, torch.device)
 LIBRARIES = ("torch.", "numpy.", "fmaml.")  # their functions lead to no module by a global variable
+CONTAINERS = ("types", "collections", "functools", "dataclasses")  # modules of Python with classes that hold values
+NOTEBOOKS = ("IPython", "ipykernel")
 METHOD = "put this code into a method of a class of nn.Module, and use self"
 Places: TypeAlias = Sequence[tuple[Any, Any, str]]  # (list or dict, key, name of the parameter there)
 Step: TypeAlias = tuple[str, Any, Any, Any]  # a place, the value there, the container that has it, and its key there
@@ -80,8 +83,14 @@ def led_to(value: Any) -> Iterator[Step]:
         yield from ((f" (a partial, {key})", child, value.keywords, key) for key, child in value.keywords.items())
     elif isinstance(value, weakref.ref):
         yield " (a weak reference)", cast(Any, value)(), None, None
-    elif hasattr(value, "__dict__") and not isinstance(value, Tensor):
+    elif hasattr(value, "__dict__") and not isinstance(value, Tensor) and not is_of_python(value):
         yield from ((f".{key}", child, vars(value), key) for key, child in list(vars(value).items()))
+
+
+def is_of_python(value: Any) -> bool:
+    """Whether an object belongs to Python or a notebook, such as a logger: it may lead to everything."""
+    package = type(value).__module__.partition(".")[0]
+    return package not in CONTAINERS and (package in sys.stdlib_module_names or package in NOTEBOOKS)
 
 
 def steps_of_module(module: nn.Module) -> Iterator[Step]:

@@ -15,6 +15,7 @@ Refused:
 - Under vmap: recurrent layers, and Python code that reads a number of a task. torch has no rule for them.
 """
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from inspect import signature
@@ -196,11 +197,25 @@ def without_memory_format(function: TorchFunction) -> TorchFunction:
 
 
 def refuse_hook(function: TorchFunction) -> TorchFunction:
-    """Refuse a hook on the gradient of a tensor."""
-    return lambda *args, **kwargs: refuse(
-        f"Tensor.{function.__name__}",
-        "torch.func does not call as autograd does; to scale a gradient by c, write c * h + (1 - c) * h.detach()",
-    )
+    """Refuse a hook on the gradient of a tensor, unless torch sets it, such as its counter of operations."""
+
+    def set_hook(*args: Any, **kwargs: Any) -> Any:
+        if called_by_torch():
+            return function(*args, **kwargs)
+        refuse(
+            f"Tensor.{function.__name__}",
+            "torch.func does not call as autograd does; to scale a gradient by c, write c * h + (1 - c) * h.detach()",
+        )
+
+    return set_hook
+
+
+def called_by_torch() -> bool:
+    """Whether the call of the replaced function comes from torch's own code."""
+    frame = inspect.currentframe()
+    while frame and frame.f_globals["__name__"].startswith((__name__, "torch.overrides", "torch._tensor")):
+        frame = frame.f_back
+    return frame is not None and frame.f_globals["__name__"].startswith("torch.")
 
 
 def exact_adaptive_pooling(input: Tensor, output_size: Any) -> Tensor:

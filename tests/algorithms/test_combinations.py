@@ -109,7 +109,11 @@ def every_walk_takes_any_inner_optimizer_by_name_and_those_without_learnt_rates_
             algorithm = made(name, model, loss_fn, inner_lr=0.1, steps=2, inner=inner)
             plain = made(name, model, loss_fn, inner_lr=0.1, steps=2)
             theta = algorithm.init(params)
-            assert relative(algorithm.adapt(theta, support), plain.adapt(theta, support)) > 1e-3
+            if name == "streamed":  # its one chunk, read twice
+                after = [walk(each)(theta, support, 2)[-1] for each in (algorithm, plain)]
+            else:
+                after = [each.adapt(theta, support) for each in (algorithm, plain)]
+            assert relative(*after) > 1e-3
             if name not in {"meta_sgd", "lslr", "mamlpp", "proto_mamlpp"}:
                 given = made(name, model, loss_fn, inner_lr=own, steps=2)
                 yield fmaml.meta_grad(algorithm, theta, tasks), fmaml.meta_grad(given, theta, tasks)

@@ -106,13 +106,16 @@ def test_an_array_of_objects_runs_nothing(arrays):
         make(arrays)
 
 
-@pytest.mark.parametrize("algorithm", ["{name: r2d2, head: layer1}", "{name: protonet, head: layer1}"])
-def test_a_run_learns_from_features_and_adapts_to_arrays(arrays, algorithm, tmp_path, capsys):
+@pytest.mark.parametrize(  # prototypes of features have nothing to train
+    ("algorithm", "meta_steps"), [("{name: r2d2, head: layer1}", 2), ("{name: protonet, head: layer1}", 0)]
+)
+def test_a_run_learns_from_features_and_adapts_to_arrays(arrays, algorithm, meta_steps, tmp_path, capsys):
     np.save(arrays / "X.npy", x := np.eye(CLASSES)[Y])
     np.save(arrays / "y.npy", Y)
     data = f"data={{name: features, file: {arrays}/X.npy, labels: {arrays}/y.npy, ways: 3, shots: 2, queries: 3}}"
     words = ["run", "signals", data, "model={name: mlp, hidden: []}", f"algorithm={algorithm}", "eval.steps=0"]
-    small = ["train.meta_steps=2", "train.meta_batch=2", "train.validate_tasks=2", "eval.tasks=4", "--device", "cpu"]
+    small = [f"train.meta_steps={meta_steps}", "train.meta_batch=2", "train.validate_tasks=2", "eval.tasks=4"]
+    small += ["--device", "cpu"]
     assert main([*words, *small, "--dry-run"]) == 0
     assert "3-way 2-shot, 3 queries a class" in capsys.readouterr().out
     assert main([*words, *small, "--out", str(tmp_path / "run")]) == 0

@@ -21,6 +21,7 @@ OWN_SETTINGS = {
     "warpgrad": RATES,
     "protonet": {},
     "r2d2": {},
+    "streamed": {**RATES, "chunks": 2},
     "joint": RATES,
     "scratch": RATES,
 }

@@ -104,7 +104,7 @@ EXPLAINED: dict[str, tuple[Any, Any]] = {  # reason: (a function that is refused
     "an operation in place changes a tensor from outside the function": (added_in_place, torch.square),
     "a tensor of inference_mode has no derivative": (without_gradients, torch.square),
 }
-ELSEWHERE = {  # reasons with a test of their own, here or in test_own_code.py
+ELSEWHERE = {  # reasons with a test of their own, here or in test_own_losses.py
     "torch.func does not call backward hooks of modules",
     "fused attention has no second derivative",
     "{0} has no second derivative in torch",

@@ -102,7 +102,7 @@ NO_SECOND = {  # refused in both modes; with its cure, first order, it equals pl
 def test_a_loss_that_vmap_cannot_run_names_the_line_and_the_loop_which_is_right(name):
     loss, params, tasks = ONLY_LOOPED[name], theta(), classes()
     with pytest.raises(
-        ValueError, match=r'your code, test_own_code.py:\d+, .*: torch cannot vmap it; use batching="loop"'
+        ValueError, match=r'your code, test_own_losses.py:\d+, .*: torch cannot vmap it; use batching="loop"'
     ):
         found(loss, params, tasks, "vmap")
     assert relative(found(loss, params, tasks, "loop"), by_autograd(loss, params, tasks)) < 1e-12
@@ -245,7 +245,7 @@ METRICS = {
 @pytest.mark.parametrize("name", METRICS)
 def test_a_metric_that_vmap_cannot_run_names_the_loop_which_works(name):
     algorithm, tasks, params = fmaml.maml(of(F.cross_entropy), inner_lr=LR, steps=STEPS), classes(), theta()
-    with pytest.raises(ValueError, match=r'your code, test_own_code.py:\d+, .*use batching="loop"'):
+    with pytest.raises(ValueError, match=r'your code, test_own_losses.py:\d+, .*use batching="loop"'):
         fmaml.evaluate(algorithm, METRICS[name], params, tasks)
     scores = fmaml.evaluate(algorithm, METRICS[name], params, tasks, batching="loop")
     scores = scores["a"] if isinstance(scores, dict) else scores
