@@ -20,7 +20,8 @@ def wilson_interval(hits: float, trials: int) -> tuple[float, float]:
     """
     rate, spread = hits / trials, Z95 * Z95 / trials
     half = Z95 * math.sqrt(rate * (1 - rate) / trials + spread / (4 * trials))
-    return (rate + spread / 2 - half) / (1 + spread), (rate + spread / 2 + half) / (1 + spread)
+    low, high = (rate + spread / 2 - half) / (1 + spread), (rate + spread / 2 + half) / (1 + spread)
+    return max(0.0, low), min(1.0, high)  # rounding may pass the ends
 
 
 def t95(degrees: int) -> float:

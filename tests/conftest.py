@@ -19,6 +19,9 @@ os.environ.setdefault("SCIPY_ARRAY_API", "1")  # before scipy is imported: one o
 
 import torch
 
+# Autograd starts no threads if it is first used here. After an export to ONNX it would, and forks could not use it.
+torch.ones(1, requires_grad=True).sum().backward()
+
 REAL_DATA = os.environ.get("FMAML_DATA")
 WORKER = os.environ.get("PYTEST_XDIST_WORKER")
 LONGEST = (

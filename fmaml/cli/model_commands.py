@@ -75,12 +75,16 @@ def list_photos(paths: list[str]) -> dict[str, str | None]:
 
     An image has a class if an argument is a folder of class folders.
     """
-    from ..data.images.scan import list_entries, list_pictures, read_tree
+    from ..data.images.scan import Classes, describe_skipped, list_entries, list_pictures, read_tree
 
     found: dict[str, str | None] = {}
     for path in map(Path, paths):
-        own = read_tree(path).classes if path.is_dir() and list_entries(path).folders else {}
-        found |= {file: name.rpartition("/")[2] for name, files in own.items() for file in files}
+        own: Classes = {}
+        if path.is_dir() and list_entries(path).folders:
+            own, skipped = read_tree(path)
+            for line in describe_skipped(skipped, path):
+                note(line)
+        found |= {file: name for name, files in own.items() for file in files}
         if not own:
             found |= dict.fromkeys(list_pictures(path))
     return found

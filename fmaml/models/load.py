@@ -57,7 +57,10 @@ def load_for_test(model: str | Path, *, trust: bool = False) -> Learner:
     path = find_model(model)
     tensors, metadata, blueprint = _read(path, trust)
     if metadata.get("kind") != "learner":
-        raise Error(f"{path}: a network that is adapted already; read it with fmaml.load_adapted")
+        raise Error(
+            f"{path}: a network that is adapted already; `fmaml predict {path} PICTURES` uses it, and so does "
+            f"fmaml.load_adapted in a script"
+        )
     try:
         template = blueprint.template(blueprint.outputs)
     except ValueError as error:  # such as a name in `only` that no parameter has

@@ -27,7 +27,7 @@ def is_pretrained(model: str | Path) -> bool:
 
 def pretrained_learner(model: str) -> Learner:
     """The learner ``timm:NETWORK``: ridge regression on the features of the frozen network; Error if there is none."""
-    require(model, "timm", "timm")
+    require(model, "imagenet", "timm")
     network = model.removeprefix(PREFIX)
     library: Any = import_module("timm")
     known = library.is_model(network) and library.get_pretrained_cfg(network)

@@ -76,7 +76,7 @@ def describe_refused(rows: Sequence[Row], reject: float) -> list[str]:
         return []
     return [
         f"{refused} of {counted(len(rows), 'picture')} {'fits' if refused == 1 else 'fit'} no class; the limit refuses "
-        f"{reject:g} of known pictures, and --reject 0 names every picture"
+        f"{reject:.1%} of the pictures it was measured on, and --reject 0 names every picture"
     ]
 
 
@@ -104,9 +104,9 @@ def describe_accuracy(rows: Sequence[Row], truth: Sequence[str | None], classes:
 
     Pictures of classes that the network has not learnt are counted separately.
     """
-    known = {name.rpartition("/")[2]: name for name in classes}
-    labelled = [(row, known[name]) for row, name in zip(rows, truth, strict=True) if name in known]
-    others = sorted({name for name in truth if name is not None and name not in known})
+    truth = [None if name is None else learnt_class(name, classes) for name in truth]
+    labelled = [(row, name) for row, name in zip(rows, truth, strict=True) if name in classes]
+    others = sorted({name for name in truth if name is not None and name not in classes})
     unknown = sum(name in others for name in truth)
     refused = sum(row.label == NONE for row, name in zip(rows, truth, strict=True) if name in others)
     left_out: list[str] = []
@@ -129,6 +129,12 @@ def describe_accuracy(rows: Sequence[Row], truth: Sequence[str | None], classes:
         for row, _ in wrong[:MOST_LINES]
     ]
     return [*lines, *(["the most confident mistakes:", *worst] if worst else []), *left_out]
+
+
+def learnt_class(name: str, classes: Sequence[str]) -> str:
+    """The learnt class of a folder's path: the same path, else the only one with the same last part, else ``name``."""
+    last = [known for known in classes if known.rpartition("/")[2] == name.rpartition("/")[2]]
+    return name if name in classes or len(last) != 1 else last[0]
 
 
 def shown_first(names: list[str]) -> str:

@@ -264,7 +264,7 @@ def test_predict_names_other_classes_none_of_these(adapted_file, omniglot_classe
     others = [row["label"] for row in found if "/c4/" in row["image"] or "/c5/" in row["image"]]
     assert others.count("none of these") >= len(others) - 2
     assert f"of classes that were not learnt: c4, c5; {others.count('none of these')} named none of these" in said.err
-    assert "fit no class; the limit refuses 0.05 of known pictures" in said.err
+    assert "fit no class; the limit refuses 5.0% of the pictures it was measured on" in said.err
 
 
 def test_reject_0_names_every_picture(adapted_file, omniglot_classes, capsys):

@@ -12,13 +12,13 @@ from fmaml.errors import Error
 ASKED = {"ways": 5, "train_ways": 10, "shots": 5, "queries": 5, "fractions": (0.5, 0.25, 0.25)}
 
 
-def source(root: Path, *sizes: int, **more):
+def source(folder_of_classes: Path, *sizes: int, **more):
     for number, size in enumerate(sizes):
-        (root / f"class{number:02d}").mkdir(parents=True)
+        (folder_of_classes / f"class{number:02d}").mkdir(parents=True)
         for i in range(size):
-            Image.new("RGB", (8, 8), (5 * number, i, 0)).save(root / f"class{number:02d}" / f"{i}.png")
-    settings = {**ASKED, "size": 8, "lower_sizes": True} | more
-    return folder(seed=0, device=torch.device("cpu"), root=str(root), **settings)
+            Image.new("RGB", (8, 8), (5 * number, i, 0)).save(folder_of_classes / f"class{number:02d}" / f"{i}.png")
+    settings = {**ASKED, "size": 8, "lower_sizes": True, "root": str(folder_of_classes)} | more
+    return folder(seed=0, device=torch.device("cpu"), **settings)
 
 
 @pytest.fixture(autouse=True)
@@ -84,3 +84,21 @@ def test_splits_of_ones_own_are_kept(tmp_path):
     found = source(tmp_path / "set")
     assert found.about["classes"] == {"train": 6, "val": 3, "test": 4}
     assert found.about["protocol"].startswith("3-way 5-shot")
+
+
+def test_a_folder_of_training_classes_alone_is_divided(tmp_path):
+    found = source(tmp_path / "set" / "train", *[10] * 8, root=str(tmp_path / "set"))
+    assert found.about["classes"] == {"train": 4, "val": 2, "test": 2}
+
+
+def test_sizes_follow_the_pictures_where_the_splits_are_given(tmp_path, capsys):
+    for split, classes in {"train": 4, "val": 2, "test": 3}.items():
+        for number in range(classes):
+            (tmp_path / "set" / split / f"{split}{number}").mkdir(parents=True)
+            for i in range(4):
+                Image.new("RGB", (8, 8), (number, i, 0)).save(
+                    tmp_path / "set" / split / f"{split}{number}" / f"{i}.png"
+                )
+    found = source(tmp_path / "set")
+    assert found.about["classes"] == {"train": 4, "val": 2, "test": 3}
+    assert "tasks: 2-way 2-shot, 2 queries a class; 4 ways in training" in capsys.readouterr().err

@@ -67,7 +67,7 @@ def test_a_saved_adapted_network_predicts_the_same_bits(learner, tmp_path):
 def test_each_kind_of_file_says_how_it_is_read(learner, tmp_path):
     learner.save(tmp_path / "learner.st")
     learner.adapt({"a": images(2), "b": images(2)}).save(tmp_path / "adapted.st")
-    with pytest.raises(Error, match=r"adapted already; read it with fmaml\.load_adapted"):
+    with pytest.raises(Error, match=r"adapted already; `fmaml predict .* uses it, and so does fmaml\.load_adapted"):
         fmaml.load(tmp_path / "adapted.st")
     with pytest.raises(Error, match=r"not adapted to a task; read it with fmaml\.load"):
         fmaml.load_adapted(tmp_path / "learner.st")

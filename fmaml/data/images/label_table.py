@@ -49,7 +49,7 @@ def read_table(
     If ``strict``, or if no row is left, the first such row is an error, too.
     """
     if path.suffix.lower() in ARCHIVES:
-        raise Error(f"{path}: is an archive; unpack it, and name the unpacked folder")
+        raise Error(f"{path}: is an archive or a binary table; unpack it and name the folder, or save it as CSV")
     if is_image(path.name):
         raise Error(f"{path}: is one image; name a folder with a folder of images for each class")
     table = read_csv(path, "data.root", lambda first: names_for(path, first))

@@ -26,8 +26,15 @@ def fitting_sizes(
     A line says the sizes. Four or five classes are divided into two parts, and validation and test share the
     second. Error for fewer classes, or if each has only one picture.
     """
-    if found.splits:
-        return found, fewer_ways(episode, {split: len(classes) for split, classes in found.splits.items()}), fractions
+    if found.splits and found.splits.keys() > {"train"}:
+        episode = fewer_examples(root, found.classes, episode)
+        splits = {split: large_enough(classes, episode) for split, classes in found.splits.items()}
+        found = found._replace(
+            splits=splits, classes={name: files for part in splits.values() for name, files in part.items()}
+        )
+        return found, fewer_ways(episode, {split: len(classes) for split, classes in splits.items()}), fractions
+    if found.splits:  # train alone: its classes are divided
+        found = found._replace(splits=None)
     episode = fewer_examples(root, found.classes, episode)
     found = found._replace(classes=large_enough(found.classes, episode))
     count = len(found.classes)
