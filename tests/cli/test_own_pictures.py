@@ -11,6 +11,7 @@ from PIL import Image
 
 import fmaml
 from fmaml.cli.main import main
+from fmaml.cli.model_commands import list_photos
 from fmaml.data.sources.glyphs import glyphs
 from fmaml.report.format_predictions import Row
 from fmaml.report.own_accuracy import describe_accuracy
@@ -97,6 +98,22 @@ def test_the_most_confident_mistakes_come_first():
     lines = describe_accuracy(rows, ["b", "b", "a"], ["a", "b"])
     assert lines[0].startswith("accuracy 33.3% ")
     assert lines[1:] == ["  b taken for a: 2", "the most confident mistakes:", "  1.png: a 90.0%", "  0.png: a 60.0%"]
+
+
+def test_classes_of_one_name_in_two_folders_are_told_apart():
+    rows = [Row(f"{i}.png", label, {"x/a": 0.5, "y/a": 0.5}) for i, label in enumerate(("x/a", "y/a"))]
+    assert describe_accuracy(rows, ["x/a", "y/a"], ["x/a", "y/a"])[0].startswith("accuracy 100.0% ")
+    rows = [Row("0.png", "deep/a", {"deep/a": 0.9, "deep/b": 0.1})]
+    assert describe_accuracy(rows, ["a"], ["deep/a", "deep/b"])[0].startswith("accuracy 100.0% ")
+
+
+def test_predict_counts_pictures_that_it_cannot_read(tmp_path, capsys):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (20, 20)).save(tmp_path / name / "0.png")
+    (tmp_path / "a" / "1.heic").write_bytes(b"\0")
+    assert list(list_photos([str(tmp_path)]).values()) == ["a", "b"]
+    assert "1 HEIC" in capsys.readouterr().err
 
 
 def test_fmaml_alone_names_three_things_to_try(capsys):
