@@ -105,7 +105,7 @@ def describe_accuracy(rows: Sequence[Row], truth: Sequence[str | None], classes:
     Pictures of classes that the network has not learnt are counted separately.
     """
     truth = [None if name is None else learnt_class(name, classes) for name in truth]
-    labelled = [(row, name) for row, name in zip(rows, truth, strict=True) if name in classes]
+    labelled = [(row, name) for row, name in zip(rows, truth, strict=True) if name is not None and name in classes]
     others = sorted({name for name in truth if name is not None and name not in classes})
     unknown = sum(name in others for name in truth)
     refused = sum(row.label == NONE for row, name in zip(rows, truth, strict=True) if name in others)

@@ -40,7 +40,7 @@ def test_no_line_where_a_network_of_photographs_cannot_be_better():
 
 def test_without_timm_the_cure_is_told(monkeypatch):
     monkeypatch.setattr("fmaml.extras.find_spec", lambda name: None)
-    with pytest.raises(Error, match=r"timm:resnet18: needs timm; pip install 'fmaml\[timm\]' installs it"):
+    with pytest.raises(Error, match=r"timm:resnet18: needs timm; pip install 'fmaml\[imagenet\]' installs it"):
         fmaml.load("timm:resnet18")
 
 
