@@ -87,7 +87,7 @@ def test_splits_of_ones_own_are_kept(tmp_path):
 
 
 def test_a_folder_of_training_classes_alone_is_divided(tmp_path):
-    found = source(tmp_path / "set" / "train", *[10] * 8, root=str(tmp_path / "set"))
+    found = source(tmp_path / "set" / "train", *[10] * 8, 1, root=str(tmp_path / "set"))  # one is too small
     assert found.about["classes"] == {"train": 4, "val": 2, "test": 2}
 
 
