@@ -18,6 +18,7 @@ from .algorithms.maml import maml as maml
 from .algorithms.mamlpp import mamlpp as mamlpp
 from .algorithms.meta_curvature import meta_curvature as meta_curvature
 from .algorithms.meta_sgd import meta_sgd as meta_sgd
+from .algorithms.pretrain import pretrain as pretrain
 from .algorithms.proto_maml import proto_maml as proto_maml
 from .algorithms.proto_mamlpp import proto_mamlpp as proto_mamlpp
 from .algorithms.protonet import protonet as protonet

@@ -8,6 +8,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from .losses import Apply
 from .types import Batch, Params
@@ -56,6 +57,14 @@ def prototypes(apply: Apply, params: Params, support: Batch, head: str, algorith
     count = member.sum(0)  # [ways]
     c = member.T @ f / count.clamp(min=1)[:, None]  # [ways, features]
     return with_head(params, 2 * c, torch.where(count > 0, -c.square().sum(1), EMPTY_CLASS_SCORE), head)
+
+
+def cosine_prototypes(apply: Apply, params: Params, support: Batch, head: str, algorithm: str) -> Params:
+    """The parameters with the class means of the features' directions as head: |f| cos(f, c_k)."""
+    member = labels(support, params, head, algorithm)  # [n, ways]
+    f = normalize(features(apply, params, support.x, head), dim=1)  # [n, features]
+    c = normalize(member.T @ f, dim=1)  # [ways, features]
+    return with_head(params, c, torch.where(member.sum(0) > 0, 0.0, EMPTY_CLASS_SCORE), head)
 
 
 def cosine_basis(rows: int, columns: int, like: Tensor) -> Tensor:

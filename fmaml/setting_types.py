@@ -34,9 +34,12 @@ Unit: TypeAlias = Annotated[float, Ge(0), Le(1)]
 Decay: TypeAlias = Annotated[float, Ge(0), Lt(1)]  # a momentum or an averaging constant
 Ways: TypeAlias = Annotated[int, Ge(2)]
 Batching: TypeAlias = Literal["vmap", "loop", "auto"]  # how the tasks of a meta-batch are evaluated
-Change: TypeAlias = Literal["flip", "shift"]  # of a photograph in training
+Change: TypeAlias = Literal["flip", "shift", "colour"]  # of a photograph in training
 Precision: TypeAlias = Literal["float32", "tf32", "bf16"]  # of a network's arithmetic
 Rule: TypeAlias = Literal["sgd", "momentum", "adam", "rmsprop"]  # of the inner steps
+ALL_CLASSES = Meaning(
+    "each training task is a batch of this size from all training classes, for algorithm.name=pretrain"
+)
 
 NORM_GROUPS = 8  # of the channels, with norm="group"
 
@@ -49,6 +52,7 @@ WaysOrRange: TypeAlias = Annotated[Ways | tuple[Ways, Ways], CostsMemory]  # of 
 SizeOrRange: TypeAlias = Annotated[Count | tuple[Count, Count], CostsMemory]  # shots or queries, or their range
 TrainWays: TypeAlias = Annotated[Ways | None, CostsMemory, KeepsTestTasks]  # of training tasks, if other than tested
 TrainShots: TypeAlias = Annotated[Count | None, CostsMemory, KeepsTestTasks]
+TrainBatch: TypeAlias = Annotated[Ways | None, CostsMemory, KeepsTestTasks, ALL_CLASSES]
 
 TRAITS = {  # a trait of the tasks -> its name in messages
     "numbers": "examples of numbers",  # float, of any shape

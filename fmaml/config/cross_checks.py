@@ -131,6 +131,15 @@ def minibatch_fits_support_set(config: Config) -> Violations:
         yield "algorithm.minibatch", f"{reason}; give at most {examples}, or null for all"
 
 
+def pretraining_has_its_batches(config: Config) -> Violations:
+    """An algorithm that classifies all training classes takes batches of them all; no other algorithm does."""
+    batch, classifies = config["data"].get("train_batch"), "smoothing" in config["algorithm"]
+    if classifies and batch is None:
+        yield "data.train_batch", "it needs batches of all training classes; give data.train_batch=128"
+    if batch is not None and not classifies:
+        yield "data.train_batch", "only algorithm.name = pretrain takes batches of all classes; give null"
+
+
 def chunks_divide_support_set(config: Config) -> Violations:
     """A stream's support set divides into equal chunks."""
     data, chunks = config["data"], config["algorithm"].get("chunks")
@@ -155,6 +164,7 @@ RULES: list[Callable[[Config], Violations]] = [
     markov_tables_fit,
     baseline_has_its_settings,
     minibatch_fits_support_set,
+    pretraining_has_its_batches,
     chunks_divide_support_set,
     average_is_in_every_process,
 ]

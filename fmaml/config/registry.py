@@ -100,6 +100,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "proto_maml": needing("fmaml.algorithms.proto_maml:proto_maml", "classes"),
         "proto_mamlpp": needing("fmaml.algorithms.proto_mamlpp:proto_mamlpp", "classes"),
         "protonet": needing("fmaml.algorithms.protonet:protonet", "classes"),
+        "pretrain": needing("fmaml.algorithms.pretrain:pretrain", "classes"),
         "r2d2": needing("fmaml.algorithms.r2d2:r2d2", "single_targets"),
         "joint": Entry("fmaml.algorithms.joint:joint"),
         "scratch": Entry("fmaml.algorithms.scratch:scratch"),

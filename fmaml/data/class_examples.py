@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..rng import fold
+from ..rng import fold, uniform
 from ..types import Batch, Task
 
 
@@ -72,6 +72,19 @@ def sample_episodes(split: Split, keys: Tensor, *, ways: int, shots: int, querie
     drawn = image_scores.topk(shots + queries).indices  # [tasks, ways, shots + queries], all different
     rows = drawn + split.starts[chosen][..., None]
     return Task(_gather(split, rows[..., :shots]), _gather(split, rows[..., shots:]))
+
+
+def sample_batches(split: Split, keys: Tensor, size: int) -> Task:
+    """Draw stacked batches of ``size`` examples of all classes, one per key of ``keys``, int64 [tasks].
+
+    Label i is class i of the split. Each example is as likely as any other. The first half is the support set, the
+    rest the query set.
+    """
+    u = uniform(fold(keys[:, None], torch.arange(size, device=keys.device)))  # float64 [tasks, size]
+    rows = (u * len(split.images)).long()
+    batch = Batch(as_floats(split.images[rows]), torch.searchsorted(split.starts, rows, right=True) - 1)
+    half = size // 2
+    return Task(Batch(*(part[:, :half] for part in batch)), Batch(*(part[:, half:] for part in batch)))
 
 
 def draw_classes(split: Split, keys: Tensor, ways: int) -> Tensor:

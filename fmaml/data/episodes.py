@@ -11,7 +11,7 @@ from ..losses import Apply, accuracy, cross_entropy
 from ..setting_types import Change
 from ..types import Params, Task
 from .augment import augmented
-from .class_examples import Split, class_name, draw_classes, sample_episodes
+from .class_examples import Split, class_name, draw_classes, sample_batches, sample_episodes
 from .dataset_facts import Names
 from .preprocessing import Form, Scaling
 from .ragged import SizeRange, bounds, describe_size, mask_absent_classes, randomize_sizes
@@ -26,7 +26,9 @@ class Episode(NamedTuple):
     A task's support x is float32 [ways * shots, *shape] and y int64 [ways * shots]. The query set has the same shapes
     with ``queries``, also per class, instead of ``shots``. A range (least, most) as ``ways``, ``shots`` or ``queries``
     makes tasks of different sizes, see `fmaml.data.ragged`. ``train_ways`` and ``train_shots`` replace ``ways`` and
-    ``shots`` in training tasks. ``augment`` mirrors ("flip") or shifts ("shift") images of training tasks at random.
+    ``shots`` in training tasks. ``augment`` mirrors ("flip"), shifts ("shift") or recolours ("colour") images of
+    training tasks at random. With ``train_batch`` each training task is a batch of so many examples of all classes, see
+    `sample_batches`.
     """
 
     ways: SizeRange
@@ -35,6 +37,7 @@ class Episode(NamedTuple):
     train_ways: int | None = None
     train_shots: int | None = None
     augment: Sequence[Change] = ()
+    train_batch: int | None = None
 
     @property
     def for_training(self) -> dict[str, int]:
@@ -95,7 +98,9 @@ class _Sampler(NamedTuple):
         source = Source(
             self.sample,
             inputs=tuple(next(iter(self.splits.values())).images.shape[1:]),
-            outputs=max(most, self.episode.train_ways or 0),
+            outputs=len(self.splits["train"].starts)
+            if self.episode.train_batch
+            else max(most, self.episode.train_ways or 0),
             about=self.about,
             show=_save_task,
             chance=sum(1 / n for n in range(least, most + 1)) / (most + 1 - least),
@@ -115,9 +120,14 @@ class _Sampler(NamedTuple):
 
     def sample(self, split: str, step: int, tasks: range) -> Task:
         keys = self.keys(split, step, tasks)
+        drawn = self.draw(split, keys)
+        return augmented(drawn, keys, self.episode.augment) if self.episode.augment and split == "train" else drawn
+
+    def draw(self, split: str, keys: Tensor) -> Task:
+        if self.episode.train_batch and split == "train":
+            return sample_batches(self.splits[split], keys, self.episode.train_batch)
         drawn = sample_episodes(self.splits[split], keys, **self.episode.most(split))
-        sized = randomize_sizes(drawn, keys, **self.episode.sizes(split)) if self.episode.padded else drawn
-        return augmented(sized, keys, self.episode.augment) if self.episode.augment and split == "train" else sized
+        return randomize_sizes(drawn, keys, **self.episode.sizes(split)) if self.episode.padded else drawn
 
     def classes_of(self, split: str, step: int, tasks: range) -> list[list[str]]:
         drawn = draw_classes(self.splits[split], self.keys(split, step, tasks), self.episode.most(split)["ways"])
@@ -140,12 +150,15 @@ def _describe(splits: Splits, episode: Episode, about: About) -> About:
     kind = "classes, some seen in training" if about.get("shared_classes") else "unseen classes"
     protocol = f"{task}, {queries} queries a class, from {classes['test']} {kind}{split_name}"
     given = about | {f"train_{name}": size for name, size in episode.for_training.items()}
+    given |= {"train_batch": episode.train_batch} if episode.train_batch else {}
     augment = {"augment": [*episode.augment]} if episode.augment else {}
     return {**given, "task": task, "protocol": protocol, **sizes, "classes": classes, **augment}
 
 
 def _check_split(name: str, split: Split, episode: Episode, names: list[str]) -> None:
     """Raise Error unless the split has enough classes for a task, and each class enough examples."""
+    if name == "train" and episode.train_batch:
+        return
     most, classes, least = episode.most(name), len(split.counts), int(split.counts.min())
     keys = {size: f"train_{size}" if name == "train" and size in episode.for_training else size for size in most}
     if most["ways"] > classes:

@@ -9,7 +9,16 @@ from typing import Annotated
 
 import torch
 
-from ...setting_types import Change, FreeOnResume, KeepsTestTasks, SizeOrRange, TrainShots, TrainWays, WaysOrRange
+from ...setting_types import (
+    Change,
+    FreeOnResume,
+    KeepsTestTasks,
+    SizeOrRange,
+    TrainBatch,
+    TrainShots,
+    TrainWays,
+    WaysOrRange,
+)
 from ..dataset_facts import HUNDRED_CLASSES, class_names, describe_sample, order_classes
 from ..episodes import Episode, episodes
 from ..files.find import DataFiles, Download, find_or_download
@@ -45,6 +54,7 @@ def cifar_fs(
     queries: SizeOrRange = 15,
     train_ways: TrainWays = None,
     train_shots: TrainShots = None,
+    train_batch: TrainBatch = None,
     augment: Annotated[Sequence[Change], KeepsTestTasks] = (),
     root: Annotated[str | None, FreeOnResume] = None,
     download: Annotated[bool, FreeOnResume] = True,
@@ -69,7 +79,7 @@ def cifar_fs(
     split_name = f"Bertinetto et al.'s 64/16/20{describe_sample(store.counts.tolist())}"
     about = {"data": "cifar_fs", "files": [str(path)], "split": split_name}
     about |= {"license": "none stated; cite Krizhevsky 2009 and Bertinetto et al. 2019"}
-    episode = Episode(ways, shots, queries, train_ways, train_shots, augment)
+    episode = Episode(ways, shots, queries, train_ways, train_shots, augment, train_batch)
     return episodes(splits, seed, episode, about, names=names, form=_FORM)
 
 

@@ -10,7 +10,7 @@ import torch
 from ...errors import Error, note
 from ...files.plain_text import counted
 from ...files.regular import read_regular
-from ...setting_types import CostsMemory, Count, FreeOnResume, Natural, SizeOrRange, Unit, Ways, WaysOrRange
+from ...setting_types import CostsMemory, Count, FreeOnResume, Natural, SizeOrRange, TrainBatch, Unit, Ways, WaysOrRange
 from ..class_examples import Split
 from ..class_splits import random_split
 from ..episodes import Episode, episodes
@@ -31,6 +31,7 @@ def feature_arrays(
     queries: SizeOrRange = 5,
     train_ways: Annotated[Ways | None, CostsMemory] = None,
     train_shots: Annotated[Count | None, CostsMemory] = None,
+    train_batch: TrainBatch = None,
     fractions: tuple[Unit, Unit, Unit] = (0.64, 0.16, 0.2),
     split_seed: Natural = 0,
 ) -> Source:
@@ -53,7 +54,7 @@ def feature_arrays(
     names = random_split(sorted(by_class), fractions, split_seed)
     splits = {split: as_split([by_class[name] for name in own], device) for split, own in names.items()}
     about = {"data": "features", "license": "that of your data", "files": [str(path)]}
-    episode = Episode(ways, shots, queries, train_ways, train_shots)
+    episode = Episode(ways, shots, queries, train_ways, train_shots, train_batch=train_batch)
     return episodes(splits, seed, episode, about, names=names)._replace(show=show_nothing)
 
 

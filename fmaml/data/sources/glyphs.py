@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ...rng import fold, uniform
-from ...setting_types import KeepsTestTasks, SizeOrRange, TrainShots, TrainWays, WaysOrRange
+from ...setting_types import KeepsTestTasks, SizeOrRange, TrainBatch, TrainShots, TrainWays, WaysOrRange
 from ..class_examples import consecutive_splits
 from ..dataset_facts import CHARACTER_SIZE, DRAWINGS_PER_CLASS, OMNIGLOT_CLASSES
 from ..episodes import Episode, episodes
@@ -41,6 +41,7 @@ def glyphs(
     queries: SizeOrRange = 5,
     train_ways: TrainWays = None,
     train_shots: TrainShots = None,
+    train_batch: TrainBatch = None,
     rotate: Annotated[tuple[Literal["train", "val", "test"], ...], KeepsTestTasks] = ("train",),
 ) -> Source:
     """Built-in drawn characters that need no file, split 1,100 / 100 / 423 like Omniglot, 28x28, ink 1 on 0.
@@ -55,7 +56,7 @@ def glyphs(
     splits = consecutive_splits(draw_all_characters().to(device), OMNIGLOT_CLASSES, rotate)
     about = {"data": "glyphs", "rotate": list(rotate)}
     about |= {"split": "1,100/100/423, by their number", "license": "MIT, as fmaml"}
-    episode = Episode(ways, shots, queries, train_ways, train_shots)
+    episode = Episode(ways, shots, queries, train_ways, train_shots, train_batch=train_batch)
     return episodes(splits, seed, episode, about, names=glyph_names(), form=CHARACTER_FORM)
 
 

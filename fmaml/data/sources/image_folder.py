@@ -15,6 +15,7 @@ from ...setting_types import (
     Natural,
     Size,
     SizeOrRange,
+    TrainBatch,
     TrainShots,
     TrainWays,
     Unit,
@@ -46,6 +47,7 @@ def folder(
     queries: SizeOrRange = 15,
     train_ways: TrainWays = None,
     train_shots: TrainShots = None,
+    train_batch: TrainBatch = None,
     augment: Annotated[Sequence[Change], KeepsTestTasks] = (),
     layout: Literal["auto", "classes", "splits", "merged", "all"] = "auto",
     fractions: tuple[Unit, Unit, Unit] = (0.64, 0.16, 0.2),
@@ -90,7 +92,7 @@ def folder(
     for line in found.lines:
         note(line)
     note(describe_pictures(found.classes))
-    episode = Episode(ways, shots, queries, train_ways, train_shots, augment)
+    episode = Episode(ways, shots, queries, train_ways, train_shots, augment, train_batch)
     form = Form(size, channels, fit, invert, ink if invert else "dark")
     if layout == "all":
         return every_class(path, found, seed, episode, form, device)

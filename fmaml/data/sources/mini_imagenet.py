@@ -13,7 +13,16 @@ import numpy as np
 import torch
 
 from ...errors import Error
-from ...setting_types import Change, FreeOnResume, KeepsTestTasks, SizeOrRange, TrainShots, TrainWays, WaysOrRange
+from ...setting_types import (
+    Change,
+    FreeOnResume,
+    KeepsTestTasks,
+    SizeOrRange,
+    TrainBatch,
+    TrainShots,
+    TrainWays,
+    WaysOrRange,
+)
 from ..dataset_facts import HUNDRED_CLASSES, class_names, describe_sample, order_classes
 from ..episodes import Episode, episodes
 from ..files.cache import file_stamp
@@ -45,6 +54,7 @@ def mini_imagenet(
     queries: SizeOrRange = 15,
     train_ways: TrainWays = None,
     train_shots: TrainShots = None,
+    train_batch: TrainBatch = None,
     augment: Annotated[Sequence[Change], KeepsTestTasks] = (),
     root: Annotated[str | None, FreeOnResume] = None,
 ) -> Source:
@@ -67,7 +77,7 @@ def mini_imagenet(
     split_name = f"Ravi and Larochelle's 64/16/20{describe_sample(store.counts.tolist())}"
     about = {"data": "mini_imagenet", "files": [str(folder)], "split": split_name}
     about |= {"license": "ImageNet's: research only, not to be passed on"}
-    episode = Episode(ways, shots, queries, train_ways, train_shots, augment)
+    episode = Episode(ways, shots, queries, train_ways, train_shots, augment, train_batch)
     return episodes(splits, seed, episode, about, names=names, form=_FORM)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import torch
 
-from ...setting_types import FreeOnResume, KeepsTestTasks, SizeOrRange, TrainShots, TrainWays, WaysOrRange
+from ...setting_types import FreeOnResume, KeepsTestTasks, SizeOrRange, TrainBatch, TrainShots, TrainWays, WaysOrRange
 from ..class_examples import consecutive_splits
 from ..dataset_facts import CHARACTER_SIZE, OMNIGLOT_CLASSES, class_names
 from ..episodes import Episode, episodes
@@ -34,6 +34,7 @@ def omniglot(
     queries: SizeOrRange = 5,
     train_ways: TrainWays = None,
     train_shots: TrainShots = None,
+    train_batch: TrainBatch = None,
     root: Annotated[str | None, FreeOnResume] = None,
     download: Annotated[bool, FreeOnResume] = True,
     rotate: Annotated[tuple[Literal["train", "val", "test"], ...], KeepsTestTasks] = ("train",),
@@ -62,7 +63,7 @@ def omniglot(
     about = {"data": "omniglot", "files": [str(part) for part in parts], "rotate": list(rotate)}
     about |= {"split": "the original MAML code's 1,100/100/423", "license": "MIT"}
     without_part = {split: [name.partition("/")[2] for name in own] for split, own in names.items()}
-    episode = Episode(ways, shots, queries, train_ways, train_shots, augment)
+    episode = Episode(ways, shots, queries, train_ways, train_shots, augment, train_batch)
     return episodes(splits, seed, episode, about, names=without_part, form=CHARACTER_FORM)
 
 

@@ -9,7 +9,17 @@ import torch
 
 from ...errors import Error, note
 from ...files.plain_text import counted
-from ...setting_types import FreeOnResume, Natural, Size, SizeOrRange, TrainShots, TrainWays, Unit, WaysOrRange
+from ...setting_types import (
+    FreeOnResume,
+    Natural,
+    Size,
+    SizeOrRange,
+    TrainBatch,
+    TrainShots,
+    TrainWays,
+    Unit,
+    WaysOrRange,
+)
 from ..class_examples import Split
 from ..class_splits import random_split
 from ..episodes import Episode, episodes
@@ -31,6 +41,7 @@ def signals(
     queries: SizeOrRange = 5,
     train_ways: TrainWays = None,
     train_shots: TrainShots = None,
+    train_batch: TrainBatch = None,
     fractions: tuple[Unit, Unit, Unit] = (0.64, 0.16, 0.2),
     split_seed: Natural = 0,
 ) -> Source:
@@ -62,7 +73,7 @@ def signals(
     scaled = scaling.inputs(torch.from_numpy(x)).float()
     splits = {split: _split(scaled, [rows_of[name] for name in own], device) for split, own in names.items()}
     about = {"data": "signals", "license": "that of your signals", "files": [content.file]}
-    episode = Episode(ways, shots, queries, train_ways, train_shots)
+    episode = Episode(ways, shots, queries, train_ways, train_shots, train_batch=train_batch)
     return episodes(splits, seed, episode, about, names=names, scaling=scaling)
 
 

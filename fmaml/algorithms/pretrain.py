@@ -1,0 +1,62 @@
+"""Pre-training: classify all training classes, then predict by prototypes (Chen et al., arXiv 2003.04390, 3.1).
+
+In training:    p(y = c | x) = softmax_c(s cos(f(x), w_c)), c over all training classes
+In testing:     p(y = k | x) = softmax_k(|f(x)| cos(f(x), c_k)), c_k the mean of f / |f| over the support of class k
+
+The network is the start of meta-training: ``train.start`` takes it without its last layer.
+"""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..head import cosine_prototypes, features, head_weight
+from ..losses import Apply
+from ..setting_types import Rate, Unit
+from ..tree import concat
+from ..types import Algorithm, Batch, Metrics, Params, Task
+
+
+def pretrain(apply: Apply, *, scale: Rate = 10.0, smoothing: Unit = 0.1, head: str = "head") -> Algorithm[Params]:
+    """Classify batches of all training classes; adapt to a task by the prototypes of its classes, without a step.
+
+    A training task is a batch: its support and query sets are classified together, and their labels are the classes'
+    own numbers. The sources of fmaml draw such tasks with ``data.train_batch``.
+
+    Args:
+        apply: the model's forward pass; its last layer has one output for each training class.
+        scale: s, the factor of the cosines.
+        smoothing: the share of the labels' probability that all classes get alike.
+        head: the name of the network's last linear layer. A task replaces it.
+
+    Returns:
+        The algorithm; its theta is the parameters. It has no trajectory.
+
+    Raises:
+        ValueError: from ``init``: the model has no such layer; on use: the targets are not class labels.
+
+    Source: arXiv 2003.04390, section 3.1 (Classifier-Baseline); the cosine in training, arXiv 1904.04232, section 3.2.
+
+    >>> import torch, fmaml
+    >>> model = fmaml.conv4(inputs=(1, 28, 28), outputs=64, width=8)
+    >>> algorithm = fmaml.pretrain(model.apply)
+    >>> half = fmaml.Batch(torch.rand(1, 64, 1, 28, 28), torch.arange(64)[None])
+    >>> state = fmaml.init_state(algorithm, fmaml.adam(1e-3), model.init(torch.Generator().manual_seed(0)))
+    >>> fmaml.meta_step(algorithm, fmaml.adam(1e-3), state, fmaml.Task(half, half))[0].step
+    1
+    """
+
+    def init(params: Params) -> Params:
+        head_weight(params, head)
+        return dict(params)
+
+    def adapt(theta: Params, support: Batch) -> Params:
+        return cosine_prototypes(apply, theta, support, head, "pretrain")
+
+    def loss(theta: Params, task: Task) -> tuple[Tensor, Metrics]:
+        x, y = concat([task.support, task.query])
+        f = F.normalize(features(apply, theta, x, head), dim=1)
+        w = F.normalize(theta[f"{head}.weight"], dim=1)
+        mean = F.cross_entropy(scale * f @ w.T, y, label_smoothing=smoothing)
+        return mean, {"query_loss": mean}
+
+    return Algorithm(init, adapt, loss)
