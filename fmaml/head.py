@@ -64,7 +64,7 @@ def cosine_prototypes(apply: Apply, params: Params, support: Batch, head: str, a
     member = labels(support, params, head, algorithm)  # [n, ways]
     f = normalize(features(apply, params, support.x, head), dim=1)  # [n, features]
     c = normalize(member.T @ f, dim=1)  # [ways, features]
-    return with_head(params, c, torch.where(member.sum(0) > 0, 0.0, EMPTY_CLASS_SCORE), head)
+    return with_head(params, c, c.new_zeros(len(c)).where(member.sum(0) > 0, EMPTY_CLASS_SCORE), head)
 
 
 def cosine_basis(rows: int, columns: int, like: Tensor) -> Tensor:

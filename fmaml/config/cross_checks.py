@@ -135,7 +135,8 @@ def pretraining_has_its_batches(config: Config) -> Violations:
     """An algorithm that classifies all training classes takes batches of them all; no other algorithm does."""
     batch, classifies = config["data"].get("train_batch"), "smoothing" in config["algorithm"]
     if classifies and batch is None:
-        yield "data.train_batch", "it needs batches of all training classes; give data.train_batch=128"
+        name = config["algorithm"]["name"]
+        yield "data.train_batch", f"{name} needs batches of all training classes; give data.train_batch=128"
     if batch is not None and not classifies:
         yield "data.train_batch", "only algorithm.name = pretrain takes batches of all classes; give null"
 

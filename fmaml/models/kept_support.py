@@ -24,7 +24,7 @@ from .blueprint import CRITERIA, MAX_STEPS, Blueprint, fill_theta
 from .features import EXAMPLES_AT_ONCE
 from .model_file import Metadata
 
-FITS_HEAD_ALONE = ("protonet", "r2d2")  # algorithms that need nothing but the features
+FITS_HEAD_ALONE = ("protonet", "pretrain", "r2d2")  # algorithms that need nothing but the features
 
 
 class KeptSupport(NamedTuple):

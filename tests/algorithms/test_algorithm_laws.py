@@ -292,6 +292,33 @@ def protonet_scores_are_distances_to_the_means():
 
 
 @law
+def pretrain_scores_are_cosines_to_the_mean_directions():
+    model, _, params, tasks = images()
+    task = take(tasks, 0)
+    plain = {**params, "head.weight": torch.eye(8, dtype=F64), "head.bias": torch.zeros(8, dtype=F64)}
+    support, query = (model.apply(plain, batch.x) for batch in task)
+    directions = support / support.square().sum(1, keepdim=True).sqrt()
+    means = torch.stack([directions[task.support.y == k].mean(0) for k in range(3)])
+    phi = fmaml.pretrain(model.apply).adapt(params, task.support)
+    cosines = torch.cosine_similarity(query[:, None], means[None], dim=2)
+    yield model.apply(phi, task.query.x) / query.square().sum(1, keepdim=True).sqrt(), cosines
+
+
+@law
+def pretrain_is_a_cosine_classifier_with_smoothed_labels():
+    model, _, params, tasks = images()
+    task, smoothing = take(tasks, 0), 0.3
+    loss, metrics = fmaml.pretrain(model.apply, scale=4.0, smoothing=smoothing).loss(params, task)
+    plain = {**params, "head.weight": torch.eye(8, dtype=F64), "head.bias": torch.zeros(8, dtype=F64)}
+    f = model.apply(plain, torch.cat([task.support.x, task.query.x]))
+    log_p = (4.0 * torch.cosine_similarity(f[:, None], params["head.weight"][None], dim=2)).log_softmax(1)
+    y = torch.cat([task.support.y, task.query.y])
+    right = log_p[torch.arange(len(y)), y]
+    yield loss, -((1 - smoothing) * right + smoothing * log_p.mean(1)).mean()
+    yield metrics["query_loss"], loss
+
+
+@law
 def unicorn_maml_does_not_depend_on_which_class_has_which_number():
     """The logits are permuted as the labels are, and plain MAML's are not."""
     model, loss_fn, params, tasks = images()

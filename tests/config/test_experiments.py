@@ -134,12 +134,17 @@ def test_the_published_hyperparameters(name):
 FAMILY = [name for name in NAMES if name.startswith("algorithms/")]
 
 
+OWN_DATA = {"streamed": "stream", "pretrain": "cifar_fs_pretrain"}  # algorithms that need tasks in order, or batches
+
+
 def test_every_algorithm_of_the_public_api_has_an_experiment_of_its_own():
     named = {name.removeprefix("algorithms/"): load_config(name)["algorithm"]["name"] for name in FAMILY}
-    public = {name: name for name in TABLE["algorithm"] if name in fmaml.__all__ and name != "streamed"}
+    public = {name: name for name in TABLE["algorithm"] if name in fmaml.__all__ and name not in OWN_DATA}
     assert named == public | {"fomaml": "maml", "maml_5_steps": "maml"}
     assert load_config("algorithms/fomaml")["algorithm"]["first_order"]
-    assert load_config("stream")["algorithm"]["name"] == "streamed"  # it needs tasks in order
+    assert {name: load_config(experiment)["algorithm"]["name"] for name, experiment in OWN_DATA.items()} == {
+        name: name for name in OWN_DATA
+    }
 
 
 @pytest.mark.parametrize("name", FAMILY)
@@ -180,9 +185,12 @@ def test_each_builds_what_it_says(name):
     tasks = experiment.source.sample("train", 1, range(2))
     data = config["data"]
     ways = data["train_ways"] or data["ways"]
-    assert tasks.support.x.shape == (2, ways * (data["train_shots"] or data["shots"]), 1, 28, 28)
+    examples, outputs = ways * (data["train_shots"] or data["shots"]), ways
+    if data["train_batch"]:
+        examples, outputs = data["train_batch"] // 2, experiment.source.about["classes"]["train"]
+    assert tasks.support.x.shape == (2, examples, 1, 28, 28)
     params = experiment.model.init(torch.Generator().manual_seed(0))
-    assert experiment.model.apply(params, tasks.support.x[0]).shape[1] == ways
+    assert experiment.model.apply(params, tasks.support.x[0]).shape[1] == outputs
 
 
 @pytest.mark.parametrize("name", LANGUAGES)

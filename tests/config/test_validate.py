@@ -32,7 +32,7 @@ WORD = ["null", "abc", "1", "true", "[1]", "{a: 1}"]
 LIST = ["null", "abc", "1", "true", "{a: 1}", "[abc]", "[true]", "[[1]]", "[null]"]
 WIDTHS, DEPTH = Annotated[Sequence[Count], MaxLen(1000)], Annotated[int, Ge(1), Le(1000)]
 WAYS, SHOTS = Ways | tuple[Ways, Ways], Count | tuple[Count, Count]  # a number, or its least and greatest
-AUGMENT = Sequence[Literal["flip", "shift"]]
+AUGMENT = Sequence[Literal["flip", "shift", "colour"]]
 SHIFT = Sequence[Literal["shift"]]
 LOG_TO = Sequence[Literal["csv", "tensorboard", "wandb"]]
 WRONG: dict[Any, list[str]] = {
@@ -93,7 +93,7 @@ RIGHT: dict[Any, dict[str, Any]] = {
     WAYS: {"2": 2, "[2, 2]": [2, 2], "[3, 8]": [3, 8]},
     SHOTS: {"1": 1, "999999999999": 999999999999, "[1, 5]": [1, 5]},
     str: {"/some/where": "/some/where", "'1'": "1"},
-    AUGMENT: {"[]": [], "[flip]": ["flip"], "[shift, flip]": ["shift", "flip"]},
+    AUGMENT: {"[]": [], "[flip]": ["flip"], "[shift, flip]": ["shift", "flip"], "[colour]": ["colour"]},
     SHIFT: {"[]": [], "[shift]": ["shift"]},
     LOG_TO: {"[]": [], "[csv]": ["csv"], "[wandb, tensorboard]": ["wandb", "tensorboard"]},
     dict: {"{}": {}, "{width: 8}": {"width": 8}},

@@ -92,3 +92,28 @@ def test_what_is_shown_and_what_is_asked_change_apart():
 def test_constant_images_stay(changes):
     x, keys = torch.full((2, 5, 3, SIZE, SIZE), 0.25), images(5)[1]
     assert torch.equal(changed(x, keys, changes), x)
+
+
+def test_colour_multiplies_brightness_contrast_and_saturation():
+    x, keys = images(400)
+    grey = torch.full_like(x, 0.5)
+    factors = changed(grey, keys, ["colour"])[..., 0, 0, 0] / 0.5  # contrast and saturation do not change a grey image
+    assert torch.allclose(changed(grey, keys, ["colour"]), (0.5 * factors)[..., None, None, None].expand_as(x))
+    assert 0.6 <= factors.min() < 0.62
+    assert 1.38 < factors.max() <= 1.4
+
+    x = x.double()
+    faint = 0.5 + 0.01 * (x - 0.5)  # so faint that nothing is clamped
+    y = changed(faint, keys, ["colour"]) / factors[..., None, None, None]
+    light, before = y.mean(2), faint.mean(2)
+    contrast = (light.std((-2, -1)) / before.std((-2, -1)))[..., None, None, None]
+    assert 0.6 <= contrast.min() < 0.62
+    assert 1.38 < contrast.max() <= 1.4
+    colourful = ((y - light[:, :, None]) / (faint - before[:, :, None])).flatten(2).median(2).values / contrast[
+        ..., 0, 0, 0
+    ]
+    assert 0.59 < colourful.min() < 0.62
+    assert 1.38 < colourful.max() < 1.41
+    strong = changed(x, keys, ["colour"])
+    assert strong.min() == 0
+    assert strong.max() == 1

@@ -50,3 +50,29 @@ def test_another_network_is_refused_by_name(first, tmp_path, capsys):
     assert run(tmp_path / "none", f"train.start={tmp_path / 'nothing'}") == 2
     assert "no such file, and no model of that name" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
+
+
+def test_pretraining_classifies_all_classes_and_maml_starts_from_it(tmp_path):
+    batches = ["data.train_batch=32", "algorithm={name: pretrain}", "train.meta_steps=2", "train.baseline=false"]
+    assert run(tmp_path / "first", *batches) == 0
+    theta = fmaml.load(tmp_path / "first").theta
+    assert len(theta["head.weight"]) > 1000, "one output for each training class"
+    assert run(tmp_path / "second", "train.meta_steps=0", f"train.start={tmp_path / 'first'}") == 0
+    started = fmaml.load(tmp_path / "second").theta
+    assert all(torch.equal(value, theta[name]) for name, value in started.items() if "head" not in name)
+    assert started["head.weight"].shape == (5, 8)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["algorithm={name: pretrain}"],
+            "data.train_batch = null: pretrain needs batches of all training classes; give",
+        ),
+        (["data.train_batch=64"], "data.train_batch = 64: only algorithm.name = pretrain takes batches of all classes"),
+    ],
+)
+def test_batches_of_all_classes_belong_to_pretraining(words, message, tmp_path, capsys):
+    assert run(tmp_path / "out", "train.baseline=false", *words) == 2
+    assert message in capsys.readouterr().err
