@@ -44,10 +44,15 @@ def labels(batch: Batch, params: Params, head: str, algorithm: str) -> Tensor:
 
     Raises ValueError if the targets are not one class number for each row.
     """
-    if batch.y.is_floating_point() or batch.y.ndim != 1:
-        raise ValueError(f"{algorithm}: needs one class label for each example; use maml for other targets")
+    check_classes(batch, algorithm)
     weight = head_weight(params, head)
     return (batch.y[:, None] == torch.arange(len(weight), device=batch.y.device)).to(weight.dtype)
+
+
+def check_classes(batch: Batch, algorithm: str) -> None:
+    """ValueError unless the targets are one class number for each row."""
+    if batch.y.is_floating_point() or batch.y.ndim != 1:
+        raise ValueError(f"{algorithm}: needs one class label for each example; use maml for other targets")
 
 
 def prototypes(apply: Apply, params: Params, support: Batch, head: str, algorithm: str) -> Params:

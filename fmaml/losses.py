@@ -18,13 +18,14 @@ IGNORED = -1  # the label of a padding row
 INDUCTIVE_EXAMPLES = 256  # examples that `inductive` holds in memory at a time
 
 
-def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, y: Tensor, *, smoothing: float = 0.0) -> Tensor:
     """Mean cross entropy in nats, -log softmax(logits)[y].
 
     Args:
         logits: [n, *positions, classes].
         y: int64 [n, *positions]; negative labels, such as -1 or torch's -100, are ignored, as in `accuracy`. For
             another ``ignore_index`` give ``y.masked_fill(y == ignore_index, -1)``.
+        smoothing: the share of a label's probability that all classes get alike, from 0 to 1 (arXiv 1512.00567, 7).
 
     Returns:
         A scalar. If all labels are ignored it is 0, with gradient 0. Such a task still counts in the mean over a
@@ -39,7 +40,9 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     """
     check_labels("cross_entropy", logits, y)
     labels = y.clamp(min=IGNORED).flatten()
-    total = F.cross_entropy(logits.flatten(0, -2), labels, ignore_index=IGNORED, reduction="sum")
+    total = F.cross_entropy(
+        logits.flatten(0, -2), labels, ignore_index=IGNORED, reduction="sum", label_smoothing=smoothing
+    )
     return total / (labels != IGNORED).sum().clamp(min=1)  # torch's mean would be 0 / 0, and its gradient NaN
 
 

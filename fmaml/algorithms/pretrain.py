@@ -7,10 +7,10 @@ The network is the start of meta-training: ``train.start`` takes it without its 
 """
 
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import normalize
 
-from ..head import cosine_prototypes, features, head_weight
-from ..losses import Apply
+from ..head import check_classes, cosine_prototypes, features, head_weight
+from ..losses import Apply, cross_entropy
 from ..setting_types import Rate, Unit
 from ..tree import concat
 from ..types import Algorithm, Batch, Metrics, Params, Task
@@ -53,10 +53,11 @@ def pretrain(apply: Apply, *, scale: Rate = 10.0, smoothing: Unit = 0.1, head: s
         return cosine_prototypes(apply, theta, support, head, "pretrain")
 
     def loss(theta: Params, task: Task) -> tuple[Tensor, Metrics]:
-        x, y = concat([task.support, task.query])
-        f = F.normalize(features(apply, theta, x, head), dim=1)
-        w = F.normalize(theta[f"{head}.weight"], dim=1)
-        mean = F.cross_entropy(scale * f @ w.T, y, label_smoothing=smoothing)
+        batch = concat([task.support, task.query])
+        check_classes(batch, "pretrain")
+        f = normalize(features(apply, theta, batch.x, head), dim=1)
+        w = normalize(theta[f"{head}.weight"], dim=1)
+        mean = cross_entropy(scale * f @ w.T, batch.y, smoothing=smoothing)
         return mean, {"query_loss": mean}
 
     return Algorithm(init, adapt, loss)

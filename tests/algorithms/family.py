@@ -110,8 +110,8 @@ def made(name, model, loss_fn, **settings):
     """The algorithm with those of the settings that it takes."""
     function = called(name)
     takes = inspect.signature(function).parameters
-    given = {"apply": model.apply, "chunks": 1, **settings}
-    return function(loss_fn, **{key: value for key, value in given.items() if key in takes})
+    given = {"loss_fn": loss_fn, "apply": model.apply, "chunks": 1, **settings}
+    return function(**{key: value for key, value in given.items() if key in takes})
 
 
 def family(model, loss_fn):
