@@ -64,6 +64,7 @@ from .optim.optimizers import average_params as average_params
 from .optim.optimizers import cosine as cosine
 from .optim.optimizers import momentum as momentum
 from .optim.optimizers import sgd as sgd
+from .optim.running import track_statistics as track_statistics
 from .optim.torch_optim import from_torch as from_torch
 from .optim.transforms import chain as chain
 from .optim.transforms import clip_by_global_norm as clip_by_global_norm

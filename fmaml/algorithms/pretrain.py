@@ -12,7 +12,8 @@ from torch.nn.functional import normalize
 from ..head import check_classes, cosine_prototypes, features, head_weight
 from ..losses import Apply, cross_entropy
 from ..setting_types import Rate, Unit
-from ..tree import concat
+from ..torch_fixes.stored_norm import with_batch_statistics
+from ..tree import concat, squared_norm
 from ..types import Algorithm, Batch, Metrics, Params, Task
 
 
@@ -21,6 +22,9 @@ def pretrain(apply: Apply, *, scale: Rate = 10.0, smoothing: Unit = 0.1, head: s
 
     A training task is a batch: its support and query sets are classified together, and their labels are the classes'
     own numbers. The sources of fmaml draw such tasks with ``data.train_batch``.
+
+    A network with norm="stored" is normalised by the statistics of each batch, and its stored statistics get their
+    distance to these as gradient, for `fmaml.track_statistics`. A task is normalised by the stored ones.
 
     Args:
         apply: the model's forward pass; its last layer has one output for each training class.
@@ -37,11 +41,12 @@ def pretrain(apply: Apply, *, scale: Rate = 10.0, smoothing: Unit = 0.1, head: s
     Source: arXiv 2003.04390, section 3.1 (Classifier-Baseline); the cosine in training, arXiv 1904.04232, section 3.2.
 
     >>> import torch, fmaml
-    >>> model = fmaml.conv4(inputs=(1, 28, 28), outputs=64, width=8)
+    >>> model = fmaml.conv4(inputs=(1, 28, 28), outputs=64, width=8, norm="stored")
     >>> algorithm = fmaml.pretrain(model.apply)
     >>> half = fmaml.Batch(torch.rand(1, 64, 1, 28, 28), torch.arange(64)[None])
-    >>> state = fmaml.init_state(algorithm, fmaml.adam(1e-3), model.init(torch.Generator().manual_seed(0)))
-    >>> fmaml.meta_step(algorithm, fmaml.adam(1e-3), state, fmaml.Task(half, half))[0].step
+    >>> optimizer = fmaml.track_statistics(fmaml.adam(1e-3))
+    >>> state = fmaml.init_state(algorithm, optimizer, model.init(torch.Generator().manual_seed(0)))
+    >>> fmaml.meta_step(algorithm, optimizer, state, fmaml.Task(half, half))[0].step
     1
     """
 
@@ -49,15 +54,19 @@ def pretrain(apply: Apply, *, scale: Rate = 10.0, smoothing: Unit = 0.1, head: s
         head_weight(params, head)
         return dict(params)
 
+    def features_of(params: Params, x: Tensor) -> Tensor:
+        return features(apply, params, x, head)
+
     def adapt(theta: Params, support: Batch) -> Params:
         return cosine_prototypes(apply, theta, support, head, "pretrain")
 
     def loss(theta: Params, task: Task) -> tuple[Tensor, Metrics]:
         batch = concat([task.support, task.query])
         check_classes(batch, "pretrain")
-        f = normalize(features(apply, theta, batch.x, head), dim=1)
+        f, statistics = with_batch_statistics(features_of, theta, batch.x)
         w = normalize(theta[f"{head}.weight"], dim=1)
-        mean = cross_entropy(scale * f @ w.T, batch.y, smoothing=smoothing)
-        return mean, {"query_loss": mean}
+        mean = cross_entropy(scale * normalize(f, dim=1) @ w.T, batch.y, smoothing=smoothing)
+        away = squared_norm({name: theta[name] - found for name, found in statistics.items()}) if statistics else 0.0
+        return mean + 0.5 * away, {"query_loss": mean}
 
     return Algorithm(init, adapt, loss)

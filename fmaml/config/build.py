@@ -10,6 +10,7 @@ from ..errors import Error
 from ..extras import describe_error, imported
 from ..losses import supervised
 from ..optim.optimizers import average_params, cosine
+from ..optim.running import track_statistics
 from ..optim.sharded import sharded
 from ..optim.transforms import chain, clip_by_global_norm
 from ..processes.torch_settings import set_precision, with_precision
@@ -71,6 +72,7 @@ def outer_optimizer(section: Config, settings: TrainSettings) -> Optimizer:
     if settings.shard_optimizer:
         optimizer = sharded(optimizer)
     optimizer = optimizer if settings.clip is None else chain(clip_by_global_norm(settings.clip), optimizer)
+    optimizer = track_statistics(optimizer)
     return optimizer if settings.average is None else average_params(optimizer, settings.average)
 
 

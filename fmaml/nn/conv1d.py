@@ -20,7 +20,7 @@ def conv1d(
     layers: Depth = 4,
     kernel: Size = 3,
     pool: Literal["stride", "max"] = "stride",
-    norm: Literal["batch", "group", "layer", "none"] = "batch",
+    norm: Literal["batch", "stored", "group", "layer", "none"] = "batch",
 ) -> Model:
     """Convolutions over time with norm, ReLU and halving of the signal; [n, channels, length] -> [n, outputs].
 
@@ -34,7 +34,7 @@ def conv1d(
         kernel: the length of a filter in samples, odd.
         pool: "stride" halves the signal by the convolution's stride and gives the head the mean over time. "max" halves
             it by max-pooling and gives the head all positions.
-        norm: "batch" (by the statistics of the current batch), "group" (8 groups), "layer" or "none".
+        norm: as in `fmaml.conv4`.
 
     Returns:
         A model with parameters conv1.weight, norm1.weight, norm1.bias, .., head.weight, head.bias.

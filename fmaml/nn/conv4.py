@@ -23,7 +23,7 @@ def conv4(
     outputs: int,
     width: Size = 64,
     pool: Literal["stride", "max"] = "stride",
-    norm: Literal["batch", "group", "layer", "none"] = "batch",
+    norm: Literal["batch", "stored", "group", "layer", "none"] = "batch",
 ) -> Model:
     """The few-shot network: four 3x3 convolutions with norm and ReLU; [n, C, H, W] -> [n, outputs].
 
@@ -35,10 +35,12 @@ def conv4(
         width: filters of each convolution.
         pool: "stride" halves the image by the convolution's stride and gives the head the mean over positions (Omniglot
             in 1703.03400). "max" halves it by 2x2 max-pooling and gives the head all positions (mini-ImageNet).
-        norm: "batch" (by the statistics of the current batch), "group" (8 groups), "layer" or "none".
+        norm: "batch" (by the statistics of the current batch), "stored" (by those that `fmaml.pretrain` has learnt),
+            "group" (8 groups), "layer" or "none".
 
     Returns:
-        A model with parameters conv1.weight, norm1.weight, norm1.bias, .., head.weight, head.bias.
+        A model with parameters conv1.weight, norm1.weight, norm1.bias, .., head.weight, head.bias. With norm="stored"
+        also norm1.running_mean, norm1.running_var, ..; they are constants to every gradient.
 
     Raises:
         ValueError: ``inputs`` is not the shape of an image, or too small for four halvings by max-pooling. An unknown
@@ -71,7 +73,7 @@ def conv4(
         return convolutions | linear_init("head", features, outputs, generator)
 
     def apply(params: Params, x: Tensor) -> Tensor:
-        if norm == "batch":
+        if norm in ("batch", "stored"):
             x = channels_last(x, params["conv1.weight"])
         for i in range(1, LAYERS + 1):  # x: [n, channels or width, h, w]
             x = conv2d(x, params[f"conv{i}.weight"], params.get(f"conv{i}.bias"), stride=stride, padding=1)

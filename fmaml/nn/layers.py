@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 from ..losses import Apply
 from ..setting_types import NORM_GROUPS
 from ..torch_fixes.norms import batch_norm, group_norm, layer_norm
+from ..torch_fixes.stored_norm import stored_norm
 from ..types import Model, Params
 
 
@@ -35,6 +36,8 @@ def normalise(norm: str, params: Params, name: str, x: Tensor) -> Tensor:
     if norm == "none":
         return x
     scale, shift = params[f"{name}.weight"], params[f"{name}.bias"]
+    if norm == "stored":
+        return stored_norm(params, name, x)
     if norm == "batch":
         return batch_norm(x, scale, shift)
     return layer_norm(x, scale, shift) if norm == "layer" else group_norm(x, scale, shift, NORM_GROUPS)
@@ -49,7 +52,7 @@ def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
 def check_pool_and_norm(network: str, pool: str, norm: str, width: int) -> None:
     """Raise ValueError for an unknown ``pool`` or ``norm``, or a ``width`` that is no multiple of the norm's groups."""
     one_of("pool", pool, ("stride", "max"))
-    one_of("norm", norm, ("batch", "group", "layer", "none"))
+    one_of("norm", norm, ("batch", "stored", "group", "layer", "none"))
     if norm == "group" and width % NORM_GROUPS:
         raise ValueError(f"{network}: width = {width} must be a multiple of {NORM_GROUPS} for norm = 'group'")
 
@@ -61,7 +64,7 @@ def conv_layers_init(
     params: Params = {}
     for i in range(1, layers + 1):
         params[f"conv{i}.weight"] = xavier((width, channels if i == 1 else width, *kernel), generator)
-        params |= norm_init(f"norm{i}", width) if norm != "none" else {f"conv{i}.bias": torch.zeros(width)}
+        params |= norm_init(f"norm{i}", width, norm) if norm != "none" else {f"conv{i}.bias": torch.zeros(width)}
     return params
 
 
@@ -70,9 +73,11 @@ def conv_init(name: str, fan_in: int, fan_out: int, generator: Generator, size: 
     return {f"{name}.weight": xavier((fan_out, fan_in, size, size), generator)}
 
 
-def norm_init(name: str, width: int) -> Params:
-    """The initial scale 1 and shift 0 of a norm."""
-    return {f"{name}.weight": torch.ones(width), f"{name}.bias": torch.zeros(width)}
+def norm_init(name: str, width: int, norm: str = "batch") -> Params:
+    """The initial scale 1 and shift 0 of a norm, and with norm="stored" the mean 0 and the variance 1."""
+    affine = {f"{name}.weight": torch.ones(width), f"{name}.bias": torch.zeros(width)}
+    stored = {f"{name}.running_mean": torch.zeros(width), f"{name}.running_var": torch.ones(width)}
+    return affine | stored if norm == "stored" else affine
 
 
 def linear_init(name: str, fan_in: int, fan_out: int, generator: Generator) -> Params:

@@ -1,6 +1,7 @@
 """ResNet-12, the larger network of few-shot classification, as (init, apply)."""
 
 from itertools import pairwise
+from typing import Literal
 
 from torch import Generator, Tensor
 from torch.nn import functional as F
@@ -16,15 +17,19 @@ BLOCKS, CONVOLUTIONS = 4, 3
 SLOPE = 0.1  # of the leaky ReLUs
 
 
-def resnet12(*, inputs: tuple[int, ...], outputs: int, width: Size = 64) -> Model:
+def resnet12(
+    *, inputs: tuple[int, ...], outputs: int, width: Size = 64, norm: Literal["batch", "stored"] = "batch"
+) -> Model:
     """ResNet-12: four residual blocks of three 3x3 convolutions; [n, C, H, W] -> [n, outputs].
 
-    Each block ends in 2x2 max-pooling. The head gets the mean over positions. Batch norm uses the current batch.
+    Each block ends in 2x2 max-pooling. The head gets the mean over positions.
 
     Args:
         inputs: (channels, height, width) of an image, 16 pixels or more.
         outputs: the number of outputs, such as the number of classes.
         width: filters of the first block; the others have 2.5, 5 and 10 times as many (64, 160, 320, 640).
+        norm: batch norm by the statistics of the current batch ("batch"), or by those that `fmaml.pretrain` has learnt
+            ("stored").
 
     Returns:
         A model with parameters block1.conv1.weight, block1.norm1.weight, .., block1.shortcut.weight, .., head.weight,
@@ -54,25 +59,25 @@ def resnet12(*, inputs: tuple[int, ...], outputs: int, width: Size = 64) -> Mode
         for i, (fan_in, fan_out) in enumerate(pairwise(widths), 1):
             for j in range(1, CONVOLUTIONS + 1):
                 params |= conv_init(f"block{i}.conv{j}", fan_in if j == 1 else fan_out, fan_out, generator)
-                params |= norm_init(f"block{i}.norm{j}", fan_out)
+                params |= norm_init(f"block{i}.norm{j}", fan_out, norm)
             params |= conv_init(f"block{i}.shortcut", fan_in, fan_out, generator, size=1)
-            params |= norm_init(f"block{i}.norm", fan_out)
+            params |= norm_init(f"block{i}.norm", fan_out, norm)
         return params | linear_init("head", widths[-1], outputs, generator)
 
     def apply(params: Params, x: Tensor) -> Tensor:
         x = channels_last(x, params["block1.conv1.weight"])
         for i in range(1, BLOCKS + 1):
-            x = max_pool(residual(params, f"block{i}", x), 2)
+            x = max_pool(residual(params, f"block{i}", norm, x), 2)
         return F.linear(x.mean((2, 3)), params["head.weight"], params["head.bias"])
 
     return named_model(init, apply)
 
 
-def residual(params: Params, block: str, x: Tensor) -> Tensor:
+def residual(params: Params, block: str, norm: str, x: Tensor) -> Tensor:
     """Three convolutions with a shortcut, x [n, channels, h, w] -> [n, width of the block, h, w]."""
-    shortcut = normalise("batch", params, f"{block}.norm", conv2d(x, params[f"{block}.shortcut.weight"]))
+    shortcut = normalise(norm, params, f"{block}.norm", conv2d(x, params[f"{block}.shortcut.weight"]))
     for j in range(1, CONVOLUTIONS + 1):
         x = conv2d(x, params[f"{block}.conv{j}.weight"], padding=1)
-        x = normalise("batch", params, f"{block}.norm{j}", x)
+        x = normalise(norm, params, f"{block}.norm{j}", x)
         x = F.leaky_relu(x, SLOPE) if j < CONVOLUTIONS else x
     return F.leaky_relu(x + shortcut, SLOPE)
