@@ -217,13 +217,13 @@ class Adapted:
         """
         if self.kept is None:
             raise ValueError(why_not_kept(self.blueprint))
-        more, names = self.learner.read_examples(support, targets, ink, self.classes)
+        more, names, learner = self.learner.read_examples(support, targets, ink, self.classes)
         if self.kept.of_features:
             more = more._replace(x=features_if_enough(self.blueprint, self.params, self.statistics, more.x))
         if again := seen_before(more.x, self.kept.support.x):
             note(f"{again} of these {len(more.x)} examples were learnt before; they count once more")
         kept, classes = self.kept.joined(self.classes, more, names)
-        return self.learner.adapt_to(kept._replace(steps=kept.steps if steps is None else steps), classes)
+        return learner.adapt_to(kept._replace(steps=kept.steps if steps is None else steps), classes)
 
     @property
     def counts(self) -> dict[str, int] | None:
@@ -266,7 +266,7 @@ class Adapted:
     @property
     def shape(self) -> Shape:
         """The shape and type of the network's inputs."""
-        return shape_of(self.blueprint, self.params)
+        return shape_of(self.metadata, self.blueprint, self.params)
 
     def __getstate__(self) -> dict[str, Any]:
         """The fields alone: a network that was built does not pickle, and is built again."""
@@ -329,17 +329,24 @@ class Learner:
         >>> learner.adapt(torch.rand(6, 1, 28, 28), torch.tensor([0, 0, 1, 1, 2, 2]))
         Adapted(omniglot_prototypes, 3 classes: 0, 1, 2)
         """
-        examples, classes = self.read_examples(support, targets, ink)
-        return self.adapt_to(KeptSupport(self.theta, examples, False, steps), classes)
+        examples, classes, learner = self.read_examples(support, targets, ink)
+        return learner.adapt_to(KeptSupport(self.theta, examples, False, steps), classes)
 
-    def read_examples(self, support: Any, targets: Any, ink: Ink, known: Sequence[str] = ()) -> tuple[Batch, list[str]]:
-        """The examples of `adapt` in the network's units, and their classes; ``known`` are those adapted to before."""
+    def read_examples(
+        self, support: Any, targets: Any, ink: Ink, known: Sequence[str] = ()
+    ) -> tuple[Batch, list[str], "Learner"]:
+        """The examples of `adapt` in the network's units, their classes, and the learner with their value of white.
+
+        ``known`` are the classes adapted to before.
+        """
+        learner = self
         if targets is None and not isinstance(support, Tensor):
             if self.blueprint.targets != "classes":
                 raise ValueError(
                     "adapt: this network was trained for values, so x needs its targets: adapt(x, y), in Python alone"
                 )
-            by_class, _ = read_support(support, self.shape, ink, least=1 if known else 2)
+            by_class, white = read_support(support, self.shape, ink, least=1 if known else 2)
+            learner = self.with_white(white)
             classes = sorted(by_class)
             x = torch.cat([by_class[name] for name in classes])
             y = torch.repeat_interleave(torch.tensor([len(by_class[name]) for name in classes]))
@@ -351,7 +358,12 @@ class Learner:
             classes = names_of_classes(y, len(x), known) if named else []
             y = y if named else self._values_of(y, len(x))
         examples = Batch(x, y)
-        return examples if self.blueprint.scaling is None else self.blueprint.scaling.support(examples), classes
+        examples = examples if self.blueprint.scaling is None else self.blueprint.scaling.support(examples)
+        return examples, classes, learner
+
+    def with_white(self, white: int) -> "Learner":
+        """The same learner; its 16-bit pictures have white of at least this value."""
+        return replace(self, metadata={**self.metadata, "white": white}) if white else self
 
     def features(self, images: Any, ink: Ink = "auto") -> Tensor:
         """The features of images, the inputs of the head: [n, width].
@@ -460,7 +472,7 @@ class Learner:
     @property
     def shape(self) -> Shape:
         """The shape and type of the network's inputs."""
-        return shape_of(self.blueprint, self.theta)
+        return shape_of(self.metadata, self.blueprint, self.theta)
 
 
 def in_a_line(names: list[str]) -> str:
@@ -471,10 +483,10 @@ def in_a_line(names: list[str]) -> str:
     return printable(", ".join([name[:SHOWN] for name in names[:shown]] + more), kept="")
 
 
-def shape_of(blueprint: Blueprint, parameters: Theta) -> Shape:
+def shape_of(metadata: Metadata, blueprint: Blueprint, parameters: Theta) -> Shape:
     """The shape and type of the network's inputs: symbols, or numbers of the parameters' type."""
     dtype = torch.int64 if blueprint.targets == "symbols" else leaves(parameters)[0].dtype
-    return Shape(blueprint.inputs, blueprint.form, dtype)
+    return Shape(blueprint.inputs, blueprint.form, dtype, metadata.get("white", 0))
 
 
 def names_of_classes(y: Tensor, examples: int, known: Sequence[str] = ()) -> list[str]:
