@@ -50,7 +50,7 @@ class Prediction(NamedTuple):
     ['cat']
     """
 
-    labels: list[str]  # the likeliest class of each example, or "none of these"
+    labels: list[str]  # the likeliest column of each example: a class, or "none of these"
     probabilities: Tensor  # [n, classes], in the order of `Adapted.classes`; with ``reject`` one more, of none of these
 
     def __repr__(self) -> str:
@@ -96,11 +96,12 @@ class Adapted:
                 of each drawing.
             reject: the share of pictures of these classes that may be refused, above 0 and below 0.5. Then a picture
                 that is far from every class gets the label "none of these". The limit is that of known pictures of
-                the validation tasks, or of your own if ``fmaml adapt`` measured it. None: refuse nothing.
+                the validation tasks, or of your own if ``fmaml adapt`` measured it. Of n pictures, the smallest share
+                is 1 / (n + 1). None: refuse nothing.
 
         Returns:
             labels, a list of n names, and probabilities, a tensor [n, classes]. With ``reject`` a last column is for
-            none of these: above 1/2 if the picture is refused. Then the classes share the rest.
+            none of these, and the classes share the rest. The label is the column of the largest probability.
 
         Raises:
             Error: an image cannot be read.
@@ -115,13 +116,14 @@ class Adapted:
         if not bool(logits.isfinite().all()):
             first = int((~logits.isfinite()).any(-1).nonzero()[0])
             raise ValueError(f"predict: image {first}: the outputs are not finite; give values as in training, 0 to 1")
-        labels = [self.classes[i] for i in logits.argmax(-1).tolist()]
         probabilities = self.probabilities_of(logits)
-        if reject is None:
-            return Prediction(labels, probabilities)
-        none = self._none_of_these(x, reject).to(probabilities)[:, None]
-        labels = [NONE if far else label for far, label in zip((none[:, 0] > 0.5).tolist(), labels, strict=True)]
-        return Prediction(labels, torch.cat([probabilities * (1 - none), none], 1))
+        if reject is not None:
+            far = self._none_of_these(x, reject).to(probabilities)[:, None]
+            none = far * probabilities.amax(1, keepdim=True)
+            none = none / (none + 1 - far)  # the largest if far > 1/2
+            probabilities = torch.cat([probabilities * (1 - none), none], 1)
+        columns = [*self.classes, NONE]
+        return Prediction([columns[i] for i in probabilities.argmax(-1).tolist()], probabilities)
 
     def probabilities_of(self, logits: Tensor) -> Tensor:
         """The probabilities of the classes, [n, classes], for `outputs` of the same shape."""
@@ -150,6 +152,11 @@ class Adapted:
             raise ValueError(
                 f"predict: reject: not possible with this model: {why}; leave it out, or adapt by `fmaml adapt` "
                 f"with 20 pictures or more"
+            )
+        if reject < self.calibration.least_reject:
+            raise ValueError(
+                f"predict: reject = {reject}: the limit was measured on {self.calibration.pictures} pictures, which "
+                f"support {self.calibration.least_reject:.2g} or more; give that, or adapt to {1 / reject:.0f} pictures"
             )
         return self.calibration.none_of_these(self.distances(x), reject)
 
@@ -230,7 +237,7 @@ class Adapted:
         """The number of examples of each class; None if the support set was not kept."""
         return None if self.kept is None else self.kept.counts(self.classes)
 
-    @property
+    @cached_property
     def kept_features(self) -> KeptSupport | None:
         """The features of the support set, if they are enough to add more examples."""
         if self.kept is None or self.kept.of_features:
