@@ -35,7 +35,7 @@ from .kept_support import (
 )
 from .model_file import Metadata, write_model
 from .reading import Reader
-from .resize_head import head_of, starting_from_prototypes, with_outputs
+from .resize_head import check_is_network, head_of, starting_from_prototypes, with_outputs
 from .user_images import Images, Shape, read_support, to_inputs, to_tensor
 
 SHOWN = 72  # characters of a list of names in a `repr`
@@ -439,14 +439,17 @@ class Learner:
         network = self.blueprint.build(outputs)
         if outputs == self.blueprint.outputs:
             return network, self.theta
+        made_per_task = "head" in self.blueprint.algorithm
         try:
             theta = with_outputs(self.theta, self.blueprint.template(outputs))
+            if outputs > self.blueprint.outputs and not made_per_task:
+                check_is_network(theta, self.blueprint.params(outputs))
         except ValueError as error:
             raise Error(
                 f"{outputs} classes: {self.blueprint.algorithm['name']} was trained for {self.blueprint.outputs}, and "
-                f"its learnt parts have no other width ({error}); take a model of protonet, r2d2, proto_maml or maml"
+                f"its learnt parts fit no other number ({error}); take a model of protonet, r2d2, proto_maml or maml"
             ) from None
-        if outputs < self.blueprint.outputs or "head" in self.blueprint.algorithm:  # which is made for each task
+        if outputs < self.blueprint.outputs or made_per_task:
             return network, theta
         head = head_of(self.blueprint.params(self.blueprint.outputs), self.blueprint.params(outputs))
         algorithm = starting_from_prototypes(network.algorithm, network.model.apply, head)

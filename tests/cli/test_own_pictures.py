@@ -7,6 +7,7 @@ import json
 
 import pytest
 import torch
+from learners import untrained
 from PIL import Image
 
 import fmaml
@@ -282,6 +283,41 @@ def test_predict_names_other_classes_none_of_these(adapted_file, omniglot_classe
     assert others.count("none of these") >= len(others) - 2
     assert f"of classes that were not learnt: c4, c5; {others.count('none of these')} named none of these" in said.err
     assert "fit no class; the limit refuses 5.0% of the pictures it was measured on" in said.err
+
+
+def test_a_class_named_none_of_these_is_told(pictures, capsys):
+    """Then no picture is refused, and the user hears why."""
+    (pictures / "support" / "red").rename(pictures / "support" / "none of these")
+    out = str(pictures / "mine.st")
+    why = "a class is named 'none of these', so every picture gets a class"
+    assert main(["adapt", "cifar_fs_prototypes", "--support", str(pictures / "support"), "--out", out]) == 0
+    assert why in capsys.readouterr().out
+    assert main(["predict", out, str(pictures / "query" / "blue"), "--csv"]) == 0
+    assert why in capsys.readouterr().err
+
+
+def test_files_of_features_and_unchecked_files_get_a_limit_too(omniglot_classes, tmp_path, capsys):
+    """A model of features alone, which grows by two classes; `--no-check` leaves out the accuracy, not the limit."""
+    untrained({"name": "conv4", "width": 8, "norm": "layer"}, {"name": "protonet"}).save(tmp_path / "model.st")
+    out, support = str(tmp_path / "mine.st"), str(omniglot_classes / "support")
+    assert main(["adapt", str(tmp_path / "model.st"), "--support", support, "--out", out, "--no-check"]) == 0
+    said = capsys.readouterr().out
+    assert "accuracy" not in said
+    assert "of these 24 pictures" in said
+    assert fmaml.load_adapted(out).calibration.pictures == 24
+    query = omniglot_classes / "query"
+    assert main(["adapt", out, "--support", str(query)]) == 0
+    grown = fmaml.load_adapted(out)
+    assert grown.kept.of_features
+    assert grown.calibration.pictures == sum(grown.counts.values()) == 42
+    assert "of these 42 pictures, a tenth of them left out in turn" in capsys.readouterr().out
+
+
+def test_a_newline_in_a_name_stays_on_its_line(pictures, capsys):
+    (pictures / "support" / "red").rename(pictures / "support" / "r\ned")
+    support = str(pictures / "support")
+    assert main(["adapt", "cifar_fs_prototypes", "--support", support, "--out", str(pictures / "m.st")]) == 0
+    assert "r\ned" not in capsys.readouterr().out
 
 
 def test_reject_0_names_every_picture(adapted_file, omniglot_classes, capsys):

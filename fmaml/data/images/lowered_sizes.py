@@ -6,7 +6,7 @@ from ...errors import Error, note
 from ...files.plain_text import counted
 from ..class_splits import divide
 from ..episodes import Episode
-from ..ragged import bounds
+from ..ragged import bounds, queries_a_class
 from ..source import SPLITS
 from .layouts import FoundImages
 from .scan import Classes
@@ -87,7 +87,7 @@ def fewer_ways(episode: Episode, classes: dict[str, int]) -> Episode:
     ways = min(bounds(episode.ways)[1], held)
     train_ways = min(episode.train_ways or bounds(episode.ways)[1], classes.get("train", held))
     note(
-        f"tasks: {ways}-way {bounds(episode.shots)[1]}-shot, {bounds(episode.queries)[1]} queries"
-        f" a class; {train_ways} ways in training"
+        f"tasks: {ways}-way {bounds(episode.shots)[1]}-shot, {queries_a_class(episode.queries)}; "
+        f"{train_ways} ways in training"
     )
     return episode._replace(ways=ways, train_ways=train_ways)
