@@ -37,7 +37,9 @@ from ..report import results as report
 from ..training.finish import compared_with, score_all
 from ..training.preflight import check_same_facts
 from ..tree import leaves, map_leaves
+from .all_classes import describe_all_classes
 
+TASKS_OF_OWN_PICTURES = 100  # more tasks of the same few pictures tell little
 OPEN_SECTIONS = ("data", "eval", "seed")  # of the config: they may change in a test of a trained model
 
 
@@ -103,6 +105,9 @@ def test_in(
     report.print_results(console, results, source.metric, title, protocol + interval)
     calibration = calibrated(experiment, theta, settings, known) if known or has_own_validation(source) else {}
     report.print_calibration(console, calibration)
+    if config["data"].get("layout") == "all" and source.form:
+        for line in describe_all_classes(learner, config["data"], source.form):
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
     if out:
         folder = Path(out)
         folder.mkdir(parents=True, exist_ok=True)
@@ -160,7 +165,7 @@ def config_of_test(learner: Learner, model: str, overrides: list[str]) -> Config
 
 
 def folder_overrides(learner: Learner, overrides: list[str]) -> list[str]:
-    """Add the settings that a user's folder implies: its data source, and a test on all classes."""
+    """Add the settings that a user's folder implies: its data source, and fewer tasks, of all classes that fit."""
     given = values_by_key(overrides)
     if "data.root" not in given or learner.blueprint.form is None:
         return overrides
@@ -172,8 +177,11 @@ def folder_overrides(learner: Learner, overrides: list[str]) -> list[str]:
             note(
                 f"data.root: read as a folder of your own classes; for the files of {own} give data.name={own} as well"
             )
-    whole = values_by_key(named)["data.name"] == "folder" and "data.layout" not in given
-    return [*named, "data.layout=all"] if whole else named
+    if values_by_key(named)["data.name"] != "folder" or "data.layout" in given:
+        return named
+    lowered = not {"data.ways", "data.shots", "data.lower_sizes"} & given.keys()
+    tasks = [] if "eval.tasks" in given else [f"eval.tasks={TASKS_OF_OWN_PICTURES}"]
+    return [*named, "data.layout=all", *["data.lower_sizes=true"] * lowered, *tasks]
 
 
 def values_by_key(overrides: list[str]) -> dict[str, str]:

@@ -85,6 +85,21 @@ def test_a_test_on_a_folder_takes_every_class_and_as_many_queries_as_there_are(p
     assert "has 3 of 4 classes with more pictures than data.shots = 1" in capsys.readouterr().err
 
 
+def test_a_test_on_a_folder_follows_its_counts_and_names_confusions_and_worst_pictures(pictures, capsys):
+    """Three classes of three, one picture in a wrong folder: each is named once by a model that learnt the others."""
+    Image.new("RGB", (40, 40), COLOURS["blue"]).save(pictures / "support" / "red" / "blue.png")
+    root = f"data.root={pictures / 'support'}"
+    assert main(["test", "cifar_fs_prototypes", root, "eval.inductive=false"]) == 0
+    said = capsys.readouterr()
+    assert "tasks: 3-way 1-shot, 2 queries a class\n" in said.err
+    out = " ".join(said.out.split())
+    assert "from 3 unseen classes (every class) (folder), 100 tasks" in out
+    assert "all 3 classes at once, each left out in turn and named by a model that learnt the others:" in out
+    assert "accuracy 90.0% [59.6%, 98.2%]: 9 of 10 pictures" in out
+    assert "red taken for blue: 1" in out
+    assert "the most confident mistakes: red/blue.png: blue" in out
+
+
 def test_the_gain_is_that_of_the_trained_model_over_the_first(tmp_path):
     before, after = [[0.5], [0.6], [0.7]], [[0.6], [0.75], [0.75]]
     rows = [{"column": f"{name} inductive", "first": 0, "end": 3, "scores": scores} for name, scores in
