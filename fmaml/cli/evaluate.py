@@ -35,6 +35,7 @@ from ..processes.signals import deferred_signals
 from ..processes.torch_settings import make_deterministic
 from ..report import results as report
 from ..training.finish import compared_with, score_all
+from ..training.frozen_features import cache_frozen_features
 from ..training.preflight import check_same_facts
 from ..tree import leaves, map_leaves
 from .all_classes import describe_all_classes
@@ -82,6 +83,8 @@ def test_in(
     check_fits(learner, source, config)
     settings = EvalSettings(**config["eval"])
     experiment, theta = as_experiment(learner, source, config, torch_device)
+    if "head" in learner.blueprint.algorithm or source.outputs == learner.blueprint.outputs:  # or its loop is another
+        experiment = cache_frozen_features(console, config, experiment, torch_device)
     data = {"test": digest_of_split(source, "test")}
     known = read_calibration(learner.metadata.get("calibration"))
     facts = {"data": data, "config": config["data"], "seed": config["seed"], "steps": settings.steps}
@@ -100,7 +103,7 @@ def test_in(
     protocol = f"{source.about['protocol']} ({config['data']['name']}), {tested}"
     compared = compared_with(source, settings, results)
     results |= compared
-    title = f"{config['name']}: {source.metric.name} on unseen tasks"
+    title = f"{learner.metadata['name']}: {source.metric.name} on unseen tasks"
     interval = "; ± is a 95 % interval over tasks" if settings.tasks > 1 else ""
     report.print_results(console, results, source.metric, title, protocol + interval)
     calibration = calibrated(experiment, theta, settings, known) if known or has_own_validation(source) else {}
