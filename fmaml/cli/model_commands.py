@@ -56,9 +56,10 @@ def predict_command(argv: list[str]) -> None:
         raise Error(f"{args.model}: {error}") from None
     rows = present.rows_of(photos, prediction, adapted.classes)
     accuracy = describe_accuracy(rows, list(classes.values()), adapted.classes) if any(classes.values()) else []
+    refused = describe_refused(rows, reject)
     if args.html:
         with named_in_errors("--html", args.html):
-            present.write_page(Path(args.html), rows, adapted, args.model, accuracy)
+            present.write_page(Path(args.html), rows, adapted, args.model, [*accuracy, *refused])
         note(f"the page is {args.html}")
     if args.json:
         print(present.as_json(rows))
@@ -67,7 +68,7 @@ def predict_command(argv: list[str]) -> None:
     else:
         present.print_table(rows)
     named_none = [describe_class_none()] if NONE in adapted.classes else []
-    for line in [*named_none, *describe_refused(rows, reject), *accuracy]:
+    for line in [*named_none, *refused, *accuracy]:
         note(line)
 
 

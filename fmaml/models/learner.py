@@ -4,7 +4,7 @@ Prediction is inductive: it depends only on the support set and on that example.
 support set, which are stored with the network.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import accumulate
@@ -24,6 +24,7 @@ from ..torch_fixes.support_statistics import Statistics, statistics_of, with_sta
 from ..tree import leaves
 from ..types import Batch, Params, Theta
 from .blueprint import Blueprint, Network
+from .examples import read_examples
 from .features import EXAMPLES_AT_ONCE, head_inputs, network_params
 from .kept_support import (
     KeptSupport,
@@ -36,7 +37,7 @@ from .kept_support import (
 from .model_file import Metadata, write_model
 from .reading import Reader
 from .resize_head import check_is_network, head_of, starting_from_prototypes, with_outputs
-from .user_images import Images, Shape, read_support, to_inputs, to_tensor
+from .user_images import Images, Shape, to_inputs
 
 SHOWN = 72  # characters of a list of names in a `repr`
 
@@ -224,13 +225,14 @@ class Adapted:
         """
         if self.kept is None:
             raise ValueError(why_not_kept(self.blueprint))
-        more, names, learner = self.learner.read_examples(support, targets, ink, self.classes)
+        more, names, white = read_examples(self.blueprint, self.shape, support, targets, ink, self.classes)
         if self.kept.of_features:
             more = more._replace(x=features_if_enough(self.blueprint, self.params, self.statistics, more.x))
         if again := seen_before(more.x, self.kept.support.x):
             note(f"{again} of these {len(more.x)} examples were learnt before; they count once more")
         kept, classes = self.kept.joined(self.classes, more, names)
-        return learner.adapt_to(kept._replace(steps=kept.steps if steps is None else steps), classes)
+        steps = kept.steps if steps is None else steps
+        return self.learner.with_white(white).adapt_to(kept._replace(steps=steps), classes)
 
     @property
     def counts(self) -> dict[str, int] | None:
@@ -336,37 +338,8 @@ class Learner:
         >>> learner.adapt(torch.rand(6, 1, 28, 28), torch.tensor([0, 0, 1, 1, 2, 2]))
         Adapted(omniglot_prototypes, 3 classes: 0, 1, 2)
         """
-        examples, classes, learner = self.read_examples(support, targets, ink)
-        return learner.adapt_to(KeptSupport(self.theta, examples, False, steps), classes)
-
-    def read_examples(
-        self, support: Any, targets: Any, ink: Ink, known: Sequence[str] = ()
-    ) -> tuple[Batch, list[str], "Learner"]:
-        """The examples of `adapt` in the network's units, their classes, and the learner with their value of white.
-
-        ``known`` are the classes adapted to before.
-        """
-        learner = self
-        if targets is None and not isinstance(support, Tensor):
-            if self.blueprint.targets != "classes":
-                raise ValueError(
-                    "adapt: this network was trained for values, so x needs its targets: adapt(x, y), in Python alone"
-                )
-            by_class, white = read_support(support, self.shape, ink, least=1 if known else 2)
-            learner = self.with_white(white)
-            classes = sorted(by_class)
-            x = torch.cat([by_class[name] for name in classes])
-            y = torch.repeat_interleave(torch.tensor([len(by_class[name]) for name in classes]))
-        elif targets is None:
-            raise ValueError("adapt: a support set that is a tensor needs its targets")
-        else:
-            x, y = to_inputs(support, self.shape), to_tensor(targets, "adapt: targets are numbers")
-            named = self.blueprint.targets == "classes"
-            classes = names_of_classes(y, len(x), known) if named else []
-            y = y if named else self._values_of(y, len(x))
-        examples = Batch(x, y)
-        examples = examples if self.blueprint.scaling is None else self.blueprint.scaling.support(examples)
-        return examples, classes, learner
+        examples, classes, white = read_examples(self.blueprint, self.shape, support, targets, ink)
+        return self.with_white(white).adapt_to(KeptSupport(self.theta, examples, False, steps), classes)
 
     def with_white(self, white: int) -> "Learner":
         """The same learner; its 16-bit pictures have white of at least this value."""
@@ -397,17 +370,6 @@ class Learner:
         apply, params = self.blueprint.build(self.blueprint.outputs).model.apply, network_params(self.theta)
         seen = x if self.blueprint.scaling is None else self.blueprint.scaling.inputs(x)
         return head_inputs(self.blueprint, with_statistics(apply, statistics_of(apply, params, seen)), params, x)
-
-    def _values_of(self, y: Tensor, examples: int) -> Tensor:
-        """Targets that are values or symbols, in the network's type; ValueError if there is not one an example."""
-        if self.blueprint.targets == "values":
-            y = y.to(self.shape.dtype)
-            if y.ndim == 1 and self.blueprint.outputs == 1:
-                y = y[:, None]
-        if len(y) != examples or (self.blueprint.targets == "values" and y.shape[1:] != (self.blueprint.outputs,)):
-            wanted = f"[{examples}, {self.blueprint.outputs}]" if self.blueprint.targets == "values" else f"{examples}"
-            raise ValueError(f"adapt: {examples} examples need targets {wanted}; these are {list(y.shape)}")
-        return y
 
     @torch.no_grad()
     def adapt_to(self, kept: KeptSupport, classes: list[str]) -> Adapted:
@@ -497,22 +459,3 @@ def shape_of(metadata: Metadata, blueprint: Blueprint, parameters: Theta) -> Sha
     """The shape and type of the network's inputs: symbols, or numbers of the parameters' type."""
     dtype = torch.int64 if blueprint.targets == "symbols" else leaves(parameters)[0].dtype
     return Shape(blueprint.inputs, blueprint.form, dtype, metadata.get("white", 0))
-
-
-def names_of_classes(y: Tensor, examples: int, known: Sequence[str] = ()) -> list[str]:
-    """The classes "0", "1", .. of class numbers; ValueError unless each of two or more occurs, one for each example.
-
-    Numbers of ``known`` classes stand for these, and need not occur.
-    """
-    if y.shape != (examples,) or y.dtype != torch.int64:
-        found = f"{str(y.dtype).removeprefix('torch.')} {list(y.shape)}"
-        raise ValueError(
-            f"adapt: targets must be int64 [{examples}], a class number for each example; these are {found}"
-        )
-    numbers = sorted({*y.tolist(), *range(len(known))})
-    if len(numbers) < 2 or numbers != list(range(len(numbers))):
-        raise ValueError("adapt: class numbers must be 0, 1, .. for two or more classes, each with an example")
-    names = list(map(str, numbers))
-    if names[len(known) :] and names[: len(known)] != list(known):
-        raise ValueError("add: a class number has no name, but the other classes do; give a mapping {name: examples}")
-    return [*known, *names[len(known) :]]

@@ -350,7 +350,9 @@ def test_table_and_page_show_none_of_these(adapted_file, omniglot_classes, tmp_p
     out, _ = adapted_file
     assert main(["predict", str(out), str(omniglot_classes / "query/c4"), "--html", str(tmp_path / "p.html")]) == 0
     assert "none of these" in capsys.readouterr().out
-    assert "<h2>none of these</h2>" in (tmp_path / "p.html").read_text(encoding="utf-8")
+    page = (tmp_path / "p.html").read_text(encoding="utf-8")
+    assert "<h2>none of these</h2>" in page
+    assert "fit no class; the limit refuses 5.0% of the pictures it was measured on" in page
 
 
 @pytest.mark.parametrize("word", ["0.5", "-0.1", "x", "nan", "1"])

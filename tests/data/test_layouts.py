@@ -74,7 +74,9 @@ def test_two_classes_in_two_places_are_asked_about_if_the_places_have_no_other(r
     put(root, *[f"{parent}/{name}" for parent in ("fold1", "fold2") for name in ("cat", "dog")])
     with pytest.raises(Error, match=r"folders called cat are in fold1 and fold2; give data\.layout=merged"):
         read_image_folder(root, "auto")
-    with pytest.raises(Error, match=r"class cat is in fold1 and fold2; .* or rename folders that are different classes"):
+    with pytest.raises(
+        Error, match=r"class cat is in fold1 and fold2; .* or rename folders that are different classes"
+    ):
         read_labelled(root)
     put(root, "fold2/owl")
     assert len(read_image_folder(root, "auto").classes) == 5, "such as Apple/Golden and Pear/Golden"
