@@ -27,9 +27,10 @@ from .blueprint import Blueprint, Network
 from .examples import read_examples
 from .features import EXAMPLES_AT_ONCE, head_inputs, network_params
 from .kept_support import (
+    FITS_HEAD_ALONE,
     KeptSupport,
     algorithm_of_features,
-    features_if_enough,
+    features_of,
     seen_before,
     to_tensors,
     why_not_kept,
@@ -227,7 +228,7 @@ class Adapted:
             raise ValueError(why_not_kept(self.blueprint))
         more, names, white = read_examples(self.blueprint, self.shape, support, targets, ink, self.classes)
         if self.kept.of_features:
-            more = more._replace(x=features_if_enough(self.blueprint, self.params, self.statistics, more.x))
+            more = more._replace(x=features_of(self.blueprint, self.params, more.x))
         if again := seen_before(more.x, self.kept.support.x):
             note(f"{again} of these {len(more.x)} examples were learnt before; they count once more")
         kept, classes = self.kept.joined(self.classes, more, names)
@@ -244,8 +245,7 @@ class Adapted:
         """The features of the support set, if they are enough to add more examples."""
         if self.kept is None or self.kept.of_features:
             return self.kept
-        x = features_if_enough(self.blueprint, self.params, self.statistics, self.kept.support.x)
-        return None if x is None else self.kept._replace(support=Batch(x, self.kept.support.y), of_features=True)
+        return self.learner.features_if_enough(self.kept)
 
     @property
     def learner(self) -> "Learner":
@@ -381,20 +381,31 @@ class Learner:
             raise ValueError(f"steps = {steps}: {self.blueprint.algorithm['name']} takes no inner steps; leave it out")
         if steps is not None and (not isinstance(steps, int) or steps < 0):
             raise ValueError(f"steps = {steps}: must be a whole number, 0 or more")
-        if kept.of_features:
-            phi = algorithm_of_features(self.blueprint).adapt(theta, kept.support)
+        found = kept if kept.of_features else self.features_if_enough(kept)
+        if found is not None:
+            phi = algorithm_of_features(self.blueprint).adapt(theta, found.support)
         else:
             steps = self.metadata["steps"] if steps is None and algorithm.trajectory else steps
             phi = trajectory_of(algorithm, theta, kept.support, steps)[-1]
         if not all(bool(value.isfinite().all()) for value in phi.values()):
             raise ValueError("adapt: the network diverges on this support set; give fewer steps")
-        statistics = [] if kept.of_features else statistics_of(model.apply, phi, kept.support.x)
+        statistics = [] if found else statistics_of(model.apply, phi, kept.support.x)
         means = None
         if classes:
-            x, apply = kept.support.x, with_statistics(model.apply, statistics)
-            found = x if kept.of_features else seen_features(apply, phi, x, width)
-            means = class_means(found, kept.support.y, width)
-        return Adapted(self.metadata, self.blueprint, classes, phi, statistics, means, kept)
+            apply = with_statistics(model.apply, statistics)
+            x = found.support.x if found else seen_features(apply, phi, kept.support.x, width)
+            means = class_means(x, kept.support.y, width)
+        adapted = Adapted(self.metadata, self.blueprint, classes, phi, statistics, means, kept)
+        vars(adapted)["kept_features"] = found  # or the network runs again for them
+        return adapted
+
+    def features_if_enough(self, kept: KeptSupport) -> KeptSupport | None:
+        """The features of a support set, if they are enough to adapt; None if batch norm or inner steps need more."""
+        apply, params = self.blueprint.build(self.blueprint.outputs).model.apply, network_params(self.theta)
+        if self.blueprint.algorithm["name"] not in FITS_HEAD_ALONE or statistics_of(apply, params, kept.support.x[:2]):
+            return None
+        x = features_of(self.blueprint, params, kept.support.x)
+        return kept._replace(support=Batch(x, kept.support.y), of_features=True)
 
     def for_outputs(self, outputs: int) -> tuple[Network, Theta]:
         """The network with this number of outputs, and theta with a head of that width."""
