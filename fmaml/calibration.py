@@ -32,6 +32,12 @@ class Calibration(NamedTuple):
 
     temperature: float  # divides the logits
     distances: list[float]  # quantiles, from the nearest picture to the farthest, in equal steps
+    pictures: int = 0  # that were measured; 0: not stored
+
+    @property
+    def least_reject(self) -> float:
+        """The smallest share with a limit that the pictures support: a new picture is the farthest so often."""
+        return 1 / (self.pictures + 1) if self.pictures else 0.0
 
     def limit(self, reject: float) -> float:
         """The distance beyond which lies the share ``reject`` of known pictures."""
@@ -40,10 +46,10 @@ class Calibration(NamedTuple):
         return self.distances[low] + (place - low) * (self.distances[low + 1] - self.distances[low])
 
     def none_of_these(self, distances: Tensor, reject: float) -> Tensor:
-        """The probability of none of these, for distances [n]: 1/2 at the limit, and its log odds are linear.
+        """The probability of none of these against the likeliest class alone, for distances [n].
 
-        For a typical known picture (the median) the odds are those of ``reject``, squared: 0.3 % if it is 5 %. So the
-        probabilities of the classes, which share the rest, hardly change.
+        It is 1/2 at the limit, and its log odds are linear. For a typical known picture (the median) the odds are those
+        of ``reject``, squared: 0.3 % if it is 5 %. So the probabilities of the classes hardly change.
         """
         limit = self.limit(reject)
         width = max(limit - self.limit(0.5), 1e-6 * limit, 1e-12)
@@ -55,11 +61,12 @@ def read_calibration(found: Any) -> Calibration | None:
     if found is None:
         return None
     temperature, distances = float(found["temperature"]), [float(distance) for distance in found["distances"]]
+    pictures = int(found.get("pictures", 0))
     if not (2 <= len(distances) <= 1001 and all(map(math.isfinite, [temperature, *distances])) and temperature > 0):
         raise ValueError("calibration")
-    if distances[0] < 0 or distances != sorted(distances):
+    if distances[0] < 0 or distances != sorted(distances) or pictures < 0:
         raise ValueError("calibration: distances")
-    return Calibration(temperature, distances)
+    return Calibration(temperature, distances, pictures)
 
 
 def fit_temperature(logits: Tensor, y: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import Error, note
-from ..files.plain_text import first_few
+from ..files.plain_text import first_few, printable
 from ..processes.limits import importing_torch
 from .arguments import MODEL, new_parser, parse_arguments
 from .model_commands import (
@@ -48,7 +48,7 @@ def adapt_command(argv: list[str]) -> None:
         check_is_new(args.out)
 
     with importing_torch():
-        from ..models.cross_validation import cross_validate
+        from ..models.cross_validation import cross_validate, leave_out
         from ..models.load import is_adapted, load_adapted
         from ..models.own_calibration import calibrate_on
         from ..models.pretrained import network_to_try
@@ -60,23 +60,29 @@ def adapt_command(argv: list[str]) -> None:
     adapted = (
         added_to(before, args) if before else adapted_by(args.model, args.support, args.steps, args.trust, args.ink)
     )
-    kept, own, model = adapted.kept, None, adapted.calibration
-    if kept is not None and not kept.of_features and not args.no_check:
-        own = calibrate_on(adapted.learner, kept.by_class(adapted.classes), kept.steps)
-        adapted = adapted if own is None else adapted.with_calibration(own.calibration)
+    model, unmeasured = adapted.calibration, ""
+    try:
+        found = leave_out(adapted)
+    except (Error, ValueError) as error:  # such as a network that diverges without some pictures
+        found, unmeasured = None, str(error)
+    own = calibrate_on(adapted, found)
+    adapted = adapted if own is None else adapted.with_calibration(own.calibration)
     out = args.out or args.model
     with named_in_errors("--out", out):
         adapted.save(out, keep_support=args.keep_support or before is not None)
     for line in describe_growth(before.counts or {}, adapted.counts or {}) if before else ():
         print(line)
-    print_words(f"{out} tells {first_few(adapted.classes, NAMED)} apart; `fmaml predict {out} PHOTO` names photographs")
-    if not args.no_check:
-        found = cross_validate(adapted)
-        print_own_accuracy(found)
-        if before is None and (line := network_to_try(adapted.learner, found, args.support)):
+    named = printable(first_few(adapted.classes, NAMED))
+    print_words(f"{out} tells {named} apart; `fmaml predict {out} PHOTO` names photographs")
+    if unmeasured:
+        print_words(f"accuracy: not measured, because it cannot learn without some pictures: {unmeasured}")
+    elif not args.no_check:
+        form, accuracy = adapted.blueprint.form, found and cross_validate(adapted, found)
+        print_own_accuracy(accuracy, photographs=form is not None and not form.invert)
+        if before is None and (line := network_to_try(adapted.learner, accuracy, args.support)):
             print_words(line)
-        for line in describe_own_calibration(own, model):
-            print_words(line)
+    for line in describe_own_calibration(own, model, adapted.classes):
+        print_words(line)
 
 
 def added_to(before: "Adapted", args: argparse.Namespace) -> "Adapted":

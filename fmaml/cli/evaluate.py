@@ -35,9 +35,12 @@ from ..processes.signals import deferred_signals
 from ..processes.torch_settings import make_deterministic
 from ..report import results as report
 from ..training.finish import compared_with, score_all
+from ..training.frozen_features import cache_frozen_features
 from ..training.preflight import check_same_facts
 from ..tree import leaves, map_leaves
+from .all_classes import describe_all_classes
 
+TASKS_OF_OWN_PICTURES = 100  # more tasks of the same few pictures tell little
 OPEN_SECTIONS = ("data", "eval", "seed")  # of the config: they may change in a test of a trained model
 
 
@@ -80,6 +83,8 @@ def test_in(
     check_fits(learner, source, config)
     settings = EvalSettings(**config["eval"])
     experiment, theta = as_experiment(learner, source, config, torch_device)
+    if "head" in learner.blueprint.algorithm or source.outputs == learner.blueprint.outputs:  # or its loop is another
+        experiment = cache_frozen_features(console, config, experiment, torch_device)
     data = {"test": digest_of_split(source, "test")}
     known = read_calibration(learner.metadata.get("calibration"))
     facts = {"data": data, "config": config["data"], "seed": config["seed"], "steps": settings.steps}
@@ -98,11 +103,14 @@ def test_in(
     protocol = f"{source.about['protocol']} ({config['data']['name']}), {tested}"
     compared = compared_with(source, settings, results)
     results |= compared
-    title = f"{config['name']}: {source.metric.name} on unseen tasks"
+    title = f"{learner.metadata['name']}: {source.metric.name} on unseen tasks"
     interval = "; ± is a 95 % interval over tasks" if settings.tasks > 1 else ""
     report.print_results(console, results, source.metric, title, protocol + interval)
     calibration = calibrated(experiment, theta, settings, known) if known or has_own_validation(source) else {}
     report.print_calibration(console, calibration)
+    if config["data"].get("layout") == "all" and source.form:
+        for line in describe_all_classes(learner, config["data"], source.form):
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
     if out:
         folder = Path(out)
         folder.mkdir(parents=True, exist_ok=True)
@@ -160,7 +168,7 @@ def config_of_test(learner: Learner, model: str, overrides: list[str]) -> Config
 
 
 def folder_overrides(learner: Learner, overrides: list[str]) -> list[str]:
-    """Add the settings that a user's folder implies: its data source, and a test on all classes."""
+    """Add the settings that a user's folder implies: its data source, and fewer tasks, of all classes that fit."""
     given = values_by_key(overrides)
     if "data.root" not in given or learner.blueprint.form is None:
         return overrides
@@ -172,8 +180,11 @@ def folder_overrides(learner: Learner, overrides: list[str]) -> list[str]:
             note(
                 f"data.root: read as a folder of your own classes; for the files of {own} give data.name={own} as well"
             )
-    whole = values_by_key(named)["data.name"] == "folder" and "data.layout" not in given
-    return [*named, "data.layout=all"] if whole else named
+    if values_by_key(named)["data.name"] != "folder" or "data.layout" in given:
+        return named
+    lowered = not {"data.ways", "data.shots", "data.lower_sizes"} & given.keys()
+    tasks = [] if "eval.tasks" in given else [f"eval.tasks={TASKS_OF_OWN_PICTURES}"]
+    return [*named, "data.layout=all", *["data.lower_sizes=true"] * lowered, *tasks]
 
 
 def values_by_key(overrides: list[str]) -> dict[str, str]:

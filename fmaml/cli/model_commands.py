@@ -45,9 +45,9 @@ def predict_command(argv: list[str]) -> None:
 
     adapted = adapted_by(args.model, args.support, args.steps, args.trust, args.ink)
 
-    from ..calibration import USUAL_REJECT
+    from ..calibration import NONE, USUAL_REJECT
     from ..report import format_predictions as present
-    from ..report.own_accuracy import describe_accuracy, describe_refused
+    from ..report.own_accuracy import describe_accuracy, describe_class_none, describe_refused
 
     reject = (USUAL_REJECT if adapted.can_reject else 0) if args.reject is None else args.reject
     try:
@@ -56,9 +56,10 @@ def predict_command(argv: list[str]) -> None:
         raise Error(f"{args.model}: {error}") from None
     rows = present.rows_of(photos, prediction, adapted.classes)
     accuracy = describe_accuracy(rows, list(classes.values()), adapted.classes) if any(classes.values()) else []
+    refused = describe_refused(rows, reject)
     if args.html:
         with named_in_errors("--html", args.html):
-            present.write_page(Path(args.html), rows, adapted, args.model, accuracy)
+            present.write_page(Path(args.html), rows, adapted, args.model, [*accuracy, *refused])
         note(f"the page is {args.html}")
     if args.json:
         print(present.as_json(rows))
@@ -66,7 +67,8 @@ def predict_command(argv: list[str]) -> None:
         print(present.as_csv(rows), end="")
     else:
         present.print_table(rows)
-    for line in [*describe_refused(rows, reject), *accuracy]:
+    named_none = [describe_class_none()] if NONE in adapted.classes else []
+    for line in [*named_none, *refused, *accuracy]:
         note(line)
 
 
@@ -191,12 +193,13 @@ def adapted_by(model: str, support: str | None, inner_steps: int | None, trust: 
         from ..models.load import is_adapted, load, load_adapted
 
     if is_adapted(model):
+        adapted = load_adapted(model, trust=trust)
         if support is not None:
-            raise Error(
-                f"{model}: is already adapted to its classes; leave out --support, or add these with "
-                f"`fmaml adapt {model} --support {support}`"
-            )
-        return load_adapted(model, trust=trust)
+            more = f"or add these with `fmaml adapt {model} --support {support}`"
+            if adapted.kept is None:
+                more = "or adapt its model again to all pictures together, since the file keeps none"
+            raise Error(f"{model}: is already adapted to its classes; leave out --support, {more}")
+        return adapted
     learner = load(model, trust=trust)
     if support is not None:
         note(describe_support(Path(support)))

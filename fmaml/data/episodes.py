@@ -14,7 +14,7 @@ from .augment import augmented
 from .class_examples import Split, class_name, draw_classes, sample_batches, sample_episodes
 from .dataset_facts import Names
 from .preprocessing import Form, Scaling
-from .ragged import SizeRange, bounds, describe_size, mask_absent_classes, randomize_sizes
+from .ragged import SizeRange, bounds, describe_size, mask_absent_classes, queries_a_class, randomize_sizes
 from .source import ACCURACY, About, Source, task_keys
 
 Splits = dict[str, Split]  # "train", "val" and "test"
@@ -144,11 +144,11 @@ def _describe(splits: Splits, episode: Episode, about: About) -> About:
     """Complete ``Source.about`` by the task, the protocol and the number of classes."""
     classes = {name: len(split.starts) for name, split in splits.items()}
     sizes = episode.sizes("test")
-    ways, shots, queries = map(describe_size, sizes.values())
+    ways, shots = describe_size(sizes["ways"]), describe_size(sizes["shots"])
     task = f"{ways}-way {shots}-shot"
     split_name = f" ({about['split']})" if "split" in about else ""
     kind = "classes, some seen in training" if about.get("shared_classes") else "unseen classes"
-    protocol = f"{task}, {queries} queries a class, from {classes['test']} {kind}{split_name}"
+    protocol = f"{task}, {queries_a_class(sizes['queries'])}, from {classes['test']} {kind}{split_name}"
     given = about | {f"train_{name}": size for name, size in episode.for_training.items()}
     given |= {"train_batch": episode.train_batch} if episode.train_batch else {}
     augment = {"augment": [*episode.augment]} if episode.augment else {}

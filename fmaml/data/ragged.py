@@ -32,6 +32,11 @@ def describe_size(size: SizeRange) -> str:
     return str(most) if least == most else f"{least} to {most}"
 
 
+def queries_a_class(size: SizeRange) -> str:
+    """The number of queries for messages, such as "1 query a class"."""
+    return f"{describe_size(size)} {'query' if bounds(size)[1] == 1 else 'queries'} a class"
+
+
 def randomize_sizes(task: Task, keys: Tensor, *, ways: SizeRange, shots: SizeRange, queries: SizeRange) -> Task:
     """Reduce stacked tasks to random sizes: removed rows become padding with label -1, and the shapes stay.
 

@@ -51,8 +51,9 @@ class Classifier:
         """The model's description on the page."""
         metadata = self.learner.metadata
         algorithm = self.learner.blueprint.algorithm["name"]
+        trained = f", trained for {task} tasks" if (task := metadata.get("task")) else ""
         return {
-            "title": f"{metadata.get('name')}: {algorithm}, trained for {metadata.get('task', 'other')} tasks",
+            "title": f"{metadata.get('name')}: {algorithm}{trained}",
             "algorithm": algorithm,
             "size": self.form.size,
             "channels": self.form.channels,

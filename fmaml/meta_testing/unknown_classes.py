@@ -76,7 +76,7 @@ def calibrate(experiment: Experiment, theta: Theta, steps: int, tasks: int) -> C
         return None
     logits, y, known = (torch.cat([getattr(each, name) for each in found]) for name in ("logits", "y", "known"))
     distances = [float(f"{distance:.6g}") for distance in quantiles_of(known).tolist()]
-    return Calibration(float(f"{fit_temperature(logits, y).item():.6g}"), distances)
+    return Calibration(float(f"{fit_temperature(logits, y).item():.6g}"), distances, len(known))
 
 
 def measure(

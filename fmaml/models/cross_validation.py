@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..calibration import distance_to_nearest
 from ..intervals import wilson_interval
 from ..types import Batch
-from .kept_support import apply_head
+from .kept_support import KeptSupport, apply_head, why_not_kept
 from .learner import Adapted
 
 LEFT_OUT_IN_TURN = 30  # up to so many examples, each is left out alone
@@ -40,12 +41,23 @@ class Score(NamedTuple):
         return wilson_interval(int(self.right.sum()), len(self.right))
 
 
+class LeftOut(NamedTuple):
+    """The answers for the examples of a support set that can be left out: all but the only one of a class."""
+
+    x: Tensor  # [examples, ..] in the order of the kept support set, as are the others: features, or inputs
+    y: Tensor  # int64 [examples]
+    logits: Tensor  # [examples, classes]
+    distances: Tensor  # [examples]: to the nearest class mean
+    how: str  # such as "each left out in turn"
+
+
 class OwnAccuracy(NamedTuple):
     """The accuracy on a user's examples; the only example of a class cannot be left out."""
 
     how: str  # such as "each left out in turn"
     scores: list[Score]  # the model first, then the simple methods
     classes: list[tuple[str, int, int]]  # class, the model's correct predictions, predictions
+    untested: list[str]  # classes of one example
 
     @property
     def better(self) -> Score | None:
@@ -55,46 +67,78 @@ class OwnAccuracy(NamedTuple):
         return best if best.accuracy > model.accuracy else None
 
 
-def cross_validate(adapted: Adapted) -> OwnAccuracy | None:
-    """The accuracy of a model on the examples that it was adapted to; None if no class has two examples.
+def leave_out(adapted: Adapted) -> LeftOut | None:
+    """The answers for examples by networks that learnt the others; None if no class has two examples.
 
-    Up to 30 examples are left out one by one, more in ten parts. The simple methods need the pictures, which a file may
-    not keep. Raises ValueError if the file keeps no support set, and ValueError and Error as `Learner.adapt`.
+    Up to 30 examples are left out one by one, more in ten parts. Raises ValueError if the network keeps no support set,
+    and ValueError and Error as `Learner.adapt`.
     """
-    learner, classes = adapted.learner, adapted.classes
-    kept = adapted.kept_features or adapted.kept
-    assert kept is not None
-    assert adapted.kept is not None, "or it has no learner"
-    order = kept.support.y.argsort(stable=True)
-    y = kept.support.y[order]
+    kept, learner = examples_of(adapted), adapted.learner
+    x, y = kept.support
     several = y.bincount()[y] > 1
     if not several.any():
         return None
+    folds = folds_of(y, several)
+    logits, distances = torch.zeros(len(y), len(adapted.classes)), torch.zeros(len(y))
+    for part in folds[several].unique():
+        out = folds == part
+        fitted = learner.adapt_to(kept._replace(support=Batch(x[~out], y[~out])), adapted.classes)
+        found = answers_for_kept(fitted, x[out])
+        logits[out], distances[out] = (each.to(logits) for each in found)
+    return LeftOut(x[several], y[several], logits[several], distances[several], describe_folds(int(several.sum())))
 
-    def by_model(known: Batch, x: Tensor) -> Tensor:
-        fitted = learner.adapt_to(kept._replace(support=known), classes)
-        return outputs_of_kept(fitted, x).argmax(-1)
 
-    folds, pictures = folds_of(y, several), adapted.kept.support.x[order]
-    predicted = {str(adapted.metadata["name"]): cross_predict(by_model, Batch(kept.support.x[order], y), folds)}
+def cross_validate(adapted: Adapted, found: LeftOut) -> OwnAccuracy:
+    """The accuracy of a model on the examples that it was adapted to, from `leave_out`.
+
+    The simple methods need the pictures, which a file may not keep.
+    """
+    assert adapted.kept is not None, "or nothing was left out"
+    scores = [Score(str(adapted.metadata["name"]), found.logits.argmax(1) == found.y)]
+    x, y = sorted_by_class(adapted.kept).support
+    several = y.bincount()[y] > 1
+    methods: dict[str, Predict] = {}
     if not adapted.kept.of_features:
-        predicted["nearest example, by pixels"] = cross_predict(by_nearest, Batch(pictures, y), folds)
-        if pictures.ndim == 4:
-            predicted["linear model of colours and edges"] = cross_predict(by_linear_model, Batch(pictures, y), folds)
-    scores = [Score(method, found[several] == y[several]) for method, found in predicted.items()]
-    right = torch.zeros(len(y), dtype=torch.bool)
-    right[several] = scores[0].right
-    tested = [(name, int(right[y == i].sum()), int((several & (y == i)).sum())) for i, name in enumerate(classes)]
-    how = "each left out in turn" if several.sum() <= LEFT_OUT_IN_TURN else "a tenth of them left out in turn"
-    return OwnAccuracy(how, scores, [row for row in tested if row[2]])
+        methods["nearest example, by pixels"] = by_nearest
+        if x.ndim == 4:
+            methods["linear model of colours and edges"] = by_ridge
+    for name, predict in methods.items():
+        inputs = simple_features(x) if predict is by_ridge else x
+        predicted = cross_predict(predict, Batch(inputs, y), folds_of(y, several))
+        scores.append(Score(name, (predicted == y)[several]))
+    right, count = scores[0].right, found.y.bincount(minlength=len(adapted.classes)).tolist()
+    tested = [(name, int(right[found.y == i].sum()), count[i]) for i, name in enumerate(adapted.classes) if count[i]]
+    untested = [name for i, name in enumerate(adapted.classes) if not count[i]]
+    return OwnAccuracy(found.how, scores, tested, untested)
 
 
-def outputs_of_kept(adapted: Adapted, x: Tensor) -> Tensor:
-    """The outputs [n, *output] for x as in the kept support set: features, or examples in the network's units."""
+def examples_of(adapted: Adapted) -> KeptSupport:
+    """The support set sorted by class: its features if they are enough; ValueError if it was not kept."""
+    if adapted.kept is None:
+        raise ValueError(why_not_kept(adapted.blueprint))
+    return sorted_by_class(adapted.kept_features or adapted.kept)
+
+
+def sorted_by_class(kept: KeptSupport) -> KeptSupport:
+    """The same examples, sorted by class."""
+    order = kept.support.y.argsort(stable=True)
+    return kept._replace(support=Batch(kept.support.x[order], kept.support.y[order]))
+
+
+def answers_for_kept(adapted: Adapted, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The logits [n, classes] and distances [n] for x as in the kept support set: features, or network inputs."""
+    assert adapted.means is not None, "it has classes"
     if adapted.kept and adapted.kept.of_features:
-        return apply_head(adapted.blueprint.algorithm["head"], adapted.params, x)
+        logits = apply_head(adapted.blueprint.algorithm["head"], adapted.params, x)
+        return logits, distance_to_nearest(x, adapted.means)
     scaling = adapted.blueprint.scaling
-    return adapted.outputs(x if scaling is None else scaling.units(x))
+    x = x if scaling is None else scaling.units(x)
+    return adapted.outputs(x), adapted.distances(x)
+
+
+def describe_folds(count: int) -> str:
+    """How so many examples are left out."""
+    return "each left out in turn" if count <= LEFT_OUT_IN_TURN else "a tenth of them left out in turn"
 
 
 def folds_of(y: Tensor, several: Tensor) -> Tensor:
@@ -124,8 +168,13 @@ def by_nearest(known: Batch, x: Tensor) -> Tensor:
 
 
 def by_linear_model(known: Batch, x: Tensor) -> Tensor:
-    """The class by ridge regression from simple features."""
-    features = simple_features(known.x)
+    """The class by ridge regression from simple features of images."""
+    return by_ridge(Batch(simple_features(known.x), known.y), simple_features(x))
+
+
+def by_ridge(known: Batch, x: Tensor) -> Tensor:
+    """The class by ridge regression from standardised features [n, features]."""
+    features = known.x
     mean, spread = features.mean(0), features.std(0) + 1e-3
     features = F.pad((features - mean) / spread, (0, 1), value=1.0)
     targets = F.one_hot(known.y).double()
@@ -133,7 +182,7 @@ def by_linear_model(known: Batch, x: Tensor) -> Tensor:
     weights = features.T @ torch.linalg.solve(
         kernel + RIDGE_PENALTY * len(features) * torch.eye(len(kernel)).double(), targets
     )
-    return (F.pad((simple_features(x) - mean) / spread, (0, 1), value=1.0) @ weights).argmax(-1)
+    return (F.pad((x - mean) / spread, (0, 1), value=1.0) @ weights).argmax(-1)
 
 
 def simple_features(x: Tensor) -> Tensor:

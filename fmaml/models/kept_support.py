@@ -18,7 +18,6 @@ from ..config.build import call_by_name
 from ..errors import Error
 from ..head import features, head_weight
 from ..losses import supervised
-from ..torch_fixes.support_statistics import Statistics
 from ..types import Algorithm, Batch, Params, Theta
 from .blueprint import CRITERIA, MAX_STEPS, Blueprint, fill_theta
 from .features import EXAMPLES_AT_ONCE
@@ -73,13 +72,8 @@ def numbered(y: Tensor, names: list[str], every: list[str]) -> Tensor:
 
 
 @torch.no_grad()
-def features_if_enough(blueprint: Blueprint, params: Params, statistics: list[Statistics], x: Tensor) -> Tensor | None:
-    """The features [n, features] of x, if the algorithm needs nothing else of an example; else None.
-
-    ``params`` and ``statistics`` are those of an adapted network.
-    """
-    if statistics or blueprint.algorithm["name"] not in FITS_HEAD_ALONE:
-        return None
+def features_of(blueprint: Blueprint, params: Params, x: Tensor) -> Tensor:
+    """The features [n, features] of x, for a network without batch norm over the support set."""
     head = blueprint.algorithm["head"]
     apply = blueprint.build(len(head_weight(params, head))).model.apply
     return torch.cat([features(apply, params, part, head) for part in x.split(EXAMPLES_AT_ONCE)])

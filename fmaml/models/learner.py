@@ -4,7 +4,7 @@ Prediction is inductive: it depends only on the support set and on that example.
 support set, which are stored with the network.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import accumulate
@@ -24,19 +24,21 @@ from ..torch_fixes.support_statistics import Statistics, statistics_of, with_sta
 from ..tree import leaves
 from ..types import Batch, Params, Theta
 from .blueprint import Blueprint, Network
+from .examples import read_examples
 from .features import EXAMPLES_AT_ONCE, head_inputs, network_params
 from .kept_support import (
+    FITS_HEAD_ALONE,
     KeptSupport,
     algorithm_of_features,
-    features_if_enough,
+    features_of,
     seen_before,
     to_tensors,
     why_not_kept,
 )
 from .model_file import Metadata, write_model
 from .reading import Reader
-from .resize_head import head_of, starting_from_prototypes, with_outputs
-from .user_images import Images, Shape, read_support, to_inputs, to_tensor
+from .resize_head import check_is_network, head_of, starting_from_prototypes, with_outputs
+from .user_images import Images, Shape, to_inputs
 
 SHOWN = 72  # characters of a list of names in a `repr`
 
@@ -50,7 +52,7 @@ class Prediction(NamedTuple):
     ['cat']
     """
 
-    labels: list[str]  # the likeliest class of each example, or "none of these"
+    labels: list[str]  # the likeliest column of each example: a class, or "none of these"
     probabilities: Tensor  # [n, classes], in the order of `Adapted.classes`; with ``reject`` one more, of none of these
 
     def __repr__(self) -> str:
@@ -96,11 +98,12 @@ class Adapted:
                 of each drawing.
             reject: the share of pictures of these classes that may be refused, above 0 and below 0.5. Then a picture
                 that is far from every class gets the label "none of these". The limit is that of known pictures of
-                the validation tasks, or of your own if ``fmaml adapt`` measured it. None: refuse nothing.
+                the validation tasks, or of your own if ``fmaml adapt`` measured it. Of n pictures, the smallest share
+                is 1 / (n + 1). None: refuse nothing.
 
         Returns:
             labels, a list of n names, and probabilities, a tensor [n, classes]. With ``reject`` a last column is for
-            none of these: above 1/2 if the picture is refused. Then the classes share the rest.
+            none of these, and the classes share the rest. The label is the column of the largest probability.
 
         Raises:
             Error: an image cannot be read.
@@ -115,13 +118,14 @@ class Adapted:
         if not bool(logits.isfinite().all()):
             first = int((~logits.isfinite()).any(-1).nonzero()[0])
             raise ValueError(f"predict: image {first}: the outputs are not finite; give values as in training, 0 to 1")
-        labels = [self.classes[i] for i in logits.argmax(-1).tolist()]
         probabilities = self.probabilities_of(logits)
-        if reject is None:
-            return Prediction(labels, probabilities)
-        none = self._none_of_these(x, reject).to(probabilities)[:, None]
-        labels = [NONE if far else label for far, label in zip((none[:, 0] > 0.5).tolist(), labels, strict=True)]
-        return Prediction(labels, torch.cat([probabilities * (1 - none), none], 1))
+        if reject is not None:
+            far = self._none_of_these(x, reject).to(probabilities)[:, None]
+            none = far * probabilities.amax(1, keepdim=True)
+            none = none / (none + 1 - far)  # the largest if far > 1/2
+            probabilities = torch.cat([probabilities * (1 - none), none], 1)
+        columns = [*self.classes, NONE]
+        return Prediction([columns[i] for i in probabilities.argmax(-1).tolist()], probabilities)
 
     def probabilities_of(self, logits: Tensor) -> Tensor:
         """The probabilities of the classes, [n, classes], for `outputs` of the same shape."""
@@ -150,6 +154,11 @@ class Adapted:
             raise ValueError(
                 f"predict: reject: not possible with this model: {why}; leave it out, or adapt by `fmaml adapt` "
                 f"with 20 pictures or more"
+            )
+        if reject < self.calibration.least_reject:
+            raise ValueError(
+                f"predict: reject = {reject}: the limit was measured on {self.calibration.pictures} pictures, which "
+                f"support {self.calibration.least_reject:.2g} or more; give that, or adapt to {1 / reject:.0f} pictures"
             )
         return self.calibration.none_of_these(self.distances(x), reject)
 
@@ -217,26 +226,26 @@ class Adapted:
         """
         if self.kept is None:
             raise ValueError(why_not_kept(self.blueprint))
-        more, names = self.learner.read_examples(support, targets, ink, self.classes)
+        more, names, white = read_examples(self.blueprint, self.shape, support, targets, ink, self.classes)
         if self.kept.of_features:
-            more = more._replace(x=features_if_enough(self.blueprint, self.params, self.statistics, more.x))
+            more = more._replace(x=features_of(self.blueprint, self.params, more.x))
         if again := seen_before(more.x, self.kept.support.x):
             note(f"{again} of these {len(more.x)} examples were learnt before; they count once more")
         kept, classes = self.kept.joined(self.classes, more, names)
-        return self.learner.adapt_to(kept._replace(steps=kept.steps if steps is None else steps), classes)
+        steps = kept.steps if steps is None else steps
+        return self.learner.with_white(white).adapt_to(kept._replace(steps=steps), classes)
 
     @property
     def counts(self) -> dict[str, int] | None:
         """The number of examples of each class; None if the support set was not kept."""
         return None if self.kept is None else self.kept.counts(self.classes)
 
-    @property
+    @cached_property
     def kept_features(self) -> KeptSupport | None:
         """The features of the support set, if they are enough to add more examples."""
         if self.kept is None or self.kept.of_features:
             return self.kept
-        x = features_if_enough(self.blueprint, self.params, self.statistics, self.kept.support.x)
-        return None if x is None else self.kept._replace(support=Batch(x, self.kept.support.y), of_features=True)
+        return self.learner.features_if_enough(self.kept)
 
     @property
     def learner(self) -> "Learner":
@@ -266,7 +275,7 @@ class Adapted:
     @property
     def shape(self) -> Shape:
         """The shape and type of the network's inputs."""
-        return shape_of(self.blueprint, self.params)
+        return shape_of(self.metadata, self.blueprint, self.params)
 
     def __getstate__(self) -> dict[str, Any]:
         """The fields alone: a network that was built does not pickle, and is built again."""
@@ -329,29 +338,12 @@ class Learner:
         >>> learner.adapt(torch.rand(6, 1, 28, 28), torch.tensor([0, 0, 1, 1, 2, 2]))
         Adapted(omniglot_prototypes, 3 classes: 0, 1, 2)
         """
-        examples, classes = self.read_examples(support, targets, ink)
-        return self.adapt_to(KeptSupport(self.theta, examples, False, steps), classes)
+        examples, classes, white = read_examples(self.blueprint, self.shape, support, targets, ink)
+        return self.with_white(white).adapt_to(KeptSupport(self.theta, examples, False, steps), classes)
 
-    def read_examples(self, support: Any, targets: Any, ink: Ink, known: Sequence[str] = ()) -> tuple[Batch, list[str]]:
-        """The examples of `adapt` in the network's units, and their classes; ``known`` are those adapted to before."""
-        if targets is None and not isinstance(support, Tensor):
-            if self.blueprint.targets != "classes":
-                raise ValueError(
-                    "adapt: this network was trained for values, so x needs its targets: adapt(x, y), in Python alone"
-                )
-            by_class, _ = read_support(support, self.shape, ink, least=1 if known else 2)
-            classes = sorted(by_class)
-            x = torch.cat([by_class[name] for name in classes])
-            y = torch.repeat_interleave(torch.tensor([len(by_class[name]) for name in classes]))
-        elif targets is None:
-            raise ValueError("adapt: a support set that is a tensor needs its targets")
-        else:
-            x, y = to_inputs(support, self.shape), to_tensor(targets, "adapt: targets are numbers")
-            named = self.blueprint.targets == "classes"
-            classes = names_of_classes(y, len(x), known) if named else []
-            y = y if named else self._values_of(y, len(x))
-        examples = Batch(x, y)
-        return examples if self.blueprint.scaling is None else self.blueprint.scaling.support(examples), classes
+    def with_white(self, white: int) -> "Learner":
+        """The same learner; its 16-bit pictures have white of at least this value."""
+        return replace(self, metadata={**self.metadata, "white": white}) if white else self
 
     def features(self, images: Any, ink: Ink = "auto") -> Tensor:
         """The features of images, the inputs of the head: [n, width].
@@ -379,17 +371,6 @@ class Learner:
         seen = x if self.blueprint.scaling is None else self.blueprint.scaling.inputs(x)
         return head_inputs(self.blueprint, with_statistics(apply, statistics_of(apply, params, seen)), params, x)
 
-    def _values_of(self, y: Tensor, examples: int) -> Tensor:
-        """Targets that are values or symbols, in the network's type; ValueError if there is not one an example."""
-        if self.blueprint.targets == "values":
-            y = y.to(self.shape.dtype)
-            if y.ndim == 1 and self.blueprint.outputs == 1:
-                y = y[:, None]
-        if len(y) != examples or (self.blueprint.targets == "values" and y.shape[1:] != (self.blueprint.outputs,)):
-            wanted = f"[{examples}, {self.blueprint.outputs}]" if self.blueprint.targets == "values" else f"{examples}"
-            raise ValueError(f"adapt: {examples} examples need targets {wanted}; these are {list(y.shape)}")
-        return y
-
     @torch.no_grad()
     def adapt_to(self, kept: KeptSupport, classes: list[str]) -> Adapted:
         """Adapt to a support set in the network's units, or to its features, and keep it."""
@@ -400,34 +381,48 @@ class Learner:
             raise ValueError(f"steps = {steps}: {self.blueprint.algorithm['name']} takes no inner steps; leave it out")
         if steps is not None and (not isinstance(steps, int) or steps < 0):
             raise ValueError(f"steps = {steps}: must be a whole number, 0 or more")
-        if kept.of_features:
-            phi = algorithm_of_features(self.blueprint).adapt(theta, kept.support)
+        found = kept if kept.of_features else self.features_if_enough(kept)
+        if found is not None:
+            phi = algorithm_of_features(self.blueprint).adapt(theta, found.support)
         else:
             steps = self.metadata["steps"] if steps is None and algorithm.trajectory else steps
             phi = trajectory_of(algorithm, theta, kept.support, steps)[-1]
         if not all(bool(value.isfinite().all()) for value in phi.values()):
             raise ValueError("adapt: the network diverges on this support set; give fewer steps")
-        statistics = [] if kept.of_features else statistics_of(model.apply, phi, kept.support.x)
+        statistics = [] if found else statistics_of(model.apply, phi, kept.support.x)
         means = None
         if classes:
-            x, apply = kept.support.x, with_statistics(model.apply, statistics)
-            found = x if kept.of_features else seen_features(apply, phi, x, width)
-            means = class_means(found, kept.support.y, width)
-        return Adapted(self.metadata, self.blueprint, classes, phi, statistics, means, kept)
+            apply = with_statistics(model.apply, statistics)
+            x = found.support.x if found else seen_features(apply, phi, kept.support.x, width)
+            means = class_means(x, kept.support.y, width)
+        adapted = Adapted(self.metadata, self.blueprint, classes, phi, statistics, means, kept)
+        vars(adapted)["kept_features"] = found  # or the network runs again for them
+        return adapted
+
+    def features_if_enough(self, kept: KeptSupport) -> KeptSupport | None:
+        """The features of a support set, if they are enough to adapt; None if batch norm or inner steps need more."""
+        apply, params = self.blueprint.build(self.blueprint.outputs).model.apply, network_params(self.theta)
+        if self.blueprint.algorithm["name"] not in FITS_HEAD_ALONE or statistics_of(apply, params, kept.support.x[:2]):
+            return None
+        x = features_of(self.blueprint, params, kept.support.x)
+        return kept._replace(support=Batch(x, kept.support.y), of_features=True)
 
     def for_outputs(self, outputs: int) -> tuple[Network, Theta]:
         """The network with this number of outputs, and theta with a head of that width."""
         network = self.blueprint.build(outputs)
         if outputs == self.blueprint.outputs:
             return network, self.theta
+        made_per_task = "head" in self.blueprint.algorithm
         try:
             theta = with_outputs(self.theta, self.blueprint.template(outputs))
+            if outputs > self.blueprint.outputs and not made_per_task:
+                check_is_network(theta, self.blueprint.params(outputs))
         except ValueError as error:
             raise Error(
                 f"{outputs} classes: {self.blueprint.algorithm['name']} was trained for {self.blueprint.outputs}, and "
-                f"its learnt parts have no other width ({error}); take a model of protonet, r2d2, proto_maml or maml"
+                f"its learnt parts fit no other number ({error}); take a model of protonet, r2d2, proto_maml or maml"
             ) from None
-        if outputs < self.blueprint.outputs or "head" in self.blueprint.algorithm:  # which is made for each task
+        if outputs < self.blueprint.outputs or made_per_task:
             return network, theta
         head = head_of(self.blueprint.params(self.blueprint.outputs), self.blueprint.params(outputs))
         algorithm = starting_from_prototypes(network.algorithm, network.model.apply, head)
@@ -460,7 +455,7 @@ class Learner:
     @property
     def shape(self) -> Shape:
         """The shape and type of the network's inputs."""
-        return shape_of(self.blueprint, self.theta)
+        return shape_of(self.metadata, self.blueprint, self.theta)
 
 
 def in_a_line(names: list[str]) -> str:
@@ -471,26 +466,7 @@ def in_a_line(names: list[str]) -> str:
     return printable(", ".join([name[:SHOWN] for name in names[:shown]] + more), kept="")
 
 
-def shape_of(blueprint: Blueprint, parameters: Theta) -> Shape:
+def shape_of(metadata: Metadata, blueprint: Blueprint, parameters: Theta) -> Shape:
     """The shape and type of the network's inputs: symbols, or numbers of the parameters' type."""
     dtype = torch.int64 if blueprint.targets == "symbols" else leaves(parameters)[0].dtype
-    return Shape(blueprint.inputs, blueprint.form, dtype)
-
-
-def names_of_classes(y: Tensor, examples: int, known: Sequence[str] = ()) -> list[str]:
-    """The classes "0", "1", .. of class numbers; ValueError unless each of two or more occurs, one for each example.
-
-    Numbers of ``known`` classes stand for these, and need not occur.
-    """
-    if y.shape != (examples,) or y.dtype != torch.int64:
-        found = f"{str(y.dtype).removeprefix('torch.')} {list(y.shape)}"
-        raise ValueError(
-            f"adapt: targets must be int64 [{examples}], a class number for each example; these are {found}"
-        )
-    numbers = sorted({*y.tolist(), *range(len(known))})
-    if len(numbers) < 2 or numbers != list(range(len(numbers))):
-        raise ValueError("adapt: class numbers must be 0, 1, .. for two or more classes, each with an example")
-    names = list(map(str, numbers))
-    if names[len(known) :] and names[: len(known)] != list(known):
-        raise ValueError("add: a class number has no name, but the other classes do; give a mapping {name: examples}")
-    return [*known, *names[len(known) :]]
+    return Shape(blueprint.inputs, blueprint.form, dtype, metadata.get("white", 0))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..calibration import read_calibration
+from ..data.images.decode import WHITE
 from ..errors import Error
 from ..torch_fixes.support_statistics import Statistics
 from .blueprint import Blueprint, fill_theta, read_blueprint
@@ -148,6 +149,8 @@ def _read(path: Path, trust: bool) -> tuple[dict[str, Tensor], Metadata, Bluepri
     tensors, metadata = read_model(path)
     if metadata is None:
         raise Error(f"{path}: parameters without metadata, so the network is unknown; give a model that fmaml wrote")
+    if metadata.get("white", 0) not in range(WHITE + 1):
+        raise Error(f"{path}: its metadata are not those of a model (white)")
     try:
         read_calibration(metadata.get("calibration"))
     except (ValueError, TypeError, KeyError) as error:

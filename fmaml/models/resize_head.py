@@ -15,6 +15,7 @@ from ..head import prototypes
 from ..losses import Apply
 from ..tree import map_leaves
 from ..types import Algorithm, Batch, Params, Theta
+from .features import network_params
 
 
 def with_outputs(theta: Theta, template: Theta) -> Theta:
@@ -36,6 +37,14 @@ def with_outputs(theta: Theta, template: Theta) -> Theta:
     return map_leaves(resized, theta, template)
 
 
+def check_is_network(theta: Theta, params: Params) -> None:
+    """Raise ValueError unless theta has the parameters of the network, and no others among them."""
+    own = network_params(theta)
+    others = sorted({*own} - {*params}) if isinstance(own, dict) else ["theta"]
+    if others:
+        raise ValueError(f"no prototypes for {', '.join(others)}")
+
+
 def head_of(params: Params, other: Params) -> str:
     """The name of the layer with different widths in the parameters of two networks."""
     (head,) = {name.rpartition(".")[0] for name, value in params.items() if value.shape != other[name].shape}
@@ -45,16 +54,14 @@ def head_of(params: Params, other: Params) -> str:
 def starting_from_prototypes(algorithm: Algorithm[Any], apply: Apply, head: str) -> Algorithm[Any]:
     """The algorithm with the support set's prototypes as ``head`` before the inner steps.
 
-    Raises ValueError, on use, if theta does not contain the network's parameters unchanged.
+    Its theta has to pass `check_is_network`.
     """
 
     def start(theta: Theta, support: Batch) -> Theta:
         if f"{head}.weight" in theta:
             return prototypes(apply, theta, support, head, "adapt")
-        if isinstance(theta, dict) and "params" in theta:
-            tree = cast(dict[str, Any], theta)
-            return {**tree, "params": prototypes(apply, tree["params"], support, head, "adapt")}
-        raise ValueError("its theta does not contain the network's parameters unchanged")
+        tree = cast(dict[str, Any], theta)
+        return {**tree, "params": prototypes(apply, tree["params"], support, head, "adapt")}
 
     def trajectory(theta: Theta, support: Batch, *steps: int) -> list[Params]:
         return trajectory_of(algorithm, start(theta, support), support, *steps)

@@ -16,7 +16,7 @@ from ..errors import note
 from ..extras import require
 from .learner import Learner
 from .load import load
-from .user_images import Picture, Shape, to_inputs
+from .user_images import Picture, Shape, to_inputs, white_in
 
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator, ClassifierMixin
@@ -97,6 +97,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(f"steps = {self.steps}: must be 0 or more, or None for the model's own")
         y = validate_data(self, y=y)
         check_classification_targets(y)
+        learner = learner.with_white(white_in(pictures)) if (pictures := pictures_in(X)) else learner
         x = self._to_inputs(X, learner.shape, reset=True)
         check_consistent_length(x, y)
         self.classes_, numbers = np.unique(y, return_inverse=True)

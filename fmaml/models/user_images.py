@@ -13,13 +13,13 @@ from PIL import Image
 from torch import Tensor
 
 from ..data.images.decode import (
-    WHITE,
     DecodedImage,
     TooManyPixels,
     decode_image,
     describe_changes,
     to_form,
-    white_levels,
+    white_level,
+    white_of,
 )
 from ..data.images.label_table import read_labelled
 from ..data.images.scan import Classes, list_pictures
@@ -40,6 +40,7 @@ class Shape(NamedTuple):
     inputs: tuple[int, ...]
     form: Form | None
     dtype: torch.dtype = torch.float32  # int64 for symbols
+    white: int = 0  # the least value of white in 16-bit pictures: that of the support set
 
 
 def to_inputs(images: Images, shape: Shape, ink: Ink = "auto") -> Tensor:
@@ -65,7 +66,7 @@ class Changes(NamedTuple):
     """The changes made to pictures so that they are alike."""
 
     light_ink: int = 0  # the number of inverted drawings
-    white: frozenset[int] = frozenset()  # values taken as white, in 16-bit pictures that use fewer bits
+    white: frozenset[int] = frozenset()  # values taken as white in 16-bit pictures
 
     def __or__(self, other: "Changes") -> "Changes":
         return Changes(self.light_ink + other.light_ink, self.white | other.white)
@@ -87,10 +88,9 @@ def read_inputs(images: Images, shape: Shape, ink: Ink) -> tuple[Tensor, Changes
     pictures = list(each_picture(images))
     if not pictures:
         raise Error("no images were given; give one at least")
-    white = white_levels([os.fspath(picture) for picture in pictures if isinstance(picture, str | os.PathLike)])
     form = shape.form._replace(ink=ink)
-    pixels = [image_to_pixels(picture, form, white) for picture in pictures]
-    changes = Changes(sum(found.light_ink for found in pixels), frozenset(white.values()))
+    pixels = [image_to_pixels(picture, form, shape.white) for picture in pictures]
+    changes = Changes(sum(found.light_ink for found in pixels), frozenset(found.white for found in pixels))
     return scaled(np.stack([found.values for found in pixels])), changes
 
 
@@ -120,16 +120,28 @@ def each_picture(images: Any) -> Iterator[Picture]:
             yield from each_picture(picture)
 
 
-def image_to_pixels(picture: Picture, form: Form, white: dict[str, int]) -> DecodedImage:
-    """One picture in this form; ``white`` is from `white_levels`. Error if it cannot be read."""
+def white_in(images: Any) -> int:
+    """The value of white in the 16-bit pictures among these; 0 if there are none, or for tensors."""
+    if isinstance(images, Tensor) or (
+        isinstance(images, Sequence) and any(isinstance(each, Tensor) for each in images)
+    ):
+        return 0
+    pictures = list(each_picture(images))
+    opened = [Image.fromarray(each) if isinstance(each, np.ndarray) else each for each in pictures]
+    files = white_level(os.fspath(each) for each in opened if isinstance(each, str | os.PathLike))
+    return max([files, *(white_of(each) for each in opened if isinstance(each, Image.Image))])
+
+
+def image_to_pixels(picture: Picture, form: Form, white: int) -> DecodedImage:
+    """One picture in this form; ``white`` as in `Shape`. Error if it cannot be read."""
     name = "an image in memory"
     try:
         if isinstance(picture, np.ndarray):
-            return to_form(Image.fromarray(picture), form)
+            return to_form(Image.fromarray(picture), form, white)
         if isinstance(picture, Image.Image):
-            return to_form(picture, form)
+            return to_form(picture, form, white)
         name = os.fspath(picture)
-        return decode_image(name, form, white.get(name, WHITE))
+        return decode_image(name, form, white)
     except Exception as error:  # on damaged files Pillow's decoders raise errors of any kind
         raise Error(f"{name}: {why_unreadable(error)}") from None
 
@@ -144,7 +156,7 @@ def why_unreadable(error: Exception) -> str:
 
 
 def read_support(support: Support, shape: Shape, ink: Ink = "auto", least: int = 2) -> tuple[dict[str, Tensor], int]:
-    """Class name -> its images [n, *inputs], and the number of images; ``ink`` as in `to_inputs`.
+    """Class name -> its images [n, *inputs], and the value of white in 16-bit pictures; ``ink`` as in `to_inputs`.
 
     ``support`` is a mapping from classes to their images, or a folder. The folder has one folder for each class, or one
     file for each class, named after it. Raises Error unless there are ``least`` classes, each with an image.
@@ -155,6 +167,8 @@ def read_support(support: Support, shape: Shape, ink: Ink = "auto", least: int =
             f"class by class: fmaml.load(MODEL).adapt({{name: numbers}})"
         )
     pictures: Mapping[Any, Images] = support if isinstance(support, Mapping) else read_noted(Path(support))
+    if shape.form is not None:
+        shape = shape._replace(white=max([shape.white, *map(white_in, pictures.values())]))
     read = {str(name): read_inputs(images, shape, ink) for name, images in pictures.items()}
     for line in reduce(or_, (changes for _, changes in read.values()), Changes()).lines():
         note(line)
@@ -166,7 +180,7 @@ def read_support(support: Support, shape: Shape, ink: Ink = "auto", least: int =
         where = "the support set" if isinstance(support, Mapping) else f"{support}"
         found = f"one class, {next(iter(classes))}" if classes else "no class"
         raise Error(f"{where}: has {found}; to tell classes apart it takes two or more")
-    return classes, sum(map(len, classes.values()))
+    return classes, shape.white
 
 
 def read_noted(path: Path) -> Classes:

@@ -130,15 +130,15 @@ def second(row: Row) -> str:
     return f"{printable(name)} {row.probabilities[name]:.1%}"
 
 
-def write_page(path: Path, rows: list[Row], adapted: Adapted, model: str, accuracy: list[str]) -> None:
+def write_page(path: Path, rows: list[Row], adapted: Adapted, model: str, lines: list[str]) -> None:
     """Write one self-contained HTML file: each image with a bar for every class.
 
-    ``model`` is the model's file or name. ``accuracy`` are lines about pictures of known classes, if any.
+    ``model`` is the model's file or name. ``lines`` about the accuracy and none of these stand above.
     """
     own = str(adapted.metadata["name"])
     name = Path(model).name + (f", adapted from {own}" if own != Path(model).name else "")
     title = f"{name}: {len(rows)} images, {len(adapted.classes)} classes"
-    first, rest = accuracy[:1], "\n".join(accuracy[1:])
+    first, rest = lines[:1], "\n".join(lines[1:])
     lead = "".join(paragraph(line, "lead") for line in first) + (preformatted(rest) if rest else "")
     figures = "\n".join(map(figure_of, rows, shown_names(rows)))
     write_text_durably(path, document(title, f"<h1>{escape(title)}</h1>{lead}", figures, style=STYLE_OF_PREDICTIONS))

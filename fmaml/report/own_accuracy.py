@@ -8,29 +8,33 @@ from ..files.console import CleanConsole
 from ..files.plain_text import counted, printable
 from ..intervals import wilson_interval
 from ..models.cross_validation import OwnAccuracy, Score
-from ..models.own_calibration import OwnCalibration
+from ..models.own_calibration import LEAST_FOR_LIMIT, OwnCalibration
 from .format_predictions import Row, shown_names
 
 MOST_LINES = 5  # for confusions, and for pictures
 MOST_NAMED = 20  # in the line of classes, the worst ones
 
 
-def print_own_accuracy(found: OwnAccuracy | None) -> None:
-    """Print the accuracy of each method and of each class, and a hint if a simple method wins."""
+def print_own_accuracy(found: OwnAccuracy | None, *, photographs: bool = True) -> None:
+    """Print the accuracy of each method and of each class, and a hint if a simple method wins.
+
+    The hint to train is for models of ``photographs``.
+    """
     if found is None:
         print("accuracy: not measured, because no class has two pictures; give two or more of each class")
         return
     model_score, *simple = found.scores
     print(f"accuracy on these pictures, {found.how} and predicted from the others:")
     print("\n".join(score_lines([model_score, *sorted(simple, key=lambda score: -score.accuracy)])))
+    if found.untested:
+        one = "a class" if len(found.untested) == 1 else "classes"
+        print_words(f"  not tested: {shown_first(found.untested)}, {one} of one picture, which cannot be left out")
     if not simple:
         print("  the simple methods need the pictures, which are only kept by --keep-support")
     print_words(f"by class: {by_class(found.classes)}")
     if found.better:
-        print_words(
-            f"{found.better.method} is better here: train on more such classes with "
-            f"`fmaml run photos data.root=FOLDER`, or give more pictures of each class"
-        )
+        train = "train on more such classes with `fmaml run photos data.root=FOLDER`, or " if photographs else ""
+        print_words(f"{found.better.method} is better here: {train}give more pictures of each class")
 
 
 def print_words(line: str) -> None:
@@ -54,19 +58,30 @@ def describe_growth(before: Mapping[str, int], now: Mapping[str, int]) -> list[s
     return [f"{total}:", f"  {'class':<{width}}  before   now", *rows, *more, *rest]
 
 
-def describe_own_calibration(own: OwnCalibration | None, model: Calibration | None) -> list[str]:
+def describe_own_calibration(own: OwnCalibration | None, model: Calibration | None, classes: list[str]) -> list[str]:
     """Lines about the limit for none of these, and about the temperature."""
+    if NONE in classes:
+        return [describe_class_none()]
     if own is None:
-        how = "as the model's own tasks" if model else "not possible"
-        return [f"{NONE}: {how}; 20 or more pictures in classes of two or more would give a limit for these classes"]
-    lines = [f"{NONE}: the limit refuses {USUAL_REJECT:.0%} of these {own.pictures} pictures, a tenth left out in turn"]
+        how = "the limit is that of the model's own tasks" if model else "not possible"
+        least = f"{LEAST_FOR_LIMIT} or more different pictures"
+        return [f"{NONE}: {how}; {least} in classes of two or more would give a limit for these classes"]
+    pictures = own.calibration.pictures
+    low, high = wilson_interval(round(USUAL_REJECT * pictures), pictures)
+    lines = [
+        f"{NONE}: the limit refuses {USUAL_REJECT:.0%} of these {pictures} pictures, {own.how}; "
+        f"of new ones it may refuse {low:.0%} to {high:.0%}"
+    ]
     if own.others is not None and own.area is not None:
-        lines.append(
-            f"  a class left out: {own.refused} of its {counted(len(own.others), 'picture')} refused, AUROC "
-            f"{own.area:.1%}"
-        )
+        refused = f"{own.refused} of {counted(len(own.others), 'picture')} refused"
+        lines.append(f"  pictures of a class that was not learnt, each class in turn: {refused}, AUROC {own.area:.1%}")
     origin = "these pictures" if own.own_temperature else "the model, since these pictures or their mistakes are few"
     return [*lines, f"probabilities: temperature {own.calibration.temperature:.2f}, from {origin}"]
+
+
+def describe_class_none() -> str:
+    """The line about a class that has the name of pictures that fit no class."""
+    return f"a class is named {NONE!r}, so every picture gets a class; give the class another name to refuse pictures"
 
 
 def describe_refused(rows: Sequence[Row], reject: float) -> list[str]:

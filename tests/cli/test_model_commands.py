@@ -77,7 +77,7 @@ def test_what_is_wrong_is_one_line(trained, characters, capsys):
         ("predict", str(trained), "--support", support, "nothing.png"): "nothing.png: no such file or folder",
         ("predict", str(trained), "--support", support, str(characters / "cut.st")): "not an image that can be read",
         ("predict", str(characters / "cut.st"), "--support", support, photo): "damaged or not a model",
-        ("predict", mine, "--support", support, photo): "is already adapted to its classes",
+        ("predict", mine, "--support", support, photo): "or adapt its model again to all pictures together, since",
         ("predict", str(trained), "--support", support, photo, "--json", "--csv"): "give one of them",
         ("predict", str(trained), "--support", support, photo, "--steps", "-1"): "--steps",
         ("adapt", str(trained), "--support", support, "--out", mine): "it is not overwritten",

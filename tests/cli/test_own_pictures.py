@@ -7,6 +7,7 @@ import json
 
 import pytest
 import torch
+from learners import untrained
 from PIL import Image
 
 import fmaml
@@ -82,6 +83,21 @@ def test_a_test_on_a_folder_takes_every_class_and_as_many_queries_as_there_are(p
     assert "± is a 95 % interval over tasks" in " ".join(said.out.split())
     assert main(["test", "cifar_fs_prototypes", root, "data.ways=4", "data.shots=1"]) == 2
     assert "has 3 of 4 classes with more pictures than data.shots = 1" in capsys.readouterr().err
+
+
+def test_a_test_on_a_folder_follows_its_counts_and_names_confusions_and_worst_pictures(pictures, capsys):
+    """Three classes of three, one picture in a wrong folder: each is named once by a model that learnt the others."""
+    Image.new("RGB", (40, 40), COLOURS["blue"]).save(pictures / "support" / "red" / "blue.png")
+    root = f"data.root={pictures / 'support'}"
+    assert main(["test", "cifar_fs_prototypes", root, "eval.inductive=false"]) == 0
+    said = capsys.readouterr()
+    assert "tasks: 3-way 1-shot, 2 queries a class\n" in said.err
+    out = " ".join(said.out.split())
+    assert "from 3 unseen classes (every class) (folder), 100 tasks" in out
+    assert "all 3 classes at once, each left out in turn and named by a model that learnt the others:" in out
+    assert "accuracy 90.0% [59.6%, 98.2%]: 9 of 10 pictures" in out
+    assert "red taken for blue: 1" in out
+    assert "the most confident mistakes: red/blue.png: blue" in out
 
 
 def test_the_gain_is_that_of_the_trained_model_over_the_first(tmp_path):
@@ -195,7 +211,13 @@ def test_a_file_without_its_pictures_names_the_cure(pictures, capsys):
     assert "with --keep-support" in said
     assert mine.read_bytes() == content
     assert main(["predict", str(mine), "--support", support, str(pictures / "query")]) == 2
-    assert f"or add these with `fmaml adapt {mine} --support {support}`" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "leave out --support, or adapt its model again to all pictures together, since the file keeps none" in said
+    assert "fmaml adapt" not in said, "it would refuse, as above"
+    kept = ["adapt", "cifar_fs_prototypes", "--support", support, "--out", str(pictures / "kept.st"), "--keep-support"]
+    assert main(kept) == 0
+    assert main(["predict", str(pictures / "kept.st"), "--support", support, str(pictures / "query")]) == 2
+    assert f"or add these with `fmaml adapt {pictures / 'kept.st'} --support {support}`" in capsys.readouterr().err
 
 
 def test_the_page_shows_the_accuracy_and_the_file_of_the_model(pictures, capsys):
@@ -258,8 +280,8 @@ def adapted_file(omniglot_classes, tmp_path_factory):
 
 def test_adapt_measures_the_limit_on_these_pictures(adapted_file):
     out, said = adapted_file
-    assert "none of these: the limit refuses 5% of these 24 pictures, a tenth left out in turn" in said
-    assert "  a class left out: " in said
+    assert "none of these: the limit refuses 5% of these 24 pictures, each left out in turn; of new ones" in said
+    assert "  pictures of a class that was not learnt, each class in turn: " in said
     assert "from the model, since these pictures or their mistakes are few" in said
     own, model = fmaml.load_adapted(out).calibration, fmaml.load("omniglot_prototypes").metadata["calibration"]
     assert own
@@ -279,9 +301,44 @@ def test_predict_names_other_classes_none_of_these(adapted_file, omniglot_classe
     assert found[-1]["label"] == "none of these"
     assert found[-1]["probabilities"]["none of these"] == found[-1]["probability"] > 0.5
     others = [row["label"] for row in found if "/c4/" in row["image"] or "/c5/" in row["image"]]
-    assert others.count("none of these") >= len(others) - 2
+    assert others.count("none of these") >= len(others) - 3
     assert f"of classes that were not learnt: c4, c5; {others.count('none of these')} named none of these" in said.err
     assert "fit no class; the limit refuses 5.0% of the pictures it was measured on" in said.err
+
+
+def test_a_class_named_none_of_these_is_told(pictures, capsys):
+    """Then no picture is refused, and the user hears why."""
+    (pictures / "support" / "red").rename(pictures / "support" / "none of these")
+    out = str(pictures / "mine.st")
+    why = "a class is named 'none of these', so every picture gets a class"
+    assert main(["adapt", "cifar_fs_prototypes", "--support", str(pictures / "support"), "--out", out]) == 0
+    assert why in capsys.readouterr().out
+    assert main(["predict", out, str(pictures / "query" / "blue"), "--csv"]) == 0
+    assert why in capsys.readouterr().err
+
+
+def test_files_of_features_and_unchecked_files_get_a_limit_too(omniglot_classes, tmp_path, capsys):
+    """A model of features alone, which grows by two classes; `--no-check` leaves out the accuracy, not the limit."""
+    untrained({"name": "conv4", "width": 8, "norm": "layer"}, {"name": "protonet"}).save(tmp_path / "model.st")
+    out, support = str(tmp_path / "mine.st"), str(omniglot_classes / "support")
+    assert main(["adapt", str(tmp_path / "model.st"), "--support", support, "--out", out, "--no-check"]) == 0
+    said = capsys.readouterr().out
+    assert "accuracy" not in said
+    assert "of these 24 pictures" in said
+    assert fmaml.load_adapted(out).calibration.pictures == 24
+    query = omniglot_classes / "query"
+    assert main(["adapt", out, "--support", str(query)]) == 0
+    grown = fmaml.load_adapted(out)
+    assert grown.kept.of_features
+    assert grown.calibration.pictures == sum(grown.counts.values()) == 42
+    assert "of these 42 pictures, a tenth of them left out in turn" in capsys.readouterr().out
+
+
+def test_a_newline_in_a_name_stays_on_its_line(pictures, capsys):
+    (pictures / "support" / "red").rename(pictures / "support" / "r\ned")
+    support = str(pictures / "support")
+    assert main(["adapt", "cifar_fs_prototypes", "--support", support, "--out", str(pictures / "m.st")]) == 0
+    assert "r\ned" not in capsys.readouterr().out
 
 
 def test_reject_0_names_every_picture(adapted_file, omniglot_classes, capsys):
@@ -299,7 +356,9 @@ def test_table_and_page_show_none_of_these(adapted_file, omniglot_classes, tmp_p
     out, _ = adapted_file
     assert main(["predict", str(out), str(omniglot_classes / "query/c4"), "--html", str(tmp_path / "p.html")]) == 0
     assert "none of these" in capsys.readouterr().out
-    assert "<h2>none of these</h2>" in (tmp_path / "p.html").read_text(encoding="utf-8")
+    page = (tmp_path / "p.html").read_text(encoding="utf-8")
+    assert "<h2>none of these</h2>" in page
+    assert "fit no class; the limit refuses 5.0% of the pictures it was measured on" in page
 
 
 @pytest.mark.parametrize("word", ["0.5", "-0.1", "x", "nan", "1"])

@@ -70,6 +70,18 @@ def test_folders_of_one_name_in_several_places_are_asked_about(root, parents):
         read_labelled(root)
 
 
+def test_two_classes_in_two_places_are_asked_about_if_the_places_have_no_other(root):
+    put(root, *[f"{parent}/{name}" for parent in ("fold1", "fold2") for name in ("cat", "dog")])
+    with pytest.raises(Error, match=r"folders called cat are in fold1 and fold2; give data\.layout=merged"):
+        read_image_folder(root, "auto")
+    with pytest.raises(
+        Error, match=r"class cat is in fold1 and fold2; .* or rename folders that are different classes"
+    ):
+        read_labelled(root)
+    put(root, "fold2/owl")
+    assert len(read_image_folder(root, "auto").classes) == 5, "such as Apple/Golden and Pear/Golden"
+
+
 def test_a_split_within_a_folder_of_its_own_name_is_read(root):
     put(root, *[f"{split}/{split}/{name}" for split in ("training_set", "test_set") for name in ("cat", "dog")])
     with pytest.raises(Error, match="class cat, dog is in more than one split"):

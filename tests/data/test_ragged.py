@@ -7,7 +7,14 @@ from torch.func import grad
 import fmaml
 from fmaml.data.class_examples import equal_classes, sample_episodes
 from fmaml.data.episodes import Episode, episodes
-from fmaml.data.ragged import bounds, describe_size, mask_absent_classes, randomize_sizes, without_padding
+from fmaml.data.ragged import (
+    bounds,
+    describe_size,
+    mask_absent_classes,
+    queries_a_class,
+    randomize_sizes,
+    without_padding,
+)
 from fmaml.data.source import task_keys
 from fmaml.losses import accuracy, cross_entropy, inductive, supervised, transductive
 from fmaml.nn.conv4 import conv4
@@ -111,6 +118,11 @@ def test_the_source_says_so():
     assert made.outputs == 5
     assert made.about["task"] == "2 to 5-way 1 to 3-shot"
     assert "2 to 4 queries a class, from 12 unseen classes" in made.about["protocol"]
+    assert [queries_a_class(size) for size in (1, 2, (1, 1))] == [
+        "1 query a class",
+        "2 queries a class",
+        "1 query a class",
+    ]
     assert made.chance == pytest.approx((1 / 2 + 1 / 3 + 1 / 4 + 1 / 5) / 4)
     assert describe_size(3) == "3"
 

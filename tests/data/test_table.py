@@ -211,7 +211,9 @@ def test_missing_values_and_short_tasks_are_left_out_and_counted(tmp_path, capsy
 def test_features_of_another_table_are_dropped_with_a_line(tmp_path, capsys):
     found = make(write(tmp_path / "mine.csv", GOOD), features=["gdpPercap"])
     assert cast(Any, found.scaling).columns == ("day",)
-    assert "data.features = gdpPercap: not in " in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "no column gdpPercap, as in the table of the experiment; every column of numbers is a feature" in said
+    assert "data.features" not in said, "the user did not give it"
 
 
 def test_a_mark_before_the_header_crlf_and_empty_lines_are_read(tmp_path):

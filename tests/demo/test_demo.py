@@ -148,7 +148,7 @@ def test_images_are_decoded_as_predict_does_it(ask, tmp_path, tab, form):
     Image.fromarray(noise).resize((1400, 900)).save(file)
     assert (
         base64.b64decode(see(ask, tab, file.read_bytes()))
-        == image_to_pixels(str(file), form._replace(ink="auto"), {}).values.tobytes()
+        == image_to_pixels(str(file), form._replace(ink="auto"), 0).values.tobytes()
     )
 
 

@@ -4,15 +4,16 @@ import pytest
 import torch
 
 import fmaml
-from fmaml.models.cross_validation import by_linear_model, by_nearest, cross_validate, folds_of
+from fmaml.models.cross_validation import by_linear_model, by_nearest, cross_validate, folds_of, leave_out
 from fmaml.report.own_accuracy import print_own_accuracy
 from fmaml.types import Batch
 
 
 def measured(learner, by_class):
-    found = cross_validate(learner.adapt(by_class))
-    assert found is not None
-    return found
+    adapted = learner.adapt(by_class)
+    left_out = leave_out(adapted)
+    assert left_out
+    return cross_validate(adapted, left_out)
 
 
 def blobs(classes: int, each: int, spread: float, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -54,9 +55,15 @@ def test_the_example_that_is_named_has_no_part_in_what_was_learnt():
 
 
 def test_a_single_example_of_each_class_cannot_be_left_out(capsys):
-    assert cross_validate(fmaml.load("omniglot_prototypes").adapt(blobs(3, 1, 0.1))) is None
+    assert leave_out(fmaml.load("omniglot_prototypes").adapt(blobs(3, 1, 0.1))) is None
     print_own_accuracy(None)
     assert "not measured, because no class has two pictures" in capsys.readouterr().out
+    print_own_accuracy(
+        measured(fmaml.load("omniglot_prototypes"), {**blobs(3, 2, 0.1), "once": torch.rand(1, 1, 28, 28)})
+    )
+    out = capsys.readouterr().out
+    assert " of 6" in out
+    assert "not tested: once, a class of one picture, which cannot be left out" in out
 
 
 def test_simple_methods_by_hand():
@@ -79,4 +86,6 @@ def test_a_simple_method_that_is_better_is_named_with_the_cure(capsys):
     print_own_accuracy(worse)
     out = capsys.readouterr().out
     assert "  0.0%  [0.0%, 24.3%]  0 of 12" in out
-    assert "nearest example, by pixels is better here" in out
+    assert "nearest example, by pixels is better here: train on more such classes with `fmaml run photos" in out
+    print_own_accuracy(worse, photographs=False)
+    assert "is better here: give more pictures of each class" in capsys.readouterr().out

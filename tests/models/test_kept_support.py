@@ -11,7 +11,7 @@ from torch import nn
 import fmaml
 from fmaml.errors import Error
 from fmaml.models.blueprint import read_blueprint
-from fmaml.models.cross_validation import cross_validate
+from fmaml.models.cross_validation import cross_validate, leave_out
 from fmaml.models.kept_support import from_pixels, to_pixels
 from fmaml.models.learner import Learner
 from fmaml.models.model_file import read_model, write_model
@@ -177,8 +177,10 @@ def test_the_accuracy_from_features_is_that_from_pictures(tmp_path):
     learner = learner_of("r2d2", dtype=torch.float32)
     every = pictures(torch.float32)
     learner.adapt(every).save(tmp_path / "mine.safetensors")
-    found = cross_validate(fmaml.load_adapted(tmp_path / "mine.safetensors"))
-    assert found is not None
+    adapted = fmaml.load_adapted(tmp_path / "mine.safetensors")
+    left_out = leave_out(adapted)
+    assert left_out
+    found = cross_validate(adapted, left_out)
     assert len(found.scores) == 1, "a simple method needs the pictures"
     right = {name: 0 for name in every if len(every[name]) > 1}
     for name in right:
@@ -186,6 +188,7 @@ def test_the_accuracy_from_features_is_that_from_pictures(tmp_path):
             rest = torch.cat([every[name][:i], every[name][i + 1 :]])
             right[name] += learner.adapt({**every, name: rest}).predict(x[None]).labels == [name]
     assert found.classes == [(name, right[name], len(every[name])) for name in right]
+    assert found.untested == ["d"]
 
 
 def test_examples_that_were_learnt_before_are_named(capsys):

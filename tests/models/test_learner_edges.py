@@ -146,3 +146,11 @@ def test_what_is_wrong_with_numbers_is_one_line():
     assert signals.adapt({"a": np.zeros((1, 2, 32)), "b": np.ones((1, 2, 32))}).classes == ["a", "b"]
     with pytest.raises(ValueError, match=r"x: this network takes float32 .*; these are bool"):
         learner.adapt(x.bool(), y)
+
+
+@pytest.mark.parametrize("layer", ["norm3", "head"])
+def test_cavia_beyond_its_classes_names_the_algorithms_that_can(layer):
+    learner = untrained(CONV4, {"name": "cavia", "inner_lr": 0.1, "steps": 1, "layer": layer})
+    assert len(learner.adapt({name: torch.rand(1, 1, 28, 28) for name in "abc"}).classes) == 3
+    with pytest.raises(fmaml.Error, match=r"7 classes: cavia was trained for 5, .*context\.shift.*; take a model of "):
+        learner.adapt({name: torch.rand(1, 1, 28, 28) for name in "abcdefg"})

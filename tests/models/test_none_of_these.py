@@ -10,10 +10,11 @@ from torch.nn import functional as F
 
 import fmaml
 from fmaml.calibration import NONE, Calibration
+from fmaml.models.cross_validation import leave_out
 from fmaml.models.learner import Adapted
 from fmaml.models.model_card import calibration_facts
 from fmaml.models.model_file import read_model, write_model
-from fmaml.models.own_calibration import calibrate_on, left_out_classes, left_out_pictures
+from fmaml.models.own_calibration import OwnCalibration, calibrate_on, left_out_classes
 
 LETTERS = Path(__file__).parents[2] / "docs/letters"
 
@@ -24,6 +25,11 @@ def blobs(classes: int, each: int, spread: float, seed: int = 0) -> dict[str, to
     patterns = torch.rand(classes, 1, 1, 28, 28, generator=rng)
     noise = torch.randn(classes, each, 1, 28, 28, generator=rng)
     return dict(zip("abcdefghijkl", (patterns + spread * noise).clamp(0, 1), strict=False))
+
+
+def own_calibration(learner, by_class: dict[str, torch.Tensor]) -> OwnCalibration | None:
+    adapted = learner.adapt(by_class)
+    return calibrate_on(adapted, leave_out(adapted))
 
 
 @pytest.fixture(scope="module")
@@ -139,20 +145,25 @@ def test_scikit_learn_gets_the_same_probabilities():
 
 
 def test_each_picture_is_left_out_once_and_a_class_keeps_one():
+    """Logits and distances are those of a model that learnt all the others, here by hand."""
     learner, by_class = fmaml.load("omniglot_prototypes"), blobs(3, 4, 0.1) | {"z": torch.rand(1, 1, 28, 28)}
-    parts = list(left_out_pictures(learner, by_class, None))
-    labels = torch.cat([y for _, y, _ in parts])
-    assert labels.bincount().tolist() == [4, 4, 4], "the only picture of z is never left out"
-    assert all(logits.shape[1] == 4 for logits, _, _ in parts), "each model has learnt all four classes"
+    found = leave_out(learner.adapt(by_class))
+    assert found
+    assert found.y.bincount().tolist() == [4, 4, 4], "the only picture of z is never left out"
+    without = learner.adapt({**by_class, "b": by_class["b"][[0, 2, 3]]})
+    torch.testing.assert_close(found.logits[5], without.outputs(by_class["b"][1:2])[0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.distances[5], without.distances(by_class["b"][1:2])[0], rtol=1e-4, atol=1e-4)
 
 
 def test_the_limit_is_that_of_pictures_that_were_left_out():
-    learner, by_class = fmaml.load("omniglot_prototypes"), blobs(4, 10, 0.1)
-    own = calibrate_on(learner, by_class)
+    adapted = fmaml.load("omniglot_prototypes").adapt(blobs(4, 10, 0.1))
+    found = leave_out(adapted)
+    own = calibrate_on(adapted, found)
     assert own
-    known = torch.cat([distances for _, _, distances in left_out_pictures(learner, by_class, None)])
-    assert (known > own.calibration.limit(0.05)).double().mean().item() == pytest.approx(0.05, abs=1 / 40)
-    others = torch.cat(list(left_out_classes(learner, by_class, None)))
+    assert found
+    assert own.calibration.pictures == 40
+    assert (found.distances > own.calibration.limit(0.05)).double().mean().item() == pytest.approx(0.05, abs=1 / 40)
+    others = torch.cat(list(left_out_classes(adapted)))
     assert own.refused == int((others > own.calibration.limit(0.05)).sum())
     assert own.refused > 30, "another pattern is farther than the noise of these"
     assert own.area is not None
@@ -161,7 +172,7 @@ def test_the_limit_is_that_of_pictures_that_were_left_out():
 
 def test_the_temperature_is_the_models_if_there_are_no_mistakes():
     learner = fmaml.load("omniglot_prototypes")
-    clear, unclear = (calibrate_on(learner, blobs(4, 15, spread)) for spread in (0.05, 3.0))
+    clear, unclear = (own_calibration(learner, blobs(4, 15, spread)) for spread in (0.05, 3.0))
     assert clear
     assert unclear
     assert (clear.own_temperature, unclear.own_temperature) == (False, True)
@@ -171,8 +182,8 @@ def test_the_temperature_is_the_models_if_there_are_no_mistakes():
 
 def test_few_pictures_or_two_classes():
     learner = fmaml.load("omniglot_prototypes")
-    assert calibrate_on(learner, blobs(3, 6, 0.1)) is None
-    own = calibrate_on(learner, blobs(2, 10, 0.1))
+    assert own_calibration(learner, blobs(3, 6, 0.1)) is None
+    own = own_calibration(learner, blobs(2, 10, 0.1))
     assert own
     assert own.others is None
     assert own.refused == 0
@@ -180,13 +191,60 @@ def test_few_pictures_or_two_classes():
 
 def test_more_than_ten_classes_are_not_all_left_out():
     learner = fmaml.load("omniglot_prototypes")
-    assert len(list(left_out_classes(learner, blobs(12, 2, 0.1), None))) == 6
-    assert len(list(left_out_classes(learner, blobs(10, 2, 0.1), None))) == 10
+    assert len(list(left_out_classes(learner.adapt(blobs(12, 2, 0.1))))) == 6
+    assert len(list(left_out_classes(learner.adapt(blobs(10, 2, 0.1))))) == 10
+
+
+def test_a_class_left_out_is_far_from_the_others_by_hand():
+    learner, by_class = fmaml.load("omniglot_prototypes"), blobs(3, 3, 0.1)
+    for name, found in zip("abc", left_out_classes(learner.adapt(by_class)), strict=True):
+        without = learner.adapt({other: x for other, x in by_class.items() if other != name})
+        torch.testing.assert_close(found, without.distances(by_class[name]), rtol=1e-4, atol=1e-4)
+
+
+def test_copies_of_a_picture_give_no_limit():
+    """The distance to a copy is 0, which would refuse every new picture."""
+    learner, by_class = fmaml.load("omniglot_prototypes"), blobs(3, 15, 0.1)
+    copies = {name: x[:1].expand(15, -1, -1, -1) for name, x in by_class.items()}
+    assert own_calibration(learner, copies) is None
+    near = {name: x + 1e-3 * torch.rand_like(x) for name, x in copies.items()}
+    own, adapted = own_calibration(learner, near), learner.adapt(near)
+    assert own
+    assert adapted.calibration
+    assert own.calibration.limit(0.05) == pytest.approx(adapted.calibration.limit(0.75))
+    new = torch.cat(list(blobs(3, 15, 0.1, seed=0).values()))
+    refused = adapted.with_calibration(own.calibration).predict(new, reject=0.05).labels.count(NONE)
+    assert refused < len(new), "new pictures of these classes; without the least limit all are refused"
+
+
+def test_a_share_that_the_pictures_do_not_support_is_an_error(letters):
+    own = letters.with_calibration(Calibration(1.0, [0.0, 1.0], 30))
+    assert len(own.predict(torch.rand(1, 1, 28, 28), reject=1 / 31).labels) == 1
+    with pytest.raises(ValueError, match=r"on 30 pictures, which support 0\.032 or more; .* adapt to 1000 pictures"):
+        own.predict(torch.rand(1, 1, 28, 28), reject=0.001)
+
+
+def test_the_label_is_the_largest_column(letters):
+    """A picture inside the limit has no label none of these, and its class is more likely than that."""
+    x = torch.cat(list(blobs(6, 8, 0.4).values()))
+    distances = letters.distances(x).sort().values
+    middle = letters.with_calibration(Calibration(20.0, [0.0, *distances[[10, 30]].tolist()]))
+    found = middle.predict(x, reject=0.2)
+    assert 0 < found.labels.count(NONE) < len(x)
+    columns = [*middle.classes, NONE]
+    assert found.labels == [columns[i] for i in found.probabilities.argmax(1).tolist()]
+    limit = Calibration(20.0, [0.0, *distances[[10, 30]].tolist()]).limit(0.2)
+    assert [label == NONE for label in found.labels] == (letters.distances(x) > limit).tolist()
+    assert found.probabilities.amax(1).min() < 0.5, "or none of these above 1/2 would be the same rule"
 
 
 def test_metadata_stay_json(letters):
     own = letters.with_calibration(Calibration(1.5, [0.0, 1.0]))
-    assert json.loads(json.dumps(own.metadata))["calibration"] == {"temperature": 1.5, "distances": [0.0, 1.0]}
+    assert json.loads(json.dumps(own.metadata))["calibration"] == {
+        "temperature": 1.5,
+        "distances": [0.0, 1.0],
+        "pictures": 0,
+    }
 
 
 def test_a_card_gives_the_measured_numbers():

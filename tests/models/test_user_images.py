@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+import fmaml
 from fmaml.data.preprocessing import CHARACTER_FORM, Form
 from fmaml.data.sources.omniglot import omniglot
 from fmaml.errors import Error
@@ -69,8 +70,8 @@ def test_an_omniglot_file_is_read_as_in_training():
 def test_support_is_a_folder_or_a_file_for_each_class(tmp_path):
     (tmp_path / "folders").mkdir()
     folder_of(tmp_path / "folders", cat=2, dog=1)
-    by_class, count = read_support(tmp_path / "folders", COLOUR)
-    assert ({name: len(x) for name, x in by_class.items()}, count) == ({"cat": 2, "dog": 1}, 3)
+    by_class, white = read_support(tmp_path / "folders", COLOUR)
+    assert ({name: len(x) for name, x in by_class.items()}, white) == ({"cat": 2, "dog": 1}, 0)
     (tmp_path / "files").mkdir()
     for name in ("cat", "dog"):
         picture().save(tmp_path / "files" / f"{name}.jpg")
@@ -124,3 +125,30 @@ def huge_png(side: int) -> bytes:
     head = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
     parts = [chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(bytes(1000))), chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def test_white_of_sixteen_bits_is_that_of_the_support_set(tmp_path):
+    """The same 12-bit picture gives the same input in every company, and from a file as from memory."""
+    rng = np.random.default_rng(0)
+    for name, top in (("bright", 4000), ("dim", 900)):
+        (tmp_path / name).mkdir()
+        Image.fromarray(rng.integers(0, top, (40, 40)).astype(np.uint16)).save(tmp_path / name / "0.png")
+    dim = np.asarray(Image.open(tmp_path / "dim" / "0.png"))
+    adapted = fmaml.load("cifar_fs_prototypes").adapt(tmp_path)
+    adapted.save(tmp_path / "mine.safetensors")
+    adapted = fmaml.load_adapted(tmp_path / "mine.safetensors")
+    alone, beside = to_inputs(dim, adapted.shape), to_inputs([dim, dim * 60], adapted.shape)
+    assert alone.max() < 900 / 4095 + 0.01, "white is 4095, as in the support set"
+    assert torch.equal(alone[0], beside[0])
+    assert torch.equal(alone, to_inputs(tmp_path / "dim" / "0.png", adapted.shape))
+    assert beside[1].max() <= 1
+    assert beside[1].mean() == pytest.approx(60 * dim.mean() / 65535, abs=0.01), "brighter pictures keep their range"
+    classifier = fmaml.FewShotClassifier("cifar_fs_prototypes").fit(
+        [str(tmp_path / name / "0.png") for name in ("bright", "dim")], ["b", "d"]
+    )
+    torch.testing.assert_close(
+        torch.from_numpy(classifier.predict_proba([str(tmp_path / "dim" / "0.png")])),
+        adapted.predict([dim]).probabilities,
+        atol=1e-5,
+        rtol=0,
+    )

@@ -6,6 +6,7 @@ start Ghostscript for a file that begins as PostScript does.
 
 import os
 import warnings
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from math import prod
@@ -39,14 +40,15 @@ def decode_images(files: list[str], form: Form) -> tuple[Tensor, dict[str, str]]
     Needs the memory of one tensor for all files, and of the few images being decoded.
     """
     images = torch.zeros(len(files), form.channels, form.size, form.size, dtype=torch.uint8)
-    pixels, white = images.numpy(), white_levels(files)
-    light = [False] * len(files)
+    pixels, white = images.numpy(), white_level(files)
+    light, whites = [False] * len(files), set[int]()
 
     def decode_chunk(first: int) -> dict[str, str]:
         errors: dict[str, str] = {}
         for i, file in enumerate(files[first : first + _FILES_PER_CHUNK], first):
             try:
-                pixels[i], light[i] = decode_image(file, form, white.get(file, WHITE))
+                pixels[i], light[i], level = decode_image(file, form, white)
+                whites.add(level)
             except Exception as error:  # on damaged files Pillow's decoders raise errors of any kind
                 errors[file] = str(error) or type(error).__name__
         return errors
@@ -60,7 +62,7 @@ def decode_images(files: list[str], form: Form) -> tuple[Tensor, dict[str, str]]
         errors: dict[str, str] = {}
         for errors_of_chunk in bar:
             errors |= errors_of_chunk
-    for line in describe_changes(sum(light), set(white.values())):
+    for line in describe_changes(sum(light), whites):
         note(line)
     readable = [i for i, file in enumerate(files) if file not in errors]
     if errors:
@@ -72,8 +74,8 @@ def decode_images(files: list[str], form: Form) -> tuple[Tensor, dict[str, str]]
 def describe_changes(light: int, whites: set[int]) -> list[str]:
     """Lines that report exchanged light and dark in drawings, and rescaled 16-bit images."""
     exchanged = [f"{counted(light, 'drawing')} in light ink on dark: light and dark exchanged"] if light else []
-    bits = ", ".join(str(white.bit_length()) for white in sorted(whites))
-    return [*exchanged, *([f"16-bit images that use only {bits} bits: scaled to the range in use"] if whites else [])]
+    bits = ", ".join(str(white.bit_length()) for white in sorted(whites) if 0 < white < WHITE)
+    return [*exchanged, *([f"16-bit images that use only {bits} bits: scaled to the range in use"] if bits else [])]
 
 
 class DecodedImage(NamedTuple):
@@ -81,21 +83,28 @@ class DecodedImage(NamedTuple):
 
     values: np.ndarray  # uint8 [channels, size, size]
     light_ink: bool  # it was a drawing in light ink; light and dark were exchanged
+    white: int  # the value taken as white, if it has 16 bits; else 0
 
 
-def white_levels(files: list[str]) -> dict[str, int]:
-    """White levels, file -> 2**bits - 1, of 16-bit images in folders that use fewer bits.
-
-    Scanners and cameras write 12 bits in 16; unscaled, such images would be nearly black.
-    """
-    tops: dict[str, dict[str, int]] = {}  # folder -> file -> its largest value
+def white_level(files: Iterable[str]) -> int:
+    """The value of white in the 16-bit images of these files, see `white_of`; 0 if there are none."""
+    level = 0
     for file in files:
         if file.lower().endswith((".png", ".tif", ".tiff", ".pgm")):
             with suppress(Exception), open_picture(file) as image:  # decoding reports unreadable files
-                if image.mode.startswith("I"):
-                    tops.setdefault(os.path.dirname(file), {})[file] = int(np.asarray(image).max())
-    levels = {folder: (1 << max(max(own.values()).bit_length(), 8)) - 1 for folder, own in tops.items()}
-    return {file: levels[folder] for folder, own in tops.items() if levels[folder] < WHITE for file in own}
+                level = max(level, white_of(image))
+    return level
+
+
+def white_of(image: Image.Image) -> int:
+    """The largest value of the bits that a 16-bit image uses: 8, 10, 12, 14 or 16; 0 for other images.
+
+    Scanners and cameras write 12 bits in 16; unscaled, such images would be nearly black.
+    """
+    if not image.mode.startswith("I"):
+        return 0
+    brightest = int(np.asarray(image).max())
+    return next((2**bits - 1 for bits in (8, 10, 12, 14) if brightest < 2**bits), WHITE)
 
 
 class TooManyPixels(ValueError):
@@ -142,7 +151,7 @@ def _pixels_of_tile(image: Image.Image) -> int:
     return tags.get(_TILE_WIDTH, 0) * tags.get(_TILE_HEIGHT, 0)
 
 
-def decode_image(file: str | BinaryIO, form: Form, white: int = WHITE) -> DecodedImage:
+def decode_image(file: str | BinaryIO, form: Form, white: int = 0) -> DecodedImage:
     """Decode an image file, by name or opened, to this form; ``white`` as in `to_form`.
 
     The image is rotated by its EXIF tag, and transparency becomes white. It is resized with the Lanczos filter, which
@@ -153,8 +162,9 @@ def decode_image(file: str | BinaryIO, form: Form, white: int = WHITE) -> Decode
         return to_form(image, form, white)
 
 
-def to_form(image: Image.Image, form: Form, white: int = WHITE) -> DecodedImage:
-    """Convert an opened image to this form. ``white`` is the value of white in a 16-bit image."""
+def to_form(image: Image.Image, form: Form, white: int = 0) -> DecodedImage:
+    """Convert an opened image to this form. ``white`` is the least value of white in a 16-bit image, see `white_of`."""
+    white = max(white, own) if (own := white_of(image)) else 0
     # Convert first: Pillow ignores the filter for 1-bit images, but averages in mode "L".
     converted = _convert_mode(_upright(image), _PILLOW_MODES[form.channels], white)
     light_ink = form.invert and (form.ink == "light" or (form.ink == "auto" and _has_dark_border(converted)))
@@ -169,7 +179,7 @@ def to_form(image: Image.Image, form: Form, white: int = WHITE) -> DecodedImage:
         converted = ImageOps.pad(converted, (side, side), color="white")
     pixels = np.asarray(converted.resize((form.size, form.size), Image.Resampling.LANCZOS))
     pixels = 255 - pixels if form.invert else pixels
-    return DecodedImage(pixels[None] if form.channels == 1 else pixels.transpose(2, 0, 1), light_ink)
+    return DecodedImage(pixels[None] if form.channels == 1 else pixels.transpose(2, 0, 1), light_ink, white)
 
 
 def _upright(image: Image.Image) -> Image.Image:

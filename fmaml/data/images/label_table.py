@@ -96,7 +96,7 @@ def read_labelled(path: Path, option: str = "--support") -> FoundImages:
         name, parents = repeated
         raise Error(
             f"{path}: class {name} is in {joined(parents)}; name one of these folders, such as "
-            f"{option} {path / parents[0]}"
+            f"{option} {path / parents[0]}, or rename folders that are different classes"
         )
     return found
 

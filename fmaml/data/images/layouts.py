@@ -74,7 +74,7 @@ def named_files(folder: Path, files: list[str]) -> Classes:
 def repeated_name(classes: Classes) -> tuple[str, list[str]] | None:
     """Find two places with the same class folders; returns one of the names, and the places.
 
-    They must share three names or more. Fewer may be chance, such as Apple/Golden and Pear/Golden.
+    They must share three names or more, or all of two. Fewer may be chance, such as Apple/Golden and Pear/Golden.
     """
     names: dict[str, set[str]] = {}  # parent -> the last names of its classes
     for path in classes:
@@ -82,7 +82,8 @@ def repeated_name(classes: Classes) -> tuple[str, list[str]] | None:
         names.setdefault(parent or ".", set()).add(name)
     for (first, first_names), (second, second_names) in combinations(names.items(), 2):
         shared = first_names & second_names
-        if len(shared) >= max(3, REPEATED * min(len(first_names), len(second_names))):
+        least = 2 if first_names == second_names else max(3, REPEATED * min(len(first_names), len(second_names)))
+        if len(shared) >= least:
             return min(shared), [first, second]
     return None
 

@@ -6,7 +6,7 @@ from ...errors import Error, note
 from ...files.plain_text import counted
 from ..class_splits import divide
 from ..episodes import Episode
-from ..ragged import bounds
+from ..ragged import bounds, queries_a_class
 from ..source import SPLITS
 from .layouts import FoundImages
 from .scan import Classes
@@ -52,6 +52,15 @@ def fitting_sizes(
     return found, fewer_ways(episode, {"train": count - 2 * held, "test": held}), fractions
 
 
+def sizes_of_a_test(root: Path, classes: Classes, episode: Episode) -> tuple[Classes, Episode]:
+    """The classes that are large enough, and the sizes of a test's tasks that they allow; Error for fewer than two."""
+    episode = fewer_examples(root, classes, episode)
+    kept = large_enough(classes, episode)
+    if len(kept) < 2:
+        raise Error(f"{root}: one class has two pictures or more, and a test needs two such classes; give more of each")
+    return kept, fewer_ways(episode, {"test": len(kept)})
+
+
 def fewer_examples(root: Path, classes: Classes, episode: Episode) -> Episode:
     """The episode with as many shots and queries as four fifths of the classes of two pictures or more have."""
     counts = sorted(len(files) for files in classes.values() if len(files) > 1)
@@ -86,8 +95,6 @@ def fewer_ways(episode: Episode, classes: dict[str, int]) -> Episode:
     held = min(count for split, count in classes.items() if split != "train")
     ways = min(bounds(episode.ways)[1], held)
     train_ways = min(episode.train_ways or bounds(episode.ways)[1], classes.get("train", held))
-    note(
-        f"tasks: {ways}-way {bounds(episode.shots)[1]}-shot, {bounds(episode.queries)[1]} queries"
-        f" a class; {train_ways} ways in training"
-    )
+    training = f"; {train_ways} ways in training" if "train" in classes else ""
+    note(f"tasks: {ways}-way {bounds(episode.shots)[1]}-shot, {queries_a_class(episode.queries)}{training}")
     return episode._replace(ways=ways, train_ways=train_ways)

@@ -26,7 +26,7 @@ from ..episodes import Episode, episodes
 from ..images.image_cache import store_from_listing
 from ..images.label_table import read_table
 from ..images.layouts import FoundImages, Layout, read_image_folder
-from ..images.lowered_sizes import LEAST_SPLIT, fitting_sizes
+from ..images.lowered_sizes import LEAST_SPLIT, fitting_sizes, sizes_of_a_test
 from ..images.understood import describe_pictures
 from ..preprocessing import Form
 from ..source import SPLITS, Source
@@ -95,7 +95,7 @@ def folder(
     episode = Episode(ways, shots, queries, train_ways, train_shots, augment, train_batch)
     form = Form(size, channels, fit, invert, ink if invert else "dark")
     if layout == "all":
-        return every_class(path, found, seed, episode, form, device)
+        return every_class(path, found, seed, episode, form, device, lower_sizes=lower_sizes)
     if lower_sizes:
         found, episode, fractions = fitting_sizes(path, found, episode, fractions, split_seed)
         shared_classes = shared_classes or len(found.classes) < LEAST_SPLIT
@@ -113,13 +113,16 @@ def folder(
 
 
 def every_class(
-    path: Path, found: FoundImages, seed: int, episode: Episode, form: Form, device: torch.device
+    path: Path, found: FoundImages, seed: int, episode: Episode, form: Form, device: torch.device, *, lower_sizes: bool
 ) -> Source:
     """Make a source only for tests: each split has every class, or if the images are split, those of test.
 
-    Classes too small for a query are left out, and the smallest class limits ``queries``. Lines on stderr say so.
+    Classes too small for a query are left out, and the smallest class limits ``queries``. Lines on stderr say so. With
+    ``lower_sizes`` the classes limit all sizes.
     """
     classes = (found.splits or {}).get("test", found.classes)
+    if lower_sizes:
+        classes, episode = sizes_of_a_test(path, classes, episode)
     shots, queries, ways = (episode.most("test")[size] for size in ("shots", "queries", "ways"))
     kept = {name: files for name, files in classes.items() if len(files) > shots}
     small = sorted(classes.keys() - kept.keys())

@@ -117,7 +117,8 @@ def _features(content: Table, task: str, target: str, features: Sequence[str]) -
     if task == target:
         raise Error(f"data.target = {target}: is also data.task; name the column of numbers to predict")
     if features and not any(content.nearest(name) for name in features):  # those of another table
-        note(f"data.features = {', '.join(features)}: not in {content.file}; every column of numbers is taken")
+        known = f"{', '.join(features)}, as in the table of the experiment"
+        note(f"{content.file}: no column {known}; every column of numbers is a feature")
         features = ()
     found = list(features) or numeric_columns(content, {task, target})
     if not found:

@@ -43,8 +43,9 @@ export class Result {
 
   /** Shows the answer {before, after, none} for classes {label, picture}. */
   show(classes, { before, after, none }) {
-    const refused = none > 0.5;
-    const best = refused ? -1 : after.indexOf(Math.max(...after));
+    const likeliest = Math.max(...after);
+    const refused = none > likeliest;
+    const best = refused ? -1 : after.indexOf(likeliest);
     this.find(".verdict").textContent = refused
       ? `None of these, ${percent(none)}`
       : `${classes[best].label}, ${percent(after[best])}`;
