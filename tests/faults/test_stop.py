@@ -61,10 +61,11 @@ def stop(child: int, number: int) -> int:
     return wait(child, limit)
 
 
+@pytest.mark.parametrize("trials", [2, pytest.param(7, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("number", CODES)
-def test_a_signal_saves_and_exits_with_its_code(tmp_path, number):
+def test_a_signal_saves_and_exits_with_its_code(tmp_path, number, trials):
     draw = random.Random(number)
-    for trial in range(7):
+    for trial in range(trials):
         out, page, said = tmp_path / str(trial), Page(), tmp_path / "said"
         child = begun(out, page, draw.randrange(1, 30), said)
         time.sleep(draw.uniform(0, 0.02))
@@ -96,8 +97,9 @@ def test_a_signal_during_an_evaluation_does_not_wait_for_its_end(tmp_path):
     assert steps(out)[0] == 10, "the step before the evaluation was not saved"
 
 
-def test_a_second_signal_inside_a_save_and_a_storm_do_no_harm(tmp_path):
-    for trial in range(5):
+@pytest.mark.parametrize("trials", [2, pytest.param(5, marks=pytest.mark.slow)])
+def test_a_second_signal_inside_a_save_and_a_storm_do_no_harm(tmp_path, trials):
+    for trial in range(trials):
         out, page, said = tmp_path / str(trial), Page(), tmp_path / "said"
         child = begun(out, page, 5 * trial + 1, said)
         saves = page[SAVES]
@@ -218,9 +220,10 @@ def test_a_run_without_a_reader_goes_on_to_its_report(tmp_path, errors_too):
 # The folder's lock
 
 
-def test_of_two_runs_in_one_folder_one_runs_and_the_other_names_it(tmp_path):
+@pytest.mark.parametrize("trials", [5, pytest.param(20, marks=pytest.mark.slow)])
+def test_of_two_runs_in_one_folder_one_runs_and_the_other_names_it(tmp_path, trials):
     draw = random.Random(0)
-    for trial in range(20):
+    for trial in range(trials):
         out, said = tmp_path / str(trial), [tmp_path / f"{trial}.{i}" for i in range(2)]
         page = Page()
         first = fork(lambda out=out, page=page: run(out, "train.meta_steps=100000", resume=False), page, said[0])
