@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from harness import SMALL, fork, steps, wait, wait_for
+from harness import SHORT, SMALL, fork, steps, wait, wait_for
 
 import fmaml.report.results
 import fmaml.training.run_experiment
@@ -73,7 +73,7 @@ def sweep(out: Path, *more: str) -> int:
     fmaml.training.run_experiment.report_results = FINISH
     fmaml.report.results.write_pictures = lambda *_: None
     workers.start_process = Forked
-    command = ["run", "sinusoid", *SMALL, RATES, "--seeds", "0,1", "--out", str(out), "--resume", "--device", "cpu"]
+    command = ["run", "sinusoid", *SMALL, SHORT, RATES, "--seeds", "0,1", "--out", str(out), "--resume", "--device", "cpu"]
     return main([*command, *more])
 
 
