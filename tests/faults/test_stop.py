@@ -5,14 +5,12 @@ import os
 import random
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
-from children import processor_seconds
+from children import processor_seconds, start
 from harness import (
     PATIENCE,
     SAVES,
@@ -32,10 +30,10 @@ from harness import (
     wait_for,
 )
 
-import fmaml
 import fmaml.training.run_experiment
 from fmaml.checkpoints.run_folder import run_folder
 from fmaml.checkpoints.run_lock import locked, refuse_if_held
+from fmaml.cli.main import main
 from fmaml.errors import Error, Stopped, exit_code
 from fmaml.meta_testing import scores as meta_test
 from fmaml.processes import signals
@@ -200,18 +198,19 @@ def test_a_run_under_nohup_goes_on(monkeypatch):
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.pictures
 @pytest.mark.parametrize("errors_too", [False, True])
 def test_a_run_without_a_reader_goes_on_to_its_report(tmp_path, errors_too):
     """As `fmaml run ... | head -1`, and as in a terminal that is gone."""
     small = ["train.meta_steps=40", "train.meta_batch=2", "train.validate_tasks=2", "train.baseline=false"]
-    command = [sys.executable, "-m", "fmaml", "run", "sinusoid", *small, "eval.tasks=2", "--out", str(tmp_path / "out")]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(Path(fmaml.__file__).parent.parent)}
-    stderr = subprocess.STDOUT if errors_too else subprocess.DEVNULL
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, env=environment) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline()
-        process.stdout.close()
-        assert process.wait(PATIENCE) == 0
+    command = ["run", "sinusoid", *small, "eval.tasks=2", "--out", str(tmp_path / "out")]
+    read, write = os.pipe()
+    with open(os.devnull, "wb") as nowhere:
+        process = start(lambda: os.close(read) or main(command), write, write if errors_too else nowhere.fileno())
+    os.close(write)
+    with open(read, encoding="utf-8") as said:
+        assert said.readline()
+    assert process.wait(PATIENCE) == 0
     assert {"results.json", "best.safetensors", "by_inner_step.png"} <= {
         path.name for path in (tmp_path / "out").iterdir()
     }

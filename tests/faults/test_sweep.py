@@ -73,7 +73,20 @@ def sweep(out: Path, *more: str) -> int:
     fmaml.training.run_experiment.report_results = FINISH
     fmaml.report.results.write_pictures = lambda *_: None
     workers.start_process = Forked
-    command = ["run", "sinusoid", *SMALL, SHORT, RATES, "--seeds", "0,1", "--out", str(out), "--resume", "--device", "cpu"]
+    command = [
+        "run",
+        "sinusoid",
+        *SMALL,
+        SHORT,
+        RATES,
+        "--seeds",
+        "0,1",
+        "--out",
+        str(out),
+        "--resume",
+        "--device",
+        "cpu",
+    ]
     return main([*command, *more])
 
 
