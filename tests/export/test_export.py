@@ -5,6 +5,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,7 +20,7 @@ import fmaml
 from fmaml.cli.main import main
 from fmaml.errors import Error, RunFailed
 from fmaml.export import formats as export
-from fmaml.export.formats import write_export
+from fmaml.export.formats import Format, write_export
 from fmaml.export.standalone import adapted_network, feature_extractor
 from fmaml.head import features
 
@@ -54,7 +55,7 @@ def run_torch(path: Path, x: Tensor) -> tuple[dict[str, Tensor], dict[str, str]]
 FIRST = [("stride", "batch"), ("stride", "layer"), ("max", "group"), ("max", "none")]
 REST = [("stride", "group"), ("stride", "none"), ("max", "batch"), ("max", "layer")]
 GRID = [*FIRST, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in REST)]
-RUN = {"onnx": run_onnx, "torch": run_torch}
+RUN: dict[Format, Any] = {"onnx": run_onnx, "torch": run_torch}
 
 
 @pytest.fixture
