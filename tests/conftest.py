@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -158,13 +159,20 @@ def trained(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory) -> Path:
-    """The site, without the outputs of the tutorials, which have a test of their own."""
-    folder = tmp_path_factory.mktemp("site")
+    """The site, without the outputs of the tutorials, which have a test of their own; all processes share it."""
+    from fmaml.data.files.cache_folder import folder_lock
+
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if WORKER is None else base.parent) / "shared/site"
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     environment = {**os.environ, "FMAML_DOCS_OUTPUTS": "0"}
-    top = Path(__file__).parent.parent
-    ran = subprocess.run(command, cwd=top, env=environment, capture_output=True, text=True, check=False, timeout=600)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+    options: Any = {"cwd": Path(__file__).parent.parent, "env": environment, "timeout": 600}
+    folder.mkdir(parents=True, exist_ok=True)
+    with folder_lock(folder.parent):
+        if not folder.with_suffix(".done").exists():
+            ran = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+            assert ran.returncode == 0, ran.stdout + ran.stderr
+            folder.with_suffix(".done").touch()
     return folder
 
 

@@ -45,7 +45,9 @@ def first_of_each_form(paths: list[Path]) -> list[Path]:
 TOP = Path(__file__).parents[1]
 PATHS = [*sorted((TOP / "experiments").rglob("*.yaml")), *sorted((TOP / "examples").rglob("*.yaml"))]
 FORMS = first_of_each_form(PATHS)
-EACH = [path if path in FORMS else pytest.param(path, marks=pytest.mark.slow) for path in PATHS]
+SOURCES = {load_config(str(path))["data"]["name"]: path for path in reversed(FORMS)}  # the first of each
+MARKS = {path: [pytest.mark.pictures] if path in SOURCES.values() else [] for path in FORMS}
+EACH = [pytest.param(path, marks=MARKS.get(path, pytest.mark.slow)) for path in PATHS]
 
 
 def smallest(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> list[str]:
@@ -62,7 +64,7 @@ def smallest(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, request:
     elif "sinusoid" not in path.stem:
         small += ["data.queries=1"]  # each alone beside the support set, they would take longest
     if "mini_imagenet" in path.stem:
-        small += ["train.meta_batch=1"]  # large images are trained on one task after the other
+        small += ["train.meta_batch=1", "model.width=8"]  # large images are trained on one task after the other
     small += CHARACTERS if "omniglot" in path.stem or path.parent.stem == "algorithms" else []
     small += ["data.name=markov"] if path.stem == "languages" else []
     small += ["data={name: markov, shots: 15, queries: 1, length: 16}"] if path.stem == "stream" else []

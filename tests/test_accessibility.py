@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 VIEWS = [(1280, "light"), (390, "dark")]
 EVERY_VIEW = [(width, scheme) for width in (1280, 390) for scheme in ("light", "dark")]
+ALTERNATELY = [VIEWS[:1], VIEWS[1:]]  # for the site's pages, which are many and alike
 # The site's scheme is chosen by its own script. Folded source code is long, and looks like the other code; of a
 # hundred words of code in one colour, one is enough.
 PREPARE = """scheme => {
@@ -78,7 +80,7 @@ def address(site: Path) -> Iterator[str]:
         server.shutdown()
 
 
-def violations(page: Any, address: str, views: Sequence[tuple[int, str]] = VIEWS) -> dict[str, list[str]]:
+def violations(page: Any, address: str, views: Sequence[tuple[int, str]]) -> dict[str, list[str]]:
     """The violations in the page at this address, by width and colour scheme; and code that is cut off."""
     found: dict[str, list[str]] = {}
     page.goto(address)
@@ -95,10 +97,11 @@ def violations(page: Any, address: str, views: Sequence[tuple[int, str]] = VIEWS
     return found
 
 
-def test_the_pages_of_the_site(page, address, site):
+@pytest.mark.parametrize("views", [ALTERNATELY, pytest.param([VIEWS], marks=pytest.mark.slow)])
+def test_the_pages_of_the_site(page, address, site, views):
     names = sorted(str(file.relative_to(site)) for file in site.rglob("*.html"))
     assert len(names) > 30
-    found = {name: violations(page, f"{address}/{name}") for name in names}
+    found = {name: violations(page, f"{address}/{name}", of) for name, of in zip(names, cycle(views), strict=False)}
     assert {name: wrong for name, wrong in found.items() if wrong} == {}
 
 

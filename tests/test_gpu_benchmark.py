@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import children
@@ -33,9 +34,11 @@ def test_each_part_comes_to_its_end(part, tmp_path, monkeypatch):
     assert found[-1]["case"] in ran.stdout
 
 
-def test_a_part_that_is_killed_keeps_its_rows_and_the_next_one_runs(tmp_path):
+def test_a_part_that_is_killed_keeps_its_rows_and_the_next_one_runs(tmp_path, monkeypatch):
     out = tmp_path / "gpu.jsonl"
-    parent = subprocess.Popen([sys.executable, SCRIPT, "--out", out, *QUICK, "--parts", "steps,omniglot"])
+    monkeypatch.setattr(subprocess, "run", children.run)  # of the script's own processes
+    words = [SCRIPT, "--out", out, *QUICK, "--parts", "steps,omniglot"]
+    parent = children.start(partial(children.script, [str(word) for word in words]))
     while not rows(out):
         assert parent.poll() is None
         time.sleep(0.01)

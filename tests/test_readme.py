@@ -26,14 +26,21 @@ def page(name: str) -> str:
     return (TOP / f"docs/{name}.md").read_text(encoding="utf-8")
 
 
-def test_script(tmp_path):
+def test_the_script_which_the_home_page_shows_too(tmp_path):
+    """One script, and the home page shows what it prints."""
     (script,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert f"```python\n{script}```" in page("index")
     assert len(script.splitlines()) <= 32
+    assert max(map(len, script.splitlines())) <= 88
     (tmp_path / "script.py").write_text(script, encoding="utf-8")
     ran = children.run([sys.executable, tmp_path / "script.py"], cwd=tmp_path, capture_output=True)
     assert ran.returncode == 0, ran.stderr
-    accuracy = [float(value) for value in re.findall(r"inner steps: ([\d.]+)%", ran.stdout)]
+    (shown,) = re.findall(r"```text\n(.*?)```", page("index"), re.DOTALL)
+    accuracy, expected = (
+        [float(value) for value in re.findall(r"inner steps: ([\d.]+)%", text)] for text in (ran.stdout, shown)
+    )
     assert len(accuracy) == 4
+    assert accuracy == pytest.approx(expected, abs=3)
     assert accuracy[0] < 30
     assert accuracy[-1] > 40
 

@@ -151,13 +151,8 @@ def function_settings(function: ast.FunctionDef) -> dict[str, Setting]:
 
     Raises Error if an annotation or a default cannot be read from the source text.
     """
-    arguments = function.args
-    without_default = len(arguments.args) - len(arguments.defaults)
-    defaults = [*[None] * without_default, *arguments.defaults, *arguments.kw_defaults]
     found: dict[str, Setting] = {}
-    for argument, default in zip([*arguments.args, *arguments.kwonlyargs], defaults, strict=True):
-        if argument.arg in SUPPLIED_BY_RUN:
-            continue
+    for argument, default in _parameters(function.args):
         kind = _annotated_type(argument.annotation)
         if kind is ONLY_IN_CODE:
             wrong = (
@@ -175,12 +170,17 @@ def function_settings(function: ast.FunctionDef) -> dict[str, Setting]:
 def corrected_signature(function: ast.FunctionDef) -> str:
     """The function's first line with an annotation for each setting, guessed from its default where it has none."""
     arguments = copy.deepcopy(function.args)
-    without_default = len(arguments.args) - len(arguments.defaults)
-    defaults = [*[None] * without_default, *arguments.defaults, *arguments.kw_defaults]
-    for argument, default in zip([*arguments.args, *arguments.kwonlyargs], defaults, strict=True):
-        if argument.arg not in SUPPLIED_BY_RUN and _annotated_type(argument.annotation) is ONLY_IN_CODE:
+    for argument, default in _parameters(arguments):
+        if _annotated_type(argument.annotation) is ONLY_IN_CODE:
             argument.annotation = ast.Name(_guessed_type(argument.annotation, default))
     return f"def {function.name}({ast.unparse(arguments)}):"
+
+
+def _parameters(arguments: ast.arguments) -> list[tuple[ast.arg, ast.expr | None]]:
+    """The parameters that the run does not supply, each with its default."""
+    defaults = [*[None] * (len(arguments.args) - len(arguments.defaults)), *arguments.defaults, *arguments.kw_defaults]
+    pairs = zip([*arguments.args, *arguments.kwonlyargs], defaults, strict=True)
+    return [(argument, default) for argument, default in pairs if argument.arg not in SUPPLIED_BY_RUN]
 
 
 def _guessed_type(annotation: ast.expr | None, default: ast.expr | None) -> str:

@@ -344,13 +344,11 @@ def building() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def explained(weights: str | None) -> Iterator[None]:
+def explained(weights: str) -> Iterator[None]:
     """Turn an error of reading the weights into a ValueError with one line."""
     try:
         yield
     except Exception as error:  # readers of the libraries raise errors of any kind
-        if weights is None:
-            raise
         raise ValueError(f"weights = {weights}: not those of this network: {str(error).splitlines()[0]}") from None
 
 

@@ -291,6 +291,7 @@ WITH_WRONG_DERIVATIVES: dict[TorchFunction, TorchFunction] = {
     F.layer_norm: exact_layer_norm,
     torch.layer_norm: exact_layer_norm,
 }
+COPIES = [*functions_of(Tensor, "to contiguous clone"), torch.clone]
 HOOKS_ON_GRADIENTS = functions_of(Tensor, "register_hook register_post_accumulate_grad_hook")
 OWN_CODE: dict[TorchFunction, TorchFunction] = {  # replaced in any code, and right for any order of derivatives
     cast(Any, torch)._weight_norm: exact_weight_norm,
@@ -299,10 +300,7 @@ OWN_CODE: dict[TorchFunction, TorchFunction] = {  # replaced in any code, and ri
     cast(Any, torch).sinc: exact_sinc,
     cast(Any, Tensor).sinc: exact_sinc,
     cast(Any, torch.special).sinc: exact_sinc,
-    Tensor.to: without_memory_format(Tensor.to),
-    Tensor.contiguous: without_memory_format(Tensor.contiguous),
-    Tensor.clone: without_memory_format(Tensor.clone),
-    torch.clone: without_memory_format(torch.clone),
+    **{function: without_memory_format(function) for function in COPIES},
     **{function: refuse_hook(function) for function in HOOKS_ON_GRADIENTS},
 }
 REPLACED: dict[TorchFunction, TorchFunction] = {
@@ -311,9 +309,7 @@ REPLACED: dict[TorchFunction, TorchFunction] = {
     F.scaled_dot_product_attention: exact_attention,
     F.multi_head_attention_forward: exact_multi_head_attention,
     F.adaptive_avg_pool2d: exact_adaptive_pooling,
-    F.rrelu: exact_rrelu,
-    torch.rrelu: exact_rrelu,
-    torch.rrelu_: exact_rrelu,
+    **dict.fromkeys((F.rrelu, torch.rrelu, torch.rrelu_), exact_rrelu),
 }
 aten = torch.ops.aten
 # (makes the replacement of a function, module or class of the functions, their names)

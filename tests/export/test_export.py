@@ -5,6 +5,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,7 +20,7 @@ import fmaml
 from fmaml.cli.main import main
 from fmaml.errors import Error, RunFailed
 from fmaml.export import formats as export
-from fmaml.export.formats import write_export
+from fmaml.export.formats import Format, write_export
 from fmaml.export.standalone import adapted_network, feature_extractor
 from fmaml.head import features
 
@@ -54,7 +55,7 @@ def run_torch(path: Path, x: Tensor) -> tuple[dict[str, Tensor], dict[str, str]]
 FIRST = [("stride", "batch"), ("stride", "layer"), ("max", "group"), ("max", "none")]
 REST = [("stride", "group"), ("stride", "none"), ("max", "batch"), ("max", "layer")]
 GRID = [*FIRST, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in REST)]
-RUN = {"onnx": run_onnx, "torch": run_torch}
+RUN: dict[Format, Any] = {"onnx": run_onnx, "torch": run_torch}
 
 
 @pytest.fixture
@@ -74,6 +75,15 @@ def protonet(tmp_path):
     """The file of a learner with batch norm."""
     untrained(CONV4, PROTONET).save(tmp_path / "protonet.safetensors")
     return str(tmp_path / "protonet.safetensors")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> dict[str, Path]:
+    """One adapted network in each format."""
+    folder, adapted = tmp_path_factory.mktemp("written"), untrained(CONV4, PROTONET).adapt(IMAGES, CLASSES)
+    for to in RUN:
+        write_export(folder / to, adapted_network(adapted), to)
+    return {to: folder / to for to in RUN}
 
 
 @pytest.mark.parametrize("to", ["onnx", "torch"])
@@ -164,12 +174,9 @@ def test_the_command_exports_a_support_set_and_an_adapted_file_alike(to, protone
         assert json.loads(metadata["model"])["name"] == "untrained"
 
 
-def test_the_file_for_torch_needs_no_fmaml(tmp_path):
-    path = tmp_path / "network.pt2"
-    write_export(path, adapted_network(untrained(CONV4, PROTONET).adapt(IMAGES, CLASSES)), "torch")
-    said = subprocess.run(
-        [sys.executable, "-c", WITHOUT_FMAML, path], check=True, capture_output=True, text=True
-    ).stdout
+def test_the_file_for_torch_needs_no_fmaml(written):
+    command = [sys.executable, "-c", WITHOUT_FMAML, written["torch"]]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert json.loads(said) == pytest.approx([1, 1])
 
 
@@ -184,10 +191,8 @@ def test_inner_steps_are_taken(support, tmp_path):
     assert (found[0] - found[1]).abs().max() > 1e-3
 
 
-def test_onnx_is_valid_and_its_batch_has_a_name(tmp_path):
-    path = tmp_path / "network.onnx"
-    write_export(path, adapted_network(untrained(CONV4, PROTONET).adapt(IMAGES, CLASSES)), "onnx")
-    model = onnx.load(path)
+def test_onnx_is_valid_and_its_batch_has_a_name(written):
+    model = onnx.load(written["onnx"])
     onnx.checker.check_model(model, full_check=True)
     shapes = {value.name: value.type.tensor_type.shape.dim for value in (*model.graph.input, *model.graph.output)}
     assert list(shapes) == ["x", "logits", "probabilities"]
@@ -195,10 +200,8 @@ def test_onnx_is_valid_and_its_batch_has_a_name(tmp_path):
 
 
 @pytest.mark.parametrize("to", ["onnx", "torch"])
-def test_no_path_of_this_machine_is_in_the_file(to, tmp_path):
-    path = tmp_path / "network"
-    write_export(path, adapted_network(untrained(CONV4, PROTONET).adapt(IMAGES, CLASSES)), to)
-    assert str(Path(fmaml.__file__).parent.parent).encode() not in path.read_bytes()
+def test_no_path_of_this_machine_is_in_the_file(to, written):
+    assert str(Path(fmaml.__file__).parent.parent).encode() not in written[to].read_bytes()
 
 
 @pytest.mark.parametrize("wrong", [1e-2, float("nan")])

@@ -34,9 +34,10 @@ def prepare(path: Path, log: Path, seconds: float = 0.0) -> int:
     return 0 if torch.equal(cached(path, make), TENSOR) else 1
 
 
-def test_two_processes_make_it_once(tmp_path):
+@pytest.mark.parametrize("trials", [4, pytest.param(10, marks=pytest.mark.slow)])
+def test_two_processes_make_it_once(tmp_path, trials):
     draw = random.Random(0)
-    for trial in range(10):
+    for trial in range(trials):
         path, log = tmp_path / str(trial) / "some.safetensors", tmp_path / f"{trial}.log"
         children = []
         for _ in range(2):
@@ -46,11 +47,12 @@ def test_two_processes_make_it_once(tmp_path):
         assert len(log.read_text().splitlines()) == 1
 
 
-def test_a_kill_while_it_is_made_or_kept_leaves_nothing_that_is_taken_for_it(tmp_path):
+@pytest.mark.parametrize("kills", [20, pytest.param(50, marks=pytest.mark.slow)])
+def test_a_kill_while_it_is_made_or_kept_leaves_nothing_that_is_taken_for_it(tmp_path, kills):
     draw = random.Random(0)
     kept = tmp_path / "some.safetensors"
     killed = 0
-    while killed < 50:  # those that were done before they were killed do not count
+    while killed < kills:  # those that were done before they were killed do not count
         child = fork(lambda: prepare(kept, tmp_path / "log"))
         time.sleep(draw.uniform(0, 0.015))
         os.kill(child, signal.SIGKILL)
@@ -123,7 +125,7 @@ def holds_a_part(folder: Path) -> bool:
         return False
 
 
-@pytest.mark.parametrize("kills", [50, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [20, pytest.param(1000, marks=pytest.mark.slow)])
 def test_a_kill_at_any_moment_of_a_download_leaves_nothing_that_is_taken_for_it(tmp_path, server, kills):
     draw, killed, cut_short = random.Random(kills), 0, 0
     path = tmp_path / "file.zip"
@@ -147,9 +149,10 @@ def test_a_kill_at_any_moment_of_a_download_leaves_nothing_that_is_taken_for_it(
     assert cut_short >= kills / 8
 
 
-def test_two_processes_download_it_once(tmp_path, server):
+@pytest.mark.parametrize("trials", [4, pytest.param(10, marks=pytest.mark.slow)])
+def test_two_processes_download_it_once(tmp_path, server, trials):
     draw = random.Random(0)
-    for trial in range(10):
+    for trial in range(trials):
         path = tmp_path / str(trial) / "file.zip"
         server.asked.clear()
         children = []

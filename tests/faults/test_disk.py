@@ -41,10 +41,11 @@ def failing(out: Path, operation: str, hit: int, number: int) -> int:
         return run(out, SHORT)
 
 
+@pytest.mark.parametrize("trials", [len(ERRORS), pytest.param(20, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("operation", WRITING)
-def test_a_failing_operation(tmp_path, operation):
+def test_a_failing_operation(tmp_path, operation, trials):
     draw = random.Random(operation)
-    for trial in range(20):
+    for trial in range(trials):
         out, said = tmp_path / str(trial), tmp_path / f"{trial}.said"
         number = ERRORS[trial % len(ERRORS)]
         hit = draw.randrange(1, 12)

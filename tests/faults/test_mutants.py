@@ -305,6 +305,8 @@ def test_a_mutant_is_caught(tmp_path, what):
             "--tb=line",
             "-c",
             str(HERE.parent.parent / "setup.cfg"),
+            "-o",
+            "pythonpath=tests",  # without the checkout, where fmaml is whole
             str(HERE / test),
         ],
         cwd=tmp_path,  # where fmaml is imported from

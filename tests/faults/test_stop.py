@@ -5,14 +5,12 @@ import os
 import random
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
-from children import processor_seconds
+from children import processor_seconds, start
 from harness import (
     PATIENCE,
     SAVES,
@@ -32,10 +30,10 @@ from harness import (
     wait_for,
 )
 
-import fmaml
 import fmaml.training.run_experiment
 from fmaml.checkpoints.run_folder import run_folder
 from fmaml.checkpoints.run_lock import locked, refuse_if_held
+from fmaml.cli.main import main
 from fmaml.errors import Error, Stopped, exit_code
 from fmaml.meta_testing import scores as meta_test
 from fmaml.processes import signals
@@ -61,10 +59,11 @@ def stop(child: int, number: int) -> int:
     return wait(child, limit)
 
 
+@pytest.mark.parametrize("trials", [2, pytest.param(7, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("number", CODES)
-def test_a_signal_saves_and_exits_with_its_code(tmp_path, number):
+def test_a_signal_saves_and_exits_with_its_code(tmp_path, number, trials):
     draw = random.Random(number)
-    for trial in range(7):
+    for trial in range(trials):
         out, page, said = tmp_path / str(trial), Page(), tmp_path / "said"
         child = begun(out, page, draw.randrange(1, 30), said)
         time.sleep(draw.uniform(0, 0.02))
@@ -96,8 +95,9 @@ def test_a_signal_during_an_evaluation_does_not_wait_for_its_end(tmp_path):
     assert steps(out)[0] == 10, "the step before the evaluation was not saved"
 
 
-def test_a_second_signal_inside_a_save_and_a_storm_do_no_harm(tmp_path):
-    for trial in range(5):
+@pytest.mark.parametrize("trials", [2, pytest.param(5, marks=pytest.mark.slow)])
+def test_a_second_signal_inside_a_save_and_a_storm_do_no_harm(tmp_path, trials):
+    for trial in range(trials):
         out, page, said = tmp_path / str(trial), Page(), tmp_path / "said"
         child = begun(out, page, 5 * trial + 1, said)
         saves = page[SAVES]
@@ -198,18 +198,19 @@ def test_a_run_under_nohup_goes_on(monkeypatch):
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.pictures
 @pytest.mark.parametrize("errors_too", [False, True])
 def test_a_run_without_a_reader_goes_on_to_its_report(tmp_path, errors_too):
     """As `fmaml run ... | head -1`, and as in a terminal that is gone."""
     small = ["train.meta_steps=40", "train.meta_batch=2", "train.validate_tasks=2", "train.baseline=false"]
-    command = [sys.executable, "-m", "fmaml", "run", "sinusoid", *small, "eval.tasks=2", "--out", str(tmp_path / "out")]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(Path(fmaml.__file__).parent.parent)}
-    stderr = subprocess.STDOUT if errors_too else subprocess.DEVNULL
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, env=environment) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline()
-        process.stdout.close()
-        assert process.wait(PATIENCE) == 0
+    command = ["run", "sinusoid", *small, "eval.tasks=2", "--out", str(tmp_path / "out")]
+    read, write = os.pipe()
+    with open(os.devnull, "wb") as nowhere:
+        process = start(lambda: os.close(read) or main(command), write, write if errors_too else nowhere.fileno())
+    os.close(write)
+    with open(read, encoding="utf-8") as said:
+        assert said.readline()
+    assert process.wait(PATIENCE) == 0
     assert {"results.json", "best.safetensors", "by_inner_step.png"} <= {
         path.name for path in (tmp_path / "out").iterdir()
     }
@@ -218,9 +219,10 @@ def test_a_run_without_a_reader_goes_on_to_its_report(tmp_path, errors_too):
 # The folder's lock
 
 
-def test_of_two_runs_in_one_folder_one_runs_and_the_other_names_it(tmp_path):
+@pytest.mark.parametrize("trials", [5, pytest.param(20, marks=pytest.mark.slow)])
+def test_of_two_runs_in_one_folder_one_runs_and_the_other_names_it(tmp_path, trials):
     draw = random.Random(0)
-    for trial in range(20):
+    for trial in range(trials):
         out, said = tmp_path / str(trial), [tmp_path / f"{trial}.{i}" for i in range(2)]
         page = Page()
         first = fork(lambda out=out, page=page: run(out, "train.meta_steps=100000", resume=False), page, said[0])

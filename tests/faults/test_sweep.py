@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from harness import SMALL, fork, steps, wait, wait_for
+from harness import SHORT, SMALL, fork, steps, wait, wait_for
 
 import fmaml.report.results
 import fmaml.training.run_experiment
@@ -73,7 +73,20 @@ def sweep(out: Path, *more: str) -> int:
     fmaml.training.run_experiment.report_results = FINISH
     fmaml.report.results.write_pictures = lambda *_: None
     workers.start_process = Forked
-    command = ["run", "sinusoid", *SMALL, RATES, "--seeds", "0,1", "--out", str(out), "--resume", "--device", "cpu"]
+    command = [
+        "run",
+        "sinusoid",
+        *SMALL,
+        SHORT,
+        RATES,
+        "--seeds",
+        "0,1",
+        "--out",
+        str(out),
+        "--resume",
+        "--device",
+        "cpu",
+    ]
     return main([*command, *more])
 
 
@@ -124,11 +137,12 @@ def test_every_run_is_an_ordinary_run_and_the_summary_is_over_seeds(undisturbed)
     assert [entry["validation"]["mean"] for entry in best] == [min(e["validation"]["mean"] for e in saved["summary"])]
 
 
+@pytest.mark.parametrize("all_kills", [3, pytest.param(6, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_kills_of_the_sweep_and_of_its_runs_lose_nothing(tmp_path, jobs, undisturbed):
+def test_kills_of_the_sweep_and_of_its_runs_lose_nothing(tmp_path, jobs, all_kills, undisturbed):
     draw, said, kills, code = random.Random(jobs), tmp_path / "said", 0, 1
     out = tmp_path / "out"
-    while kills < 6:
+    while kills < all_kills:
         parent = fork(lambda: sweep(out, "--jobs", str(jobs)), None, said)
         time.sleep(draw.uniform(0, 0.5))
         running = children(out) if out.exists() else []

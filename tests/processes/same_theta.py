@@ -24,7 +24,7 @@ from fmaml.tree import map_leaves
 from fmaml.types import Task
 
 CPU = torch.device("cpu")
-STEPS, BAD_STEP, BAD_TASK = 30, 12, 5
+STEPS, BAD_STEP, BAD_TASK = 16, 6, 5
 ALGORITHMS = {
     "maml": "{name: maml, inner_lr: 0.01, steps: 2}",
     "meta_sgd": "{name: meta_sgd, inner_lr: 0.01, steps: 1}",
@@ -48,7 +48,7 @@ class Rows:
 
 
 def trained(algorithm: str):
-    words = [f"algorithm={algorithm}", f"train.meta_steps={STEPS}", "train.validate_every=12", "train.on_nan=skip"]
+    words = [f"algorithm={algorithm}", f"train.meta_steps={STEPS}", "train.validate_every=6", "train.on_nan=skip"]
     config = load_config("sinusoid", [*words, "train.validate_tasks=40", "train.meta_batch=10", "train.compile=false"])
     experiment = build(config, CPU)
     source = experiment.source

@@ -14,8 +14,8 @@ from children import PATIENCE, Child, processor_seconds
 from processes.torchrun import Anew, finish, start
 from safetensors.torch import load_file
 
-STEPS = 500
-SETTINGS = [f"train.meta_steps={STEPS}", "train.validate_every=125", "train.validate_tasks=16", "train.save_every=10"]
+STEPS = 300
+SETTINGS = [f"train.meta_steps={STEPS}", "train.validate_every=75", "train.validate_tasks=16", "train.save_every=10"]
 RUN = ["-m", "fmaml", "run", "sinusoid", *SETTINGS, "eval.tasks=16", "eval.steps=1", "train.compile=false"]
 RUN += ["train.baseline=false", "train.log_every=25", "model.hidden=[8]", "--device", "cpu"]
 

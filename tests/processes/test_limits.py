@@ -54,7 +54,7 @@ def test_commands_for_trained_models_tell_it_too(tmp_path, monkeypatch, capsys, 
 
 
 def test_a_small_run_fits_in_what_is_asked_for(tmp_path):
-    done = run_within(LEAST_ADDRESS_SPACE, "--out", str(tmp_path / "out"))
+    done = run_within(LEAST_ADDRESS_SPACE, "model.width=8", "data.queries=2", "--out", str(tmp_path / "out"))
     assert (done.returncode, done.stderr) == (0, "")
 
 

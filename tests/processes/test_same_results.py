@@ -13,7 +13,7 @@ import fmaml
 from fmaml import distributed
 from fmaml.cli.main import main
 
-SMALL = ["train.meta_steps=30", "train.validate_every=15", "train.validate_tasks=32", "eval.tasks=40", "eval.steps=2"]
+SMALL = ["train.meta_steps=10", "train.validate_every=5", "train.validate_tasks=16", "eval.tasks=20", "eval.steps=2"]
 RUN = ["-m", "fmaml", "run", "sinusoid", *SMALL, "train.compile=false", "train.baseline=false", "--device", "cpu"]
 
 
@@ -47,14 +47,14 @@ def test_a_whole_run_prints_and_writes_once(processes, begin, tmp_path, capsys):
     process = begin(processes, *RUN, "--out", str(tmp_path / "out"))
     said = finish(process)
     assert process.returncode == 0, said
-    assert said.count("meta-testing on 40 tasks") == 1
+    assert said.count("meta-testing on 20 tasks") == 1
     assert said.count("everything is in") == 1
     assert main(["run", *RUN[3:], "--out", str(tmp_path / "alone")]) == 0
     ours, alone = (json.loads((tmp_path / name / "results.json").read_text())["results"] for name in ("out", "alone"))
     for row, other in zip(ours["maml"], alone["maml"], strict=True):
         assert abs(row["mean"] - other["mean"]) < 1e-4
     rows = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows if row["kind"] == "val"] == [15, 30]
+    assert [row["step"] for row in rows if row["kind"] == "val"] == [5, 10]
     environment = json.loads((tmp_path / "out" / "environment.json").read_text())
     assert environment["threads"] == 1
 
@@ -75,7 +75,7 @@ def test_they_end_early_at_the_same_step(tmp_path, capsys):
 
 def test_a_test_is_divided_too(tmp_path, capsys):
     assert main(["run", *RUN[3:], "--out", str(tmp_path / "out")]) == 0
-    words = ["test", str(tmp_path / "out"), "eval.tasks=80", "--device", "cpu"]
+    words = ["test", str(tmp_path / "out"), "eval.tasks=40", "--device", "cpu"]
     assert main([*words, "--out", str(tmp_path / "alone")]) == 0
     process = start(2, "-m", "fmaml", *words, "--out", str(tmp_path / "two"))
     said = finish(process)

@@ -37,7 +37,6 @@ FILES = {
     "task.png",
     "report.html",
 }
-pytestmark = pytest.mark.pictures
 PICTURES = {name for name in FILES if name.endswith(".png")}
 
 
@@ -46,10 +45,11 @@ def run(out: Path, *overrides: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> tuple[Path, str]:
+def whole(tmp_path_factory, _draw) -> tuple[Path, str]:
     """The folder of a run with its pictures, and what it has printed."""
     out, printed = tmp_path_factory.mktemp("whole") / "out", io.StringIO()
-    with contextlib.redirect_stdout(printed):
+    with contextlib.redirect_stdout(printed), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fmaml.report.results.write_pictures", _draw)
         assert run(out) == 0
     return out, printed.getvalue()
 
@@ -117,6 +117,7 @@ def test_dry_run_writes_nothing(tmp_path, capsys, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.pictures
 def test_default_folder_is_runs_name_time(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["run", "omniglot", *CHARACTERS, *SMALL, "train.meta_steps=1"]) == 0
@@ -333,6 +334,7 @@ def test_a_size_that_no_memory_holds_is_told_in_one_line_that_names_it(tmp_path,
     assert "lower the largest of " + override.replace("=", " = ") in line
 
 
+@pytest.mark.pictures
 def test_one_task_has_no_interval_and_results_are_json(tmp_path, capsys):
     assert run(tmp_path / "out", "eval.tasks=1", "train.validate_tasks=1") == 0
     printed = " ".join(capsys.readouterr().out.split())
@@ -349,6 +351,7 @@ def test_one_task_has_no_interval_and_results_are_json(tmp_path, capsys):
     assert [row["ci95"] for row in rows if row["kind"] == "val"] == [None, None]
 
 
+@pytest.mark.pictures
 def test_a_score_that_diverges_is_null_and_drawn_as_nothing(tmp_path):
     small = ["train.meta_steps=1", "train.baseline=false", "train.validate_tasks=2", "eval.tasks=2", "eval.steps=40"]
     small += ["algorithm.inner_lr=300", "train.on_nan=skip"]
@@ -377,6 +380,7 @@ def test_out_is_looked_at_before_data_are_read(tmp_path, capsys, monkeypatch, pl
     assert {path.name for path in tmp_path.rglob("*")} == {path.name for path in before} | {".lock"}
 
 
+@pytest.mark.pictures
 def test_a_diverged_network_is_told_and_is_not_the_best(tmp_path, monkeypatch, capsys):
     """A theta that gives NaN on unseen tasks once scored as chance, and could be chosen as the best."""
     from fmaml.training import run_experiment as run
