@@ -284,36 +284,41 @@ def test_every_text_occurs_once_in_its_file():
     assert not stale, "mutants to mend:\n" + "\n".join(stale)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("what", MUTANTS)
-def test_a_mutant_is_caught(tmp_path, what):
-    name, text, instead, test = MUTANTS[what]
+def copied(folder: Path) -> Path:
+    """A copy of the package in the folder."""
     for part in ("fmaml", "experiments"):
-        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
-    path = tmp_path / "fmaml" / name
-    source = path.read_text(encoding="utf-8")
-    path.write_text(source.replace(text, instead), encoding="utf-8")
-    ended = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-x",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "--tb=line",
-            "-c",
-            str(HERE.parent.parent / "setup.cfg"),
-            "-o",
-            "pythonpath=tests",  # without the checkout, where fmaml is whole
-            str(HERE / test),
-        ],
-        cwd=tmp_path,  # where fmaml is imported from
-        env={**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def pytest_on(copy: Path, test: Path) -> subprocess.CompletedProcess[str]:
+    """Run a test file with the package that was copied there, not with that of the checkout."""
+    words = ["-x", "-q", "-p", "no:cacheprovider", "--tb=line", "-c", str(ROOT / "setup.cfg"), "-o", "pythonpath=tests"]
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", *words, str(test)],
+        cwd=copy,
+        env={**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def test_a_mutant_is_what_runs(tmp_path):
+    test = tmp_path / "test_where.py"
+    where = copied(tmp_path) / "fmaml" / "__init__.py"
+    test.write_text(f"import fmaml\n\ndef test():\n    assert fmaml.__file__ == {str(where)!r}\n", encoding="utf-8")
+    ended = pytest_on(tmp_path, test)
+    assert ended.returncode == 0, ended.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", MUTANTS)
+def test_a_mutant_is_caught(tmp_path, what):
+    name, text, instead, test = MUTANTS[what]
+    path = copied(tmp_path) / "fmaml" / name
+    source = path.read_text(encoding="utf-8")
+    path.write_text(source.replace(text, instead), encoding="utf-8")
+    ended = pytest_on(tmp_path, HERE / test)
     assert ended.returncode == 1, f"without {what}, {test} still passes:\n{ended.stdout[-2000:]}"
     assert " failed" in ended.stdout or "FAILED" in ended.stdout
