@@ -10,6 +10,7 @@ from ..config.settings import Config, TrainSettings
 from ..data.source import SPLITS, check_tasks
 from ..data.text.generate import in_context
 from ..errors import Ended, Error
+from ..outer import meta_grad
 from ..tree import take
 from ..types import Params, Task
 
@@ -26,7 +27,7 @@ def check_batch(config: Config, processes: int) -> None:
 
 @torch.no_grad()
 def check_algorithm(config: Config, experiment: Experiment, params: Params) -> None:
-    """Compute the loss of one task; Error if a task is malformed or the algorithm does not accept it."""
+    """Compute the meta-gradient of one task; Error if a task is malformed or the algorithm does not accept it."""
     algorithm, source = experiment.algorithm, experiment.source
     if config["train"]["shard_optimizer"]:
         try:
@@ -35,11 +36,12 @@ def check_algorithm(config: Config, experiment: Experiment, params: Params) -> N
             raise Error(f"train.shard_optimizer = true: {error}") from error
     for split in SPLITS:
         check_tasks(split, source.sample(split, 0, range(1)), source)
-    task = take(source.sample("train", 0, range(1)), 0)
+    tasks = source.sample("train", 0, range(1))
+    task = take(tasks, 0)
     if config["model"]["name"] == "module":
         check_own_network(config, experiment, params, task)
     try:
-        algorithm.loss(algorithm.init(params), task)
+        meta_grad(algorithm, algorithm.init(params), tasks, batching="loop" if experiment.looped else "vmap")
     except ValueError as error:
         raise Error(f"algorithm.name = {config['algorithm']['name']}: {error}") from error
     if in_context in source.settings:
