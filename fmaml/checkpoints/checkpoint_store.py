@@ -11,7 +11,15 @@ from ..files.plain_text import megabytes
 from ..files.regular import read_regular
 from ..tree import is_finite, leaves
 from ..types import MetaState
-from .checkpoint_format import DamagedCheckpoint, Facts, decode_checkpoint, encode_checkpoint, fill, flatten
+from .checkpoint_format import (
+    DamagedCheckpoint,
+    Facts,
+    OtherVersion,
+    decode_checkpoint,
+    encode_checkpoint,
+    fill,
+    flatten,
+)
 from .folder_watch import CheckFolder
 from .progress import Progress, SavedFacts
 from .resume_compatibility import check_compatible
@@ -54,11 +62,14 @@ class CheckpointStore:
         delete_temporary_files(self.checkpoints)
         files = checkpoint_files(self.checkpoints)
         damaged: list[Path] = []
+        kinds: set[str] = set()
         for path in files:
             try:
                 progress = self._read(path, start, notify)
             except (DamagedCheckpoint, OSError) as error:
-                notify(f"{path}: damaged ({error}); it is not used")
+                kind = "of another version of fmaml" if isinstance(error, OtherVersion) else "damaged"
+                notify(f"{path}: {kind} ({error}); it is not used")
+                kinds.add(kind)
                 damaged.append(path)
                 continue
             for bad in damaged:
@@ -68,7 +79,11 @@ class CheckpointStore:
             notify(f"continuing from {path}, after step {self.saved_step}")
             return progress
         if files or _has_rows(self.folder / "metrics.jsonl"):
-            problem = f"all {len(files)} checkpoints are damaged" if files else "its checkpoints are missing"
+            problem = (
+                f"all {len(files)} checkpoints are {' or '.join(sorted(kinds))}"
+                if files
+                else "its checkpoints are missing"
+            )
             raise RunFailed(
                 f"{self.folder}: {problem}, and a run never restarts by itself; to restart, name a new --out"
             )
@@ -79,7 +94,7 @@ class CheckpointStore:
         tensors, facts = decode_checkpoint(read_regular(path, max_checkpoint_bytes(start)))
         missing = {*self.facts, *SavedFacts.model_fields} - facts.keys()
         if missing:
-            raise DamagedCheckpoint(f"it lacks {', '.join(sorted(missing))}")
+            raise OtherVersion(f"it lacks {', '.join(sorted(missing))}")
         try:
             saved = SavedFacts.checked(facts)
         except ValueError as error:
