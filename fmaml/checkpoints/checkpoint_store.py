@@ -1,5 +1,6 @@
 """A run's checkpoints. The last two are kept; a resumed run continues from the newest intact one."""
 
+import errno
 import re
 import shutil
 import time
@@ -26,6 +27,7 @@ from .resume_compatibility import check_compatible
 from .run_folder import free_space
 
 KEPT_CHECKPOINTS = 2
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MIN_SIZE_LIMIT = 1 << 28  # bytes: enough to read a checkpoint of other settings, and name the differences
 
 
@@ -46,8 +48,8 @@ class CheckpointStore:
         self.started = time.perf_counter()
 
     def seconds(self) -> float:
-        """Seconds spent on this run, including the time before an interruption."""
-        return time.perf_counter() - self.started
+        """Seconds spent on this run, including the time before an interruption; 0 if the clock went back."""
+        return max(0.0, time.perf_counter() - self.started)
 
     def path(self, step: int) -> Path:
         """The file of the checkpoint after ``step`` meta-steps."""
@@ -143,9 +145,10 @@ class CheckpointStore:
         except OSError as error:
             self.check_folder()
             before = f"step {self.saved_step} is saved" if self.saved_step >= 0 else "none was saved before it"
+            cure = "Make room" if error.errno in FULL else "Repair the disk, or copy the folder to another"
             raise RunFailed(
                 f"{path}: cannot save a checkpoint ({error.strerror}): it needs {megabytes(len(content))}, "
-                f"{free_space(path.parent)} are free; {before}. Make room, then `fmaml resume {self.folder}`"
+                f"{free_space(path.parent)} are free; {before}. {cure}, then `fmaml resume {self.folder}`"
             ) from error
         self.saved_step = int(path.stem.removeprefix("step-"))
         for old in checkpoint_files(self.checkpoints)[KEPT_CHECKPOINTS:]:
