@@ -1,5 +1,8 @@
 """Checks of a run's objects before it begins."""
 
+import hashlib
+from pathlib import Path
+
 import torch
 
 from .. import distributed
@@ -71,8 +74,9 @@ def check_own_network(config: Config, experiment: Experiment, params: Params, ta
 
 
 def check_same_facts(facts: Facts) -> None:
-    """Raise Error, in rank 0, unless all processes have the same settings, data and versions."""
-    gathered = distributed.gather({key: value for key, value in facts.items() if key != "machine"})
+    """Raise Error, in rank 0, unless all processes have the same settings, data, versions and code."""
+    compared = {key: value for key, value in facts.items() if key != "machine"}
+    gathered = distributed.gather(compared | {"fmaml's code": code_digest()})
     for rank, other in enumerate(gathered):
         for key, (first, here) in differing([gathered[0], other]).items():
             if distributed.rank():
@@ -80,3 +84,9 @@ def check_same_facts(facts: Facts) -> None:
             values = "" if key.startswith("data.") else f" ({first} in rank 0, {here} here)"
             name = key.removeprefix("config.")
             raise Error(f"rank {rank}: {name} differs{values}; start all processes with one command and the same data")
+
+
+def code_digest() -> str:
+    """A digest of the package's source, which differs between two checkouts of one version."""
+    files = sorted(Path(__file__).parents[1].rglob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
