@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from .losses import Apply
+from .torch_fixes.grad_levels import is_differentiated
 from .types import Batch, Params
 
 EMPTY_CLASS_SCORE = -1e9  # so low that a class without an example is never predicted
@@ -56,7 +57,15 @@ def check_classes(batch: Batch, algorithm: str) -> None:
 
 
 def prototypes(apply: Apply, params: Params, support: Batch, head: str, algorithm: str) -> Params:
-    """The parameters with the nearest-class-mean classifier as head: -|f - c_k|^2 = 2 c_k' f - |c_k|^2 - |f|^2."""
+    """The parameters with the nearest-class-mean classifier as head: -|f - c_k|^2 = 2 c_k' f - |c_k|^2 - |f|^2.
+
+    Raises ValueError if they are differentiated and have no layer but the head, which no gradient reaches.
+    """
+    if params.keys() == {f"{head}.weight", f"{head}.bias"} and is_differentiated(params):
+        raise ValueError(
+            f"{algorithm}: only {head} is trainable, and each task computes it anew, so nothing is learnt; "
+            f"learn a layer below it, or use maml or r2d2"
+        )
     member = labels(support, params, head, algorithm)  # [n, ways]
     f = features(apply, params, support.x, head)  # [n, features]
     count = member.sum(0)  # [ways]

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.func import vmap
 from torch.nn import functional as F
 
-from .tree import concat, leading, map_leaves
+from .tree import concat, leading, map_leaves, take
 from .types import Batch, LossFn, MetricFn, Params, Task
 
 Apply: TypeAlias = Callable[[Params, Any], Tensor]  # (params, x [n, *shape]) -> [n, *output]
@@ -169,7 +169,7 @@ def transductive(apply: Apply, criterion: Criterion) -> MetricFn:
     return metric_fn
 
 
-def inductive(apply: Apply, criterion: Criterion) -> MetricFn:
+def inductive(apply: Apply, criterion: Criterion, *, looped: bool = False) -> MetricFn:
     """The criterion on the query set with one forward pass for each query, together with the support set.
 
     A prediction then depends only on the support set and its own example, not on the other queries.
@@ -177,6 +177,7 @@ def inductive(apply: Apply, criterion: Criterion) -> MetricFn:
     Args:
         apply: a model's forward pass, (params, x [n, *shape]) -> [n, *output].
         criterion: (output, y) -> scalar, such as `accuracy`.
+        looped: run one pass after the other, for a network that vmap cannot run.
 
     Returns:
         (params, task) -> scalar, for `fmaml.evaluate`.
@@ -192,6 +193,9 @@ def inductive(apply: Apply, criterion: Criterion) -> MetricFn:
         return apply(params, concat([support, map_leaves(lambda leaf: leaf[None], x)]))[-1]
 
     def metric_fn(params: Params, task: Task) -> Tensor:
+        if looped:
+            each = [predict(params, task.support.x, take(task.query.x, i)) for i in range(leading(task.query.x))]
+            return criterion(torch.stack(each), task.query.y)
         queries_at_once = max(1, INDUCTIVE_EXAMPLES // (leading(task.support.x) + 1))
         outputs = vmap(predict, (None, None, 0), chunk_size=queries_at_once)(params, task.support.x, task.query.x)
         return criterion(outputs, task.query.y)

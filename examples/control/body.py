@@ -20,7 +20,8 @@ The joints are at the angles S theta. Their torques tau come from a motor, a spr
 is its own mirror image, so both directions are equally hard.
 
 Time integration is linearly implicit Euler: terms linear in u use the new u, so stiff contacts are stable. Each step is
-repeated with the forces N at its end, set to 0 where they would pull.
+repeated with the forces N at its end, set to 0 where they would pull. The last repetition takes the friction at its
+end, limited to mu N.
 """
 
 import math
@@ -88,17 +89,21 @@ def velocities(body: Body, height: Tensor, turned: Tensor, u: Tensor, action: Te
     torque = TORQUE * action.clamp(-1, 1) - SPRING * turned @ hinges[:, 2:].mT
     outer = (s[..., :, None] * s[..., None, :]).flatten(-2)  # [.., 2, 49]
 
-    def after(drag: Tensor, lift: Tensor) -> Tensor:
-        force = m * inward + torch.stack([torch.zeros_like(lift), lift - GRAVITY * m], -2)
+    def after(drag: Tensor, push: Tensor, lift: Tensor) -> Tensor:
+        force = m * inward + torch.stack([push, lift - GRAVITY * m], -2)
         impulse = (s * ((m * v + dt * force) @ levers)).sum(-2) + dt * torque @ hinges
         mass = (outer * ((m + dt * drag) @ pairs)).sum(-2).reshape(*u.shape, 7)
         mass = mass + (dt * DAMPER + dt * dt * SPRING) * hinges.mT @ hinges
         return cast(Any, torch.linalg).solve_ex(mass, impulse)[0]
 
-    rising = (s[..., 1, :] * after(drag, lift)) @ levers.mT
+    none = torch.zeros_like(lift)
+    rising = (s[..., 1, :] * after(drag, none, lift)) @ levers.mT
     normal = (lift - drag[..., 1, :] * rising).clamp(min=0)
-    rubbing = FRICTION * normal / (v[..., 0, :].square() + SLIP**2).sqrt()
-    return after(torch.stack([rubbing, torch.zeros_like(rubbing)], -2), normal)
+    limit = FRICTION * normal
+    rubbing = limit / (v[..., 0, :].square() + SLIP**2).sqrt()
+    sliding = (s[..., 0, :] * after(torch.stack([rubbing, none], -2), none, normal)) @ levers.mT
+    friction = (-rubbing * sliding).clamp(-limit, limit)
+    return after(torch.zeros_like(drag), friction, normal)
 
 
 def ground(z: Tensor, v_x: Tensor, v_z: Tensor, dt: float | Tensor) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,10 @@ class DamagedCheckpoint(Exception):
     """The bytes are not an intact checkpoint; the message gives the reason."""
 
 
+class OtherVersion(DamagedCheckpoint):
+    """The bytes are intact, and another version of fmaml wrote them."""
+
+
 def encode_checkpoint(tensors: dict[str, Tensor], facts: Facts) -> bytes:
     """The bytes of a checkpoint."""
     body = save(tensors, {"facts": json.dumps(facts, allow_nan=False)})
@@ -62,7 +66,7 @@ def fill(template: Any, tensors: dict[str, Tensor], prefix: str = "") -> Any:
     """
     known = {name for name, _ in named_leaves(template, prefix)}
     if left := {name for name in tensors if name.startswith(prefix)} - known:
-        raise DamagedCheckpoint(f"{min(left)} has no place in this run; it was written by another version")
+        raise OtherVersion(f"{min(left)} has no place in this run")
     leaves: list[Tensor] = []
     for name, leaf in named_leaves(template, prefix):
         found = tensors.get(name)

@@ -1,5 +1,6 @@
 """A run's checkpoints. The last two are kept; a resumed run continues from the newest intact one."""
 
+import errno
 import re
 import shutil
 import time
@@ -11,13 +12,22 @@ from ..files.plain_text import megabytes
 from ..files.regular import read_regular
 from ..tree import is_finite, leaves
 from ..types import MetaState
-from .checkpoint_format import DamagedCheckpoint, Facts, decode_checkpoint, encode_checkpoint, fill, flatten
+from .checkpoint_format import (
+    DamagedCheckpoint,
+    Facts,
+    OtherVersion,
+    decode_checkpoint,
+    encode_checkpoint,
+    fill,
+    flatten,
+)
 from .folder_watch import CheckFolder
 from .progress import Progress, SavedFacts
 from .resume_compatibility import check_compatible
 from .run_folder import free_space
 
 KEPT_CHECKPOINTS = 2
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MIN_SIZE_LIMIT = 1 << 28  # bytes: enough to read a checkpoint of other settings, and name the differences
 
 
@@ -38,8 +48,8 @@ class CheckpointStore:
         self.started = time.perf_counter()
 
     def seconds(self) -> float:
-        """Seconds spent on this run, including the time before an interruption."""
-        return time.perf_counter() - self.started
+        """Seconds spent on this run, including the time before an interruption; 0 if the clock went back."""
+        return max(0.0, time.perf_counter() - self.started)
 
     def path(self, step: int) -> Path:
         """The file of the checkpoint after ``step`` meta-steps."""
@@ -54,11 +64,14 @@ class CheckpointStore:
         delete_temporary_files(self.checkpoints)
         files = checkpoint_files(self.checkpoints)
         damaged: list[Path] = []
+        kinds: set[str] = set()
         for path in files:
             try:
                 progress = self._read(path, start, notify)
             except (DamagedCheckpoint, OSError) as error:
-                notify(f"{path}: damaged ({error}); it is not used")
+                kind = "of another version of fmaml" if isinstance(error, OtherVersion) else "damaged"
+                notify(f"{path}: {kind} ({error}); it is not used")
+                kinds.add(kind)
                 damaged.append(path)
                 continue
             for bad in damaged:
@@ -68,7 +81,11 @@ class CheckpointStore:
             notify(f"continuing from {path}, after step {self.saved_step}")
             return progress
         if files or _has_rows(self.folder / "metrics.jsonl"):
-            problem = f"all {len(files)} checkpoints are damaged" if files else "its checkpoints are missing"
+            problem = (
+                f"all {len(files)} checkpoints are {' or '.join(sorted(kinds))}"
+                if files
+                else "its checkpoints are missing"
+            )
             raise RunFailed(
                 f"{self.folder}: {problem}, and a run never restarts by itself; to restart, name a new --out"
             )
@@ -79,7 +96,7 @@ class CheckpointStore:
         tensors, facts = decode_checkpoint(read_regular(path, max_checkpoint_bytes(start)))
         missing = {*self.facts, *SavedFacts.model_fields} - facts.keys()
         if missing:
-            raise DamagedCheckpoint(f"it lacks {', '.join(sorted(missing))}")
+            raise OtherVersion(f"it lacks {', '.join(sorted(missing))}")
         try:
             saved = SavedFacts.checked(facts)
         except ValueError as error:
@@ -128,9 +145,10 @@ class CheckpointStore:
         except OSError as error:
             self.check_folder()
             before = f"step {self.saved_step} is saved" if self.saved_step >= 0 else "none was saved before it"
+            cure = "Make room" if error.errno in FULL else "Repair the disk, or copy the folder to another"
             raise RunFailed(
                 f"{path}: cannot save a checkpoint ({error.strerror}): it needs {megabytes(len(content))}, "
-                f"{free_space(path.parent)} are free; {before}. Make room, then `fmaml resume {self.folder}`"
+                f"{free_space(path.parent)} are free; {before}. {cure}, then `fmaml resume {self.folder}`"
             ) from error
         self.saved_step = int(path.stem.removeprefix("step-"))
         for old in checkpoint_files(self.checkpoints)[KEPT_CHECKPOINTS:]:

@@ -233,5 +233,6 @@ def as_experiment(learner: Learner, source: Source, config: Config, device: torc
     else:
         loss_fn = supervised(model.apply, CRITERIA[learner.blueprint.targets])
     optimizer = outer_optimizer(config["optimizer"], TrainSettings(**config["train"]))
-    experiment = Experiment(source, model, loss_fn, algorithm, optimizer)
+    looped = config["train"]["batching"] == "loop"
+    experiment = Experiment(source, model, loss_fn, algorithm, optimizer, looped)
     return experiment, map_leaves(lambda leaf: leaf.to(device), theta)

@@ -30,6 +30,7 @@ class Experiment(NamedTuple):
     loss_fn: LossFn
     algorithm: Algorithm[Any]
     optimizer: Optimizer
+    looped: bool = False  # whether tasks and queries run one after the other, because vmap cannot run the network
 
 
 def build(config: Config, device: torch.device) -> Experiment:
@@ -49,7 +50,7 @@ def assembled(config: Config, source: Source, model: Model) -> Experiment:
     loss_fn = source.loss(model.apply) if source.loss else supervised(model.apply, source.criterion)
     algorithm: Algorithm[Any] = call_by_name("algorithm", config["algorithm"], loss_fn=loss_fn, apply=model.apply)
     optimizer = outer_optimizer(config["optimizer"], TrainSettings(**config["train"]))
-    return Experiment(source, model, loss_fn, algorithm, optimizer)
+    return Experiment(source, model, loss_fn, algorithm, optimizer, config["train"]["batching"] == "loop")
 
 
 def joint_baseline(config: Config, experiment: Experiment) -> Experiment:

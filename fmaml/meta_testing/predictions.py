@@ -43,7 +43,15 @@ def named_tasks(experiment: Experiment, theta: Theta, steps: int, tasks: range) 
     for part in task_ranges(len(tasks), tasks_at_once(source)):
         numbers = range(tasks.start + part.start, tasks.start + part.stop)
         stacked = source.sample("test", 0, numbers)
-        logits = evaluate(experiment.algorithm, lambda phi, task: apply(phi, task.query.x), theta, stacked, steps=steps)
+        batching = "loop" if experiment.looped else "vmap"
+        logits = evaluate(
+            experiment.algorithm,
+            lambda phi, task: apply(phi, task.query.x),
+            theta,
+            stacked,
+            steps=steps,
+            batching=batching,
+        )
         shown = (source.seen or source.sample)("test", 0, numbers)
         names = class_names_of(source, numbers)
         for i in range(len(part)):

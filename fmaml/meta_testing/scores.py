@@ -106,9 +106,10 @@ def scores_of(
     experiment: Experiment, protocol: QuerySetting, theta: Theta, split: str, part: range, steps: int
 ) -> Tensor:
     """The result of `task_scores` for one range of tasks, computed in one call."""
-    metric_fn = protocol(experiment.model.apply, experiment.source.metric.fn)
+    queries = partial(inductive, looped=experiment.looped) if protocol is inductive else protocol
+    metric_fn = queries(experiment.model.apply, experiment.source.metric.fn)
     tasks = experiment.source.sample(split, 0, part)
-    batching = batching_of_test(protocol, tasks)
+    batching = "loop" if experiment.looped else batching_of_test(protocol, tasks)
     return evaluate(experiment.algorithm, metric_fn, theta, tasks, steps=steps, batching=batching).cpu()
 
 

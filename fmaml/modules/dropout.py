@@ -79,8 +79,10 @@ def dropouts(keys: Tensor | None) -> dict[TorchFunction, TorchFunction]:
     calls = iter(range(2**63))
 
     def dropping(shared_axes: Callable[[Tensor], int]) -> TorchFunction:
-        def drop(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-            if keys is None or not training or p == 0:
+        def drop(
+            input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *, train: bool = True
+        ) -> Tensor:
+            if keys is None or not training or not train or p == 0:  # torch's name is train, that of F is training
                 return input
             axes = shared_axes(input)
             random = numbers_of(keys, next(calls), (*input.shape[: input.ndim - axes], *[1] * axes))

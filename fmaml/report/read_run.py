@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, BinaryIO, NamedTuple
 
 from annotated_types import MaxLen
 from pydantic import StringConstraints
@@ -196,6 +196,14 @@ def scores_of_tasks(folder: Path) -> tuple[dict[str, Any], dict[str, dict[int, f
     return facts, columns
 
 
+def read_line(file: BinaryIO, path: Path) -> bytes:
+    """The next line of an open file; Error if the disk fails."""
+    try:
+        return file.readline(MAX_LINE_BYTES)
+    except OSError as error:
+        raise Error(f"{path}: cannot be read: {error.strerror}; repair the disk, or use a copy of the file") from error
+
+
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     """The JSON objects in a file of lines; other lines are skipped, and a missing file is empty."""
     try:
@@ -204,7 +212,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
     except OSError:
         return
     with file:
-        while line := file.readline(MAX_LINE_BYTES):
+        while line := read_line(file, path):
             with contextlib.suppress(ValueError, RecursionError):
                 row = json.loads(line)
                 if isinstance(row, dict):

@@ -63,7 +63,9 @@ def exact_batch_norm(
     if not training:
         return scale_and_shift(by_stored_statistics(input, running_mean, running_var, eps), weight, bias)
     if running_mean is not None:
-        refuse("F.batch_norm(training=True)", "updates running statistics; give None for them, or call .eval() first")
+        refuse(
+            "F.batch_norm(training=True)", f"updates running statistics; give None for them, or training={IN_TRAINING}"
+        )
     ones = input.new_ones(input.shape[1])
     return batch_norm(input, ones if weight is None else weight, torch.zeros_like(ones) if bias is None else bias, eps)
 
@@ -82,7 +84,7 @@ def exact_instance_norm(
     if not use_input_stats:
         return scale_and_shift(by_stored_statistics(input, running_mean, running_var, eps), weight, bias)
     if running_mean is not None:
-        refuse("F.instance_norm", "updates running statistics; give None for them, or call .eval() first")
+        refuse("F.instance_norm", f"updates running statistics; give None for them, or use_input_stats={IN_TRAINING}")
     return scale_and_shift(standardise_instances(input, eps), weight, bias)
 
 
@@ -141,13 +143,18 @@ def exact_embedding(
     return torch.where(padded, found.detach(), found)
 
 
-def no_dropout(function: TorchFunction) -> TorchFunction:
-    """The dropout function, refused unless it drops nothing."""
+def no_dropout(function: TorchFunction, keyed: str = "") -> TorchFunction:
+    """The dropout function, refused unless it drops nothing. ``keyed`` is one more cure."""
+    owner = "F" if function.__module__ == F.__name__ else "torch"
 
-    def exact(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-        if training and p > 0:
-            refuse(f"F.{function.__name__}(training=True)", f"{DRAWS}, or p=0, or from_module(dropout='keyed')")
-        return input
+    def exact(
+        input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *, train: bool | None = None
+    ) -> Any:
+        if (training if train is None else train) and p > 0:  # torch's name is train, that of F is training
+            refuse(
+                f"{owner}.{function.__name__}(training=True)", f"{DRAWS}; give p=0{keyed}, or training={IN_TRAINING}"
+            )
+        return function(input, p, False)
 
     return exact
 
@@ -155,7 +162,7 @@ def no_dropout(function: TorchFunction) -> TorchFunction:
 def exact_attention(*args: Any, **kwargs: Any) -> Tensor:
     """`F.scaled_dot_product_attention` without dropout."""
     if (args[4] if len(args) > 4 else kwargs.get("dropout_p", 0.0)) > 0:
-        refuse("F.scaled_dot_product_attention(dropout_p=..)", DRAWS)
+        refuse("F.scaled_dot_product_attention(dropout_p=..)", f"{DRAWS}; give dropout_p=0")
     return F.scaled_dot_product_attention(*args, **kwargs)
 
 
@@ -163,7 +170,7 @@ def exact_multi_head_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Tenso
     """`F.multi_head_attention_forward` without dropout."""
     given = signature(F.multi_head_attention_forward).bind(*args, **kwargs).arguments
     if given["dropout_p"] > 0 and given.get("training", True):
-        refuse("F.multi_head_attention_forward(training=True)", f"{DRAWS}, or dropout_p=0")
+        refuse("F.multi_head_attention_forward(training=True)", f"{DRAWS}; give dropout_p=0, or training={IN_TRAINING}")
     return F.multi_head_attention_forward(*args, **kwargs)
 
 
@@ -230,7 +237,7 @@ def exact_rrelu(
 ) -> Tensor:
     """`F.rrelu` with the mean slope, as in testing."""
     if training:
-        refuse("F.rrelu(training=True)", DRAWS)
+        refuse("F.rrelu(training=True)", f"{DRAWS}; call F.leaky_relu, or give training={IN_TRAINING}")
     return F.leaky_relu(input, (lower + upper) / 2)
 
 
@@ -241,7 +248,7 @@ class Undrawn(Tensor):
 
     @classmethod
     def __torch_function__(cls, *args: Any, **kwargs: Any) -> NoReturn:
-        refuse(cls.function, DRAWS)
+        refuse(cls.function, DRAWN)
 
 
 def refuse_result(function: TorchFunction) -> TorchFunction:
@@ -255,7 +262,7 @@ def refuse_result(function: TorchFunction) -> TorchFunction:
 
 def refuse_call(function: TorchFunction) -> TorchFunction:
     """Refuse the call of a random function."""
-    return lambda *args, **kwargs: refuse(function.__name__, DRAWS)
+    return lambda *args, **kwargs: refuse(function.__name__, DRAWN)
 
 
 def refuse_internal(function: TorchFunction, public: str) -> TorchFunction:
@@ -280,7 +287,9 @@ def functions_of(owner: Any, names: str) -> list[TorchFunction]:
     return [getattr(owner, name) for name in names.split()]
 
 
-DRAWS = "draws from the global generator; call .eval() first"
+IN_TRAINING = "self.training and call .eval()"
+DRAWS = "draws from the global generator"
+DRAWN = f"{DRAWS}; give the numbers as a part of x, or draw only `if self.training` and call .eval()"
 READS = (
     "reads a number of a task, which vmap cannot; for transformers give an additive attention mask [n, 1, length, "
     "length], or load a decoder with attn_implementation='eager'; else"
@@ -314,9 +323,11 @@ REPLACED: dict[TorchFunction, TorchFunction] = {
 aten = torch.ops.aten
 # (makes the replacement of a function, module or class of the functions, their names)
 HANDLERS: list[tuple[Callable[[TorchFunction], TorchFunction], Any, str]] = [
-    (no_dropout, F, "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout"),
-    (no_dropout, torch, "dropout dropout_ feature_dropout feature_dropout_ alpha_dropout alpha_dropout_"),
-    (no_dropout, torch, "feature_alpha_dropout feature_alpha_dropout_ native_dropout"),
+    (partial(no_dropout, keyed=", or from_module(dropout='keyed')"), F, "dropout dropout1d dropout2d dropout3d"),
+    (partial(no_dropout, keyed=", or from_module(dropout='keyed')"), torch, "dropout"),
+    (no_dropout, F, "alpha_dropout feature_alpha_dropout"),
+    (no_dropout, torch, "dropout_ feature_dropout feature_dropout_ alpha_dropout alpha_dropout_ native_dropout"),
+    (no_dropout, torch, "feature_alpha_dropout feature_alpha_dropout_"),
     (refuse_result, torch, "rand randn randint randperm rand_like randn_like randint_like"),
     (refuse_result, torch, "bernoulli normal multinomial poisson"),
     (refuse_result, Tensor, "bernoulli multinomial"),

@@ -1,5 +1,8 @@
 """Checks of a run's objects before it begins."""
 
+import hashlib
+from pathlib import Path
+
 import torch
 
 from .. import distributed
@@ -10,6 +13,7 @@ from ..config.settings import Config, TrainSettings
 from ..data.source import SPLITS, check_tasks
 from ..data.text.generate import in_context
 from ..errors import Ended, Error
+from ..outer import meta_grad
 from ..tree import take
 from ..types import Params, Task
 
@@ -26,7 +30,7 @@ def check_batch(config: Config, processes: int) -> None:
 
 @torch.no_grad()
 def check_algorithm(config: Config, experiment: Experiment, params: Params) -> None:
-    """Compute the loss of one task; Error if a task is malformed or the algorithm does not accept it."""
+    """Compute the meta-gradient of one task; Error if a task is malformed or the algorithm does not accept it."""
     algorithm, source = experiment.algorithm, experiment.source
     if config["train"]["shard_optimizer"]:
         try:
@@ -35,11 +39,12 @@ def check_algorithm(config: Config, experiment: Experiment, params: Params) -> N
             raise Error(f"train.shard_optimizer = true: {error}") from error
     for split in SPLITS:
         check_tasks(split, source.sample(split, 0, range(1)), source)
-    task = take(source.sample("train", 0, range(1)), 0)
+    tasks = source.sample("train", 0, range(1))
+    task = take(tasks, 0)
     if config["model"]["name"] == "module":
         check_own_network(config, experiment, params, task)
     try:
-        algorithm.loss(algorithm.init(params), task)
+        meta_grad(algorithm, algorithm.init(params), tasks, batching="loop" if experiment.looped else "vmap")
     except ValueError as error:
         raise Error(f"algorithm.name = {config['algorithm']['name']}: {error}") from error
     if in_context in source.settings:
@@ -69,8 +74,9 @@ def check_own_network(config: Config, experiment: Experiment, params: Params, ta
 
 
 def check_same_facts(facts: Facts) -> None:
-    """Raise Error, in rank 0, unless all processes have the same settings, data and versions."""
-    gathered = distributed.gather({key: value for key, value in facts.items() if key != "machine"})
+    """Raise Error, in rank 0, unless all processes have the same settings, data, versions and code."""
+    compared = {key: value for key, value in facts.items() if key != "machine"}
+    gathered = distributed.gather(compared | {"fmaml's code": code_digest()})
     for rank, other in enumerate(gathered):
         for key, (first, here) in differing([gathered[0], other]).items():
             if distributed.rank():
@@ -78,3 +84,9 @@ def check_same_facts(facts: Facts) -> None:
             values = "" if key.startswith("data.") else f" ({first} in rank 0, {here} here)"
             name = key.removeprefix("config.")
             raise Error(f"rank {rank}: {name} differs{values}; start all processes with one command and the same data")
+
+
+def code_digest() -> str:
+    """A digest of the package's source, which differs between two checkouts of one version."""
+    files = sorted(Path(__file__).parents[1].rglob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]

@@ -135,5 +135,6 @@ def validate_progress(
 def scores_before_and_after(experiment: Experiment, theta: Theta, tasks: Task, total: int) -> dict[str, float]:
     """The mean metric of a meta-batch before and after adaptation; ``total`` counts the tasks of all processes."""
     metric_fn = experiment.source.settings[0](experiment.model.apply, experiment.source.metric.fn)
-    mean = evaluate(experiment.algorithm, metric_fn, theta, tasks).mean(0)
+    batching = "loop" if experiment.looped else "vmap"
+    mean = evaluate(experiment.algorithm, metric_fn, theta, tasks, batching=batching).mean(0)
     return mean_over_ranks({"before": float(mean[0]), "after": float(mean[-1])}, total)

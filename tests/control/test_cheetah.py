@@ -11,7 +11,7 @@ import pytest
 import torch
 from problems import F64, relative
 from torch import Tensor
-from torch.func import grad, hessian, jacfwd, jvp
+from torch.func import grad, hessian, jacfwd, jvp, vmap
 
 import fmaml
 from examples.control import body
@@ -163,19 +163,41 @@ def momentum(q: Tensor, u: Tensor) -> Tensor:
     return (body.MASSES[:, None] * along(centres, q, u)[1]).sum(0)
 
 
+def pushed(q: Tensor, u: Tensor, after: Tensor, dt: float) -> tuple[Tensor, Tensor]:
+    """The ground's force in a step from u to ``after``, forward and upward: the change of the momentum, less weight."""
+    change = (momentum(q, after) - momentum(q, u)) / dt + along(partial(momentum, u=u), q, u)[1]
+    return change[0], change[1] + GRAVITY * body.MASSES.sum()
+
+
 def test_the_ground_never_pulls_and_rubs_only_where_it_presses():
-    """In steps as long as those of a run: its force is the change of the momentum, without the weight."""
+    """In steps as long as those of a run."""
     falling = torch.zeros(2, dtype=torch.long)
     for height, dt in ((ON_THE_GROUND, body.STEP / body.SUBSTEPS), (-0.02, 0.05)):
         for _ in range(50):
             q, u, action = moving(height)
             after = velocities(BODY, q[1] - HEIGHT, q[2:] - STANCE, u, action, dt)
-            change = (momentum(q, after) - momentum(q, u)) / dt + along(partial(momentum, u=u), q, u)[1]
-            rubbing, normal = change[0], change[1] + GRAVITY * body.MASSES.sum()
+            rubbing, normal = pushed(q, u, after, dt)
             assert normal > -1e-9
             assert normal > 1e-9 or abs(rubbing) < 1e-9
             falling += torch.stack([normal < 1e-9, normal > 1e-9])
     assert (falling > 10).all()
+
+
+def test_friction_stays_in_its_cone_in_every_contact():
+    """In 20 episodes of strong random actions. Where one point touches, the ground's force is that contact's."""
+    contacts = alone = 0
+    dt, n, actions = body.STEP / body.SUBSTEPS, 20, torch.Generator().manual_seed(0)
+    height, turned, u = torch.zeros(n, dtype=F64), torch.zeros(n, 5, dtype=F64), torch.zeros(n, 7, dtype=F64)
+    for action in torch.randn(15, n, 4, dtype=F64, generator=actions).repeat_interleave(body.SUBSTEPS, 0):
+        q = torch.cat([torch.zeros(n, 1, dtype=F64), height[:, None] + HEIGHT, STANCE + turned], 1)
+        after = velocities(BODY, height, turned, u, action, dt)
+        friction, normal = vmap(partial(pushed, dt=dt))(q, u, after)
+        assert (friction.abs() <= body.FRICTION * normal + 1e-9).all()
+        contacts += int((normal > 1e-9).sum())
+        alone += int(((normal > 1e-9) & ((vmap(touching)(q)[..., 1] < 0).sum(1) == 1)).sum())
+        u, height, turned = after, height + dt * after[:, 1], turned + dt * after[:, 2:]
+    assert contacts > 400
+    assert alone > 200
 
 
 def test_steps_of_half_the_length_are_half_as_wrong(monkeypatch):

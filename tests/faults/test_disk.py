@@ -14,11 +14,14 @@ from pathlib import Path
 import pytest
 from harness import SHORT, fingerprint, finish, fork, litter, run, shimmed, steps, uninterrupted, wait
 
+from fmaml.checkpoints import checkpoint_store
 from fmaml.checkpoints.checkpoint_format import decode_checkpoint
 from fmaml.checkpoints.checkpoint_store import checkpoint_files
 from fmaml.checkpoints.run_folder import run_folder
 from fmaml.data.source import ACCURACY
+from fmaml.errors import Error
 from fmaml.files import atomic as atomic_files
+from fmaml.report.read_run import read_line
 
 ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS)
 WRITING = ("open", "write", "fsync", "close", "replace")
@@ -57,6 +60,7 @@ def test_a_failing_operation(tmp_path, operation, trials):
         if "cannot save a checkpoint" in text:
             assert " it needs 0.0 MB, " in text
             assert " MB are free" in text
+            assert ("Make room" in text) == (number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
         for path in checkpoint_files(out / "checkpoints"):
             decode_checkpoint(path.read_bytes())
         assert not litter(out), (hit, os.strerror(number))
@@ -262,3 +266,26 @@ def test_a_name_that_is_no_utf8_does_not_stop_a_run_after_training(tmp_path):
     name = os.fsdecode(b"caf\xe9")
     write_results(tmp_path / "results.json", {}, ACCURACY, {"files": [name]})
     assert json.loads((tmp_path / "results.json").read_text())["files"] == [name]
+
+
+def test_a_log_that_the_disk_cannot_read_is_named(tmp_path):
+    class Failing:
+        def readline(self, limit):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with pytest.raises(Error, match=r"metrics.jsonl: cannot be read: Input/output error; repair the disk"):
+        read_line(Failing(), tmp_path / "metrics.jsonl")  # pyright: ignore[reportArgumentType]
+
+
+def test_a_clock_that_goes_backwards_leaves_a_checkpoint_that_is_used(tmp_path):
+    out = tmp_path / "out"
+
+    def work() -> int:
+        times = iter(range(10**6, 0, -1))
+        checkpoint_store.time.perf_counter = lambda: float(next(times))
+        return run(out, SHORT)
+
+    assert wait(fork(work, None, tmp_path / "said")) == 0, (tmp_path / "said").read_text()
+    assert finish(out, SHORT) == 0
+    assert not list(out.rglob("*.damaged"))
+    assert fingerprint(out) == uninterrupted(SHORT)

@@ -12,6 +12,8 @@ from fmaml import distributed
 from fmaml.checkpoints.checkpoint_format import decode_checkpoint
 from fmaml.checkpoints.resume_compatibility import check_compatible
 from fmaml.config.load import load_config
+from fmaml.errors import Error
+from fmaml.training.preflight import check_same_facts
 
 RUN = ["run", "sinusoid", "train.meta_steps=20", "train.validate_every=10", "train.validate_tasks=8", "eval.tasks=8"]
 RUN += ["train.compile=false", "train.baseline=false", "eval.steps=1", "--device", "cpu"]
@@ -115,3 +117,11 @@ def test_a_run_whose_batch_is_for_each_says_how_many_tasks_its_steps_have(tmp_pa
         check_compatible(tmp_path, two, three, said.append)
     assert said[0] == "machine.processes was 2 and is 3: a meta-step has 15 tasks from now on, and had 10"
     assert "in the last bits" in said[1]
+
+
+def test_a_process_with_other_code_of_the_same_version_is_refused(monkeypatch):
+    monkeypatch.setattr(distributed, "gather", lambda own: [own, own | {"fmaml's code": "another"}])
+    with pytest.raises(Error, match=r"rank 1: fmaml's code differs \(\w{12} in rank 0, another here\)"):
+        check_same_facts({"config": {}, "machine": {}})
+    monkeypatch.setattr(distributed, "gather", lambda own: [own, own])
+    check_same_facts({"config": {}, "machine": {}})

@@ -119,6 +119,7 @@ class Own(nn.Module):
 
 SCALE = 1
 """
+LAYERS = "nn.Sequential(nn.Linear(6, 7), nn.ReLU(), nn.Linear(7, outputs))"
 LEARNT = "trainable: ['classifier.*'], statistics: frozen"
 
 
@@ -211,3 +212,57 @@ def test_other_weights_have_other_features(model, monkeypatch):
     experiment = build(config, CPU)
     other = cache_frozen_features(SILENT, config, experiment, CPU).source.sample("test", 0, range(1))
     assert not torch.allclose(one.query.x, other.query.x)
+
+
+@pytest.mark.parametrize("algorithm", ["{name: protonet}", "{name: proto_maml, inner_lr: 0.1, steps: 1}"])
+def test_prototypes_of_frozen_features_learn_nothing_and_say_a_cure_that_works(algorithm, own, tmp_path, capsys):
+    refused, cure = (
+        own("trainable: ['head.*'], statistics: frozen"),
+        own("trainable: ['first.0.*', 'head.*'], statistics: frozen"),
+    )
+    out = str(tmp_path / "run")
+    common = ["run", "omniglot", f"algorithm={algorithm}", *SMALL, "train.baseline=false", "--device", "cpu"]
+    (tmp_path / "my_own_features.py").write_text(
+        OWN.replace(LAYERS, "nn.Linear(6, outputs)").replace("classifier", "head")
+    )
+    assert main([*common, refused, "--out", out]) == 2
+    message = capsys.readouterr().err
+    assert "only head is trainable, and each task computes it anew, so nothing is learnt; learn a layer" in message
+    assert len(message.splitlines()) == 1
+    assert main([*common, cure, "--out", out]) == 0
+
+
+READS = """
+from torch import nn
+
+class Own(nn.Module):
+    def __init__(self, outputs):
+        super().__init__()
+        self.layer = nn.Linear(784, outputs)
+
+    def forward(self, x):
+        h = self.layer(x.flatten(1))
+        return h / h.detach().abs().max().item()
+"""
+
+
+def test_a_network_that_reads_numbers_has_a_cure_that_holds_for_the_whole_run(tmp_path, monkeypatch, capsys):
+    """Training, validation, both test protocols and the report."""
+    (tmp_path / "my_own_reads.py").write_text(READS)
+    monkeypatch.syspath_prepend(tmp_path)
+    setting = "model={name: module, module: 'my_own_reads:Own'}"
+    common = [
+        "run",
+        "omniglot",
+        setting,
+        *SMALL,
+        "train.baseline=false",
+        "--device",
+        "cpu",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    assert main(common) == 2
+    assert 'use batching="loop"' in capsys.readouterr().err
+    assert main([*common, "train.batching=loop"]) == 0
+    assert "inductive" in (tmp_path / "run/results.json").read_text()
