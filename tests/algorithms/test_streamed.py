@@ -162,8 +162,42 @@ def test_more_steps_read_the_stream_again():
     assert relative(again, algorithm.adapt(algorithm.adapt(theta, support), support)) == 0
 
 
-def test_an_unequal_stream_is_named():
+@pytest.mark.parametrize(("examples", "found"), [(10, "10 examples"), (1, "1 example,"), (0, "0 examples")])
+def test_an_unequal_stream_is_named(examples, found):
     tasks, theta = numbers(2, 5), {"p": torch.tensor(0.7, dtype=F64)}
+    short = tasks._replace(support=Batch(*(part[:, :examples] for part in tasks.support)))
     algorithm = fmaml.streamed(squared, inner_lr=LR, chunks=3)
-    with pytest.raises(ValueError, match="a stream of 10 examples does not divide into 3 equal chunks; give a divisor"):
-        fmaml.meta_grad(algorithm, theta, tasks)
+    message = f"streamed: chunks = 3: the support set has {found}.* must divide into equal chunks; give a divisor"
+    with pytest.raises(ValueError, match=message):
+        fmaml.meta_grad(algorithm, theta, short)
+
+
+@pytest.mark.parametrize(("chunks", "rule"), [(-1, "0 or more"), (2.0, "an integer")])
+def test_a_wrong_number_of_chunks_is_named(chunks, rule):
+    with pytest.raises(ValueError, match=f"chunks = {chunks}: must be {rule}"):
+        fmaml.streamed(squared, inner_lr=LR, chunks=chunks)
+
+
+def test_passages_that_overlap_attend_to_the_chunk_before():
+    """The symbols that a passage repeats are context: their targets are ignored in the loss and its gradient."""
+    model = fmaml.transformer(inputs=(6,), outputs=5, width=8, heads=2, layers=1)
+    theta = doubled(model.init(torch.Generator().manual_seed(0)))
+    text = torch.randint(5, (1, 15), generator=torch.Generator().manual_seed(3))
+    passages = text.unfold(1, 7, 4)  # 3 passages of 6 symbols; each repeats 2 of those before
+    y = passages[..., 1:].clone()
+    y[..., :2] = -1
+    stream = Batch(passages[..., :-1], y)
+    task = Task(*(Batch(*(t[:, part] for t in stream)) for part in (slice(2), slice(2, 3))))
+    loss_fn = fmaml.supervised(model.apply, fmaml.cross_entropy)
+    phi, losses = dict(theta), []
+    for k in range(3):
+        x, y = passages[0, k, :-1], passages[0, k, 1:]
+
+        def last_four(p, x=x, y=y):
+            return torch.nn.functional.cross_entropy(model.apply(p, x[None])[0, 2:], y[2:])
+
+        losses.append(last_four(phi))
+        grads = torch.func.grad(last_four)(phi)
+        phi = {name: phi[name] - LR * grads[name] for name in phi}
+    algorithm = fmaml.streamed(loss_fn, inner_lr=LR, chunks=2)
+    assert relative(fmaml.meta_loss(algorithm, theta, task)[0], torch.stack(losses).mean()) < 1e-12

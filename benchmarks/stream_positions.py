@@ -1,0 +1,108 @@
+"""Bits a byte by position in a stream, of trained models: a table, and the picture docs/streams.png.
+
+    python benchmarks/stream_positions.py [--json OUT] [--picture PNG] --run NAME=RUN [NAME=RUN ..]
+
+The first run gives the streams, as test tasks of chunks of one passage. A run with ``algorithm.chunks`` above 0
+predicts each chunk, then learns it. Another run only predicts; the bytes before a chunk are its context, as far as its
+``data.length`` allows. Differences from the first run are task by task; intervals are 95 % over tasks.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib import pyplot as plt
+from measure import Bench
+from torch import Tensor
+
+import fmaml
+from fmaml.config.build import call_by_name
+from fmaml.files.figures import save_figure
+from fmaml.models.learner import Learner
+from fmaml.report.paired import paired_difference
+
+TOP = Path(__file__).parent.parent
+TASKS, AT_ONCE = 300, 20
+SHOWN = (0, 1, 3, 7, 15)  # positions in the printed table
+
+
+def main() -> None:
+    """Measure each run on the same streams, then draw the picture."""
+    runs: dict[str, Any] = {"nargs": "+", "metavar": "NAME=RUN", "action": "extend"}
+    picture = {"type": Path, "default": TOP / "docs" / "streams.png"}
+    bench = Bench(__doc__, seconds=3600, picture=picture, run=runs)
+    learners = {name: fmaml.load(run) for name, _, run in (pair.partition("=") for pair in bench.args.run)}
+    streams = test_streams(next(iter(learners.values())), AT_ONCE if bench.quick else TASKS)
+    scores = {name: by_position(learner, streams) for name, learner in learners.items()}
+    first = next(iter(scores.values()))
+    for name, own in scores.items():
+        positions = [summary(column) for column in own.T]
+        row = {
+            "run": name,
+            "trained": trained(learners[name]),
+            "bits_per_byte": positions,
+            "whole": summary(own.mean(1)),
+        }
+        row |= {"more_than_first": [summary(column) for column in (own - first).T]} if own is not first else {}
+        cells = {str(k + 1): f"{positions[k]['mean']:.3f} ± {positions[k]['ci95']:.3f}" for k in SHOWN}
+        bench.add(row, case=name, **cells)
+    draw(bench.result["rows"], streams.query.x.shape[-1], bench.args.picture)
+
+
+def trained(learner: Learner) -> dict[str, Any]:
+    """The settings of a training that differ between the runs."""
+    config = learner.metadata["config"]
+    return {"meta_steps": config["train"]["meta_steps"], **{key: config[key] for key in ("data", "algorithm")}}
+
+
+def test_streams(learner: Learner, tasks: int) -> fmaml.Task:
+    """The test tasks of the run of this model."""
+    config = learner.metadata["config"]
+    source = call_by_name("data", config["data"], seed=config["seed"], device=torch.device("cpu"))
+    return source.sample("test", 0, range(tasks))
+
+
+def by_position(learner: Learner, streams: fmaml.Task) -> Tensor:
+    """Bits a byte [tasks, chunks + 1] of each chunk of each stream."""
+    network, theta = learner.for_outputs(learner.blueprint.outputs)
+    if learner.metadata["config"]["algorithm"]["chunks"]:
+        metric = fmaml.transductive(network.model.apply, fmaml.bits)
+        return fmaml.evaluate(network.algorithm, metric, theta, streams, chunk_size=AT_ONCE)
+    x, y = (torch.cat([getattr(part, axis) for part in streams], 1) for axis in "xy")  # [tasks, chunks + 1, length]
+    chunks = learner.blueprint.inputs[0] // x.shape[-1]  # that the context holds
+    return torch.stack([read(network.model.apply, theta, x, y, k, chunks) for k in range(x.shape[1])], 1)
+
+
+@torch.no_grad()
+def read(apply: Any, theta: Any, x: Tensor, y: Tensor, k: int, chunks: int) -> Tensor:
+    """Bits a byte [tasks] of chunk k, with at most ``chunks - 1`` chunks before it as the context."""
+    context, length = x[:, max(0, k + 1 - chunks) : k + 1].flatten(1), x.shape[-1]
+    logits = torch.cat([apply(theta, part)[:, -length:] for part in context.split(AT_ONCE)])
+    return torch.stack([fmaml.bits(*one) for one in zip(logits, y[:, k], strict=True)])
+
+
+def summary(column: Tensor) -> dict[str, float | None]:
+    """The mean over tasks, and half its 95 % interval."""
+    found = paired_difference(dict.fromkeys(range(len(column)), 0.0), dict(enumerate(column.tolist())))
+    assert found
+    return {"mean": found.mean, "ci95": found.ci95}
+
+
+def draw(rows: list[dict[str, Any]], length: int, path: Path) -> None:
+    """Draw the bits a byte against the bytes read."""
+    figure, axis = plt.subplots(figsize=(6.5, 3.8), layout="constrained")
+    for row in rows:
+        read = [length * k for k in range(len(row["bits_per_byte"]))]
+        mean, ci95 = ([entry[key] for entry in row["bits_per_byte"]] for key in ("mean", "ci95"))
+        (line,) = axis.plot(read, mean, marker="o", markersize=3, label=row["run"])
+        low, high = ([m + sign * c for m, c in zip(mean, ci95, strict=True)] for sign in (-1, 1))
+        axis.fill_between(read, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+    axis.set(xlabel="bytes of an unseen language read before", ylabel="bits a byte of the next chunk")
+    axis.set_xticks(read[:: max(1, len(read) // 8)])
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    save_figure(figure, path)
+
+
+if __name__ == "__main__":
+    main()
