@@ -2,11 +2,13 @@
 
     python benchmarks/stream_positions.py [--json OUT] [--picture PNG] --run NAME=RUN [NAME=RUN ..]
 
-The first run gives the streams, as test tasks of chunks of one passage. A run with ``algorithm.chunks`` above 0
-predicts each chunk, then learns it. Another run only predicts; the bytes before a chunk are its context, as far as its
-``data.length`` allows. Differences from the first run are task by task; intervals are 95 % over tasks.
+The first run gives the streams: the tasks of its test, with chunks of one passage. Runs with ``algorithm.chunks`` above
+0 predict each chunk, then learn it; their scores are those of their own tests, on the same tasks. Other runs only
+predict; the bytes before a chunk are its context, as far as their ``data.length`` allows. Differences from the first
+run are task by task; intervals are 95 % over tasks.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from fmaml.models.learner import Learner
 from fmaml.report.paired import paired_difference
 
 TOP = Path(__file__).parent.parent
-TASKS, AT_ONCE = 300, 20
+AT_ONCE = 20  # streams in memory
 SHOWN = (0, 1, 3, 7, 15)  # positions in the printed table
 
 
@@ -31,9 +33,10 @@ def main() -> None:
     runs: dict[str, Any] = {"nargs": "+", "metavar": "NAME=RUN", "action": "extend"}
     picture = {"type": Path, "default": TOP / "docs" / "streams.png"}
     bench = Bench(__doc__, seconds=3600, picture=picture, run=runs)
-    learners = {name: fmaml.load(run) for name, _, run in (pair.partition("=") for pair in bench.args.run)}
-    streams = test_streams(next(iter(learners.values())), AT_ONCE if bench.quick else TASKS)
-    scores = {name: by_position(learner, streams) for name, learner in learners.items()}
+    folders = {name: Path(run) for name, _, run in (pair.partition("=") for pair in bench.args.run)}
+    learners = {name: fmaml.load(folder) for name, folder in folders.items()}
+    streams = test_streams(next(iter(learners.values())))
+    scores = {name: by_position(folders[name], learner, streams) for name, learner in learners.items()}
     first = next(iter(scores.values()))
     for name, own in scores.items():
         positions = [summary(column) for column in own.T]
@@ -55,19 +58,19 @@ def trained(learner: Learner) -> dict[str, Any]:
     return {"meta_steps": config["train"]["meta_steps"], **{key: config[key] for key in ("data", "algorithm")}}
 
 
-def test_streams(learner: Learner, tasks: int) -> fmaml.Task:
+def test_streams(learner: Learner) -> fmaml.Task:
     """The test tasks of the run of this model."""
     config = learner.metadata["config"]
     source = call_by_name("data", config["data"], seed=config["seed"], device=torch.device("cpu"))
-    return source.sample("test", 0, range(tasks))
+    return source.sample("test", 0, range(config["eval"]["tasks"]))
 
 
-def by_position(learner: Learner, streams: fmaml.Task) -> Tensor:
-    """Bits a byte [tasks, chunks + 1] of each chunk of each stream."""
-    network, theta = learner.for_outputs(learner.blueprint.outputs)
+def by_position(run: Path, learner: Learner, streams: fmaml.Task) -> Tensor:
+    """Bits a byte [tasks, chunks + 1] of each chunk of each stream; of a run that learns, those of its own test."""
     if learner.metadata["config"]["algorithm"]["chunks"]:
-        metric = fmaml.transductive(network.model.apply, fmaml.bits)
-        return fmaml.evaluate(network.algorithm, metric, theta, streams, chunk_size=AT_ONCE)
+        rows = map(json.loads, (run / "scores.jsonl").read_text(encoding="utf-8").splitlines())
+        return torch.tensor([scores for row in rows for scores in row.get("scores", [])])
+    network, theta = learner.for_outputs(learner.blueprint.outputs)
     x, y = (torch.cat([getattr(part, axis) for part in streams], 1) for axis in "xy")  # [tasks, chunks + 1, length]
     chunks = learner.blueprint.inputs[0] // x.shape[-1]  # that the context holds
     return torch.stack([read(network.model.apply, theta, x, y, k, chunks) for k in range(x.shape[1])], 1)
