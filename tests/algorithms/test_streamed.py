@@ -154,6 +154,24 @@ def test_twice_the_root_of_the_chunks_copies_of_the_adapted_part_are_kept(only):
     assert 1.8 < copies < 2.2
 
 
+def test_beside_the_copies_memory_is_that_of_one_inner_step():
+    """Peak memory of K chunks is A + 2 sqrt(K) |phi|, with A at most 1.1 times one step and its adjoint alone."""
+    model = fmaml.mlp(inputs=(64,), outputs=64, hidden=[64, 64], activation="tanh")
+    theta, loss_fn = doubled(model.init(torch.Generator().manual_seed(0))), fmaml.supervised(model.apply, fmaml.mse)
+    copy = sum(8 * p.numel() for p in theta.values())
+    x = torch.randn(1, 1, 64, dtype=F64).expand(1, 16 * 500, 64)
+    task, chunk = Task(Batch(x, x), Batch(x[:, :500], x[:, :500])), Batch(x[0, :500], x[0, :500])
+
+    def step(phi):
+        grads, loss = torch.func.grad_and_value(loss_fn)(phi, chunk)
+        return {name: phi[name] - 0.01 * grads[name] for name in phi}, loss
+
+    ones = torch.ones((), dtype=F64)
+    alone = peak(lambda: torch.func.vjp(step, theta)[1]((theta, ones)))
+    whole = peak(lambda: fmaml.meta_grad(fmaml.streamed(loss_fn, inner_lr=0.01, chunks=16), theta, task))
+    assert whole - 2 * 4 * copy < 1.1 * alone
+
+
 def test_more_steps_read_the_stream_again():
     loss_fn, theta, tasks = language_model()
     support = take(tasks, 0).support
