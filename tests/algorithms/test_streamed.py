@@ -81,6 +81,25 @@ def test_equals_a_loop_by_hand(only, first_order, remat, options):
     assert relative(fmaml.meta_grad(algorithm, theta, tasks, **options), expected) < 1e-12
 
 
+def test_a_factor_outside_the_adapted_part_is_a_learnt_rate():
+    """With p = s q a step of q at rate a is one of p at rate a s^2, and the meta-gradient of s is not 0."""
+    tasks, start, s = numbers(2, 4), 0.7, 1.5
+    theta = {"q": torch.tensor(start / s, dtype=F64), "s": torch.tensor(s, dtype=F64)}
+    scaled = fmaml.streamed(
+        lambda params, batch: squared({"p": params["s"] * params["q"]}, batch), inner_lr=LR, chunks=4, only=["q"]
+    )
+    plain = fmaml.streamed(squared, inner_lr=LR * s**2, chunks=4)
+    grads, metrics = fmaml.meta_grad(scaled, theta, tasks)
+    expected, _ = fmaml.meta_loss(plain, {"p": torch.tensor(start, dtype=F64)}, tasks)
+    assert relative(metrics["query_loss"], expected) < 1e-14
+
+    def loss(s):  # at a fixed start, by its rate alone
+        return fmaml.meta_loss(scaled, {"q": start / s, "s": s}, tasks)[0]
+
+    slope = (loss(theta["s"] + 1e-6) - loss(theta["s"] - 1e-6)) / 2e-6
+    assert relative(grads["s"] - grads["q"] * start / s**2, slope) < 1e-7
+
+
 @pytest.mark.parametrize("inner", ["momentum", "adam"])
 def test_any_rule_recomputed_equals_kept(inner):
     loss_fn, theta, tasks = language_model()
