@@ -94,8 +94,8 @@ def summary(column: Tensor) -> dict[str, float | None]:
 def draw(rows: list[dict[str, Any]], length: int, path: Path) -> None:
     """Draw the bits a byte against the bytes read."""
     figure, axis = plt.subplots(figsize=(6.5, 3.8), layout="constrained")
+    read = [length * k for k in range(len(rows[0]["bits_per_byte"]))]
     for row in rows:
-        read = [length * k for k in range(len(row["bits_per_byte"]))]
         mean, ci95 = ([entry[key] for entry in row["bits_per_byte"]] for key in ("mean", "ci95"))
         (line,) = axis.plot(read, mean, marker="o", markersize=3, label=row["run"])
         low, high = ([m + sign * c for m, c in zip(mean, ci95, strict=True)] for sign in (-1, 1))

@@ -101,7 +101,8 @@ def lora(width: int, layers: int, rank: int) -> tuple[fmaml.Model, int]:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     sizes: Any = {"vocab_size": SYMBOLS, "n_positions": LENGTH, "n_layer": layers, "n_embd": width, "n_head": 2}
-    config = GPT2Config(**sizes, bos_token_id=None, eos_token_id=None, use_cache=False, attn_implementation="eager")
+    sizes |= {"bos_token_id": None, "eos_token_id": None, "use_cache": False, "attn_implementation": "eager"}
+    config = GPT2Config(**sizes)
     base = GPT2LMHeadModel(config).eval()
     held = sum(4 * p.numel() for p in base.parameters())
     adapters = LoraConfig(r=rank, fan_in_fan_out=True, target_modules="all-linear", task_type="CAUSAL_LM")
