@@ -16,6 +16,7 @@ import torch
 from matplotlib import pyplot as plt
 from measure import Bench
 from torch import Tensor
+from torch.func import vmap
 
 import fmaml
 from fmaml.config.build import call_by_name
@@ -72,16 +73,18 @@ def by_position(run: Path, learner: Learner, streams: fmaml.Task) -> Tensor:
         return torch.tensor([scores for row in rows for scores in row.get("scores", [])])
     network, theta = learner.for_outputs(learner.blueprint.outputs)
     x, y = (torch.cat([getattr(part, axis) for part in streams], 1) for axis in "xy")  # [tasks, chunks + 1, length]
-    chunks = learner.blueprint.inputs[0] // x.shape[-1]  # that the context holds
-    return torch.stack([read(network.model.apply, theta, x, y, k, chunks) for k in range(x.shape[1])], 1)
+    held = learner.blueprint.inputs[0] // x.shape[-1]  # chunks in the context
+    windows = [
+        read(network.model.apply, theta, x[:, k : k + held], y[:, k : k + held]) for k in range(x.shape[1] - held + 1)
+    ]
+    return torch.cat([windows[0], *(window[:, -1:] for window in windows[1:])], 1)
 
 
 @torch.no_grad()
-def read(apply: Any, theta: Any, x: Tensor, y: Tensor, k: int, chunks: int) -> Tensor:
-    """Bits a byte [tasks] of chunk k, with at most ``chunks - 1`` chunks before it as the context."""
-    context, length = x[:, max(0, k + 1 - chunks) : k + 1].flatten(1), x.shape[-1]
-    logits = torch.cat([apply(theta, part)[:, -length:] for part in context.split(AT_ONCE)])
-    return torch.stack([fmaml.bits(*one) for one in zip(logits, y[:, k], strict=True)])
+def read(apply: Any, theta: Any, x: Tensor, y: Tensor) -> Tensor:
+    """Bits a byte [tasks, chunks] of chunks that are read as one passage; x and y int64 [tasks, chunks, length]."""
+    logits = (apply(theta, part.flatten(1)).view(*part.shape, -1) for part in x.split(AT_ONCE))
+    return torch.cat([vmap(vmap(fmaml.bits))(*pair) for pair in zip(logits, y.split(AT_ONCE), strict=True)])
 
 
 def summary(column: Tensor) -> dict[str, float | None]:
