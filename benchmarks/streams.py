@@ -1,10 +1,12 @@
 """Measure the memory and time of learning from a stream, by the number of chunks.
 
-    python benchmarks/streams.py [--json OUT]
+    python benchmarks/streams.py [--json OUT] [--part "small LoRA" ..]
 
-A meta-gradient of `fmaml.streamed` on one stream: a transformer of 10.9 million parameters reads chunks of two passages
-of 128 bytes. Each case runs in its own process. Memory is the peak of resident memory minus that after the imports and
-a step without chunks. "last third" adapts the hidden layers of two of the six blocks (arXiv 2512.23675: a quarter).
+A meta-gradient of `fmaml.streamed` on one stream, in chunks of two passages of 128 bytes. The networks have about 11
+million parameters: a transformer of fmaml, and GPT-2's architecture in `transformers` with LoRA of rank 4 by `peft`.
+"last third" adapts the hidden layers of two of the six blocks (arXiv 2512.23675: a quarter). "small LoRA" is a network
+of one layer of 64 with LoRA of rank 1: an adapted part that is small beside a chunk's activations. Each case runs in
+its own process. Memory is the peak of resident memory beyond the parameters, and that of the tensors alone.
 """
 
 import json
@@ -16,66 +18,95 @@ from itertools import product
 from typing import Any
 
 import torch
+from counted import Memory
 from measure import Bench, plural
 
 import fmaml
 from fmaml import Batch, Task
+from fmaml.inner import select
 
-CHUNKS = (1, 4, 16, 64)
+CHUNKS = {"all": (1, 2, 3, 4, 8, 16), "last third": (1, 4, 16), "LoRA": (1, 4, 16), "small LoRA": (4, 1024)}
 VARIANTS: dict[str, dict[str, Any]] = {
     "kept": {"remat": False},
     "recomputed": {"remat": True},
     "first order, recomputed": {"remat": True, "first_order": True},
 }
-PARTS = {"all": ("*",), "last third": ("block5.up.*", "block5.down.*", "block6.up.*", "block6.down.*")}
+LAST_THIRD = ("block5.up.*", "block5.down.*", "block6.up.*", "block6.down.*")
 SYMBOLS, PASSAGES, LENGTH = 256, 2, 128
 LONGEST = 900  # seconds of a case
 
 
 def main() -> None:
-    bench = Bench(__doc__, seconds=7200, case={"help": "the case to measure in this process"})
+    parts: dict[str, Any] = {"nargs": "+", "choices": list(CHUNKS), "default": list(CHUNKS)}
+    bench = Bench(__doc__, seconds=7200, case={"help": "the case to measure in this process"}, part=parts)
     if bench.args.case:
         return print(json.dumps(measure(**json.loads(bench.args.case))))
-    chunks, width = ((1, 4), 16) if bench.quick else (CHUNKS, 384)
-    for part, count, variant in product(PARTS, chunks, VARIANTS):
-        if variant == "kept" and count > 4:
-            continue  # it grows linearly, as the first rows show
-        case = {"chunks": count, "variant": variant, "part": part, "width": width}
-        ran = subprocess.run(
-            [sys.executable, __file__, "--device", "cpu", "--case", json.dumps(case)],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=LONGEST,
-        )
-        found = json.loads(ran.stdout.splitlines()[-1])
-        title = f"{plural(count, 'chunk')}, {part}, {variant}"
-        bench.add(case | found, case=title, memory=f"{found['bytes'] / 2**20:,.0f} MiB", cpu=f"{found['cpu_s']:.1f} s")
+    for part in bench.args.part:
+        small = part == "small LoRA"
+        sizes = {"width": 16 if bench.quick else 64 if small else 384, "layers": 1 if small else 6}
+        for count, variant in product((1, 2) if bench.quick else CHUNKS[part], ["recomputed"] if small else VARIANTS):
+            add(bench, {"part": part, "chunks": count, "variant": variant, **sizes})
 
 
-def measure(chunks: int, variant: str, part: str, width: int) -> dict[str, Any]:
+def add(bench: Bench, case: dict[str, Any]) -> None:
+    """Measure a case in a process of its own."""
+    command = [sys.executable, __file__, "--device", "cpu", "--case", json.dumps(case)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=LONGEST)
+    found = json.loads(ran.stdout.splitlines()[-1])
+    cells = {name: f"{found[name] / 2**20:,.0f} MiB" for name in ("bytes", "tensor_bytes", "adapted_bytes")}
+    title = f"{plural(case['chunks'], 'chunk')}, {case['part']}, {case['variant']}"
+    bench.add(case | found, case=title, **cells, cpu=f"{found['cpu_s']:.1f} s")
+
+
+def measure(part: str, chunks: int, variant: str, width: int, layers: int) -> dict[str, Any]:
     """The bytes and the processor seconds of a meta-gradient."""
     torch.set_num_threads(1)
-    model = fmaml.transformer(inputs=(LENGTH,), outputs=SYMBOLS, width=width, heads=6 if width > 16 else 2, layers=6)
+    meta_gradient(part, 1, variant, 16, 6, length=2)()  # loads all code
+    run = meta_gradient(part, chunks, variant, width, layers)
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    with Memory() as memory:
+        sizes = run()
+    seconds, peak = time.process_time() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"bytes": (peak - before) * 1024, "tensor_bytes": memory.peak, "cpu_s": seconds, **sizes}
+
+
+def meta_gradient(part: str, chunks: int, variant: str, width: int, layers: int, length: int = LENGTH) -> Any:
+    """A function that computes a meta-gradient, and returns the bytes of the adapted part and of all parameters."""
+    rank = 1 if part == "small LoRA" else 4
+    model, base = lora(width, layers, rank) if "LoRA" in part else transformer(width, layers)
     theta = model.init(torch.Generator().manual_seed(0))
-    loss_fn = fmaml.supervised(model.apply, fmaml.cross_entropy)
-    symbols = torch.randint(SYMBOLS, (1, (chunks + 1) * PASSAGES, LENGTH + 1))
+    loss_fn, only = fmaml.supervised(model.apply, fmaml.cross_entropy), LAST_THIRD if part == "last third" else ("*",)
+    algorithm = fmaml.streamed(loss_fn, inner_lr=0.01, chunks=chunks, only=only, **VARIANTS[variant])
+    symbols = torch.randint(SYMBOLS, (1, (chunks + 1) * PASSAGES, length + 1))
     stream = Batch(symbols[..., :-1], symbols[..., 1:])
-    read, last = (Batch(*(t[:, place] for t in stream)) for place in (slice(0, -PASSAGES), slice(-PASSAGES, None)))
+    task = Task(*(Batch(*(t[:, place] for t in stream)) for place in (slice(-PASSAGES), slice(-PASSAGES, None))))
+    adapted, every = (sum(4 * p.numel() for p in part.values()) for part in (select(theta, only), theta))
 
-    def run(count: int) -> None:
-        algorithm = fmaml.streamed(loss_fn, inner_lr=0.01, chunks=count, only=PARTS[part], **VARIANTS[variant])
-        fmaml.meta_grad(algorithm, theta, Task(read, last))
+    def run() -> dict[str, int]:
+        fmaml.meta_grad(algorithm, theta, task)
+        return {"adapted_bytes": adapted, "parameter_bytes": base + every}
 
-    run(0)
-    before, started = resource.getrusage(resource.RUSAGE_SELF), time.process_time()
-    run(chunks)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {
-        "bytes": (peak - before.ru_maxrss) * 1024,
-        "cpu_s": time.process_time() - started,
-        "parameters": sum(p.numel() for p in theta.values()),
-    }
+    return run
+
+
+def transformer(width: int, layers: int) -> tuple[fmaml.Model, int]:
+    """The network of fmaml, and the bytes of its frozen base: none."""
+    heads = 6 if width > 16 else 2
+    return fmaml.transformer(inputs=(LENGTH,), outputs=SYMBOLS, width=width, heads=heads, layers=layers), 0
+
+
+def lora(width: int, layers: int, rank: int) -> tuple[fmaml.Model, int]:
+    """GPT-2's architecture with adapters, which are the parameters; and the bytes of its frozen base."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    sizes: Any = {"vocab_size": SYMBOLS, "n_positions": LENGTH, "n_layer": layers, "n_embd": width, "n_head": 2}
+    sizes |= {"bos_token_id": None, "eos_token_id": None, "use_cache": False, "attn_implementation": "eager"}
+    config = GPT2Config(**sizes)
+    base = GPT2LMHeadModel(config).eval()
+    held = sum(4 * p.numel() for p in base.parameters())
+    adapters = LoraConfig(r=rank, fan_in_fan_out=True, target_modules="all-linear", task_type="CAUSAL_LM")
+    return fmaml.from_module(get_peft_model(base, adapters).eval(), trainable=["*lora*"], output="logits"), held
 
 
 if __name__ == "__main__":

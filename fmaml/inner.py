@@ -168,12 +168,12 @@ def loss_of_part(loss_fn: LossFn, params: Params) -> LossFn:
     return lambda part, batch: loss_fn({**params, **part}, batch)
 
 
-def check_steps(steps: int) -> None:
-    """ValueError unless ``steps`` is a natural number."""
+def check_steps(steps: int, key: str = "steps") -> None:
+    """ValueError unless ``steps`` is a natural number; the message names the setting ``key``."""
     if not isinstance(cast(Any, steps), int):
-        raise ValueError(f"steps = {steps}: must be an integer")
+        raise ValueError(f"{key} = {steps}: must be an integer")
     if steps < 0:
-        raise ValueError(f"steps = {steps}: must be 0 or more")
+        raise ValueError(f"{key} = {steps}: must be 0 or more")
 
 
 def rate_by_name(lr: float | Tensor | Rates, params: Params) -> Rates:

@@ -13,9 +13,10 @@ def page(name: str) -> str:
     return (TOP / f"docs/{name}.md").read_text(encoding="utf-8")
 
 
-def output_of(name: str, folder: Path) -> str:
-    """The output of the one script on a page."""
-    (script,) = re.findall(r"```py(?:thon)?\n(.*?)```", page(name), re.DOTALL)
+def output_of(name: str, folder: Path, scripts: int = 1) -> str:
+    """The output of the first of the scripts on a page."""
+    script, *others = re.findall(r"```py(?:thon)?\n(.*?)```", page(name), re.DOTALL)
+    assert len(others) == scripts - 1
     assert max(map(len, script.splitlines())) <= 88
     (folder / "script.py").write_text(script, encoding="utf-8")
     ran = children.run([sys.executable, folder / "script.py"], cwd=folder, capture_output=True)
@@ -35,7 +36,7 @@ def test_the_shapes_of_a_task_are_those_that_the_concepts_say(tmp_path):
 
 
 def test_the_streams_are_scored_by_position(tmp_path):
-    printed = output_of("streams", tmp_path).strip()
+    printed = output_of("streams", tmp_path, scripts=2).strip()
     assert f"print(by_position.shape)  # {printed}: streams, chunks" in page("streams")
 
 

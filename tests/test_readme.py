@@ -174,6 +174,23 @@ def test_the_example_of_networks_of_others_runs():
     assert len(moved) == len(names["phi"])
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing. is deprecated:FutureWarning")  # peft's
+def test_the_example_of_streams_with_adapters_runs():
+    """Vmapped and recomputed, its meta-gradient is that of a loop over streams that keeps everything."""
+    part = page("streams").partition("## A model of `transformers` with LoRA\n")[2].partition("\n#")[0]
+    (example,) = re.findall(r"```py\n(.*?)```", part, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(example, names)
+    theta, tasks = names["state"].theta, names["tasks"]
+    assert all("lora" in key for key in theta)
+    kept = fmaml.streamed(names["loss_fn"], inner_lr=0.2, chunks=8, remat=False)
+    expected, _ = fmaml.meta_grad(kept, theta, tasks, batching="loop")
+    found, metrics = fmaml.meta_grad(names["algorithm"], theta, tasks, batching="vmap")
+    assert metrics["query_loss"] < math.log(256) + 1
+    for key, value in expected.items():
+        assert torch.allclose(found[key], value, rtol=1e-4, atol=1e-4 * float(value.abs().max())), key
+
+
 def test_the_example_of_dropout_and_running_statistics_runs():
     part = page("networks").partition("## Dropout and running statistics\n")[2].partition("\n#")[0]
     (example,) = re.findall(r"```py\n(.*?)```", part, re.DOTALL)

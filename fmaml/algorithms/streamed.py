@@ -15,7 +15,8 @@ from typing import TypeAlias
 
 from torch import Tensor
 
-from ..inner import Mask, as_optimizer, inner_rule, loss_of_part, select
+from ..files.plain_text import counted
+from ..inner import Mask, as_optimizer, check_steps, inner_rule, loss_of_part, select
 from ..remat import parts, recomputed
 from ..setting_types import Rate, Rule, Steps
 from ..torch_fixes.grad_levels import grad_and_value, with_gradient
@@ -54,7 +55,8 @@ def streamed(
         Further steps read the stream again.
 
     Raises:
-        ValueError: an unknown ``inner``; on use: the support set does not divide into equal chunks, or as `maml`.
+        ValueError: an unknown ``inner``, or ``chunks`` is not a natural number; on use: the support set does not divide
+            into equal chunks, or as `maml`.
 
     Source: arXiv 2512.23675, section 2.2.
 
@@ -69,6 +71,7 @@ def streamed(
     >>> float(algorithm.loss({"p": torch.tensor(0.0)}, task)[0])  # the mean of 8, 0 and 0
     2.6666667461395264
     """
+    check_steps(chunks, "chunks")
     rule, only = as_optimizer(inner_rule(inner, inner_lr)), Mask(only)
 
     def first(theta: Params) -> Reading:
@@ -118,8 +121,9 @@ def streamed(
 def cut(stream: Batch, chunks: int) -> Batch:
     """A stream [n, ...] as ``chunks`` equal chunks in its order: [chunks, n / chunks, ...]; ValueError if unequal."""
     examples = leading(stream)
-    if chunks and examples % chunks:
-        raise ValueError(f"a stream of {examples} examples does not divide into {chunks} equal chunks; give a divisor")
+    if chunks and (examples % chunks or not examples):
+        found = f"chunks = {chunks}: the support set has {counted(examples, 'example')}"
+        raise ValueError(f"streamed: {found}, which must divide into equal chunks; give a divisor, or more examples")
     return map_leaves(lambda x: x.reshape(chunks, -1, *x.shape[1:]), stream) if chunks else stream
 
 

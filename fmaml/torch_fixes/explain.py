@@ -56,7 +56,7 @@ EXPLANATIONS = [
     Explanation(
         r"scaled_dot_product_\w+_attention\w*_backward.* is not implemented",
         "fused attention has no second derivative",
-        "call it within torch.nn.attention.sdpa_kernel(SDPBackend.MATH)",
+        "call it within torch.nn.attention.sdpa_kernel(SDPBackend.MATH), or use first_order=True",
     ),
     Explanation(
         r"derivative for '?(?:aten::)?_?(\w+?)(?:_backward)?'? is not implemented",

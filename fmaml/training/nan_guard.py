@@ -132,7 +132,8 @@ def _first_in_task(algorithm: Algorithm[Any], theta: Theta, task: Task) -> str:
     phis = trajectory_of(algorithm, theta, task.support)
     for k, phi in enumerate(phis):
         if not is_finite(phi):
-            return f"inner step {k}: the adapted parameters hold {_nan_or_infinity(phi)}"
+            chunk = f" (chunk {k} of the stream)" if algorithm.predicts else ""
+            return f"inner step {k}{chunk}: the adapted parameters hold {_nan_or_infinity(phi)}"
     last = len(phis) - 1
     loss = algorithm.loss(theta, task)[1]["query_loss"]
     if not is_finite(loss):

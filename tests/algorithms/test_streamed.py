@@ -81,6 +81,25 @@ def test_equals_a_loop_by_hand(only, first_order, remat, options):
     assert relative(fmaml.meta_grad(algorithm, theta, tasks, **options), expected) < 1e-12
 
 
+def test_a_factor_outside_the_adapted_part_is_a_learnt_rate():
+    """With p = s q a step of q at rate a is one of p at rate a s^2, and the meta-gradient of s is not 0."""
+    tasks, start, s = numbers(2, 4), 0.7, 1.5
+    theta = {"q": torch.tensor(start / s, dtype=F64), "s": torch.tensor(s, dtype=F64)}
+    scaled = fmaml.streamed(
+        lambda params, batch: squared({"p": params["s"] * params["q"]}, batch), inner_lr=LR, chunks=4, only=["q"]
+    )
+    plain = fmaml.streamed(squared, inner_lr=LR * s**2, chunks=4)
+    grads, metrics = fmaml.meta_grad(scaled, theta, tasks)
+    expected, _ = fmaml.meta_loss(plain, {"p": torch.tensor(start, dtype=F64)}, tasks)
+    assert relative(metrics["query_loss"], expected) < 1e-14
+
+    def loss(s):  # at a fixed start, by its rate alone
+        return fmaml.meta_loss(scaled, {"q": start / s, "s": s}, tasks)[0]
+
+    slope = (loss(theta["s"] + 1e-6) - loss(theta["s"] - 1e-6)) / 2e-6
+    assert relative(grads["s"] - grads["q"] * start / s**2, slope) < 1e-7
+
+
 @pytest.mark.parametrize("inner", ["momentum", "adam"])
 def test_any_rule_recomputed_equals_kept(inner):
     loss_fn, theta, tasks = language_model()
@@ -154,6 +173,24 @@ def test_twice_the_root_of_the_chunks_copies_of_the_adapted_part_are_kept(only):
     assert 1.8 < copies < 2.2
 
 
+def test_beside_the_copies_memory_is_that_of_one_inner_step():
+    """Peak memory of K chunks is A + 2 sqrt(K) |phi|, with A at most 1.1 times one step and its adjoint alone."""
+    model = fmaml.mlp(inputs=(64,), outputs=64, hidden=[64, 64], activation="tanh")
+    theta, loss_fn = doubled(model.init(torch.Generator().manual_seed(0))), fmaml.supervised(model.apply, fmaml.mse)
+    copy = sum(8 * p.numel() for p in theta.values())
+    x = torch.randn(1, 1, 64, dtype=F64).expand(1, 16 * 500, 64)
+    task, chunk = Task(Batch(x, x), Batch(x[:, :500], x[:, :500])), Batch(x[0, :500], x[0, :500])
+
+    def step(phi):
+        grads, loss = torch.func.grad_and_value(loss_fn)(phi, chunk)
+        return {name: phi[name] - 0.01 * grads[name] for name in phi}, loss
+
+    ones = torch.ones((), dtype=F64)
+    alone = peak(lambda: torch.func.vjp(step, theta)[1]((theta, ones)))
+    whole = peak(lambda: fmaml.meta_grad(fmaml.streamed(loss_fn, inner_lr=0.01, chunks=16), theta, task))
+    assert whole - 2 * 4 * copy < 1.1 * alone
+
+
 def test_more_steps_read_the_stream_again():
     loss_fn, theta, tasks = language_model()
     support = take(tasks, 0).support
@@ -162,8 +199,42 @@ def test_more_steps_read_the_stream_again():
     assert relative(again, algorithm.adapt(algorithm.adapt(theta, support), support)) == 0
 
 
-def test_an_unequal_stream_is_named():
+@pytest.mark.parametrize(("examples", "found"), [(10, "10 examples"), (1, "1 example,"), (0, "0 examples")])
+def test_an_unequal_stream_is_named(examples, found):
     tasks, theta = numbers(2, 5), {"p": torch.tensor(0.7, dtype=F64)}
+    short = tasks._replace(support=Batch(*(part[:, :examples] for part in tasks.support)))
     algorithm = fmaml.streamed(squared, inner_lr=LR, chunks=3)
-    with pytest.raises(ValueError, match="a stream of 10 examples does not divide into 3 equal chunks; give a divisor"):
-        fmaml.meta_grad(algorithm, theta, tasks)
+    message = f"streamed: chunks = 3: the support set has {found}.* must divide into equal chunks; give a divisor"
+    with pytest.raises(ValueError, match=message):
+        fmaml.meta_grad(algorithm, theta, short)
+
+
+@pytest.mark.parametrize(("chunks", "rule"), [(-1, "0 or more"), (2.0, "an integer")])
+def test_a_wrong_number_of_chunks_is_named(chunks, rule):
+    with pytest.raises(ValueError, match=f"chunks = {chunks}: must be {rule}"):
+        fmaml.streamed(squared, inner_lr=LR, chunks=chunks)
+
+
+def test_passages_that_overlap_attend_to_the_chunk_before():
+    """The symbols that a passage repeats are context: their targets are ignored in the loss and its gradient."""
+    model = fmaml.transformer(inputs=(6,), outputs=5, width=8, heads=2, layers=1)
+    theta = doubled(model.init(torch.Generator().manual_seed(0)))
+    text = torch.randint(5, (1, 15), generator=torch.Generator().manual_seed(3))
+    passages = text.unfold(1, 7, 4)  # 3 passages of 6 symbols; each repeats 2 of those before
+    y = passages[..., 1:].clone()
+    y[..., :2] = -1
+    stream = Batch(passages[..., :-1], y)
+    task = Task(*(Batch(*(t[:, part] for t in stream)) for part in (slice(2), slice(2, 3))))
+    loss_fn = fmaml.supervised(model.apply, fmaml.cross_entropy)
+    phi, losses = dict(theta), []
+    for k in range(3):
+        x, y = passages[0, k, :-1], passages[0, k, 1:]
+
+        def last_four(p, x=x, y=y):
+            return torch.nn.functional.cross_entropy(model.apply(p, x[None])[0, 2:], y[2:])
+
+        losses.append(last_four(phi))
+        grads = torch.func.grad(last_four)(phi)
+        phi = {name: phi[name] - LR * grads[name] for name in phi}
+    algorithm = fmaml.streamed(loss_fn, inner_lr=LR, chunks=2)
+    assert relative(fmaml.meta_loss(algorithm, theta, task)[0], torch.stack(losses).mean()) < 1e-12

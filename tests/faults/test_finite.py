@@ -138,6 +138,8 @@ def test_the_message_names_the_place():
         return loss + sum((leaf * 0).sqrt().sum() for leaf in leaves(theta)), metrics
 
     assert "task 0, inner step 1: the adapted parameters hold" in told(good._replace(trajectory=spoilt))
+    stream = good._replace(trajectory=spoilt, predicts=lambda task, k: task)
+    assert "task 0, inner step 1 (chunk 1 of the stream): the adapted parameters hold" in told(stream)
     assert "task 0, after inner step 1: the query loss is" in told(good._replace(loss=endless))
     assert "task 0, after inner step 1: the meta-gradient holds NaN" in told(good._replace(loss=steep))
     early = fmaml.first_then(good._replace(loss=endless), good, until=5)
