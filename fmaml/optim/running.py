@@ -4,7 +4,7 @@ The gradient of a statistic is its distance to that of the batch. A step along i
 average of batch norm (arXiv 1502.03167, section 3.1).
 """
 
-from typing import Any
+from typing import Any, cast
 
 from ..setting_types import Unit
 from ..torch_fixes.stored_norm import is_statistic
@@ -42,7 +42,8 @@ def _tracked(theta: Any, grads: Any, after: Any, share: float) -> Any:
     """``after`` with the statistics replaced, in the params dict at any depth of dicts."""
     if not isinstance(theta, dict):
         return after
+    parts = cast(dict[str, Any], theta)
     return {
         name: value - share * grads[name] if is_statistic(name) else _tracked(value, grads[name], after[name], share)
-        for name, value in theta.items()
+        for name, value in parts.items()
     }
