@@ -66,6 +66,7 @@ OPTIMIZERS = {
     "adamw": fmaml.adamw(0.1),
     "from_torch": fmaml.from_torch(torch.optim.AdamW, lr=0.1),
     "average_params": fmaml.average_params(fmaml.sgd(0.1)),
+    "track_statistics": fmaml.track_statistics(fmaml.sgd(0.1)),
     "chain": fmaml.chain(fmaml.clip_by_global_norm(0.1), fmaml.adam(0.1)),
     "clip_by_global_norm": fmaml.clip_by_global_norm(0.1),
 }

@@ -15,7 +15,6 @@ from typing import TypeAlias
 
 from torch import Tensor
 
-from ..files.plain_text import counted
 from ..inner import Mask, as_optimizer, check_steps, inner_rule, loss_of_part, select
 from ..remat import parts, recomputed
 from ..setting_types import Rate, Rule, Steps
@@ -122,7 +121,7 @@ def cut(stream: Batch, chunks: int) -> Batch:
     """A stream [n, ...] as ``chunks`` equal chunks in its order: [chunks, n / chunks, ...]; ValueError if unequal."""
     examples = leading(stream)
     if chunks and (examples % chunks or not examples):
-        found = f"chunks = {chunks}: the support set has {counted(examples, 'example')}"
+        found = f"chunks = {chunks}: the support set has {examples} example{'s' * (examples != 1)}"
         raise ValueError(f"streamed: {found}, which must divide into equal chunks; give a divisor, or more examples")
     return map_leaves(lambda x: x.reshape(chunks, -1, *x.shape[1:]), stream) if chunks else stream
 

@@ -13,7 +13,7 @@ from ..config.settings import Config, TrainSettings
 from ..data.source import SPLITS, check_tasks
 from ..data.text.generate import in_context
 from ..errors import Ended, Error
-from ..outer import meta_grad
+from ..outer import meta_grad, meta_loss
 from ..tree import take
 from ..types import Params, Task
 
@@ -30,7 +30,10 @@ def check_batch(config: Config, processes: int) -> None:
 
 @torch.no_grad()
 def check_algorithm(config: Config, experiment: Experiment, params: Params) -> None:
-    """Compute the meta-gradient of one task; Error if a task is malformed or the algorithm does not accept it."""
+    """Compute the meta-gradient of one task; Error if a task is malformed or the algorithm does not accept it.
+
+    Without training only the loss is computed: prototypes of frozen features have no gradient.
+    """
     algorithm, source = experiment.algorithm, experiment.source
     if config["train"]["shard_optimizer"]:
         try:
@@ -44,7 +47,8 @@ def check_algorithm(config: Config, experiment: Experiment, params: Params) -> N
     if config["model"]["name"] == "module":
         check_own_network(config, experiment, params, task)
     try:
-        meta_grad(algorithm, algorithm.init(params), tasks, batching="loop" if experiment.looped else "vmap")
+        compute = meta_grad if config["train"]["meta_steps"] else meta_loss
+        compute(algorithm, algorithm.init(params), tasks, batching="loop" if experiment.looped else "vmap")
     except ValueError as error:
         raise Error(f"algorithm.name = {config['algorithm']['name']}: {error}") from error
     if in_context in source.settings:

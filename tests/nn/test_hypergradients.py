@@ -36,10 +36,7 @@ def module(*layers: nn.Module) -> tuple[Model, Callable[[], Task]]:
 
 
 NETWORKS = {
-    **{
-        f"conv4-stride-{norm}": conv4_case((1, 28, 28), norm=norm)
-        for norm in ("batch", "stored", "group", "layer", "none")
-    },
+    **{f"conv4-stride-{norm}": conv4_case((1, 28, 28), norm=norm) for norm in ("batch", "group", "layer", "none")},
     **{f"conv4-max-{norm}": conv4_case((1, 20, 20), pool="max", norm=norm) for norm in ("batch", "layer", "none")},
     "resnet12": (fmaml.resnet12(inputs=(1, 20, 20), outputs=3, width=2), lambda: image_tasks(3, (1, 20, 20))),
     "mlp": (fmaml.mlp(inputs=(4,), outputs=3, hidden=[8, 8]), lambda: image_tasks(3, (4,))),
