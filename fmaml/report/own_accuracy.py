@@ -95,6 +95,13 @@ def describe_refused(rows: Sequence[Row], reject: float) -> list[str]:
     ]
 
 
+def describe_learnt(learnt: int, pictures: int) -> list[str]:
+    """A line about pictures that the network has learnt, if there are any: they raise the accuracy."""
+    if not learnt:
+        return []
+    return [f"{learnt} of these {pictures} pictures were learnt, so the accuracy on new pictures may be lower"]
+
+
 def score_lines(scores: Sequence[Score]) -> list[str]:
     """One line for each method: its accuracy and interval."""
     width = max(len(score.method) for score in scores)

@@ -159,6 +159,24 @@ def test_training_from_a_shipped_model_says_what_was_gained(tmp_path, capsys, mo
     assert "train.start names no model to compare with; give train.baseline=false" in capsys.readouterr().err
 
 
+def test_predict_says_which_pictures_were_learnt(pictures, capsys):
+    """Of a file, of --support, and of pictures that were added later."""
+    support, mine, query = str(pictures / "support"), str(pictures / "mine.safetensors"), str(pictures / "query")
+    learnt = "of these {} pictures were learnt, so the accuracy on new pictures may be lower"
+    model = ["cifar_fs_prototypes", "--support", support]
+    assert main(["adapt", *model, "--out", mine, "--no-check", "--keep-support"]) == 0
+    for command in ([mine, support], [*model, support]):
+        assert main(["predict", *command]) == 0
+        assert "9 " + learnt.format(9) in capsys.readouterr().err
+    Image.new("RGB", (50, 50), (9, 9, 9)).save(pictures / "query" / "red" / "new.png")
+    assert main(["predict", mine, str(pictures / "query")]) == 0
+    before = capsys.readouterr().err
+    assert "6 " + learnt.format(7) in before
+    assert main(["adapt", mine, "--support", query, "--no-check"]) == 0
+    assert main(["predict", mine, query]) == 0
+    assert "7 " + learnt.format(7) in capsys.readouterr().err
+
+
 def test_adapting_an_adapted_model_adds_classes_and_pictures(pictures, capsys):
     """The same probabilities as from all pictures at once, in the file itself, or in another."""
     support, part, mine = pictures / "support", pictures / "part", str(pictures / "mine.safetensors")
