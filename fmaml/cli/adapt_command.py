@@ -16,6 +16,7 @@ from .model_commands import (
     check_is_new,
     describe_support,
     named_in_errors,
+    with_learnt,
 )
 
 if TYPE_CHECKING:
@@ -92,6 +93,6 @@ def added_to(before: "Adapted", args: argparse.Namespace) -> "Adapted":
         if args.keep_support and before.kept.of_features:
             note(f"--keep-support: {args.model} keeps features of its pictures, which are enough to add more")
     try:
-        return before.add(args.support, steps=args.steps, ink=args.ink)
+        return with_learnt(before.add(args.support, steps=args.steps, ink=args.ink), args.support)
     except ValueError as error:
         raise Error(f"{args.model}: {error}") from None

@@ -1,8 +1,10 @@
 """`fmaml predict`, `export` and `test`: trained models. Imports torch only when a command runs."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +49,7 @@ def predict_command(argv: list[str]) -> None:
 
     from ..calibration import NONE, USUAL_REJECT
     from ..report import format_predictions as present
-    from ..report.own_accuracy import describe_accuracy, describe_class_none, describe_refused
+    from ..report.own_accuracy import describe_accuracy, describe_class_none, describe_learnt, describe_refused
 
     reject = (USUAL_REJECT if adapted.can_reject else 0) if args.reject is None else args.reject
     try:
@@ -56,6 +58,8 @@ def predict_command(argv: list[str]) -> None:
         raise Error(f"{args.model}: {error}") from None
     rows = present.rows_of(photos, prediction, adapted.classes)
     accuracy = describe_accuracy(rows, list(classes.values()), adapted.classes) if any(classes.values()) else []
+    if accuracy and (learnt := set(adapted.metadata.get("learnt", []))):
+        accuracy += describe_learnt(sum(digest in learnt for digest in digests(photos)), len(photos))
     refused = describe_refused(rows, reject)
     if args.html:
         with named_in_errors("--html", args.html):
@@ -206,9 +210,23 @@ def adapted_by(model: str, support: str | None, inner_steps: int | None, trust: 
     if support is None:
         raise Error(f"--support: missing; {model} needs examples of your classes: give {SUPPORT}")
     try:
-        return learner.adapt(support, steps=inner_steps, ink=ink)
+        return with_learnt(learner.adapt(support, steps=inner_steps, ink=ink), support)
     except ValueError as error:
         raise Error(f"{model}: {error}") from None
+
+
+def with_learnt(adapted: "Adapted", support: str) -> "Adapted":
+    """The same network, with the digests of the files that it learnt."""
+    from ..data.images.label_table import read_labelled
+
+    files = [file for own in read_labelled(Path(support)).classes.values() for file in own]
+    learnt = sorted({*adapted.metadata.get("learnt", []), *digests(files)})
+    return replace(adapted, metadata={**adapted.metadata, "learnt": learnt})
+
+
+def digests(files: Iterable[str]) -> list[str]:
+    """The digest of each file."""
+    return [sha256(Path(file).read_bytes()).hexdigest()[:12] for file in files]
 
 
 def describe_support(support: Path) -> str:

@@ -68,11 +68,16 @@ def have_no_copy(x: Tensor) -> Tensor:
     return copies[number] == 1
 
 
+def classes_in_turn(classes: int) -> range:
+    """The numbers of the classes that are left out, each in turn."""
+    return range(0, classes, -(-classes // CLASSES_LEFT_OUT))
+
+
 def left_out_classes(adapted: Adapted) -> Iterator[Tensor]:
     """The distances of one class's pictures, from a model that learnt the other classes; for up to ten classes."""
     kept, names = examples_of(adapted), adapted.classes
     x, y = kept.support
-    for i in range(0, len(names), -(-len(names) // CLASSES_LEFT_OUT)):
+    for i in classes_in_turn(len(names)):
         out = y == i
         others = Batch(x[~out], y[~out] - (y[~out] > i).long())
         fitted = adapted.learner.adapt_to(kept._replace(support=others), [*names[:i], *names[i + 1 :]])

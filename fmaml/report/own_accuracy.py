@@ -8,7 +8,7 @@ from ..files.console import CleanConsole
 from ..files.plain_text import counted, printable
 from ..intervals import wilson_interval
 from ..models.cross_validation import OwnAccuracy, Score
-from ..models.own_calibration import LEAST_FOR_LIMIT, OwnCalibration
+from ..models.own_calibration import LEAST_FOR_LIMIT, OwnCalibration, classes_in_turn
 from .format_predictions import Row, shown_names
 
 MOST_LINES = 5  # for confusions, and for pictures
@@ -74,7 +74,9 @@ def describe_own_calibration(own: OwnCalibration | None, model: Calibration | No
     ]
     if own.others is not None and own.area is not None:
         refused = f"{own.refused} of {counted(len(own.others), 'picture')} refused"
-        lines.append(f"  pictures of a class that was not learnt, each class in turn: {refused}, AUROC {own.area:.1%}")
+        tried = len(classes_in_turn(len(classes)))
+        turns = "each class" if tried == len(classes) else f"{tried} of the {len(classes)} classes"
+        lines.append(f"  pictures of a class that was not learnt, {turns} in turn: {refused}, AUROC {own.area:.1%}")
     origin = "these pictures" if own.own_temperature else "the model, since these pictures or their mistakes are few"
     return [*lines, f"probabilities: temperature {own.calibration.temperature:.2f}, from {origin}"]
 
@@ -93,6 +95,13 @@ def describe_refused(rows: Sequence[Row], reject: float) -> list[str]:
         f"{refused} of {counted(len(rows), 'picture')} {'fits' if refused == 1 else 'fit'} no class; the limit refuses "
         f"{reject:.1%} of the pictures it was measured on, and --reject 0 names every picture"
     ]
+
+
+def describe_learnt(learnt: int, pictures: int) -> list[str]:
+    """A line about pictures that the network has learnt, if there are any: they raise the accuracy."""
+    if not learnt:
+        return []
+    return [f"{learnt} of these {pictures} pictures were learnt, so the accuracy on new pictures may be lower"]
 
 
 def score_lines(scores: Sequence[Score]) -> list[str]:
@@ -137,8 +146,11 @@ def describe_accuracy(rows: Sequence[Row], truth: Sequence[str | None], classes:
     right = count - len(wrong)
     low, high = wilson_interval(right, count)
     lines = [f"accuracy {right / count:.1%} [{low:.1%}, {high:.1%}]: {right} of {counted(count, 'picture')}"]
-    confusions = Counter((name, row.label) for row, name in wrong).most_common(MOST_LINES)
-    lines += [f"  {printable(name)} taken for {printable(label)}: {times}" for (name, label), times in confusions]
+    confusions = Counter((name, row.label) for row, name in wrong).most_common()
+    shown_confusions = confusions[:MOST_LINES]
+    lines += [f"  {printable(name)} taken for {printable(label)}: {times}" for (name, label), times in shown_confusions]
+    if rest := sum(times for _, times in confusions[MOST_LINES:]):
+        lines += [f"  and {counted(rest, 'other mistake')}"]
     worst = [
         f"  {printable(shown[row.image])}: {printable(row.label)} {row.probability:.1%}"
         for row, _ in wrong[:MOST_LINES]

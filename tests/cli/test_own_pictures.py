@@ -11,11 +11,13 @@ from learners import untrained
 from PIL import Image
 
 import fmaml
+from fmaml.calibration import Calibration
 from fmaml.cli.main import main
 from fmaml.cli.model_commands import list_photos
 from fmaml.data.sources.glyphs import glyphs
+from fmaml.models.own_calibration import OwnCalibration
 from fmaml.report.format_predictions import Row
-from fmaml.report.own_accuracy import describe_accuracy
+from fmaml.report.own_accuracy import describe_accuracy, describe_own_calibration
 from fmaml.training.finish import describe_gain
 
 COLOURS = {"red": (200, 20, 20), "blue": (20, 20, 200), "green": (20, 160, 20)}
@@ -157,6 +159,42 @@ def test_training_from_a_shipped_model_says_what_was_gained(tmp_path, capsys, mo
     assert len(columns) == 4, "both protocols, of the model before and after"
     assert main(["run", "photos", "data.root=mine", "train.start=null", "--dry-run"]) == 2
     assert "train.start names no model to compare with; give train.baseline=false" in capsys.readouterr().err
+
+
+def test_mistakes_beyond_the_first_confusions_are_counted():
+    """Seven pairs of classes, and the first pair twice: eight mistakes. The five lines tell six."""
+    names = list("abcdefgh")
+    rows = [Row(str(i), name, {name: 0.9}) for i, name in enumerate(["a", *"abcdefg"])]
+    lines = describe_accuracy(rows, ["b", *"bcdefgh"], names)
+    assert lines[1] == "  b taken for a: 2"
+    assert lines[6] == "  and 2 other mistakes"
+    assert "other mistake" not in " ".join(describe_accuracy(rows[:6], ["b", *"bcdef"], names))
+
+
+@pytest.mark.parametrize(("classes", "turns"), [(10, "each class"), (15, "8 of the 15 classes")])
+def test_the_classes_left_out_in_turn_are_counted(classes, turns):
+    """Up to ten, evenly spaced: of 15 every second one."""
+    own = OwnCalibration(Calibration(1.0, [0.0, 1.0], 40), "", False, torch.zeros(8), 0.5)
+    lines = describe_own_calibration(own, None, [str(i) for i in range(classes)])
+    assert f"that was not learnt, {turns} in turn: 0 of 8 pictures refused" in lines[1]
+
+
+def test_predict_says_which_pictures_were_learnt(pictures, capsys):
+    """Of a file, of --support, and of pictures that were added later."""
+    support, mine, query = str(pictures / "support"), str(pictures / "mine.safetensors"), str(pictures / "query")
+    learnt = "of these {} pictures were learnt, so the accuracy on new pictures may be lower"
+    model = ["cifar_fs_prototypes", "--support", support]
+    assert main(["adapt", *model, "--out", mine, "--no-check", "--keep-support"]) == 0
+    for command in ([mine, support], [*model, support]):
+        assert main(["predict", *command]) == 0
+        assert "9 " + learnt.format(9) in capsys.readouterr().err
+    Image.new("RGB", (50, 50), (9, 9, 9)).save(pictures / "query" / "red" / "new.png")
+    assert main(["predict", mine, str(pictures / "query")]) == 0
+    before = capsys.readouterr().err
+    assert "6 " + learnt.format(7) in before
+    assert main(["adapt", mine, "--support", query, "--no-check"]) == 0
+    assert main(["predict", mine, query]) == 0
+    assert "7 " + learnt.format(7) in capsys.readouterr().err
 
 
 def test_adapting_an_adapted_model_adds_classes_and_pictures(pictures, capsys):
