@@ -104,7 +104,7 @@ class Trial:
     def __init__(self, module: nn.Module, original: nn.Module, learnt: Iterable[str], kept: Params) -> None:
         self.module, self.learnt, self.kept, self.done = module, tuple(learnt), kept, False
         self.original = weakref.WeakValueDictionary(dict(original.named_parameters()))
-        self.found = ""  # the problem: a second trial may not see what the first one left behind
+        self.found = ""  # the problem, since a second trial may not see it again
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "original": {}}  # another process has no original

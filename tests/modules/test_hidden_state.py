@@ -1,7 +1,7 @@
 """State that a module keeps in hidden ways: results of earlier calls, shared memory, generators, changes in place."""
 
 # wrong types are given on purpose, and torch's stubs are incomplete:
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
 
 import functools
 import random
