@@ -9,6 +9,7 @@ values. In a list or a dict the parameter is swapped as well. All other ways are
 
 import contextlib
 import copy
+import dis
 import sys
 import weakref
 from collections import deque
@@ -28,6 +29,7 @@ CLOSED = (str, bytes, int, float, complex, type(None), type, ModuleType, Builtin
 LIBRARIES = ("torch.", "numpy.", "fmaml.")  # their functions lead to no module by a global variable
 CONTAINERS = ("types", "collections", "functools", "dataclasses")  # modules of Python with classes that hold values
 NOTEBOOKS = ("IPython", "ipykernel")
+CLONE = "a task changes only one of them; make it a clone(), or use the other in the forward pass"
 METHOD = "put this code into a method of a class of nn.Module, and use self"
 Places: TypeAlias = Sequence[tuple[Any, Any, str]]  # (list or dict, key, name of the parameter there)
 Step: TypeAlias = tuple[str, Any, Any, Any]  # a place, the value there, the container that has it, and its key there
@@ -105,6 +107,23 @@ def steps_of_module(module: nn.Module) -> Iterator[Step]:
             yield from ((f", its {kind}", hook, None, None) for hook in cast(Any, child).values())
         else:
             yield f".{key}", child, vars(module), key
+    yield from ((f" (its method {f.__name__})", f, None, None) for f in methods_of_a_call(type(module)))
+
+
+def methods_of_a_call(kind: type) -> Iterator[FunctionType]:
+    """The methods of a user's class that its forward pass may call: ``forward``, and those that it names."""
+    own = [base for base in kind.__mro__[:-1] if not f"{base.__module__}.".startswith(LIBRARIES)]
+    waiting, seen = ["forward"], {"__init__"}
+    while waiting:
+        if (name := waiting.pop()) in seen:
+            continue
+        seen.add(name)
+        for base in own:
+            method = vars(base).get(name)
+            method = method.fget if isinstance(method, property) else method
+            if isinstance(method, FunctionType):
+                yield method
+                waiting.extend(method.__code__.co_names)
 
 
 def variables(function: FunctionType) -> Iterator[tuple[str, Any]]:
@@ -122,9 +141,10 @@ def variables(function: FunctionType) -> Iterator[tuple[str, Any]]:
 
 
 def names_in(code: CodeType) -> set[str]:
-    """The names of global variables and attributes in the code of a function and of those within it."""
+    """The names of global variables in the code of a function and of those within it."""
     inner = [names_in(part) for part in code.co_consts if isinstance(part, CodeType)]
-    return set(code.co_names).union(*inner)
+    own = {step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    return own.union(*inner)
 
 
 def storage(tensor: Any) -> int:
@@ -160,10 +180,33 @@ def aliases(copied: nn.Module, original: nn.Module, learnt: Sequence[str]) -> Al
             found.swapped.append((holder, key, names[id(value)]))
         elif id(value) in names:
             found.refused.append(f"{path}: is {names[id(value)]} before a task changes it; {METHOD}")
+    found.refused.extend(f"{a}: shares memory with {b}; {CLONE}" for a, b in overlaps(original, learnt))
     for path, value, _, _ in places(original):
         if not isinstance(value, nn.Module) and id(value) not in names and (name := memory.get(storage(value))):
             found.refused.append(f"{path}: is a view of {name} before a task changes it; {METHOD}")
     return found
+
+
+def overlaps(module: nn.Module, learnt: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The names of registered tensors that share numbers with a learnt parameter, and its name."""
+    named = {**dict(module.named_buffers()), **dict(module.named_parameters())}
+    at: dict[int, list[str]] = {}
+    for name, tensor in named.items():
+        at.setdefault(storage(tensor), []).append(name)
+    at.pop(0, None)
+    for names in at.values():
+        for i, name in enumerate(names):
+            for other in names[i + 1 :]:
+                a, b = extent(named[name]), extent(named[other])
+                if {name, other} & set(learnt) and a.start < b.stop and b.start < a.stop:
+                    yield (name, other) if other in learnt else (other, name)
+
+
+def extent(tensor: Tensor) -> range:
+    """The bytes of its memory that a tensor covers."""
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    start = tensor.storage_offset() * tensor.element_size()
+    return range(start, start + (last + 1) * tensor.element_size() if tensor.numel() else start)
 
 
 @contextlib.contextmanager
@@ -184,4 +227,24 @@ def copied_module(module: nn.Module) -> tuple[nn.Module, Params]:
     tensors = {place.path: place.value for place in places(module) if isinstance(place.value, Tensor)}
     kept = {path: tensor for path, tensor in tensors.items() if not tensor.is_leaf}
     memo: Any = {id(tensor): tensor.detach().clone() for tensor in kept.values()}
-    return copy.deepcopy(module, dict(memo)), {path: memo[id(tensor)] for path, tensor in kept.items()}
+    try:
+        copied = copy.deepcopy(module, dict(memo))
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        parts = [
+            f"{path}.{key}".lstrip(".") for path, layer in module.named_modules() for key in not_copied(layer, memo)
+        ]
+        raise ValueError(
+            f"{type(module).__name__}: cannot be copied: {', '.join(parts) or 'the module'}: {error}; "
+            f"make it within the forward pass, or write __deepcopy__"
+        ) from error
+    return copied, {path: memo[id(tensor)] for path, tensor in kept.items()}
+
+
+def not_copied(layer: nn.Module, memo: Any) -> Iterator[str]:
+    """The attributes of a layer that cannot be copied, besides its submodules."""
+    for key, value in vars(layer).items():
+        if key != "_modules":
+            try:
+                copy.deepcopy(value, dict(memo))
+            except Exception:
+                yield key

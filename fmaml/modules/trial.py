@@ -7,12 +7,15 @@ the search of `hidden_tensors` cannot see, such as a copy in C++ or a counter.
 # torch has no public names for its transforms, and its modes have no types:
 # pyright: reportPrivateUsage=false, reportUnknownMemberType=false
 
+import random
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 
@@ -20,11 +23,14 @@ from ..torch_fixes.grad_levels import outside_transforms
 from ..torch_fixes.support_statistics import own_statistics
 from ..tree import map_leaves
 from ..types import Params
-from .hidden_tensors import METHOD, storage
+from .hidden_tensors import METHOD, places, storage
 
 functorch: Any = cast(Any, torch._C)._functorch
 DIFFERS = "a second call with the same input gives other numbers"
 CHANGED = "each call changes the number {}"
+DRAWS = "a call draws from a generator of Python or NumPy, or from its own; draw before, and give it as a part of x"
+CHANGES = "a call changes {} in place; write it without: h = h + 1, not h += 1 or inplace=True"
+KEEPS = "a call reads {}, which an earlier call computed from its own parameters or input; compute it in each call"
 STATELESS = (
     "a call must depend on its input and its parameters alone: compute such a state before, and give it as a part "
     "of x; for norms of torch.nn see fmaml.running_statistics"
@@ -57,17 +63,36 @@ def unwrapped(x: Tensor) -> Tensor:
 
 
 class Reads(TorchDispatchMode):
-    """Record which of some tensors are read by an operation, also through their views."""
+    """Record which of some tensors are read by an operation, also through their views.
 
-    def __init__(self, watched: dict[int, str]) -> None:
+    ``watched`` are names by address. ``derived`` holds the given tensors and all results that depend on their numbers.
+    """
+
+    def __init__(self, watched: dict[int, str], given: Iterable[Any] = ()) -> None:
         super().__init__()
         self.watched, self.found = watched, set[str]()
+        self.derived = {storage(x): x for x in given if isinstance(x, Tensor)}  # held, so that no address is used again
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        for x in pytree.tree_leaves((args, kwargs)):
-            if isinstance(x, Tensor) and (name := self.watched.get(storage(x))) and storage(x):
-                self.found.add(name)
-        return func(*args, **(kwargs or {}))
+        read = {storage(x) for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)} - {0}
+        self.found |= {self.watched[address] for address in read & self.watched.keys()}
+        result = func(*args, **(kwargs or {}))
+        if read & self.derived.keys() and not of_shape_alone(func):
+            self.derived |= {storage(x): x for x in pytree.tree_leaves(result) if isinstance(x, Tensor)}
+        return result
+
+    def kept(self) -> dict[int, torch.UntypedStorage]:
+        """The memory of derived tensors that somebody else holds as well, by address."""
+        references = {address: StorageWeakRef(x.untyped_storage()) for address, x in self.derived.items() if address}
+        self.derived = {}
+        held = {a: torch.UntypedStorage._new_with_weak_ptr(ref.cdata) for a, ref in references.items()}
+        return {address: memory for address, memory in held.items() if memory is not None}
+
+
+def of_shape_alone(operation: Any) -> bool:
+    """Whether an operation uses a tensor only for its shape and type, such as ``zeros_like``."""
+    name = operation.overloadpacket.__name__
+    return name.startswith("new_") or name.endswith("_like")
 
 
 class Trial:
@@ -79,6 +104,7 @@ class Trial:
     def __init__(self, module: nn.Module, original: nn.Module, learnt: Iterable[str], kept: Params) -> None:
         self.module, self.learnt, self.kept, self.done = module, tuple(learnt), kept, False
         self.original = weakref.WeakValueDictionary(dict(original.named_parameters()))
+        self.found = ""  # the problem, since a second trial may not see it again
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "original": {}}  # another process has no original
@@ -94,31 +120,62 @@ class Trial:
         if self.done or not can_be_tried(pytree.tree_leaves((params, x))):
             return
         with outside_transforms(), torch.no_grad(), own_statistics():
-            params, x = map_leaves(Tensor.clone, one_task(params)), one_task(x)
             try:
-                problem = self.problem(call, params, x)
+                self.found = self.found or self.problem(call, *cloned(one_task((params, x))))
             except ValueError:
                 raise
             except Exception:  # the call itself will raise it
-                problem = ""
-        if problem:
-            raise ValueError(f"from_module({type(self.module).__name__}): {problem}")
+                return
+        if self.found:
+            raise ValueError(f"from_module({type(self.module).__name__}): {self.found}")
         self.done = True
 
     def problem(self, call: Callable[[Any, Any], Any], params: Any, x: Any) -> str:
-        before = numeric_attributes(self.module)
-        with Reads(self.stale()) as reads:
+        again = cloned((params, x))
+        given = pytree.tree_leaves((params, x))
+        before, drawn, versions = numeric_attributes(self.module), generators(self.module), changes(given)
+        with Reads(self.stale(), given) as reads:
             first = call(params, x)
         if reads.found:
             return f"its forward pass reads {min(reads.found)} as it was before a task changes it; {METHOD} there"
-        between = numeric_attributes(self.module)
-        if not same(first, call(params, x)):
+        if changes(given) != versions:
+            names = [name for name, version in zip(params, versions, strict=False) if params[name]._version != version]
+            return CHANGES.format(names[0] if names else "its input")
+        between, drawn_between = numeric_attributes(self.module), generators(self.module)
+        kept, named = reads.kept(), {storage(place.value): place.path for place in places(self.module)}
+        with Reads({address: named.get(address, "a result") for address in kept}) as reads_again:
+            second = call(*again)
+        if not same(first, second):
             return f"{DIFFERS}; {STATELESS}"
+        if reads_again.found:
+            return KEEPS.format(min(reads_again.found))
+        if drawn != drawn_between and drawn_between != generators(self.module):
+            return DRAWS
         after = numeric_attributes(self.module)
         for name, number in after.items():
             if name in before and before[name] != between.get(name) and between.get(name) != number:
                 return f"{CHANGED.format(name)}; {STATELESS}"
         return ""
+
+
+def cloned(tree: Any) -> Any:
+    return map_leaves(Tensor.clone, tree)
+
+
+def changes(tensors: Iterable[Any]) -> list[int]:
+    """How often each tensor was changed in place."""
+    return [x._version for x in tensors if isinstance(x, Tensor)]
+
+
+def generators(module: nn.Module) -> list[str]:
+    """The states of the generators of random numbers that a module may draw from, except those of torch itself."""
+    own = [value for layer in module.modules() for value in vars(layer).values()]
+    states: list[Any] = [random.getstate(), np.random.get_state(legacy=False)]
+    states += [value.getstate() for value in own if isinstance(value, random.Random)]
+    states += [value.bit_generator.state for value in own if isinstance(value, np.random.Generator)]
+    states += [value.get_state(legacy=False) for value in own if isinstance(value, np.random.RandomState)]
+    states += [value.get_state().tolist() for value in own if isinstance(value, torch.Generator)]
+    return [repr(state) for state in states]
 
 
 def numeric_attributes(module: nn.Module) -> dict[str, float]:

@@ -308,6 +308,7 @@ OWN_CODE: dict[TorchFunction, TorchFunction] = {  # replaced in any code, and ri
     F.hardsigmoid: exact_hardsigmoid,
     cast(Any, torch).sinc: exact_sinc,
     cast(Any, Tensor).sinc: exact_sinc,
+    cast(Any, Tensor).data.__get__: Tensor.detach,  # torch.func removes one level of derivatives from .data, not all
     cast(Any, torch.special).sinc: exact_sinc,
     **{function: without_memory_format(function) for function in COPIES},
     **{function: refuse_hook(function) for function in HOOKS_ON_GRADIENTS},
