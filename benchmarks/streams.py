@@ -5,7 +5,7 @@
 A meta-gradient of `fmaml.streamed` on one stream, in chunks of two passages of 128 bytes. The networks have about 11
 million parameters: a transformer of fmaml, and GPT-2's architecture in `transformers` with LoRA of rank 4 by `peft`.
 "last third" adapts the hidden layers of two of the six blocks (arXiv 2512.23675: a quarter). "small LoRA" and "rank 1"
-are one layer of 64 and four of 128, with LoRA of rank 1: an adapted part that is small beside a chunk's activations.
+have one layer of 64 and four of 128, and LoRA of rank 1, small beside a chunk's activations.
 Each case runs in its own process. Memory is the peak of resident memory beyond the parameters, and that of the tensors
 alone, which include the text. "rank 1" leaves tensors uncounted, because counting doubles the time.
 """

@@ -14,7 +14,7 @@ from ..types import Batch, Params
 from .blueprint import Blueprint, fill_theta
 from .model_file import Metadata, read_model, write_model
 
-TRAINED = ("data", "model", "algorithm")  # settings that decide what a chunk is, and how it is learnt
+TRAINED = ("data", "model", "algorithm")  # settings of chunks, and of how they are learnt
 
 
 class Reader:
