@@ -57,6 +57,8 @@ def load_for_test(model: str | Path, *, trust: bool = False) -> Learner:
         return pretrained_learner(str(model))
     path = find_model(model)
     tensors, metadata, blueprint = _read(path, trust)
+    if metadata.get("kind") == "stream":
+        raise Error(f"{path}: the state of a stream; fmaml.load(MODEL).stream({str(path)!r}) continues it")
     if metadata.get("kind") != "learner":
         raise Error(
             f"{path}: a network that is adapted already; `fmaml predict {path} PICTURES` uses it, and so does "

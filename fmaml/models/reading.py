@@ -14,6 +14,8 @@ from ..types import Batch, Params
 from .blueprint import Blueprint, fill_theta
 from .model_file import Metadata, read_model, write_model
 
+TRAINED = ("data", "model", "algorithm")  # settings of chunks, and of how they are learnt
+
 
 class Reader:
     """Predicts each chunk of a text, then learns it, as in training; see `Learner.stream`.
@@ -38,8 +40,10 @@ class Reader:
         self.pending = b""
         self.chunks_read = 0
 
-    def read(self, text: str | bytes) -> list[float]:
+    def read(self, text: str | bytes | bytearray) -> list[float]:
         """Read more text: the bits per byte of each chunk that it completes, predicted before it is learnt."""
+        if not isinstance(text, str | bytes | bytearray):
+            raise TypeError(f"read: text is of type {type(text).__name__}; give a string or bytes")
         self.pending += text.encode() if isinstance(text, str) else text
         found: list[float] = []
         while len(self.pending) > self.chunk_bytes:  # one byte more, which is the last to predict
@@ -72,11 +76,13 @@ class Reader:
         write_model(Path(path), flatten(self.params), {**self.metadata, **state})
 
     def resume(self, path: Path) -> None:
-        """Continue from a saved state; Error if the file holds none, or one of another network."""
+        """Continue from a saved state; Error if the file holds none, or one of a model trained in another way."""
         tensors, metadata = read_model(path)
         pending, count = (metadata or {}).get("pending"), (metadata or {}).get("chunks_read")
         if not isinstance(pending, str) or type(count) is not int or len(pending) > 2 * self.chunk_bytes:
             raise Error(f"{path}: not the state of a stream; name a file that its `save` has written")
+        if any((metadata or {}).get("config", {}).get(key) != self.metadata["config"][key] for key in TRAINED):
+            raise Error(f"{path}: the state of another model; load the model that has read this text")
         try:
             self.pending = bytes.fromhex(pending)
         except ValueError:

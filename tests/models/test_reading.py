@@ -1,5 +1,7 @@
 """A model that goes on learning from the text it reads: the same however the text is cut, and after a save."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 
@@ -68,3 +70,23 @@ def test_wrong_models_and_states_are_named(run, reader, tmp_path):
     fmaml.load(run).save(tmp_path / "learner.safetensors")
     with pytest.raises(Error, match=r"learner\.safetensors: not the state of a stream; name a file that its `save`"):
         fmaml.load(run).stream(tmp_path / "learner.safetensors")
+
+
+def test_text_of_another_type_is_named(reader):
+    with pytest.raises(TypeError, match="read: text is of type NoneType; give a string or bytes"):
+        reader.read(None)
+
+
+def test_a_state_of_a_model_trained_in_another_way_is_refused(run, reader, tmp_path):
+    """The same shapes, but other chunks: the numbers would differ from those of the model that saved it."""
+    reader.metadata = deepcopy(reader.metadata)
+    reader.metadata["config"]["algorithm"]["chunks"] = 2
+    reader.save(tmp_path / "state.safetensors")
+    with pytest.raises(Error, match="the state of another model; load the model that has read this text"):
+        fmaml.load(run).stream(tmp_path / "state.safetensors")
+
+
+def test_a_state_loaded_as_a_model_names_its_cure(reader, tmp_path):
+    reader.save(tmp_path / "state.safetensors")
+    with pytest.raises(Error, match=r"state of a stream; fmaml\.load\(MODEL\)\.stream\(.*state\.safetensors"):
+        fmaml.load(tmp_path / "state.safetensors")
