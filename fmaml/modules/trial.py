@@ -28,7 +28,9 @@ from .hidden_tensors import METHOD, places, storage
 functorch: Any = cast(Any, torch._C)._functorch
 DIFFERS = "a second call with the same input gives other numbers"
 CHANGED = "each call changes the number {}"
-DRAWS = "a call draws from a generator of Python or NumPy, or from its own; draw before, and give it as a part of x"
+GENERATORS = (
+    "a call draws from a generator of Python or NumPy, or from its own; draw before, and give it as a part of x"
+)
 CHANGES = "a call changes {} in place; write it without: h = h + 1, not h += 1 or inplace=True"
 KEEPS = "a call reads {}, which an earlier call computed from its own parameters or input; compute it in each call"
 STATELESS = (
@@ -150,7 +152,7 @@ class Trial:
         if reads_again.found:
             return KEEPS.format(min(reads_again.found))
         if drawn != drawn_between and drawn_between != generators(self.module):
-            return DRAWS
+            return GENERATORS
         after = numeric_attributes(self.module)
         for name, number in after.items():
             if name in before and before[name] != between.get(name) and between.get(name) != number:
