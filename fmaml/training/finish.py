@@ -157,4 +157,5 @@ def column_heading(name: str, protocol: str, algorithms: int, protocols: set[str
     """A column's heading: the algorithm, the protocol or both, as needed to distinguish the columns."""
     if len(protocols) == 1 or (protocol == "transductive" and "in_context" in protocols):
         return name
-    return PROTOCOL_HEADINGS[protocol] if algorithms == 1 else f"{name}, {PROTOCOL_HEADINGS[protocol]}"
+    heading = PROTOCOL_HEADINGS.get(protocol, protocol.replace("_", " "))  # a source may have its own
+    return heading if algorithms == 1 else f"{name}, {heading}"

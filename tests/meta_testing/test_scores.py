@@ -11,7 +11,7 @@ from fmaml.config.settings import EvalSettings
 from fmaml.losses import inductive, transductive
 from fmaml.meta_testing import scores as module
 from fmaml.meta_testing.scores import batching_of_test, scores_of
-from fmaml.training.finish import PROTOCOL_HEADINGS, score_all
+from fmaml.training.finish import PROTOCOL_HEADINGS, column_heading, score_all
 
 CPU = torch.device("cpu")
 
@@ -40,6 +40,12 @@ def test_without_inductive_there_is_the_first_column_alone_named_as_before():
     )
     assert list(both) == [PROTOCOL_HEADINGS["transductive"], PROTOCOL_HEADINGS["inductive"]]
     assert one == {PROTOCOL_HEADINGS["transductive"]: both[PROTOCOL_HEADINGS["transductive"]]}
+
+
+def test_a_protocol_of_a_source_of_your_own_is_a_heading():
+    both = {"relative_error", "mean_residual"}
+    assert column_heading("maml", "relative_error", 1, both) == "relative error"
+    assert column_heading("maml", "mean_residual", 2, both) == "maml, mean residual"
 
 
 def test_a_source_that_is_only_tested_alone_is():
