@@ -82,7 +82,7 @@ def forecast(
     series i in its last years.
     """
     window = Window(lags, horizons, shots, queries)
-    logs = {name: z for name, z in read_logs(root, series, time, value).items()} if root else made_logs()
+    logs = read_logs(root, series, time, value) if root else made_logs()
     logs = {name: z for name, z in logs.items() if len(z) >= window.years + window.tested}
     if len(logs) < FOLDS:
         raise ValueError(f"data.root = {root}: {len(logs)} series are long enough; {FOLDS} or more are needed")
