@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 import fmaml
+from fmaml.data.source import Sample
 
+TRAINING, VALIDATION = 2000, 400  # tasks
 PENALTIES = (0.1, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0)
 ROUNDS = 30  # of reweighting, for the least absolute error
 
@@ -19,8 +21,9 @@ class Baselines(NamedTuple):
     penalty: float  # of the ridge regression of one series
 
 
-def fit_baselines(training: fmaml.Task, validation: fmaml.Task) -> Baselines:
-    """Fit the pooled regressions, and choose each penalty by the absolute error on the validation tasks' queries."""
+def fit_baselines(sample: Sample) -> Baselines:
+    """Fit the pooled regressions to training tasks, and choose each penalty on the queries of validation tasks."""
+    training, validation = sample("train", 0, range(TRAINING)), sample("val", 0, range(VALIDATION))
     x, y = (torch.cat([part.flatten(0, 1) for part in parts]) for parts in zip(*training, strict=True))
     design, y = with_one(x), y.double()
     pooled = best([ridge(design, y, penalty) for penalty in PENALTIES], validation)

@@ -24,7 +24,6 @@ from .baselines import Baselines, errors, fit_baselines
 
 FOLDS = 5
 LEAST_CHANGE = 0.01  # the smallest unit of a series: a change of 1 % a year
-BASELINE_TASKS = 2000  # training tasks for the pooled baselines
 Logs = dict[str, Tensor]  # name -> the logarithms of a series, float64 [years], that all end in the same year
 
 
@@ -93,7 +92,7 @@ def forecast(
 
     def references(split: str, step: int, tasks: range) -> dict[str, Tensor]:
         if not fitted:
-            fitted.append(fit_baselines(sample("train", 0, range(BASELINE_TASKS)), sample("val", 0, range(400))))
+            fitted.append(fit_baselines(sample))
         task = sample(split, step, tasks)
         return {name: error.mean(-1) for name, error in errors(fitted[0], task).items()}
 
@@ -126,7 +125,7 @@ def read_logs(root: str, series: str, time: str, value: str) -> Logs:
     return found
 
 
-def made_logs(count: int = 200, years: int = 80) -> Logs:
+def made_logs(count: int = 1000, years: int = 80) -> Logs:
     """Series with changes d_t = a + b (d_t-1 - a) + noise. Each has its own a, b in [-0.9, 0.9], and noise."""
     noise = torch.Generator().manual_seed(0)
     a, b, sigma = torch.rand(3, count, generator=noise, dtype=torch.float64)
