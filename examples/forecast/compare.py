@@ -16,7 +16,7 @@ import fmaml
 from fmaml.config.load import load_config
 from fmaml.report.paired import paired_difference
 
-from .baselines import error, errors, fit_baselines
+from .baselines import VALIDATION, error, errors, fit_baselines
 from .forecast import forecast
 from .picture import draw
 
@@ -29,7 +29,7 @@ def add_run(folder: Path, found: Errors, validated: dict[str, list[float]]) -> N
     settings = {key: value for key, value in config["data"].items() if key != "name"}
     source = forecast(seed=config["seed"], device=torch.device("cpu"), **settings)
     learner, names = fmaml.load(folder, trust=True), source.about["names"]
-    tasks = {"test": source.sample("test", 0, range(len(names))), "val": source.sample("val", 0, range(200))}
+    tasks = {"test": source.sample("test", 0, range(len(names))), "val": source.sample("val", 0, range(VALIDATION))}
     by_split = {split: errors(fit_baselines(source.sample), task) for split, task in tasks.items()}
     label = config["algorithm"]["name"].rpartition(":")[2]
     for steps, column in enumerate((f"{label}, not adapted", f"{label}, adapted")):
