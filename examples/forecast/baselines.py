@@ -14,7 +14,7 @@ ROUNDS = 30  # of reweighting, for the least absolute error
 
 
 class Baselines(NamedTuple):
-    """What was fitted to training series, the penalties chosen on validation series."""
+    """Regressions of training series, and penalties chosen on validation series."""
 
     pooled: Tensor  # ridge [features, horizons]
     pooled_absolute: Tensor  # the same for the absolute error
