@@ -116,7 +116,7 @@ def test_training_sees_neither_test_series_nor_test_years(example, tmp_path):
         assert torch.allclose(of_split["train"].query.y[..., 0], torch.tensor(1.0), atol=1e-4)
         assert (of_split["test"].query.y[:, 0, 0] > 5).all()
         tested += source.about["names"]
-        with pytest.raises(ValueError, match=r"there are 5 test series; give eval.tasks=5 or fewer"):
+        with pytest.raises(fmaml.Error, match=r"there are 5 test series; give eval.tasks=5 or fewer"):
             source.sample("test", 0, range(6))
     assert sorted(tested) == sorted(names)
 

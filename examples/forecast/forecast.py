@@ -162,12 +162,12 @@ def sample_tasks(
 ) -> fmaml.Task:
     """Test tasks in order, each at the end of its series; others of any series, that end in any year before the test.
 
-    Raises ValueError if there are fewer test series than tasks.
+    Raises Error if there are fewer test series than tasks.
     """
     logs, years = splits[split]
     if split == "test":
         if tasks.stop > len(logs):
-            raise ValueError(f"there are {len(logs)} test series; give eval.tasks={len(logs)} or fewer")
+            raise fmaml.Error(f"data: there are {len(logs)} test series; give eval.tasks={len(logs)} or fewer")
         which = torch.arange(tasks.start, tasks.stop, device=device)
         later = torch.zeros_like(which)
     else:
