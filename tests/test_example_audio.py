@@ -61,21 +61,8 @@ def recordings(tmp_path_factory) -> Path:
 
 def test_it_is_trained_and_names_wav_files(audio, recordings, tmp_path, monkeypatch, capsys):
     run, support = tmp_path / "run", tmp_path / "support"
-    assert (
-        main(
-            [
-                "run",
-                "examples/audio/audio.yaml",
-                f"data.root={recordings}",
-                *SMALL,
-                "--device",
-                "cpu",
-                "--out",
-                str(run),
-            ]
-        )
-        == 0
-    )
+    words = ["run", "examples/audio/audio.yaml", f"data.root={recordings}", *SMALL, "--device", "cpu"]
+    assert main([*words, "--out", str(run)]) == 0
     support.mkdir()
     for word in "678":
         shutil.copy(recordings / f"{word}_theo_0.wav", support)
