@@ -43,8 +43,8 @@ def words(
 ) -> Source:
     """Tell spoken words apart, the same word by two speakers too: a class is a word by a speaker.
 
-    ``root`` has wav files WORD_SPEAKER_NUMBER.wav. Training also hears each class in other ``voices``, which are factors
-    of frequency (Jaitly and Hinton 2013), and ``backwards``. Each of these is one more class.
+    ``root`` has wav files WORD_SPEAKER_NUMBER.wav. Training also hears each class in other ``voices``, factors of
+    frequency (Jaitly and Hinton 2013), and ``backwards``. Each of these is one more class.
     """
     splits, names = {}, {}
     for split, (digits, speakers) in SPLITS.items():
