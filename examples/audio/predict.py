@@ -46,8 +46,10 @@ def name_of(file: Path) -> str:
 def draw(picture: Path, named: dict[str, list[Path]], files: list[Path], labels: list[str]) -> None:
     """Draw the first example of each name in the first column, and the files beside it, in rows of equal length."""
     columns = 2 + -(-len(files) // len(named))
-    size = (1.3 * columns + 0.6, 1.45 * len(named))
-    figure, axes = plt.subplots(len(named), columns, figsize=size, squeeze=False, layout="constrained")
+    size, widths = (1.15 * columns, 1.05 * len(named) + 0.3), [1, 0.3, *[1] * (columns - 2)]
+    figure, axes = plt.subplots(
+        len(named), columns, figsize=size, width_ratios=widths, squeeze=False, layout="constrained"
+    )
     for axis in axes.flat:
         axis.axis("off")
     for row, (name, own) in zip(axes, named.items(), strict=True):
@@ -55,14 +57,14 @@ def draw(picture: Path, named: dict[str, list[Path]], files: list[Path], labels:
     for axis, file, label in zip(axes[:, 2:].flat, files, labels, strict=False):
         known = name_of(file) in named
         show(axis, file, f"→ {label}", ("tab:green" if name_of(file) == label else "tab:red") if known else "black")
-    figure.suptitle("One example of each name (left), and wav files with the name that the network gives them")
+    figure.suptitle("One example of each name (left), and wav files with their predicted names", fontsize=10)
     save_figure(figure, picture)
 
 
 def show(axis: Axes, file: Path, title: str, color: str) -> None:
     """Draw a log-mel spectrogram: time to the right, frequency upwards."""
     axis.imshow(images_of([file])[0, 0].numpy(), origin="lower", cmap="magma", aspect="auto")
-    axis.set_title(title, fontsize=9, pad=3, color=color)
+    axis.set_title(title, fontsize=8, pad=3, color=color)
 
 
 if __name__ == "__main__":
