@@ -1,5 +1,6 @@
 """Spoken words of `examples/audio/`, with made tones in place of recordings."""
 
+import json
 import math
 import shutil
 import sys
@@ -13,7 +14,7 @@ import torch
 from fmaml.cli.main import main
 
 TOP = Path(__file__).parent.parent
-SMALL = ["train.meta_steps=2", "train.validate_tasks=2", "eval.tasks=2", "model.width=4", "algorithm.inner_lr=0.001"]
+SMALL = ["train.meta_steps=2", "train.validate_tasks=2", "eval.tasks=2", "model.width=4", "--device", "cpu"]
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 CPU = torch.device("cpu")
 
@@ -59,10 +60,17 @@ def recordings(tmp_path_factory) -> Path:
     return folder
 
 
+def test_a_network_adapts(audio, recordings, tmp_path):
+    words = ["run", "examples/audio/adaptation.yaml", f"data.root={recordings}", *SMALL, "--out", str(tmp_path / "run")]
+    assert main(words) == 0
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    assert [len(column) for column in results["results"].values()] == [4, 4]  # inner steps 0 to 3
+    assert results["results"]["nearest pixel"][0]["mean"] > 0.9
+
+
 def test_it_is_trained_and_names_wav_files(audio, recordings, tmp_path, monkeypatch, capsys):
     run, support = tmp_path / "run", tmp_path / "support"
-    words = ["run", "examples/audio/audio.yaml", f"data.root={recordings}", *SMALL, "--device", "cpu"]
-    assert main([*words, "--out", str(run)]) == 0
+    assert main(["run", "examples/audio/audio.yaml", f"data.root={recordings}", *SMALL, "--out", str(run)]) == 0
     support.mkdir()
     for word in "678":
         shutil.copy(recordings / f"{word}_theo_0.wav", support)
