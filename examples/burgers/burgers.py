@@ -1,6 +1,6 @@
 """Burgers' equation u_t + u u_x = nu u_xx, where the viscosity nu is the task. No solution is needed for training.
 
-Source of the task: the example of opifex, `examples/optimization/meta_optimization.py` of avitai/opifex.
+The task is that of the meta-optimization example of opifex (avitai/opifex).
 """
 
 import torch
