@@ -61,8 +61,8 @@ def recordings(tmp_path_factory) -> Path:
 
 
 def test_a_network_adapts(audio, recordings, tmp_path):
-    words = ["run", "examples/audio/audio_adapted.yaml", f"data.root={recordings}", *SMALL, "--out", str(tmp_path / "run")]
-    assert main(words) == 0
+    words = ["run", "examples/audio/audio_adapted.yaml", f"data.root={recordings}", *SMALL]
+    assert main([*words, "--out", str(tmp_path / "run")]) == 0
     results = json.loads((tmp_path / "run/results.json").read_text())
     assert [len(column) for column in results["results"].values()] == [4, 4]  # inner steps 0 to 3
     assert results["results"]["nearest pixel"][0]["mean"] > 0.9
