@@ -149,4 +149,4 @@ def test_the_script_trains_and_films(example, tmp_path, capsys):
     assert "relative error after 5 inner steps" in capsys.readouterr().out
     solve.film(apply, {viscosity: solved[viscosity] for viscosity in (0.006, 0.045)}, tmp_path / "burgers.gif")
     with Image.open(tmp_path / "burgers.gif") as film:
-        assert film.n_frames == solve.FRAMES
+        assert getattr(film, "n_frames", 1) == solve.FRAMES
