@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from spoken import write_recordings
 
 from fmaml.config.load import load_config
 
@@ -77,6 +78,8 @@ def smallest(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, request:
             "train.start=null",
             "train.baseline=false",
         ]
+    if path.parent.stem == "audio":
+        small += [f"data.root={write_recordings(folder / 'recordings')}", "model.width=4"]
     if path.stem == "lora":
         small += [f"model.base={request.getfixturevalue('gpt2')}", "data.length=20"]
     return small

@@ -4,34 +4,18 @@ import json
 import math
 import shutil
 import sys
-import wave
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
+from spoken import tones, write_recordings, write_wav
 
 from fmaml.cli.main import main
 
 TOP = Path(__file__).parent.parent
 SMALL = ["train.meta_steps=2", "train.validate_tasks=2", "eval.tasks=2", "model.width=4", "--device", "cpu"]
-SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 CPU = torch.device("cpu")
-
-
-def tones(*hertz: float, rate: int = 8000, seconds: float = 0.2) -> torch.Tensor:
-    """Pure tones one after the other."""
-    time = torch.arange(round(rate * seconds)) / rate
-    return torch.cat([0.5 * torch.sin(2 * math.pi * one * time) for one in hertz])
-
-
-def write(file: Path, samples: torch.Tensor, rate: int = 8000, channels: int = 1) -> Path:
-    with wave.open(str(file), "wb") as made:
-        made.setnchannels(channels)
-        made.setsampwidth(2)
-        made.setframerate(rate)
-        made.writeframes((32767 * samples).short().numpy().tobytes())
-    return file
 
 
 def mel(hertz: float) -> float:
@@ -48,16 +32,7 @@ def audio(monkeypatch):
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory) -> Path:
-    """Words of two tones by six voices, seven times each, in noise."""
-    folder, noise = tmp_path_factory.mktemp("recordings"), torch.Generator().manual_seed(0)
-    for word in range(10):
-        for pitch, speaker in enumerate(SPEAKERS):
-            said = tones(300 + 200 * word, 2600 - 200 * word) * (0.5 + 0.05 * pitch)
-            said = said + tones(*[200 + 80 * pitch] * 2) * 0.3
-            for number in range(7):
-                heard = said + 0.002 * torch.randn(len(said), generator=noise)
-                write(folder / f"{word}_{speaker}_{number}.wav", heard)
-    return folder
+    return write_recordings(tmp_path_factory.mktemp("recordings"))
 
 
 def test_a_network_adapts(audio, recordings, tmp_path):
@@ -107,12 +82,15 @@ def test_silence_loudness_and_speed_leave_the_image(audio):
 def test_a_wav_file_keeps_its_samples(audio, tmp_path):
     samples = tones(440)
     both = torch.stack([samples, torch.zeros_like(samples)], 1).flatten()
-    for file, scale in ((write(tmp_path / "1.wav", samples), 1), (write(tmp_path / "2.wav", both, 16000, 2), 0.5)):
+    for file, scale in (
+        (write_wav(tmp_path / "1.wav", samples), 1),
+        (write_wav(tmp_path / "2.wav", both, 16000, 2), 0.5),
+    ):
         found, rate = audio.read_wav(file)
         assert rate == 8000 / scale
         assert torch.allclose(found, scale * samples, atol=1e-4)
     with pytest.raises(ValueError, match="8 kHz or more"):
-        audio.read_wav(write(tmp_path / "3.wav", samples, 4000))
+        audio.read_wav(write_wav(tmp_path / "3.wav", samples, 4000))
 
 
 def test_test_words_and_speakers_are_unseen(audio, recordings):

@@ -36,7 +36,8 @@ def burgers(*, seed: int, device: torch.device, points: Size = 200, queries: Siz
         slots = torch.arange(1 + 2 * (points + queries), device=device)  # the viscosity, and the points
         u = uniform(fold(keys[:, None], slots)).float()
         viscosity = (LOW + (HIGH - LOW) * u[:, :1, None]).expand(-1, points + queries, -1)
-        at = u[:, 1:].unflatten(1, (-1, 2)) * u.new_tensor([2, END]) - u.new_tensor([1, 0])
+        x, t = u[:, 1:].unflatten(1, (-1, 2)).unbind(-1)
+        at = torch.stack([2 * x - 1, END * t], -1)
         both = torch.cat([at, viscosity], -1).split([points, queries], 1)
         return fmaml.Task(*(fmaml.Batch(x, torch.zeros_like(x[..., :1])) for x in both))
 

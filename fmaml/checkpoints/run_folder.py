@@ -116,5 +116,5 @@ def saved_device(folder: Path) -> str:
     """The device of the run, or "auto" if it was not recorded."""
     try:
         return str(json.loads(read_regular(folder / "environment.json", MAX_ENVIRONMENT_BYTES))["device"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "auto"

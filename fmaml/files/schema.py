@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Self, TypeAlias
 
 from annotated_types import Ge, Le, MaxLen
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 Whole: TypeAlias = Annotated[int, Ge(0), Le(10**9 - 1)]
 Number: TypeAlias = Annotated[float, Ge(-1e300), Le(1e300)]  # a larger one overflows when it is formatted or drawn
@@ -24,3 +24,32 @@ class Schema(BaseModel):
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(map(str, first["loc"]))[:100]
             raise ValueError(f"{place}: {first['msg']}") from None
+
+
+class MetricsRow(Schema):
+    """A row of metrics.jsonl."""
+
+    step: Whole
+    kind: Text | None = None
+    seconds: Number | None = None
+    before: Number | None = None
+    after: Number | None = None
+    score: Number | None = None
+    ci95: Number | None = None
+    tasks_per_second: Number | None = None
+
+
+class ScoresRow(Schema):
+    """A row of scores.jsonl: the scores of a range of tasks after each inner step, null if not finite."""
+
+    column: Text
+    first: Whole
+    end: Whole
+    scores: list[list[Number | None]]
+
+    @model_validator(mode="after")
+    def is_whole(self) -> Self:
+        """Refuse scores that are not one row for each task, all of one length."""
+        if len(self.scores) != self.end - self.first or len({len(row) for row in self.scores}) != 1:
+            raise ValueError("the scores are not one row for each task")
+        return self

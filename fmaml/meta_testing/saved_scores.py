@@ -12,6 +12,7 @@ from ..checkpoints.folder_watch import CheckFolder
 from ..files.atomic import write_text_durably
 from ..files.digests import sha256_of
 from ..files.json_files import nan_to_null
+from ..files.schema import ScoresRow
 from ..tree import leaves
 from ..types import Theta
 
@@ -29,12 +30,12 @@ class SavedScores:
         self.rows: dict[tuple[str, int, int], list[list[float | None]]] = {}
         head = json.dumps(facts, sort_keys=True)
         check_folder()
-        first, *lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else [""]
+        first, *lines = (path.read_text(encoding="utf-8", errors="replace") if path.is_file() else "").split("\n")
         kept = [head]
         for line in lines if first == head else []:
-            with contextlib.suppress(ValueError, TypeError, KeyError):
-                row = json.loads(line)
-                self.rows[row["column"], row["first"], row["end"]] = row["scores"]
+            with contextlib.suppress(ValueError, RecursionError):
+                row = ScoresRow.checked(json.loads(line))
+                self.rows[row.column, row.first, row.end] = row.scores
                 kept.append(line)
         write_text_durably(path, "\n".join(kept) + "\n")
 

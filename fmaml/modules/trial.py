@@ -70,9 +70,10 @@ class Reads(TorchDispatchMode):
     ``watched`` are names by address. ``derived`` holds the given tensors and all results that depend on their numbers.
     """
 
-    def __init__(self, watched: dict[int, str], given: Iterable[Any] = ()) -> None:
+    def __init__(self, watched: dict[int, str], given: Iterable[Any] = (), held: Iterable[Tensor] = ()) -> None:
         super().__init__()
         self.watched, self.found = watched, set[str]()
+        self.held = list(held)  # so that no address of a freed tensor is used again
         self.derived = {storage(x): x for x in given if isinstance(x, Tensor)}  # held, so that no address is used again
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -136,7 +137,8 @@ class Trial:
         again = cloned((params, x))
         given = pytree.tree_leaves((params, x))
         before, drawn, versions = numeric_attributes(self.module), generators(self.module), changes(given)
-        with Reads(self.stale(), given) as reads:
+        held = list(self.original.values())  # before their addresses are taken
+        with Reads(self.stale(), given, held) as reads:
             first = call(params, x)
         if reads.found:
             return f"its forward pass reads {min(reads.found)} as it was before a task changes it; {METHOD} there"

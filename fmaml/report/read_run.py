@@ -15,7 +15,7 @@ from ..config.settings import Config
 from ..errors import Error
 from ..files.plain_text import with_interval
 from ..files.regular import check_regular, read_regular
-from ..files.schema import Number, Schema, Text, Whole
+from ..files.schema import MetricsRow, Number, Schema, ScoresRow, Text, Whole
 
 MAX_JSON_BYTES = 10_000_000
 MAX_LINES_BYTES = 1_000_000_000  # of metrics.jsonl and scores.jsonl
@@ -60,28 +60,6 @@ class SavedResults(Schema):
     protocol: Text = ""
     chance: Number | None = None
     training_seconds: Number | None = None
-
-
-class MetricsRow(Schema):
-    """A row of metrics.jsonl."""
-
-    step: Whole
-    kind: Text | None = None
-    seconds: Number | None = None
-    before: Number | None = None
-    after: Number | None = None
-    score: Number | None = None
-    ci95: Number | None = None
-    tasks_per_second: Number | None = None
-
-
-class ScoresRow(Schema):
-    """A row of scores.jsonl: of tasks ``first`` to ``end`` - 1, the scores after 0, 1, .. inner steps."""
-
-    column: Text
-    first: Whole
-    end: Whole
-    scores: list[list[Number | None]]
 
 
 class PastRun(NamedTuple):

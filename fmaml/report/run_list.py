@@ -14,7 +14,8 @@ from ..errors import Error
 from ..files.console import CleanConsole
 from ..files.plain_text import printable
 from ..files.regular import check_regular
-from .read_run import MetricsRow, PastRun, read_run
+from ..files.schema import MetricsRow
+from .read_run import PastRun, read_run
 
 DEEPEST = 4  # folders below the one that is listed
 MOST_FOLDERS = 20_000

@@ -18,6 +18,7 @@ from ..files.atomic import write_durably
 from ..files.json_files import nan_to_null
 from ..files.plain_text import minutes_and_seconds
 from ..files.regular import read_regular
+from ..files.schema import MetricsRow
 from .sinks import Sinks
 from .time_left import Pace
 
@@ -143,8 +144,11 @@ def truncate_metrics(path: Path, step: int, validated: int) -> list[dict[str, An
     rows: list[dict[str, Any]] = []
     kept: list[bytes] = []
     for line in read_regular(path, MAX_METRICS_BYTES).splitlines(keepends=True):
-        with contextlib.suppress(ValueError, TypeError, KeyError):
+        with contextlib.suppress(ValueError, RecursionError):
             row = json.loads(line)
+            checked = MetricsRow.checked(row)
+            if checked.kind is None or checked.seconds is None:
+                continue
             last = validated if row["kind"] == "val" else step
             if row["step"] <= last and line.endswith(b"\n"):
                 rows.append(row)

@@ -174,7 +174,7 @@ def test_rows_with_other_types_are_left_out(tmp_path):
     wrong = [{"step": value} for value in WRONG] + [{"step": 3, "score": value} for value in ["x", [1], True, 10**400]]
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, [*rows, *wrong, 5])))
     assert metrics_of(tmp_path) == rows
-    good = {"column": "a", "first": 0, "end": 2, "scores": [[0.1, 0.5], [None]]}
+    good = {"column": "a", "first": 0, "end": 2, "scores": [[0.1, 0.5], [0.2, None]]}
     wrong = [{**good, "first": value} for value in WRONG] + [
         {**good, "scores": value} for value in [5, [[]], [[1]], [["x"]]]
     ]
@@ -197,3 +197,19 @@ def test_many_rows_are_thinned_evenly_and_each_kind_alone(tmp_path, monkeypatch)
         assert {b - a for a, b in itertools.pairwise(steps)} == {64}
         assert steps[0] == (kind == "val")
     assert [row["step"] for row in found] == sorted(row["step"] for row in found)
+
+
+def test_resume_leaves_out_forged_rows_and_a_forged_environment(finished, tmp_path, capsys):
+    """One value at a time; the run is finished again, with its results."""
+    row = json.loads((finished / "metrics.jsonl").read_text().splitlines()[0])
+    rows = [{**row, "seconds": value} for value in ("x", [[1]], 10**400, None, True)]
+    lines = [*map(json.dumps, [*rows, {**row, "step": [1]}, {**row, "kind": 5}]), "[" * 10**5, '{"a":' * 10**5]
+    shutil.copytree(finished, folder := tmp_path / "run")
+    good = (finished / "metrics.jsonl").read_text()
+    (folder / "metrics.jsonl").write_text(good + "\n".join(lines) + "\n")
+    (folder / "environment.json").write_text("[" * 10**5)
+    (folder / "results.json").unlink()
+    assert main(["resume", str(folder)]) == 0
+    assert "Traceback" not in capsys.readouterr().err
+    assert (folder / "metrics.jsonl").read_text() == good
+    assert json.loads((folder / "environment.json").read_text())["device"] == "cpu"

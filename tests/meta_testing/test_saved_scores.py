@@ -64,6 +64,25 @@ def test_a_damaged_row_is_computed_again(experiment, tmp_path, monkeypatch, dama
     assert all(json.loads(line) is not None for line in path.read_text().splitlines())
 
 
+ROW = {"column": "x", "first": 0, "end": 2, "scores": [[1.0], [0.5]]}
+FORGED = [[[[1]], [0.5]], [["1"], [0.5]], 5, [[1.0]], [[1.0], [0.5, 0.5]], [[10**400], [0.5]], [], None]
+
+
+@pytest.mark.parametrize("scores", FORGED, ids=lambda scores: json.dumps(scores)[:20])
+def test_forged_scores_are_computed_again(tmp_path, scores):
+    path = tmp_path / "scores"
+    path.write_text("{}\n" + json.dumps({**ROW, "scores": scores}) + "\n" + "[" * 100_000 + "\n")
+    assert SavedScores(path, {}).find("x", range(2)) is None
+    path.write_text("{}\n" + json.dumps(ROW) + "\n")
+    assert SavedScores(path, {}).find("x", range(2)) is not None
+
+
+def test_an_empty_file_is_begun(tmp_path):
+    (tmp_path / "scores").touch()
+    SavedScores(tmp_path / "scores", {"seed": 0})
+    assert (tmp_path / "scores").read_text() == '{"seed": 0}\n'
+
+
 def test_what_is_not_finite_stays_so(tmp_path):
     saved = SavedScores(tmp_path / "scores", {})
     saved.add("x", range(2), torch.tensor([[1.0], [float("nan")]]))
