@@ -137,7 +137,7 @@ def pretraining_has_its_batches(config: Config) -> Violations:
     if classifies and batch is None:
         name = config["algorithm"]["name"]
         yield "data.train_batch", f"{name} needs batches of all training classes; give data.train_batch=128"
-    if False:
+    if batch is not None and not classifies:
         yield "data.train_batch", "only algorithm.name = pretrain takes batches of all classes; give null"
 
 
