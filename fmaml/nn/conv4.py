@@ -2,7 +2,6 @@
 
 from typing import Literal
 
-import torch
 from einops import reduce  # pyright: ignore[reportUnknownVariableType]
 from torch import Generator, Tensor
 from torch.nn import functional as F
@@ -10,9 +9,8 @@ from torch.nn import functional as F
 from ..setting_types import NORM_GROUPS, Size
 from ..torch_fixes.convolution import conv2d
 from ..torch_fixes.layout import channels_last
-from ..torch_fixes.max_pool import max_pool
 from ..types import Model, Params
-from .layers import check_pool_and_norm, conv_layers_init, linear_init, named_model, normalise
+from .layers import check_pool_and_norm, conv_layers_init, linear_init, named_model, norm_relu_pool
 
 LAYERS = 4
 
@@ -66,7 +64,7 @@ def conv4(
             f"conv4: norm = 'group' with width = {width} reduces images of {height}x{image_width} to a constant; "
             "give a larger width or larger images, or norm = 'layer'"
         )
-    stride = 2 if pool == "stride" else 1
+    stride, window = (2, 1) if pool == "stride" else (1, 2)
 
     def init(generator: Generator) -> Params:
         convolutions = conv_layers_init(LAYERS, channels, width, (3, 3), norm, generator)
@@ -77,8 +75,7 @@ def conv4(
             x = channels_last(x, params["conv1.weight"])
         for i in range(1, LAYERS + 1):  # x: [n, channels or width, h, w]
             x = conv2d(x, params[f"conv{i}.weight"], params.get(f"conv{i}.bias"), stride=stride, padding=1)
-            x = torch.relu(normalise(norm, params, f"norm{i}", x))
-            x = max_pool(x, 2) if pool == "max" else x
+            x = norm_relu_pool(norm, params, f"norm{i}", x, window)
         x = reduce(x, "n c h w -> n c", "mean") if pool == "stride" else x.flatten(1)  # [n, features]
         return F.linear(x, params["head.weight"], params["head.bias"])
 

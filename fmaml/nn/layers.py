@@ -8,6 +8,8 @@ from torch import Generator, Tensor
 
 from ..losses import Apply
 from ..setting_types import NORM_GROUPS
+from ..torch_fixes import block
+from ..torch_fixes.max_pool import max_pool
 from ..torch_fixes.norms import batch_norm, group_norm, layer_norm
 from ..torch_fixes.stored_norm import stored_norm
 from ..types import Model, Params
@@ -41,6 +43,14 @@ def normalise(norm: str, params: Params, name: str, x: Tensor) -> Tensor:
     if norm == "batch":
         return batch_norm(x, scale, shift)
     return layer_norm(x, scale, shift) if norm == "layer" else group_norm(x, scale, shift, NORM_GROUPS)
+
+
+def norm_relu_pool(norm: str, params: Params, name: str, x: Tensor, window: int = 1) -> Tensor:
+    """The norm layer ``name``, ReLU and max-pooling by ``window`` (1: none) of x [n, channels, height, width]."""
+    if norm == "batch":
+        return block.norm_relu_pool(x, params[f"{name}.weight"], params[f"{name}.bias"], window)
+    x = torch.relu(normalise(norm, params, name, x))
+    return max_pool(x, window) if window > 1 else x
 
 
 def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:

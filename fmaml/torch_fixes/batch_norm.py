@@ -67,21 +67,8 @@ class BatchNormGradient(Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients of <u, gx> + <v, gscale> + <w, gshift>, with h and r as functions of x."""
-        g, x, scale = cast(Three, ctx.saved_tensors)
-        shape = (-1,) + (1,) * (x.ndim - 2)
-        u, (v, w, scale) = grad_outputs[0], (t.view(shape) for t in (*grad_outputs[1:], scale))
-        centred = x - _mean(x)
-        r = (_mean(centred.square()) + ctx.eps).rsqrt()
-        h = r * centred
-        gh, uh = _mean(g * h), _mean(u * h)
-        pg, pu = g - _mean(g) - h * gh, u - _mean(u) - h * uh
-        upg = _mean(u * pg)
-        dg = scale * r * pu + v * h + w
-        dh = v * g - scale * r * (u * gh + g * uh)
-        dx = r * (dh - _mean(dh) - h * _mean(dh * h)) - scale * r * r * upg * h
-        dscale = (r * upg).flatten() * (x.numel() // x.shape[1])
-        return dg, dx, dscale, None, None, None
+        u, v, w = grad_outputs
+        return *gradients_of_gradient(u, v, w, *cast(Three, ctx.saved_tensors), ctx.eps), None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: Dims, *args: Any) -> tuple[Three, tuple[int, int, int]]:
@@ -90,6 +77,21 @@ class BatchNormGradient(Function):
         of_channels = vectors_of_all(tasks, in_dims[2:5], tuple(vectors))
         found = applied(BatchNormGradient, *images, *of_channels, eps)
         return _by_task(tasks, found), (1, 0, 0)
+
+
+def gradients_of_gradient(u: Tensor, v: Tensor, w: Tensor, g: Tensor, x: Tensor, scale: Tensor, eps: float) -> Three:
+    """The gradients of <u, gx> + <v, gscale> + <w, gshift> with respect to g, x and scale; h and r depend on x."""
+    v, w, scale = (t.view((-1,) + (1,) * (x.ndim - 2)) for t in (v, w, scale))
+    centred = x - _mean(x)
+    r = (_mean(centred.square()) + eps).rsqrt()
+    h = r * centred
+    gh, uh = _mean(g * h), _mean(u * h)
+    pg, pu = g - _mean(g) - h * gh, u - _mean(u) - h * uh
+    upg = _mean(u * pg)
+    dg = scale * r * pu + v * h + w
+    dh = v * g - scale * r * (u * gh + g * uh)
+    dx = r * (dh - _mean(dh) - h * _mean(dh * h)) - scale * r * r * upg * h
+    return dg, dx, (r * upg).flatten() * (x.numel() // x.shape[1])
 
 
 def _by_task(tasks: int, found: Three) -> Three:

@@ -1,27 +1,49 @@
-"""A convolution of channels-last images, with a gradient of the filters in torch's usual layout.
+"""A convolution of channels-last images, as three operators that are each other's derivatives.
 
-torch gives the gradient of the filters the layout of the images. In the backward pass through an inner step this
-gradient is the filter of another convolution, and the result inherits the layout. Images of a small support set have
-the usual layout, and an operation on mixed layouts is slow. So the gradient of the filters gets the usual layout here.
-A strided convolution gains nothing from this (docs/decisions.md) and stays unchanged.
+With images x, filters w and gradients g the number <g, x * w> is linear in each of the three. So each derivative of
+each order is one of
+
+    y = x * w,      the gradient of <g, x * w> with respect to x,      and that with respect to w.
+
+torch's second derivative instead takes convolutions with filters as large as the images, and computes gradients of
+images that nobody asked for. Its first derivative is as good and costs less Python, so it stays.
+
+Under vmap the tasks are groups: images are [n, tasks * channels, height, width]. torch gives a gradient of the filters
+the layout of the images. In a second derivative it serves as filters, and an operation on mixed layouts is slow. So it
+gets torch's usual layout here.
 """
 
-from typing import Any
+from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
-from .layout import Dims, applied, is_laid_out, is_vmapped
+from .grad_levels import in_forward_mode, order
+from .layout import Dims, applied, channels_of_all, is_laid_out, is_vmapped, split_tasks
+
+Geometry: TypeAlias = tuple[Any, Any, Any, int]  # stride, padding, dilation, groups
 
 
 def conv2d(
-    input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, *args: Any, **options: Any
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
 ) -> Tensor:
-    """`torch.nn.functional.conv2d`, input [n, channels, height, width]."""
-    if stride in (1, (1, 1), [1, 1]) and is_vmapped(input) and is_laid_out(input):
-        weight = applied(UsualGradient, weight)
-    return F.conv2d(input, weight, bias, stride, *args, **options)
+    """`torch.nn.functional.conv2d`, input [n, channels, height, width]; by the operator below if it saves time."""
+    if torch.compiler.is_compiling() or input.device.type != "cpu" or not is_laid_out(input):
+        return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
+    plain = order(weight) < 2 or isinstance(padding, str) or torch.is_autocast_enabled("cpu") or in_forward_mode()
+    if plain:
+        weight = applied(UsualGradient, weight) if _pair(stride) == (1, 1) and is_vmapped(input) else weight
+        return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
+    y: Tensor = applied(Convolution, input, weight, (_pair(stride), _pair(padding), _pair(dilation), groups))
+    return y if bias is None else y + bias.view(-1, 1, 1)
 
 
 class UsualGradient(Function):
@@ -45,3 +67,105 @@ class UsualGradient(Function):
     @staticmethod
     def vmap(info: Any, in_dims: Dims, *args: Tensor) -> tuple[Tensor, int | None]:
         return applied(UsualGradient, *args), in_dims[0]
+
+
+class Convolution(Function):
+    """The operator (x, w) -> x * w."""
+
+    @staticmethod
+    def forward(x: Tensor, w: Tensor, geometry: Geometry) -> Tensor:
+        return F.conv2d(x, w, None, *geometry)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, w, ctx.geometry = inputs
+        ctx.save_for_backward(x, w)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (g,), (x, w) = grad_outputs, ctx.saved_tensors
+        of_x, of_w, _ = ctx.needs_input_grad
+        dx = applied(InputGradient, g, w, x.shape, ctx.geometry) if of_x else None
+        return dx, applied(FilterGradient, g, x, w.shape, ctx.geometry) if of_w else None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Dims, *args: Any) -> tuple[Tensor, int]:
+        tasks, (x, w, geometry) = info.batch_size, args
+        x, w = channels_of_all(tasks, in_dims[0], x), _filters_of_all(tasks, in_dims[1], w)
+        return split_tasks(applied(Convolution, x, w, _grouped(tasks, geometry)), tasks, 1), 1
+
+
+class InputGradient(Function):
+    """The operator (g, w) -> the gradient of <g, x * w> with respect to x, of this shape."""
+
+    @staticmethod
+    def forward(g: Tensor, w: Tensor, shape: tuple[int, ...], geometry: Geometry) -> Tensor:
+        x = torch.empty(shape, dtype=g.dtype, memory_format=torch.channels_last)  # only its shape is read
+        return _gradients(g, x, w, geometry, (True, False))[0]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        g, w, _, ctx.geometry = inputs
+        ctx.save_for_backward(g, w)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (x,), (g, w) = grad_outputs, ctx.saved_tensors
+        of_g, of_w = ctx.needs_input_grad[:2]
+        dg = applied(Convolution, x, w, ctx.geometry) if of_g else None
+        return dg, applied(FilterGradient, g, x, w.shape, ctx.geometry) if of_w else None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Dims, *args: Any) -> tuple[Tensor, int]:
+        tasks, (g, w, (n, channels, *size), geometry) = info.batch_size, args
+        g, w = channels_of_all(tasks, in_dims[0], g), _filters_of_all(tasks, in_dims[1], w)
+        dx = applied(InputGradient, g, w, (n, tasks * channels, *size), _grouped(tasks, geometry))
+        return split_tasks(dx, tasks, 1), 1
+
+
+class FilterGradient(Function):
+    """The operator (g, x) -> the gradient of <g, x * w> with respect to w, of this shape."""
+
+    @staticmethod
+    def forward(g: Tensor, x: Tensor, shape: tuple[int, ...], geometry: Geometry) -> Tensor:
+        w = torch.empty(shape, dtype=g.dtype)  # only its shape is read
+        return _gradients(g, x, w, geometry, (False, True))[1].contiguous()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        g, x, _, ctx.geometry = inputs
+        ctx.save_for_backward(g, x)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (w,), (g, x) = grad_outputs, ctx.saved_tensors
+        of_g, of_x = ctx.needs_input_grad[:2]
+        dg = applied(Convolution, x, w, ctx.geometry) if of_g else None
+        return dg, applied(InputGradient, g, w, x.shape, ctx.geometry) if of_x else None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Dims, *args: Any) -> tuple[Tensor, int]:
+        tasks, (g, x, (filters, *size), geometry) = info.batch_size, args
+        images = (channels_of_all(tasks, dim, t) for dim, t in zip(in_dims, (g, x), strict=False))
+        dw = applied(FilterGradient, *images, (tasks * filters, *size), _grouped(tasks, geometry))
+        return split_tasks(dw, tasks, 0), 0
+
+
+def _gradients(g: Tensor, x: Tensor, w: Tensor, geometry: Geometry, wanted: tuple[bool, bool]) -> tuple[Tensor, ...]:
+    """The gradients of <g, x * w> with respect to x and w, those which are wanted."""
+    *sizes, groups = geometry
+    g = g.contiguous(memory_format=torch.channels_last)
+    return torch.ops.aten.convolution_backward(g, x, w, None, *sizes, False, (0, 0), groups, (*wanted, False))
+
+
+def _filters_of_all(tasks: int, dim: int | None, w: Tensor) -> Tensor:
+    """[filters, ...] of each task, stacked at ``dim`` (None: shared), as [tasks * filters, ...]."""
+    return (w.expand(tasks, *w.shape) if dim is None else w.movedim(dim, 0)).flatten(0, 1)
+
+
+def _grouped(tasks: int, geometry: Geometry) -> Geometry:
+    return *geometry[:3], tasks * geometry[3]
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])

@@ -63,6 +63,11 @@ def detach_theta(theta: T, name: str) -> T:
     return detach(theta)
 
 
+def order(x: Tensor) -> int:
+    """The number of derivatives that are being taken with respect to x."""
+    return sum(_levels(x))
+
+
 def is_differentiated(tree: Any) -> bool:
     """Whether a leaf of the tree is differentiated, by `torch.func.grad` or by ``backward()`` from outside."""
     return any(any(_levels(leaf)) for leaf in leaves(tree))

@@ -36,6 +36,11 @@ def supplied_statistics(x: Tensor) -> Statistics | None:
     return None if supply is None else supply(x)
 
 
+def uses_own_statistics() -> bool:
+    """Whether each batch norm uses the statistics of its own batch."""
+    return _supply.get() is None
+
+
 @torch.no_grad()
 def statistics_of(apply: Apply, params: Params, x: Tensor) -> list[Statistics]:
     """The statistics of each batch norm in the forward pass of x [n, *shape]; empty without batch norms.

@@ -12,7 +12,7 @@ from torch.func import grad, jvp
 
 import fmaml
 from fmaml import Batch, Model, Task
-from fmaml.nn import conv4 as conv4_file
+from fmaml.nn import layers as layers_file
 from fmaml.nn import mlp as mlp_file
 from fmaml.torch_fixes import layout, norms
 
@@ -72,7 +72,7 @@ def loss_after_meta_steps(name: str, meta_steps: int, batching: str) -> tuple[Ca
 def _smooth(monkeypatch):
     """No rectifiers: a step across a kink, where an inner gradient jumps, would spoil a finite difference."""
     smooth = SimpleNamespace(**{**vars(torch), "relu": nn.functional.softplus})  # torch itself is the compiler's too
-    for network in (conv4_file, mlp_file):
+    for network in (layers_file, mlp_file):
         monkeypatch.setattr(network, "torch", smooth)
 
 

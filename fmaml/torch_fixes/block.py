@@ -1,0 +1,194 @@
+"""Batch norm, ReLU and max-pooling as one operator that can be differentiated any number of times.
+
+In a meta-gradient most of the time of these three goes to memory: torch writes and reads every step between them, and
+every term of their second derivatives. Here each derivative makes two passes over the images, in C (block.c). The
+third derivative is that of the second one written in torch's operations.
+"""
+
+import ctypes
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.func import vjp
+from torch.nn import functional as F
+
+from .batch_norm import gradients_of_gradient
+from .grad_levels import in_forward_mode
+from .layout import Dims, applied, channels_of_all, is_laid_out, split_tasks, vectors_of_all
+from .max_pool import max_pool
+from .native import kernels
+from .norms import batch_norm
+from .support_statistics import uses_own_statistics
+
+Tensors: TypeAlias = tuple[Tensor, ...]
+LAST = torch.channels_last
+
+
+def norm_relu_pool(x: Tensor, scale: Tensor, shift: Tensor, window: int, eps: float = 1e-5) -> Tensor:
+    """Batch norm, ReLU, and max-pooling by ``window`` (1: none); x [n, channels, height, width]."""
+    if _is_fast(x, scale, shift, window):
+        y, _, _, _ = applied(Block, x, scale, shift, window, eps)
+        return y
+    y = torch.relu(batch_norm(x, scale, shift, eps))
+    return max_pool(y, window) if window > 1 else y
+
+
+def _is_fast(x: Tensor, scale: Tensor, shift: Tensor, window: int) -> bool:
+    """Whether the operator serves, and saves time."""
+    if torch.compiler.is_compiling() or in_forward_mode() or x.device.type != "cpu" or not uses_own_statistics():
+        return False
+    fits = x.dtype == scale.dtype == shift.dtype and min(x.shape[2:]) >= window and x.numel() > x.shape[1]
+    return fits and is_laid_out(x) and kernels(x.dtype) is not None
+
+
+class Pointers(ctypes.Structure):
+    """The structure Block of block.c."""
+
+    SIZES = ("n", "height", "width", "channels", "k")
+    TENSORS = tuple("x scale shift mean r y place g gx gscale gshift u v w dg dx dscale means zero dead".split())
+    _fields_ = [
+        *((name, ctypes.c_long) for name in SIZES),
+        ("eps", ctypes.c_double),
+        *((name, ctypes.c_void_p) for name in TENSORS),
+    ]
+
+
+def _call(function: str, window: int, eps: float, **tensors: Tensor) -> None:
+    """Call a function of block.c; the images among the tensors are laid out channels last."""
+    x = tensors["x"]
+    n, channels, height, width = x.shape
+    outside = {"zero": x.new_zeros(channels), "dead": torch.full((channels,), 255, dtype=torch.uint8)}
+    pointers = {name: t.data_ptr() for name, t in (tensors | outside).items()}
+    block = Pointers(n=n, height=height, width=width, channels=channels, k=window, eps=eps, **pointers)
+    getattr(kernels(x.dtype), function)(ctypes.byref(block))
+
+
+def _pooled(x: Tensor, window: int, dtype: torch.dtype) -> Tensor:
+    """An empty tensor for the pooled images."""
+    n, channels, height, width = x.shape
+    return torch.empty((n, channels, height // window, width // window), dtype=dtype, memory_format=LAST)
+
+
+def _last(*images: Tensor) -> Tensors:
+    return tuple(x.contiguous(memory_format=LAST) for x in images)
+
+
+class Block(Function):
+    """The operator (x, scale, shift) -> (y, mean x, r, the positions of the maxima)."""
+
+    @staticmethod
+    def forward(x: Tensor, scale: Tensor, shift: Tensor, window: int, eps: float) -> Tensors:
+        (x,) = _last(x)
+        y, place = _pooled(x, window, x.dtype), _pooled(x, window, torch.uint8)
+        mean, r = torch.empty_like(scale), torch.empty_like(scale)
+        vectors = {"scale": scale.contiguous(), "shift": shift.contiguous()}
+        _call("forward", window, eps, x=x, **vectors, mean=mean, r=r, y=y, place=place)
+        return y, mean, r, place
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
+        x, scale, _, ctx.window, ctx.eps = inputs
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(x, scale, *output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        found = applied(BlockGradient, grad_outputs[0], *ctx.saved_tensors, ctx.window, ctx.eps)
+        return *found, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Dims, *args: Any) -> tuple[Tensors, Dims]:
+        return _of_all(Block, info.batch_size, in_dims, args, "ivv", "ivvi")
+
+
+class BlockGradient(Function):
+    """The operator (g, x, scale, mean x, r, positions) -> (gx, gscale, gshift)."""
+
+    @staticmethod
+    def forward(
+        g: Tensor, x: Tensor, scale: Tensor, mean: Tensor, r: Tensor, place: Tensor, window: int, eps: float
+    ) -> Tensors:
+        g, x, place = _last(g, x, place)
+        gx, gscale, gshift = torch.empty_like(x), torch.empty_like(scale), torch.empty_like(scale)
+        given = {"g": g, "x": x, "scale": scale, "mean": mean, "r": r, "place": place}
+        _call("gradient", window, eps, **given, gx=gx, gscale=gscale, gshift=gshift)
+        return gx, gscale, gshift
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
+        *tensors, ctx.window, ctx.eps = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        found = applied(BlockSecond, *grad_outputs, *ctx.saved_tensors, ctx.window, ctx.eps)
+        return *found, None, None, None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Dims, *args: Any) -> tuple[Tensors, Dims]:
+        return _of_all(BlockGradient, info.batch_size, in_dims, args, "iivvvi", "ivv")
+
+
+class BlockSecond(Function):
+    """The operator (u, v, w, g, x, scale, mean x, r, positions) -> the gradients of <u, gx> + <v, gscale> + <w, gshift>
+    with respect to g, x and scale."""
+
+    @staticmethod
+    def forward(u: Tensor, v: Tensor, w: Tensor, g: Tensor, x: Tensor, *others: Any) -> Tensors:
+        scale, mean, r, place, window, eps = others
+        u, g, x, place = _last(u, g, x, place)
+        dg, dx, dscale = torch.empty_like(g), torch.empty_like(x), torch.empty_like(scale)
+        given = {"u": u, "v": v.contiguous(), "w": w.contiguous(), "g": g, "x": x}
+        given |= {"scale": scale, "mean": mean, "r": r, "place": place}
+        _call("second", window, eps, **given, dg=dg, dx=dx, dscale=dscale)
+        return dg, dx, dscale
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
+        *tensors, _, _, place, ctx.window, ctx.eps = inputs
+        ctx.save_for_backward(*tensors, place)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        *tensors, place = ctx.saved_tensors
+        _, pull = vjp(lambda *inputs: _second(*inputs, place=place, window=ctx.window, eps=ctx.eps), *tensors)
+        return *pull(grad_outputs), None, None, None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Dims, *args: Any) -> tuple[Tensors, Dims]:
+        return _of_all(BlockSecond, info.batch_size, in_dims, args, "ivviivvvi", "iiv")
+
+
+def _of_all(
+    function: type[Function], tasks: int, in_dims: Dims, args: tuple[Any, ...], given: str, found: str
+) -> tuple[Tensors, Dims]:
+    """Apply an operator to all tasks at once. Its arguments and its results are images, "i", or vectors, "v"."""
+    together = (
+        channels_of_all(tasks, dim, t) if kind == "i" else next(vectors_of_all(tasks, (dim,), (t,)))
+        for kind, dim, t in zip(given, in_dims, args, strict=False)
+    )
+    results = applied(function, *together, *args[len(given) :])
+    dims = tuple(1 if kind == "i" else 0 for kind in found)
+    return tuple(split_tasks(t, tasks, dim) for t, dim in zip(results, dims, strict=True)), dims
+
+
+def _second(
+    u: Tensor, v: Tensor, w: Tensor, g: Tensor, x: Tensor, scale: Tensor, place: Tensor, window: int, eps: float
+) -> Tensors:
+    """BlockSecond in torch's operations."""
+    n, channels, height, width = x.shape
+    rows, columns = height // window, width // window
+    grid = torch.arange(window * window, dtype=place.dtype).view(window, window).repeat(rows, columns)
+    chosen = (_spread(place, window) == grid).to(x.dtype)
+    edges = (0, width - columns * window, 0, height - rows * window)
+    z = F.pad(_spread(g, window) * chosen, edges)
+    dz, dx, dscale = gradients_of_gradient(u, v, w, z, x, scale, eps)
+    dz = dz[..., : rows * window, : columns * window] * chosen
+    return dz.reshape(n, channels, rows, window, columns, window).sum((3, 5)), dx, dscale
+
+
+def _spread(images: Tensor, window: int) -> Tensor:
+    """Repeat each value of pooled images over its window."""
+    return images.repeat_interleave(window, 2).repeat_interleave(window, 3)
