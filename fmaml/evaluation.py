@@ -59,7 +59,7 @@ def evaluate(
 
     looped = loops_over_tasks(batching, tasks)
     every_metric = one_by_one(metric_by_step) if looped else vmap(metric_by_step)
-    with in_own_code([algorithm.loss, metric_fn], theta, vmapped=not looped, metric=True):
+    with in_own_code([algorithm.loss, metric_fn], theta, tasks, vmapped=not looped, metric=True):
         return concat([every_metric(part) for part in chunks(tasks, batching, chunk_size)])
 
 

@@ -13,6 +13,7 @@ from torch.func import vmap
 
 from .setting_types import Batching
 from .torch_fixes.grad_levels import grad
+from .torch_fixes.loss_value import checked
 from .torch_fixes.own_code import in_own_code
 from .tree import T, add, detach, leading, leaves, map_leaves, take
 from .types import Algorithm, Batch, LossFn, MetaState, Metrics, Optimizer, Params, Task, Theta, ThetaT
@@ -84,9 +85,9 @@ def meta_loss(
     >>> float(fmaml.meta_loss(algorithm, {"p": torch.tensor(0.0)}, tasks)[0])
     0.625
     """
-    task_loss, looped = partial(algorithm.loss, theta), loops_over_tasks(batching, tasks)
+    task_loss, looped = partial(checked(algorithm.loss, has_aux=True), theta), loops_over_tasks(batching, tasks)
     every_loss = one_by_one(task_loss) if looped else vmap(task_loss)
-    with in_own_code([algorithm.loss], theta, vmapped=not looped):
+    with in_own_code([algorithm.loss], theta, tasks, vmapped=not looped):
         return mean_over_chunks(every_loss, chunks(tasks, batching, chunk_size))
 
 
@@ -127,7 +128,7 @@ def meta_grad(
     """
     task_grad, looped = partial(grad(algorithm.loss, has_aux=True), theta), loops_over_tasks(batching, tasks)
     every_grad = one_by_one(task_grad) if looped else vmap(task_grad)
-    with in_own_code([algorithm.loss], theta, vmapped=not looped):
+    with in_own_code([algorithm.loss], theta, tasks, vmapped=not looped):
         return mean_over_chunks(every_grad, chunks(tasks, batching, chunk_size))
 
 

@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.func import grad_and_value, vjp
 
 from .inner import EVERYTHING, begin, check_steps, inner_step, select
-from .torch_fixes.grad_levels import connected, detach_result, detach_theta, with_gradient
+from .torch_fixes.grad_levels import detach_result, detach_theta, with_gradient
+from .torch_fixes.loss_value import checked
 from .tree import add
 from .types import Batch, InnerRate, LossFn, Metrics, OptState, Params, Task, ThetaT
 
@@ -56,7 +57,7 @@ def recomputed_query_loss(
         return inner_step(loss_fn, *carry, task.support, rule(theta), tuple(select(carry[0], only)))
 
     def last(theta: ThetaT, carry: tuple[Params, OptState]) -> Tensor:
-        return connected(loss_fn)(carry[0], task.query)
+        return checked(loss_fn, differentiated=True)(carry[0], task.query)
 
     loss, gradient = recomputed(first, step, last, theta, parts(steps))
     return with_gradient(loss, gradient, theta), {"query_loss": loss}
