@@ -23,7 +23,7 @@ from ..torch_fixes.grad_levels import outside_transforms
 from ..torch_fixes.support_statistics import own_statistics
 from ..tree import map_leaves
 from ..types import Params
-from .hidden_tensors import METHOD, places, storage
+from .hidden_tensors import METHOD, places, reached, storage
 
 functorch: Any = cast(Any, torch._C)._functorch
 DIFFERS = "a second call with the same input gives other numbers"
@@ -136,7 +136,7 @@ class Trial:
     def problem(self, call: Callable[[Any, Any], Any], params: Any, x: Any) -> str:
         again = cloned((params, x))
         given = pytree.tree_leaves((params, x))
-        before, drawn, versions = numeric_attributes(self.module), generators(self.module), changes(given)
+        before, drawn, versions = numbers(self.module), generators(self.module), changes(given)
         held = list(self.original.values())  # before their addresses are taken
         with Reads(self.stale(), given, held) as reads:
             first = call(params, x)
@@ -145,7 +145,7 @@ class Trial:
         if changes(given) != versions:
             names = [name for name, version in zip(params, versions, strict=False) if params[name]._version != version]
             return CHANGES.format(names[0] if names else "its input")
-        between, drawn_between = numeric_attributes(self.module), generators(self.module)
+        between, drawn_between = numbers(self.module), generators(self.module)
         kept, named = reads.kept(), {storage(place.value): place.path for place in places(self.module)}
         with Reads({address: named.get(address, "a result") for address in kept}) as reads_again:
             second = call(*again)
@@ -155,7 +155,7 @@ class Trial:
             return KEEPS.format(min(reads_again.found))
         if drawn != drawn_between and drawn_between != generators(self.module):
             return GENERATORS
-        after = numeric_attributes(self.module)
+        after = numbers(self.module)
         for name, number in after.items():
             if name in before and before[name] != between.get(name) and between.get(name) != number:
                 return f"{CHANGED.format(name)}; {STATELESS}"
@@ -182,12 +182,11 @@ def generators(module: nn.Module) -> list[str]:
     return [repr(state) for state in states]
 
 
-def numeric_attributes(module: nn.Module) -> dict[str, float]:
-    """The numbers among the attributes of a module and its submodules, by dotted name."""
+def numbers(module: nn.Module) -> dict[str, float]:
+    """The numbers that a module reaches, by place; not the lengths of lists, since hooks may log to them."""
     return {
-        f"{path}.{key}".lstrip("."): value
-        for path, layer in module.named_modules()
-        for key, value in vars(layer).items()
+        path: value
+        for path, value, _, _ in reached(module)
         if isinstance(value, (int, float)) and not isinstance(value, bool)
     }
 
