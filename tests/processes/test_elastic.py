@@ -122,6 +122,31 @@ def killed_at_random(out: Path, kills: int, *words: str) -> Path:
     return out
 
 
+def is_running(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_without_their_agent_the_workers_save_and_end(uninterrupted, tmp_path):
+    out = tmp_path / "out"
+    agent = start(2, *RUN, "train.save_every=100000", "--out", str(out))
+    wait_for(lambda: (out / "metrics.jsonl").exists() and (out / "metrics.jsonl").read_text().count("\n") > 3)
+    workers = workers_of(agent)
+    assert len(workers) == 2
+    agent.kill()
+    wait_for(lambda: not any(map(is_running, workers)))
+    said = finish(agent)
+    assert 50 < last_step(out) < STEPS, said
+    assert said.count("fmaml: the launcher is gone: killed; the run saves and ends") == 1, said
+    assert "Traceback" not in said
+    again = start(2, *RUN, "train.save_every=100000", "--out", str(out), "--resume")
+    said = finish(again)
+    assert again.returncode == 0, said
+    assert same_numbers(out, uninterrupted, tmp_path)
+
+
 def test_sigterm_to_the_agent_saves_after_the_step(uninterrupted, tmp_path):
     out = tmp_path / "out"
     agent = start(2, *RUN, "train.save_every=100000", "--out", str(out))
