@@ -95,8 +95,18 @@ def led_to(value: Any) -> Iterator[Step]:
         yield from ((f" (a partial, {key})", child, value.keywords, key) for key, child in value.keywords.items())
     elif isinstance(value, weakref.ref):
         yield " (a weak reference)", cast(Any, value)(), None, None
+    elif slots := [name for name in slots_of(value) if hasattr(value, name)]:
+        yield from ((f".{name}", getattr(value, name), None, None) for name in slots)
     elif hasattr(value, "__dict__") and not isinstance(value, Tensor) and not is_of_python(value):
         yield from ((f".{key}", child, vars(value), key) for key, child in list(vars(value).items()))
+
+
+def slots_of(value: Any) -> list[str]:
+    """The names of the slots of an object, if all its variables are in slots."""
+    if isinstance(value, Tensor | np.ndarray) or hasattr(value, "__dict__") or is_of_python(value):
+        return []
+    names = [vars(base).get("__slots__", ()) for base in type(value).__mro__]
+    return [name for slots in names for name in ([slots] if isinstance(slots, str) else slots)]
 
 
 def is_of_python(value: Any) -> bool:

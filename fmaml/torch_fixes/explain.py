@@ -6,6 +6,7 @@ Only errors that torch.func causes are explained; a mistake in the user's own co
 import contextlib
 import linecache
 import re
+import sysconfig
 from collections.abc import Callable, Generator
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,7 @@ from typing import NamedTuple, NoReturn
 import torch
 
 LIBRARY = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
+PYTHON = sysconfig.get_path("stdlib")
 LOOP = 'use batching="loop"'
 STATE = "compute it before, and give it as a part of x"
 
@@ -130,6 +132,17 @@ EXPLANATIONS = [
     Explanation("NestedTensorImpl|_nested_tensor", *NESTED),
     Explanation("storage", *NESTED, within="nested/_internal"),
     Explanation(
+        "storage",
+        "torch.func cannot copy a layer within a call",
+        "call the layer itself, or h.clone()",
+        within="/copy.py",
+    ),
+    Explanation(
+        "mutating directly with `.data`",
+        "torch.func cannot change a module within a call",
+        "change it before, such as by .double(), and convert h instead",
+    ),
+    Explanation(
         "False != True",
         "torch.func cannot call this compiled function",
         "give the function itself, and compile the call of meta_grad",
@@ -186,6 +199,6 @@ def frames(traceback: TracebackType | None) -> list[tuple[str, int]]:
 def line_of(places: list[tuple[str, int]]) -> str:
     """The innermost line outside torch and this package, for a message; empty if there is none."""
     for file, line in reversed(places):
-        if not file.startswith((*LIBRARY, "<")):
+        if not file.startswith((*LIBRARY, "<")) and not (file.startswith(PYTHON) and "site-packages" not in file):
             return f", {Path(file).name}:{line}, {linecache.getline(file, line).strip()}"
     return ""

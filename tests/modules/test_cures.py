@@ -104,7 +104,7 @@ EXPLAINED: dict[str, tuple[Any, Any]] = {  # reason: (a function that is refused
     "an operation in place changes a tensor from outside the function": (added_in_place, torch.square),
     "a tensor of inference_mode has no derivative": (without_gradients, torch.square),
 }
-ELSEWHERE = {  # reasons with a test of their own: here, in test_own_losses.py or test_refused_in_losses.py
+ELSEWHERE = {  # reasons with a test of their own: here, in test_hidden_state.py, or of losses
     "torch.func calls no hooks on saved tensors, as of save_on_cpu",
     "{0} has no derivative in torch by one of its arguments",
     "torch.func takes no derivative by .backward() within a function",
@@ -112,6 +112,8 @@ ELSEWHERE = {  # reasons with a test of their own: here, in test_own_losses.py o
     "an operation in place changes numbers that a derivative needs",
     "torch.func has no rule for nested tensors",
     "torch.func cannot call this compiled function",
+    "torch.func cannot copy a layer within a call",
+    "torch.func cannot change a module within a call",
     "torch.func does not call backward hooks of modules",
     "fused attention has no second derivative",
     "{0} has no second derivative in torch",

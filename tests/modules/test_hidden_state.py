@@ -4,9 +4,12 @@
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
 # pyright: reportOperatorIssue=false
 
+import copy
 import functools
 import itertools
 import random
+from collections import Counter
+from fractions import Fraction
 from types import SimpleNamespace
 
 import numpy as np
@@ -31,7 +34,8 @@ class Net(nn.Sequential):
     def __init__(self, way):
         super().__init__(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 2))
         self.way, self.mask, self.last = way, None, None
-        self.object = SimpleNamespace(calls=0)
+        self.log, self.counter = [], Counter()
+        self.array, self.slots, self.object = np.zeros(1), Slots(), SimpleNamespace(calls=0)
         self.rng, self.numpy_rng = random.Random(0), np.random.default_rng(0)
 
     @functools.cached_property
@@ -131,6 +135,44 @@ def in_a_class(net, x):
     return net.of(net[0].weight, x) * late(Net.calls)
 
 
+def by_length(net, x):
+    net.log.append(1)
+    return net.of(net[0].weight, x) * late(len(net.log))
+
+
+def by_name_later(net, x):
+    net.counter["calls"] += 1
+    return net.of(net[0].weight, x) * late(net.counter["calls"])
+
+
+def adding(start):
+    """A number or a text that grows, in an attribute."""
+
+    def way(net, x):
+        net.mask = start if net.mask is None else net.mask + start
+        size = len(net.mask) if isinstance(net.mask, str | tuple) else abs(net.mask)
+        return net.of(net[0].weight, x) * late(float(size))
+
+    return way
+
+
+def in_place(net, x):
+    net.array += 1
+    return net.of(net[0].weight, x) * late(net.array[0])
+
+
+def in_slots(net, x):
+    net.slots.calls += 1
+    return net.of(net[0].weight, x) * late(net.slots.calls)
+
+
+class Slots:
+    __slots__ = ("calls",)
+
+    def __init__(self):
+        self.calls = 0
+
+
 def in_an_object(net, x):
     net.object.calls += 1
     return net.of(net[0].weight, x) * late(net.object.calls)
@@ -159,6 +201,16 @@ COUNTED = {
     "list": (in_a_list, r"way \(the global variable CALLS\)\[0\]"),
     "dict": (in_a_dict, r"way \(the global variable BY_NAME\)\['calls'\]"),
     "class": (in_a_class, r"calls \(of the class Net\)"),
+    "length": (by_length, r"len\(log\)"),
+    "new name": (by_name_later, r"counter\['calls'\]"),
+    "text": (adding("a"), "mask"),
+    "tuple": (adding((1,)), r"len\(mask\)"),
+    "fraction": (adding(Fraction(1)), "mask"),
+    "complex": (adding(1j), "mask"),
+    "number of NumPy": (adding(np.int64(1)), "mask"),
+    "tensor": (adding(torch.ones(())), "mask"),
+    "array in place": (in_place, "array"),
+    "slots": (in_slots, "slots.calls"),
     "object": (in_an_object, "object.calls"),
     "function": (in_a_function, r"way.calls"),
     "closure": (in_a_closure(), r"way \(its variable calls\)"),
@@ -169,8 +221,30 @@ COUNTED = {
 @pytest.mark.parametrize("name", COUNTED)
 def test_a_hidden_counter_is_refused_before_it_changes_a_number(name, batching):
     way, place = COUNTED[name]
-    with pytest.raises(ValueError, match=rf"each call changes the number {place}; a call must depend on its input"):
+    with pytest.raises(ValueError, match=rf"each call changes {place}; a call must depend on its input"):
         meta_gradient(Net(way), tasks_of_vectors(), batching)
+
+
+def copied(net, x):
+    return net[2](net[1](copy.deepcopy(net[0])(x)))
+
+
+def converted(net, x):
+    return net[2](net[1](net[0].to(F64, non_blocking=True)(x)))
+
+
+@pytest.mark.parametrize(
+    ("way", "message"),
+    [
+        (copied, r"copied|deepcopy.*: torch.func cannot copy a layer within a call; call the layer itself"),
+        (converted, r"to\(F64.*: torch.func cannot change a module within a call; change it before"),
+    ],
+)
+def test_a_layer_that_is_copied_or_converted_within_a_call_is_refused_with_a_cure_that_works(way, message):
+    for batching in ("vmap", "loop"):
+        with pytest.raises(ValueError, match=message):
+            meta_gradient(Net(way), tasks_of_vectors(), batching)
+    check_right(Net(unused).to(F64), plain)
 
 
 COUNT, DEFAULT, CYCLE = itertools.count(), itertools.count(), itertools.cycle([1.0, 1.0, 2.0])
