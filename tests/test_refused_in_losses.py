@@ -149,6 +149,18 @@ def test_a_compiled_loss_without_the_fault_is_right():
     assert all(relative(found(loss, params, tasks, batching), right) < 1e-12 for batching in ("vmap", "loop"))
 
 
+def test_a_mistake_of_ones_own_keeps_its_error():
+    wrong = {
+        TypeError: of(lambda out, y: F.embedding_bag(out)),  # its error names the argument `sparse`
+        NameError: of(lambda out, y: undefined),  # noqa: F821
+        KeyError: lambda p, batch: p["v"].sum(),
+    }
+    for kind, loss in wrong.items():
+        for batching in ("vmap", "loop"):
+            with pytest.raises(kind):
+                found(loss, theta(), classes(), batching)
+
+
 def test_tolist_names_the_loop_which_is_right():
     def loss(p, batch):
         return F.cross_entropy(output(p, batch.x), torch.tensor(batch.y.tolist()))

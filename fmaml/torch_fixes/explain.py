@@ -149,9 +149,6 @@ EXPLANATIONS = [
         within="_dynamo/",
     ),
     Explanation(
-        r"calling \.item\(\)", "torch cannot vmap it", f"{LOOP}; if it is the loss, leave out .item()", vmapped=True
-    ),
-    Explanation(
         "vmap|BatchedTensor|batching rule|memory_format|channels_last", "torch cannot vmap it", LOOP, vmapped=True
     ),
 ]
@@ -176,6 +173,8 @@ def with_cures(owner: str, vmapped: Callable[[], bool], metric: bool = False) ->
 def raise_explained(error: Exception, owner: str, vmapped: bool, metric: bool) -> NoReturn:
     """Raise the explanation of an error; the error itself if there is none."""
     places = frames(error.__traceback__)
+    if isinstance(error, TypeError) and "argument" in str(error):  # it lists names of arguments, such as sparse
+        raise error
     for rule in EXPLANATIONS:
         found = re.search(rule.pattern, str(error))
         if not found or (rule.vmapped or vmapped) != vmapped or (rule.metric or metric) != metric:
