@@ -159,7 +159,7 @@ class Trial:
         if drawn != drawn_between and drawn_between != generators(self.module):
             return GENERATORS
         after = state(self.module)
-        for name, value in between.items():  # the first call may have made what it needs
+        for name, value in between.items():  # the first call may fill a cache
             if name in after and repr(after[name]) != repr(value):
                 return f"{CHANGED.format(name)}; {STATELESS}"
         return ""
