@@ -72,9 +72,9 @@ def cure_of(value: Any) -> str:
 @contextlib.contextmanager
 def unchanged(**trees: Any) -> Generator[None]:
     """ValueError if a tensor of one of the trees was changed in place within the context."""
-    before = versions(trees)
+    before = change_counts(trees)
     yield
-    if (after := versions(trees)) != before:
+    if (after := change_counts(trees)) != before:
         paths = [pytree.keystr(path) for path, _ in pytree.tree_flatten_with_path(trees)[0]]
         changed = next(path for path, a, b in zip(paths, before, after, strict=True) if a != b)
         _, name, place = changed.split("'", 2)  # such as ['theta']['w']
@@ -84,6 +84,6 @@ def unchanged(**trees: Any) -> Generator[None]:
         )
 
 
-def versions(tree: Any) -> list[int]:
+def change_counts(tree: Any) -> list[int]:
     """How often each tensor was changed in place; 0 for other leaves."""
     return [x._version if isinstance(x, Tensor) and not x.is_inference() else 0 for x in pytree.tree_leaves(tree)]
