@@ -195,7 +195,7 @@ def check_rate(lr: Any) -> None:
         )
     if isinstance(lr, Tensor) and lr.ndim:
         raise ValueError(
-            f"inner_lr has the shape {list(lr.shape)}: must be a scalar; give a dict of rates by name of parameter"
+            f"inner_lr has the shape {list(lr.shape)}: must be a scalar; give a dict of rates, {{name: rate}}"
         )
 
 

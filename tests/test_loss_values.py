@@ -1,6 +1,7 @@
 """Losses of a wrong type, or that change their input: refused at the first call, with a cure that works."""
 
-# wrong types are given on purpose: pyright: reportArgumentType=false
+# wrong types are given on purpose:
+# pyright: reportArgumentType=false, reportAssertAlwaysTrue=false
 
 from functools import partial
 

@@ -1,6 +1,7 @@
 """Losses with calls that torch.func cannot take: each is refused with a cure, and the cure equals plain autograd."""
 
-# torch's stubs are incomplete, and wrong types are given on purpose: pyright: reportArgumentType=false
+# wrong types are given on purpose:
+# pyright: reportArgumentType=false, reportCallIssue=false, reportUndefinedVariable=false
 
 import pytest
 import torch

@@ -1,6 +1,7 @@
 """Wrong arguments of the public calls are refused by name, with a cure that works."""
 
-# wrong types are given on purpose: pyright: reportArgumentType=false
+# wrong types are given on purpose:
+# pyright: reportArgumentType=false
 
 import numpy as np
 import pytest

@@ -33,8 +33,8 @@ def checked(loss: Callable[..., Any], has_aux: bool = False, differentiated: boo
             return result
         if has_aux and not (isinstance(result, tuple) and len(cast(Any, result)) == 2):
             raise ValueError(f"an algorithm's loss returns {kind(result)}: must be (loss, metrics), as query_loss does")
-        check_value(result[0] if has_aux else result, differentiated)
-        return result
+        check_value(cast(Any, result)[0] if has_aux else result, differentiated)
+        return cast(Any, result)
 
     return loss_or_refusal
 

@@ -2,7 +2,7 @@
 
 # wrong types are given on purpose, and torch's stubs are incomplete:
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
-# pyright: reportOperatorIssue=false
+# pyright: reportOperatorIssue=false, reportFunctionMemberAccess=false, reportIncompatibleMethodOverride=false
 
 import copy
 import functools
