@@ -62,9 +62,9 @@ class Applied(nn.Sequential):
         return self[2](self.function(self[0](input)))
 
 
-def added_in_place(h):
+def changed_in_place(h):
     with torch.no_grad():
-        COUNT.add_(1)
+        COUNT.mul_(1)
     return h.square()
 
 
@@ -101,7 +101,7 @@ EXPLAINED: dict[str, tuple[Any, Any]] = {  # reason: (a function that is refused
     "torch.func needs an autograd.Function without ctx in forward": (OldSquare.apply, Square.apply),
     "vmap cannot use this autograd.Function": (LoopedSquare.apply, Square.apply),
     "torch.func takes no derivative by autograd within a function": (by_autograd, by_func),
-    "an operation in place changes a tensor from outside the function": (added_in_place, torch.square),
+    "an operation in place changes a tensor from outside the function": (changed_in_place, torch.square),
     "a tensor of inference_mode has no derivative": (without_gradients, torch.square),
 }
 ELSEWHERE = {  # reasons with a test of their own: here, in test_hidden_state.py, or of losses
