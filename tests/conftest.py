@@ -27,7 +27,7 @@ REAL_DATA = os.environ.get("FMAML_DATA")
 WORKER = os.environ.get("PYTEST_XDIST_WORKER")
 LONGEST = (
     *("test_docs.py", "test_benchmarks.py", "test_readme.py", "test_run_experiment.py"),
-    *("test_elastic.py", "test_extend.py", "test_same_results.py"),
+    *("test_elastic.py", "test_extend.py", "test_same_results.py", "test_accessibility.py", "test_on_a_gpu.py"),
 )
 
 
