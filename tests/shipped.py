@@ -66,6 +66,8 @@ def smallest(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, request:
         small += ["data.queries=1"]  # each alone beside the support set, they would take longest
     if "mini_imagenet" in path.stem:
         small += ["train.meta_batch=1", "model.width=8"]  # large images are trained on one task after the other
+    if "pretrain" in path.stem:
+        small += ["data.train_batch=8", "model.width=8"]
     small += CHARACTERS if "omniglot" in path.stem or path.parent.stem == "algorithms" else []
     small += ["data.name=markov"] if path.stem == "languages" else []
     small += ["data={name: markov, shots: 15, queries: 1, length: 16}"] if path.stem == "stream" else []

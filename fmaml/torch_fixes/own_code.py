@@ -7,7 +7,7 @@ somebody else; each call of a torch function then costs some microseconds.
 import contextlib
 from collections.abc import Callable, Iterable
 from functools import partial
-from types import FunctionType, MethodType
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, cast
 
 import torch
@@ -42,8 +42,8 @@ def in_own_code(
 
 def is_foreign(function: Any, seen: frozenset[int] = frozenset()) -> bool:
     """Whether a function is defined outside fmaml, or uses such a function by a variable or an argument."""
-    if id(function) in seen or isinstance(function, type) or not callable(function):
-        return False
+    if id(function) in seen or isinstance(function, type | BuiltinFunctionType) or not callable(function):
+        return False  # a built-in function, such as torch.relu, calls no Python
     seen = seen | {id(function)}
     if isinstance(function, partial):
         given = cast(Any, function)

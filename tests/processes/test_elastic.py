@@ -80,7 +80,8 @@ def same_numbers(out: Path, expected: dict[str, bytes], folder: Path) -> bool:
 
 @pytest.mark.parametrize("shard", [[], ["train.shard_optimizer=true"]])
 def test_killed_at_random_it_ends_as_the_uninterrupted_run(uninterrupted, shard, tmp_path):
-    assert same_numbers(killed_at_random(tmp_path / "out", 5, *shard), uninterrupted, tmp_path)
+    """One process, then everything, then the other process is killed."""
+    assert same_numbers(killed_at_random(tmp_path / "out", 3, *shard), uninterrupted, tmp_path)
 
 
 @pytest.mark.slow
@@ -92,7 +93,7 @@ def test_killed_a_hundred_times(tmp_path):
 
 def killed_at_random(out: Path, kills: int, *words: str) -> Path:
     """The folder of a run in which one process, or everything, was killed so many times."""
-    draw = random.Random(kills)
+    draw = random.Random(14)
     left, reached, agent = kills, -1, None
     while True:
         if agent is None:
