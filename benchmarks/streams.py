@@ -5,7 +5,7 @@
 A meta-gradient of `fmaml.streamed` on one stream, in chunks of two passages of 128 bytes. The networks have about 11
 million parameters: a transformer of fmaml, and GPT-2's architecture in `transformers` with LoRA of rank 4 by `peft`.
 "last third" adapts the hidden layers of two of the six blocks (arXiv 2512.23675: a quarter). "small LoRA" and "rank 1"
-have one layer of 64 and four of 128, and LoRA of rank 1, small beside a chunk's activations. "mapped": glibc returns
+have one layer of 64 and one of 128, and LoRA of rank 1, small beside a chunk's activations. "mapped": glibc returns
 blocks of 64 KiB or more to the system, as with MALLOC_MMAP_THRESHOLD_=65536. Otherwise they stay in fragments.
 Each case runs in its own process. Memory is the peak of resident memory beyond the parameters, and that of the tensors
 alone, which include the text. "rank 1" leaves tensors uncounted, because counting doubles the time.
@@ -28,11 +28,11 @@ from measure import Bench, plural
 import fmaml
 from fmaml import Batch, Task
 from fmaml.inner import select
-from fmaml.training.memory import M_MMAP_THRESHOLD
+from fmaml.training.memory import M_MMAP_THRESHOLD, M_TOP_PAD, M_TRIM_THRESHOLD
 
 CHUNKS = {"all": (1, 2, 3, 4, 8, 16), "last third": (1, 4, 16), "LoRA": (1, 4, 16)}
-CHUNKS |= {"small LoRA": (4, 1024), "rank 1": (4, 1024)}
-SMALL = {"small LoRA": {"width": 64, "layers": 1}, "rank 1": {"width": 128, "layers": 4}}
+CHUNKS |= {"small LoRA": (4, 1024), "rank 1": (4, 256, 1024)}
+SMALL = {"small LoRA": {"width": 64, "layers": 1}, "rank 1": {"width": 128, "layers": 1}}
 VARIANTS: dict[str, dict[str, Any]] = {
     "kept": {"remat": False},
     "recomputed": {"remat": True},
@@ -73,7 +73,7 @@ def measure(part: str, chunks: int, variant: str, width: int, layers: int) -> di
     """The bytes and the processor seconds of a meta-gradient."""
     torch.set_num_threads(1)
     if variant.endswith("mapped"):
-        ctypes.CDLL("libc.so.6").mallopt(M_MMAP_THRESHOLD, MAPPED_BLOCK)
+        map_blocks()
     meta_gradient(part, 1, variant, 16, 6, length=2)()  # loads all code
     run = meta_gradient(part, chunks, variant, width, layers)
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
@@ -81,6 +81,14 @@ def measure(part: str, chunks: int, variant: str, width: int, layers: int) -> di
         sizes = run()
     seconds, peak = time.process_time() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {"bytes": (peak - before) * 1024, "tensor_bytes": memory and memory.peak, "cpu_s": seconds, **sizes}
+
+
+def map_blocks() -> None:
+    """Let glibc map each large block by itself, and undo `keep_freed_memory`, with which it would not."""
+    libc = ctypes.CDLL("libc.so.6")
+    for option in (M_TOP_PAD, M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
+        libc.mallopt(option, MAPPED_BLOCK)
+    libc.malloc_trim(0)
 
 
 def meta_gradient(part: str, chunks: int, variant: str, width: int, layers: int, length: int = LENGTH) -> Any:
