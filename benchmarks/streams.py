@@ -38,7 +38,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "recomputed": {"remat": True},
     "first order, recomputed": {"remat": True, "first_order": True},
 }
-MAPPED = {"recomputed": {"remat": True}, "recomputed, mapped": {"remat": True}}  # by the allocator
+MAPPED: dict[str, dict[str, Any]] = {"recomputed": {"remat": True}, "recomputed, mapped": {"remat": True}}
 MAPPED_BLOCK = 64 * 1024  # bytes
 LAST_THIRD = ("block5.up.*", "block5.down.*", "block6.up.*", "block6.down.*")
 SYMBOLS, PASSAGES, LENGTH = 256, 2, 128
