@@ -23,7 +23,7 @@ from .pixels import SIDE, places
 from .siren import siren
 
 CPU = torch.device("cpu")
-RATE = 0.01  # of a random start: the best of those in docs/fields.md
+RATE = 0.1  # of a random start: the best of those in docs/fields.md
 
 
 def read(file: str) -> Tensor:
