@@ -26,8 +26,8 @@ def fields(
 ) -> Source:
     """The photographs of CIFAR-FS in the folder ``root``, or drawn pictures without it.
 
-    Returns a source of tasks, with numbers in [-1, 1]: x float32 [tasks, n, 2] are places (down, right), and y float32
-    [tasks, n, 3] are colours. The support set has ``pixels`` random pixels, and the query set all others.
+    Returns a source of tasks: places x (down, right) are float32 [tasks, n, 2], and colours y float32 [tasks, n, 3].
+    All numbers are in [-1, 1]. The support set has ``pixels`` random pixels, and the query set all others.
     Without ``pixels`` both have all pixels.
 
     A training task is a random picture, mirrored in half of the tasks. Test task i is photograph i of a shuffled list,
