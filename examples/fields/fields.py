@@ -47,7 +47,8 @@ def fields(
         rows = scores.argsort(1)[..., None].split([pixels, SIDE * SIDE - pixels], 1)
         return fmaml.Task(*(fmaml.Batch(*(part.take_along_dim(row, 1) for part in every)) for row in rows))
 
-    about = photos.about if photos else {"data": "drawn", "license": "none"}
+    facts = photos.about if photos else {"data": "drawn", "license": "none"}
+    about = {key: facts[key] for key in ("data", "files", "split", "license") if key in facts}  # without classes
     seen = f"{pixels} of {SIDE * SIDE} pixels" if pixels else "all pixels"
     task = f"{'photographs' if photos else 'drawings'} from {seen}"
     return Source(
