@@ -82,6 +82,18 @@ def test_a_photograph_keeps_its_pixels(example, photos):
     assert (same | mirrored).any(0).all()
 
 
+@pytest.mark.real_data("cifar-fs")
+def test_the_photographs_of_a_test_are_those_of_its_classes(example, real_data):
+    root = real_data / "cifar-fs"
+    classes = (root / "splits/bertinetto/test.txt").read_text(encoding="utf-8").split()
+    files = [file for name in classes for file in (root / "data" / name).glob("*.png")]
+    source = example("fields").fields(seed=0, device=CPU, root=str(root))
+    tested = (source.sample("test", 0, range(len(files))).query.y + 1) * 127.5  # [photographs, 1024, 3]
+    drawn = {bytes(picture.round().byte().flatten().tolist()) for picture in tested}
+    assert drawn == {Image.open(file).convert("RGB").tobytes() for file in files}
+    assert set(source.about) == {"data", "files", "split", "license", "task", "protocol"}
+
+
 def test_the_sets_share_the_pixels(example):
     source = example("fields").fields(seed=0, device=CPU, pixels=300)
     support, query = source.sample("train", 3, range(4))
