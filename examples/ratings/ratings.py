@@ -1,6 +1,6 @@
 """Ratings of films by users never seen: a task is a user, some ratings the support set, the others the query set.
 
-An example is a film: x holds what is known of it, y the user's rating, 1 to 5 stars. Users have rated different numbers of
+An example is a film: x holds facts about it, y the user's rating, 1 to 5 stars. Users have rated different numbers of
 films; a row with y = 0 is padding.
 """
 
@@ -21,7 +21,7 @@ from fmaml.setting_types import CostsMemory, Count, FreeOnResume, KeepsTestTasks
 from .baselines import FOLDS, errors, features, fit_baselines, table_of
 
 LEAST = 30  # ratings of a user
-FILES = ("user_cold_state", "user_and_item_cold_state")  # of MeLU: together all ratings of its held-out users
+FILES = ("user_cold_state", "user_and_item_cold_state")  # of MeLU: all ratings of the users that it holds out
 ENDS = {"train": 0.7, "val": 0.8, "test": 1.0}  # split -> the share of users up to its last one
 UNIT = 10  # ratings that pull as much as their mean
 Rated: TypeAlias = list[tuple[int, float]]  # the films and stars of a user
@@ -71,8 +71,8 @@ def ratings(
     splits = {split: Users(*(part.to(device) for part in own)) for split, own in split_users(users).items()}
     table = table_of(splits["train"], len(genres))
     draw = partial(sample_tasks, splits, shots, (least, most, train_queries), seed)
-    fitted = fit_baselines(table, draw("val", 0, range(len(splits["val"].counts)))[0])
-    known = features(table, fitted)
+    fitted = fit_baselines(table, validation(splits, shots, seed))
+    known = features(table, fit_baselines(table, validation(splits, UNIT, seed)))  # the same for all ``shots``
     known = torch.cat([known, genres.to(device).expand(len(known), -1, -1)], -1)  # [FOLDS + 1, films, features]
 
     def sample(split: str, step: int, tasks: range) -> fmaml.Task:
@@ -92,6 +92,11 @@ def ratings(
     source = Source(sample, (known.shape[-1],), 1, about, criterion=pull, metric=SQUARED_ERROR)
     data = {split: own._asdict() for split, own in splits.items()}
     return source._replace(settings=(fmaml.transductive,), references=references, data=data)
+
+
+def validation(splits: dict[str, Users], shots: int, seed: int) -> fmaml.Task:
+    """The tasks of all validation users; x has the numbers of the films."""
+    return sample_tasks(splits, shots, (shots, shots, 1), seed, "val", 0, range(len(splits["val"].counts)))[0]
 
 
 def read_users(folder: Path) -> tuple[list[Rated], Tensor]:

@@ -1,0 +1,69 @@
+"""Compare a trained network with the baselines, by the number of ratings: python -m examples.ratings.compare RUN
+
+RUN is a folder of `fmaml run`. "Lead" is the error of the adapted network minus this one, paired by the test users.
+Writes ratings.json and ratings.png.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import fmaml
+from fmaml.config.load import load_config
+from fmaml.data import Source
+from fmaml.report.paired import paired_difference
+
+from .picture import draw
+from .ratings import ratings, squared_error
+
+SHOTS = (5, 10, 20)
+Errors = dict[str, Tensor]  # name -> the squared error of each test user
+
+
+def source_of(run: Path, shots: int) -> Source:
+    """The run's source, with this number of ratings of a user."""
+    config = load_config(str(run / "config.yaml"))
+    settings = {key: value for key, value in config["data"].items() if key != "name"}
+    return ratings(seed=config["seed"], device=torch.device("cpu"), **{**settings, "shots": shots})
+
+
+def test_errors(run: Path, source: Source) -> Errors:
+    """The errors of the baselines, and of the network before and after adaptation."""
+    assert source.data is not None
+    assert source.references is not None
+    users = range(len(source.data["test"]["counts"]))  # type: ignore[index]
+    task, learner = source.sample("test", 0, users), fmaml.load(run, trust=True)
+    found = source.references("test", 0, users)
+    for name, steps in (("network, not adapted", 0), ("network, adapted", None)):
+        phis = [learner.adapt(x, y, steps=steps) for x, y in zip(*task.support, strict=True)]
+        asked = zip(phis, *task.query, strict=True)
+        found[name] = torch.stack([squared_error(phi.outputs(x), y) for phi, x, y in asked]).double()
+    return found
+
+
+def rows_of(found: Errors, shots: int) -> list[dict[str, object]]:
+    """For each name its mean error with an interval, and the lead of the adapted network."""
+    by_user = {name: dict(enumerate(errors.tolist())) for name, errors in found.items()}
+    rows: list[dict[str, object]] = []
+    for name, errors in by_user.items():
+        own = paired_difference(dict.fromkeys(errors, 0.0), errors)
+        lead = paired_difference(errors, by_user["network, adapted"])
+        assert own
+        assert lead
+        row = {"shots": shots, "users": own.tasks, "name": name, "mean": own.mean, "ci95": own.ci95}
+        rows.append(row | {"lead": {"mean": lead.mean, "ci95": lead.ci95}})
+        print(f"{shots:2} ratings  {name:22} {own.mean:.3f} ± {own.ci95:.3f}  lead {lead.mean:+.4f} ± {lead.ci95:.4f}")
+    return rows
+
+
+def main(run: Path) -> None:
+    rows = [row for shots in SHOTS for row in rows_of(test_errors(run, source_of(run, shots)), shots)]
+    Path("ratings.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    draw(run, rows, Path("ratings.png"))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
