@@ -87,7 +87,7 @@ def factors(table: Table, biased: Baselines, penalty: float) -> Baselines:
 
 
 def ridge(seen: Tensor, rest: Tensor, kinds: Tensor, penalties: Tensor) -> Tensor:
-    """For each row of ``rest`` [n, m], argmin over w of its squared errors where seen, plus penalties . w^2: [n, width].
+    """For each row of ``rest`` [n, m], argmin over w of its squared errors where seen + penalties . w^2: [n, width].
 
     ``kinds`` is [m, width], or [n, m, width] with kinds for each row.
     """

@@ -10,7 +10,7 @@ from fmaml.config.load import load_config
 
 from .ratings import Users, films_of, ratings, sample_tasks
 
-USER, SHOTS, QUERIES = 0, 10, 10  # the test user in the picture, and the ratings
+USER, SHOTS, QUERIES = 4, 10, 10  # the test user in the picture, and the ratings
 COLORS = {"item mean": "0.6", "shrunk bias": "tab:blue", "factorisation": "tab:green", "network, adapted": "tab:orange"}
 
 
@@ -47,12 +47,12 @@ def draw_user(axes: Any, run: Path) -> None:
     rows = range(len(films))
     axes.axhspan(-0.5, SHOTS - 0.5, color="tab:green", alpha=0.1)
     axes.text(0.6, -0.7, "support set: the ratings given", fontsize=8)
-    axes.text(0.6, SHOTS + QUERIES + 0.3, "query set: the other ratings (some of them)", fontsize=8)
+    axes.text(0.6, SHOTS - 0.1, "query set: some of the other ratings", fontsize=8, va="center")
     axes.plot(stars[:, 0], rows, "k*", label="the user's stars")
     for steps, color, label in ((0, "0.6", "predicted before"), (None, "tab:orange", "predicted after adaptation")):
         given, wanted = task.support.x[0], task.support.y[0]
         predicted = learner.adapt(given, wanted, steps=steps).outputs(x[SHOTS:])[:, 0]
         axes.plot(predicted, rows[SHOTS:], "o", color=color, markersize=5, label=label)
     axes.set_yticks(rows, [name if len(name) < 40 else f"{name[:38]}.." for name in names], fontsize=7)
-    axes.set(xlim=(0.5, 5.5), ylim=(SHOTS + QUERIES + 0.8, -1.8), xlabel="stars")
-    axes.legend(fontsize=7, loc="lower left")
+    axes.set(xlim=(0.5, 5.5), ylim=(SHOTS + QUERIES - 0.5, -1.8), title="stars")
+    axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, frameon=False)
