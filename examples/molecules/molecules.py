@@ -29,6 +29,7 @@ class Assays(NamedTuple):
     counts: Tensor  # int64 [assays]
     active: Tensor  # int64 [assays]: the active molecules of each
     starts: Tensor  # int64 [assays]: the first molecule of each
+    numbers: Tensor  # int64 [assays]: the digits of its name in ChEMBL
 
 
 def precision_gain(logits: Tensor, y: Tensor) -> Tensor:
@@ -75,6 +76,7 @@ def molecules(
         "data": "FS-Mol" if root else "made assays",
         "task": f"{shots} molecules of an assay",
         "protocol": f"unseen assays ({counts['train']} train, {counts['val']} validation, {counts['test']} test)",
+        "names": [f"CHEMBL{number}" for number in splits["test"].numbers.tolist()],
     }
     inputs = 8 * splits["test"].bits.shape[1] + splits["test"].descriptors.shape[1]
     source = Source(sample, (inputs,), 2, about, metric=PRECISION_GAIN, settings=(fmaml.transductive,))
@@ -89,16 +91,17 @@ def read_assays(file: Path) -> Assays:
         raise ValueError(
             f"data.root = {file.parent}: has no {file.name}; make it by python -m examples.molecules.prepare"
         )
-    arrays = {name: torch.from_numpy(array) for name, array in np.load(file).items() if name != "names"}
-    return pack(**arrays)
+    arrays = dict(np.load(file))
+    numbers = torch.tensor([int(name.removeprefix("CHEMBL")) for name in arrays.pop("names")])
+    return pack(**{name: torch.from_numpy(array) for name, array in arrays.items()}, numbers=numbers)
 
 
-def pack(active: Tensor, bits: Tensor, descriptors: Tensor, counts: Tensor) -> Assays:
+def pack(active: Tensor, bits: Tensor, descriptors: Tensor, counts: Tensor, numbers: Tensor) -> Assays:
     """Put the active molecules of each assay first; ``active`` is bool [molecules]."""
     assay = torch.arange(len(counts)).repeat_interleave(counts)
     order = (2 * assay + ~active).argsort(stable=True)
     hits = torch.zeros_like(counts).index_add(0, assay, active.long())
-    return Assays(bits[order], descriptors[order], counts, hits, counts.cumsum(0) - counts)
+    return Assays(bits[order], descriptors[order], counts, hits, counts.cumsum(0) - counts, numbers)
 
 
 def large_enough(assays: Assays, least: int, device: torch.device) -> Assays:
@@ -119,7 +122,7 @@ def sample_tasks(
     which = torch.arange(tasks.start, tasks.stop, device=keys.device) % len(assays.counts)
     if split == "train":
         which = (len(assays.counts) * uniform(fold(keys, -1))).long()
-    counts, active, starts = (part[which, None] for part in assays[2:])
+    counts, active, starts = (part[which, None] for part in assays[2:5])
     slots = torch.arange(int(counts.max()), device=keys.device)
     first, second = (uniform(fold(fold(keys, i)[:, None], slots)) for i in range(2))  # [tasks, slots]
     real, hit = slots < counts, slots < active
@@ -162,6 +165,6 @@ def made_assays(assays: int = 300, each: int = 96, kinds: int = 8) -> dict[str, 
     for split, last in (("train", 200), ("val", 240), ("test", 300)):
         own = slice(first * each, last * each)
         counts = torch.full((last - first,), each)
-        found[split] = pack(active.flatten()[own], packed[own], descriptors[own], counts)
+        found[split] = pack(active.flatten()[own], packed[own], descriptors[own], counts, torch.arange(first, last))
         first = last
     return found

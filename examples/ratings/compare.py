@@ -12,36 +12,29 @@ import torch
 from torch import Tensor
 
 import fmaml
+from fmaml.config.build import build
 from fmaml.config.load import load_config
-from fmaml.data import Source
 from fmaml.report.paired import paired_difference
 
 from .picture import draw
-from .ratings import ratings, squared_error
+from .ratings import squared_error
 
 SHOTS = (5, 10, 20)
 Errors = dict[str, Tensor]  # name -> the squared error of each test user
 
 
-def source_of(run: Path, shots: int) -> Source:
-    """The run's source, with this number of ratings of a user."""
+def test_errors(run: Path, shots: int) -> Errors:
+    """The errors of the baselines, and of the network before and after adaptation to so many ratings."""
     config = load_config(str(run / "config.yaml"))
-    settings = {key: value for key, value in config["data"].items() if key != "name"}
-    return ratings(seed=config["seed"], device=torch.device("cpu"), **{**settings, "shots": shots})
-
-
-def test_errors(run: Path, source: Source) -> Errors:
-    """The errors of the baselines, and of the network before and after adaptation."""
+    config["data"]["shots"] = shots
+    source, model, _, algorithm, _, _ = build(config, torch.device("cpu"))
     assert source.data is not None
     assert source.references is not None
     users = range(len(source.data["test"]["counts"]))  # type: ignore[index]
-    task, learner = source.sample("test", 0, users), fmaml.load(run, trust=True)
-    found = source.references("test", 0, users)
-    for name, steps in (("network, not adapted", 0), ("network, adapted", None)):
-        phis = [learner.adapt(x, y, steps=steps) for x, y in zip(*task.support, strict=True)]
-        asked = zip(phis, *task.query, strict=True)
-        found[name] = torch.stack([squared_error(phi.outputs(x), y) for phi, x, y in asked]).double()
-    return found
+    found, task = source.references("test", 0, users), source.sample("test", 0, users)
+    metric = fmaml.transductive(model.apply, squared_error)
+    errors = fmaml.evaluate(algorithm, metric, fmaml.load(run, trust=True).theta, task).double()
+    return found | {"network, not adapted": errors[:, 0], "network, adapted": errors[:, -1]}
 
 
 def rows_of(found: Errors, shots: int) -> list[dict[str, object]]:
@@ -60,7 +53,7 @@ def rows_of(found: Errors, shots: int) -> list[dict[str, object]]:
 
 
 def main(run: Path) -> None:
-    rows = [row for shots in SHOTS for row in rows_of(test_errors(run, source_of(run, shots)), shots)]
+    rows = [row for shots in SHOTS for row in rows_of(test_errors(run, shots), shots)]
     Path("ratings.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
     draw(run, rows, Path("ratings.png"))
 

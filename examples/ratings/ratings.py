@@ -141,7 +141,7 @@ def made_users(count: int = 1000, films: int = 200, taste: int = 2) -> tuple[lis
     users = []
     for _ in range(count):
         seen = torch.randperm(films, generator=noise)[: int(torch.randint(LEAST, 100, (), generator=noise))]
-        mean, own = 3.5 + 0.4 * torch.randn((), generator=noise), 0.6 * torch.randn(taste, generator=noise)
+        mean, own = 3.5 + 0.4 * torch.randn((), generator=noise), 0.3 * torch.randn(taste, generator=noise)
         liked = mean + quality[seen] + kinds[seen] @ own + 0.5 * torch.randn(len(seen), generator=noise)
         users.append(list(zip(seen.tolist(), liked.round().clamp(1, 5).tolist(), strict=True)))
     return users, (kinds > 0).float()
