@@ -12,7 +12,7 @@ from .molecules import molecules, precision_gain
 
 
 def draw(run: Path, rows: list[dict[str, Any]], path: Path) -> None:
-    """Draw an assay's queries from the highest score to the lowest on the left, and the gains of ``rows`` on the right."""
+    """Draw an assay's queries, best score first, on the left, and the gains of ``rows`` on the right."""
     from matplotlib.figure import Figure  # half a second
 
     figure = Figure(figsize=(10.5, 4.2), layout="constrained")
