@@ -20,13 +20,14 @@ def draw(run: Path, rows: list[dict[str, Any]], path: Path) -> None:
     draw_assay(left, run)
     for name in dict.fromkeys(row["name"] for row in rows):
         own, ours = [row for row in rows if row["name"] == name], name == rows[-1]["name"]
-        style = {"linewidth": 2.4, "color": "tab:orange"} if ours else {"linewidth": 1}
+        style = {"linewidth": 2.4, "color": "black"} if ours else {"linewidth": 1}
         right.plot([row["shots"] for row in own], [row["mean"] for row in own], "o-", label=name, **style)
     right.set_xscale("log", base=2)
     ticks = sorted({row["shots"] for row in rows})
     right.set_xticks(ticks, [str(shots) for shots in ticks])
     right.set(xlabel="molecules in the support set", ylabel="average precision over base rate")
-    right.legend(fontsize=8)
+    right.legend(fontsize=8, loc="upper left")
+    right.set_ylim(top=1.35 * right.get_ylim()[1])
     figure.savefig(path, dpi=80)
 
 

@@ -31,7 +31,7 @@ class Table(NamedTuple):
 
 
 class Baselines(NamedTuple):
-    """What the training users tell of each film."""
+    """Facts about each film, from the training users."""
 
     overall: Tensor  # scalar: the mean of all ratings
     of_film: float  # the shrinkage of a film's mean

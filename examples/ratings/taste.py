@@ -8,7 +8,7 @@ from fmaml.setting_types import Size
 
 from .baselines import WIDTH
 
-SMALL = 0.1  # the size of what the perceptron adds at first
+SMALL = 0.1  # the size of the perceptron's outputs at first
 
 
 def taste(*, inputs: tuple[int, ...], outputs: int, hidden: Size = 32, kinds: Size = 8) -> fmaml.Model:
