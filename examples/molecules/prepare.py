@@ -62,7 +62,7 @@ def main(datasets: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for split, arrays in splits.items():
         arrays["descriptors"] = ranks(np.nan_to_num(arrays["descriptors"]), quantiles)
-        np.savez(folder / f"{split}.npz", **arrays)
+        np.savez(folder / f"{split}.npz", **arrays)  # type: ignore[arg-type]
         print(f"{split}: {len(arrays['counts'])} assays, {len(arrays['active'])} molecules")
 
 

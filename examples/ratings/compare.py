@@ -7,6 +7,7 @@ Writes ratings.json and ratings.png.
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,10 +38,10 @@ def test_errors(run: Path, shots: int) -> Errors:
     return found | {"network, not adapted": errors[:, 0], "network, adapted": errors[:, -1]}
 
 
-def rows_of(found: Errors, shots: int) -> list[dict[str, object]]:
+def rows_of(found: Errors, shots: int) -> list[dict[str, Any]]:
     """For each name its mean error with an interval, and the lead of the adapted network."""
     by_user = {name: dict(enumerate(errors.tolist())) for name, errors in found.items()}
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for name, errors in by_user.items():
         own = paired_difference(dict.fromkeys(errors, 0.0), errors)
         lead = paired_difference(errors, by_user["network, adapted"])

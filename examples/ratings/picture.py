@@ -32,7 +32,8 @@ def draw(run: Path, rows: list[dict[str, Any]], path: Path) -> None:
 def draw_user(axes: Any, run: Path) -> None:
     """The films of the support set above, and some of the query set below, with stars given and predicted."""
     config = load_config(str(run / "config.yaml"))
-    settings = {key: value for key, value in config["data"].items() if key != "name"} | {"shots": SHOTS}
+    settings: dict[str, Any] = {key: value for key, value in config["data"].items() if key != "name"}
+    settings["shots"] = SHOTS
     seed, cpu = config["seed"], torch.device("cpu")
     source, learner = ratings(seed=seed, device=cpu, **settings), fmaml.load(run, trust=True)
     assert source.data is not None
