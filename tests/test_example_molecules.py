@@ -57,7 +57,7 @@ def test_it_is_trained_without_data_and_compared(example, tmp_path, monkeypatch)
     monkeypatch.setattr(compare, "SIZES", (16, 32))
     monkeypatch.setattr(compare, "DRAWS", 1)
     header = "TASK_ID,fraction_positive_test,16_train,32_train,64_train"
-    for file in compare.PUBLISHED:
+    for file in example("published").PUBLISHED:
         rows = ["CHEMBL240,0.5,0.6+/-0.1,0.75+/-0.1,", "CHEMBL241,0.5,0.8+/-0.1,0.85+/-0.1,", "CHEMBL7,0.1,0.9+/-0.1,,"]
         text = "\n".join([header, *rows])
         Path(f"{file}_summary.csv").write_text(text, encoding="utf-8")

@@ -4,7 +4,6 @@ RUN is a folder of `fmaml run`, PUBLISHED the folder baselines of FS-Mol. "Lead"
 paired by assay. Writes molecules.json and molecules.png.
 """
 
-import csv
 import json
 import sys
 from pathlib import Path
@@ -19,17 +18,10 @@ from fmaml.config.load import load_config
 from fmaml.report.paired import paired_difference
 
 from .molecules import precision_gain
+from .published import Gains, published_gains
 
 SIZES, DRAWS, AT_ONCE = (16, 32, 64, 128), 2, 16  # of support sets; support sets of each assay; tasks in memory
-PUBLISHED = {
-    "kNN": "kNN",
-    "random_forest": "random forest",
-    "GNN-Multitask": "GNN-MT",
-    "MAML-Support16": "GNN-MAML",
-    "ProtoNet-gnn+ecfp+fc-Support64": "ProtoNet",
-}
 OURS = "our prototypes"
-Gains = dict[str, dict[str, float]]  # name -> assay -> average precision over the base rate
 
 
 def own_gains(run: Path, shots: int) -> Gains:
@@ -47,19 +39,6 @@ def own_gains(run: Path, shots: int) -> Gains:
         found[OURS].append(fmaml.evaluate(algorithm, metric, theta, task)[:, -1])
     means = {name: torch.cat(parts).view(DRAWS, -1).mean(0).tolist() for name, parts in found.items()}
     return {name: dict(zip(names, values, strict=True)) for name, values in means.items()}
-
-
-def published_gains(folder: Path, shots: int) -> Gains:
-    """The benchmark's results of each assay, minus its share of active molecules."""
-    found: Gains = {}
-    for file, name in PUBLISHED.items():
-        with (folder / f"{file}_summary.csv").open(encoding="utf-8") as rows:
-            found[name] = {
-                row["TASK_ID"]: float(row[f"{shots}_train"].split("+")[0]) - float(row["fraction_positive_test"])
-                for row in csv.DictReader(rows)
-                if row[f"{shots}_train"]
-            }
-    return found
 
 
 def rows_of(found: Gains, shots: int) -> list[dict[str, Any]]:
