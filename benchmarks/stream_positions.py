@@ -47,7 +47,9 @@ def main() -> None:
             "bits_per_byte": positions,
             "whole": summary(own.mean(1)),
         }
-        row |= {"more_than_first": [summary(column) for column in (own - first).T]} if own is not first else {}
+        if own is not first:
+            more = own - first
+            row |= {"more_than_first": [summary(column) for column in more.T], "whole_more": summary(more.mean(1))}
         cells = {str(k + 1): f"{positions[k]['mean']:.3f} ± {positions[k]['ci95']:.3f}" for k in SHOWN}
         bench.add(row, case=name, **cells)
     draw(bench.result["rows"], streams.query.x.shape[-1], bench.args.picture)
@@ -56,7 +58,15 @@ def main() -> None:
 def trained(learner: Learner) -> dict[str, Any]:
     """The settings of a training that differ between the runs."""
     config = learner.metadata["config"]
-    return {"meta_steps": config["train"]["meta_steps"], **{key: config[key] for key in ("data", "algorithm")}}
+    own = {
+        "meta_steps": config["train"]["meta_steps"],
+        "lr": config["optimizer"]["lr"],
+        "clip": config["train"]["clip"],
+    }
+    return own | {
+        "from_a_model": config["train"].get("start") is not None,
+        **{key: config[key] for key in ("data", "algorithm")},
+    }
 
 
 def test_streams(learner: Learner) -> fmaml.Task:

@@ -44,9 +44,9 @@ from .losses import supervised as supervised
 from .losses import transductive as transductive
 from .models.learner import Adapted as Adapted
 from .models.learner import Learner as Learner
-from .models.learner import Prediction as Prediction
 from .models.load import load as load
 from .models.load import load_adapted as load_adapted
+from .models.predictor import Prediction as Prediction
 from .models.sklearn import FewShotClassifier as FewShotClassifier
 from .modules.dropout import Keyed as Keyed
 from .modules.dropout import with_keys as with_keys

@@ -5,8 +5,9 @@ from typing import Any
 import torch
 from torch.func import vmap
 
-from .outer import chunks, loops_over_tasks, one_by_one
+from .outer import check_call, chunks, loops_over_tasks, one_by_one
 from .setting_types import Batching
+from .torch_fixes.loss_value import kind
 from .torch_fixes.own_code import in_own_code
 from .tree import concat, map_leaves, stack
 from .types import Algorithm, Batch, MetricFn, Params, Task, ThetaT
@@ -55,12 +56,24 @@ def evaluate(
         phis = trajectory_of(algorithm, theta, task.support, steps)
         judged = [algorithm.predicts(task, k) if algorithm.predicts else task for k in range(len(phis))]
         scores = [metric_fn(phi, query) for phi, query in zip(phis, judged, strict=True)]
-        return stack([map_leaves(torch.as_tensor, score) for score in scores])
+        return stack([map_leaves(as_score, score) for score in scores])
 
+    check_call(algorithm, theta)
     looped = loops_over_tasks(batching, tasks)
     every_metric = one_by_one(metric_by_step) if looped else vmap(metric_by_step)
-    with in_own_code([algorithm.loss, metric_fn], theta, vmapped=not looped, metric=True):
+    with in_own_code([algorithm.loss, metric_fn], theta, tasks, vmapped=not looped, metric=True):
         return concat([every_metric(part) for part in chunks(tasks, batching, chunk_size)])
+
+
+def as_score(value: Any) -> torch.Tensor:
+    """The result of a metric as a tensor; ValueError if it is no number."""
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, RuntimeError):
+        raise ValueError(
+            f"the metric returns {kind(value)}: must be a scalar tensor, a number, or a dict of them by name; "
+            f"end it with `return score`"
+        ) from None
 
 
 def trajectory_of(

@@ -193,6 +193,10 @@ def check_rate(lr: Any) -> None:
             f"inner_lr = {lr!r}: must be a number, a tensor, a dict of either by name, or an optimizer; "
             f"put a transform before one: chain(transform, sgd(0.1))"
         )
+    if isinstance(lr, Tensor) and lr.ndim:
+        raise ValueError(
+            f"inner_lr has the shape {list(lr.shape)}: must be a scalar; give a dict of rates, {{name: rate}}"
+        )
 
 
 def as_optimizer(lr: InnerRate) -> Optimizer:

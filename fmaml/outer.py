@@ -6,13 +6,14 @@ inside the vmap, so each chunk of tasks frees its graph before the next begins.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from torch import Tensor
 from torch.func import vmap
 
 from .setting_types import Batching
 from .torch_fixes.grad_levels import grad
+from .torch_fixes.loss_value import checked
 from .torch_fixes.own_code import in_own_code
 from .tree import T, add, detach, leading, leaves, map_leaves, take
 from .types import Algorithm, Batch, LossFn, MetaState, Metrics, Optimizer, Params, Task, Theta, ThetaT
@@ -84,9 +85,10 @@ def meta_loss(
     >>> float(fmaml.meta_loss(algorithm, {"p": torch.tensor(0.0)}, tasks)[0])
     0.625
     """
-    task_loss, looped = partial(algorithm.loss, theta), loops_over_tasks(batching, tasks)
+    check_call(algorithm, theta)
+    task_loss, looped = partial(checked(algorithm.loss, has_aux=True), theta), loops_over_tasks(batching, tasks)
     every_loss = one_by_one(task_loss) if looped else vmap(task_loss)
-    with in_own_code([algorithm.loss], theta, vmapped=not looped):
+    with in_own_code([algorithm.loss], theta, tasks, vmapped=not looped):
         return mean_over_chunks(every_loss, chunks(tasks, batching, chunk_size))
 
 
@@ -125,9 +127,10 @@ def meta_grad(
     >>> fmaml.meta_grad(algorithm, {"p": torch.tensor(0.0)}, tasks)[0]  # mean of (1 - 0.5)^2 (p - y)
     {'p': tensor(-0.5000)}
     """
+    check_call(algorithm, theta)
     task_grad, looped = partial(grad(algorithm.loss, has_aux=True), theta), loops_over_tasks(batching, tasks)
     every_grad = one_by_one(task_grad) if looped else vmap(task_grad)
-    with in_own_code([algorithm.loss], theta, vmapped=not looped):
+    with in_own_code([algorithm.loss], theta, tasks, vmapped=not looped):
         return mean_over_chunks(every_grad, chunks(tasks, batching, chunk_size))
 
 
@@ -211,6 +214,20 @@ def init_state(algorithm: Algorithm[Any], optimizer: Optimizer, params: Params) 
     return MetaState(theta, optimizer.init(theta), 0)
 
 
+def check_call(algorithm: Any, theta: Any) -> None:
+    """ValueError unless the algorithm has a loss, and theta is a tree of tensors."""
+    if not callable(getattr(algorithm, "loss", None)):
+        given = "None" if algorithm is None else getattr(algorithm, "__name__", type(algorithm).__name__)
+        raise ValueError(
+            f"algorithm = {given}: must be an Algorithm; give fmaml.maml(loss_fn, inner_lr=0.1, steps=1) or another"
+        )
+    if others := [type(leaf).__name__ for leaf in leaves(theta) if not isinstance(cast(Any, leaf), Tensor)]:
+        raise ValueError(
+            f"theta: holds a value of the type {others[0]}, must hold tensors alone; give the theta of init_state, "
+            f"dict(module.named_parameters()), or torch.as_tensor(value)"
+        )
+
+
 # The tasks of a meta-batch: all at once, in chunks, or one by one
 
 
@@ -218,12 +235,14 @@ def chunks(tasks: Task, batching: Batching, chunk_size: int | None) -> list[Task
     """The tasks in parts of ``chunk_size``; None: in one part. A loop has one task in each part."""
     if batching not in ("vmap", "loop", "auto"):
         raise ValueError(f"batching = {batching!r}: must be 'vmap', 'loop' or 'auto'")
-    if chunk_size is not None and chunk_size < 1:
+    if chunk_size is not None and (not isinstance(cast(Any, chunk_size), int) or chunk_size < 1):
         raise ValueError(f"chunk_size = {chunk_size}: must be at least 1, or None for all tasks at once")
     check_are_tasks(tasks)
     count = leading(tasks)
     if count == 0:
         raise ValueError("no tasks: the leading axis of every tensor has length 0")
+    if 0 in tasks.query.y.shape:
+        raise ValueError("tasks.query: has no examples, so it has no mean loss; give one or more for each task")
     size = 1 if loops_over_tasks(batching, tasks) else chunk_size or count
     return [take(tasks, slice(first, first + size)) for first in range(0, count, size)]
 

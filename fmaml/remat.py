@@ -10,7 +10,7 @@ from __future__ import annotations  # torch.compile cannot trace list[...] in a 
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
 from itertools import accumulate
 from typing import Any, TypeAlias
 
@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.func import grad_and_value, vjp
 
 from .inner import EVERYTHING, begin, check_steps, inner_step, select
-from .torch_fixes.grad_levels import connected, detach_result, detach_theta, with_gradient
+from .torch_fixes.grad_levels import detach_result, detach_theta, with_gradient
+from .torch_fixes.loss_value import checked
 from .tree import add
 from .types import Batch, InnerRate, LossFn, Metrics, OptState, Params, Task, ThetaT
 
@@ -56,7 +57,7 @@ def recomputed_query_loss(
         return inner_step(loss_fn, *carry, task.support, rule(theta), tuple(select(carry[0], only)))
 
     def last(theta: ThetaT, carry: tuple[Params, OptState]) -> Tensor:
-        return connected(loss_fn)(carry[0], task.query)
+        return checked(loss_fn, differentiated=True)(carry[0], task.query)
 
     loss, gradient = recomputed(first, step, last, theta, parts(steps))
     return with_gradient(loss, gradient, theta), {"query_loss": loss}
@@ -67,44 +68,42 @@ def recomputed(
     step: Callable[[int, ThetaT, Carry], Carry],
     last: Callable[[ThetaT, Carry], Tensor],
     theta: ThetaT,
-    lengths: Sequence[int],
+    split: Sequence[range],
 ) -> tuple[Tensor, ThetaT]:
     """last(theta, carry_K) with carry_0 = first(theta), carry_k+1 = step(k, theta, carry_k); and its gradient.
 
     Args:
         first, step, last: pure functions; ``last`` returns a scalar.
         theta: the meta-parameters.
-        lengths: the lengths of the parts of the K steps. Only the first carry of a part is kept, and one part at a time
-            runs again.
+        split: the K steps in parts, as `parts` gives them. Only the first carry of a part is kept. One part at a time
+            runs again; the last part need not.
 
     Returns:
         The scalar and its gradient with respect to theta, as constants.
     """
     fixed = detach_theta(theta, "remat")
     kept = [detach_result(first(fixed), "remat")]
-    starts = [sum(lengths[:i]) for i in range(len(lengths))]
+    *before, final = split or [range(0)]
 
     def run(carry: Carry, k: int) -> Carry:
         return detach_result(step(k, fixed, carry), "remat")
 
-    for start, length in zip(starts, lengths, strict=True):
-        carry = kept[-1]
-        for k in range(start, start + length):
-            carry = run(carry, k)
-        kept.append(carry)
+    for part in before:
+        kept.append(reduce(run, part, kept[-1]))
+    carries = list(accumulate(final, run, initial=kept.pop()))
 
-    (total, adjoint), loss = grad_and_value(last, argnums=(0, 1))(fixed, kept.pop())
-    for start, length in reversed(list(zip(starts, lengths, strict=True))):
-        part = list(accumulate(range(start, start + length - 1), run, initial=kept.pop()))
-        for k in reversed(range(start, start + length)):
-            direct, adjoint = vjp(partial(step, k), fixed, part.pop())[1](adjoint)
+    (total, adjoint), loss = grad_and_value(last, argnums=(0, 1))(fixed, carries.pop())
+    for part in reversed(split):
+        carries = carries or list(accumulate(part[:-1], run, initial=kept.pop()))
+        for k in reversed(part):
+            direct, adjoint = vjp(partial(step, k), fixed, carries.pop())[1](adjoint)
             total = add(total, direct)
     total = add(total, vjp(first, fixed)[1](adjoint)[0])
     return loss, total
 
 
-def parts(steps: int, keep_all: int | None = None) -> list[int]:
-    """The lengths of the parts between stored states: about sqrt(steps), or 1 for at most ``keep_all`` steps."""
+def parts(steps: int, keep_all: int | None = None) -> list[range]:
+    """The steps between stored states: parts of about sqrt(steps), or of 1 for at most ``keep_all`` steps."""
     check_steps(steps)
     length = 1 if steps <= (KEEP_ALL if keep_all is None else keep_all) else math.isqrt(steps)
-    return [min(length, steps - first) for first in range(0, steps, length)]
+    return [range(first, min(first + length, steps)) for first in range(0, steps, length)]

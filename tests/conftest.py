@@ -27,7 +27,7 @@ REAL_DATA = os.environ.get("FMAML_DATA")
 WORKER = os.environ.get("PYTEST_XDIST_WORKER")
 LONGEST = (
     *("test_docs.py", "test_benchmarks.py", "test_readme.py", "test_run_experiment.py"),
-    *("test_elastic.py", "test_extend.py", "test_same_results.py"),
+    *("test_elastic.py", "test_extend.py", "test_same_results.py", "test_accessibility.py", "test_on_a_gpu.py"),
 )
 
 
@@ -56,24 +56,32 @@ def _own_folders(tmp_path_factory) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _draw(request) -> Iterator[Callable | None]:
-    """What draws a run's pictures; it draws none but for `pictures`: they are most of a small run's time."""
-    if any(request.node.get_closest_marker(name) for name in ("core", "pictures")):
-        yield None
-        return
-    from fmaml.report import results  # imports matplotlib
+def _draw(request) -> Iterator[dict[str, Callable]]:
+    """What draws a run's pictures and its report's figures, by name.
 
-    draw = results.write_pictures
-    results.write_pictures = lambda *_: None
-    yield draw
-    results.write_pictures = draw
+    All but `pictures` draw none: they are four fifths of a small run's time.
+    """
+    if any(request.node.get_closest_marker(name) for name in ("core", "pictures")):
+        yield {}
+        return
+    from fmaml.report import results, run_sections, task_sections  # import matplotlib
+
+    sections = (run_sections, task_sections)
+    draw = {f"{module.__name__}.page_figure": module.page_figure for module in sections}
+    draw["fmaml.report.results.write_pictures"] = results.write_pictures
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(results, "write_pictures", lambda *_: None)
+        for module in sections:
+            patch.setattr(module, "page_figure", lambda figure, title: "<figure></figure>")
+        yield draw
 
 
 @pytest.fixture(autouse=True)
 def _drawn(request, monkeypatch, _draw) -> None:
     """The pictures of runs of a test that is marked `pictures`."""
-    if _draw and request.node.get_closest_marker("pictures"):
-        monkeypatch.setattr("fmaml.report.results.write_pictures", _draw)
+    if request.node.get_closest_marker("pictures"):
+        for name, function in _draw.items():
+            monkeypatch.setattr(name, function)
 
 
 @pytest.fixture

@@ -60,15 +60,20 @@ def smallest(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, request:
         request.getfixturevalue("real_data")
     small = [*SMALL, "train.meta_steps=2", "train.meta_batch=2", "train.validate_tasks=2"]
     small += ["eval.tasks=2", "eval.steps=1"]
+    algorithm = load_config(str(path))["algorithm"]
+    small += ["algorithm.steps=2"] if algorithm.get("steps", 0) > 2 else []
+    small += ["algorithm.chunks=3", "data.shots=3"] if "chunks" in algorithm else []
     if path.parent.stem == "control":
         small += ["data.episodes=2", "data.horizon=5"]
     elif "sinusoid" not in path.stem:
         small += ["data.queries=1"]  # each alone beside the support set, they would take longest
     if "mini_imagenet" in path.stem:
         small += ["train.meta_batch=1", "model.width=8"]  # large images are trained on one task after the other
+    if "pretrain" in path.stem:
+        small += ["data.train_batch=8", "model.width=8"]
     small += CHARACTERS if "omniglot" in path.stem or path.parent.stem == "algorithms" else []
     small += ["data.name=markov"] if path.stem == "languages" else []
-    small += ["data={name: markov, shots: 15, queries: 1, length: 16}"] if path.stem == "stream" else []
+    small += ["data={name: markov, shots: 3, queries: 1, length: 16}"] if path.stem == "stream" else []
     if path.stem in ("table", "signals"):
         monkeypatch.chdir(request.getfixturevalue("public_tables"))
     if path.stem == "photos":

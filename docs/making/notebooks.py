@@ -22,7 +22,7 @@ TOP = Path(__file__).parents[2]
 FOLDER = TOP / "docs/tutorials"
 KEPT = TOP / "build/tutorials"  # executed notebooks: what the tests made is what the site shows
 PHOTO = "{.photo}"  # stays as it is in dark mode
-SECONDS = 120  # for a cell, on a machine with other work to do
+SECONDS = 600  # for a cell, as long as tests wait: a machine may have much else to do
 DESCRIPTION = re.compile(r"^# Picture: (.*)\n", re.MULTILINE)  # the alt text of the picture that a cell draws
 COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 

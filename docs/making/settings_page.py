@@ -12,15 +12,9 @@ import re
 import fmaml
 from fmaml.config import packaged
 from fmaml.config.registry import SETTINGS, TABLE
-from fmaml.config.signature import (
-    REQUIRED,
-    Setting,
-    dataclass_settings,
-    describe_values,
-    find_function,
-    function_settings,
-    summary,
-)
+from fmaml.config.signature import REQUIRED, Setting, dataclass_settings, function_settings
+from fmaml.config.source_text import find_function, summary
+from fmaml.config.value_descriptions import describe_values
 from fmaml.setting_types import Meaning
 
 TARGETS = {name: entry.target for part in ("algorithm", "model", "optimizer") for name, entry in TABLE[part].items()}

@@ -21,6 +21,7 @@ from ..inner import adapt as adapt_by_steps
 from ..inner import inner_rule, trajectory
 from ..setting_types import Count, NonNegative, Rate, Rule, Steps
 from ..torch_fixes.grad_levels import detach_result, detach_theta, with_gradient
+from ..torch_fixes.loss_value import checked
 from ..tree import dot, map_leaves, squared_norm, zeros_like
 from ..types import Algorithm, Batch, InnerRate, LossFn, Metrics, Params, Task
 
@@ -63,7 +64,7 @@ def imaml(
 
     def regularized(theta: Params) -> LossFn:
         def inner_loss(phi: Params, batch: Batch) -> Tensor:
-            return loss_fn(phi, batch) + regularization / 2 * squared_norm(map_leaves(torch.sub, phi, theta))
+            return checked(loss_fn)(phi, batch) + regularization / 2 * squared_norm(map_leaves(torch.sub, phi, theta))
 
         return inner_loss
 

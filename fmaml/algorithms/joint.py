@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..inner import inner_rule
 from ..setting_types import Rate, Rule, Steps
+from ..torch_fixes.loss_value import checked
 from ..types import Algorithm, InnerRate, LossFn, Metrics, Params, Task
 from ..unroll import unrolled
 
@@ -42,8 +43,8 @@ def joint(
     """
 
     def loss(theta: Params, task: Task) -> tuple[Tensor, Metrics]:
-        query = loss_fn(theta, task.query)
-        return (loss_fn(theta, task.support) + query) / 2, {"query_loss": query}
+        support, query = (checked(loss_fn)(theta, batch) for batch in task)
+        return (support + query) / 2, {"query_loss": query}
 
     fine_tuned: Algorithm[Params] = unrolled(loss_fn, inner_rule(inner, inner_lr), steps=steps, only=only)
     return fine_tuned._replace(loss=loss)

@@ -12,16 +12,9 @@ from ..config import packaged
 from ..errors import Error
 from ..setting_types import Meaning
 from .registry import SETTINGS, TABLE, find_entry, known_names
-from .signature import (
-    REQUIRED,
-    Setting,
-    dataclass_settings,
-    describe_values,
-    find_function,
-    function_settings,
-    module_docstring,
-    summary,
-)
+from .signature import REQUIRED, Setting, dataclass_settings, function_settings
+from .source_text import find_function, module_docstring, summary
+from .value_descriptions import describe_values
 
 HEADER_LABELS = {"when": "when to use it", "ours": "measured", "costs": "costs"}  # header key -> label in the listing
 LEAST_TEXT_WIDTH = 24  # columns

@@ -21,7 +21,7 @@ from ..data.dataset_facts import CHARACTER_SIZE, DRAWINGS_PER_CLASS, HUNDRED_CLA
 from ..errors import Error
 from ..setting_types import TRAITS
 from .settings import Config, EvalSettings, TrainSettings
-from .signature import declared_traits, find_function
+from .source_text import declared_traits, find_function
 
 NUMBERS = frozenset({"numbers", "single_targets"})
 IMAGES = NUMBERS | {"images", "classes"}

@@ -1,29 +1,21 @@
 """The settings that a function or a dataclass takes: their types, defaults and marks.
 
-A function's settings are read from its source text, without importing it. So `fmaml show` and messages about mistakes
-need not wait for torch, which takes more than a second to import, and run no outside code. The dataclasses of
+A function's settings are read from its source text, see `fmaml.config.source_text`. The dataclasses of
 `fmaml.config.settings` import no torch and are inspected directly.
 """
 
 import ast
 import copy
-import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
-from functools import cache
-from importlib.machinery import ModuleSpec, PathFinder
-from itertools import accumulate
-from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NamedTuple, Optional, TypeAlias, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, Optional, Union, get_args, get_origin, get_type_hints
 
-from annotated_types import Ge, Gt, Le, Lt, MaxLen
+from annotated_types import Ge, Gt, Le, Lt
 
 from .. import setting_types
 from ..errors import Error
-from ..setting_types import IMPLIED, TRAITS, Mark, Meaning
-
-TypeForm: TypeAlias = Any  # the value of an annotation: a class, a union, a Literal, an Annotated
+from ..setting_types import Mark, Meaning
+from .value_descriptions import TypeForm
 
 RANGES_AND_MARKS = {
     name: value
@@ -38,20 +30,6 @@ ANNOTATION_NAMES: dict[str, TypeForm] = {  # the names that the annotation of a 
 SUPPLIED_BY_RUN = {"seed", "device", "inputs", "outputs", "loss_fn", "apply"}  # parameters that are not settings
 REQUIRED = object()  # marks a setting without a default
 ONLY_IN_CODE = object()  # the type of a parameter that no setting can supply
-SIMPLE_TYPES = {
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    bool: "true or false",
-    NoneType: "null",
-    dict: "a mapping",
-}
-
-
-class ValueDescription(NamedTuple):
-    """In an Annotated: the description of the values in messages, instead of one derived from the type."""
-
-    text: str
 
 
 class Setting(NamedTuple):
@@ -60,90 +38,6 @@ class Setting(NamedTuple):
     type: TypeForm  # without marks
     default: Any = REQUIRED
     marks: frozenset[Mark] = frozenset()
-
-
-@cache
-def parse_file(path: Path) -> ast.Module:
-    """The syntax tree of a Python file; Error if it cannot be read or parsed."""
-    try:
-        return ast.parse(path.read_bytes())
-    except OSError as error:
-        raise Error(f"{path} cannot be read: {error.strerror}") from None
-    except (SyntaxError, ValueError) as error:
-        line = f", line {error.lineno}: {error.msg}" if isinstance(error, SyntaxError) else f": {error}"
-        raise Error(f"{path}{line}; correct the file") from None
-
-
-def source_file(module: str) -> Path:
-    """Find the source file of ``module``, in the current folder or installed, without importing it.
-
-    Raises Error if there is none.
-    """
-    search, found = None, None
-    for name in accumulate(module.split("."), lambda package, part: f"{package}.{part}"):
-        loaded = sys.modules.get(name)  # a folder of the same name here must not replace fmaml itself
-        found = loaded.__spec__ if loaded else find_spec(name, search)
-        if found is None:
-            raise Error(
-                f"there is no module {name} in the current folder or installed; give package.module:function, without "
-                f".py, and run the command in the folder that holds it"
-            )
-        search = found.submodule_search_locations or []
-    if found is None or not found.has_location or not str(found.origin).endswith(".py"):
-        raise Error(f"{module} has no Python source file to read settings from; give a module that has one")
-    return Path(str(found.origin))
-
-
-def find_spec(module: str, search: Sequence[str] | None) -> ModuleSpec | None:
-    """The spec of a module in the folders ``search``. None searches the current folder, then installed packages.
-
-    `importlib.util.find_spec` would import the parent packages.
-    """
-    here = PathFinder.find_spec(module, [""]) if search is None else None
-    try:
-        return here or next(filter(None, (finder.find_spec(module, search) for finder in sys.meta_path)), None)
-    except KeyError:  # a folder without __init__.py, in a package that is not imported
-        found = ModuleSpec(module, None, is_package=True)
-        found.submodule_search_locations = [str(Path(place, module.rpartition(".")[2])) for place in search or ()]
-        return found
-
-
-def find_function(target: str) -> ast.FunctionDef:
-    """The syntax tree of a function such as "fmaml.nn.conv4:conv4"; Error if there is none."""
-    module, _, name = target.partition(":")
-    path = source_file(module)
-    functions = {node.name: node for node in parse_file(path).body if isinstance(node, ast.FunctionDef)}
-    if name not in functions:
-        known = f", such as {next(iter(functions))}" if functions else ""
-        raise Error(f"{path} defines no function {name} at its top level; give one that it defines{known}")
-    return functions[name]
-
-
-def declared_traits(function: ast.FunctionDef, word: str) -> frozenset[str]:
-    """The traits in a decorator ``@gives(...)`` or ``@needs(...)``, and those they imply; Error for a wrong one."""
-    found: set[str] = set()
-    for node in function.decorator_list:
-        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == word:
-            for argument in [*node.args, *node.keywords]:
-                trait = argument.value if isinstance(argument, ast.Constant) else None
-                if trait not in TRAITS:
-                    raise Error(
-                        f"{function.name}(), line {node.lineno}: @{word} takes traits of the tasks, as text: "
-                        f"{', '.join(TRAITS)}; {ast.unparse(argument)} is none of them"
-                    )
-                found |= {str(trait), IMPLIED.get(str(trait), str(trait))}
-    return frozenset(found)
-
-
-def module_docstring(target: str) -> str:
-    """The docstring of the module in ``target``."""
-    return ast.get_docstring(parse_file(source_file(target.partition(":")[0]))) or ""
-
-
-def summary(documented: ast.FunctionDef | type) -> str:
-    """The first line of the docstring."""
-    text = ast.get_docstring(documented) if isinstance(documented, ast.FunctionDef) else documented.__doc__
-    return (text or "").partition("\n")[0].replace("``", "")
 
 
 def function_settings(function: ast.FunctionDef) -> dict[str, Setting]:
@@ -263,41 +157,3 @@ def _value(node: ast.expr) -> Any:
             return _value(function)(*map(_value, arguments))
         case _:
             raise TypeError(ast.unparse(node))
-
-
-def describe_values(kind: TypeForm) -> str:
-    """Describe the values of a type, for messages."""
-    origin, args = get_origin(kind), get_args(kind)
-    if origin is Annotated:
-        return _describe_limited(describe_values(args[0]), args[1:])
-    if origin is Literal:
-        choices = ", ".join(map(str, args))
-        return f"one of {choices}" if len(args) > 1 else choices
-    if origin in (Union, UnionType):
-        members = [describe_values(member) for member in args]
-        separator = ", or " if any("," in member for member in members) else " or "
-        return separator.join(members)
-    if origin is tuple and Ellipsis not in args:
-        return f"a list of {len(args)} in brackets, each {describe_values(args[0])}"
-    if origin in (list, tuple, Sequence):
-        return f"a list in brackets, each {describe_values(args[0])}"
-    return SIMPLE_TYPES.get(origin or kind, "a list")
-
-
-def _describe_limited(values: str, limits: tuple[Any, ...]) -> str:
-    described: list[str] = []
-    for limit in limits:
-        match limit:
-            case ValueDescription(text):
-                return text
-            case Ge(bound):
-                described.append(f"{bound} or more")
-            case Gt(bound):
-                described.append(f"above {bound}")
-            case Le(bound):
-                described.append(f"at most {bound}")
-            case Lt(bound):
-                described.append(f"below {bound}")
-            case MaxLen(most):
-                described.append(f"at most {most} of them")
-    return f"{values}, {' and '.join(described)}" if described else values

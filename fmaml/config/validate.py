@@ -14,16 +14,9 @@ from ..errors import Error
 from ..setting_types import FreeOnResume, Mark, Natural
 from .registry import SETTINGS, TABLE, find_entry, known_names
 from .settings import Config
-from .signature import (
-    REQUIRED,
-    Setting,
-    TypeForm,
-    ValueDescription,
-    dataclass_settings,
-    describe_values,
-    find_function,
-    function_settings,
-)
+from .signature import REQUIRED, Setting, dataclass_settings, function_settings
+from .source_text import find_function
+from .value_descriptions import TypeForm, ValueDescription, describe_values
 
 LEAST_SIMILARITY = 0.7  # similarity of a key that is suggested
 SECTIONS = [*TABLE, *SETTINGS]

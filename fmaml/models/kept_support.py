@@ -18,9 +18,10 @@ from ..config.build import call_by_name
 from ..errors import Error
 from ..head import features, head_weight
 from ..losses import supervised
+from ..torch_fixes.support_statistics import statistics_of
 from ..types import Algorithm, Batch, Params, Theta
 from .blueprint import CRITERIA, MAX_STEPS, Blueprint, fill_theta
-from .features import EXAMPLES_AT_ONCE
+from .features import EXAMPLES_AT_ONCE, network_params
 from .model_file import Metadata
 
 FITS_HEAD_ALONE = ("protonet", "pretrain", "r2d2")  # algorithms that need nothing but the features
@@ -69,6 +70,15 @@ def seen_before(x: Tensor, known: Tensor) -> int:
 def numbered(y: Tensor, names: list[str], every: list[str]) -> Tensor:
     """Class numbers in the list ``names`` as numbers in the list ``every``."""
     return torch.tensor([every.index(name) for name in names])[y]
+
+
+def features_if_enough(blueprint: Blueprint, kept: KeptSupport) -> KeptSupport | None:
+    """The features of a support set, if they are enough to adapt; None if batch norm or inner steps need more."""
+    apply, params = blueprint.build(blueprint.outputs).model.apply, network_params(kept.theta)
+    if blueprint.algorithm["name"] not in FITS_HEAD_ALONE or statistics_of(apply, params, kept.support.x[:2]):
+        return None
+    x = features_of(blueprint, params, kept.support.x)
+    return kept._replace(support=Batch(x, kept.support.y), of_features=True)
 
 
 @torch.no_grad()

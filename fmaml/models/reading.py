@@ -42,9 +42,7 @@ class Reader:
 
     def read(self, text: str | bytes | bytearray) -> list[float]:
         """Read more text: the bits per byte of each chunk that it completes, predicted before it is learnt."""
-        if not isinstance(text, str | bytes | bytearray):
-            raise TypeError(f"read: text is of type {type(text).__name__}; give a string or bytes")
-        self.pending += text.encode() if isinstance(text, str) else text
+        self.pending += as_bytes(text)
         found: list[float] = []
         while len(self.pending) > self.chunk_bytes:  # one byte more, which is the last to predict
             found.append(self._learn(self.pending[: self.chunk_bytes + 1]))
@@ -71,9 +69,12 @@ class Reader:
         return self.network.model.apply(self.params, torch.tensor([list(passage)]))[0, -1].softmax(-1)
 
     def save(self, path: str | Path) -> None:
-        """Write the state as one file, which `Learner.stream` continues."""
+        """Write the state as one file, which `Learner.stream` continues; Error if the file cannot be written."""
         state = {"kind": "stream", "pending": self.pending.hex(), "chunks_read": self.chunks_read}
-        write_model(Path(path), flatten(self.params), {**self.metadata, **state})
+        try:
+            write_model(Path(path), flatten(self.params), {**self.metadata, **state})
+        except OSError as error:
+            raise Error(f"{path}: {error.strerror}; name a file that can be written") from None
 
     def resume(self, path: Path) -> None:
         """Continue from a saved state; Error if the file holds none, or one of a model trained in another way."""
@@ -88,3 +89,14 @@ class Reader:
         except ValueError:
             raise Error(f"{path}: damaged (pending); name another file") from None
         self.params, self.chunks_read = fill_theta(self.template, tensors, str(path)), count
+
+
+def as_bytes(text: str | bytes | bytearray) -> bytes | bytearray:
+    """The text in UTF-8; TypeError or ValueError if it has none."""
+    if not isinstance(text, str | bytes | bytearray):
+        raise TypeError(f"read: text is of type {type(text).__name__}; give a string or bytes")
+    try:
+        return text.encode() if isinstance(text, str) else text
+    except UnicodeEncodeError as error:
+        found = f"character {error.start}, {error.object[error.start]!r}, is half of a pair, which UTF-8 lacks"
+        raise ValueError(f"read: {found}; give the bytes of the text") from None

@@ -10,12 +10,36 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from ..errors import Error
 from ..evaluation import trajectory_of
 from ..head import prototypes
 from ..losses import Apply
 from ..tree import map_leaves
 from ..types import Algorithm, Batch, Params, Theta
+from .blueprint import Blueprint, Network
 from .features import network_params
+
+
+def network_for_outputs(blueprint: Blueprint, theta: Theta, outputs: int) -> tuple[Network, Theta]:
+    """The network with this number of outputs, and theta with a head of that width."""
+    network, algorithm = blueprint.build(outputs), blueprint.algorithm
+    if outputs == blueprint.outputs:
+        return network, theta
+    made_per_task = "head" in algorithm
+    try:
+        theta = with_outputs(theta, blueprint.template(outputs))
+        if outputs > blueprint.outputs and not made_per_task:
+            check_is_network(theta, blueprint.params(outputs))
+    except ValueError as error:
+        raise Error(
+            f"{outputs} classes: {algorithm['name']} was trained for {blueprint.outputs}, and its learnt parts fit no "
+            f"other number ({error}); take a model of protonet, r2d2, proto_maml or maml"
+        ) from None
+    if outputs < blueprint.outputs or made_per_task:
+        return network, theta
+    head = head_of(blueprint.params(blueprint.outputs), blueprint.params(outputs))
+    start = starting_from_prototypes(network.algorithm, network.model.apply, head)
+    return network._replace(algorithm=start), theta
 
 
 def with_outputs(theta: Theta, template: Theta) -> Theta:

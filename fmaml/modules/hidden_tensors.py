@@ -15,6 +15,7 @@ import weakref
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, MutableMapping, MutableSequence, Sequence
 from functools import partial
+from io import IOBase
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple, TypeAlias, cast
 
@@ -30,6 +31,7 @@ LIBRARIES = ("torch.", "numpy.", "fmaml.")  # their functions lead to no module 
 CONTAINERS = ("types", "collections", "functools", "dataclasses")  # modules of Python with classes that hold values
 NOTEBOOKS = ("IPython", "ipykernel")
 CLONE = "a task changes only one of them; make it a clone(), or use the other in the forward pass"
+ITERATOR = "is an iterator, which each call of next() changes; give the number of the call as a part of x"
 METHOD = "put this code into a method of a class of nn.Module, and use self"
 Places: TypeAlias = Sequence[tuple[Any, Any, str]]  # (list or dict, key, name of the parameter there)
 Step: TypeAlias = tuple[str, Any, Any, Any]  # a place, the value there, the container that has it, and its key there
@@ -39,7 +41,7 @@ FOLLOWED = object()  # the holder of a registered submodule
 
 
 class Place(NamedTuple):
-    """A place besides the registered ones that has a tensor or a module."""
+    """A place besides the registered ones, and its value."""
 
     path: str
     value: Any
@@ -48,7 +50,16 @@ class Place(NamedTuple):
 
 
 def places(root: nn.Module, closed: Iterable[nn.Module] = ()) -> Iterator[Place]:
-    """Each tensor and module that ``root`` reaches by its variables, containers, hooks and functions.
+    """Each tensor and module that ``root`` reaches besides the registered ones."""
+    for place in reached(root, closed):
+        if isinstance(place.value, Tensor | np.ndarray) or (
+            isinstance(place.value, nn.Module) and place.holder is not FOLLOWED
+        ):
+            yield place
+
+
+def reached(root: nn.Module, closed: Iterable[nn.Module] = ()) -> Iterator[Place]:
+    """Each value that ``root`` reaches by its variables, containers, hooks and functions.
 
     The search does not go into the modules ``closed``.
     """
@@ -58,8 +69,7 @@ def places(root: nn.Module, closed: Iterable[nn.Module] = ()) -> Iterator[Place]
         path, value = waiting.popleft()
         for step, child, holder, key in led_to(value):
             name = f"{path}{step}".lstrip(".")
-            if isinstance(child, Tensor | np.ndarray) or (isinstance(child, nn.Module) and holder is not FOLLOWED):
-                yield Place(name, child, holder, key)
+            yield Place(name, child, holder, key)
             if id(child) not in seen and not isinstance(child, CLOSED):
                 seen.add(id(child))
                 waiting.append((name, child))
@@ -85,8 +95,18 @@ def led_to(value: Any) -> Iterator[Step]:
         yield from ((f" (a partial, {key})", child, value.keywords, key) for key, child in value.keywords.items())
     elif isinstance(value, weakref.ref):
         yield " (a weak reference)", cast(Any, value)(), None, None
+    elif slots := [name for name in slots_of(value) if hasattr(value, name)]:
+        yield from ((f".{name}", getattr(value, name), None, None) for name in slots)
     elif hasattr(value, "__dict__") and not isinstance(value, Tensor) and not is_of_python(value):
         yield from ((f".{key}", child, vars(value), key) for key, child in list(vars(value).items()))
+
+
+def slots_of(value: Any) -> list[str]:
+    """The names of the slots of an object, if all its variables are in slots."""
+    if isinstance(value, Tensor | np.ndarray) or hasattr(value, "__dict__") or is_of_python(value):
+        return []
+    names = [vars(base).get("__slots__", ()) for base in type(value).__mro__]
+    return [name for slots in names for name in ([slots] if isinstance(slots, str) else slots)]
 
 
 def is_of_python(value: Any) -> bool:
@@ -107,12 +127,21 @@ def steps_of_module(module: nn.Module) -> Iterator[Step]:
             yield from ((f", its {kind}", hook, None, None) for hook in cast(Any, child).values())
         else:
             yield f".{key}", child, vars(module), key
+    for base in own_classes(type(module)):
+        for key, child in list(vars(base).items()):
+            if not key.startswith("__") and not hasattr(child, "__get__"):
+                yield f".{key} (of the class {base.__name__})", child, None, None
     yield from ((f" (its method {f.__name__})", f, None, None) for f in methods_of_a_call(type(module)))
+
+
+def own_classes(kind: type) -> list[type]:
+    """The classes of a user among a class and its bases."""
+    return [base for base in kind.__mro__[:-1] if not f"{base.__module__}.".startswith(LIBRARIES)]
 
 
 def methods_of_a_call(kind: type) -> Iterator[FunctionType]:
     """The methods of a user's class that its forward pass may call: ``forward``, and those that it names."""
-    own = [base for base in kind.__mro__[:-1] if not f"{base.__module__}.".startswith(LIBRARIES)]
+    own = own_classes(kind)
     waiting, seen = ["forward"], {"__init__"}
     while waiting:
         if (name := waiting.pop()) in seen:
@@ -181,10 +210,18 @@ def aliases(copied: nn.Module, original: nn.Module, learnt: Sequence[str]) -> Al
         elif id(value) in names:
             found.refused.append(f"{path}: is {names[id(value)]} before a task changes it; {METHOD}")
     found.refused.extend(f"{a}: shares memory with {b}; {CLONE}" for a, b in overlaps(original, learnt))
+    found.refused.extend(f"{path}: {ITERATOR}" for path in iterators(original))
     for path, value, _, _ in places(original):
         if not isinstance(value, nn.Module) and id(value) not in names and (name := memory.get(storage(value))):
             found.refused.append(f"{path}: is a view of {name} before a task changes it; {METHOD}")
     return found
+
+
+def iterators(module: nn.Module) -> Iterator[str]:
+    """The places of iterators that a module reaches."""
+    for place in reached(module):
+        if isinstance(place.value, Iterator) and not isinstance(place.value, IOBase):
+            yield place.path
 
 
 def overlaps(module: nn.Module, learnt: Sequence[str]) -> Iterator[tuple[str, str]]:

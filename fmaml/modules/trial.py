@@ -7,9 +7,11 @@ the search of `hidden_tensors` cannot see, such as a copy in C++ or a counter.
 # torch has no public names for its transforms, and its modes have no types:
 # pyright: reportPrivateUsage=false, reportUnknownMemberType=false
 
+import math
+import numbers
 import random
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 from typing import Any, cast
 
 import numpy as np
@@ -23,11 +25,12 @@ from ..torch_fixes.grad_levels import outside_transforms
 from ..torch_fixes.support_statistics import own_statistics
 from ..tree import map_leaves
 from ..types import Params
-from .hidden_tensors import METHOD, places, storage
+from .hidden_tensors import METHOD, places, reached, storage
 
 functorch: Any = cast(Any, torch._C)._functorch
 DIFFERS = "a second call with the same input gives other numbers"
-CHANGED = "each call changes the number {}"
+CHANGED = "each call changes {}"
+LARGEST_STATE = 1000  # numbers of an array that is compared
 GENERATORS = (
     "a call draws from a generator of Python or NumPy, or from its own; draw before, and give it as a part of x"
 )
@@ -136,7 +139,7 @@ class Trial:
     def problem(self, call: Callable[[Any, Any], Any], params: Any, x: Any) -> str:
         again = cloned((params, x))
         given = pytree.tree_leaves((params, x))
-        before, drawn, versions = numeric_attributes(self.module), generators(self.module), changes(given)
+        drawn, versions = generators(self.module), changes(given)
         held = list(self.original.values())  # before their addresses are taken
         with Reads(self.stale(), given, held) as reads:
             first = call(params, x)
@@ -145,7 +148,7 @@ class Trial:
         if changes(given) != versions:
             names = [name for name, version in zip(params, versions, strict=False) if params[name]._version != version]
             return CHANGES.format(names[0] if names else "its input")
-        between, drawn_between = numeric_attributes(self.module), generators(self.module)
+        between, drawn_between = state(self.module), generators(self.module)
         kept, named = reads.kept(), {storage(place.value): place.path for place in places(self.module)}
         with Reads({address: named.get(address, "a result") for address in kept}) as reads_again:
             second = call(*again)
@@ -155,9 +158,9 @@ class Trial:
             return KEEPS.format(min(reads_again.found))
         if drawn != drawn_between and drawn_between != generators(self.module):
             return GENERATORS
-        after = numeric_attributes(self.module)
-        for name, number in after.items():
-            if name in before and before[name] != between.get(name) and between.get(name) != number:
+        after = state(self.module)
+        for name, value in between.items():  # the first call may fill a cache
+            if name in after and repr(after[name]) != repr(value):
                 return f"{CHANGED.format(name)}; {STATELESS}"
         return ""
 
@@ -182,14 +185,25 @@ def generators(module: nn.Module) -> list[str]:
     return [repr(state) for state in states]
 
 
-def numeric_attributes(module: nn.Module) -> dict[str, float]:
-    """The numbers among the attributes of a module and its submodules, by dotted name."""
-    return {
-        f"{path}.{key}".lstrip("."): value
-        for path, layer in module.named_modules()
-        for key, value in vars(layer).items()
-        if isinstance(value, (int, float)) and not isinstance(value, bool)
-    }
+def state(module: nn.Module) -> dict[str, Any]:
+    """The values that a module reaches, by place: numbers, texts and small arrays, and the lengths of containers.
+
+    A hook may log to a list: its length is left out.
+    """
+    found: dict[str, Any] = {}
+    for path, value, _, _ in reached(module):
+        if isinstance(value, str | numbers.Number | np.generic):
+            found[path] = value
+        elif isinstance(value, Tensor | np.ndarray):
+            if math.prod(value.shape) <= LARGEST_STATE and has_numbers(value):
+                found[path] = cast(Any, value).tolist()
+        elif isinstance(value, Sized) and " hook" not in path:
+            found[f"len({path})"] = len(value)
+    return found
+
+
+def has_numbers(value: Any) -> bool:
+    return isinstance(value, np.ndarray) or (value.layout is torch.strided and not value.is_meta)
 
 
 def same(first: Any, second: Any) -> bool:

@@ -3,15 +3,17 @@
 Windows has only SIGINT, SIGTERM and SIGBREAK (Ctrl+Break).
 
 The handlers only record the signal, so that a second one does no harm. A run calls `raise_if_stopped` after each step,
-and between the chunks of an evaluation.
+and between the chunks of an evaluation. A process of `torchrun` then also stops if its launcher is gone, as after
+SIGTERM: a killed launcher cannot send a signal.
 """
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
 
-from ..errors import Stopped
+from ..errors import Stopped, note
 
 STOP_SIGNALS: tuple[signal.Signals, ...] = tuple(
     getattr(signal, name)
@@ -19,6 +21,7 @@ STOP_SIGNALS: tuple[signal.Signals, ...] = tuple(
     if hasattr(signal, name)  # depends on the system
 )
 _received: list[int] = []
+_launcher = 0  # the id of torchrun's process; 0: there is none, or it is known to be gone
 
 
 @contextlib.contextmanager
@@ -30,7 +33,9 @@ def deferred_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    global _launcher
     _received.clear()
+    _launcher = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else 0
     handlers = {number: signal.signal(number, _record) for number in STOP_SIGNALS if not _kept_by_nohup(number)}
     try:
         yield
@@ -38,18 +43,23 @@ def deferred_signals() -> Iterator[None]:
         for number, handler in handlers.items():
             signal.signal(number, handler)
         _received.clear()
+        _launcher = 0
 
 
 def raise_if_stopped() -> None:
     """Raise Stopped if a signal was recorded, and clear it, so that saving afterwards is not interrupted."""
-    if _received:
-        number = _received[0]
+    if (number := received_signal()) is not None:
         _received.clear()
         raise Stopped(number)
 
 
 def received_signal() -> int | None:
-    """The first recorded signal, if any."""
+    """The first recorded signal, if any; SIGTERM if the launcher is gone."""
+    global _launcher
+    if _launcher and os.getppid() != _launcher:
+        _launcher = 0
+        note("the launcher is gone: killed; the run saves and ends")
+        _received.append(signal.SIGTERM)
     return _received[0] if _received else None
 
 

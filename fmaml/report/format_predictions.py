@@ -16,7 +16,8 @@ from ..data.images.decode import open_picture
 from ..files.atomic import write_text_durably
 from ..files.console import CleanConsole
 from ..files.plain_text import printable
-from ..models.learner import Adapted, Prediction
+from ..models.learner import Adapted
+from ..models.predictor import Prediction
 from .html_page import bars, document, escape, paragraph, png_tag, preformatted
 
 THUMBNAIL = 160  # pixels

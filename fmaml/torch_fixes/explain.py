@@ -6,6 +6,7 @@ Only errors that torch.func causes are explained; a mistake in the user's own co
 import contextlib
 import linecache
 import re
+import sysconfig
 from collections.abc import Callable, Generator
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,7 @@ from typing import NamedTuple, NoReturn
 import torch
 
 LIBRARY = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
+PYTHON = sysconfig.get_path("stdlib")
 LOOP = 'use batching="loop"'
 STATE = "compute it before, and give it as a part of x"
 
@@ -34,9 +36,15 @@ CHECKPOINT = (
     "torch.func cannot differentiate torch.utils.checkpoint",
     ("call the layer itself; the setting remat=True of the algorithm saves memory"),
 )
+NESTED = ("torch.func has no rule for nested tensors", "give padded sequences, and a mask of the values")
+PLAIN = "write it in plain operations of torch"
 EXPLANATIONS = [
-    Explanation("setup_context staticmethod", *CHECKPOINT, within="utils/checkpoint.py"),
-    Explanation("saved tensor hooks", *CHECKPOINT),
+    Explanation("setup_context staticmethod|saved tensor hooks", *CHECKPOINT, within="utils/checkpoint.py"),
+    Explanation(
+        "saved tensor hooks",
+        "torch.func calls no hooks on saved tensors, as of save_on_cpu",
+        "leave the hooks out; the setting remat=True of the algorithm saves memory",
+    ),
     Explanation(
         "setup_context staticmethod",
         "torch.func does not call backward hooks of modules",
@@ -59,9 +67,19 @@ EXPLANATIONS = [
         "call it within torch.nn.attention.sdpa_kernel(SDPBackend.MATH), or use first_order=True",
     ),
     Explanation(
-        r"derivative for '?(?:aten::)?_?(\w+?)(?:_backward)?'? is not implemented",
+        r"derivative for '?(?:aten::)?_?(\w+?)_backward'? is not implemented",
         "{0} has no second derivative in torch",
-        "use first_order=True, or write it in plain operations of torch",
+        f"use first_order=True, or {PLAIN}",
+    ),
+    Explanation(
+        r"derivative for '?(?:aten::)?_?(\w+)(?:: \w+)?'? is not implemented",
+        "{0} has no derivative in torch by one of its arguments",
+        f"{PLAIN}, or give it a constant there, by .detach()",
+    ),
+    Explanation(
+        r"backward\(\) called inside a functorch transform",
+        "torch.func takes no derivative by .backward() within a function",
+        "return the loss without it; for a derivative in the loss use torch.func.grad(f)(x)",
     ),
     Explanation(
         "requires_grad_\\(\\)|does not require grad and does not have a grad_fn|appears to not have been used",
@@ -86,6 +104,16 @@ EXPLANATIONS = [
     Explanation("SparseCPU|SparseCUDA|[Ss]parse", "torch.func has no rule for sparse tensors", "{sparse}"),
     Explanation("[Ii]nference tensor", "a tensor of inference_mode has no derivative", "use torch.no_grad() instead"),
     Explanation(
+        "leaf Variable that requires grad is being used in an in-place operation",
+        "an operation in place changes a parameter",
+        "write it without: w = w * 2, not w *= 2",
+    ),
+    Explanation(
+        "has been modified by an inplace operation",
+        "an operation in place changes numbers that a derivative needs",
+        "write it without: h = h + 1, not h += 1 or h.add_(1)",
+    ),
+    Explanation(
         "in-place operation .* mutate a captured Tensor",
         "an operation in place changes a tensor from outside the function",
         f"write it without: h = h + 1, not h += 1. If it is a state, {STATE}",
@@ -100,6 +128,25 @@ EXPLANATIONS = [
         "a label y is beyond the outputs: {0}",
         "number the classes of each task 0 .. ways - 1, as torch.unique(y, return_inverse=True)[1] does",
         within="nn/functional.py",
+    ),
+    Explanation("NestedTensorImpl|_nested_tensor", *NESTED),
+    Explanation("storage", *NESTED, within="nested/_internal"),
+    Explanation(
+        "storage",
+        "torch.func cannot copy a layer within a call",
+        "call the layer itself, or h.clone()",
+        within="/copy.py",
+    ),
+    Explanation(
+        "mutating directly with `.data`",
+        "torch.func cannot change a module within a call",
+        "change it before, such as by .double(), and convert h instead",
+    ),
+    Explanation(
+        "False != True",
+        "torch.func cannot call this compiled function",
+        "give the function itself, and compile the call of meta_grad",
+        within="_dynamo/",
     ),
     Explanation(
         "vmap|BatchedTensor|batching rule|memory_format|channels_last", "torch cannot vmap it", LOOP, vmapped=True
@@ -119,13 +166,15 @@ def with_cures(owner: str, vmapped: Callable[[], bool], metric: bool = False) ->
     """
     try:
         yield
-    except (RuntimeError, NotImplementedError, IndexError, TypeError) as error:
+    except (RuntimeError, NotImplementedError, IndexError, TypeError, AssertionError) as error:
         raise_explained(error, owner, vmapped(), metric)
 
 
 def raise_explained(error: Exception, owner: str, vmapped: bool, metric: bool) -> NoReturn:
     """Raise the explanation of an error; the error itself if there is none."""
     places = frames(error.__traceback__)
+    if isinstance(error, TypeError) and "argument" in str(error):  # it lists names of arguments, such as sparse
+        raise error
     for rule in EXPLANATIONS:
         found = re.search(rule.pattern, str(error))
         if not found or (rule.vmapped or vmapped) != vmapped or (rule.metric or metric) != metric:
@@ -149,6 +198,6 @@ def frames(traceback: TracebackType | None) -> list[tuple[str, int]]:
 def line_of(places: list[tuple[str, int]]) -> str:
     """The innermost line outside torch and this package, for a message; empty if there is none."""
     for file, line in reversed(places):
-        if not file.startswith((*LIBRARY, "<")):
+        if not file.startswith((*LIBRARY, "<")) and not (file.startswith(PYTHON) and "site-packages" not in file):
             return f", {Path(file).name}:{line}, {linecache.getline(file, line).strip()}"
     return ""

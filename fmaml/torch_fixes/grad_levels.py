@@ -19,12 +19,9 @@ from torch.autograd import forward_ad
 from torch.func import debug_unwrap
 
 from ..tree import T, detach, dot, leaves, map_leaves
+from .loss_value import checked
 
 MAX_ORDER_OF_KERNELS = 2
-UNUSED = (
-    "the loss does not depend on its parameters, so each gradient is 0; compute it with the `params` that it is given: "
-    "fmaml.from_module(module).apply(params, batch.x), or torch.func.functional_call(module, params, (batch.x,))"
-)
 
 
 def kernels_are_exact(x: Tensor) -> bool:
@@ -102,25 +99,10 @@ def _levels(x: Tensor) -> Iterator[bool]:
 
 
 def grad(loss: Callable[..., Any], has_aux: bool = False) -> Callable[..., Any]:
-    """The gradient of a loss with respect to its first argument; ValueError if the loss does not depend on it."""
-    return torch.func.grad(connected(loss), has_aux=has_aux)
+    """The gradient of a loss with respect to its first argument; ValueError for a value that has none."""
+    return torch.func.grad(checked(loss, has_aux, differentiated=True), has_aux=has_aux)
 
 
 def grad_and_value(loss: Callable[..., Any]) -> Callable[..., Any]:
-    """The gradient and the value of a loss; ValueError if the loss does not depend on its first argument."""
-    return torch.func.grad_and_value(connected(loss))
-
-
-def connected(loss: Callable[..., Any]) -> Callable[..., Any]:
-    """The loss, refused if its value does not depend on the first argument."""
-    if torch.compiler.is_compiling():
-        return loss
-
-    def checked(*args: Any) -> Any:
-        result = loss(*args)
-        value = cast(Any, result)[0] if isinstance(result, tuple) else result
-        if isinstance(value, Tensor) and not value.requires_grad:
-            raise ValueError(UNUSED)
-        return cast(Any, result)
-
-    return checked
+    """The gradient and the value of a loss; errors as `grad`."""
+    return torch.func.grad_and_value(checked(loss, differentiated=True))

@@ -2,7 +2,9 @@
 
 import contextlib
 import csv
+import errno
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,6 +22,7 @@ CSV_COLUMNS = (
     *("result", "score", "ci95", "why"),
 )
 INIT_LIMIT_S = 30.0  # of W&B
+NEEDED_BYTES = 64_000  # free on the disk; W&B writes blocks of 32 kB
 FINISH_LIMIT_S = 60.0  # of W&B
 PROJECT = "fmaml"  # of W&B, unless WANDB_PROJECT is set
 
@@ -121,6 +124,7 @@ class WeightsAndBiases:
             self.run = wandb.init(**about, mode="offline")
 
     def write(self, row: LoggedRow, when: float) -> None:
+        self.check_room()
         kind = row["kind"]
         if kind not in self.known:  # each kind has steps of its own
             self.known.add(kind)
@@ -130,8 +134,15 @@ class WeightsAndBiases:
         numbers = {f"{name}/{key}": value for key, value in row.items() if isinstance(value, float)}
         self.run.log({f"{kind}/step": row["step"], **numbers})
 
+    def check_room(self) -> None:
+        """OSError if the disk is full, since W&B drops rows there without an error."""
+        files = self.folder / "wandb"  # missing if W&B is disabled
+        if files.exists() and shutil.disk_usage(files).free < NEEDED_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     def close(self) -> None:
         """Wait until everything is sent, for a minute at most."""
+        self.check_room()
         errors: list[Exception] = []
 
         def finish() -> None:

@@ -13,17 +13,10 @@ import pytest
 from annotated_types import Ge, Le
 
 from fmaml.config.registry import SETTINGS, TABLE
-from fmaml.config.signature import (
-    REQUIRED,
-    SUPPLIED_BY_RUN,
-    Setting,
-    dataclass_settings,
-    describe_values,
-    find_function,
-    function_settings,
-    summary,
-)
+from fmaml.config.signature import REQUIRED, SUPPLIED_BY_RUN, Setting, dataclass_settings, function_settings
+from fmaml.config.source_text import find_function, summary
 from fmaml.config.validate import validate_value
+from fmaml.config.value_descriptions import describe_values
 from fmaml.errors import Error
 from fmaml.setting_types import TRAITS, CostsMemory, Count, Decay, FreeOnResume, Natural, Rate, Unit, Ways
 

@@ -9,8 +9,9 @@ from example import EXAMPLE, complaints
 
 from fmaml.config.load import load_config
 from fmaml.config.registry import SETTINGS, TABLE
-from fmaml.config.signature import REQUIRED, describe_values
+from fmaml.config.signature import REQUIRED
 from fmaml.config.validate import TOP_LEVEL, section_settings
+from fmaml.config.value_descriptions import describe_values
 from fmaml.setting_types import Count, Decay, Natural, NonNegative, OneOrTwo, Rate, Unit, Ways
 
 

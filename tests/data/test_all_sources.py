@@ -13,7 +13,8 @@ from PIL import Image
 
 from fmaml.config.build import call_by_name
 from fmaml.config.registry import TABLE
-from fmaml.config.signature import REQUIRED, find_function, function_settings
+from fmaml.config.signature import REQUIRED, function_settings
+from fmaml.config.source_text import find_function
 from fmaml.data.source import Source
 from fmaml.tree import leaves, map_leaves
 from fmaml.types import Batch, Task

@@ -47,7 +47,7 @@ def test_two_processes_make_it_once(tmp_path, trials):
         assert len(log.read_text().splitlines()) == 1
 
 
-@pytest.mark.parametrize("kills", [20, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [10, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_kill_while_it_is_made_or_kept_leaves_nothing_that_is_taken_for_it(tmp_path, kills):
     draw = random.Random(0)
     kept = tmp_path / "some.safetensors"

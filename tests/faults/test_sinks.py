@@ -4,6 +4,9 @@ import csv
 import errno
 import json
 import os
+import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -114,6 +117,55 @@ def test_a_full_disk_for_one_of_them_is_said_once_and_the_run_goes_on(tmp_path):
     assert said.read_text().count("train.log_to: csv: No space left on device; nothing more is logged there") == 1
     check_events(out)
     assert fingerprint(out) == uninterrupted()
+
+
+SMALL_DISKS = """
+import os, subprocess, sys
+from pathlib import Path
+sys.path[:0] = {paths!r}
+import harness
+from fmaml.training.sinks import Sinks
+
+begin = Sinks.__init__
+
+def on_small_disks(self, folder, *rest):
+    for name in ("tensorboard", "wandb"):
+        (folder / name).mkdir()
+        given = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder / name)]
+        subprocess.run(given, check=True)
+    begin(self, folder, *rest)
+
+Sinks.__init__ = on_small_disks
+assert harness.run(Path(sys.argv[1]), "train.log_to=[csv,tensorboard,wandb]", "train.log_every=1") == 0
+"""
+
+
+@pytest.mark.parametrize("size", ["4k", "80k"])
+def test_w_and_b_and_tensorboard_on_disks_that_are_really_full(tmp_path, size):
+    """W&B itself says nothing. 80k is full after some rows of W&B; all rows of TensorBoard fit in."""
+    pytest.importorskip("wandb")
+    probe = ["unshare", "-Urm", "sh", "-c", f"mount -t tmpfs -o size=8k none '{tmp_path}'"]
+    if not shutil.which("unshare") or subprocess.run(probe, capture_output=True, check=False).returncode:
+        pytest.skip("this machine lets no user mount a file system of his own")
+    here, out = Path(__file__).parent, tmp_path / "out"
+    paths = [str(here), str(here.parent), str(Path(sinks_file.__file__).parents[2])]
+    script = SMALL_DISKS.replace("{paths!r}", repr(paths)).replace("{size}", size)
+    ended = subprocess.run(
+        ["unshare", "-Urm", sys.executable, "-c", script, str(out)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "WANDB_MODE": "offline"},
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    full = {"4k": ["tensorboard", "wandb"], "80k": ["wandb"]}[size]
+    said = [line for line in ended.stderr.splitlines() if line.startswith("fmaml: train.log_to")]
+    lines = [f"fmaml: train.log_to: {name}: No space left on device; nothing more is logged there" for name in full]
+    assert sorted(line.partition(", and")[0] for line in said) == lines
+    with (out / "metrics.csv").open(newline="") as file:
+        training = [row["step"] for row in csv.DictReader(file) if row["kind"] == "train"]
+    assert training == [str(row["step"]) for row in logged(out) if row["kind"] == "train"]
+    assert (out / "report.html").exists()
 
 
 def test_one_that_cannot_begin_or_end_stops_nothing(tmp_path):

@@ -77,6 +77,21 @@ def test_text_of_another_type_is_named(reader):
         reader.read(None)
 
 
+def test_half_of_a_pair_of_surrogates_is_named_and_nothing_is_read(reader):
+    with pytest.raises(ValueError, match=r"character 2, '\\udc80', is half of a pair.*; give the bytes of the text"):
+        reader.read("ab\udc80" + TEXT)
+    assert reader.pending == b""
+    reader.read("ab\udc80".encode("utf-8", "surrogateescape"))  # the bytes of a file whose encoding is unknown
+    assert reader.pending == b"ab\x80"
+
+
+def test_a_state_that_cannot_be_written_is_named(reader, tmp_path):
+    with pytest.raises(Error, match=r"a\.safetensors: No such file or directory; name a file that can be written"):
+        reader.save(tmp_path / "missing" / "a.safetensors")
+    with pytest.raises(Error, match="name a file that can be written"):
+        reader.save(tmp_path)
+
+
 def test_a_state_of_a_model_trained_in_another_way_is_refused(run, reader, tmp_path):
     """The same shapes, but other chunks: the numbers would differ from those of the model that saved it."""
     reader.metadata = deepcopy(reader.metadata)

@@ -2,15 +2,20 @@
 
 # wrong types are given on purpose, and torch's stubs are incomplete:
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
-# pyright: reportOperatorIssue=false
+# pyright: reportOperatorIssue=false, reportFunctionMemberAccess=false, reportIncompatibleMethodOverride=false
 
+import copy
 import functools
+import itertools
 import random
+from collections import Counter
+from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from problems import F64
+from problems import F64, relative
 from test_hidden_tensors import check_right, in_float64, meta_gradient, plain, tasks_of_vectors
 from torch import nn
 from torch.nn import functional as F
@@ -24,9 +29,13 @@ TABLE: dict[str, nn.Module] = {}
 class Net(nn.Sequential):
     """A network with another forward pass, ``way(self, x)``."""
 
+    calls = 0
+
     def __init__(self, way):
         super().__init__(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 2))
         self.way, self.mask, self.last = way, None, None
+        self.log, self.counter = [], Counter()
+        self.array, self.slots, self.object = np.zeros(1), Slots(), SimpleNamespace(calls=0)
         self.rng, self.numpy_rng = random.Random(0), np.random.default_rng(0)
 
     @functools.cached_property
@@ -100,6 +109,190 @@ def test_hidden_state_is_refused_each_time_and_changes_nothing(name, batching):
     assert all(torch.equal(before[key], theta[key]) for key in theta)
     assert torch.equal(tasks.support.x, same.support.x)
     check_right(Net(unused), plain)
+
+
+CALLS = [0]
+BY_NAME = {"calls": 0}
+
+
+def late(count):
+    """2 from the tenth call on: two calls give the same numbers."""
+    return 2.0 if count > 9 else 1.0
+
+
+def in_a_list(net, x):
+    CALLS[0] += 1
+    return net.of(net[0].weight, x) * late(CALLS[0])
+
+
+def in_a_dict(net, x):
+    BY_NAME["calls"] += 1
+    return net.of(net[0].weight, x) * late(BY_NAME["calls"])
+
+
+def in_a_class(net, x):
+    Net.calls += 1
+    return net.of(net[0].weight, x) * late(Net.calls)
+
+
+def by_length(net, x):
+    net.log.append(1)
+    return net.of(net[0].weight, x) * late(len(net.log))
+
+
+def by_name_later(net, x):
+    net.counter["calls"] += 1
+    return net.of(net[0].weight, x) * late(net.counter["calls"])
+
+
+def adding(start):
+    """A number or a text that grows, in an attribute."""
+
+    def way(net, x):
+        net.mask = start if net.mask is None else net.mask + start
+        size = len(net.mask) if isinstance(net.mask, str | tuple) else abs(net.mask)
+        return net.of(net[0].weight, x) * late(float(size))
+
+    return way
+
+
+def in_place(net, x):
+    net.array += 1
+    return net.of(net[0].weight, x) * late(net.array[0])
+
+
+def in_slots(net, x):
+    net.slots.calls += 1
+    return net.of(net[0].weight, x) * late(net.slots.calls)
+
+
+class Slots:
+    __slots__ = ("calls",)
+
+    def __init__(self):
+        self.calls = 0
+
+
+def in_an_object(net, x):
+    net.object.calls += 1
+    return net.of(net[0].weight, x) * late(net.object.calls)
+
+
+def in_a_function(net, x):
+    in_a_function.calls += 1
+    return net.of(net[0].weight, x) * late(in_a_function.calls)
+
+
+in_a_function.calls = 0
+
+
+def in_a_closure():
+    calls = 0
+
+    def way(net, x):
+        nonlocal calls
+        calls += 1
+        return net.of(net[0].weight, x) * late(calls)
+
+    return way
+
+
+COUNTED = {
+    "list": (in_a_list, r"way \(the global variable CALLS\)\[0\]"),
+    "dict": (in_a_dict, r"way \(the global variable BY_NAME\)\['calls'\]"),
+    "class": (in_a_class, r"calls \(of the class Net\)"),
+    "length": (by_length, r"len\(log\)"),
+    "new name": (by_name_later, r"counter\['calls'\]"),
+    "text": (adding("a"), "mask"),
+    "tuple": (adding((1,)), r"len\(mask\)"),
+    "fraction": (adding(Fraction(1)), "mask"),
+    "complex": (adding(1j), "mask"),
+    "number of NumPy": (adding(np.int64(1)), "mask"),
+    "tensor": (adding(torch.ones(())), "mask"),
+    "array in place": (in_place, "array"),
+    "slots": (in_slots, "slots.calls"),
+    "object": (in_an_object, "object.calls"),
+    "function": (in_a_function, r"way.calls"),
+    "closure": (in_a_closure(), r"way \(its variable calls\)"),
+}
+
+
+@pytest.mark.parametrize("batching", ["vmap", "loop"])
+@pytest.mark.parametrize("name", COUNTED)
+def test_a_hidden_counter_is_refused_before_it_changes_a_number(name, batching):
+    way, place = COUNTED[name]
+    with pytest.raises(ValueError, match=rf"each call changes {place}; a call must depend on its input"):
+        meta_gradient(Net(way), tasks_of_vectors(), batching)
+
+
+def copied(net, x):
+    return net[2](net[1](copy.deepcopy(net[0])(x)))
+
+
+def converted(net, x):
+    return net[2](net[1](net[0].to(F64, non_blocking=True)(x)))
+
+
+@pytest.mark.parametrize(
+    ("way", "message"),
+    [
+        (copied, r"copied|deepcopy.*: torch.func cannot copy a layer within a call; call the layer itself"),
+        (converted, r"to\(F64.*: torch.func cannot change a module within a call; change it before"),
+    ],
+)
+def test_a_layer_that_is_copied_or_converted_within_a_call_is_refused_with_a_cure_that_works(way, message):
+    for batching in ("vmap", "loop"):
+        with pytest.raises(ValueError, match=message):
+            meta_gradient(Net(way), tasks_of_vectors(), batching)
+    check_right(Net(unused).to(F64), plain)
+
+
+COUNT, DEFAULT, CYCLE = itertools.count(), itertools.count(), itertools.cycle([1.0, 1.0, 2.0])
+
+
+def iterator_of_attribute(net, x):
+    return net.of(net[0].weight, x) * late(next(net.count))
+
+
+def iterator_of_closure():
+    numbers = iter([1.0] * 9 + [2.0])
+    return lambda net, x: net.of(net[0].weight, x) * next(numbers)
+
+
+ITERATORS = {
+    "attribute": (iterator_of_attribute, "count"),
+    "global count": (lambda net, x: net.of(net[0].weight, x) * late(next(COUNT)), r"the global variable COUNT\)"),
+    "cycle": (lambda net, x: net.of(net[0].weight, x) * next(CYCLE), r"the global variable CYCLE\)"),
+    "closure": (iterator_of_closure(), r"its variable numbers\)"),
+    "default": (lambda net, x, c=DEFAULT: net.of(net[0].weight, x) * late(next(c)), r"a default value\)"),
+}
+
+
+@pytest.mark.parametrize("name", ITERATORS)
+def test_an_iterator_is_refused_with_a_cure_that_works(name):
+    way, place = ITERATORS[name]
+    net = Net(way)
+    net.count = itertools.count() if name == "attribute" else None
+    with pytest.raises(ValueError, match=rf"{place}: is an iterator, .* give the number of the call as a part of x"):
+        fmaml.from_module(net)
+
+
+def test_the_number_of_the_call_may_be_a_part_of_x():
+    class Counted(Net):
+        def forward(self, x, call):
+            return self.of(self[0].weight, x) * torch.where(call > 9, 2.0, 1.0)
+
+    def with_call(number):
+        pairs = ((b, b.x.new_full((*b.x.shape[:2], 1), number)) for b in tasks_of_vectors())
+        return fmaml.Task(*(batch._replace(x=(batch.x, call)) for batch, call in pairs))
+
+    net = Counted(None)
+    for number, factor in ((3, 1), (12, 2)):
+        multiplied = Net(lambda net, x, c=factor: c * unused(net, x))
+        multiplied.load_state_dict(net.state_dict())
+        right = meta_gradient(multiplied, tasks_of_vectors(), "vmap")
+        for batching in ("vmap", "loop"):
+            assert relative(meta_gradient(net, with_call(number), batching), right) < 1e-12
 
 
 def keeps_what_is_constant(net, x):

@@ -134,7 +134,11 @@ REFUSED = {  # the same, and the message
     "data": (lambda net: {"x": net.scale.data.view(1)}, lambda net: net.kept["x"], "is a view of scale before"),
     "weak reference": (lambda net: weakref.ref(net.scale), lambda net: net.kept(), "kept .a weak reference.: is scale"),
     "weak reference of the module": (lambda net: weakref.ref(net), lambda net: net.kept().scale, "leads to the module"),
-    "object with slots": (lambda net: Slotted(net.scale), lambda net: net.kept.value, "forward pass reads scale"),
+    "object with slots": (
+        lambda net: Slotted(net.scale),
+        lambda net: net.kept.value,
+        "kept.value: is scale before a task",
+    ),
     "computed before": (lambda net: 2 * net.scale, lambda net: net.kept / 2, "forward pass reads kept"),
     "class": (Holder, lambda net: type(net.kept).value, "forward pass reads scale"),
     "array": (
@@ -350,7 +354,7 @@ STATEFUL = {
     "list": (counts_in_a_list, "a second call with the same input gives other numbers"),
     "average": (averages, "a second call with the same input gives other numbers"),
     "average in place": (averages_in_place, "a second call with the same input gives other numbers"),
-    "counter that matters later": (warms_up, "each call changes the number late"),
+    "counter that matters later": (warms_up, "each call changes late"),
     "buffer reassigned": (reassigns, "a call sets mean, which is not kept"),
     "buffer in place": (changes, "a call changes a buffer or a frozen parameter in place"),
 }
@@ -379,7 +383,7 @@ def test_a_module_that_changes_itself_is_refused_with_a_cure_that_works(name, ba
 def test_a_refused_module_is_refused_again():
     model = fmaml.from_module(Remembers(warms_up))
     for _ in range(2):
-        with pytest.raises(ValueError, match="each call changes the number late"):
+        with pytest.raises(ValueError, match="each call changes late"):
             model.apply(model.init(torch.Generator()), torch.ones(2, 5, dtype=F64))
 
 

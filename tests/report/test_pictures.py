@@ -36,7 +36,8 @@ def test_the_same_figure_has_the_same_bits(tmp_path, monkeypatch):
 
 @pytest.mark.pictures
 def test_a_run_writes_all_its_pictures_in_the_formats_it_is_given(tmp_path):
-    words = ["run", "omniglot", *CHARACTERS, *SMALL, "--device", "cpu", "--format", "svg,pdf"]
+    small = ["data.queries=1", "train.meta_steps=2", "train.validate_every=1", "train.validate_tasks=2", "eval.tasks=3"]
+    words = ["run", "omniglot", *CHARACTERS, *SMALL, *small, "--device", "cpu", "--format", "svg,pdf"]
     for folder in "ab":
         assert main([*words, "--out", str(tmp_path / folder)]) == 0
     for name in NAMES:

@@ -49,7 +49,8 @@ def whole(tmp_path_factory, _draw) -> tuple[Path, str]:
     """The folder of a run with its pictures, and what it has printed."""
     out, printed = tmp_path_factory.mktemp("whole") / "out", io.StringIO()
     with contextlib.redirect_stdout(printed), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fmaml.report.results.write_pictures", _draw)
+        for name, function in _draw.items():
+            patch.setattr(name, function)
         assert run(out) == 0
     return out, printed.getvalue()
 
