@@ -116,3 +116,15 @@ def all_ways_agree(model: Model, tasks: Task, criterion: Callable[[Tensor, Tenso
         assert relative(also, metrics) < 1e-12
         outside = grad(lambda t, o=options: fmaml.meta_loss(algorithm, t, tasks, **o)[0])(theta)
         assert relative(outside, expected) < 1e-12
+
+
+def weighted(function: Callable[..., Any]) -> Callable[..., Tensor]:
+    """The sum of the function's outputs' sines, each with a weight of its own."""
+
+    def total(*args: Tensor) -> Tensor:
+        found = leaves(function(*args))
+        return torch.stack(
+            [(torch.linspace(0.1, 1, t.numel(), dtype=t.dtype).view(t.shape) * t.sin()).sum() for t in found]
+        ).sum()
+
+    return total

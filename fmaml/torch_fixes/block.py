@@ -6,7 +6,8 @@ third derivative is that of the second one written in torch's operations.
 """
 
 import ctypes
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -153,7 +154,8 @@ class BlockSecond(Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         *tensors, place = ctx.saved_tensors
-        _, pull = vjp(lambda *inputs: _second(*inputs, place=place, window=ctx.window, eps=ctx.eps), *tensors)
+        second = partial(_second, place=place, window=ctx.window, eps=ctx.eps)
+        pull = cast(Any, vjp(second, *tensors)[1])
         return *pull(grad_outputs), None, None, None, None, None
 
     @staticmethod

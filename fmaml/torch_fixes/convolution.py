@@ -167,5 +167,5 @@ def _grouped(tasks: int, geometry: Geometry) -> Geometry:
     return *geometry[:3], tasks * geometry[3]
 
 
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+def _pair(value: Any) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[1])

@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from problems import F64, relative
+from problems import F64, relative, weighted
 from torch.func import debug_unwrap, grad, jvp, vmap
 from torch.nn import functional as F
 
 from fmaml.torch_fixes import convolution as convolution_file
 from fmaml.torch_fixes import layout
 from fmaml.torch_fixes.convolution import conv2d
+from fmaml.tree import leaves
 
 
 @pytest.fixture(autouse=True)
@@ -54,12 +55,72 @@ def test_derivatives_are_those_of_torchs_convolution(stride):
     assert relative(each, torch.stack(alone)) < 1e-12
 
 
-def test_only_vmapped_images_that_are_laid_out_need_it(monkeypatch):
+def test_the_operators_serve_where_they_save_time(monkeypatch):
+    """One derivative: the identity with a gradient in the usual layout, under vmap alone. Two: the convolution."""
     calls = []
-    monkeypatch.setattr(convolution_file, "applied", lambda function, weight: calls.append(weight.shape) or weight)
+    apply = convolution_file.applied
+    monkeypatch.setattr(convolution_file, "applied", lambda function, *a: calls.append(function) or apply(function, *a))
     x, weights = torch.randn(5, 4, 3, 8, 8), torch.randn(5, 6, 3, 3, 3)
+
+    def total(x, weight):
+        return conv2d(layout.channels_last(x), weight).square().sum()
+
+    def total_gradient(x, weight):
+        return grad(total, 1)(x, weight).square().sum()
+
     vmap(conv2d)(x, weights)
-    conv2d(layout.channels_last(x[0]), weights[0])
+    total(x[0], weights[0])
+    grad(total, 1)(x[0], weights[0])
     assert not calls
-    vmap(lambda x, weight: conv2d(layout.channels_last(x), weight))(x, weights)
-    assert calls == [(6, 3, 3, 3)]
+    vmap(total)(x, weights)
+    assert set(calls) == {convolution_file.UsualGradient}
+    calls.clear()
+    grad(total_gradient, 1)(x[0], weights[0])
+    assert calls[0] is convolution_file.Convolution
+    assert convolution_file.FilterGradient in calls
+
+
+GEOMETRIES = [
+    (1, 1),
+    (2, 1),
+    (1, 0),
+    (2, 0),
+    ((2, 1), (1, 2)),
+    (1, 2, 2),
+    (1, 1, 1, 2),
+]  # stride, padding, dilation, groups
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_three_derivatives_are_those_of_torchs_convolution(geometry, shared):
+    """With respect to images and filters, vmapped over images and filters, or over images alone."""
+    groups = geometry[3] if len(geometry) > 3 else 1
+    x, weights = torch.randn(3, 2, 4, 7, 9, dtype=F64), torch.randn(3, 6, 4 // groups, 3, 3, dtype=F64)
+    weights, axis = (weights[0], None) if shared else (weights, 0)
+
+    def derivatives(convolution, laid_out):
+        def values(x, weight):
+            def outputs(x, weight):
+                return convolution(layout.channels_last(x) if laid_out else x, weight, None, *geometry)
+
+            found = [outputs]
+            for _ in range(3):
+                found.append(grad(weighted(found[-1]), (0, 1)))
+            return [t for f in found for t in leaves(f(x, weight))]
+
+        return vmap(values, (0, axis))(x, weights)
+
+    for ours, torchs in zip(derivatives(conv2d, True), derivatives(F.conv2d, False), strict=True):
+        assert relative(ours, torchs) < 1e-11
+
+
+def test_autocast_has_torchs_convolution():
+    x, weight = layout.channels_last(torch.randn(4, 3, 8, 8)), torch.randn(6, 3, 3, 3)
+
+    def twice(weight):
+        return grad(lambda w: conv2d(x, w).float().square().sum())(weight).square().sum()
+
+    with torch.autocast("cpu", torch.bfloat16):
+        assert conv2d(x, weight).dtype == torch.bfloat16
+        assert grad(twice)(weight).isfinite().all()
