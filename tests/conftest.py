@@ -168,7 +168,7 @@ def trained(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def site(tmp_path_factory) -> Path:
     """The site, without the outputs of the tutorials, which have a test of their own; all processes share it."""
-    from fmaml.data.files.cache_folder import folder_lock
+    from fmaml.files.cache_folder import folder_lock
 
     base = tmp_path_factory.getbasetemp()
     folder = (base if WORKER is None else base.parent) / "shared/site"

@@ -16,9 +16,9 @@ from ..config.settings import Config, EvalSettings, TrainSettings
 from ..config.validate import section_settings
 from ..data.convert_images import of_form
 from ..data.files.cache import fingerprint
-from ..data.files.cache_folder import cache_folder
 from ..data.source import Source
 from ..errors import Error, Stopped, exit_code, note
+from ..files.cache_folder import cache_folder
 from ..files.console import CleanConsole
 from ..files.plain_text import counted
 from ..files.standard_output import pipe_safe_stdout

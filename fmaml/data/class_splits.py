@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 from ..errors import Error, note
 from ..files.atomic import write_durably
+from ..files.cache_folder import cache_folder, writing_allowed
 from ..files.plain_text import first_few
 from ..files.regular import read_regular
 from .dataset_facts import Names
 from .files.cache import fingerprint
-from .files.cache_folder import cache_folder, writing_allowed
 from .images.layouts import SPLIT_WORDS, FoundImages, listed
 from .images.scan import Listing
 from .source import SPLITS

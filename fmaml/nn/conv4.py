@@ -10,7 +10,7 @@ from ..setting_types import NORM_GROUPS, Size
 from ..torch_fixes.convolution import conv2d
 from ..torch_fixes.layout import channels_last
 from ..types import Model, Params
-from .layers import check_pool_and_norm, conv_layers_init, linear_init, named_model, norm_relu_pool
+from .layers import check_pool_and_norm, conv_layers_init, linear_init, named_model, norm_and_pool
 
 LAYERS = 4
 
@@ -75,7 +75,7 @@ def conv4(
             x = channels_last(x, params["conv1.weight"])
         for i in range(1, LAYERS + 1):  # x: [n, channels or width, h, w]
             x = conv2d(x, params[f"conv{i}.weight"], params.get(f"conv{i}.bias"), stride=stride, padding=1)
-            x = norm_relu_pool(norm, params, f"norm{i}", x, window)
+            x = norm_and_pool(norm, params, f"norm{i}", x, window)
         x = reduce(x, "n c h w -> n c", "mean") if pool == "stride" else x.flatten(1)  # [n, features]
         return F.linear(x, params["head.weight"], params["head.bias"])
 

@@ -45,7 +45,7 @@ def normalise(norm: str, params: Params, name: str, x: Tensor) -> Tensor:
     return layer_norm(x, scale, shift) if norm == "layer" else group_norm(x, scale, shift, NORM_GROUPS)
 
 
-def norm_relu_pool(norm: str, params: Params, name: str, x: Tensor, window: int = 1) -> Tensor:
+def norm_and_pool(norm: str, params: Params, name: str, x: Tensor, window: int = 1) -> Tensor:
     """The norm layer ``name``, ReLU and max-pooling by ``window`` (1: none) of x [n, channels, height, width]."""
     if norm == "batch":
         return block.norm_relu_pool(x, params[f"{name}.weight"], params[f"{name}.bias"], window)

@@ -1,8 +1,8 @@
 """Batch norm, ReLU and max-pooling as one operator that can be differentiated any number of times.
 
-In a meta-gradient most of the time of these three goes to memory: torch writes and reads every step between them, and
-every term of their second derivatives. Here each derivative makes two passes over the images, in C (block.c). The
-third derivative is that of the second one written in torch's operations.
+These three take little arithmetic and much memory traffic: torch writes and reads each step between them, and each term
+of their second derivatives. Here each derivative makes two passes over the images, in C (`fmaml/native/block.c`). The
+third derivative is that of the second one, written in torch's operations.
 """
 
 import ctypes
@@ -15,15 +15,15 @@ from torch.autograd import Function
 from torch.func import vjp
 from torch.nn import functional as F
 
+from ..native.compiled_kernels import kernels
 from .batch_norm import gradients_of_gradient
 from .grad_levels import in_forward_mode
 from .layout import Dims, applied, channels_of_all, is_laid_out, split_tasks, vectors_of_all
 from .max_pool import max_pool
-from .native import kernels
 from .norms import batch_norm
 from .support_statistics import uses_own_statistics
 
-Tensors: TypeAlias = tuple[Tensor, ...]
+Several: TypeAlias = tuple[Tensor, ...]
 LAST = torch.channels_last
 
 
@@ -72,7 +72,7 @@ def _pooled(x: Tensor, window: int, dtype: torch.dtype) -> Tensor:
     return torch.empty((n, channels, height // window, width // window), dtype=dtype, memory_format=LAST)
 
 
-def _last(*images: Tensor) -> Tensors:
+def _last(*images: Tensor) -> Several:
     return tuple(x.contiguous(memory_format=LAST) for x in images)
 
 
@@ -80,7 +80,7 @@ class Block(Function):
     """The operator (x, scale, shift) -> (y, mean x, r, the positions of the maxima)."""
 
     @staticmethod
-    def forward(x: Tensor, scale: Tensor, shift: Tensor, window: int, eps: float) -> Tensors:
+    def forward(x: Tensor, scale: Tensor, shift: Tensor, window: int, eps: float) -> Several:
         (x,) = _last(x)
         y, place = _pooled(x, window, x.dtype), _pooled(x, window, torch.uint8)
         mean, r = torch.empty_like(scale), torch.empty_like(scale)
@@ -89,7 +89,7 @@ class Block(Function):
         return y, mean, r, place
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Several) -> None:
         x, scale, _, ctx.window, ctx.eps = inputs
         ctx.mark_non_differentiable(*output[1:])
         ctx.save_for_backward(x, scale, *output[1:])
@@ -100,7 +100,7 @@ class Block(Function):
         return *found, None, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: Dims, *args: Any) -> tuple[Tensors, Dims]:
+    def vmap(info: Any, in_dims: Dims, *args: Any) -> tuple[Several, Dims]:
         return _of_all(Block, info.batch_size, in_dims, args, "ivv", "ivvi")
 
 
@@ -110,7 +110,7 @@ class BlockGradient(Function):
     @staticmethod
     def forward(
         g: Tensor, x: Tensor, scale: Tensor, mean: Tensor, r: Tensor, place: Tensor, window: int, eps: float
-    ) -> Tensors:
+    ) -> Several:
         g, x, place = _last(g, x, place)
         gx, gscale, gshift = torch.empty_like(x), torch.empty_like(scale), torch.empty_like(scale)
         given = {"g": g, "x": x, "scale": scale, "mean": mean, "r": r, "place": place}
@@ -118,7 +118,7 @@ class BlockGradient(Function):
         return gx, gscale, gshift
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Several) -> None:
         *tensors, ctx.window, ctx.eps = inputs
         ctx.save_for_backward(*tensors)
 
@@ -128,16 +128,18 @@ class BlockGradient(Function):
         return *found, None, None, None, None, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: Dims, *args: Any) -> tuple[Tensors, Dims]:
+    def vmap(info: Any, in_dims: Dims, *args: Any) -> tuple[Several, Dims]:
         return _of_all(BlockGradient, info.batch_size, in_dims, args, "iivvvi", "ivv")
 
 
 class BlockSecond(Function):
-    """The operator (u, v, w, g, x, scale, mean x, r, positions) -> the gradients of <u, gx> + <v, gscale> + <w, gshift>
-    with respect to g, x and scale."""
+    """The operator (u, v, w, g, x, scale, mean x, r, positions) -> (dg, dx, dscale).
+
+    They are the gradients of <u, gx> + <v, gscale> + <w, gshift> with respect to g, x and scale.
+    """
 
     @staticmethod
-    def forward(u: Tensor, v: Tensor, w: Tensor, g: Tensor, x: Tensor, *others: Any) -> Tensors:
+    def forward(u: Tensor, v: Tensor, w: Tensor, g: Tensor, x: Tensor, *others: Any) -> Several:
         scale, mean, r, place, window, eps = others
         u, g, x, place = _last(u, g, x, place)
         dg, dx, dscale = torch.empty_like(g), torch.empty_like(x), torch.empty_like(scale)
@@ -147,7 +149,7 @@ class BlockSecond(Function):
         return dg, dx, dscale
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Several) -> None:
         *tensors, _, _, place, ctx.window, ctx.eps = inputs
         ctx.save_for_backward(*tensors, place)
 
@@ -159,13 +161,13 @@ class BlockSecond(Function):
         return *pull(grad_outputs), None, None, None, None, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: Dims, *args: Any) -> tuple[Tensors, Dims]:
+    def vmap(info: Any, in_dims: Dims, *args: Any) -> tuple[Several, Dims]:
         return _of_all(BlockSecond, info.batch_size, in_dims, args, "ivviivvvi", "iiv")
 
 
 def _of_all(
     function: type[Function], tasks: int, in_dims: Dims, args: tuple[Any, ...], given: str, found: str
-) -> tuple[Tensors, Dims]:
+) -> tuple[Several, Dims]:
     """Apply an operator to all tasks at once. Its arguments and its results are images, "i", or vectors, "v"."""
     together = (
         channels_of_all(tasks, dim, t) if kind == "i" else next(vectors_of_all(tasks, (dim,), (t,)))
@@ -178,7 +180,7 @@ def _of_all(
 
 def _second(
     u: Tensor, v: Tensor, w: Tensor, g: Tensor, x: Tensor, scale: Tensor, place: Tensor, window: int, eps: float
-) -> Tensors:
+) -> Several:
     """BlockSecond in torch's operations."""
     n, channels, height, width = x.shape
     rows, columns = height // window, width // window

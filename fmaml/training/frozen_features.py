@@ -8,7 +8,7 @@ from ..config.build import Experiment, assembled
 from ..config.settings import Config
 from ..data.class_examples import as_floats
 from ..data.files.cache import cached, checksum, fingerprint
-from ..data.files.cache_folder import cache_folder
+from ..files.cache_folder import cache_folder
 from ..modules.from_module import learnt_names
 from ..modules.frozen_part import NoFeaturesError, split_frozen
 from ..modules.pretrained_networks import network_of

@@ -19,9 +19,9 @@ from ..config.build import Experiment, build
 from ..config.quick import has_images
 from ..config.settings import Config, TrainSettings
 from ..config.strict_yaml import dump_yaml
-from ..data.files.cache_folder import writing
 from ..errors import MissingData, RunFailed, Stopped, exit_code, note
 from ..files.atomic import write_text_durably
+from ..files.cache_folder import writing
 from ..files.console import CleanConsole
 from ..files.json_files import write_json_durably
 from ..files.plain_text import minutes_and_seconds

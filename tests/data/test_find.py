@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from fmaml.data.files.cache_folder import cache_folder
 from fmaml.data.files.find import DataFiles, find_data, missing, search_folders
 from fmaml.errors import Error
+from fmaml.files.cache_folder import cache_folder
 
 
 @pytest.fixture(autouse=True)

@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from fmaml.data.files.cache_folder import writing
 from fmaml.data.images import image_cache
 from fmaml.data.images.image_cache import decoded_images
 from fmaml.data.preprocessing import Form
 from fmaml.data.sources.image_folder import folder
+from fmaml.files.cache_folder import writing
 
 FORM = Form(8, 1)
 

@@ -108,7 +108,7 @@ def test_standard_input_is_read_without_its_file():
 def test_the_download_folder_is_locked_by_a_file_in_it(tmp_path):
     code = """
         from pathlib import Path
-        from fmaml.data.files.cache_folder import folder_lock
+        from fmaml.files.cache_folder import folder_lock
         with folder_lock(Path(sys.argv[1])):
             print(*os.listdir(sys.argv[1]))
     """

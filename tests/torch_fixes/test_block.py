@@ -11,12 +11,13 @@ from torch.func import grad, vmap
 from torch.nn import functional as F
 
 import fmaml
-from fmaml.torch_fixes import block, layout, native
+from fmaml.native import compiled_kernels
+from fmaml.torch_fixes import block, layout
 from fmaml.torch_fixes.block import norm_relu_pool
 from fmaml.torch_fixes.support_statistics import statistics_of, with_statistics
 from fmaml.tree import leaves, map_leaves
 
-pytestmark = pytest.mark.skipif(native.kernels(F64) is None, reason="needs a C compiler")
+pytestmark = pytest.mark.skipif(compiled_kernels.kernels(F64) is None, reason="needs a C compiler")
 LAST = torch.channels_last
 
 
@@ -123,7 +124,7 @@ def test_statistics_of_the_support_set_and_small_images():
 def cache(tmp_path, monkeypatch):
     """An empty cache folder, and no kernels that are loaded already."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    compiled = native.kernels.__wrapped__
+    compiled = compiled_kernels.kernels.__wrapped__
     return tmp_path, partial(compiled, torch.float32)
 
 
@@ -167,9 +168,9 @@ def test_the_source_has_no_warnings():
         "-Wall",
         "-Wextra",
         "-Werror",
-        *native.FLAGS,
+        *compiled_kernels.FLAGS,
         "-c",
-        str(native.SOURCE),
+        str(compiled_kernels.SOURCE),
         "-o",
         "/dev/null",
     ]

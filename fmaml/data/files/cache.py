@@ -17,10 +17,10 @@ from torch import Tensor
 
 from ...errors import Error, note
 from ...files.atomic import delete_temporary_files, write_durably
+from ...files.cache_folder import folder_lock, writing_allowed
 from ...files.digests import sha256_of
 from ...files.regular import check_regular
 from .cache_files import ABOUT, make_room, mark_used
-from .cache_folder import folder_lock, writing_allowed
 
 Tensors = dict[str, Tensor]
 FileStamp = tuple[str, int, int]  # name, size in bytes, time of the last change in ns

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import Error, note
+from ...files.cache_folder import cache_folder
 from ...files.regular import PREFIXES, limit_from
-from .cache_folder import cache_folder
 
 ABOUT = "about"  # the key of a file's description in its metadata
 LIMIT_VARIABLE = "FMAML_CACHE_LIMIT"

@@ -13,8 +13,8 @@ from rich.progress import FileSizeColumn, Progress, TransferSpeedColumn
 
 from ...errors import Error, note
 from ...files.atomic import sync_folder
+from ...files.cache_folder import folder_lock
 from ...files.console import CleanConsole
-from .cache_folder import folder_lock
 
 _TIMEOUT = 30.0  # seconds without data after which a connection counts as broken
 _SLOWEST = 1000  # bytes a second over `_PACE_SECONDS`; give up on slower servers

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from ...errors import Error, MissingData
-from .cache_folder import cache_folder, writing_allowed
+from ...files.cache_folder import cache_folder, writing_allowed
 from .download import download
 
 Found = TypeVar("Found")

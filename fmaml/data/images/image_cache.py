@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from ...errors import Error, note
+from ...files.cache_folder import cache_folder, writing_allowed
 from ...files.plain_text import counted, first_few
 from ..class_examples import Split
 from ..files.cache import Tensors, cached_all, fingerprint, locked_parent, read_tensors, write_tensors
-from ..files.cache_folder import cache_folder, writing_allowed
 from ..preprocessing import Form
 from .decode import decode_images
 from .scan import Listing

@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 import torch
 
+from ...files.cache_folder import cache_folder
 from ...setting_types import FreeOnResume, KeepsTestTasks, SizeOrRange, TrainBatch, TrainShots, TrainWays, WaysOrRange
 from ..class_examples import consecutive_splits
 from ..dataset_facts import CHARACTER_SIZE, OMNIGLOT_CLASSES, class_names
 from ..episodes import Episode, episodes
 from ..files.cache import cached, fingerprint
-from ..files.cache_folder import cache_folder
 from ..files.find import DataFiles, Download, find_or_download
 from ..images.omniglot_files import OMNIGLOT_PARTS, find_omniglot, read_drawings, stamp_parts
 from ..preprocessing import CHARACTER_FORM

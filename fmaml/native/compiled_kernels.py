@@ -16,8 +16,8 @@ from pathlib import Path
 
 import torch
 
-from ..data.files.cache_folder import cache_folder
 from ..errors import Error
+from ..files.cache_folder import cache_folder
 
 SOURCE = Path(__file__).with_name("block.c")
 REALS = {torch.float32: "float", torch.float64: "double"}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from filelock import lock_descriptor
 
-from ...errors import Error
-from ...files.atomic import FOLDERS_OPEN
+from ..errors import Error
+from .atomic import FOLDERS_OPEN
 
 _LOCK_FILE = ".lock"  # only on Windows
 _allowed = ContextVar("allowed", default=True)
