@@ -65,7 +65,9 @@ def smallest(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, request:
     small += ["algorithm.chunks=3", "data.shots=3"] if "chunks" in algorithm else []
     if path.parent.stem == "control":
         small += ["data.episodes=2", "data.horizon=5"]
-    elif "sinusoid" not in path.stem:
+    elif path.stem == "ratings":
+        small += ["data.train_queries=5"]
+    elif path.stem not in ("sinusoid", "sinusoid_5shot", "fields"):
         small += ["data.queries=1"]  # each alone beside the support set, they would take longest
     if "mini_imagenet" in path.stem:
         small += ["train.meta_batch=1", "model.width=8"]  # large images are trained on one task after the other
