@@ -82,11 +82,8 @@ def devices_of(config: Config, folder: str, environment: dict[str, str]) -> set[
     return {str(leaf.device) for leaf in leaves((tasks, after.theta, after.opt_state, metrics, finite, scores))}
 
 
-WAITING = (
-    "burgers",
-    "molecules",
-    "ratings",
-)  # nodes of an exact solution are copied; the largest task of a step is asked for
+# Nodes of an exact solution are copied; the size of the largest task is asked for.
+WAITING = ("burgers", "molecules", "ratings")
 ON_A_GPU = [each for each in EACH if not any(name in str(each.values) for name in WAITING)]
 
 
