@@ -40,7 +40,13 @@ def _is_fast(x: Tensor, scale: Tensor, shift: Tensor, window: int) -> bool:
     """Whether the operator serves, and saves time."""
     if torch.compiler.is_compiling() or in_forward_mode() or x.device.type != "cpu" or not uses_own_statistics():
         return False
-    fits = x.dtype == scale.dtype == shift.dtype and min(x.shape[2:]) >= window and x.numel() > x.shape[1]
+    fits = (
+        x.ndim == 4
+        and window < 16
+        and x.dtype == scale.dtype == shift.dtype
+        and min(x.shape[2:]) >= window
+        and x.numel() > x.shape[1]
+    )
     return fits and is_laid_out(x) and kernels(x.dtype) is not None
 
 
@@ -57,7 +63,8 @@ class Pointers(ctypes.Structure):
 
 
 def _call(function: str, window: int, eps: float, **tensors: Tensor) -> None:
-    """Call a function of block.c; the images among the tensors are laid out channels last."""
+    """Call a function of block.c; the images among the tensors are laid out channels last, and vectors become dense."""
+    tensors = {name: t if t.ndim > 1 else t.contiguous() for name, t in tensors.items()}  # one may be expanded
     x = tensors["x"]
     n, channels, height, width = x.shape
     outside = {"zero": x.new_zeros(channels), "dead": torch.full((channels,), 255, dtype=torch.uint8)}
@@ -83,9 +90,8 @@ class Block(Function):
     def forward(x: Tensor, scale: Tensor, shift: Tensor, window: int, eps: float) -> Several:
         (x,) = _last(x)
         y, place = _pooled(x, window, x.dtype), _pooled(x, window, torch.uint8)
-        mean, r = torch.empty_like(scale), torch.empty_like(scale)
-        vectors = {"scale": scale.contiguous(), "shift": shift.contiguous()}
-        _call("forward", window, eps, x=x, **vectors, mean=mean, r=r, y=y, place=place)
+        mean, r = x.new_empty(len(scale)), x.new_empty(len(scale))
+        _call("forward", window, eps, x=x, scale=scale, shift=shift, mean=mean, r=r, y=y, place=place)
         return y, mean, r, place
 
     @staticmethod
@@ -112,7 +118,7 @@ class BlockGradient(Function):
         g: Tensor, x: Tensor, scale: Tensor, mean: Tensor, r: Tensor, place: Tensor, window: int, eps: float
     ) -> Several:
         g, x, place = _last(g, x, place)
-        gx, gscale, gshift = torch.empty_like(x), torch.empty_like(scale), torch.empty_like(scale)
+        gx, gscale, gshift = torch.empty_like(x), x.new_empty(len(scale)), x.new_empty(len(scale))
         given = {"g": g, "x": x, "scale": scale, "mean": mean, "r": r, "place": place}
         _call("gradient", window, eps, **given, gx=gx, gscale=gscale, gshift=gshift)
         return gx, gscale, gshift
@@ -142,8 +148,8 @@ class BlockSecond(Function):
     def forward(u: Tensor, v: Tensor, w: Tensor, g: Tensor, x: Tensor, *others: Any) -> Several:
         scale, mean, r, place, window, eps = others
         u, g, x, place = _last(u, g, x, place)
-        dg, dx, dscale = torch.empty_like(g), torch.empty_like(x), torch.empty_like(scale)
-        given = {"u": u, "v": v.contiguous(), "w": w.contiguous(), "g": g, "x": x}
+        dg, dx, dscale = torch.empty_like(g), torch.empty_like(x), x.new_empty(len(scale))
+        given = {"u": u, "v": v, "w": w, "g": g, "x": x}
         given |= {"scale": scale, "mean": mean, "r": r, "place": place}
         _call("second", window, eps, **given, dg=dg, dx=dx, dscale=dscale)
         return dg, dx, dscale

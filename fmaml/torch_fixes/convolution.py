@@ -38,7 +38,13 @@ def conv2d(
     """`torch.nn.functional.conv2d`, input [n, channels, height, width]; by the operator below if it saves time."""
     if torch.compiler.is_compiling() or input.device.type != "cpu" or not is_laid_out(input):
         return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
-    plain = order(weight) < 2 or isinstance(padding, str) or torch.is_autocast_enabled("cpu") or in_forward_mode()
+    plain = (
+        order(weight) < 2
+        or input.ndim != 4
+        or isinstance(padding, str)
+        or torch.is_autocast_enabled("cpu")
+        or in_forward_mode()
+    )
     if plain:
         weight = applied(UsualGradient, weight) if _pair(stride) == (1, 1) and is_vmapped(input) else weight
         return F.conv2d(input, weight, bias, stride, padding, dilation, groups)

@@ -97,6 +97,15 @@ def test_a_small_variance_keeps_its_digits():
     assert relative(norm_relu_pool(x, scale, shift, 2), exact) < 1e-3
 
 
+def test_vectors_that_are_not_dense():
+    """One scale for all channels, expanded, and shifts that are every second number."""
+    x, scale, shift = images(3, 6, 4, 4)
+    args = x, scale[:1].expand(6), torch.stack([shift, scale], 1)[:, 0]
+    ours, torchs = (three_derivatives(lambda *a, f=f: f(*a, 2), *args) for f in FUNCTIONS)
+    for a, b in zip(ours, torchs, strict=True):
+        assert relative(a, b) < 1e-11
+
+
 def test_what_is_not_finite_stays_so():
     x, scale, shift = images(2, 3, 4, 4)
     x[0, 1, 2, 2] = float("nan")

@@ -115,6 +115,16 @@ def test_three_derivatives_are_those_of_torchs_convolution(geometry, shared):
         assert relative(ours, torchs) < 1e-11
 
 
+def test_one_image_without_a_batch():
+    """It is [channels, height, width], seen from [height, width, channels]."""
+    image, weight = torch.randn(8, 8, 3, dtype=F64).permute(2, 0, 1), torch.randn(6, 3, 3, 3, dtype=F64)
+
+    def twice(convolution, image):
+        return grad(weighted(grad(weighted(lambda w: convolution(image, w)))))(weight)
+
+    assert relative(twice(conv2d, image), twice(F.conv2d, image.contiguous())) < 1e-12
+
+
 def test_autocast_has_torchs_convolution():
     x, weight = layout.channels_last(torch.randn(4, 3, 8, 8)), torch.randn(6, 3, 3, 3)
 
