@@ -126,7 +126,7 @@ static void write_maximum(const Block *b, long window_row) {
             else
                 EACH_CHANNEL {
                     REAL value = a[c] * (x[c] - mean[c]) + shift[c];
-                    int larger = value > y[c] || value != value;
+                    int larger = value > y[c];  /* with a NaN in x, all of the channel is NaN */
                     y[c] = larger ? value : y[c];
                     place[c] = larger ? p : place[c];
                 }
