@@ -121,9 +121,9 @@ def test_results_are_the_same_bits_again():
 
 
 def test_statistics_of_the_support_set_and_small_images():
-    model = fmaml.conv4(inputs=(1, 16, 16), outputs=3, width=4, pool="max")
-    params, x = model.init(torch.Generator().manual_seed(0)), torch.rand(6, 1, 16, 16)
-    apply = with_statistics(model.apply, statistics_of(model.apply, params, 3 * torch.rand(6, 1, 16, 16)))
+    model = fmaml.conv4(inputs=(3, 16, 16), outputs=3, width=4, pool="max")
+    params, x = model.init(torch.Generator().manual_seed(0)), torch.rand(6, 3, 16, 16)
+    apply = with_statistics(model.apply, statistics_of(model.apply, params, 3 * torch.rand(6, 3, 16, 16)))
     assert relative(apply(params, x), apply(params, x.contiguous(memory_format=LAST))) < 1e-5
     x, scale, shift = images(4, 3, 1, 1)
     assert relative(norm_relu_pool(x, scale, shift, 1), plainly(x, scale, shift, 1)) < 1e-11
