@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 
 import torch
 import yaml
-from conv_lowering import conv4
 from gpu_rows import Rows
 from graphed import Graphed
-from lowerings import LOWERINGS
+from lowerings import LOWERINGS, conv4
 from measure import timed
 from networks import Problem, conv28, conv84
 
@@ -21,7 +20,6 @@ from fmaml.data.dataset_facts import OMNIGLOT_CLASSES
 from fmaml.data.episodes import Episode, episodes
 from fmaml.data.source import Source
 from fmaml.processes.torch_settings import make_deterministic, set_precision, with_precision
-from fmaml.torch_fixes.norms import batch_norm
 from fmaml.tree import T, global_norm, is_finite, leaves, map_leaves
 from fmaml.types import MetaState, Params, Task
 
@@ -279,7 +277,7 @@ def meta_step_of(given: Given, lowering: str, precision: str) -> tuple[Callable[
 
 def with_conv(base: Problem, lowering: str) -> Problem:
     conv = LOWERINGS[lowering]
-    return base._replace(apply=lambda params, x: conv4(params, x, conv, batch_norm, 2))
+    return base._replace(apply=lambda params, x: conv4(params, x, conv))
 
 
 def in_precision(base: Problem, precision: str, device: torch.device) -> Problem:

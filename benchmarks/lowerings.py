@@ -1,9 +1,7 @@
-"""Ways to compute a 3x3 convolution with padding 1; under vmap the weight may differ by task.
+"""conv4 with other ways to compute its 3x3 convolution with padding 1; under vmap the weight may differ by task.
 
 - ``grouped``: torch's convolution. Under vmap the tasks become its groups.
-- ``channels last``: the same, on images laid out channels last, as in `fmaml.conv4` if that is faster.
-- ``unfolded``: one matrix product with each position's neighbourhood (im2col).
-- ``shifted``: the sum of nine products with the shifted image.
+- ``unfolded once``: one matrix product with each position's neighbourhood (im2col).
 - ``by task``: one plain convolution per task.
 - ``bmm``: im2col of all tasks, and one batched product.
 
@@ -19,9 +17,9 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
-from fmaml.torch_fixes.layout import channels_last
+from fmaml.torch_fixes.norms import batch_norm
+from fmaml.types import Params
 
-COLOURS = 3  # most channels of an image; later activations keep the layout of the images
 Conv = Callable[[Tensor, Tensor, int], Tensor]  # x [n, C, H, W], weight [O, C, 3, 3], stride -> [n, O, h, w]
 Rule: TypeAlias = Callable[[Any, Any, tuple[int | None, ...], tuple[Any, ...]], tuple[Tensor, int]]
 
@@ -30,32 +28,11 @@ def grouped(x: Tensor, weight: Tensor, stride: int) -> Tensor:
     return F.conv2d(x, weight, stride=stride, padding=1)
 
 
-def laid(x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    return grouped(channels_last(x) if x.shape[1] <= COLOURS else x, weight, stride)
-
-
-def unfolded(x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    columns = F.unfold(x, 3, padding=1, stride=stride)  # [n, C * 9, h * w]
-    return (weight.flatten(1) @ columns).unflatten(-1, (-1, after(x.shape[-1], stride)))
-
-
 def unfolded_once(x: Tensor, weight: Tensor, stride: int) -> Tensor:
     """im2col with the images side by side, so that under vmap it is one batched product; for compilers."""
     columns = F.unfold(x, 3, padding=1, stride=stride).transpose(0, 1).flatten(1)  # [C * 9, n * h * w]
     sides = tuple(after(side, stride) for side in x.shape[-2:])
     return (weight.flatten(1) @ columns).unflatten(-1, (len(x), *sides)).transpose(0, 1)
-
-
-def shifted(x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    height, width = (after(size, stride) for size in x.shape[-2:])
-    padded = F.pad(x, (1, 1, 1, 1))
-    moved = (
-        padded[:, :, i : i + stride * (height - 1) + 1 : stride, j : j + stride * (width - 1) + 1 : stride]
-        for i in range(3)
-        for j in range(3)
-    )
-    terms = (torch.einsum("nchw,oc->nohw", m, w) for m, w in zip(moved, weight.flatten(2).unbind(-1), strict=True))
-    return sum(terms, torch.zeros((), device=x.device))
 
 
 def after(side: int, stride: int) -> int:
@@ -220,12 +197,17 @@ def all_tasks(function: Any, info: Any, dims: tuple, args: tuple) -> tuple[Tenso
     return function.apply(*pair, *args[2:]), 0
 
 
+def conv4(params: Params, x: Tensor, conv: Conv) -> Tensor:
+    """The strided `fmaml.conv4` with another convolution."""
+    for i in range(1, 5):
+        x = conv(x, params[f"conv{i}.weight"], 2)
+        x = torch.relu(batch_norm(x, params[f"norm{i}.weight"], params[f"norm{i}.bias"]))
+    return F.linear(x.mean((2, 3)), params["head.weight"], params["head.bias"])
+
+
 LOWERINGS: dict[str, Conv] = {
     "grouped": grouped,
-    "channels last": laid,
-    "unfolded": unfolded,
     "unfolded once": unfolded_once,
-    "shifted": shifted,
     "by task": differentiable(Maps(grouped, plain_of_input, plain_of_weight), each_task),
     "bmm": differentiable(Maps(bmm_value, bmm_of_input, bmm_of_weight), all_tasks),
 }

@@ -1,6 +1,7 @@
 """The networks and tasks of the benchmarks."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -62,6 +63,11 @@ def colours(device: torch.device, side: int) -> Problem:
     return problem(model, fmaml.cross_entropy, 0.01, device, lambda n: Task(images(n, 1), images(n, 15)))
 
 
+def is_pooled(params: Params) -> bool:
+    """Whether a conv4 with these parameters halves its images by max-pooling, not by strides."""
+    return params["head.weight"].shape[1] != params["conv4.weight"].shape[0]
+
+
 def mlp(device: torch.device) -> Problem:
     """The sinusoid network, 40-40: 10 support points and 10 query points."""
     source = sinusoid(seed=0, device=device)
@@ -92,4 +98,22 @@ PROBLEMS: dict[str, Callable[[torch.device], Problem]] = {
     "conv4 84x84x3": conv84,
     "mlp 40-40": mlp,
     "transformer": transformer,
+}
+
+
+class Row(NamedTuple):
+    """A meta-gradient that several benchmarks measure."""
+
+    make: Callable[[torch.device], Problem]
+    tasks: int
+    steps: int
+
+
+ROWS = {
+    "mlp 40-40": Row(mlp, 25, 5),
+    "conv4 28x28x1": Row(conv28, 16, 1),
+    "conv4 28x28x1, 5 steps": Row(partial(conv28, queries=5), 16, 5),
+    "conv4 32x32x3": Row(conv32, 16, 1),
+    "conv4 84x84x3": Row(conv84, 4, 1),
+    "conv4 84x84x3, 5 steps": Row(conv84, 4, 5),  # mini-ImageNet as published
 }

@@ -1,12 +1,13 @@
 """Time one meta-gradient in fmaml and in other libraries, for the same network, data and numbers.
 
-    python benchmarks/peers.py [--device cpu] [--json OUT]
+    python benchmarks/peers.py [--device cpu] [--json OUT] [--rows ROW ..]
 
-The networks are conv4 (64 filters, strided, 5-way 1-shot, 15 queries, 16 tasks, 1 inner step) and the sinusoid network
-(25 tasks, 5 steps). All libraries run in turn in one process, in float32 with their default settings. Each row has the
-relative error of the meta-gradient against fmaml's, in float64. A wrong gradient is timed, too, and marked. (In float32
-a ReLU with an input near zero may fall on either side.) `pip install -e '.[bench]'` installs the libraries. A library
-that is missing or fails says so in its row. On a CPU, JAX uses all cores, whatever torch's number of threads.
+The rows are those of `networks.py`; by default the sinusoid network, conv4 as on Omniglot, and conv4 as on
+mini-ImageNet, which only some libraries compute. All libraries run in turn in one process, in float32 with their
+default settings. Each row has the relative error of the meta-gradient of two tasks against fmaml's, in float64. A wrong
+gradient is timed, too, and marked. (In float32 a ReLU with an input near zero may fall on either side.) `pip install -e
+'.[bench]'` installs the libraries. A library that is missing or fails says so in its row. On a CPU, JAX uses all cores,
+whatever torch's number of threads.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ from typing import Any
 
 import torch
 from measure import Bench, Run, ratio, shown
-from networks import Problem, conv28, mlp
+from networks import ROWS, Problem, Row
 from peers_jax import jax_looped, jax_vmapped
 from peers_packages import higher_loop, iteryne_loop, parallel_metalearn, torchopt_loop
 from peers_torch import autograd_loop, gradient_outside, module, modules_outside
@@ -28,6 +29,7 @@ from fmaml.tree import global_norm, map_leaves
 from fmaml.types import Params, Task
 
 PACKAGES = ("higher", "torchopt", "iteryne", "parallel-metalearn", "jax", "jaxlib")
+DEFAULT = ("mlp 40-40", "conv4 28x28x1", "conv4 84x84x3, 5 steps")
 SAME = 1e-9  # relative error in float64: another order of summation stays below it, a wrong derivative does not
 COMPILING = 200  # most seconds, for both precisions
 
@@ -66,33 +68,39 @@ PEERS: dict[str, Callable[[Problem, Task, int], Run]] = {
     "iteryne": iteryne_loop,
     "parallel-metalearn": parallel_metalearn,
     "torch.func, gradient outside": gradient_outside,
-    "the same, nn.BatchNorm2d": modules_outside,
+    "torch.func, nn.BatchNorm2d": modules_outside,
     "JAX, jit(vmap)": jax_vmapped,
     "JAX, jit, looped": jax_looped,
 }
 
 
+ON_SMALL_ROWS = ("fmaml, from_module", "fmaml, compiled", "torch.func, gradient outside", "torch.func, nn.BatchNorm2d")
+SMALL_ROWS = ("mlp 40-40", "conv4 28x28x1")
+
+
 def main() -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # otherwise JAX takes most of a GPU's memory
-    bench = Bench(__doc__, seconds=600)
-    bench.result["environment"]["versions"] |= versions(
-        "higher", "torchopt", "iteryne", "parallel-metalearn", "jax", "jaxlib"
-    )
-    compare(bench, "mlp 40-40", mlp(bench.device), tasks=4 if bench.quick else 25, steps=5)
-    if bench.left() < 0:
-        bench.leave_out({"network": "conv4 28x28x1"}, "conv4 28x28x1", "no time left")
-    elif not bench.quick:
-        compare(bench, "conv4 28x28x1", conv28(bench.device), tasks=16, steps=1)
+    bench = Bench(__doc__, seconds=600, rows={"nargs": "+", "choices": list(ROWS), "default": DEFAULT})
+    bench.result["environment"]["versions"] |= versions(*PACKAGES)
+    for name in bench.args.rows[:1] if bench.quick else bench.args.rows:
+        if bench.left() < 0:
+            bench.leave_out({"network": name}, name, "no time left")
+        else:
+            compare(bench, name, ROWS[name])
 
 
-def compare(bench: Bench, network: str, problem: Problem, tasks: int, steps: int) -> None:
+def compare(bench: Bench, network: str, row: Row) -> None:
+    problem, steps, small = row.make(bench.device), row.steps, network in SMALL_ROWS
+    tasks = 4 if bench.quick else row.tasks
     batch = problem.tasks(tasks)
-    exact, exact_batch = problem._replace(params=map_leaves(double, problem.params)), map_leaves(double, batch)
+    exact = problem._replace(params=map_leaves(double, problem.params))
+    exact_batch = map_leaves(lambda leaf: double(leaf[:2]), batch)
+    right = vmapped(exact, exact_batch, steps)()
     runs, errors, why = {}, {}, {}
     for name, peer in PEERS.items():
         if name.endswith("BatchNorm2d") and "norm1.weight" not in problem.params:
             continue
-        if name.endswith("compiled") and bench.quick:
+        if (name.endswith("compiled") and bench.quick) or (name in ON_SMALL_ROWS and not small):
             continue
         if name.endswith("compiled") and bench.left() < COMPILING:
             why[name] = "no time left to compile"
@@ -100,22 +108,23 @@ def compare(bench: Bench, network: str, problem: Problem, tasks: int, steps: int
         try:
             with jax_in_float64():
                 found = peer(exact, exact_batch, steps)()
-            errors[name] = error(found, vmapped(exact, exact_batch, steps)())
+            errors[name] = error(found, right)
             runs[name] = peer(problem, batch, steps)
         except ModuleNotFoundError as missing:
             why[name] = f"not installed ({missing.name})"
         except Exception as failure:  # another library may raise anything
             why[name] = f"does not run: {type(failure).__name__}: {failure}".splitlines()[0]
-    seconds = bench.time({name: run for name, run in runs.items() if name not in why}, seconds=40, least=5)
+    timed = {name: run for name, run in runs.items() if name not in why}
+    seconds = bench.time(timed, seconds=40, least=5 if small else 2)
     for name in runs | why:
-        row = {"network": network, "tasks": tasks, "steps": steps, "way": name, "relative_error": errors.get(name)}
+        entry = {"network": network, "tasks": tasks, "steps": steps, "way": name, "relative_error": errors.get(name)}
         if name in why:
-            bench.leave_out(row, f"{network}, {name}", why[name])
+            bench.leave_out(entry, f"{network}, {name}", why[name])
             continue
         against = f"{ratio(seconds[name], seconds['fmaml, vmapped']):.2f}"
-        row["seconds"] = {"meta_gradient": seconds[name]}
+        entry["seconds"] = {"meta_gradient": seconds[name]}
         off = f"{errors[name]:.0e}" + (", another gradient" if not errors[name] < SAME else "")
-        bench.add(row, case=f"{network}, {name}", time=shown(seconds[name]), ratio=against, error=off)
+        bench.add(entry, case=f"{network}, {name}", time=shown(seconds[name]), ratio=against, error=off)
 
 
 def error(grads: dict[str, Any], expected: Params) -> float:

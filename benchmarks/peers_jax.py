@@ -1,9 +1,10 @@
 """The meta-gradient of MAML in JAX: `jit(vmap(grad))`, and a loop of `jit(grad)` over tasks."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from networks import Problem
+from networks import Problem, is_pooled
 
 from fmaml.losses import mse
 from fmaml.tree import leading, map_leaves
@@ -46,7 +47,7 @@ def prepared(problem: Problem, tasks: Task, steps: int) -> tuple[Any, Any, Any]:
     import jax  # pyright: ignore[reportMissingImports]
     from jax import numpy as jnp  # pyright: ignore[reportMissingImports]
 
-    apply = conv4 if "conv1.weight" in problem.params else mlp
+    apply = partial(conv4, is_pooled(problem.params)) if "conv1.weight" in problem.params else mlp
 
     def loss_fn(params: Any, batch: Any) -> Any:
         x, y = batch
@@ -69,17 +70,20 @@ def prepared(problem: Problem, tasks: Task, steps: int) -> tuple[Any, Any, Any]:
     return jax.grad(task_loss), {name: array(p) for name, p in problem.params.items()}, batch
 
 
-def conv4(params: Any, x: Any) -> Any:
+def conv4(pooled: bool, params: Any, x: Any) -> Any:
     from jax import lax, nn  # pyright: ignore[reportMissingImports]
 
-    layout = ("NCHW", "OIHW", "NCHW")
+    layout, strides = ("NCHW", "OIHW", "NCHW"), (1, 1) if pooled else (2, 2)
     for i in range(1, 5):
-        x = lax.conv_general_dilated(x, params[f"conv{i}.weight"], (2, 2), ((1, 1), (1, 1)), dimension_numbers=layout)
+        x = lax.conv_general_dilated(x, params[f"conv{i}.weight"], strides, ((1, 1), (1, 1)), dimension_numbers=layout)
         centred = x - x.mean((0, 2, 3), keepdims=True)
         variance = (centred**2).mean((0, 2, 3), keepdims=True)
         scale, shift = (params[f"norm{i}.{part}"][:, None, None] for part in ("weight", "bias"))
         x = nn.relu(centred * lax.rsqrt(variance + 1e-5) * scale + shift)
-    return x.mean((2, 3)) @ params["head.weight"].T + params["head.bias"]
+        if pooled:
+            x = lax.reduce_window(x, -float("inf"), lax.max, (1, 1, 2, 2), (1, 1, 2, 2), "VALID")
+    x = x.reshape(len(x), -1) if pooled else x.mean((2, 3))
+    return x @ params["head.weight"].T + params["head.bias"]
 
 
 def mlp(params: Any, x: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Run all benchmarks one after the other on one device, within eight minutes.
+"""Run all benchmarks one after the other on one device, within six minutes.
 
     python benchmarks/run_all.py --out FOLDER [--device auto] [--quick]
 
@@ -19,7 +19,6 @@ SECONDS = {
     "roofline": 25,
     "peers": 60,
     "vmap_vs_loop": 100,
-    "conv_lowering": 40,
     "sampling": 25,
     "memory": 60,
     "startup": 40,

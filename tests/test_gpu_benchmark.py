@@ -11,6 +11,7 @@ from pathlib import Path
 
 import children
 import pytest
+import torch
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "gpu.py"
 QUICK = ("--quick", "--device", "cpu")
@@ -32,6 +33,19 @@ def test_each_part_comes_to_its_end(part, tmp_path, monkeypatch):
     assert found
     assert not [row for row in found if "why" in row]
     assert found[-1]["case"] in ran.stdout
+
+
+def test_each_convolution_gives_the_same_meta_gradient(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    import gpu_parts
+    from networks import conv28
+
+    problem = gpu_parts.doubled(conv28(torch.device("cpu"), queries=1, width=4))
+    tasks = gpu_parts.doubled(problem.tasks(2))
+    right = gpu_parts.gradient(problem, tasks)
+    for lowering in gpu_parts.LOWERINGS:
+        found = gpu_parts.gradient(gpu_parts.with_conv(problem, lowering), tasks)
+        torch.testing.assert_close(found, right, rtol=1e-9, atol=1e-12)
 
 
 def test_a_part_that_is_killed_keeps_its_rows_and_the_next_one_runs(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ With [n, height, width, tasks * channels] a CPU needs less time than with torch'
 
 - batch norm: a third,
 - gradients of strided convolutions: half to three quarters,
-- a meta-step of conv4: 0.8 (benchmarks/conv_lowering.py).
+- a meta-step of conv4: 0.8 (docs/decisions.md).
 
 Compiled code chooses its own layouts. GPU: not measured yet. So both keep torch's layout.
 """
