@@ -29,7 +29,8 @@ SENTENCES = {  # for settings that the source does not explain in a sentence
     "train.shard_optimizer": "Whether each process holds the optimizer's state of only a part of theta.",
     "train.batching": "Evaluate the tasks of a meta-step in one vectorised call, or in a loop; `auto` picks one.",
     "train.chunk_size": "The number of tasks in memory at a time. Gradients are the same, with less memory.",
-    "train.compile": "Compile the meta-step. `auto` compiles runs of 5,000 meta-steps or more, if that pays.",
+    "train.compile": "Compile the meta-step. `auto` compiles runs of 5,000 meta-steps or more, if that pays. "
+    "`graph` launches its kernels as one CUDA graph.",
     "train.precision": "The precision of the network's arithmetic.",
     "train.validate_every": "Meta-steps between two validations.",
     "train.validate_tasks": "Tasks in a validation.",

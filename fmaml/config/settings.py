@@ -27,7 +27,7 @@ class TrainSettings:
     shard_optimizer: bool = False  # whether each process keeps the optimizer's state of only a part of theta
     batching: Batching = "auto"
     chunk_size: Count | None = None  # tasks in memory at a time
-    compile: bool | Literal["auto"] = "auto"
+    compile: bool | Literal["auto", "graph"] = "auto"
     precision: Precision = "float32"
     validate_every: Annotated[Count, FreeOnResume] = 500
     validate_tasks: Count = 200

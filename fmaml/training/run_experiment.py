@@ -34,6 +34,7 @@ from ..processes.signals import deferred_signals
 from ..processes.torch_settings import make_deterministic
 from ..tree import leaves, map_leaves
 from ..types import Params
+from .cuda_graph import check_graph
 from .finish import Training, report_results
 from .frozen_features import cache_frozen_features
 from .memory import check_model_fits, explain_out_of_memory, keep_freed_memory
@@ -62,6 +63,7 @@ def run(
         check_batch(config, here.world_size)
         check_sinks(config)
         torch_device = pick_device(device, here)
+        check_graph(config, torch_device)
         make_deterministic(torch_device)
     console = CleanConsole(file=pipe_safe_stdout()) if here.rank == 0 else Console(quiet=True)
     with joined(here, torch_device) as processes:

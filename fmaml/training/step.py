@@ -28,6 +28,7 @@ from ..setting_types import Batching
 from ..tree import T, leading
 from ..types import MetaState, Metrics, Optimizer, Task
 from .compiled import ChunkedStepFn, OperationCount, compiled, with_work
+from .cuda_graph import captured
 from .memory import MEMORY_ERRORS, TaskTooLarge
 
 StepFn: TypeAlias = Callable[[MetaState, Task], tuple[MetaState, Metrics]]
@@ -61,6 +62,8 @@ class TrainingStep:
         self.compute: ChunkedStepFn = self._count_first if may_compile else self.plain  # of the next step
         if self.compiled:
             self.compute = self._compile
+        elif settings.compile == "graph":
+            self.compute = captured(self.plain, self.algorithm)
         self.step = self._in_chunks if alone else updated_together(self._in_chunks, experiment.optimizer, settings)
 
     def __call__(self, state: MetaState, tasks: Task) -> tuple[MetaState, Metrics]:
