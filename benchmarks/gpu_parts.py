@@ -111,6 +111,35 @@ def steps(given: Given, rows: Rows) -> None:
                 return
 
 
+def training(given: Given, rows: Rows) -> None:
+    """Time the steps of `fmaml run omniglot` on drawn characters, without and with a CUDA graph, and compare theta."""
+    from fmaml.checkpoints.progress import StepForm
+    from fmaml.config.build import build
+    from fmaml.config.load import load_config
+    from fmaml.config.settings import TrainSettings
+    from fmaml.training.step import TrainingStep
+
+    thetas = {}
+    for way in ("false", "graph") if given.device.type == "cuda" else ("false",):
+        config = load_config("omniglot", ["data.name=glyphs", f"train.compile={way}"])
+        experiment, settings = build(config, given.device), TrainSettings(**config["train"])
+        step, source = TrainingStep(experiment, settings, print, StepForm()), experiment.source
+        params = {
+            name: p.to(given.device) for name, p in experiment.model.init(torch.Generator().manual_seed(0)).items()
+        }
+        state = fmaml.init_state(experiment.algorithm, experiment.optimizer, params)
+        many = range(2 if given.quick else settings.meta_batch)
+        for number in range(1, 3 if given.quick else 21):
+            state, _ = step(state, source.sample("train", number, many))
+        thetas[way] = state.theta
+        tasks = source.sample("train", 0, many)
+        found = given.seconds(lambda step=step, state=state, tasks=tasks: step(state, tasks))
+        rows.add(f"train.compile={way}", ms=milliseconds(found), memory=peak(given.device))
+    for theta in list(thetas.values())[1:]:
+        apart = global_norm(map_leaves(torch.sub, theta, thetas["false"])) / global_norm(thetas["false"])
+        rows.add("theta after 20 steps", relative=float(apart))
+
+
 def compiled(given: Given, rows: Rows) -> None:
     """Time the meta-step compiled and then captured, in TF32: grouped, and as batched products."""
     for name in ("grouped", "unfolded once"):
@@ -248,6 +277,7 @@ def resume(given: Given, rows: Rows) -> None:
 PARTS: dict[str, Callable[[Given, Rows], None]] = {
     "ceilings": ceilings,
     "steps": steps,
+    "training": training,
     "compiled": compiled,
     "omniglot": omniglot,
     "jax": jax,

@@ -21,7 +21,7 @@ def rows(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-@pytest.mark.parametrize("part", ["ceilings", "steps", "omniglot", "large", "resume"])
+@pytest.mark.parametrize("part", ["ceilings", "steps", "training", "omniglot", "large", "resume"])
 def test_each_part_comes_to_its_end(part, tmp_path, monkeypatch):
     monkeypatch.setattr(subprocess, "run", children.run)  # of the script's own processes
     command = [sys.executable, SCRIPT, "--out", tmp_path / "gpu.jsonl", *QUICK, "--parts", part]
@@ -64,6 +64,16 @@ def test_a_part_that_is_killed_keeps_its_rows_and_the_next_one_runs(tmp_path, mo
     assert ends == {"steps": "ended by signal 9", "omniglot": "done"}
     assert found[0]["part"] == "steps"
     assert "ms" in found[0]
+
+
+def test_it_takes_five_minutes(monkeypatch):
+    """Without --drawings, in which case the paper's Omniglot is left out."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    import gpu
+    import gpu_parts
+
+    assert gpu.SECONDS.keys() == gpu_parts.PARTS.keys()
+    assert sum(gpu.SECONDS.values()) - gpu.SECONDS["omniglot"] <= 300
 
 
 def test_it_needs_few_packages():

@@ -80,7 +80,7 @@ class Captured(Generic[T, OutputT]):
 
 
 def capture(fn: Callable[[], T]) -> tuple[Callable[[], None], T]:
-    """Capture a call of ``fn``: the function that replays it, and the outputs, whose memory each replay fills."""
+    """Capture a call of ``fn``: the function that replays it, and the outputs. Each replay fills their memory."""
     stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
