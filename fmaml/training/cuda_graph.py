@@ -25,14 +25,14 @@ from ..types import Algorithm, MetaState, Metrics, OptState, Task, Theta
 from .compiled import ChunkedStepFn
 
 WARM_UPS = 3  # in which libraries choose their algorithms and allocate their workspaces
-CURE = "set train.compile=auto"
+NO_GRAPH = "set train.compile=auto"
 OutputT = TypeVar("OutputT")
 
 
 def check_graph(config: Config, device: torch.device) -> None:
     """Raise Error if the steps shall be a CUDA graph, and the device is not a GPU."""
     if config["train"]["compile"] == "graph" and device.type != "cuda":
-        raise Error(f"train.compile = graph: the device is {device}, and only a GPU has CUDA graphs; {CURE}")
+        raise Error(f"train.compile = graph: the device is {device}, and only a GPU has CUDA graphs; {NO_GRAPH}")
 
 
 def captured(step_fn: ChunkedStepFn, algorithm: Algorithm[Any]) -> ChunkedStepFn:
@@ -41,7 +41,7 @@ def captured(step_fn: ChunkedStepFn, algorithm: Algorithm[Any]) -> ChunkedStepFn
     Raises Error if the step breaks a rule of captures.
     """
     if algorithm.at is not None:
-        raise Error(f"train.compile = graph: this algorithm's loss changes from step to step; {CURE}")
+        raise Error(f"train.compile = graph: this algorithm's loss changes from step to step; {NO_GRAPH}")
 
     def body(chunk_size: int | None, inputs: tuple[Theta, OptState, Task]) -> tuple[Theta, OptState, Metrics]:
         theta, opt_state, tasks = inputs
@@ -94,7 +94,7 @@ def capture(fn: Callable[[], T]) -> tuple[Callable[[], None], T]:
         if is_out_of_memory(error):
             raise
         reason = str(error).splitlines()[0]
-        raise Error(f"train.compile = graph: the step cannot be captured ({reason}); {CURE}") from error
+        raise Error(f"train.compile = graph: the step cannot be captured ({reason}); {NO_GRAPH}") from error
     return graph.replay, outputs
 
 
@@ -102,4 +102,4 @@ def check_same_shape(ours: Tensor, given: Tensor) -> None:
     """Raise Error if a tensor has another shape than in the captured call."""
     if ours.shape != given.shape:
         shapes = f"{list(given.shape)} after {list(ours.shape)}"
-        raise Error(f"train.compile = graph: a step has a tensor of {shapes}, and a graph has one shape; {CURE}")
+        raise Error(f"train.compile = graph: a step has a tensor of {shapes}, and a graph has one shape; {NO_GRAPH}")
