@@ -1,64 +1,83 @@
-"""Measure the memory of a meta-step, by inner steps and tasks, with recomputation and in chunks.
+"""Measure the peak of memory of a meta-gradient, beside a plain loop's and JAX's.
 
-    python benchmarks/memory.py [--device cpu] [--json OUT]
+    python benchmarks/memory.py [--device cpu] [--json OUT] [--rows ROW ..]
 
-conv4 on 28x28x1, second order. On a CPU each case runs in a separate process: the peak of resident memory minus a
-baseline. The baseline is taken after the imports and a small step that loads the kernels: one task, one inner step. On
-a GPU it is torch's peak allocated memory. The table also has the memory predicted by counting tensors, and the time of
-a step.
+The rows are those of `networks.py`, and conv4 with 20 inner steps. On a CPU each case runs in a separate process: the
+peak of resident memory during a call, minus the resident memory before it. An earlier call has loaded the kernels and
+compiled. On a GPU it is torch's peak allocated memory. The table also has the memory predicted by counting tensors, and
+the time. For "recomputed" the time is relative to vmapped, in turn in one process.
 """
 
+import ctypes
 import json
-import resource
 import subprocess
 import sys
-from itertools import product
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from counted import peak_bytes, room
-from measure import Bench, plural, shown, timed
-from networks import Problem, conv28, mlp
+from measure import Bench, Run, ratio, shown, timed
+from networks import ROWS, Problem, Row, conv28
+from peers_jax import jax_looped, jax_vmapped
+from peers_torch import autograd_loop
 
+import fmaml
 from fmaml.training.memory import keep_freed_memory
+from fmaml.types import Task
 
-STEPS, META_BATCHES, CHUNK, REPEATS = (1, 5, 10, 20), {"cpu": (4, 16), "cuda": (16, 128)}, 4, 2
-VARIANTS: dict[str, dict[str, Any]] = {
-    "kept": {},
-    "again": {"remat": True},
-    f"chunks of {CHUNK}": {"chunk_size": CHUNK},
-    f"again, chunks of {CHUNK}": {"remat": True, "chunk_size": CHUNK},
-}
+CASES = ROWS | {"conv4 28x28x1, 20 steps": Row(conv28, 16, 20)}
+REPEATS, CHUNK = 3, 4
 LONGEST = 240  # the time limit of one case in seconds
 
 
+def fmaml_way(**options: Any) -> Callable[[Problem, Task, int], Run]:
+    def way(problem: Problem, tasks: Task, steps: int) -> Run:
+        rest = dict(options)
+        algorithm = problem.maml(steps, remat=rest.pop("remat", False))
+        return lambda: fmaml.meta_grad(algorithm, problem.params, tasks, **rest)
+
+    return way
+
+
+WAYS: dict[str, Callable[[Problem, Task, int], Run]] = {
+    "vmapped": fmaml_way(),
+    "recomputed": fmaml_way(remat=True),
+    f"chunks of {CHUNK}": fmaml_way(chunk_size=CHUNK),
+    "looped": fmaml_way(batching="loop"),
+    "autograd loop": autograd_loop,
+    "JAX, jit(vmap)": jax_vmapped,
+    "JAX, jit, looped": jax_looped,
+}
+
+
 def main() -> None:
-    bench = Bench(__doc__, seconds=600, keep=False, case={"help": "the case to measure in this process"})
+    rows = {"nargs": "+", "choices": list(CASES), "default": list(CASES)}
+    bench = Bench(__doc__, seconds=600, keep=False, rows=rows, case={"help": "the case to measure in this process"})
     if bench.args.case:
-        case = json.loads(bench.args.case)
-        return print(json.dumps(measure(case, mlp(bench.device) if case["quick"] else conv28(bench.device))))
-    problem = conv28(bench.device) if bench.device.type == "cuda" else None  # else each case builds its own
-    steps, meta_batches = ((1,), (2,)) if bench.quick else (STEPS, META_BATCHES[bench.device.type])
-    for meta_batch, k, variant in product(meta_batches, steps, VARIANTS):
-        case = {"quick": bench.quick, "meta_batch": meta_batch, "steps": k, "variant": variant}
-        title = f"{plural(k, 'step')}, {plural(meta_batch, 'task')}, {variant}"
-        if bench.quick and variant != "again":
-            continue
-        if bench.left() < 0:
-            bench.leave_out(case, title, "no time left")
-            continue
-        found = measure(case, problem) if problem else alone(case)
-        if "left_out" in found:
-            bench.leave_out(case, title, found["left_out"])
-        else:
-            columns = {key: f"{found[key] / 2**20:,.0f} MiB" for key in ("measured", "counted")}
-            bench.add(case | found, case=title, **columns, time=shown(found["seconds"]["step"]))
+        print(json.dumps(measure(json.loads(bench.args.case), bench.device)))
+        return
+    for name in bench.args.rows[:1] if bench.quick else bench.args.rows:
+        tasks = 2 if bench.quick else CASES[name].tasks
+        for way in list(WAYS)[:2] if bench.quick else WAYS:
+            case = {"network": name, "tasks": tasks, "steps": CASES[name].steps, "way": way}
+            title = f"{name}, {way}"
+            if tasks <= CHUNK and way.startswith("chunks"):
+                continue
+            found = alone(case, str(bench.device)) if bench.left() > 0 else {"left_out": "no time left"}
+            if "left_out" in found:
+                bench.leave_out(case, title, found["left_out"])
+                continue
+            columns = {key: f"{found[key] / 2**20:,.0f} MiB" for key in ("measured", "counted") if key in found}
+            if "kept" in found["seconds"]:
+                columns["of the time"] = f"{ratio(found['seconds']['call'], found['seconds']['kept']):.2f}"
+            bench.add(case | found, case=title, time=shown(found["seconds"]["call"]), **columns)
 
 
-def alone(case: dict[str, Any]) -> dict[str, Any]:
+def alone(case: dict[str, Any], device: str) -> dict[str, Any]:
     """Run `measure` in a separate process."""
-    command = [sys.executable, __file__, "--device", "cpu", "--case", json.dumps(case)]
+    command = [sys.executable, __file__, "--device", device, "--case", json.dumps(case)]
     try:
         ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LONGEST)
     except subprocess.TimeoutExpired:
@@ -68,25 +87,29 @@ def alone(case: dict[str, Any]) -> dict[str, Any]:
     return json.loads(ran.stdout.splitlines()[-1])
 
 
-def measure(case: dict[str, Any], problem: Problem) -> dict[str, Any]:
-    """Measured bytes, counted bytes, and seconds."""
-    device, options = next(iter(problem.params.values())).device, dict(VARIANTS[case["variant"]])
-    algorithm = problem.maml(case["steps"], remat=options.pop("remat", False))
-    size = peak_bytes(problem.step(algorithm, problem.tasks(1)))
-    size *= min(case["meta_batch"], options.get("chunk_size", case["meta_batch"]))
-    if size > room(device):
-        return {"left_out": f"would need {size / 2**30:.0f} GiB"}
-    timed(problem.step(problem.maml(1), problem.tasks(1)), device)
-    run = problem.step(algorithm, problem.tasks(case["meta_batch"]), **options)
+def measure(case: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """Measured bytes, counted bytes (not of JAX), and seconds."""
+    problem, way = CASES[case["network"]].make(device), case["way"]
+    run = WAYS[way](problem, problem.tasks(case["tasks"]), case["steps"])
+    found: dict[str, Any] = {}
+    if not way.startswith("JAX"):
+        one = peak_bytes(WAYS[way](problem, problem.tasks(1), case["steps"]))
+        if one * (1 if "loop" in way else case["tasks"]) > room(device):
+            return {"left_out": f"one task would need {one / 2**30:.1f} GiB"}
+        found["counted"] = peak_bytes(run)
+    timed(run, device)
     before = occupied(device)
+    timed(run, device)
+    found["measured"] = occupied(device, peak=True) - before
     if device.type == "cpu":
-        keep_freed_memory()  # only now, so that memory freed by the small step does not count as occupied
-    try:
-        timed(run, device)
-    except torch.cuda.OutOfMemoryError:
-        return {"left_out": "out of memory"}
-    measured = occupied(device, peak=True) - before
-    return {"measured": measured, "counted": size, "seconds": {"step": [timed(run, device) for _ in range(REPEATS)]}}
+        keep_freed_memory()  # only now, because memory that is kept does not count
+    kept = WAYS["vmapped"](problem, problem.tasks(case["tasks"]), case["steps"]) if way == "recomputed" else None
+    runs = {"call": run} | ({"kept": kept} if kept else {})
+    for _ in range(REPEATS + 1):
+        for name, each in runs.items():
+            found.setdefault("seconds", {}).setdefault(name, []).append(timed(each, device))
+    found["seconds"] = {name: samples[1:] for name, samples in found["seconds"].items()}
+    return found
 
 
 def occupied(device: torch.device, peak: bool = False) -> int:
@@ -97,11 +120,12 @@ def occupied(device: torch.device, peak: bool = False) -> int:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated()
-    status = Path("/proc/self/status")
-    if status.exists():
-        key = "VmHWM:" if peak else "VmRSS:"
-        return next(1024 * int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(key))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    if not peak:
+        ctypes.CDLL(None).malloc_trim(0)  # freed memory would be filled without a trace
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    key = "VmHWM:" if peak else "VmRSS:"
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(key))
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def recomputed_query_loss(
     def last(theta: ThetaT, carry: tuple[Params, OptState]) -> Tensor:
         return checked(loss_fn, differentiated=True)(carry[0], task.query)
 
-    loss, gradient = recomputed(first, step, last, theta, parts(steps))
+    loss, gradient = recomputed(first, step, last, theta, parts(steps), keep_last=True)
     return with_gradient(loss, gradient, theta), {"query_loss": loss}
 
 
@@ -69,6 +69,7 @@ def recomputed(
     last: Callable[[ThetaT, Carry], Tensor],
     theta: ThetaT,
     split: Sequence[range],
+    keep_last: bool = False,
 ) -> tuple[Tensor, ThetaT]:
     """last(theta, carry_K) with carry_0 = first(theta), carry_k+1 = step(k, theta, carry_k); and its gradient.
 
@@ -77,6 +78,7 @@ def recomputed(
         theta: the meta-parameters.
         split: the K steps in parts, as `parts` gives them. Only the first carry of a part is kept. One part at a time
             runs again; the last part need not.
+        keep_last: keep the graph of the last step, which saves one of K repeated steps.
 
     Returns:
         The scalar and its gradient with respect to theta, as constants.
@@ -90,14 +92,20 @@ def recomputed(
 
     for part in before:
         kept.append(reduce(run, part, kept[-1]))
-    carries = list(accumulate(final, run, initial=kept.pop()))
+    carries, pull = list(accumulate(final[:-1], run, initial=kept.pop())), None
+    if final and keep_last:
+        carries[-1], pull = vjp(partial(step, final[-1]), fixed, carries[-1])
+    elif final:
+        carries.append(run(carries[-1], final[-1]))
 
-    (total, adjoint), loss = grad_and_value(last, argnums=(0, 1))(fixed, carries.pop())
+    (total, adjoint), loss = grad_and_value(last, argnums=(0, 1))(fixed, detach_result(carries.pop(), "remat"))
     for part in reversed(split):
-        carries = carries or list(accumulate(part[:-1], run, initial=kept.pop()))
         for k in reversed(part):
-            direct, adjoint = vjp(partial(step, k), fixed, carries.pop())[1](adjoint)
-            total = add(total, direct)
+            if pull is None:
+                carries = carries or list(accumulate(part[:-1], run, initial=kept.pop()))
+                pull = vjp(partial(step, k), fixed, carries.pop())[1]
+            direct, adjoint = pull(adjoint)
+            pull, total = None, add(total, direct)
     total = add(total, vjp(first, fixed)[1](adjoint)[0])
     return loss, total
 

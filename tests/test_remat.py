@@ -96,3 +96,17 @@ def test_memory_does_not_grow_with_the_steps():
 
     assert held(True, 12) < 1.3 * held(True, 2)
     assert held(False, 12) > 2 * held(False, 2)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_every_step_but_the_last_runs_again(steps):
+    seen: list[int] = []
+
+    def loss_fn(params: fmaml.Params, batch: fmaml.Batch) -> torch.Tensor:
+        seen.append(len(batch.y))
+        return (params["p"] * batch.x - batch.y).square().mean()
+
+    task = fmaml.Task(fmaml.Batch(torch.ones(1, 2), torch.ones(1, 2)), fmaml.Batch(torch.ones(1, 3), torch.ones(1, 3)))
+    algorithm = fmaml.maml(loss_fn, inner_lr=0.1, steps=steps, remat=True)
+    fmaml.meta_grad(algorithm, {"p": torch.tensor(0.5)}, task)
+    assert (seen.count(2), seen.count(3)) == (2 * steps - 1, 1)
