@@ -65,7 +65,8 @@ def main() -> None:
             title = f"{name}, {way}"
             if tasks <= CHUNK and way.startswith("chunks"):
                 continue
-            found = alone(case, str(bench.device)) if bench.left() > 0 else {"left_out": "no time left"}
+            late: dict[str, Any] = {"left_out": "no time left"}
+            found = alone(case, str(bench.device)) if bench.left() > 0 else late
             if "left_out" in found:
                 bench.leave_out(case, title, found["left_out"])
                 continue
@@ -103,12 +104,11 @@ def measure(case: dict[str, Any], device: torch.device) -> dict[str, Any]:
     found["measured"] = occupied(device, peak=True) - before
     if device.type == "cpu":
         keep_freed_memory()  # only now, because memory that is kept does not count
-    kept = WAYS["vmapped"](problem, problem.tasks(case["tasks"]), case["steps"]) if way == "recomputed" else None
-    runs = {"call": run} | ({"kept": kept} if kept else {})
-    for _ in range(REPEATS + 1):
-        for name, each in runs.items():
-            found.setdefault("seconds", {}).setdefault(name, []).append(timed(each, device))
-    found["seconds"] = {name: samples[1:] for name, samples in found["seconds"].items()}
+    runs = {"call": run}
+    if way == "recomputed":
+        runs["kept"] = WAYS["vmapped"](problem, problem.tasks(case["tasks"]), case["steps"])
+    rounds = [[timed(each, device) for each in runs.values()] for _ in range(REPEATS + 1)]
+    found["seconds"] = dict(zip(runs, map(list, zip(*rounds[1:], strict=True)), strict=True))
     return found
 
 

@@ -92,9 +92,10 @@ def recomputed(
 
     for part in before:
         kept.append(reduce(run, part, kept[-1]))
-    carries, pull = list(accumulate(final[:-1], run, initial=kept.pop())), None
+    carries = list(accumulate(final[:-1], run, initial=kept.pop()))
+    pull = None  # the adjoint of the next step, if its graph is kept
     if final and keep_last:
-        carries[-1], pull = vjp(partial(step, final[-1]), fixed, carries[-1])
+        carries[-1], pull, *_ = vjp(partial(step, final[-1]), fixed, carries[-1])
     elif final:
         carries.append(run(carries[-1], final[-1]))
 
