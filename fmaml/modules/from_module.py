@@ -211,7 +211,7 @@ class FastLayout:
         """The function's result for x; ``weight`` is a parameter of its first convolution, None without one."""
         if weight is None or not (isinstance(x, Tensor) and x.ndim == 4 and x.is_floating_point()):
             return function(x)
-        laid_out = channels_last(x, weight)
+        laid_out = channels_last(x)
         if laid_out is x or (shape := shape_of_all_tasks(x)) in self.usual:
             return function(x)
         try:

@@ -72,7 +72,7 @@ def conv4(
 
     def apply(params: Params, x: Tensor) -> Tensor:
         if norm in ("batch", "stored"):
-            x = channels_last(x, params["conv1.weight"])
+            x = channels_last(x)
         for i in range(1, LAYERS + 1):  # x: [n, channels or width, h, w]
             x = conv2d(x, params[f"conv{i}.weight"], params.get(f"conv{i}.bias"), stride=stride, padding=1)
             x = norm_and_pool(norm, params, f"norm{i}", x, window)

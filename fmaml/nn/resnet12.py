@@ -65,7 +65,7 @@ def resnet12(
         return params | linear_init("head", widths[-1], outputs, generator)
 
     def apply(params: Params, x: Tensor) -> Tensor:
-        x = channels_last(x, params["block1.conv1.weight"])
+        x = channels_last(x)
         for i in range(1, BLOCKS + 1):
             x = max_pool(residual(params, f"block{i}", norm, x), 2)
         return F.linear(x.mean((2, 3)), params["head.weight"], params["head.bias"])

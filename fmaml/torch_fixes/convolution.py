@@ -8,9 +8,11 @@ each order is one of
 torch's second derivative instead takes convolutions with filters as large as the images, and computes gradients of
 images that nobody asked for. Its first derivative is as good and costs less Python, so it stays.
 
-Under vmap the tasks are groups: images are [n, tasks * channels, height, width]. torch gives a gradient of the filters
-the layout of the images. In a second derivative it serves as filters, and an operation on mixed layouts is slow. So it
-gets torch's usual layout here.
+Under vmap the tasks are groups: images are [n, tasks * channels, height, width]. torch's batching rule does so only if
+each task has filters of its own. With filters that all share it copies the images into its usual layout.
+
+torch gives a gradient of the filters the layout of the images. In a second derivative it serves as filters, and an
+operation on mixed layouts is slow. So it gets torch's usual layout here.
 """
 
 from typing import Any, TypeAlias
@@ -38,8 +40,9 @@ def conv2d(
     """`torch.nn.functional.conv2d`, input [n, channels, height, width]; by the operator below if it saves time."""
     if torch.compiler.is_compiling() or input.device.type != "cpu" or not is_laid_out(input):
         return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
+    shared = is_vmapped(input) and not is_vmapped(weight)
     plain = (
-        order(weight) < 2
+        (order(weight) < 2 and not shared)
         or input.ndim != 4
         or isinstance(padding, str)
         or torch.is_autocast_enabled("cpu")

@@ -17,8 +17,6 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.func import debug_unwrap
 
-from .grad_levels import order
-
 Dims: TypeAlias = tuple[int | None, ...]  # the axis of each argument that vmap maps over; None: not mapped
 LARGE_IMAGES, LARGE_FEATURES = 2**17, 2**20  # numbers in all tasks together; above this the layout saves time
 
@@ -48,14 +46,9 @@ def _of_all_tasks(x: Tensor) -> Tensor:
     return debug_unwrap(x)
 
 
-def channels_last(images: Tensor, weight: Tensor | None = None) -> Tensor:
-    """The same images, [n, channels, height, width], laid out channels last if that saves time.
-
-    ``weight`` is that of the first convolution. If all tasks share it, vmap would undo the layout, except in an inner
-    loop, where `.convolution` takes care of that.
-    """
-    undone = weight is not None and is_vmapped(images) and not is_vmapped(weight) and order(weight) < 2
-    return applied(ChannelsLast, images) if is_large(images, LARGE_IMAGES) and not undone else images
+def channels_last(images: Tensor) -> Tensor:
+    """The same images, [n, channels, height, width], laid out channels last if that saves time."""
+    return applied(ChannelsLast, images) if is_large(images, LARGE_IMAGES) else images
 
 
 class ChannelsLast(Function):

@@ -22,7 +22,7 @@ def test_the_filters_gradient_is_laid_out_as_usual_unless_strided(stride):
     x, weights, seen = torch.randn(5, 4, 3, 8, 8), torch.randn(5, 6, 3, 3, 3), []
 
     def look(x, weight):
-        x = layout.channels_last(x, weight)
+        x = layout.channels_last(x)
         g = grad(lambda weight: conv2d(x, weight, stride=stride).sin().sum())(weight)
         seen.append(debug_unwrap(g).stride(-1))
         return g.sum()
@@ -38,7 +38,7 @@ def test_derivatives_are_those_of_torchs_convolution(stride):
 
     def total(convolution, laid_out):
         def adapted(x, weight):
-            x = layout.channels_last(x, weight) if laid_out else x
+            x = layout.channels_last(x) if laid_out else x
 
             def loss(weight):
                 return convolution(x, weight, None, stride).sin().square().mean()
@@ -50,7 +50,7 @@ def test_derivatives_are_those_of_torchs_convolution(stride):
     ours, torchs = total(conv2d, True), total(F.conv2d, False)
     assert relative(grad(ours)(weights), grad(torchs)(weights)) < 1e-12
     assert relative(jvp(ours, (weights,), (v,))[1], (grad(torchs)(weights) * v).sum()) < 1e-12
-    each = vmap(grad(lambda x, weight: conv2d(layout.channels_last(x, weight), weight).sin().sum(), 1))(x, weights)
+    each = vmap(grad(lambda x, weight: conv2d(layout.channels_last(x), weight).sin().sum(), 1))(x, weights)
     alone = [grad(lambda w, i=i: F.conv2d(x[i], w).sin().sum())(weights[i]) for i in range(5)]
     assert relative(each, torch.stack(alone)) < 1e-12
 
@@ -134,3 +134,16 @@ def test_autocast_has_torchs_convolution():
     with torch.autocast("cpu", torch.bfloat16):
         assert conv2d(x, weight).dtype == torch.bfloat16
         assert grad(twice)(weight).isfinite().all()
+
+
+def test_filters_that_all_tasks_share_keep_the_layout():
+    """torch's batching rule of a convolution by shared filters would copy the images into its usual layout."""
+    x, weight, seen = torch.randn(5, 4, 3, 8, 8), torch.randn(6, 3, 3, 3), []
+
+    def look(x):
+        y = conv2d(layout.channels_last(x), weight, padding=1)
+        seen.append(layout.is_laid_out(y))
+        return y
+
+    assert torch.allclose(vmap(look)(x), vmap(lambda x: F.conv2d(x, weight, padding=1))(x), atol=1e-5)
+    assert seen == [True]

@@ -166,17 +166,3 @@ def test_networks_are_the_same_as_in_the_usual_layout(name, batching, monkeypatc
     found = fmaml.meta_grad(algorithm, theta, tasks, batching=batching)[0]
     monkeypatch.setattr(layout, "LARGE_IMAGES", 10**9)
     assert relative(found, fmaml.meta_grad(algorithm, theta, tasks, batching="loop")[0]) < 1e-10
-
-
-@pytest.mark.parametrize("shared", [True, False])
-def test_images_before_weights_that_all_tasks_share_are_not_laid_out(shared):
-    """torch's batching rule of a convolution by shared weights copies them into its usual layout."""
-    x, weight, seen = torch.rand(5, 4, 3, 6, 8), torch.rand(5, 3, 3, 1, 1), []
-
-    def look(x, weight):
-        seen.append(layout.is_laid_out(layout.channels_last(x, weight)))
-        return x.sum()
-
-    vmap(look, (0, None if shared else 0))(x, weight)
-    assert seen == [not shared]
-    assert layout.is_laid_out(layout.channels_last(x[0], weight[0]))  # a task alone shares nothing
