@@ -70,7 +70,7 @@ def compiled(
 
 
 def options_for(backend: str) -> dict[str, Any]:
-    """Options of `torch.compile` that leave out checks before each step of what does not change during a run.
+    """Options of `torch.compile` that leave out needless checks before each step.
 
     Guards check the shapes and strides of the inputs, so inductor's graph need not check them again.
     """

@@ -77,7 +77,8 @@ def test_inductor_equals_eager_to_second_order_and_finds_what_is_not_finite():
     for value in (torch.nan, torch.inf):
         wrong = batch._replace(query=batch.query._replace(y=torch.where(third, value, batch.query.y)))
         assert not fast(new, wrong)[1][FINITE]
-        _, metrics = fast(new._replace(opt_state=map_leaves(lambda leaf: leaf * value, new.opt_state)), batch)
+        past = map_leaves(lambda leaf, value=value: leaf * value, new.opt_state)
+        _, metrics = fast(new._replace(opt_state=past), batch)
         assert metrics["query_loss"].isfinite()
         assert not metrics[FINITE]
 
