@@ -25,6 +25,7 @@ from peers_torch import autograd_loop, gradient_outside, module, modules_outside
 from torch import Tensor
 
 import fmaml
+from fmaml.training.compiled import options_for
 from fmaml.tree import global_norm, map_leaves
 from fmaml.types import Params, Task
 
@@ -47,7 +48,11 @@ def looped(problem: Problem, tasks: Task, steps: int) -> Run:
 def compiled(problem: Problem, tasks: Task, steps: int) -> Run:
     """One graph, as with train.compile=true; compiled before the timing."""
     algorithm = problem.maml(steps)
-    fast = torch.compile(lambda theta: fmaml.meta_grad(algorithm, theta, tasks)[0], fullgraph=True, dynamic=False)
+
+    def gradient(theta: Params) -> Params:
+        return fmaml.meta_grad(algorithm, theta, tasks)[0]
+
+    fast = torch.compile(gradient, fullgraph=True, dynamic=False, options=options_for("inductor"))
     return lambda: fast(problem.params)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.func import vmap
 from torch.nn import functional as F
 
+from .torch_fixes.layout import is_vmapped
 from .tree import concat, leading, map_leaves, take
 from .types import Batch, LossFn, MetricFn, Params, Task
 
@@ -39,11 +40,18 @@ def cross_entropy(logits: Tensor, y: Tensor, *, smoothing: float = 0.0) -> Tenso
     tensor(1.3863)
     """
     check_labels("cross_entropy", logits, y)
-    labels = y.clamp(min=IGNORED).flatten()
-    total = F.cross_entropy(
-        logits.flatten(0, -2), labels, ignore_index=IGNORED, reduction="sum", label_smoothing=smoothing
-    )
+    rows, labels = logits.flatten(0, -2), y.clamp(min=IGNORED).flatten()
+    if is_vmapped(rows) and not smoothing:
+        total = nll(rows.log_softmax(-1), labels)
+    else:
+        total = F.cross_entropy(rows, labels, ignore_index=IGNORED, reduction="sum", label_smoothing=smoothing)
     return total / (labels != IGNORED).sum().clamp(min=1)  # torch's mean would be 0 / 0, and its gradient NaN
+
+
+def nll(log_probabilities: Tensor, labels: Tensor) -> Tensor:
+    """The sum of -log p(label), with the bits of `F.nll_loss` under vmap, which is slower and imports sympy."""
+    of_label = log_probabilities.gather(-1, labels.clamp(min=0)[:, None])[:, 0]
+    return -torch.where(labels != IGNORED, of_label, 0).sum()
 
 
 def bits(logits: Tensor, y: Tensor) -> Tensor:

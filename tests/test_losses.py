@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 from torch.func import grad, vmap
+from torch.nn import functional as F
 
 import fmaml
 from fmaml import Batch
@@ -15,6 +16,22 @@ def test_cross_entropy_is_mean_negative_log_probability():
     assert float(fmaml.cross_entropy(logits, torch.tensor([1, 0]))) == pytest.approx(
         (-math.log(0.75) - math.log(0.5)) / 2
     )
+
+
+def test_vmapped_cross_entropy_has_the_bits_of_torchs():
+    """Also its second derivative, with rows that do not count."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4, 25, 5, generator=generator)
+    y = torch.randint(-1, 5, (4, 25), generator=generator)
+
+    def torchs(logits, y):
+        return F.cross_entropy(logits, y, ignore_index=-1, reduction="sum") / (y >= 0).sum()
+
+    def second(criterion):
+        return grad(lambda z, y: grad(criterion)(z, y).square().sum())
+
+    for of in (lambda criterion: criterion, grad, second):
+        assert torch.equal(vmap(of(fmaml.cross_entropy))(logits, y), vmap(of(torchs))(logits, y))
 
 
 def test_mse_is_over_all_entries():

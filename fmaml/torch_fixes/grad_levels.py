@@ -19,9 +19,11 @@ from torch.autograd import forward_ad
 from torch.func import debug_unwrap
 
 from ..tree import T, detach, dot, leaves, map_leaves
+from .compiler_import import defer_compiler
 from .loss_value import checked
 
 MAX_ORDER_OF_KERNELS = 2
+defer_compiler()
 
 
 def kernels_are_exact(x: Tensor) -> bool:

@@ -16,6 +16,7 @@ from ..evaluation import trajectory_of
 from ..outer import at_step
 from ..tree import is_finite, leaves, take
 from ..types import Algorithm, MetaState, Metrics, Task, Theta
+from .compiled import FINITE
 from .step import StepFn
 
 OUTER_UPDATE = "the outer update is not finite, although every task is"
@@ -71,7 +72,8 @@ class NanGuard:
         """
         inputs = StepInputs(state, tasks)
         new, metrics = self.step_fn(state, tasks)
-        finite = is_finite((new.theta, new.opt_state, metrics["query_loss"]))
+        if (finite := metrics.get(FINITE)) is None:
+            finite = is_finite((new.theta, new.opt_state, metrics["query_loss"]))
         verdict = AsyncFlag(finite)
         self.check_pending()
         if self.can_defer(finite):

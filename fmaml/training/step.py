@@ -27,7 +27,7 @@ from ..processes.limits import is_out_of_memory
 from ..setting_types import Batching
 from ..tree import T, leading
 from ..types import MetaState, Metrics, Optimizer, Task
-from .compiled import ChunkedStepFn, OperationCount, compiled, with_work
+from .compiled import FINITE, ChunkedStepFn, OperationCount, compiled, with_work
 from .cuda_graph import captured
 from .memory import MEMORY_ERRORS, TaskTooLarge
 
@@ -131,6 +131,7 @@ def updated_together(grads_fn: StepFn, optimizer: Optimizer, settings: TrainSett
 
     def step(state: MetaState, tasks: Task) -> tuple[MetaState, Metrics]:
         own, metrics = grads_fn(state, tasks)
+        metrics = {name: value for name, value in metrics.items() if name != FINITE}  # of this process's gradient alone
         grads, metrics = reduce((own.theta, metrics))
         theta, opt_state = optimizer.step(grads, state.opt_state, state.theta)
         return MetaState(theta, opt_state, state.step + 1), metrics

@@ -15,6 +15,7 @@ from fmaml.checkpoints.progress import Progress
 from fmaml.config.build import build
 from fmaml.config.settings import TrainSettings
 from fmaml.errors import RunFailed
+from fmaml.training.compiled import FINITE
 from fmaml.training.nan_guard import NanGuard
 from fmaml.training.resume_and_train import first_progress
 from fmaml.tree import is_finite, leaves, map_leaves
@@ -157,6 +158,21 @@ def test_a_skipped_step_leaves_theta_and_counts():
     assert state.theta is start.state.theta
     with pytest.raises(RunFailed, match="after 2 steps skipped"):
         guard(start.state, tasks, 2)
+
+
+def test_a_compiled_step_is_believed_about_itself():
+    experiment, start, step, tasks = small()
+
+    def says(finite):
+        def judged(state, tasks):
+            state, metrics = step(state, tasks)
+            return state, {**metrics, FINITE: torch.tensor(finite)}
+
+        return NanGuard(judged, experiment.algorithm, STOP)
+
+    assert says(True)(start.state, tasks, 0)[0].step == 1
+    with pytest.raises(RunFailed, match="meta-step 1: the outer update is not finite, although every task is"):
+        says(False)(start.state, tasks, 0)
 
 
 class Late(NanGuard):

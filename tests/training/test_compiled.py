@@ -1,6 +1,7 @@
 """The compiled step: the same numbers to second order, compiled once, and a way back that says why."""
 
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -13,10 +14,11 @@ from fmaml.checkpoints.progress import StepForm
 from fmaml.config.build import build
 from fmaml.config.load import load_config
 from fmaml.config.settings import TrainSettings
+from fmaml.processes.join import STOPPED
 from fmaml.training import step as step_module
-from fmaml.training.compiled import OperationCount, compiled
+from fmaml.training.compiled import FINITE, OperationCount, compiled, kept_guards
 from fmaml.training.run_experiment import initial_params
-from fmaml.training.step import TrainingStep, compiling_saves_time
+from fmaml.training.step import TrainingStep, compiling_saves_time, updated_together
 from fmaml.tree import map_leaves
 
 
@@ -61,13 +63,61 @@ def test_compiled_equals_eager_to_second_order(options, chunk_size, backend):
     assert quick.step == eager.step == 3
 
 
-def test_inductor_equals_eager_to_second_order():
+def test_inductor_equals_eager_to_second_order_and_finds_what_is_not_finite():
     algorithm, step, state = problem()
     batch = tasks()
-    new, metrics = compiled(step, algorithm, silent)(state, batch)
+    fast = compiled(step, algorithm, silent)
+    new, metrics = fast(state, batch)
     expected, same = step(state, batch)
     assert relative(new.theta, expected.theta) < 1e-12
     assert relative(metrics["query_loss"], same["query_loss"]) < 1e-12
+    assert metrics[FINITE]
+    assert FINITE not in same
+    third = torch.arange(len(batch.query.y))[:, None, None] == 2
+    for value in (torch.nan, torch.inf):
+        wrong = batch._replace(query=batch.query._replace(y=torch.where(third, value, batch.query.y)))
+        assert not fast(new, wrong)[1][FINITE]
+        past = map_leaves(lambda leaf, value=value: leaf * value, new.opt_state)
+        _, metrics = fast(new._replace(opt_state=past), batch)
+        assert metrics["query_loss"].isfinite()
+        assert not metrics[FINITE]
+
+
+def test_processes_check_the_state_after_their_common_update():
+    algorithm, _, state = problem()
+    settings = TrainSettings(**load_config("sinusoid")["train"])
+
+    def own_gradient(state, tasks):
+        return state, {"query_loss": torch.zeros(()), FINITE: torch.tensor(True)}
+
+    state = fmaml.init_state(algorithm, rule := fmaml.sgd(1.0), state.theta)
+    _, metrics = updated_together(own_gradient, rule, settings)(state, tasks())
+    assert metrics.keys() == {"query_loss", STOPPED}
+
+
+SCALE = 1.0
+
+
+def test_a_changed_variable_of_a_loss_is_noticed(monkeypatch):
+    model = fmaml.mlp(inputs=(1,), outputs=1, hidden=[8])
+    loss_fn = fmaml.supervised(model.apply, lambda output, y: SCALE * fmaml.mse(output, y))
+    algorithm = fmaml.maml(loss_fn, inner_lr=0.1, steps=1)
+    rule = fmaml.sgd(0.1)
+    state = fmaml.init_state(algorithm, rule, model.init(torch.Generator().manual_seed(0)))
+    batch = map_leaves(lambda leaf: leaf.float(), tasks())
+    fast = compiled(partial(fmaml.meta_step, algorithm, rule), algorithm, silent, backend="eager")
+    before = fast(state, batch)[1]["query_loss"]
+    monkeypatch.setitem(globals(), "SCALE", 3.0)
+    after = fast(state, batch)[1]["query_loss"]
+    assert relative(after, fmaml.meta_step(algorithm, rule, state, batch)[1]["query_loss"]) < 1e-6
+    assert after > before
+
+
+def test_only_guards_on_variables_of_torch_fmaml_and_python_are_left_out():
+    names = ["__import_torch_dot_x", "__import_fmaml_dot_outer", "__builtins_dict___0", "SCALE", "__import_torchother"]
+    guards = [SimpleNamespace(is_global=True, name=f"G['{name}'].y") for name in names]
+    guards += [SimpleNamespace(is_global=False, name=name) for name in ("tasks.query.x", "chunk_size", "")]
+    assert kept_guards(guards) == [False, False, False, True, True, True, True, True]
 
 
 def test_three_steps_compile_once():
