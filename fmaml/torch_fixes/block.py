@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.func import vjp
 from torch.nn import functional as F
+from torch.utils._python_dispatch import _get_current_dispatch_mode  # pyright: ignore[reportPrivateUsage]
 
 from ..native.compiled_kernels import kernels
 from .batch_norm import gradients_of_gradient
@@ -46,7 +47,7 @@ def norm_relu_pool(
 
     ``slope`` is that of negative values, from 0 (ReLU) to 1 (no ReLU).
     """
-    if _is_fast(x, scale, shift, window):
+    if is_fast(x, scale, shift, window):
         y, _, _, _ = applied(Block, x, scale, shift, Options(window, slope, eps))
         return y
     y = leaky_relu(batch_norm(x, scale, shift, eps), slope)
@@ -60,8 +61,8 @@ def leaky_relu(x: Tensor, slope: float) -> Tensor:
     return F.leaky_relu(x, slope) if slope else torch.relu(x)
 
 
-def _is_fast(x: Tensor, scale: Tensor, shift: Tensor, window: int) -> bool:
-    """Whether the operator serves, and saves time."""
+def is_fast(x: Tensor, scale: Tensor, shift: Tensor, window: int) -> bool:
+    """Whether the operator serves, and saves time; not if somebody watches torch's operations."""
     if torch.compiler.is_compiling() or in_forward_mode() or x.device.type != "cpu" or not uses_own_statistics():
         return False
     fits = (
@@ -71,7 +72,8 @@ def _is_fast(x: Tensor, scale: Tensor, shift: Tensor, window: int) -> bool:
         and min(x.shape[2:]) >= window
         and x.numel() > x.shape[1]
     )
-    return fits and is_laid_out(x) and kernels(x.dtype) is not None
+    watched = _get_current_dispatch_mode() is not None
+    return fits and is_laid_out(x) and not watched and kernels(x.dtype) is not None
 
 
 class Pointers(ctypes.Structure):
