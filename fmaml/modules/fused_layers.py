@@ -1,7 +1,7 @@
 """Norm, ReLU and max-pooling in a row of an `nn.Sequential`, as the one operator of `fmaml.torch_fixes.block`.
 
-Each call decides anew: the layers run one by one where the operator would not save time, or where it would hide a
-layer from a hook. Layers outside an `nn.Sequential`, such as those that a module's own ``forward`` calls, always do.
+Each call decides anew: the layers run one by one where the operator would save no time, or hide a layer from a hook.
+Layers outside an `nn.Sequential`, such as those that a module's own ``forward`` calls, always do.
 """
 
 # a layer's hooks have no public name: pyright: reportPrivateUsage=false
@@ -39,7 +39,7 @@ def fuse_layers(module: nn.Module) -> None:
 class Pattern(NamedTuple):
     """The options of the layers that follow a norm, and their number."""
 
-    count: int
+    length: int
     slope: float
     window: int
 
@@ -56,7 +56,7 @@ def fused(layers: list[nn.Module], x: Any) -> tuple[int, Any]:
     options = pattern.window, norm.eps, pattern.slope
     # as one function of torch: its own calls are not replaced one by one
     y = handle_torch_function(norm_relu_pool, (x,), x, norm.weight, norm.bias, *options)
-    return 1 + pattern.count, y
+    return 1 + pattern.length, y
 
 
 def pattern_of(layers: list[nn.Module]) -> Pattern:

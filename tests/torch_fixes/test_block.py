@@ -72,8 +72,9 @@ def test_the_slope_of_negative_values(window, slope, laid_out):
 @pytest.mark.parametrize("window", [1, 2])
 def test_derivatives_are_those_of_differences(window):
     args = [t.requires_grad_() for t in images(2, 3, 4, 4)]
-    assert torch.autograd.gradcheck(lambda *a: norm_relu_pool(*a, window, slope=0.3), args)
-    assert torch.autograd.gradgradcheck(lambda *a: norm_relu_pool(*a, window, slope=0.3), args)
+    function: Any = partial(norm_relu_pool, window=window, slope=0.3)
+    assert torch.autograd.gradcheck(function, args)
+    assert torch.autograd.gradgradcheck(function, args)
 
 
 def test_ties_in_a_window_have_one_gradient():
