@@ -34,6 +34,7 @@ from ..tree import leaves
 from ..types import Model, Params
 from .calls import arguments, know_batch_encodings, selected
 from .dropout import Keyed, dropouts
+from .fused_layers import fuse_layers
 from .hidden_tensors import Places, aliases, copied_module, swapped
 from .trial import STATELESS, Trial
 
@@ -106,6 +107,7 @@ def from_module(
         raise ValueError(refusal(module, found.refused))
     for layer in skeleton.modules():
         prepare(layer, running_stats)
+    fuse_layers(skeleton)
     return model_of(skeleton, tuple(learnt), output, dropout, Trial(skeleton, module, learnt, kept), found.swapped)
 
 

@@ -1,10 +1,11 @@
-/* Batch norm, ReLU and max-pooling of images laid out channels last, with their first and second derivatives.
+/* Batch norm, leaky ReLU and max-pooling of images laid out channels last, with their first and second derivatives.
 
    Images are [n, height, width, channels]; the tasks of a meta-batch are channels, too. Pooling takes the maximum of
-   windows of k x k pixels with stride k; k = 1 means no pooling. `place` is the position of the maximum in its window,
+   windows of k x k pixels with stride k; k = 1 means no pooling. The leaky ReLU multiplies negative numbers by a slope:
+   0 is ReLU, and 1 is none. `place` is the position of the maximum in its window, plus BELOW where it is not positive,
    or DEAD where ReLU gives 0. With m the mean of x, r = 1 / sqrt(variance + eps) and h = r (x - m), of each channel,
 
-       y = the maximum of max(scale h + shift, 0) in each window,        z = g at the maxima, and 0 elsewhere.
+       y = the maximum of leaky(scale h + shift) in each window,     z = leaky' g at the maxima, and 0 elsewhere.
 
    Compile with -DREAL=float or double. Sums are in double precision, in an order that depends on the number of threads
    alone. */
@@ -18,6 +19,7 @@ static int omp_get_max_threads(void) { return 1; }
 static int omp_get_thread_num(void) { return 0; }
 #endif
 
+#define BELOW 128
 #define DEAD 255
 /* Several channels at once; no two pointers meet. */
 #define EACH_CHANNEL _Pragma("omp simd") for (long c = 0; c < channels; c++)
@@ -26,7 +28,7 @@ typedef unsigned char Place;
 
 typedef struct {
     long n, height, width, channels, k;
-    double eps;
+    double eps, slope;
     const REAL *x, *scale, *shift;  /* [n, height, width, channels], [channels], [channels] */
     REAL *mean, *r;                 /* [channels] */
     REAL *y;                        /* [n, height / k, width / k, channels], as are place, g and dg */
@@ -112,7 +114,8 @@ static void add_moments(const Block *b, Pixel at, REAL *sums) {
 static void write_maximum(const Block *b, long window_row) {
     long k = b->k, rows = b->height / k, columns = b->width / k, image = window_row / rows, row = window_row % rows;
     const long channels = b->channels;
-    const REAL *mean = b->mean, *shift = b->shift;
+    const REAL *mean = b->mean, *shift = b->shift, slope = b->slope;
+    const Place mark = slope ? BELOW : DEAD;
     REAL *a = memory(channels * sizeof(REAL));
     EACH_CHANNEL a[c] = b->scale[c] * b->r[c];
     for (long column = 0; column < columns; column++) {
@@ -131,7 +134,11 @@ static void write_maximum(const Block *b, long window_row) {
                     place[c] = larger ? p : place[c];
                 }
         }
-        EACH_CHANNEL { int dead = y[c] <= 0; y[c] = dead ? 0 : y[c]; place[c] = dead ? DEAD : place[c]; }
+        EACH_CHANNEL {
+            int below = y[c] <= 0;
+            place[c] |= below ? mark : 0;
+            y[c] = !below ? y[c] : slope ? slope * y[c] : 0;
+        }
     }
     free(a);
 }
@@ -153,11 +160,11 @@ void forward(Block *b) {
 
 /* Names for a pixel's values. */
 #define PIXEL                                                                                                          \
-    const REAL *x = at.x, *g = at.g, *mean = b->mean, *r = b->r;                   \
-    const Place *place = at.place;                                                                            \
-    const Place position = at.position;                                                                                \
+    const REAL *x = at.x, *g = at.g, *mean = b->mean, *r = b->r, slope = b->slope;                                     \
+    const Place *place = at.place;                                                                                     \
+    const Place position = at.position, below = position | BELOW;                                                      \
     const long channels = b->channels;
-#define Z (place[c] == position ? g[c] : 0)
+#define Z (place[c] == position ? g[c] : place[c] == below ? slope * g[c] : 0)
 #define H ((x[c] - mean[c]) * r[c])
 
 static void add_gradient(const Block *b, Pixel at, REAL *sums) {  /* z, z h */
@@ -201,7 +208,7 @@ static void add_second(const Block *b, Pixel at, REAL *sums) {  /* u, u h, z, z 
     }
 }
 
-/* dg = scale r (u - mean u - h mean(u h)) + v h + w at the maxima;
+/* dg = leaky' (scale r (u - mean u - h mean(u h)) + v h + w) at the maxima;
    dx = r (t - mean t - h mean(t h) - scale r q h)   with  t = v z - scale r (u mean(z h) + z mean(u h)),
    and q = mean(u z) - mean u mean z - mean(u h) mean(z h) */
 static void write_second(const Block *b, Pixel at, REAL *unused) {
@@ -222,7 +229,7 @@ static void write_second(const Block *b, Pixel at, REAL *unused) {
         EACH_CHANNEL {
             REAL h = H, value = scale[c] * r[c] * (u[c] - mu[c] - h * muh[c]) + v[c] * h + w[c];
             REAL others = position ? dg[c] : 0;
-            dg[c] = place[c] == position ? value : others;
+            dg[c] = place[c] == position ? value : place[c] == below ? slope * value : others;
         }
     }
 }

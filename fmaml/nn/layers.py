@@ -45,11 +45,14 @@ def normalise(norm: str, params: Params, name: str, x: Tensor) -> Tensor:
     return layer_norm(x, scale, shift) if norm == "layer" else group_norm(x, scale, shift, NORM_GROUPS)
 
 
-def norm_and_pool(norm: str, params: Params, name: str, x: Tensor, window: int = 1) -> Tensor:
-    """The norm layer ``name``, ReLU and max-pooling by ``window`` (1: none) of x [n, channels, height, width]."""
+def norm_and_pool(norm: str, params: Params, name: str, x: Tensor, window: int = 1, slope: float = 0.0) -> Tensor:
+    """The norm layer ``name``, leaky ReLU and max-pooling by ``window`` (1: none) of x [n, channels, height, width].
+
+    ``slope`` is that of negative values: 0 is ReLU, and 1 is none.
+    """
     if norm == "batch":
-        return block.norm_relu_pool(x, params[f"{name}.weight"], params[f"{name}.bias"], window)
-    x = torch.relu(normalise(norm, params, name, x))
+        return block.norm_relu_pool(x, params[f"{name}.weight"], params[f"{name}.bias"], window, slope=slope)
+    x = block.leaky_relu(normalise(norm, params, name, x), slope)
     return max_pool(x, window) if window > 1 else x
 
 

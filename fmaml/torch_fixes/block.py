@@ -1,4 +1,4 @@
-"""Batch norm, ReLU and max-pooling as one operator that can be differentiated any number of times.
+"""Batch norm, leaky ReLU and max-pooling as one operator that can be differentiated any number of times.
 
 These three take little arithmetic and much memory traffic: torch writes and reads each step between them, and each term
 of their second derivatives. Here each derivative makes two passes over the images, in C (`fmaml/native/block.c`). The
@@ -6,6 +6,7 @@ third derivative is that of the second one, written in torch's operations.
 """
 
 import ctypes
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias, cast
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.func import vjp
 from torch.nn import functional as F
+from torch.utils._python_dispatch import _get_current_dispatch_mode  # pyright: ignore[reportPrivateUsage]
 
 from ..native.compiled_kernels import kernels
 from .batch_norm import gradients_of_gradient
@@ -25,29 +27,53 @@ from .support_statistics import uses_own_statistics
 
 Several: TypeAlias = tuple[Tensor, ...]
 LAST = torch.channels_last
+BELOW = 128  # marks the position of a negative maximum, as in block.c
+LARGEST_WINDOW = 11  # so that positions stay below that mark
 
 
-def norm_relu_pool(x: Tensor, scale: Tensor, shift: Tensor, window: int, eps: float = 1e-5) -> Tensor:
-    """Batch norm, ReLU, and max-pooling by ``window`` (1: none); x [n, channels, height, width]."""
-    if _is_fast(x, scale, shift, window):
-        y, _, _, _ = applied(Block, x, scale, shift, window, eps)
+@dataclass(frozen=True)
+class Options:
+    """The options of the operator, in one object, because `torch.func` visits each argument in Python several times."""
+
+    window: int
+    slope: float
+    eps: float
+
+
+def norm_relu_pool(
+    x: Tensor, scale: Tensor, shift: Tensor, window: int = 1, eps: float = 1e-5, slope: float = 0.0
+) -> Tensor:
+    """Batch norm, leaky ReLU, and max-pooling by ``window`` (1: none); x [n, channels, height, width].
+
+    ``slope`` is that of negative values, from 0 (ReLU) to 1 (no ReLU).
+    """
+    if is_fast(x, scale, shift, window):
+        y, _, _, _ = applied(Block, x, scale, shift, Options(window, slope, eps))
         return y
-    y = torch.relu(batch_norm(x, scale, shift, eps))
+    y = leaky_relu(batch_norm(x, scale, shift, eps), slope)
     return max_pool(y, window) if window > 1 else y
 
 
-def _is_fast(x: Tensor, scale: Tensor, shift: Tensor, window: int) -> bool:
-    """Whether the operator serves, and saves time."""
+def leaky_relu(x: Tensor, slope: float) -> Tensor:
+    """The leaky ReLU; a slope of 0 is ReLU, and of 1 none."""
+    if slope == 1:
+        return x
+    return F.leaky_relu(x, slope) if slope else torch.relu(x)
+
+
+def is_fast(x: Tensor, scale: Tensor, shift: Tensor, window: int) -> bool:
+    """Whether the operator serves, and saves time; not if somebody watches torch's operations."""
     if torch.compiler.is_compiling() or in_forward_mode() or x.device.type != "cpu" or not uses_own_statistics():
         return False
     fits = (
         x.ndim == 4
-        and window < 16
+        and window <= LARGEST_WINDOW
         and x.dtype == scale.dtype == shift.dtype
         and min(x.shape[2:]) >= window
         and x.numel() > x.shape[1]
     )
-    return fits and is_laid_out(x) and kernels(x.dtype) is not None
+    watched = _get_current_dispatch_mode() is not None
+    return fits and is_laid_out(x) and not watched and kernels(x.dtype) is not None
 
 
 class Pointers(ctypes.Structure):
@@ -57,19 +83,20 @@ class Pointers(ctypes.Structure):
     TENSORS = tuple("x scale shift mean r y place g gx gscale gshift u v w dg dx dscale means zero dead".split())
     _fields_ = [
         *((name, ctypes.c_long) for name in SIZES),
-        ("eps", ctypes.c_double),
+        *((name, ctypes.c_double) for name in ("eps", "slope")),
         *((name, ctypes.c_void_p) for name in TENSORS),
     ]
 
 
-def _call(function: str, window: int, eps: float, **tensors: Tensor) -> None:
+def _call(function: str, options: Options, **tensors: Tensor) -> None:
     """Call a function of block.c; the images among the tensors are laid out channels last, and vectors become dense."""
     tensors = {name: t if t.ndim > 1 else t.contiguous() for name, t in tensors.items()}  # one may be expanded
     x = tensors["x"]
     n, channels, height, width = x.shape
     outside = {"zero": x.new_zeros(channels), "dead": torch.full((channels,), 255, dtype=torch.uint8)}
     pointers = {name: t.data_ptr() for name, t in (tensors | outside).items()}
-    block = Pointers(n=n, height=height, width=width, channels=channels, k=window, eps=eps, **pointers)
+    sizes = {"n": n, "height": height, "width": width, "channels": channels, "k": options.window}
+    block = Pointers(**sizes, eps=options.eps, slope=options.slope, **pointers)
     getattr(kernels(x.dtype), function)(ctypes.byref(block))
 
 
@@ -87,23 +114,22 @@ class Block(Function):
     """The operator (x, scale, shift) -> (y, mean x, r, the positions of the maxima)."""
 
     @staticmethod
-    def forward(x: Tensor, scale: Tensor, shift: Tensor, window: int, eps: float) -> Several:
+    def forward(x: Tensor, scale: Tensor, shift: Tensor, options: Options) -> Several:
         (x,) = _last(x)
-        y, place = _pooled(x, window, x.dtype), _pooled(x, window, torch.uint8)
+        y, place = _pooled(x, options.window, x.dtype), _pooled(x, options.window, torch.uint8)
         mean, r = x.new_empty(len(scale)), x.new_empty(len(scale))
-        _call("forward", window, eps, x=x, scale=scale, shift=shift, mean=mean, r=r, y=y, place=place)
+        _call("forward", options, x=x, scale=scale, shift=shift, mean=mean, r=r, y=y, place=place)
         return y, mean, r, place
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Several) -> None:
-        x, scale, _, ctx.window, ctx.eps = inputs
+        x, scale, _, ctx.options = inputs
         ctx.mark_non_differentiable(*output[1:])
         ctx.save_for_backward(x, scale, *output[1:])
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        found = applied(BlockGradient, grad_outputs[0], *ctx.saved_tensors, ctx.window, ctx.eps)
-        return *found, None, None
+        return *applied(BlockGradient, grad_outputs[0], *ctx.saved_tensors, ctx.options), None
 
     @staticmethod
     def vmap(info: Any, in_dims: Dims, *args: Any) -> tuple[Several, Dims]:
@@ -115,23 +141,23 @@ class BlockGradient(Function):
 
     @staticmethod
     def forward(
-        g: Tensor, x: Tensor, scale: Tensor, mean: Tensor, r: Tensor, place: Tensor, window: int, eps: float
+        g: Tensor, x: Tensor, scale: Tensor, mean: Tensor, r: Tensor, place: Tensor, options: Options
     ) -> Several:
         g, x, place = _last(g, x, place)
         gx, gscale, gshift = torch.empty_like(x), x.new_empty(len(scale)), x.new_empty(len(scale))
         given = {"g": g, "x": x, "scale": scale, "mean": mean, "r": r, "place": place}
-        _call("gradient", window, eps, **given, gx=gx, gscale=gscale, gshift=gshift)
+        _call("gradient", options, **given, gx=gx, gscale=gscale, gshift=gshift)
         return gx, gscale, gshift
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Several) -> None:
-        *tensors, ctx.window, ctx.eps = inputs
+        *tensors, ctx.options = inputs
         ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        found = applied(BlockSecond, *grad_outputs, *ctx.saved_tensors, ctx.window, ctx.eps)
-        return *found, None, None, None, None, None
+        found = applied(BlockSecond, *grad_outputs, *ctx.saved_tensors, ctx.options)
+        return *found, None, None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: Dims, *args: Any) -> tuple[Several, Dims]:
@@ -146,25 +172,25 @@ class BlockSecond(Function):
 
     @staticmethod
     def forward(u: Tensor, v: Tensor, w: Tensor, g: Tensor, x: Tensor, *others: Any) -> Several:
-        scale, mean, r, place, window, eps = others
+        scale, mean, r, place, options = others
         u, g, x, place = _last(u, g, x, place)
         dg, dx, dscale = torch.empty_like(g), torch.empty_like(x), x.new_empty(len(scale))
         given = {"u": u, "v": v, "w": w, "g": g, "x": x}
         given |= {"scale": scale, "mean": mean, "r": r, "place": place}
-        _call("second", window, eps, **given, dg=dg, dx=dx, dscale=dscale)
+        _call("second", options, **given, dg=dg, dx=dx, dscale=dscale)
         return dg, dx, dscale
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Several) -> None:
-        *tensors, _, _, place, ctx.window, ctx.eps = inputs
+        *tensors, _, _, place, ctx.options = inputs
         ctx.save_for_backward(*tensors, place)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         *tensors, place = ctx.saved_tensors
-        second = partial(_second, place=place, window=ctx.window, eps=ctx.eps)
+        second = partial(_second, place=place, options=ctx.options)
         pull = cast(Any, vjp(second, *tensors)[1])
-        return *pull(grad_outputs), None, None, None, None, None
+        return *pull(grad_outputs), None, None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: Dims, *args: Any) -> tuple[Several, Dims]:
@@ -185,16 +211,18 @@ def _of_all(
 
 
 def _second(
-    u: Tensor, v: Tensor, w: Tensor, g: Tensor, x: Tensor, scale: Tensor, place: Tensor, window: int, eps: float
+    u: Tensor, v: Tensor, w: Tensor, g: Tensor, x: Tensor, scale: Tensor, place: Tensor, options: Options
 ) -> Several:
     """BlockSecond in torch's operations."""
     n, channels, height, width = x.shape
+    window = options.window
     rows, columns = height // window, width // window
     grid = torch.arange(window * window, dtype=place.dtype).view(window, window).repeat(rows, columns)
-    chosen = (_spread(place, window) == grid).to(x.dtype)
+    factor = torch.where(place < BELOW, x.new_ones(()), options.slope)  # of leaky ReLU, in the precision of x
+    chosen = (_spread(place % BELOW, window) == grid) * _spread(factor, window)
     edges = (0, width - columns * window, 0, height - rows * window)
     z = F.pad(_spread(g, window) * chosen, edges)
-    dz, dx, dscale = gradients_of_gradient(u, v, w, z, x, scale, eps)
+    dz, dx, dscale = gradients_of_gradient(u, v, w, z, x, scale, options.eps)
     dz = dz[..., : rows * window, : columns * window] * chosen
     return dz.reshape(n, channels, rows, window, columns, window).sum((3, 5)), dx, dscale
 

@@ -15,6 +15,7 @@ torch gives a gradient of the filters the layout of the images. In a second deri
 operation on mixed layouts is slow. So it gets torch's usual layout here.
 """
 
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
@@ -25,7 +26,26 @@ from torch.nn import functional as F
 from .grad_levels import in_forward_mode, order
 from .layout import Dims, applied, channels_of_all, is_laid_out, is_vmapped, split_tasks
 
-Geometry: TypeAlias = tuple[Any, Any, Any, int]  # stride, padding, dilation, groups
+Pair: TypeAlias = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The shapes of images and filters, and the options of a convolution.
+
+    One object that is no tuple, because `torch.func` takes tuples apart in Python again and again.
+    """
+
+    images: tuple[int, ...]
+    filters: tuple[int, ...]
+    options: tuple[Pair, Pair, Pair]  # stride, padding, dilation
+    groups: int
+
+    def of_all(self, tasks: int) -> "Geometry":
+        """That of all tasks at once."""
+        (n, channels, *size), (filters, *others) = self.images, self.filters
+        images, filters = (n, tasks * channels, *size), (tasks * filters, *others)
+        return Geometry(images, filters, self.options, tasks * self.groups)
 
 
 def conv2d(
@@ -51,7 +71,8 @@ def conv2d(
     if plain:
         weight = applied(UsualGradient, weight) if _pair(stride) == (1, 1) and is_vmapped(input) else weight
         return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
-    y: Tensor = applied(Convolution, input, weight, (_pair(stride), _pair(padding), _pair(dilation), groups))
+    options = _pair(stride), _pair(padding), _pair(dilation)
+    y: Tensor = applied(Convolution, input, weight, Geometry(tuple(input.shape), tuple(weight.shape), options, groups))
     return y if bias is None else y + bias.view(-1, 1, 1)
 
 
@@ -83,7 +104,7 @@ class Convolution(Function):
 
     @staticmethod
     def forward(x: Tensor, w: Tensor, geometry: Geometry) -> Tensor:
-        return F.conv2d(x, w, None, *geometry)
+        return F.conv2d(x, w, None, *geometry.options, geometry.groups)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -94,27 +115,27 @@ class Convolution(Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (g,), (x, w) = grad_outputs, ctx.saved_tensors
         of_x, of_w, _ = ctx.needs_input_grad
-        dx = applied(InputGradient, g, w, x.shape, ctx.geometry) if of_x else None
-        return dx, applied(FilterGradient, g, x, w.shape, ctx.geometry) if of_w else None, None
+        dx = applied(InputGradient, g, w, ctx.geometry) if of_x else None
+        return dx, applied(FilterGradient, g, x, ctx.geometry) if of_w else None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: Dims, *args: Any) -> tuple[Tensor, int]:
         tasks, (x, w, geometry) = info.batch_size, args
         x, w = channels_of_all(tasks, in_dims[0], x), _filters_of_all(tasks, in_dims[1], w)
-        return split_tasks(applied(Convolution, x, w, _grouped(tasks, geometry)), tasks, 1), 1
+        return split_tasks(applied(Convolution, x, w, geometry.of_all(tasks)), tasks, 1), 1
 
 
 class InputGradient(Function):
-    """The operator (g, w) -> the gradient of <g, x * w> with respect to x, of this shape."""
+    """The operator (g, w) -> the gradient of <g, x * w> with respect to x."""
 
     @staticmethod
-    def forward(g: Tensor, w: Tensor, shape: tuple[int, ...], geometry: Geometry) -> Tensor:
-        x = torch.empty(shape, dtype=g.dtype, memory_format=torch.channels_last)  # only its shape is read
+    def forward(g: Tensor, w: Tensor, geometry: Geometry) -> Tensor:
+        x = torch.empty(geometry.images, dtype=g.dtype, memory_format=torch.channels_last)  # only its shape is read
         return _gradients(g, x, w, geometry, (True, False))[0]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        g, w, _, ctx.geometry = inputs
+        g, w, ctx.geometry = inputs
         ctx.save_for_backward(g, w)
 
     @staticmethod
@@ -122,27 +143,26 @@ class InputGradient(Function):
         (x,), (g, w) = grad_outputs, ctx.saved_tensors
         of_g, of_w = ctx.needs_input_grad[:2]
         dg = applied(Convolution, x, w, ctx.geometry) if of_g else None
-        return dg, applied(FilterGradient, g, x, w.shape, ctx.geometry) if of_w else None, None, None
+        return dg, applied(FilterGradient, g, x, ctx.geometry) if of_w else None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: Dims, *args: Any) -> tuple[Tensor, int]:
-        tasks, (g, w, (n, channels, *size), geometry) = info.batch_size, args
+        tasks, (g, w, geometry) = info.batch_size, args
         g, w = channels_of_all(tasks, in_dims[0], g), _filters_of_all(tasks, in_dims[1], w)
-        dx = applied(InputGradient, g, w, (n, tasks * channels, *size), _grouped(tasks, geometry))
-        return split_tasks(dx, tasks, 1), 1
+        return split_tasks(applied(InputGradient, g, w, geometry.of_all(tasks)), tasks, 1), 1
 
 
 class FilterGradient(Function):
-    """The operator (g, x) -> the gradient of <g, x * w> with respect to w, of this shape."""
+    """The operator (g, x) -> the gradient of <g, x * w> with respect to w."""
 
     @staticmethod
-    def forward(g: Tensor, x: Tensor, shape: tuple[int, ...], geometry: Geometry) -> Tensor:
-        w = torch.empty(shape, dtype=g.dtype)  # only its shape is read
+    def forward(g: Tensor, x: Tensor, geometry: Geometry) -> Tensor:
+        w = torch.empty(geometry.filters, dtype=g.dtype)  # only its shape is read
         return _gradients(g, x, w, geometry, (False, True))[1].contiguous()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        g, x, _, ctx.geometry = inputs
+        g, x, ctx.geometry = inputs
         ctx.save_for_backward(g, x)
 
     @staticmethod
@@ -150,30 +170,25 @@ class FilterGradient(Function):
         (w,), (g, x) = grad_outputs, ctx.saved_tensors
         of_g, of_x = ctx.needs_input_grad[:2]
         dg = applied(Convolution, x, w, ctx.geometry) if of_g else None
-        return dg, applied(InputGradient, g, w, x.shape, ctx.geometry) if of_x else None, None, None
+        return dg, applied(InputGradient, g, w, ctx.geometry) if of_x else None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: Dims, *args: Any) -> tuple[Tensor, int]:
-        tasks, (g, x, (filters, *size), geometry) = info.batch_size, args
+        tasks, (g, x, geometry) = info.batch_size, args
         images = (channels_of_all(tasks, dim, t) for dim, t in zip(in_dims, (g, x), strict=False))
-        dw = applied(FilterGradient, *images, (tasks * filters, *size), _grouped(tasks, geometry))
-        return split_tasks(dw, tasks, 0), 0
+        return split_tasks(applied(FilterGradient, *images, geometry.of_all(tasks)), tasks, 0), 0
 
 
 def _gradients(g: Tensor, x: Tensor, w: Tensor, geometry: Geometry, wanted: tuple[bool, bool]) -> tuple[Tensor, ...]:
     """The gradients of <g, x * w> with respect to x and w, those which are wanted."""
-    *sizes, groups = geometry
     g = g.contiguous(memory_format=torch.channels_last)
-    return torch.ops.aten.convolution_backward(g, x, w, None, *sizes, False, (0, 0), groups, (*wanted, False))
+    options = *geometry.options, False, (0, 0), geometry.groups, (*wanted, False)
+    return torch.ops.aten.convolution_backward(g, x, w, None, *options)
 
 
 def _filters_of_all(tasks: int, dim: int | None, w: Tensor) -> Tensor:
     """[filters, ...] of each task, stacked at ``dim`` (None: shared), as [tasks * filters, ...]."""
     return (w.expand(tasks, *w.shape) if dim is None else w.movedim(dim, 0)).flatten(0, 1)
-
-
-def _grouped(tasks: int, geometry: Geometry) -> Geometry:
-    return *geometry[:3], tasks * geometry[3]
 
 
 def _pair(value: Any) -> tuple[int, int]:

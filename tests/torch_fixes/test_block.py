@@ -21,11 +21,11 @@ pytestmark = pytest.mark.skipif(compiled_kernels.kernels(F64) is None, reason="n
 LAST = torch.channels_last
 
 
-def plainly(x, scale, shift, window, eps=1e-5):
+def plainly(x, scale, shift, window, eps=1e-5, slope=0.0):
     """The same in torch's operations, each with derivatives of every order."""
     centred = x - x.mean((0, 2, 3), keepdim=True)
     h = centred * (centred.square().mean((0, 2, 3), keepdim=True) + eps).rsqrt()
-    y = torch.relu(h * scale.view(-1, 1, 1) + shift.view(-1, 1, 1))
+    y = F.leaky_relu(h * scale.view(-1, 1, 1) + shift.view(-1, 1, 1), slope)
     return F.max_pool2d(y, window) if window > 1 else y
 
 
@@ -56,6 +56,36 @@ def test_three_derivatives_are_those_of_torchs_operations(window, size, dtype, t
         assert relative(a, b) < tolerance
 
 
+@pytest.mark.parametrize("laid_out", [True, False])
+@pytest.mark.parametrize("slope", [0.1, 1])
+@pytest.mark.parametrize("window", [1, 2, 11])
+def test_the_slope_of_negative_values(window, slope, laid_out):
+    """Many channels have negative maxima, here by their shift."""
+    x, scale, shift = images(3, 6, 12, 13)
+    args = (x if laid_out else x.contiguous()), scale, shift - 2
+    ours, torchs = (three_derivatives(lambda *a, f=f: f(*a, window, slope=slope), *args) for f in FUNCTIONS)
+    assert (ours[0] < 0).any()
+    for a, b in zip(ours, torchs, strict=True):
+        assert relative(a, b) < 1e-10
+
+
+@pytest.mark.parametrize("window", [1, 2])
+def test_derivatives_are_those_of_differences(window):
+    args = [t.requires_grad_() for t in images(2, 3, 4, 4)]
+    function: Any = partial(norm_relu_pool, window=window, slope=0.3)
+    assert torch.autograd.gradcheck(function, args)
+    assert torch.autograd.gradgradcheck(function, args)
+
+
+def test_ties_in_a_window_have_one_gradient():
+    """Equal numbers, positive or negative, as torch's pooling takes the first of them."""
+    x, scale, shift = images(4, 3, 6, 6)
+    x = x[:, :, ::2, ::2].repeat_interleave(2, 2).repeat_interleave(2, 3).contiguous(memory_format=LAST)
+    ours, torchs = (three_derivatives(lambda *a, f=f: f(*a, 2, slope=0.1), x, scale, shift) for f in FUNCTIONS)
+    for a, b in zip(ours, torchs, strict=True):
+        assert relative(a, b) < 1e-11
+
+
 @pytest.mark.parametrize("shared", [False, True])
 def test_tasks_are_vmapped(shared):
     """Scales and shifts of each task, or shared by all."""
@@ -64,17 +94,22 @@ def test_tasks_are_vmapped(shared):
     scale, shift, axis = (scale[0], shift[0], None) if shared else (scale, shift, 0)
 
     def found(function):
-        return vmap(lambda *a: three_derivatives(lambda *b: function(*b, 2), *a), (1, axis, axis))(x, scale, shift)
+        together = vmap(lambda *a: three_derivatives(lambda *b: function(*b, 2, slope=0.2), *a), (1, axis, axis))
+        return together(x, scale, shift)
 
     for a, b in zip(found(norm_relu_pool), found(plainly), strict=True):
         assert relative(a, b) < 1e-11
 
 
-@pytest.mark.parametrize("pool", ["stride", "max"])
+@pytest.mark.parametrize("network", ["strided", "pooled", "residual"])
 @pytest.mark.parametrize("batching", ["vmap", "loop"])
-def test_the_meta_gradient_of_conv4(pool, batching, monkeypatch):
+def test_the_meta_gradient_of_networks(network, batching, monkeypatch):
     """With the operators and without, and they were called."""
-    model = fmaml.conv4(inputs=(3, 16, 20), outputs=3, width=4, pool=pool)
+    model = {
+        "strided": partial(fmaml.conv4, pool="stride"),
+        "pooled": partial(fmaml.conv4, pool="max"),
+        "residual": fmaml.resnet12,
+    }[network](inputs=(3, 16, 20), outputs=3, width=4)
     theta = {name: p.double() for name, p in model.init(torch.Generator().manual_seed(0)).items()}
     tasks = fmaml.Task(*(fmaml.Batch(torch.randn(2, n, 3, 16, 20, dtype=F64), torch.arange(n) % 3) for n in (6, 9)))
     tasks = map_leaves(lambda t: t if t.ndim > 1 else t.expand(2, -1), tasks)
