@@ -16,7 +16,7 @@ from typing import Any, Self, cast
 from torch import Tensor
 
 from .setting_types import Rule
-from .torch_fixes.grad_levels import grad
+from .torch_fixes.grad_levels import inner_grad
 from .tree import detach
 from .types import Batch, InnerRate, LossFn, Optimizer, OptState, Params, Rates
 
@@ -50,7 +50,7 @@ def inner_update(
     >>> fmaml.inner_update(loss_fn, {"p": torch.tensor(4.0)}, support, 0.5)
     {'p': tensor(3.)}
     """
-    grads = grad(loss_fn)(detach(params) if first_order else params, batch)
+    grads = inner_grad(loss_fn)(detach(params) if first_order else params, batch)
     rates = rate_by_name(lr, params)
     return {name: p - rates[name] * grads[name] for name, p in params.items()}
 
@@ -156,7 +156,7 @@ def inner_step(
     if len(part) < len(params):
         loss_fn = loss_of_part(loss_fn, detach(params) if first_order else params)
     if isinstance(lr, Optimizer):
-        grads = grad(loss_fn)(detach(part) if first_order else part, batch)
+        grads = inner_grad(loss_fn)(detach(part) if first_order else part, batch)
         part, state = lr.step(grads, state, part)
     else:
         part = inner_update(loss_fn, part, batch, lr, first_order=first_order)

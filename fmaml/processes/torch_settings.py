@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..setting_types import Precision
+from ..torch_fixes.grad_levels import in_inner_step
 from ..types import Model, Params
 
 
@@ -44,13 +45,13 @@ def set_precision(precision: Precision) -> None:
 
 
 def with_precision(model: Model, precision: Precision, device: torch.device) -> Model:
-    """The model with its forward pass in the given precision, and its output in float32."""
+    """The model with its forward pass in the given precision, and its output in float32; see this file's head."""
     if precision != "bf16":
         return model
 
     def apply(params: Params, x: Tensor) -> Tensor:
         # without the cache: a cached cast would be reused at another level of differentiation
-        with torch.autocast(device.type, torch.bfloat16, cache_enabled=False):
+        with torch.autocast(device.type, torch.bfloat16, enabled=not in_inner_step(), cache_enabled=False):
             return model.apply(params, x).float()
 
     return model._replace(apply=apply)

@@ -22,6 +22,7 @@ from ..tree import T, detach, dot, leaves, map_leaves
 from .loss_value import checked
 
 MAX_ORDER_OF_KERNELS = 2
+_inner_step = False  # a plain variable, since torch.compile cannot trace a ContextVar
 
 
 def kernels_are_exact(x: Tensor) -> bool:
@@ -101,6 +102,25 @@ def _levels(x: Tensor) -> Iterator[bool]:
 def grad(loss: Callable[..., Any], has_aux: bool = False) -> Callable[..., Any]:
     """The gradient of a loss with respect to its first argument; ValueError for a value that has none."""
     return torch.func.grad(checked(loss, has_aux, differentiated=True), has_aux=has_aux)
+
+
+def inner_grad(loss: Callable[..., Any]) -> Callable[..., Any]:
+    """As `grad`, for an inner step: `in_inner_step` is true while the loss is computed."""
+
+    def as_inner_step(*args: Any) -> Any:
+        global _inner_step
+        before, _inner_step = _inner_step, True
+        try:
+            return loss(*args)
+        finally:
+            _inner_step = before
+
+    return grad(as_inner_step)
+
+
+def in_inner_step() -> bool:
+    """Whether the loss of an inner step is being computed."""
+    return _inner_step
 
 
 def grad_and_value(loss: Callable[..., Any]) -> Callable[..., Any]:
