@@ -44,6 +44,14 @@ def set_precision(precision: Precision) -> None:
     torch.backends.cudnn.allow_tf32 = allowed
 
 
+def slow_precision(precision: Precision, device: torch.device) -> str:
+    """A line for the user if the precision takes more time than float32 on this processor; else empty."""
+    fast = any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # "bf16": ARM
+    if precision != "bf16" or device.type != "cpu" or fast:
+        return ""
+    return "train.precision = bf16: this processor has no instructions for it, so float32 is faster"
+
+
 def with_precision(model: Model, precision: Precision, device: torch.device) -> Model:
     """The model with its forward pass in the given precision, and its output in float32; see this file's head."""
     if precision != "bf16":
