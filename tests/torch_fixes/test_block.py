@@ -63,7 +63,9 @@ def test_images_in_bfloat16_are_normalised_in_float32():
     y = norm_relu_pool(rounded, scale, shift, 2)
     assert y.dtype == torch.float32
     assert torch.equal(y, norm_relu_pool(rounded.float(), scale, shift, 2))
-    both = [grad(weighted(lambda *a: norm_relu_pool(*a, 2)), (0, 1, 2))(t, scale, shift) for t in (rounded, rounded.float())]
+    both = [
+        grad(weighted(lambda *a: norm_relu_pool(*a, 2)), (0, 1, 2))(t, scale, shift) for t in (rounded, rounded.float())
+    ]
     assert both[0][0].dtype == torch.bfloat16
     for ours, exact in zip(*both, strict=True):
         assert relative(ours.float(), exact) < 4e-3  # the gradient of the images is in bfloat16 again
