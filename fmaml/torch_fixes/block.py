@@ -28,12 +28,10 @@ LAST = torch.channels_last
 
 
 def norm_relu_pool(x: Tensor, scale: Tensor, shift: Tensor, window: int, eps: float = 1e-5) -> Tensor:
-    """Batch norm, ReLU, and max-pooling by ``window`` (1: none); x [n, channels, height, width].
-
-    After a convolution in bfloat16, the operator computes and returns numbers of the scale's type.
-    """
+    """Batch norm, ReLU, and max-pooling by ``window`` (1: none); x [n, channels, height, width]."""
+    x = x.to(scale.dtype)  # a convolution under autocast gives bfloat16
     if _is_fast(x, scale, shift, window):
-        y, _, _, _ = applied(Block, x.to(scale.dtype), scale, shift, window, eps)
+        y, _, _, _ = applied(Block, x, scale, shift, window, eps)
         return y
     y = torch.relu(batch_norm(x, scale, shift, eps))
     return max_pool(y, window) if window > 1 else y
@@ -46,12 +44,11 @@ def _is_fast(x: Tensor, scale: Tensor, shift: Tensor, window: int) -> bool:
     fits = (
         x.ndim == 4
         and window < 16
-        and x.dtype in (scale.dtype, torch.bfloat16)
-        and scale.dtype == shift.dtype
+        and x.dtype == scale.dtype == shift.dtype
         and min(x.shape[2:]) >= window
         and x.numel() > x.shape[1]
     )
-    return fits and is_laid_out(x) and kernels(scale.dtype) is not None
+    return fits and is_laid_out(x) and kernels(x.dtype) is not None
 
 
 class Pointers(ctypes.Structure):
