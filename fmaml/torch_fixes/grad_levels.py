@@ -22,7 +22,6 @@ from ..tree import T, detach, dot, leaves, map_leaves
 from .loss_value import checked
 
 MAX_ORDER_OF_KERNELS = 2
-_inner_step = False  # a plain variable, since torch.compile cannot trace a ContextVar
 
 
 def kernels_are_exact(x: Tensor) -> bool:
@@ -102,6 +101,9 @@ def _levels(x: Tensor) -> Iterator[bool]:
 def grad(loss: Callable[..., Any], has_aux: bool = False) -> Callable[..., Any]:
     """The gradient of a loss with respect to its first argument; ValueError for a value that has none."""
     return torch.func.grad(checked(loss, has_aux, differentiated=True), has_aux=has_aux)
+
+
+_inner_step = False  # a plain variable, since torch.compile cannot trace a ContextVar
 
 
 def inner_grad(loss: Callable[..., Any]) -> Callable[..., Any]:

@@ -56,21 +56,6 @@ def test_three_derivatives_are_those_of_torchs_operations(window, size, dtype, t
         assert relative(a, b) < tolerance
 
 
-def test_images_in_bfloat16_are_normalised_in_float32():
-    """As after a convolution under autocast: the values and the gradients of the same images in float32."""
-    x, scale, shift = images(3, 6, 8, 8, dtype=torch.float32)
-    rounded = x.bfloat16()
-    y = norm_relu_pool(rounded, scale, shift, 2)
-    assert y.dtype == torch.float32
-    assert torch.equal(y, norm_relu_pool(rounded.float(), scale, shift, 2))
-    both = [
-        grad(weighted(lambda *a: norm_relu_pool(*a, 2)), (0, 1, 2))(t, scale, shift) for t in (rounded, rounded.float())
-    ]
-    assert both[0][0].dtype == torch.bfloat16
-    for ours, exact in zip(*both, strict=True):
-        assert relative(ours.float(), exact) < 4e-3  # the gradient of the images is in bfloat16 again
-
-
 @pytest.mark.parametrize("shared", [False, True])
 def test_tasks_are_vmapped(shared):
     """Scales and shifts of each task, or shared by all."""
