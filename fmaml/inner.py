@@ -9,14 +9,14 @@ changes only the parameters that match.
 from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import translate
 from typing import Any, Self, cast
 
 from torch import Tensor
 
 from .setting_types import Rule
-from .torch_fixes.grad_levels import inner_grad
+from .torch_fixes.grad_levels import grad
 from .tree import detach
 from .types import Batch, InnerRate, LossFn, Optimizer, OptState, Params, Rates
 
@@ -161,6 +161,28 @@ def inner_step(
     else:
         part = inner_update(loss_fn, part, batch, lr, first_order=first_order)
     return {**params, **part}, state
+
+
+_inner_step = False  # a plain variable, since torch.compile cannot trace a ContextVar
+
+
+def inner_grad(loss_fn: LossFn) -> Callable[[Params, Batch], Params]:
+    """The gradient of an inner step; `in_inner_step` is true while its loss is computed."""
+
+    def as_inner_step(params: Params, batch: Batch) -> Tensor:
+        global _inner_step
+        before, _inner_step = _inner_step, True
+        try:
+            return loss_fn(params, batch)
+        finally:
+            _inner_step = before
+
+    return grad(as_inner_step)
+
+
+def in_inner_step() -> bool:
+    """Whether the loss of an inner step is being computed."""
+    return _inner_step
 
 
 def loss_of_part(loss_fn: LossFn, params: Params) -> LossFn:

@@ -17,8 +17,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from ..inner import in_inner_step
 from ..setting_types import Precision
-from ..torch_fixes.grad_levels import in_inner_step
 from ..types import Model, Params
 
 

@@ -103,28 +103,6 @@ def grad(loss: Callable[..., Any], has_aux: bool = False) -> Callable[..., Any]:
     return torch.func.grad(checked(loss, has_aux, differentiated=True), has_aux=has_aux)
 
 
-_inner_step = False  # a plain variable, since torch.compile cannot trace a ContextVar
-
-
-def inner_grad(loss: Callable[..., Any]) -> Callable[..., Any]:
-    """As `grad`, for an inner step: `in_inner_step` is true while the loss is computed."""
-
-    def as_inner_step(*args: Any) -> Any:
-        global _inner_step
-        before, _inner_step = _inner_step, True
-        try:
-            return loss(*args)
-        finally:
-            _inner_step = before
-
-    return grad(as_inner_step)
-
-
-def in_inner_step() -> bool:
-    """Whether the loss of an inner step is being computed."""
-    return _inner_step
-
-
 def grad_and_value(loss: Callable[..., Any]) -> Callable[..., Any]:
     """The gradient and the value of a loss; errors as `grad`."""
     return torch.func.grad_and_value(checked(loss, differentiated=True))

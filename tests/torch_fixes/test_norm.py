@@ -185,7 +185,7 @@ def test_images_in_bfloat16_are_normalised_in_float32():
     y = norm_relu_pool(rounded, scale, shift, 2)
     assert y.dtype == torch.float32
     assert torch.equal(y, norm_relu_pool(rounded.float(), scale, shift, 2))
-    gradients = grad(weighted(lambda *args: norm_relu_pool(*args, 2)), (0, 1, 2))
+    gradients = grad(weighted(lambda *args: norm_relu_pool(args[0], args[1], args[2], 2)), (0, 1, 2))
     found, expected = gradients(rounded, scale, shift), gradients(rounded.float(), scale, shift)
     assert found[0].dtype == torch.bfloat16
     for ours, exact in zip(found, expected, strict=True):
