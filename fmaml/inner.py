@@ -9,7 +9,7 @@ changes only the parameters that match.
 from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import translate
 from typing import Any, Self, cast
 
@@ -50,7 +50,7 @@ def inner_update(
     >>> fmaml.inner_update(loss_fn, {"p": torch.tensor(4.0)}, support, 0.5)
     {'p': tensor(3.)}
     """
-    grads = grad(loss_fn)(detach(params) if first_order else params, batch)
+    grads = inner_grad(loss_fn)(detach(params) if first_order else params, batch)
     rates = rate_by_name(lr, params)
     return {name: p - rates[name] * grads[name] for name, p in params.items()}
 
@@ -156,11 +156,33 @@ def inner_step(
     if len(part) < len(params):
         loss_fn = loss_of_part(loss_fn, detach(params) if first_order else params)
     if isinstance(lr, Optimizer):
-        grads = grad(loss_fn)(detach(part) if first_order else part, batch)
+        grads = inner_grad(loss_fn)(detach(part) if first_order else part, batch)
         part, state = lr.step(grads, state, part)
     else:
         part = inner_update(loss_fn, part, batch, lr, first_order=first_order)
     return {**params, **part}, state
+
+
+_inner_step = False  # a plain variable, since torch.compile cannot trace a ContextVar
+
+
+def inner_grad(loss_fn: LossFn) -> Callable[[Params, Batch], Params]:
+    """The gradient of an inner step; `in_inner_step` is true while its loss is computed."""
+
+    def as_inner_step(params: Params, batch: Batch) -> Tensor:
+        global _inner_step
+        before, _inner_step = _inner_step, True
+        try:
+            return loss_fn(params, batch)
+        finally:
+            _inner_step = before
+
+    return grad(as_inner_step)
+
+
+def in_inner_step() -> bool:
+    """Whether the loss of an inner step is being computed."""
+    return _inner_step
 
 
 def loss_of_part(loss_fn: LossFn, params: Params) -> LossFn:

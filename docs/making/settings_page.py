@@ -31,7 +31,7 @@ SENTENCES = {  # for settings that the source does not explain in a sentence
     "train.chunk_size": "The number of tasks in memory at a time. Gradients are the same, with less memory.",
     "train.compile": "Compile the meta-step. `auto` compiles runs of 5,000 meta-steps or more, if that pays. "
     "`graph` launches its kernels as one CUDA graph.",
-    "train.precision": "The precision of the network's arithmetic.",
+    "train.precision": "The network's arithmetic. `bf16` needs a processor with bf16 instructions, see Speed.",
     "train.validate_every": "Meta-steps between two validations.",
     "train.validate_tasks": "Tasks in a validation.",
     "train.patience": "End training after this many validations without a new best.",

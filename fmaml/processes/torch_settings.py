@@ -3,14 +3,12 @@
 The precision is float32, or one of two faster approximations of it.
 
 - ``tf32``: float32 products and convolutions with 10 bits of mantissa, on GPUs that have it; elsewhere no change.
-- ``bf16``: the network under autocast to bfloat16; parameters, losses, inner and outer updates stay float32.
+- ``bf16``: the network under autocast to bfloat16; parameters, losses, inner steps and updates stay float32.
 
-If rounding moves a ReLU's input across 0, the gradient jumps, and inner steps and batch norm amplify the jump. For
-conv4, the meta-gradients in bf16 and float32 differed by 72 % of the norm, at a cosine of 0.76 [1]. The accuracy did
-not differ measurably: 89.64 +- 0.67 % in bf16, 90.09 +- 0.64 % in float32 [2]. tf32: not measured yet.
-
-[1] 32 filters, initial parameters, glyphs, 5-way 1-shot, one step of 0.4.
-[2] `experiments/algorithms/maml.yaml`, unseen characters after one inner step; one thread of an Intel Xeon.
+If rounding moves a ReLU's input across 0, the gradient jumps. In an inner step the jump moves the parameters, and so
+more inputs across 0. So inner steps are computed in float32, forward and backward; queries and pre-training are not.
+For conv4 the meta-gradient then differs from that in float64 by 3 to 12 % of the norm. With rounded inner steps it was
+7 to 68 %. `docs/decisions.md` has the table. tf32: not measured yet.
 """
 
 import os
@@ -19,6 +17,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from ..inner import in_inner_step
 from ..setting_types import Precision
 from ..types import Model, Params
 
@@ -43,14 +42,22 @@ def set_precision(precision: Precision) -> None:
     torch.backends.cudnn.allow_tf32 = allowed
 
 
+def slow_precision(precision: Precision, device: torch.device) -> str:
+    """A line for the user if the precision takes more time than float32 on this processor; else empty."""
+    fast = any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # "bf16": ARM
+    if precision != "bf16" or device.type != "cpu" or fast:
+        return ""
+    return "train.precision = bf16: this processor has no instructions for it, so float32 is faster"
+
+
 def with_precision(model: Model, precision: Precision, device: torch.device) -> Model:
-    """The model with its forward pass in the given precision, and its output in float32."""
+    """The model with its forward pass in the given precision, and its output in float32; see this file's head."""
     if precision != "bf16":
         return model
 
     def apply(params: Params, x: Tensor) -> Tensor:
         # without the cache: a cached cast would be reused at another level of differentiation
-        with torch.autocast(device.type, torch.bfloat16, cache_enabled=False):
+        with torch.autocast(device.type, torch.bfloat16, enabled=not in_inner_step(), cache_enabled=False):
             return model.apply(params, x).float()
 
     return model._replace(apply=apply)

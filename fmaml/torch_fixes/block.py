@@ -47,6 +47,7 @@ def norm_relu_pool(
 
     ``slope`` is that of negative values, from 0 (ReLU) to 1 (no ReLU).
     """
+    x = x.to(scale.dtype)  # a convolution under autocast gives bfloat16
     if is_fast(x, scale, shift, window):
         y, _, _, _ = applied(Block, x, scale, shift, Options(window, slope, eps))
         return y

@@ -31,7 +31,7 @@ from ..processes.environment import environment, pick_device
 from ..processes.join import Processes, joined
 from ..processes.launcher import launched, report_once
 from ..processes.signals import deferred_signals
-from ..processes.torch_settings import make_deterministic
+from ..processes.torch_settings import make_deterministic, slow_precision
 from ..tree import leaves, map_leaves
 from ..types import Params
 from .cuda_graph import check_graph
@@ -70,6 +70,8 @@ def run(
         with writing(not dry_run):
             prepared = prepare_run(processes, config, torch_device, stand_in)
         print_description(console, prepared)
+        if slow := slow_precision(prepared.config["train"]["precision"], torch_device):
+            console.print(slow, soft_wrap=True)
         if dry_run:
             console.print("dry run: everything is in order; nothing was trained")
             return 0

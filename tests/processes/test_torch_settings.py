@@ -1,6 +1,7 @@
 """Deterministic algorithms on a GPU; precision by name: what it changes, and what it leaves in float32."""
 
 import os
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -8,8 +9,9 @@ import torch
 from problems import image_tasks, relative
 
 import fmaml
-from fmaml.processes.torch_settings import make_deterministic, set_precision, with_precision
-from fmaml.tree import map_leaves
+from fmaml.data.sources.glyphs import glyphs
+from fmaml.processes.torch_settings import make_deterministic, set_precision, slow_precision, with_precision
+from fmaml.tree import map_leaves, take
 
 CPU = torch.device("cpu")
 DETERMINISTIC = cast(Any, torch.utils.deterministic)
@@ -53,6 +55,45 @@ def test_bf16_vmapped_is_near_float32_and_stays_float32():
     assert all(g.dtype == torch.float32 for g in rough.values())
     assert relative(rough, gradient(with_precision(model, "bf16", CPU), batching="loop")) < 3e-2
     assert 1e-4 < relative(rough, gradient(model)) < 3e-2
+
+
+def glyph_gradients(precision, **options):
+    """conv4's meta-gradient on drawn characters as one vector, by an inner rate that turns over many rectifiers."""
+    tasks = glyphs(seed=0, device=CPU, ways=5, shots=1, queries=5, rotate=()).sample("train", 0, range(4))
+    model = fmaml.conv4(inputs=(1, 28, 28), outputs=5, width=8)
+    apply = with_precision(model, precision, CPU).apply
+    algorithm = fmaml.maml(fmaml.supervised(apply, fmaml.cross_entropy), inner_lr=0.4, steps=2)
+    theta = model.init(torch.Generator().manual_seed(0))
+    phi = algorithm.adapt(theta, take(tasks.support, 0))
+    return phi, fmaml.meta_grad(algorithm, theta, tasks, **options)[0]
+
+
+@pytest.mark.parametrize("batching", ["vmap", "loop"])
+def test_bf16_leaves_inner_steps_in_float32(batching):
+    """Else rounding turns over rectifiers in each step, and the meta-gradient differs by 40 % and more."""
+    (phi, exact), (rough_phi, rough) = (glyph_gradients(name, batching=batching) for name in ("float32", "bf16"))
+    assert all(torch.equal(rough_phi[name], phi[name]) for name in phi)
+    assert 1e-3 < relative(rough, exact) < 0.2
+
+
+def test_a_compiled_meta_gradient_leaves_inner_steps_in_float32():
+    model = fmaml.mlp(inputs=(4,), outputs=3)
+    theta = model.init(torch.Generator().manual_seed(0))
+    tasks = map_leaves(lambda leaf: leaf.float() if leaf.is_floating_point() else leaf, image_tasks(2, (4,)))
+    apply = with_precision(model, "bf16", CPU).apply
+    algorithm = fmaml.maml(fmaml.supervised(apply, fmaml.cross_entropy), inner_lr=0.4, steps=1)
+    compute = partial(fmaml.meta_grad, algorithm, tasks=tasks, batching="vmap")
+    compiled = torch.compile(compute, backend="eager", fullgraph=True)
+    assert relative(compiled(theta)[0], compute(theta)[0]) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("instructions", "precision", "slow"),
+    [({"avx512_bf16": True}, "bf16", False), ({"avx2": True}, "bf16", True), ({"avx2": True}, "float32", False)],
+)
+def test_a_line_says_that_bf16_saves_no_time_here(monkeypatch, instructions, precision, slow):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
+    assert bool(slow_precision(precision, CPU)) is slow
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """Convolutions of images that are laid out channels last: derivatives, and the layout of the filters' gradient."""
 
+from functools import partial
+
 import pytest
 import torch
 from problems import F64, relative, weighted
@@ -123,6 +125,27 @@ def test_one_image_without_a_batch():
         return grad(weighted(grad(weighted(lambda w: convolution(image, w)))))(weight)
 
     assert relative(twice(conv2d, image), twice(F.conv2d, image.contiguous())) < 1e-12
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_autocast_rounds_two_derivatives_to_bfloat16(stride):
+    """Of tasks together and one by one: near those in float32, and not equal."""
+    x, weights = torch.randn(3, 4, 16, 8, 8), torch.randn(3, 8, 16, 3, 3) / 12
+
+    def derivatives(x, weight, enabled=True):
+        def outputs(x, weight):
+            with torch.autocast("cpu", torch.bfloat16, enabled=enabled, cache_enabled=False):
+                return conv2d(layout.channels_last(x), weight, None, stride, 1).float()
+
+        first = grad(lambda x, weight: outputs(x, weight).square().mean(), (0, 1))
+        second = grad(lambda x, weight: sum(t.square().sum() for t in first(x, weight)), (0, 1))
+        return [*first(x, weight), *second(x, weight)]
+
+    together, exact = (vmap(partial(derivatives, enabled=enabled))(x, weights) for enabled in (True, False))
+    alone = [torch.stack(ts) for ts in zip(*map(derivatives, x, weights), strict=True)]
+    for ours, each, float32 in zip(together, alone, exact, strict=True):
+        assert 1e-4 < relative(ours, float32) < 1e-2
+        assert relative(each, float32) < 1e-2
 
 
 def test_autocast_has_torchs_convolution():

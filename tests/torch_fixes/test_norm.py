@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from problems import F64, doubled, image_tasks, relative
+from problems import F64, doubled, image_tasks, relative, weighted
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import debug_unwrap, grad, vmap
@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 import fmaml
 from fmaml.torch_fixes import batch_norm, layout, norms
+from fmaml.torch_fixes.block import norm_relu_pool
 
 EPS = 1e-5
 SHAPES = {"images": (3, 2, 4, 5), "vectors": (5, 2), "one pixel": (3, 2, 1, 1), "volumes": (2, 2, 2, 3, 2)}
@@ -175,3 +176,17 @@ def test_gradients_keep_the_layout():
     vmap(lambda x: loss(layout.channels_last(x)))(torch.rand(5, 4, 3, 6, 7))
     (gx,) = seen
     assert gx.stride() == (5 * 3 * 6 * 7, 3, 1, 5 * 3 * 7, 5 * 3)
+
+
+def test_images_in_bfloat16_are_normalised_in_float32():
+    """As after a convolution under autocast: the values and the gradients of the same images in float32."""
+    x, scale, shift = torch.randn(3, 6, 8, 8).to(memory_format=torch.channels_last), torch.rand(6) + 0.5, torch.randn(6)
+    rounded = x.bfloat16()
+    y = norm_relu_pool(rounded, scale, shift, 2)
+    assert y.dtype == torch.float32
+    assert torch.equal(y, norm_relu_pool(rounded.float(), scale, shift, 2))
+    gradients = grad(weighted(lambda *args: norm_relu_pool(args[0], args[1], args[2], 2)), (0, 1, 2))
+    found, expected = gradients(rounded, scale, shift), gradients(rounded.float(), scale, shift)
+    assert found[0].dtype == torch.bfloat16
+    for ours, exact in zip(found, expected, strict=True):
+        assert relative(ours.float(), exact) < 4e-3  # the gradient of the images is in bfloat16 again
