@@ -8,7 +8,7 @@ In testing:     p(y = k | x) = softmax_k(|f(x)| cos(f(x), c_k)), c_k the mean of
 The network is the start of meta-training: ``train.start`` takes it without its last layer.
 """
 
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -21,15 +21,12 @@ from ..tree import concat, squared_norm
 from ..types import Algorithm, Batch, Metrics, Params, Task
 
 
-Classifier: TypeAlias = Literal["prototypes", "ridge"]
-
-
 def pretrain(
     apply: Apply,
     *,
     scale: Rate = 10.0,
     smoothing: Unit = 0.1,
-    classifier: Classifier = "prototypes",
+    classifier: Literal["prototypes", "ridge"] = "prototypes",
     ridge: Rate = 0.1,
     head: str = "head",
 ) -> Algorithm[Params]:
