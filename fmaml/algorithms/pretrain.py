@@ -42,9 +42,9 @@ def pretrain(
         apply: the model's forward pass; its last layer has one output for each training class.
         scale: s, the factor of the cosines.
         smoothing: the share of the labels' probability that all classes get alike.
-        classifier: the classifier that a task gets: "prototypes", the mean direction of the features of each class, or
-            "ridge", ridge regression of one-hot labels on the features' directions. Ridge can win on images unlike
-            those in training, and lose on images like them (docs/decisions.md).
+        classifier: the classifier that a task gets. "prototypes": the mean direction of each class's features. "ridge":
+            ridge regression of one-hot labels on the features' directions. Ridge can win on images unlike those in
+            training, and lose on images like them (docs/decisions.md).
         ridge: lambda of the ridge regression, above 0.
         head: the name of the network's last linear layer. A task replaces it.
 
@@ -54,8 +54,8 @@ def pretrain(
     Raises:
         ValueError: from ``init``: the model has no such layer; on use: the targets are not class labels.
 
-    Source: arXiv 2003.04390, section 3.1 (Classifier-Baseline); the cosine in training, arXiv 1904.04232, section 3.2;
-    a linear classifier on normalised features, arXiv 2003.11539, section 3.2; ridge regression, arXiv 1805.08136.
+    Source: arXiv 2003.04390, section 3.1 (Classifier-Baseline); the cosine in training, arXiv 1904.04232, section 3.2.
+    A linear classifier on normalised features: arXiv 2003.11539, section 3.2. Ridge regression: arXiv 1805.08136.
 
     >>> import torch, fmaml
     >>> model = fmaml.conv4(inputs=(1, 28, 28), outputs=64, width=8, norm="stored")
