@@ -306,7 +306,7 @@ def pretrain_scores_are_cosines_to_the_mean_directions():
 
 @law
 def pretrain_by_ridge_solves_the_normal_equations_of_directions():
-    """In the other order: (F'F + lambda I) W = F'Y, features by features, where the code solves examples by examples."""
+    """(F'F + lambda I) W = F'Y, features by features, where the code solves examples by examples."""
     model, _, params, tasks = images()
     task = fmaml.Task(*reversed(take(tasks, 0)))
     plain = {**params, "head.weight": torch.eye(8, dtype=F64), "head.bias": torch.zeros(8, dtype=F64)}

@@ -43,7 +43,7 @@ def test_adapt_says_what_it_found_and_how_good_it_is(pictures, capsys):
     assert "3 classes, 9 pictures: 3 of each; 40x32 to 42x32 pixels, colour" in said.err
     assert "skipped 1 HEIC file, such as red/a.HEIC" in said.err
     assert "accuracy on these pictures, each left out in turn and predicted from the others:" in said.out
-    assert "photographs                100.0%  [70.1%, 100.0%]  9 of 9" in said.out
+    assert "photographs                        100.0%  [70.1%, 100.0%]  9 of 9" in said.out
     assert "by class: blue 3/3, green 3/3, red 3/3" in said.out
     assert out.exists()
 
@@ -220,7 +220,7 @@ def test_adapting_an_adapted_model_adds_classes_and_pictures(pictures, capsys):
         "  2 pictures of 1 other class as before",
         f"{mine} tells blue, green, red apart; `fmaml predict {mine} PHOTO` names photographs",
     ]
-    assert "photographs                100.0%  [67.6%, 100.0%]  8 of 8" in said.out
+    assert "photographs                        100.0%  [67.6%, 100.0%]  8 of 8" in said.out
     assert "nearest example, by pixels" in said.out
     (pictures / "more" / "green").rename(support / "green")
     (support / "blue" / "2.png").unlink()
