@@ -5,6 +5,7 @@ identity as weight the network returns the head's inputs, the features. So featu
 """
 
 import math
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -79,6 +80,20 @@ def cosine_prototypes(apply: Apply, params: Params, support: Batch, head: str, a
     f = normalize(features(apply, params, support.x, head), dim=1)  # [n, features]
     c = normalize(member.T @ f, dim=1)  # [ways, features]
     return with_head(params, c, c.new_zeros(len(c)).where(member.sum(0) > 0, EMPTY_CLASS_SCORE), head)
+
+
+def cosine_ridge(apply: Apply, params: Params, support: Batch, ridge: float, head: str, algorithm: str) -> Params:
+    """The parameters with the ridge regression of one-hot labels on the features' directions as head."""
+    member = labels(support, params, head, algorithm)  # [n, ways]
+    f = normalize(features(apply, params, support.x, head), dim=1)  # [n, features]
+    w = ridge_regression(f * member.sum(1, keepdim=True), member, f.new_tensor(ridge))  # without padding
+    return with_head(params, w.T, w.new_zeros(w.shape[1]).where(member.sum(0) > 0, EMPTY_CLASS_SCORE), head)
+
+
+def ridge_regression(x: Tensor, y: Tensor, ridge: Tensor) -> Tensor:
+    """The solution W [features, outputs] by Woodbury; x [n, features], y [n, outputs]."""
+    ridged = ridge * torch.eye(len(x), dtype=x.dtype, device=x.device)
+    return x.T @ cast(Any, torch.linalg).solve(x @ x.T + ridged, y)
 
 
 def cosine_basis(rows: int, columns: int, like: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ SMALL = [
     "eval.tasks=12",
     "eval.steps=2",
 ]
-REAL = ("cifar_fs", "lora", "mini_imagenet")  # whose real data nothing stands in for
+REAL = ("cifar_fs", "lora", "mini_imagenet", "photographs")  # whose real data nothing stands in for
 
 
 def form(setting: Any) -> Any:
@@ -71,8 +71,8 @@ def smallest(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, request:
         small += ["data.queries=1"]  # each alone beside the support set, they would take longest
     if "mini_imagenet" in path.stem:
         small += ["train.meta_batch=1", "model.width=8"]  # large images are trained on one task after the other
-    if "pretrain" in path.stem:
-        small += ["data.train_batch=8", "model.width=8"]
+    if algorithm["name"] == "pretrain":
+        small += ["data.train_batch=8", "model.width=8", "train.start=null"]
     small += CHARACTERS if "omniglot" in path.stem or path.parent.stem == "algorithms" else []
     small += ["data.name=markov"] if path.stem == "languages" else []
     small += ["data={name: markov, shots: 3, queries: 1, length: 16}"] if path.stem == "stream" else []

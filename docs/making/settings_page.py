@@ -56,6 +56,7 @@ SENTENCES = {  # for settings that the source does not explain in a sentence
     "data.download": "Download the files if they are not found.",
     "data.rotate": "The splits that also use each character rotated by 90, 180 and 270 degrees, as new classes.",
     "data.augment": "Changes of training images: `flip` mirrors, `shift` moves by an eighth, `colour` recolours.",
+    "data.cifar_fs.size": "Height and width that images are resized to, in pixels; 32 is their own size.",
     "data.folder.size": "Height and width of the images, in pixels.",
     "data.folder.channels": "1 for grey images, 3 for RGB.",
     "data.folder.fit": "Make an image square: crop it to its centre, squeeze it, or pad it with white.",

@@ -16,8 +16,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 import fmaml
-from fmaml.algorithms.r2d2 import ridge_regression
-from fmaml.head import features, with_head
+from fmaml.head import features, ridge_regression, with_head
 from fmaml.losses import Apply
 from fmaml.setting_types import Rate, Widths
 from fmaml.types import LossFn

@@ -1,15 +1,19 @@
-"""Pre-training: classify all training classes, then predict by prototypes (Chen et al., arXiv 2003.04390, 3.1).
+"""Pre-training: classify all training classes, then fit a classifier of features to each task.
 
 In training:    p(y = c | x) = softmax_c(s cos(f(x), w_c)), c over all training classes
-In testing:     p(y = k | x) = softmax_k(|f(x)| cos(f(x), c_k)), c_k the mean of f / |f| over the support of class k
+In testing:     p(y = k | x) = softmax_k(|f(x)| cos(f(x), c_k)), c_k the mean of f / |f| over the support of class k,
+                as in Chen et al. (arXiv 2003.04390, 3.1); or
+                p(y = k | x) = softmax_k(f(x)' w_k), W the ridge regression of one-hot labels on f / |f|
 
 The network is the start of meta-training: ``train.start`` takes it without its last layer.
 """
 
+from typing import Literal
+
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ..head import check_classes, cosine_prototypes, features, head_weight
+from ..head import check_classes, cosine_prototypes, cosine_ridge, features, head_weight
 from ..losses import Apply, cross_entropy
 from ..setting_types import Rate, Unit
 from ..torch_fixes.stored_norm import with_batch_statistics
@@ -17,8 +21,16 @@ from ..tree import concat, squared_norm
 from ..types import Algorithm, Batch, Metrics, Params, Task
 
 
-def pretrain(apply: Apply, *, scale: Rate = 10.0, smoothing: Unit = 0.1, head: str = "head") -> Algorithm[Params]:
-    """Classify batches of all training classes; adapt to a task by the prototypes of its classes, without a step.
+def pretrain(
+    apply: Apply,
+    *,
+    scale: Rate = 10.0,
+    smoothing: Unit = 0.1,
+    classifier: Literal["prototypes", "ridge"] = "prototypes",
+    ridge: Rate = 0.1,
+    head: str = "head",
+) -> Algorithm[Params]:
+    """Classify batches of all training classes; fit a classifier of its features to each task, without a step.
 
     A training task is a batch: its support and query sets are classified together, and their labels are the classes'
     own numbers. The sources of fmaml draw such tasks with ``data.train_batch``.
@@ -30,6 +42,10 @@ def pretrain(apply: Apply, *, scale: Rate = 10.0, smoothing: Unit = 0.1, head: s
         apply: the model's forward pass; its last layer has one output for each training class.
         scale: s, the factor of the cosines.
         smoothing: the share of the labels' probability that all classes get alike.
+        classifier: the classifier that a task gets. "prototypes": the mean direction of each class's features. "ridge":
+            ridge regression of one-hot labels on the features' directions. Ridge can win on images unlike those in
+            training, and lose on images like them (docs/decisions.md).
+        ridge: lambda of the ridge regression, above 0.
         head: the name of the network's last linear layer. A task replaces it.
 
     Returns:
@@ -39,6 +55,7 @@ def pretrain(apply: Apply, *, scale: Rate = 10.0, smoothing: Unit = 0.1, head: s
         ValueError: from ``init``: the model has no such layer; on use: the targets are not class labels.
 
     Source: arXiv 2003.04390, section 3.1 (Classifier-Baseline); the cosine in training, arXiv 1904.04232, section 3.2.
+    A linear classifier on normalised features: arXiv 2003.11539, section 3.2. Ridge regression: arXiv 1805.08136.
 
     >>> import torch, fmaml
     >>> model = fmaml.conv4(inputs=(1, 28, 28), outputs=64, width=8, norm="stored")
@@ -58,6 +75,8 @@ def pretrain(apply: Apply, *, scale: Rate = 10.0, smoothing: Unit = 0.1, head: s
         return features(apply, params, x, head)
 
     def adapt(theta: Params, support: Batch) -> Params:
+        if classifier == "ridge":
+            return cosine_ridge(apply, theta, support, ridge, head, "pretrain")
         return cosine_prototypes(apply, theta, support, head, "pretrain")
 
     def loss(theta: Params, task: Task) -> tuple[Tensor, Metrics]:

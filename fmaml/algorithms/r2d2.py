@@ -8,12 +8,12 @@ For labels Y is one-hot, with one column a class. For regression a = 1 and b = 0
 """
 
 from functools import partial
-from typing import Any, TypedDict, cast
+from typing import TypedDict
 
 import torch
 from torch import Tensor
 
-from ..head import features, head_weight, labels, with_head
+from ..head import features, head_weight, labels, ridge_regression, with_head
 from ..losses import Apply
 from ..outer import query_loss
 from ..setting_types import Rate
@@ -79,9 +79,3 @@ def r2d2(
         return with_head(params, theta["scale"] * w.T, theta["shift"].expand(w.shape[1]), head)
 
     return Algorithm(init, adapt, partial(query_loss, loss_fn, adapt))
-
-
-def ridge_regression(x: Tensor, y: Tensor, ridge: Tensor) -> Tensor:
-    """The solution W [features, outputs] by Woodbury; x [n, features], y [n, outputs]."""
-    ridged = ridge * torch.eye(len(x), dtype=x.dtype, device=x.device)
-    return x.T @ cast(Any, torch.linalg).solve(x @ x.T + ridged, y)

@@ -19,9 +19,7 @@ def demo_command(argv: list[str]) -> None:
     """`fmaml demo`: serve the page until Ctrl+C."""
     parser = new_parser("demo", "Open a page on this computer: a trained model learns your drawings or photographs.")
     parser.add_argument("--model", default="omniglot", metavar="MODEL", help=f"for drawings: {MODEL} (%(default)s)")
-    parser.add_argument(
-        "--photo-model", default="cifar_fs_r2d2_5w5s", metavar="MODEL", help="for photographs (%(default)s)"
-    )
+    parser.add_argument("--photo-model", default="photographs", metavar="MODEL", help="for photographs (%(default)s)")
     parser.add_argument("--port", type=port, default=8765, metavar="N", help="0: any free port (%(default)s)")
     parser.add_argument("--no-browser", action="store_true", help="only print the page's address")
     add_trust_option(parser)

@@ -57,7 +57,7 @@ HOME = """\
 fmaml: models that learn new classes from a few examples (meta-learning, on PyTorch)
 
   fmaml run experiments/omniglot.yaml --quick              meta-train on characters: two minutes, and a report
-  fmaml adapt cifar_fs_prototypes --support FOLDER --out mine.safetensors
+  fmaml adapt photographs --support FOLDER --out mine.safetensors
                                                            your photographs, a folder for each class
   fmaml demo                                               draw characters in the browser; a model names them
 

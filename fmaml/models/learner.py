@@ -28,7 +28,7 @@ from .kept_support import (
     to_tensors,
     why_not_kept,
 )
-from .model_file import Metadata, write_model
+from .model_file import Metadata, rounded, write_model
 from .predictor import Predictor, shape_of
 from .reading import Reader
 from .resize_head import network_for_outputs
@@ -254,9 +254,18 @@ class Learner:
             reader.resume(Path(state))
         return reader
 
-    def save(self, path: str | Path) -> None:
-        """Write the model as one file, which `fmaml.load` reads."""
-        write_model(Path(path), flatten(self.theta), self.metadata)
+    def save(self, path: str | Path, *, half: bool = False) -> None:
+        """Write the model as one file, which `fmaml.load` reads.
+
+        Args:
+            path: the file.
+            half: round the tensors to half precision, for a file of half the size. It is read as float32. Networks
+                adapted from it are stored the same way, without further rounding.
+        """
+        tensors, metadata = flatten(self.theta), self.metadata
+        if half:
+            tensors, metadata = {name: rounded(x) for name, x in tensors.items()}, {**metadata, "half": True}
+        write_model(Path(path), tensors, metadata)
 
     @property
     def shape(self) -> Shape:

@@ -119,13 +119,14 @@ def facts_of(about: dict[str, Any], quote: str = "") -> dict[str, str]:
     """The other facts of a card: heading -> text, with ``quote`` around commands."""
     config, environment = about["config"], about["environment"]
     settings = ", ".join(f"{key} {value}" for key, value in config["model"].items() if key != "name")
+    minutes = f"in {about['training_seconds'] / 60:.0f} minutes"
+    duration = minutes if config["train"]["meta_steps"] else "with the parameters of its train.start,"
     return {
         "Network": f"{config['model']['name']} ({settings})",
         "Input": describe_input(about),
         "Data": f"{config['data']['name']}; licence: {about['data']['license']}",
-        "Made by": f"{quote}{command_of(about)}{quote}, in {about['training_seconds'] / 60:.0f} minutes on "
-        f"{environment['hardware']}, torch {environment['versions']['torch']}, commit {quote}{environment['commit']}"
-        f"{quote}",
+        "Made by": f"{quote}{command_of(about)}{quote}, {duration} on {environment['hardware']}, "
+        f"torch {environment['versions']['torch']}, commit {quote}{environment['commit']}{quote}",
         **calibration_facts(about.get("calibration")),
         "Limits": CALIBRATED_LIMITS if about.get("calibration") else LIMITS[about["targets"]],
     }

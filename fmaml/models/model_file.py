@@ -2,12 +2,16 @@
 
 Any reader of safetensors can open it. Nothing is ever pickled. The metadata are checked: the digest here, and names and
 shapes of the tensors in `fmaml.models.blueprint`.
+
+A model with "half" in its metadata is stored in half precision where that loses nothing, and is read as float32. So is
+a network adapted from it. Its digest is that of the float32 tensors.
 """
 
 import json
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -35,7 +39,8 @@ def write_model(path: Path, tensors: dict[str, Tensor], metadata: Metadata | Non
         write_durably(path, save(tensors))
         return
     text = json.dumps({"format": FORMAT, **metadata, "digest": digest_of(tensors)}, allow_nan=False)
-    write_durably(path, save(tensors, {KEY: text}))
+    stored = {name: halved(x) for name, x in tensors.items()} if metadata.get("half") else tensors
+    write_durably(path, save(stored, {KEY: text}))
 
 
 def read_model(path: Path) -> tuple[dict[str, Tensor], Metadata | None]:
@@ -65,9 +70,23 @@ def read_model(path: Path) -> tuple[dict[str, Tensor], Metadata | None]:
         tensors = load(content)
     except (SafetensorError, ValueError, KeyError, TypeError):
         raise Error(f"{path}: {DAMAGED}") from None
+    if metadata is not None and metadata.get("half"):
+        tensors = {name: x.float() if x.dtype == torch.float16 else x for name, x in tensors.items()}
     if metadata is not None and metadata.get("digest") != digest_of(tensors):
         raise Error(f"{path}: its digest does not match its parameters: {DAMAGED}")
     return tensors, metadata
+
+
+def halved(x: Tensor) -> Tensor:
+    """A float32 tensor as float16 if that loses nothing; any other tensor unchanged."""
+    half = x.half() if x.dtype == torch.float32 else x
+    return half if torch.equal(half.to(x.dtype), x) else x
+
+
+def rounded(x: Tensor) -> Tensor:
+    """A float32 tensor with values of half precision, unless one is too large for it; any other tensor unchanged."""
+    found = x.half().float() if x.dtype == torch.float32 else x
+    return found if torch.equal(found.isfinite(), x.isfinite()) else x
 
 
 def digest_of(tensors: dict[str, Tensor]) -> str:

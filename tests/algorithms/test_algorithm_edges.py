@@ -119,8 +119,9 @@ def test_fillers_have_no_say():
     more = Batch(
         torch.cat([task.support.x, torch.rand(2, 4, dtype=F64)]), torch.cat([task.support.y, -torch.ones(2).long()])
     )
-    for method in (fmaml.protonet, fmaml.r2d2):
-        algorithm = cast(Algorithm[Any], method(loss_fn, model.apply, head="layer2"))
+    methods = [method(loss_fn, model.apply, head="layer2") for method in (fmaml.protonet, fmaml.r2d2)]
+    methods += [fmaml.pretrain(model.apply, classifier=kind, head="layer2") for kind in ("prototypes", "ridge")]
+    for algorithm in cast(list[Algorithm[Any]], methods):
         theta = algorithm.init(params)
         assert relative(algorithm.adapt(theta, more), algorithm.adapt(theta, task.support)) < 1e-12
 
@@ -136,6 +137,15 @@ def test_a_class_without_an_example_is_never_predicted(name):
     three, two = (model.apply(algorithm.adapt(algorithm.init(p), task.support), task.query.x) for p in (params, small))
     assert (three[:, 2] < -1e8).all()
     assert relative(three[:, :2], two) < 1e-12
+
+
+def test_ridge_of_pretraining_never_predicts_a_class_without_an_example():
+    model, _, params, _ = images()
+    task = take(image_tasks(1, (1, 16, 16), ways=2), 0)
+    algorithm = fmaml.pretrain(model.apply, classifier="ridge")
+    scores = model.apply(algorithm.adapt(params, task.support), task.query.x)
+    assert (scores[:, 2] < -1e8).all()
+    assert scores[:, :2].abs().max() < 1e3
 
 
 @pytest.mark.parametrize(("n", "size"), [(6, 2), (5, 2), (7, 3), (1, 1), (10, 10), (4, 3), (25, 10)])

@@ -305,6 +305,30 @@ def pretrain_scores_are_cosines_to_the_mean_directions():
 
 
 @law
+def pretrain_by_ridge_solves_the_normal_equations_of_directions():
+    """(F'F + lambda I) W = F'Y, features by features, where the code solves examples by examples."""
+    model, _, params, tasks = images()
+    task = fmaml.Task(*reversed(take(tasks, 0)))
+    plain = {**params, "head.weight": torch.eye(8, dtype=F64), "head.bias": torch.zeros(8, dtype=F64)}
+    support, query = (model.apply(plain, batch.x) for batch in task)
+    directions = support / support.square().sum(1, keepdim=True).sqrt()
+    one_hot = torch.eye(3, dtype=F64)[task.support.y]
+    gram = directions.T @ directions + 0.3 * torch.eye(8, dtype=F64)
+    algorithm = fmaml.pretrain(model.apply, classifier="ridge", ridge=0.3)
+    phi = algorithm.adapt(params, task.support)
+    yield model.apply(phi, task.query.x), query @ gram.inverse() @ directions.T @ one_hot
+    # features of ten times the size have the same directions: the head stays, and the scores are ten times as large
+    scaled = fmaml.pretrain(lambda p, x: tenfold(model.apply, p, x), classifier="ridge", ridge=0.3)
+    yield scaled.adapt(params, task.support), phi
+
+
+def tenfold(apply, params, x):
+    """A network with features ten times as large and the same last layer."""
+    bias = params["head.bias"]
+    return 10 * apply({**params, "head.bias": 0 * bias}, x) + bias
+
+
+@law
 def pretrain_is_a_cosine_classifier_with_smoothed_labels():
     model, _, params, tasks = images()
     task, smoothing = take(tasks, 0), 0.3

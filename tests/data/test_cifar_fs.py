@@ -15,6 +15,7 @@ import fmaml.data.sources.cifar_fs as module
 from fmaml.data.dataset_facts import HUNDRED_CLASSES, class_names
 from fmaml.data.files import find
 from fmaml.data.images import cifar100_files
+from fmaml.data.preprocessing import Form
 from fmaml.data.sources.cifar_fs import cifar_fs
 from fmaml.errors import Error
 
@@ -104,6 +105,20 @@ LAYOUTS = {
     "unpacked": lambda root, patch: put_unpacked(root, parts(patch)),
     "archive": lambda root, patch: put_published(root, parts(patch), patch),
 }
+
+
+def test_images_are_resized_like_those_of_pillow(small):
+    put_folders(small)
+    source = cifar_fs(seed=0, device=CPU, root=str(small), ways=2, queries=6, size=48)
+    assert source.inputs == (3, 48, 48)
+    assert source.form == Form(48, 3, "squeeze")
+    assert source.about["protocol"].endswith("images of 32x32x3 as 48x48x3")
+    own, found = (s.sample("test", 0, range(1)).support.x[0] for s in (load(small), source))
+    for before, after in zip(own, found, strict=True):
+        image = Image.fromarray((before * 255).round().byte().permute(1, 2, 0).numpy())
+        expected = np.asarray(image.resize((48, 48), Image.Resampling.BICUBIC)).transpose(2, 0, 1) / 255
+        assert np.abs(after.numpy() - expected).max() < 1.01 / 255
+    assert cifar_fs(seed=0, device=CPU, root=str(small), ways=2, queries=6, size=32).inputs == (3, 32, 32)
 
 
 @pytest.mark.parametrize("place", ["", "cifar-fs", "cifar-100"])

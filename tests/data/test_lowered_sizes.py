@@ -69,7 +69,7 @@ def test_four_classes_share_validation_and_test(tmp_path, capsys):
 
 
 def test_fewer_than_four_classes_need_no_training(tmp_path):
-    with pytest.raises(Error, match=r"3 of 4 classes.*fmaml adapt cifar_fs_prototypes --support .*set --out FILE"):
+    with pytest.raises(Error, match=r"3 of 4 classes.*fmaml adapt photographs --support .*set --out FILE"):
         source(tmp_path / "set", 10, 10, 10)
     with pytest.raises(Error, match="every class has one picture"):
         source(tmp_path / "few", *[1] * 9)

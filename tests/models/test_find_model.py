@@ -18,7 +18,7 @@ from fmaml.data.sources.omniglot import omniglot
 from fmaml.models.find_model import SHELF, metadata_on_shelf, model_names
 from fmaml.models.model_card import card, command_of, model_summary, overview_of_models
 
-NAMES = ["cifar_fs_prototypes", "cifar_fs_r2d2_5w5s", "omniglot", "omniglot_prototypes", "sinusoid"]
+NAMES = ["omniglot", "omniglot_prototypes", "photographs", "sinusoid"]
 PAGE = (Path(__file__).parents[2] / "docs/models.md").read_text(encoding="utf-8")
 TASKS = 60
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -52,6 +53,32 @@ def test_a_saved_learner_is_the_same(learner, tmp_path):
     back = fmaml.load(tmp_path / "model.safetensors")
     assert back.blueprint == learner.blueprint
     assert all(torch.equal(value, back.theta[name]) for name, value in learner.theta.items())
+
+
+def test_a_half_as_large_file_is_rounded_once(learner, tmp_path):
+    learner.save(tmp_path / "whole.st")
+    learner.save(tmp_path / "half.st", half=True)
+    assert (tmp_path / "half.st").stat().st_size < 0.6 * (tmp_path / "whole.st").stat().st_size
+    back = fmaml.load(tmp_path / "half.st")
+    for name, value in learner.theta.items():
+        assert back.theta[name].dtype == torch.float32
+        assert torch.equal(back.theta[name], torch.from_numpy(value.numpy().astype("float16").astype("float32")))
+    back.save(tmp_path / "again.st")
+    assert (tmp_path / "again.st").read_bytes() == (tmp_path / "half.st").read_bytes()
+
+    adapted = back.adapt({"a": images(2), "b": images(2)})
+    adapted.save(tmp_path / "mine.st")
+    stored = load_file(tmp_path / "mine.st")
+    assert stored["params/conv1.weight"].dtype == torch.float16
+    assert stored["params/head.weight"].dtype == torch.float32, "a task's head is not rounded"
+    x = images(4)
+    assert torch.equal(fmaml.load_adapted(tmp_path / "mine.st").outputs(x), adapted.outputs(x))
+
+
+def test_a_tensor_beyond_half_precision_stays_whole(learner, tmp_path):
+    theta = {**learner.theta, "conv1.weight": learner.theta["conv1.weight"] * 1e6}
+    replace(learner, theta=theta).save(tmp_path / "half.st", half=True)
+    assert torch.equal(fmaml.load(tmp_path / "half.st").theta["conv1.weight"], theta["conv1.weight"])
 
 
 def test_a_saved_adapted_network_predicts_the_same_bits(learner, tmp_path):

@@ -14,7 +14,7 @@ def of_classes(names: list[str]) -> fmaml.Adapted:
 
 
 def test_a_learner_says_its_name_its_algorithm_its_network_and_its_task():
-    assert repr(fmaml.load("cifar_fs_r2d2_5w5s")) == "Learner(cifar_fs_r2d2_5w5s, r2d2 on conv4, 5-way 5-shot)"
+    assert repr(fmaml.load("photographs")) == "Learner(photographs, pretrain on resnet12, 5-way 5-shot)"
     assert repr(untrained(CONV4, MAML)) == "Learner(untrained, maml on conv4)"
 
 

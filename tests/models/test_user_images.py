@@ -134,7 +134,7 @@ def test_white_of_sixteen_bits_is_that_of_the_support_set(tmp_path):
         (tmp_path / name).mkdir()
         Image.fromarray(rng.integers(0, top, (40, 40)).astype(np.uint16)).save(tmp_path / name / "0.png")
     dim = np.asarray(Image.open(tmp_path / "dim" / "0.png"))
-    adapted = fmaml.load("cifar_fs_prototypes").adapt(tmp_path)
+    adapted = fmaml.load("photographs").adapt(tmp_path)
     adapted.save(tmp_path / "mine.safetensors")
     adapted = fmaml.load_adapted(tmp_path / "mine.safetensors")
     alone, beside = to_inputs(dim, adapted.shape), to_inputs([dim, dim * 60], adapted.shape)
@@ -143,7 +143,7 @@ def test_white_of_sixteen_bits_is_that_of_the_support_set(tmp_path):
     assert torch.equal(alone, to_inputs(tmp_path / "dim" / "0.png", adapted.shape))
     assert beside[1].max() <= 1
     assert beside[1].mean() == pytest.approx(60 * dim.mean() / 65535, abs=0.01), "brighter pictures keep their range"
-    classifier = fmaml.FewShotClassifier("cifar_fs_prototypes").fit(
+    classifier = fmaml.FewShotClassifier("photographs").fit(
         [str(tmp_path / name / "0.png") for name in ("bright", "dim")], ["b", "d"]
     )
     torch.testing.assert_close(

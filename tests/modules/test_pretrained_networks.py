@@ -257,6 +257,7 @@ def test_an_experiment_with_a_pretrained_network_and_its_baseline(kind, tmp_path
     model = f"model={{name: {kind}, network: resnet18, weights: {tmp_path}/weights.pth, trainable: ['head.*']}}"
     out = tmp_path / "out"
     small = [*GLYPHS, "train.start=null", "train.baseline=fine_tune", "eval.steps=1", "data.ways=3", "data.queries=2"]
+    small += ["algorithm={name: protonet}", "data.train_batch=null"]
     images = tmp_path / "photos"
     for i in range(12):
         (images / f"c{i}").mkdir(parents=True)

@@ -41,7 +41,7 @@ def fitting_sizes(
     if count < LEAST_CLASSES:
         raise Error(
             f"{root}: {count} of {LEAST_CLASSES} classes that training needs at least; "
-            f"`fmaml adapt cifar_fs_prototypes --support {root} --out FILE` needs no training"
+            f"`fmaml adapt photographs --support {root} --out FILE` needs no training"
         )
     if count < LEAST_SPLIT:
         note(f"{count} classes: two of them serve both validation and test")
@@ -95,6 +95,6 @@ def fewer_ways(episode: Episode, classes: dict[str, int]) -> Episode:
     held = min(count for split, count in classes.items() if split != "train")
     ways = min(bounds(episode.ways)[1], held)
     train_ways = min(episode.train_ways or bounds(episode.ways)[1], classes.get("train", held))
-    training = f"; {train_ways} ways in training" if "train" in classes else ""
+    training = f"; {train_ways} ways in training" if "train" in classes and not episode.train_batch else ""
     note(f"tasks: {ways}-way {bounds(episode.shots)[1]}-shot, {queries_a_class(episode.queries)}{training}")
     return episode._replace(ways=ways, train_ways=train_ways)

@@ -13,12 +13,14 @@ from ...setting_types import (
     Change,
     FreeOnResume,
     KeepsTestTasks,
+    Size,
     SizeOrRange,
     TrainBatch,
     TrainShots,
     TrainWays,
     WaysOrRange,
 )
+from ..convert_images import of_form
 from ..dataset_facts import HUNDRED_CLASSES, class_names, describe_sample, order_classes
 from ..episodes import Episode, episodes
 from ..files.find import DataFiles, Download, find_or_download
@@ -56,13 +58,14 @@ def cifar_fs(
     train_shots: TrainShots = None,
     train_batch: TrainBatch = None,
     augment: Annotated[Sequence[Change], KeepsTestTasks] = (),
+    size: Size = 32,
     root: Annotated[str | None, FreeOnResume] = None,
     download: Annotated[bool, FreeOnResume] = True,
 ) -> Source:
     """Photographs of 100 classes, 32x32, three channels in [0, 1], in the 64 / 16 / 20 split of Bertinetto et al.
 
     Returns a source of N-way K-shot tasks, see `fmaml.data.episodes.Episode`: x float32 [tasks, n, 3, 32, 32], y int64
-    [tasks, n].
+    [tasks, n]. With another ``size`` images are resized to it, in pixels, by bicubic interpolation.
 
     ``root`` is the folder with the files. Without it fmaml searches for them, and downloads CIFAR-100 if ``download``.
     Images are on ``device``. Tasks depend only on ``seed``. Raises Error if the files are missing, damaged or not
@@ -80,7 +83,7 @@ def cifar_fs(
     about = {"data": "cifar_fs", "files": [str(path)], "split": split_name}
     about |= {"license": "none stated; cite Krizhevsky 2009 and Bertinetto et al. 2019"}
     episode = Episode(ways, shots, queries, train_ways, train_shots, augment, train_batch)
-    return episodes(splits, seed, episode, about, names=names, form=_FORM)
+    return of_form(episodes(splits, seed, episode, about, names=names, form=_FORM), _FORM._replace(size=size))
 
 
 def _find_images(folder: Path) -> Path | None:
