@@ -49,8 +49,9 @@ def test_adapt_says_what_it_found_and_how_good_it_is(pictures, capsys):
 
 
 def test_predict_tells_the_accuracy_on_folders_of_classes(pictures, capsys):
-    (pictures / "query" / "violet").mkdir()
-    Image.new("RGB", (40, 40), (120, 20, 200)).save(pictures / "query" / "violet" / "0.png")
+    (pictures / "query" / "speckled").mkdir()
+    speckles = torch.rand(40, 40, 3, generator=torch.Generator().manual_seed(0)).mul(255).byte().numpy()
+    Image.fromarray(speckles).save(pictures / "query" / "speckled" / "0.png")
     (pictures / "query" / "red" / "0.png").rename(pictures / "query" / "green" / "wrong.png")
     learnt = ["photographs", "--support", str(pictures / "support")]
     assert main(["predict", *learnt, "--json", str(pictures / "query")]) == 0
@@ -60,7 +61,7 @@ def test_predict_tells_the_accuracy_on_folders_of_classes(pictures, capsys):
     assert "green taken for red: 1" in said.err
     assert "wrong.png: red" in said.err
     assert (
-        "1 picture of classes that were not learnt: violet; 1 named none of these; `fmaml adapt` adds classes"
+        "1 picture of classes that were not learnt: speckled; 1 named none of these; `fmaml adapt` adds classes"
         in said.err
     )
 
