@@ -86,11 +86,11 @@ def cosine_ridge(apply: Apply, params: Params, support: Batch, ridge: float, hea
     """The parameters with the ridge regression of one-hot labels on the features' directions as head."""
     member = labels(support, params, head, algorithm)  # [n, ways]
     f = normalize(features(apply, params, support.x, head), dim=1)  # [n, features]
-    w = ridge_regression(f * member.sum(1, keepdim=True), member, f.new_tensor(ridge))  # without padding
+    w = ridge_regression(f * member.sum(1, keepdim=True), member, ridge)  # without padding
     return with_head(params, w.T, w.new_zeros(w.shape[1]).where(member.sum(0) > 0, EMPTY_CLASS_SCORE), head)
 
 
-def ridge_regression(x: Tensor, y: Tensor, ridge: Tensor) -> Tensor:
+def ridge_regression(x: Tensor, y: Tensor, ridge: Tensor | float) -> Tensor:
     """The solution W [features, outputs] by Woodbury; x [n, features], y [n, outputs]."""
     ridged = ridge * torch.eye(len(x), dtype=x.dtype, device=x.device)
     return x.T @ cast(Any, torch.linalg).solve(x @ x.T + ridged, y)

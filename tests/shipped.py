@@ -71,6 +71,7 @@ def smallest(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, request:
         small += ["data.queries=1"]  # each alone beside the support set, they would take longest
     if "mini_imagenet" in path.stem:
         small += ["train.meta_batch=1", "model.width=8"]  # large images are trained on one task after the other
+    small += ["train.start=null"] if path.stem == "omniglot_20w1s_proto_maml" else []
     if algorithm["name"] == "pretrain":
         small += ["data.train_batch=8", "model.width=8", "train.start=null"]
     small += CHARACTERS if "omniglot" in path.stem or path.parent.stem == "algorithms" else []

@@ -1,6 +1,7 @@
 """Norm, ReLU and max-pooling in a row of an `nn.Sequential`, as the one operator of `fmaml.torch_fixes.block`.
 
-Each call decides anew: the layers run one by one where the operator would save no time, or hide a layer from a hook.
+Each call decides anew: the layers run one by one where the operator would save no time, or hide a layer from a hook or
+from a mode that watches torch's operations.
 Layers outside an `nn.Sequential`, such as those that a module's own ``forward`` calls, always do.
 """
 
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple, cast
 from torch import Tensor, nn
 from torch.nn.modules import module as every
 from torch.overrides import handle_torch_function
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from ..torch_fixes.block import is_fast, norm_relu_pool
 
@@ -48,6 +50,8 @@ def fused(layers: list[nn.Module], x: Any) -> tuple[int, Any]:
     """The number of layers that one operator replaces, from the first layer on, and its result for x; 0: none."""
     norm = cast(Any, layers[0])
     if not (type(norm) is nn.BatchNorm2d and is_plain(norm) and isinstance(x, Tensor)):
+        return 0, x
+    if _get_current_dispatch_mode() is not None:
         return 0, x
     by_batch = norm.running_mean is None and norm.running_var is None
     pattern = pattern_of(layers[1:])

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.func import vjp
 from torch.nn import functional as F
-from torch.utils._python_dispatch import _get_current_dispatch_mode  # pyright: ignore[reportPrivateUsage]
 
 from ..native.compiled_kernels import kernels
 from .batch_norm import gradients_of_gradient
@@ -63,7 +62,7 @@ def leaky_relu(x: Tensor, slope: float) -> Tensor:
 
 
 def is_fast(x: Tensor, scale: Tensor, shift: Tensor, window: int) -> bool:
-    """Whether the operator serves, and saves time; not if somebody watches torch's operations."""
+    """Whether the operator serves, and saves time; not for fake tensors, which have no memory."""
     if torch.compiler.is_compiling() or in_forward_mode() or x.device.type != "cpu" or not uses_own_statistics():
         return False
     fits = (
@@ -73,8 +72,13 @@ def is_fast(x: Tensor, scale: Tensor, shift: Tensor, window: int) -> bool:
         and min(x.shape[2:]) >= window
         and x.numel() > x.shape[1]
     )
-    watched = _get_current_dispatch_mode() is not None
-    return fits and is_laid_out(x) and not watched and kernels(x.dtype) is not None
+    return fits and is_laid_out(x) and not are_fake() and kernels(x.dtype) is not None
+
+
+def are_fake() -> bool:
+    """Whether tensors are made without memory, as in a `FakeTensorMode`."""
+    mode = cast(Any, torch._C)  # pyright: ignore[reportPrivateUsage]
+    return mode._get_dispatch_mode(mode._TorchDispatchModeKey.FAKE) is not None
 
 
 class Pointers(ctypes.Structure):

@@ -123,11 +123,14 @@ EXPLANATIONS = [
         "theta has integers, such as the counter of a batch norm",
         "give dict(module.named_parameters()), not its state_dict()",
     ),
-    Explanation(
-        r"Target (-?\d+) is out of bounds|index (-?\d+) is out of bounds",
-        "a label y is beyond the outputs: {0}",
-        "number the classes of each task 0 .. ways - 1, as torch.unique(y, return_inverse=True)[1] does",
-        within="nn/functional.py",
+    *(
+        Explanation(
+            r"Target (-?\d+) is out of bounds|index (-?\d+) is out of bounds",
+            "a label y is beyond the outputs: {0}",
+            "number the classes of each task 0 .. ways - 1, as torch.unique(y, return_inverse=True)[1] does",
+            within=file,
+        )
+        for file in ("nn/functional.py", "fmaml/losses.py")
     ),
     Explanation("NestedTensorImpl|_nested_tensor", *NESTED),
     Explanation("storage", *NESTED, within="nested/_internal"),

@@ -217,7 +217,7 @@ def test_images_of_another_size_become_those_that_the_model_takes(tmp_path, caps
     assert main([*words, "--out", str(tmp_path / "out")]) == 0, capsys.readouterr().err
     results = json.loads((tmp_path / "out/results.json").read_text())
     assert "images of 28x28x1 as 56x56x3" in results["protocol"]
-    assert results["results"]["pretrain"][0]["mean"] > 0.6  # chance is 0.2
+    assert next(iter(results["results"].values()))[0]["mean"] > 0.6  # chance is 0.2
 
 
 def test_predictions_are_whole_in_ten_columns(trained, characters, capsys, monkeypatch):

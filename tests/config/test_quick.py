@@ -34,7 +34,7 @@ def test_every_experiment_gets_shorter_and_keeps_its_other_settings(experiment):
     short, _, _ = quick(experiment, *overrides)
     lowered = quick_settings(full)
     assert set(lowered) <= {f"train.{key}" for key in ("meta_steps", "meta_batch", *VALIDATING)} | {"eval.tasks"}
-    assert FEWEST_STEPS <= short["train"]["meta_steps"] <= full["train"]["meta_steps"]
+    assert min(FEWEST_STEPS, full["train"]["meta_steps"]) <= short["train"]["meta_steps"] <= full["train"]["meta_steps"]
     assert short["eval"]["tasks"] <= 100
     for key, value in lowered.items():
         section, _, name = key.partition(".")

@@ -132,7 +132,7 @@ def test_white_of_sixteen_bits_is_that_of_the_support_set(tmp_path):
     rng = np.random.default_rng(0)
     for name, top in (("bright", 4000), ("dim", 900)):
         (tmp_path / name).mkdir()
-        Image.fromarray(rng.integers(0, top, (40, 40)).astype(np.uint16)).save(tmp_path / name / "0.png")
+        Image.fromarray(rng.integers(0, top, (56, 56)).astype(np.uint16)).save(tmp_path / name / "0.png")
     dim = np.asarray(Image.open(tmp_path / "dim" / "0.png"))
     adapted = fmaml.load("photographs").adapt(tmp_path)
     adapted.save(tmp_path / "mine.safetensors")

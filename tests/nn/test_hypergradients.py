@@ -14,6 +14,7 @@ import fmaml
 from fmaml import Batch, Model, Task
 from fmaml.nn import layers as layers_file
 from fmaml.nn import mlp as mlp_file
+from fmaml.torch_fixes import block as block_file
 from fmaml.torch_fixes import layout, norms
 
 STEP = 1e-6  # of the finite differences
@@ -72,8 +73,9 @@ def loss_after_meta_steps(name: str, meta_steps: int, batching: str) -> tuple[Ca
 def _smooth(monkeypatch):
     """No rectifiers: a step across a kink, where an inner gradient jumps, would spoil a finite difference."""
     smooth = SimpleNamespace(**{**vars(torch), "relu": nn.functional.softplus})  # torch itself is the compiler's too
-    for network in (layers_file, mlp_file):
-        monkeypatch.setattr(network, "torch", smooth)
+    monkeypatch.setattr(mlp_file, "torch", smooth)
+    softplus = {**vars(block_file), "leaky_relu": lambda x, slope: nn.functional.softplus(x)}
+    monkeypatch.setattr(layers_file, "block", SimpleNamespace(**softplus))
 
 
 def finite_differences(fn: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
