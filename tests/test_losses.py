@@ -1,5 +1,7 @@
 import math
 
+from typing import Any
+
 import pytest
 import torch
 from torch.func import grad, vmap
@@ -30,7 +32,8 @@ def test_vmapped_cross_entropy_has_the_bits_of_torchs():
     def second(criterion):
         return grad(lambda z, y: grad(criterion)(z, y).square().sum())
 
-    for of in (lambda criterion: criterion, grad, second):
+    forms: list[Any] = [lambda criterion: criterion, grad, second]
+    for of in forms:
         assert torch.equal(vmap(of(fmaml.cross_entropy))(logits, y), vmap(of(torchs))(logits, y))
 
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from types import CellType, FunctionType
+from types import CellType, FunctionType, MethodType
 from typing import Any
 from unittest.mock import patch
 
@@ -29,6 +29,7 @@ from fmaml.outer import init_state, meta_step
 from fmaml.tree import is_finite, leaves, map_leaves
 
 CPU, GPU = torch.device("cpu"), "gpu:0"
+SAMPLINGS = FunctionType, MethodType, partial
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,8 @@ def sampling_on_the_gpu(sample: Any, mode: FakeTensorMode) -> Any:
         cells = tuple(CellType(moved(cell.cell_contents, mode)) for cell in sample.__closure__ or ())
         return FunctionType(sample.__code__, sample.__globals__, sample.__name__, sample.__defaults__, cells)
     if isinstance(sample, partial):
-        return partial(sample.func, *moved(sample.args, mode), **moved(sample.keywords, mode))
+        args = [sampling_on_the_gpu(a, mode) if isinstance(a, SAMPLINGS) else moved(a, mode) for a in sample.args]
+        return partial(sample.func, *args, **moved(sample.keywords, mode))
     return getattr(moved(sample.__self__, mode), sample.__name__)
 
 
