@@ -1,7 +1,7 @@
 """Norm, ReLU and max-pooling in a row of an `nn.Sequential`, as the one operator of `fmaml.torch_fixes.block`.
 
-Each call decides anew. The layers run one by one where the operator would save no time, or would hide them from a hook
-or from a mode that watches torch's operations.
+Each call decides anew. The layers run one by one where the operator would save no time. They also do if a hook, or a mode
+of torch, watches them.
 Layers outside an `nn.Sequential`, such as those that a module's own ``forward`` calls, always do.
 """
 
