@@ -1,8 +1,7 @@
 """Norm, ReLU and max-pooling in a row of an `nn.Sequential`, as the one operator of `fmaml.torch_fixes.block`.
 
 Each call decides anew. The layers run one by one where the operator would save no time. They also do if a hook, or a mode
-of torch, watches them.
-Layers outside an `nn.Sequential`, such as those that a module's own ``forward`` calls, always do.
+of torch, watches them. Layers outside an `nn.Sequential`, such as those of a module's own ``forward``, always do.
 """
 
 # a layer's hooks have no public name: pyright: reportPrivateUsage=false
@@ -65,7 +64,7 @@ def fused(layers: list[nn.Module], x: Any) -> tuple[int, Any]:
 
 def pattern_of(layers: list[nn.Module]) -> Pattern:
     """The ReLU and the max-pooling that the layers begin with."""
-    following = iter(layer for layer in layers[:2])
+    following = iter(layers[:2])
     count, slope, window = 0, 1.0, 1
     layer = next_plain(following)
     if (found := slope_of(layer)) is not None:
