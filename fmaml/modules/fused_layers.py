@@ -1,7 +1,7 @@
 """Norm, ReLU and max-pooling in a row of an `nn.Sequential`, as the one operator of `fmaml.torch_fixes.block`.
 
-Each call decides anew. The layers run one by one where the operator would save no time. They also do if a hook, or a mode
-of torch, watches them. Layers outside an `nn.Sequential`, such as those of a module's own ``forward``, always do.
+Each call decides anew. The layers run one by one where the operator would save no time. They also do if a hook, or a
+mode of torch, watches them. Layers outside an `nn.Sequential`, such as those of a module's own ``forward``, always do.
 """
 
 # a layer's hooks have no public name: pyright: reportPrivateUsage=false
