@@ -4,6 +4,7 @@ A process that imports torch anew costs seconds of a processor. Only tests about
 """
 
 import contextlib
+import faulthandler
 import io
 import os
 import runpy
@@ -85,6 +86,7 @@ def start(
         for name, value in (environment or {}).items():
             os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
         os.chdir(cwd or ".")
+        faulthandler.dump_traceback_later(PATIENCE - 60)  # where it stands, before the test that waits for it gives up
         sys.exit(work())
 
     child = Child(target=program)

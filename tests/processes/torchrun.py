@@ -83,5 +83,7 @@ def finish(agent: Child | Anew) -> str:
     try:
         agent.wait(PATIENCE)
         return agent.said.read_text()
+    except subprocess.TimeoutExpired as late:
+        raise AssertionError(agent.said.read_text()) from late
     finally:
         agent.said.unlink(missing_ok=True)
