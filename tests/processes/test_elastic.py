@@ -1,6 +1,5 @@
 """Killed, stopped and interrupted processes under `torchrun`: every run ends as the uninterrupted one, bit for bit."""
 
-import contextlib
 import os
 import random
 import resource
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 from children import PATIENCE, Child, processor_seconds
-from processes.torchrun import Anew, finish, start
+from processes.torchrun import finish, signal_all, start, workers_of
 from safetensors.torch import load_file
 
 STEPS = 300
@@ -20,20 +19,6 @@ RUN = ["-m", "fmaml", "run", "sinusoid", *SETTINGS, "eval.tasks=16", "eval.steps
 RUN += ["train.baseline=false", "train.log_every=25", "model.hidden=[8]", "--device", "cpu"]
 
 HOW_TO_GO_ON = "the run continues from its last checkpoint with --resume, or by --max-restarts"
-
-
-def workers_of(agent: Child | Anew) -> list[int]:
-    """The processes that an agent has started and that have not ended, by rank."""
-    found: list[int] = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                state = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(state[1]) == agent.pid and state[0] != "Z":
-                found.append(int(entry.name))
-    return sorted(found)
 
 
 def last_step(out: Path) -> int:
@@ -50,9 +35,7 @@ def wait_for(condition: Any) -> None:
 
 def kill_all(agent: Child) -> None:
     """What a power cut does to the machine."""
-    for process in [*workers_of(agent), agent.pid]:
-        with contextlib.suppress(ProcessLookupError):  # it has ended by itself meanwhile
-            os.kill(process, signal.SIGKILL)
+    signal_all([*workers_of(agent), agent.pid], signal.SIGKILL)
     finish(agent)
 
 

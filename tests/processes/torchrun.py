@@ -1,11 +1,14 @@
 """`torchrun`, as the tests of many processes need it: it and its workers are forked from the process of the tests."""
 
+import contextlib
 import logging
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -79,11 +82,36 @@ def launched(command: list[str], environment: dict[str, str]) -> Anew:
 
 
 def finish(agent: Child | Anew) -> str:
-    """What the agent has printed when it ends."""
+    """What the agent has printed when it ends. If it does not, it is killed, and the error says where it stood."""
     try:
         agent.wait(PATIENCE)
         return agent.said.read_text()
     except subprocess.TimeoutExpired as late:
-        raise AssertionError(agent.said.read_text()) from late
+        processes = [*workers_of(agent), agent.pid]
+        signal_all(processes, signal.SIGQUIT)
+        time.sleep(2)
+        said = agent.said.read_text()
+        signal_all(processes, signal.SIGKILL)
+        raise AssertionError(said) from late
     finally:
         agent.said.unlink(missing_ok=True)
+
+
+def workers_of(agent: Child | Anew) -> list[int]:
+    """The processes that an agent has started and that have not ended, by rank."""
+    found: list[int] = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                state = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(state[1]) == agent.pid and state[0] != "Z":
+                found.append(int(entry.name))
+    return sorted(found)
+
+
+def signal_all(processes: list[int], number: signal.Signals) -> None:
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):  # it has ended by itself meanwhile
+            os.kill(process, number)
