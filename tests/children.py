@@ -86,7 +86,7 @@ def start(
         for name, value in (environment or {}).items():
             os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
         os.chdir(cwd or ".")
-        faulthandler.register(signal.SIGQUIT)  # where it stands; `dump_traceback_later` has a thread, lost in a fork
+        faulthandler.register(signal.SIGUSR2)  # where it stands; `dump_traceback_later` has a thread, lost in a fork
         sys.exit(work())
 
     child = Child(target=program)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +38,27 @@ def start(processes: int, *words: str, environment: dict[str, str] | None = None
 
 
 def torchrun(words: list[str]) -> None:
-    """The agent, whose workers are forked where Python would be started anew."""
+    """The agent, whose workers are forked where Python would be started anew.
+
+    No worker begins before the last one is forked. A worker that connects makes a thread of the agent look up names,
+    and a process that is forked meanwhile could never look up one: it would inherit the C library's lock.
+    """
     for name in logging.root.manager.loggerDict:
         for handler in logging.getLogger(name).handlers:
             if type(handler) is logging.StreamHandler:  # its stream is the test runner's
                 handler.setStream(sys.stderr)
 
+    begun: list[Any] = []
+
     def fork(self: Any, args: tuple[str, ...], env: dict[str, str]) -> Any:
-        return start_child(lambda: python(*args[2:]), environment=env)
+        rank, workers = int(env["LOCAL_RANK"]), int(env["LOCAL_WORLD_SIZE"])
+        if rank == 0:
+            begun.append(get_context("fork").Event())
+        event = begun[-1]
+        child = start_child(lambda: event.wait() and python(*args[2:]), environment=env)
+        if rank == workers - 1:
+            event.set()
+        return child
 
     SubprocessHandler._popen = fork
     run.main(words)
@@ -88,7 +102,7 @@ def finish(agent: Child | Anew) -> str:
         return agent.said.read_text()
     except subprocess.TimeoutExpired as late:
         processes = [*workers_of(agent), agent.pid]
-        signal_all(processes, signal.SIGQUIT)
+        signal_all(processes, signal.SIGUSR2)
         time.sleep(2)
         said = agent.said.read_text()
         signal_all(processes, signal.SIGKILL)
