@@ -193,4 +193,4 @@ def _filters_of_all(tasks: int, dim: int | None, w: Tensor) -> Tensor:
 
 
 def _pair(value: Any) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
+    return (value, value) if isinstance(value, int) else (value[0], value[-1])
