@@ -9,6 +9,7 @@ changes only the parameters that match.
 from __future__ import annotations  # torch.compile cannot trace tuple[...] in a rule's signature
 
 import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import translate
 from typing import Any, Self, cast
@@ -163,26 +164,29 @@ def inner_step(
     return {**params, **part}, state
 
 
-_inner_step = False  # a plain variable, since torch.compile cannot trace a ContextVar
+class _InnerStep(threading.local):  # not a ContextVar, which torch.compile cannot trace
+    active = False
+
+
+_inner_step = _InnerStep()
 
 
 def inner_grad(loss_fn: LossFn) -> Callable[[Params, Batch], Params]:
     """The gradient of an inner step; `in_inner_step` is true while its loss is computed."""
 
     def as_inner_step(params: Params, batch: Batch) -> Tensor:
-        global _inner_step
-        before, _inner_step = _inner_step, True
+        before, _inner_step.active = _inner_step.active, True
         try:
             return loss_fn(params, batch)
         finally:
-            _inner_step = before
+            _inner_step.active = before
 
     return grad(as_inner_step)
 
 
 def in_inner_step() -> bool:
-    """Whether the loss of an inner step is being computed."""
-    return _inner_step
+    """Whether this thread is computing the loss of an inner step."""
+    return _inner_step.active
 
 
 def loss_of_part(loss_fn: LossFn, params: Params) -> LossFn:

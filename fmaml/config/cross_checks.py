@@ -135,8 +135,11 @@ def pretraining_has_its_batches(config: Config) -> Violations:
     """An algorithm that classifies all training classes takes batches of them all; no other algorithm does."""
     batch, classifies = config["data"].get("train_batch"), "smoothing" in config["algorithm"]
     if classifies and batch is None:
-        name = config["algorithm"]["name"]
-        yield "data.train_batch", f"{name} needs batches of all training classes; give data.train_batch=128"
+        needs = f"{config['algorithm']['name']} needs batches of all training classes"
+        if "train_batch" in config["data"]:
+            yield "data.train_batch", f"{needs}; give data.train_batch=128"
+        else:
+            yield "algorithm.name", f"{needs}, which data.name = {config['data']['name']} lacks; give another algorithm"
     if batch is not None and not classifies:
         yield "data.train_batch", "only algorithm.name = pretrain takes batches of all classes; give null"
 

@@ -20,7 +20,7 @@ from ..tree import leading, leaves, take
 from ..types import Task, Theta
 from .saved_scores import SavedScores
 
-LARGE_TEST_TASK = 100_000  # input numbers of a task; on a CPU, vmapping is slower for larger ones
+LARGE_TEST_TASK = 100_000  # input numbers of a task; if each query is alone, vmapping larger ones can be slower
 COST_ALONE = 1.5  # the relative cost of an example if each query is alone: 0.7 to 3.0 for conv4 on a CPU
 
 
@@ -114,14 +114,14 @@ def scores_of(
 
 
 def batching_of_test(protocol: QuerySetting, tasks: Task) -> Batching:
-    """Loop over the tasks if one task keeps a CPU busy, for example with one pass per query; else "auto".
+    """Loop over the tasks if each query is alone with the support set, and one task keeps a CPU busy; else "auto".
 
     Within a task the queries are vmapped in either case. Measurements: see docs/decisions.md.
     """
-    support, query = ([x.numel() // leading(tasks) for x in leaves(batch.x)] for batch in tasks)
-    passes = tasks.query.y.shape[1] if protocol is inductive else 1
-    much = sum(query) + passes * sum(support) >= LARGE_TEST_TASK
-    return "loop" if much and tasks.query.y.device.type == "cpu" else "auto"
+    if protocol is not inductive or tasks.query.y.device.type != "cpu":
+        return "auto"
+    support, query = (sum(x.numel() // leading(tasks) for x in leaves(batch.x)) for batch in tasks)
+    return "loop" if query + tasks.query.y.shape[1] * support >= LARGE_TEST_TASK else "auto"
 
 
 def tasks_at_once(source: Source) -> int:

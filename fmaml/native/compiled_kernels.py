@@ -9,7 +9,7 @@ import functools
 import hashlib
 import os
 import platform
-import shutil
+import shlex
 import subprocess
 import tempfile
 from pathlib import Path
@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from ..errors import Error
+from ..files.atomic import write_durably
 from ..files.cache_folder import cache_folder
 
 SOURCE = Path(__file__).with_name("block.c")
@@ -27,16 +28,16 @@ FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC
 @functools.cache
 def kernels(dtype: torch.dtype) -> ctypes.CDLL | None:
     """The functions of block.c for numbers of this type; None if there are none."""
-    compiler = os.environ.get("CC") or shutil.which("cc")
-    if dtype not in REALS or compiler is None:
+    if dtype not in REALS:
         return None
     try:
+        compiler = shlex.split(os.environ.get("CC") or "cc")
         return ctypes.CDLL(str(_compiled(compiler, REALS[dtype])))
-    except (OSError, Error, subprocess.SubprocessError):
+    except (OSError, ValueError, Error, subprocess.SubprocessError):
         return None
 
 
-def _compiled(compiler: str, real: str) -> Path:
+def _compiled(compiler: list[str], real: str) -> Path:
     """The shared library for numbers of the C type ``real``, compiled if it is not in the cache folder."""
     path = cache_folder() / "kernels" / f"block-{real}-{_digest(compiler)}.so"
     if not path.exists():
@@ -44,16 +45,16 @@ def _compiled(compiler: str, real: str) -> Path:
         with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
             code, library = Path(scratch) / "block.o", Path(scratch) / "block.so"
             run = functools.partial(subprocess.run, check=True, capture_output=True, timeout=60)
-            run([compiler, f"-DREAL={real}", *FLAGS, "-c", SOURCE, "-o", code])
-            run([compiler, "-shared", code, "-o", library])  # OpenMP is torch's own, which is loaded already
-            library.replace(path)
+            run([*compiler, f"-DREAL={real}", *FLAGS, "-c", SOURCE, "-o", code])
+            run([*compiler, "-shared", code, "-o", library])  # OpenMP is torch's own, which is loaded already
+            write_durably(path, library.read_bytes())
     return path
 
 
-def _digest(compiler: str) -> str:
-    """Identifies the source, the compiler and the processor, since a home folder may be shared by machines."""
-    version = subprocess.run([compiler, "--version"], check=True, capture_output=True, timeout=60).stdout
+def _digest(compiler: list[str]) -> str:
+    """Identifies the source, the compiler, its options and the processor; machines may share a home folder."""
+    version = subprocess.run([*compiler, "--version"], check=True, capture_output=True, timeout=60).stdout
     processor = Path("/proc/cpuinfo")
     flags = [line for line in processor.read_text().splitlines() if line.startswith(("flags", "model name"))][:2]
-    parts = (SOURCE.read_bytes(), version, platform.machine().encode(), "".join(flags).encode())
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+    parts = (compiler, FLAGS, version, platform.machine(), flags)
+    return hashlib.sha256(SOURCE.read_bytes() + repr(parts).encode()).hexdigest()[:16]

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, cast
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.func import vjp
+from torch.func import debug_unwrap, vjp
 from torch.nn import functional as F
 
 from ..native.compiled_kernels import kernels
@@ -62,23 +62,26 @@ def leaky_relu(x: Tensor, slope: float) -> Tensor:
 
 
 def is_fast(x: Tensor, scale: Tensor, shift: Tensor, window: int) -> bool:
-    """Whether the operator serves, and saves time; not for fake tensors, which have no memory."""
+    """Whether the operator serves, and saves time; torch refuses scales of a wrong length."""
     if torch.compiler.is_compiling() or in_forward_mode() or x.device.type != "cpu" or not uses_own_statistics():
         return False
     fits = (
         x.ndim == 4
         and window <= LARGEST_WINDOW
         and x.dtype == scale.dtype == shift.dtype
+        and x.shape[1:2] == scale.shape == shift.shape
         and min(x.shape[2:]) >= window
         and x.numel() > x.shape[1]
     )
-    return fits and is_laid_out(x) and not are_fake() and kernels(x.dtype) is not None
+    return fits and is_laid_out(x) and not is_traced(x) and kernels(x.dtype) is not None
 
 
-def are_fake() -> bool:
-    """Whether tensors are made without memory, as in a `FakeTensorMode`."""
-    mode = cast(Any, torch._C)  # pyright: ignore[reportPrivateUsage]
-    return mode._get_dispatch_mode(mode._TorchDispatchModeKey.FAKE) is not None
+def is_traced(x: Tensor) -> bool:
+    """Whether x has no memory, or its operations are recorded, as by a `FakeTensorMode` or by `make_fx`."""
+    modes = cast(Any, torch._C)  # pyright: ignore[reportPrivateUsage]
+    keys = modes._TorchDispatchModeKey
+    active = any(modes._get_dispatch_mode(key) is not None for key in (keys.FAKE, keys.PROXY))
+    return active or type(debug_unwrap(x)).__torch_dispatch__ is not Tensor.__torch_dispatch__
 
 
 class Pointers(ctypes.Structure):
@@ -98,7 +101,7 @@ def _call(function: str, options: Options, **tensors: Tensor) -> None:
     tensors = {name: t if t.ndim > 1 else t.contiguous() for name, t in tensors.items()}  # one may be expanded
     x = tensors["x"]
     n, channels, height, width = x.shape
-    outside = {"zero": x.new_zeros(channels), "dead": torch.full((channels,), 255, dtype=torch.uint8)}
+    outside = {"zero": x.new_zeros(channels), "dead": x.new_full((channels,), 255, dtype=torch.uint8)}
     pointers = {name: t.data_ptr() for name, t in (tensors | outside).items()}
     sizes = {"n": n, "height": height, "width": width, "channels": channels, "k": options.window}
     block = Pointers(**sizes, eps=options.eps, slope=options.slope, **pointers)
@@ -108,7 +111,8 @@ def _call(function: str, options: Options, **tensors: Tensor) -> None:
 def _pooled(x: Tensor, window: int, dtype: torch.dtype) -> Tensor:
     """An empty tensor for the pooled images."""
     n, channels, height, width = x.shape
-    return torch.empty((n, channels, height // window, width // window), dtype=dtype, memory_format=LAST)
+    shape = n, channels, height // window, width // window
+    return torch.empty(shape, dtype=dtype, device=x.device, memory_format=LAST)
 
 
 def _last(*images: Tensor) -> Several:
@@ -222,7 +226,7 @@ def _second(
     n, channels, height, width = x.shape
     window = options.window
     rows, columns = height // window, width // window
-    grid = torch.arange(window * window, dtype=place.dtype).view(window, window).repeat(rows, columns)
+    grid = torch.arange(window * window, dtype=place.dtype, device=x.device).view(window, window).repeat(rows, columns)
     factor = torch.where(place < BELOW, x.new_ones(()), options.slope)  # of leaky ReLU, in the precision of x
     chosen = (_spread(place % BELOW, window) == grid) * _spread(factor, window)
     edges = (0, width - columns * window, 0, height - rows * window)

@@ -27,6 +27,7 @@ from .grad_levels import in_forward_mode, order
 from .layout import Dims, applied, channels_of_all, is_laid_out, is_vmapped, split_tasks
 
 Pair: TypeAlias = tuple[int, int]
+LAST = torch.channels_last
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ class InputGradient(Function):
 
     @staticmethod
     def forward(g: Tensor, w: Tensor, geometry: Geometry) -> Tensor:
-        x = torch.empty(geometry.images, dtype=g.dtype, memory_format=torch.channels_last)  # only its shape is read
+        x = torch.empty(geometry.images, dtype=g.dtype, device=g.device, memory_format=LAST)  # only its shape is read
         return _gradients(g, x, w, geometry, (True, False))[0]
 
     @staticmethod
@@ -157,7 +158,7 @@ class FilterGradient(Function):
 
     @staticmethod
     def forward(g: Tensor, x: Tensor, geometry: Geometry) -> Tensor:
-        w = torch.empty(geometry.filters, dtype=g.dtype)  # only its shape is read
+        w = g.new_empty(geometry.filters)  # only its shape is read
         return _gradients(g, x, w, geometry, (False, True))[1].contiguous()
 
     @staticmethod
@@ -181,7 +182,7 @@ class FilterGradient(Function):
 
 def _gradients(g: Tensor, x: Tensor, w: Tensor, geometry: Geometry, wanted: tuple[bool, bool]) -> tuple[Tensor, ...]:
     """The gradients of <g, x * w> with respect to x and w, those which are wanted."""
-    g = g.contiguous(memory_format=torch.channels_last)
+    g = g.contiguous(memory_format=LAST)
     options = *geometry.options, False, (0, 0), geometry.groups, (*wanted, False)
     return torch.ops.aten.convolution_backward(g, x, w, None, *options)
 
@@ -192,4 +193,4 @@ def _filters_of_all(tasks: int, dim: int | None, w: Tensor) -> Tensor:
 
 
 def _pair(value: Any) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
+    return (value, value) if isinstance(value, int) else (value[0], value[-1])

@@ -22,7 +22,7 @@ def batch_norm(x: Tensor, scale: Tensor, shift: Tensor, eps: float = 1e-5) -> Te
     if (given := supplied_statistics(x)) is not None:
         return by_statistics(x, given, scale, shift, eps)
     large = is_vmapped(x) and is_large(x, LARGE_FEATURES) and x.dtype == scale.dtype and x.numel() > x.shape[1]
-    if large and not in_forward_mode():
+    if large and x.shape[1:2] == scale.shape == shift.shape and not in_forward_mode():
         return batch_norm_of_tasks(x, scale, shift, eps)
     return channelwise(standardise_batch(x, eps), scale, shift)
 

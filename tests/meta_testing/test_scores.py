@@ -21,12 +21,17 @@ def experiment(*overrides: str):
 
 
 @pytest.mark.parametrize(
-    ("protocol", "queries", "batching"),
-    [(transductive, 5, "auto"), (inductive, 5, "loop"), (inductive, 4, "auto"), (transductive, 15, "auto")],
+    ("protocol", "ways", "queries", "batching"),
+    [
+        (transductive, 5, 5, "auto"),
+        (inductive, 5, 5, "loop"),
+        (inductive, 5, 4, "auto"),
+        (transductive, 10, 15, "auto"),
+    ],
 )
-def test_it_loops_over_tasks_that_keep_a_processor_busy_alone(protocol, queries, batching):
-    """28x28 is 784 numbers: 30 images of 5 queries and 5 shown are few, 25 times 6 of queries alone are many."""
-    tasks = experiment(f"data.queries={queries}").source.sample("test", 0, range(2))
+def test_it_loops_over_tasks_that_keep_a_processor_busy_alone(protocol, ways, queries, batching):
+    """28x28 is 784 numbers: 25 times 6 images of queries alone are many, 160 images together are not."""
+    tasks = experiment(f"data.ways={ways}", f"data.queries={queries}").source.sample("test", 0, range(2))
     assert batching_of_test(protocol, tasks) == batching
 
 

@@ -1,6 +1,7 @@
 """Deterministic algorithms on a GPU; precision by name: what it changes, and what it leaves in float32."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ from problems import image_tasks, relative
 
 import fmaml
 from fmaml.data.sources.glyphs import glyphs
+from fmaml.inner import in_inner_step
 from fmaml.processes.torch_settings import make_deterministic, set_precision, slow_precision, with_precision
 from fmaml.tree import map_leaves, take
 
@@ -85,6 +87,18 @@ def test_a_compiled_meta_gradient_leaves_inner_steps_in_float32():
     compute = partial(fmaml.meta_grad, algorithm, tasks=tasks, batching="vmap")
     compiled = torch.compile(compute, backend="eager", fullgraph=True)
     assert relative(compiled(theta)[0], compute(theta)[0]) < 1e-5
+
+
+def test_an_inner_step_of_one_thread_does_not_change_another():
+    seen = []
+
+    def loss_fn(params, batch):
+        with ThreadPoolExecutor(1) as other:
+            seen.append((in_inner_step(), other.submit(in_inner_step).result()))
+        return params["p"].square()
+
+    fmaml.inner_update(loss_fn, {"p": torch.tensor(1.0)}, fmaml.Batch(torch.zeros(1), torch.zeros(1)), 0.1)
+    assert (seen, in_inner_step()) == ([(True, False)], False)
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 import torch
 from problems import F64, relative, weighted
+from torch._subclasses import FakeTensorMode
 from torch.func import grad, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
 import fmaml
 from fmaml.native import compiled_kernels
-from fmaml.torch_fixes import block, layout
+from fmaml.torch_fixes import block, layout, norms
 from fmaml.torch_fixes.block import norm_relu_pool
 from fmaml.torch_fixes.support_statistics import statistics_of, with_statistics
 from fmaml.tree import leaves, map_leaves
@@ -141,6 +143,44 @@ def test_vectors_that_are_not_dense():
         assert relative(a, b) < 1e-11
 
 
+@pytest.mark.parametrize("length", [4, 16])
+@pytest.mark.parametrize("vmapped", [False, True])
+def test_scales_and_shifts_of_a_wrong_length_are_refused(length, vmapped, monkeypatch):
+    """Else the kernels would read and write beyond them."""
+    monkeypatch.setattr(norms, "LARGE_FEATURES", 0)
+    x, right, _ = images(2, 8, 6, 6)
+    for function in (partial(norm_relu_pool, window=2), norms.batch_norm):
+        for args in ((torch.ones(length, dtype=F64), right), (right, torch.ones(length, dtype=F64))):
+            with pytest.raises(RuntimeError, match="must match"):
+                vmap(lambda x, f=function, args=args: f(x, *args))(x[None]) if vmapped else function(x, *args)
+
+
+def test_recorded_operations_are_torchs_own():
+    args = images(2, 6, 8, 8)
+    recorded = make_fx(partial(norm_relu_pool, window=2))(*args)
+    other = images(2, 6, 8, 8)
+    assert relative(recorded(*other), plainly(*other, 2)) < 1e-11
+
+
+def test_images_without_memory_outside_their_mode():
+    x, scale, shift = map(FakeTensorMode().from_tensor, images(2, 6, 8, 8))
+    assert norm_relu_pool(x, scale, shift, 2).shape == (2, 6, 4, 4)
+
+
+def test_another_default_device():
+    x, scale, shift = images(2, 6, 8, 8)
+
+    def third(function):
+        def loss(x):
+            return function(x, scale, shift, 2).square().sum()
+
+        return grad(lambda x: grad(lambda x: grad(loss)(x).square().sum())(x).square().sum())(x)
+
+    expected = third(plainly)
+    with torch.device("meta"):
+        assert relative(third(norm_relu_pool), expected) < 1e-11
+
+
 def test_what_is_not_finite_stays_so():
     x, scale, shift = images(2, 3, 4, 4)
     x[0, 1, 2, 2] = float("nan")
@@ -181,7 +221,13 @@ def test_the_file_is_compiled_once(cache):
     assert file.stat().st_mtime_ns == written
 
 
-@pytest.mark.parametrize("compiler", ["false", "no-such-compiler"])
+def test_a_compiler_with_options(cache, monkeypatch):
+    _, kernels = cache
+    monkeypatch.setenv("CC", "cc -g0")
+    assert kernels() is not None
+
+
+@pytest.mark.parametrize("compiler", ["false", "no-such-compiler", "'"])
 def test_without_a_compiler_torchs_operations_serve(compiler, cache, monkeypatch):
     _, kernels = cache
     monkeypatch.setenv("CC", compiler)

@@ -88,6 +88,7 @@ GEOMETRIES = [
     (1, 0),
     (2, 0),
     ((2, 1), (1, 2)),
+    ((2,), (1,), (2,)),
     (1, 2, 2),
     (1, 1, 1, 2),
 ]  # stride, padding, dilation, groups

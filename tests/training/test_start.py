@@ -70,6 +70,10 @@ def test_pretraining_classifies_all_classes_and_maml_starts_from_it(tmp_path):
             ["algorithm={name: pretrain}"],
             "data.train_batch = null: pretrain needs batches of all training classes; give",
         ),
+        (
+            ["algorithm={name: pretrain}", "data={name: sinusoid}"],
+            "pretrain needs batches of all training classes, which data.name = sinusoid lacks; give another algorithm",
+        ),
         (["data.train_batch=64"], "data.train_batch = 64: only algorithm.name = pretrain takes batches of all classes"),
     ],
 )
