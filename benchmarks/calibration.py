@@ -11,7 +11,7 @@ import argparse
 
 import torch
 
-from fmaml.calibration import USUAL_REJECT, Calibration
+from fmaml.calibration import USUAL_REJECT, Calibration, read_calibration
 from fmaml.cli.evaluate import as_experiment, config_of_test
 from fmaml.config.build import Experiment, call_by_name
 from fmaml.config.settings import EvalSettings
@@ -38,7 +38,8 @@ def refused_noise(learner: Learner, experiment: Experiment, calibration: Calibra
     """The share of uniform noise that is refused, by a network adapted to the first test task."""
     support = experiment.source.sample("test", 0, range(1)).support
     noise = torch.rand(NOISE, *experiment.source.inputs, generator=torch.Generator().manual_seed(0))
-    far = learner.adapt(support.x[0], support.y[0]).distances(noise) > calibration.limit(USUAL_REJECT)
+    adapted = learner.adapt(support.x[0], support.y[0]).with_calibration(calibration)
+    far = adapted.distances(noise) > calibration.limit(USUAL_REJECT)
     return far.double().mean().item()
 
 
@@ -54,7 +55,9 @@ def main() -> None:
             continue
         experiment, theta, settings = experiment_of(learner, name)
         found = calibrated(experiment, theta, EvalSettings(tasks=args.tasks, steps=settings.steps))
-        noise = refused_noise(learner, experiment, Calibration(found["temperature"], found["distances"]))
+        calibration = read_calibration(found)
+        assert calibration, "each of these has validation tasks"
+        noise = refused_noise(learner, experiment, calibration)
         print(f"{name}: noise refused {noise:.0%}", *calibration_facts(found).items(), sep="\n  ", flush=True)
         if args.write:
             path = find_model(name)

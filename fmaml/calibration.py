@@ -1,8 +1,9 @@
 """How far to trust a classifier: honest probabilities, and pictures that fit none of its classes.
 
 One number, the temperature, divides the logits (Guo et al., arXiv 1706.04599). A picture is refused if its features are
-far from the mean of every class (Lee et al., arXiv 1807.03888, with the identity as covariance). The distances of known
-pictures, measured on validation tasks, give the limit.
+far from the mean of every class (Lee et al., arXiv 1807.03888, with the identity as covariance). Features of images are
+scaled to length 1 first: a photograph sharper than those in training has longer ones, and is not unknown for that. The
+distances of known pictures, measured on validation tasks, give the limit.
 """
 
 import math
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from .head import features
 from .losses import Apply
@@ -33,6 +35,7 @@ class Calibration(NamedTuple):
     temperature: float  # divides the logits
     distances: list[float]  # quantiles, from the nearest picture to the farthest, in equal steps
     pictures: int = 0  # that were measured; 0: not stored
+    directions: bool = False  # the distances are those of features of length 1
 
     @property
     def least_reject(self) -> float:
@@ -66,7 +69,7 @@ def read_calibration(found: Any) -> Calibration | None:
         raise ValueError("calibration")
     if distances[0] < 0 or distances != sorted(distances) or pictures < 0:
         raise ValueError("calibration: distances")
-    return Calibration(temperature, distances, pictures)
+    return Calibration(temperature, distances, pictures, bool(found.get("directions", False)))
 
 
 def fit_temperature(logits: Tensor, y: Tensor) -> Tensor:
@@ -158,6 +161,11 @@ def class_means(found: Tensor, y: Tensor, classes: int) -> Tensor:
     return member.T @ found / member.sum(0)[:, None]
 
 
-def distance_to_nearest(found: Tensor, means: Tensor) -> Tensor:
-    """The distance [n] of features [n, features] to the nearest of the means [classes, features]."""
+def distance_to_nearest(found: Tensor, means: Tensor, *, directions: bool) -> Tensor:
+    """The distance [n] of features [n, features] to the nearest of the means [classes, features].
+
+    With ``directions`` both are scaled to length 1.
+    """
+    if directions:
+        found, means = normalize(found, dim=1), normalize(means, dim=1)
     return torch.cdist(found, means, compute_mode="donot_use_mm_for_euclid_dist").amin(1)

@@ -126,7 +126,15 @@ def test_distance_is_to_the_nearest_class_mean():
     means = class_means(found, torch.tensor([0, 0, 1]), 2)
     torch.testing.assert_close(means, torch.tensor([[1.0, 0.0], [9.0, 9.0]]))
     new = torch.tensor([[1.0, 2.0], [9.0, 8.0]])
-    torch.testing.assert_close(distance_to_nearest(new, means), torch.tensor([2.0, 1.0]))
+    torch.testing.assert_close(distance_to_nearest(new, means, directions=False), torch.tensor([2.0, 1.0]))
+
+
+def test_the_distance_of_directions_is_that_of_the_angle():
+    """Features twice as long are as near; 60 degrees are a distance of 1, a right angle of sqrt(2)."""
+    means = torch.tensor([[3.0, 0.0]])
+    new = torch.tensor([[0.1, 0.0], [0.5, 0.75**0.5], [1.0, 3**0.5], [0.0, 5.0]])
+    found = distance_to_nearest(new, means, directions=True)
+    torch.testing.assert_close(found, torch.tensor([0.0, 1.0, 1.0, 2**0.5]))
 
 
 @pytest.mark.parametrize(
@@ -148,3 +156,5 @@ def test_a_wrong_calibration_is_refused(found):
 def test_a_calibration_is_read():
     assert read_calibration(None) is None
     assert read_calibration({"temperature": 2, "distances": [0, 1.5], "more": 1}) == Calibration(2.0, [0.0, 1.5])
+    found = {"temperature": 2, "distances": [0, 1.5], "pictures": 7, "directions": True}
+    assert read_calibration(found) == Calibration(2.0, [0.0, 1.5], 7, directions=True)

@@ -50,11 +50,11 @@ class Classifier:
     def about(self) -> dict[str, Any]:
         """The model's description on the page."""
         metadata = self.learner.metadata
-        algorithm = self.learner.blueprint.algorithm["name"]
-        trained = f", trained for {task} tasks" if (task := metadata.get("task")) else ""
+        algorithm = self.learner.blueprint.algorithm
+        learns = "ridge regression" if algorithm.get("classifier") == "ridge" else algorithm["name"]
+        measured = f", measured on {task} tasks" if (task := metadata.get("task")) else ""
         return {
-            "title": f"{metadata.get('name')}: {algorithm}{trained}",
-            "algorithm": algorithm,
+            "title": f"{metadata.get('name')}: {learns}{measured}",
             "size": self.form.size,
             "channels": self.form.channels,
             "max_classes": MAX_CLASSES,

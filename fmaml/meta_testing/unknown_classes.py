@@ -71,19 +71,20 @@ def calibrate(experiment: Experiment, theta: Theta, steps: int, tasks: int) -> C
 
     Also None if an output is not finite.
     """
-    found = answers(experiment, theta, "val", steps, tasks)
+    directions = experiment.source.form is not None
+    found = answers(experiment, theta, "val", steps, tasks, directions)
     if not found:
         return None
     logits, y, known = (torch.cat([getattr(each, name) for each in found]) for name in ("logits", "y", "known"))
     distances = [float(f"{distance:.6g}") for distance in quantiles_of(known).tolist()]
-    return Calibration(float(f"{fit_temperature(logits, y).item():.6g}"), distances, len(known))
+    return Calibration(float(f"{fit_temperature(logits, y).item():.6g}"), distances, len(known), directions)
 
 
 def measure(
     experiment: Experiment, theta: Theta, steps: int, tasks: int, calibration: Calibration
 ) -> TestedCalibration | None:
     """The calibration error and the AUROC on test tasks; None as in `calibrate`."""
-    found = answers(experiment, theta, "test", steps, tasks)
+    found = answers(experiment, theta, "test", steps, tasks, calibration.directions)
     if not found:
         return None
     errors = [error_at(found, temperature) for temperature in (1.0, calibration.temperature)]
@@ -103,18 +104,22 @@ def error_at(found: list[Answers], temperature: float) -> float:
 
 
 @torch.no_grad()
-def answers(experiment: Experiment, theta: Theta, split: str, steps: int, tasks: int) -> list[Answers]:
+def answers(
+    experiment: Experiment, theta: Theta, split: str, steps: int, tasks: int, directions: bool
+) -> list[Answers]:
     """The answers for each of the first tasks of a split; [] for sources without named classes."""
     source = experiment.source
     if source.classes_of is None or source.metric.name != ACCURACY.name:
         return []
-    found = [answers_of_task(experiment, theta, split, steps, number) for number in range(tasks)]
+    found = [answers_of_task(experiment, theta, split, steps, number, directions) for number in range(tasks)]
     finite = all(bool(x.isfinite().all()) for each in found for x in each)
     return found if finite else []
 
 
-def answers_of_task(experiment: Experiment, theta: Theta, split: str, steps: int, number: int) -> Answers:
-    """The answers for one task of a split."""
+def answers_of_task(
+    experiment: Experiment, theta: Theta, split: str, steps: int, number: int, directions: bool
+) -> Answers:
+    """The answers for one task of a split; ``directions`` as in `distance_to_nearest`."""
     source, algorithm, apply = experiment.source, experiment.algorithm, experiment.model.apply
     both = source.sample(split, 0, range(number, number + 2))
     task, following = (take(both, i) for i in (0, 1))
@@ -125,7 +130,7 @@ def answers_of_task(experiment: Experiment, theta: Theta, split: str, steps: int
     adapted = with_statistics(apply, statistics_of(apply, phi, support.x))
     seen = [seen_features(adapted, phi, x, source.outputs) for x in (support.x, query.x, others)]
     means = class_means(seen[0], support.y, ways)
-    known, unknown = (distance_to_nearest(each, means).float().cpu() for each in seen[1:])
+    known, unknown = (distance_to_nearest(each, means, directions=directions).float().cpu() for each in seen[1:])
     logits = adapted(phi, query.x).float().cpu()
     logits[:, ways:] = EMPTY_CLASS_SCORE
     return Answers(logits, query.y.cpu(), known, unknown)

@@ -130,7 +130,7 @@ def answers_for_kept(adapted: Adapted, x: Tensor) -> tuple[Tensor, Tensor]:
     assert adapted.means is not None, "it has classes"
     if adapted.kept and adapted.kept.of_features:
         logits = apply_head(adapted.blueprint.algorithm["head"], adapted.params, x)
-        return logits, distance_to_nearest(x, adapted.means)
+        return logits, distance_to_nearest(x, adapted.means, directions=adapted.by_directions)
     scaling = adapted.blueprint.scaling
     x = x if scaling is None else scaling.units(x)
     return adapted.outputs(x), adapted.distances(x)

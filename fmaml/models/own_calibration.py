@@ -59,7 +59,8 @@ def calibrate_on(adapted: Adapted, found: LeftOut | None) -> OwnCalibration | No
         others = None
     area = None if others is None else auroc(known, others).item()
     distances = quantiles_of(known).clamp(min=model.limit(NEARER)).tolist()
-    return OwnCalibration(Calibration(temperature, distances, len(y)), found.how, own_temperature, others, area)
+    calibration = Calibration(temperature, distances, len(y), adapted.by_directions)
+    return OwnCalibration(calibration, found.how, own_temperature, others, area)
 
 
 def have_no_copy(x: Tensor) -> Tensor:

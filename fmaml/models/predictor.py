@@ -146,7 +146,12 @@ class Predictor:
         if self.means is None:
             raise ValueError("distances: this network has no class means; adapt again with this version of fmaml")
         parts = [seen_features(self._apply, self.params, part, len(self.classes)) for part in x.split(EXAMPLES_AT_ONCE)]
-        return distance_to_nearest(torch.cat(parts), self.means)
+        return distance_to_nearest(torch.cat(parts), self.means, directions=self.by_directions)
+
+    @property
+    def by_directions(self) -> bool:
+        """Whether distances are those of features of length 1: of images, unless measured by an earlier version."""
+        return self.blueprint.form is not None if self.calibration is None else self.calibration.directions
 
     def features(self, images: Any, ink: Ink = "auto") -> Tensor:
         """The features of each image, which the adapted head gets: [n, width]. They depend on that image alone.

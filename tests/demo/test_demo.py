@@ -348,6 +348,6 @@ def test_the_command_serves_until_ctrl_c(tmp_path):
         url = process.stdout.readline().split()[0]
         connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=PATIENCE)
         connection.request("GET", "/models")
-        assert json.loads(connection.getresponse().read())["draw"]["algorithm"] == "protonet"
+        assert json.loads(connection.getresponse().read())["draw"]["title"].startswith("untrained: protonet")
         os.kill(process.pid, signal.SIGINT)
         assert process.wait(PATIENCE) == 0

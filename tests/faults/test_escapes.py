@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from fmaml import errors
@@ -125,6 +126,17 @@ def test_a_console_finds_the_terminal_behind_the_clean_stream(monkeypatch):
     assert plain.endswith("\ttab  and no-break space")
     assert not CONTROL.search(plain)
     assert (end, sys.stdout) == ("", shown)
+
+
+def test_a_progress_bar_moves_the_cursor_of_the_terminal(monkeypatch):
+    """It replaces standard error for its time, by a stream of its own above the clean one."""
+    monkeypatch.setattr(sys, "stderr", shown := io.StringIO())
+    with standard_output.clean_streams():
+        for _ in track(range(2), NAMED, console=CleanConsole(stderr=True, force_terminal=True)):
+            note(NAMED)
+    found = shown.getvalue()
+    assert "\N{REPLACEMENT CHARACTER}[2K" not in found
+    assert not CONTROL.search(re.sub(r"\x1b\[(\?25[lh]|2K|[0-9;]*m)|\r", "", found)), repr(found)
 
 
 def test_an_error_has_the_lines_that_it_was_given_and_no_more(capsys):

@@ -35,7 +35,8 @@ def test_the_share_of_refused_validation_queries_is_the_requested_one(prototypes
     experiment, theta = prototypes
     calibration = calibrate(experiment, theta, steps=0, tasks=20)
     assert calibration
-    known = of_all(answers(experiment, theta, "val", 0, 20), "known")
+    assert calibration.directions, "of images"
+    known = of_all(answers(experiment, theta, "val", 0, 20, directions=True), "known")
     for reject in (0.02, 0.05, 0.2):
         share = (known > calibration.limit(reject)).double().mean().item()
         assert share == pytest.approx(reject, abs=1 / len(known))
@@ -60,7 +61,7 @@ def test_unknown_queries_are_of_no_class_of_the_task(prototypes):
     queries = len(source.sample("val", 0, range(1)).query.y[0]) // 5
     shared = [len(set(names[i]) & set(names[i + 1])) for i in range(tasks)]
     assert any(shared), "or the test shows nothing"
-    found = answers(experiment, theta, "val", 0, tasks)
+    found = answers(experiment, theta, "val", 0, tasks, directions=True)
     assert [len(each.unknown) for each in found] == [queries * (5 - common) for common in shared]
 
 
@@ -96,7 +97,7 @@ def test_answers_are_those_of_the_adapted_model():
     """Each query is judged as a user's picture: alone, by the statistics of the support set."""
     learner = load_for_test("omniglot")
     experiment, theta = trained("omniglot", "data.name=glyphs")
-    (found,) = answers(experiment, theta, "val", learner.metadata["steps"], 1)
+    (found,) = answers(experiment, theta, "val", learner.metadata["steps"], 1, directions=True)
     task = experiment.source.sample("val", 0, range(1))
     adapted = learner.adapt(task.support.x[0], task.support.y[0])
     torch.testing.assert_close(found.logits, adapted.outputs(task.query.x[0]), rtol=1e-3, atol=1e-3)
@@ -107,7 +108,7 @@ def test_tasks_of_different_sizes():
     experiment, theta = trained("omniglot_prototypes", "data.name=glyphs", "data.ways=[3,6]", "data.queries=[1,4]")
     found = calibrated(experiment, theta, EvalSettings(tasks=12, steps=0))
     assert found["ece"][1] < 0.2
-    logits = of_all(answers(experiment, theta, "val", 0, 12), "logits")
+    logits = of_all(answers(experiment, theta, "val", 0, 12, directions=True), "logits")
     assert logits.shape[1] == 6
     assert bool((logits.softmax(1)[:, 3:] == 0).any()), "a class that the task lacks has no probability"
 

@@ -64,6 +64,20 @@ def test_probabilities_are_divided_by_the_temperature(letters):
     assert calibrated.predict(x).labels == letters.predict(x).labels
 
 
+@pytest.mark.parametrize("directions", [False, True])
+def test_distances_are_as_they_were_measured(letters, directions):
+    """Those of an earlier version are of whole features; new ones are of features of length 1."""
+    x = torch.rand(3, 1, 28, 28)
+    found, means = letters.features(x), letters.means
+    if directions:
+        found, means = (each / each.norm(dim=1, keepdim=True) for each in (found, means))
+    expected = torch.stack([(found - mean).norm(dim=1) for mean in means]).amin(0)
+    measured = letters.with_calibration(Calibration(1.0, [0.0, 1.0], directions=directions))
+    torch.testing.assert_close(measured.distances(x), expected)
+    unmeasured = replace(letters, metadata={**letters.metadata, "calibration": None})
+    assert torch.equal(unmeasured.distances(x), measured.distances(x)) == directions
+
+
 def test_more_is_refused_by_a_larger_share(letters):
     x = torch.cat(list(blobs(6, 8, 0.4).values()))
     shares = [letters.predict(x, reject=reject).labels.count(NONE) for reject in (0.01, 0.1, 0.4)]
@@ -228,12 +242,13 @@ def test_the_label_is_the_largest_column(letters):
     """A picture inside the limit has no label none of these, and its class is more likely than that."""
     x = torch.cat(list(blobs(6, 8, 0.4).values()))
     distances = letters.distances(x).sort().values
-    middle = letters.with_calibration(Calibration(20.0, [0.0, *distances[[10, 30]].tolist()]))
+    calibration = Calibration(20.0, [0.0, *distances[[10, 30]].tolist()], directions=True)
+    middle = letters.with_calibration(calibration)
     found = middle.predict(x, reject=0.2)
     assert 0 < found.labels.count(NONE) < len(x)
     columns = [*middle.classes, NONE]
     assert found.labels == [columns[i] for i in found.probabilities.argmax(1).tolist()]
-    limit = Calibration(20.0, [0.0, *distances[[10, 30]].tolist()]).limit(0.2)
+    limit = calibration.limit(0.2)
     assert [label == NONE for label in found.labels] == (letters.distances(x) > limit).tolist()
     assert found.probabilities.amax(1).min() < 0.5, "or none of these above 1/2 would be the same rule"
 
@@ -244,6 +259,7 @@ def test_metadata_stay_json(letters):
         "temperature": 1.5,
         "distances": [0.0, 1.0],
         "pictures": 0,
+        "directions": False,
     }
 
 

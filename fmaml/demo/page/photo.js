@@ -13,6 +13,7 @@ export function photoTab(section, model, maxBytes) {
   const update = oneAtATime(() => result.attempt(answer));
   const query = new Album(model, maxBytes, result, update, 1);
   const add = section.querySelector(".add");
+  let named; // the photograph of the verdict
 
   async function answer() {
     const asked = query.photos.at(-1);
@@ -20,9 +21,11 @@ export function photoTab(section, model, maxBytes) {
     const classes = albums.filter((album) => album.photos.length);
     if (classes.length < 2) return result.wait("Drop photographs into at least two classes.");
     if (!asked) return result.wait("Now drop a photograph of one of them.");
+    if (asked.button !== named) result.wait("Naming the photograph \u2026"); // or the last verdict would stand beside it
     const names = classes.map((album) => ({ label: album.name, picture: album.photos[0].canvas }));
     const pixels = classes.map((album) => album.photos.map((photo) => photo.pixels));
     result.show(names, await predict("photo", pixels, asked.pixels));
+    named = asked.button;
   }
 
   function addAlbum() {

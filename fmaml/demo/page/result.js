@@ -50,18 +50,13 @@ export class Result {
       ? `None of these, ${percent(none)}`
       : `${classes[best].label}, ${percent(after[best])}`;
     this.find(".verdict").classList.add("sure");
-    this.find(".legend").hidden = false;
-    this.find(".legend .before").hidden = !before;
-    this.find(".note").textContent = before ? "" : this.withoutBefore(classes.length);
+    this.find(".legend").hidden = !before;
+    this.find(".note").textContent = before ? "" : `By chance: ${percent(1 / classes.length)}.`;
     const rows = classes.map((it, i) => row(it, before?.[i], after[i], i === best));
     if (none !== null) rows.push(row({ label: "None of these" }, undefined, none, refused));
     this.find(".bars").replaceChildren(...rows);
   }
 
-  withoutBefore(classes) {
-    const chance = percent(1 / classes);
-    return `There is no “before”: ${this.model.algorithm} computes its last layer from these examples. By chance: ${chance}.`;
-  }
 }
 
 function row({ label, picture }, before, after, best) {
