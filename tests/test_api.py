@@ -33,7 +33,7 @@ ALLOWED = {  # a room may import itself and these, which come before it; the top
     "processes": {"core"},
     "data": {"core", "files"},
     "config": {"core", "data", "files", "optim", "processes"},
-    "checkpoints": {"core", "config", "data", "files", "optim", "processes"},
+    "checkpoints": {"core", "config", "data", "files", "native", "optim", "processes"},
     "models": {"core", "checkpoints", "config", "data", "files", "torch_fixes"},
     "meta_testing": {"core", "checkpoints", "config", "data", "files", "processes", "torch_fixes"},
     "report": {"core", "checkpoints", "config", "data", "files", "meta_testing", "models"},

@@ -15,6 +15,7 @@ from ..config.validate import marked_settings
 from ..data.source import SPLITS, Source
 from ..errors import Error, Notify
 from ..files.digests import sha256_of
+from ..native.compiled_kernels import kernels_in_use
 from ..processes.environment import hardware
 from ..setting_types import FreeOnResume
 from ..tree import leaves
@@ -41,6 +42,7 @@ def collect_facts(config: Config, source: Source, device: torch.device) -> Facts
             "threads": torch.get_num_threads(),
             "hardware": hardware(device),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),  # torch's vector instructions
+            "kernels": kernels_in_use(),
         },
     }
 

@@ -37,6 +37,12 @@ def kernels(dtype: torch.dtype) -> ctypes.CDLL | None:
         return None
 
 
+def kernels_in_use() -> str:
+    """The name of the library for float32, which identifies source, compiler and processor; "none" without kernels."""
+    library = kernels(torch.float32)
+    return Path(library._name).stem if library else "none"
+
+
 def _compiled(compiler: list[str], real: str) -> Path:
     """The shared library for numbers of the C type ``real``, compiled if it is not in the cache folder."""
     path = cache_folder() / "kernels" / f"block-{real}-{_digest(compiler)}.so"

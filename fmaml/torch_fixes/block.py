@@ -81,7 +81,8 @@ def is_traced(x: Tensor) -> bool:
     modes = cast(Any, torch._C)  # pyright: ignore[reportPrivateUsage]
     keys = modes._TorchDispatchModeKey
     active = any(modes._get_dispatch_mode(key) is not None for key in (keys.FAKE, keys.PROXY))
-    return active or type(debug_unwrap(x)).__torch_dispatch__ is not Tensor.__torch_dispatch__
+    own, plain = (cast(Any, kind).__torch_dispatch__ for kind in (type(debug_unwrap(x)), Tensor))
+    return active or own is not plain
 
 
 class Pointers(ctypes.Structure):

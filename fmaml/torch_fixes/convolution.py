@@ -27,7 +27,6 @@ from .grad_levels import in_forward_mode, order
 from .layout import Dims, applied, channels_of_all, is_laid_out, is_vmapped, split_tasks
 
 Pair: TypeAlias = tuple[int, int]
-LAST = torch.channels_last
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,8 @@ class InputGradient(Function):
 
     @staticmethod
     def forward(g: Tensor, w: Tensor, geometry: Geometry) -> Tensor:
-        x = torch.empty(geometry.images, dtype=g.dtype, device=g.device, memory_format=LAST)  # only its shape is read
+        # only its shape is read
+        x = torch.empty(geometry.images, dtype=g.dtype, device=g.device, memory_format=torch.channels_last)
         return _gradients(g, x, w, geometry, (True, False))[0]
 
     @staticmethod
@@ -182,7 +182,7 @@ class FilterGradient(Function):
 
 def _gradients(g: Tensor, x: Tensor, w: Tensor, geometry: Geometry, wanted: tuple[bool, bool]) -> tuple[Tensor, ...]:
     """The gradients of <g, x * w> with respect to x and w, those which are wanted."""
-    g = g.contiguous(memory_format=LAST)
+    g = g.contiguous(memory_format=torch.channels_last)
     options = *geometry.options, False, (0, 0), geometry.groups, (*wanted, False)
     return torch.ops.aten.convolution_backward(g, x, w, None, *options)
 

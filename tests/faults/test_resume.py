@@ -260,6 +260,10 @@ def test_another_device_is_said_and_allowed(history, tmp_path):
             " and is another CPU: results may now differ in the last bits",
         ),
         (
+            lambda: setattr(resume_compatibility, "kernels_in_use", lambda: "none"),
+            " and is none: results may now differ in the last bits",
+        ),
+        (
             lambda: setattr(torch, "get_num_threads", lambda: 3),
             "machine.threads was 1 and is 3: results may now differ in the last bits",
         ),
