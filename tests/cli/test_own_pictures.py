@@ -298,7 +298,7 @@ def test_of_many_pictures_the_table_shows_the_first_and_the_counts(pictures, cap
 @pytest.fixture(scope="module")
 def omniglot_classes(tmp_path_factory):
     """Four classes of built-in characters with six drawings each to learn from, and two classes more."""
-    source = glyphs(seed=0, device=torch.device("cpu"), ways=6, shots=7, queries=1)
+    source = glyphs(seed=1, device=torch.device("cpu"), ways=6, shots=7, queries=1)
     task = source.sample("test", 0, range(1)).support
     folder = tmp_path_factory.mktemp("characters")
     for i, (x, y) in enumerate(zip(task.x[0], task.y[0].tolist(), strict=True)):
