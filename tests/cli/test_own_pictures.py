@@ -42,7 +42,9 @@ def test_adapt_says_what_it_found_and_how_good_it_is(pictures, capsys):
     said = capsys.readouterr()
     assert "3 classes, 9 pictures: 3 of each; 40x32 to 42x32 pixels, colour" in said.err
     assert "skipped 1 HEIC file, such as red/a.HEIC" in said.err
-    assert "accuracy on these pictures, each left out in turn and predicted from the others (95 % intervals):" in said.out
+    assert (
+        "accuracy on these pictures, each left out in turn and predicted from the others (95 % intervals):" in said.out
+    )
     assert "photographs of another place or day may be named worse; `fmaml predict` measures folders" in said.out
     assert "photographs                        100.0%  [70.1%, 100.0%]  9 of 9" in said.out
     assert "by class: blue 3/3, green 3/3, red 3/3" in said.out
