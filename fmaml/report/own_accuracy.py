@@ -18,13 +18,13 @@ MOST_NAMED = 20  # in the line of classes, the worst ones
 def print_own_accuracy(found: OwnAccuracy | None, *, photographs: bool = True) -> None:
     """Print the accuracy of each method and of each class, and a hint if a simple method wins.
 
-    The hint to train is for models of ``photographs``.
+    The hints to train, and to test other photographs, are for models of ``photographs``.
     """
     if found is None:
         print("accuracy: not measured, because no class has two pictures; give two or more of each class")
         return
     model_score, *simple = found.scores
-    print(f"accuracy on these pictures, {found.how} and predicted from the others:")
+    print(f"accuracy on these pictures, {found.how} and predicted from the others (95 % intervals):")
     print("\n".join(score_lines([model_score, *sorted(simple, key=lambda score: -score.accuracy)])))
     if found.untested:
         one = "a class" if len(found.untested) == 1 else "classes"
@@ -32,6 +32,8 @@ def print_own_accuracy(found: OwnAccuracy | None, *, photographs: bool = True) -
     if not simple:
         print("  the simple methods need the pictures, which are only kept by --keep-support")
     print_words(f"by class: {by_class(found.classes)}")
+    if photographs:
+        print_words("photographs of another place or day may be named worse; `fmaml predict` measures folders of them")
     if found.better:
         train = "train on more such classes with `fmaml run photos data.root=FOLDER`, or " if photographs else ""
         print_words(f"{found.better.method} is better here: {train}give more pictures of each class")
