@@ -11,7 +11,7 @@ from rich.console import Console
 from ..calibration import read_calibration
 from ..checkpoints.resume_compatibility import digest_of_split
 from ..config.build import Experiment, call_by_name, outer_optimizer
-from ..config.load import complete
+from ..config.load import complete, read_config
 from ..config.settings import Config, EvalSettings, TrainSettings
 from ..config.validate import section_settings
 from ..data.convert_images import of_form
@@ -27,7 +27,7 @@ from ..meta_testing.unknown_classes import calibrated
 from ..models.blueprint import CRITERIA, check_trust
 from ..models.learner import Learner
 from ..models.load import load_for_test
-from ..models.metadata import targets_of
+from ..models.metadata import PRIVATE_SETTINGS, targets_of
 from ..processes.environment import pick_device
 from ..processes.join import Processes, joined
 from ..processes.launcher import launched, report_once, time_limit
@@ -156,15 +156,26 @@ def config_of_test(learner: Learner, model: str, overrides: list[str]) -> Config
             raise Error(f"command line: {key}: fixed in a trained model; test takes data.*, eval.* and seed")
     check_targets(learner, overrides)
     config = copy.deepcopy(learner.metadata["config"])
+    if "data.name" not in values_by_key(overrides):
+        config["data"] |= paths_of_data(Path(model))
     overrides = folder_overrides(learner, overrides)
     unused = ["train_ways", "train_shots"]  # a test has no training tasks
     if values_by_key(overrides).get("data.name") == "folder":
         unused.append("download")
     for key in unused:
         config["data"].pop(key, None)
+    config["train"]["baseline"] = False  # only to pass the check: a model does not hold the path of its start
     if config["algorithm"].get("minibatch"):  # only to pass the check: the model keeps its own size
         config["algorithm"]["minibatch"] = 1
     return complete(config, Path(model), [*overrides, *form_overrides(learner, overrides)], note)
+
+
+def paths_of_data(run: Path) -> dict[str, str]:
+    """The paths of a run's data that still exist. A model leaves them out, but the folder of the run has them."""
+    file = run / "config.yaml"
+    data = read_config(file).get("data") if file.is_file() else None
+    paths = {key: value for key, value in (data or {}).items() if key in PRIVATE_SETTINGS and value}
+    return {key: path for key, path in paths.items() if Path(path).exists()}
 
 
 def folder_overrides(learner: Learner, overrides: list[str]) -> list[str]:

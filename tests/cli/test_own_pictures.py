@@ -161,6 +161,8 @@ def test_training_from_a_shipped_model_says_what_was_gained(tmp_path, capsys, mo
     assert "few test classes: the interval covers the draw of tasks, not other classes" in said.out
     columns = json.loads((tmp_path / "out/results.json").read_text(encoding="utf-8"))["results"]
     assert len(columns) == 2, "of the model before and after"
+    assert main(["test", "out", "eval.tasks=2", "--device", "cpu"]) == 0, "on the run's own folder"
+    assert "(folder), 2 tasks" in " ".join(capsys.readouterr().out.split())
     assert main(["run", "photos", "data.root=mine", "train.start=null", "--dry-run"]) == 2
     assert "train.start names no model to compare with; give train.baseline=false" in capsys.readouterr().err
 
