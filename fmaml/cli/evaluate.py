@@ -164,7 +164,8 @@ def config_of_test(learner: Learner, model: str, overrides: list[str]) -> Config
         unused.append("download")
     for key in unused:
         config["data"].pop(key, None)
-    config["train"]["baseline"] = False  # only to pass the check: a model does not hold the path of its start
+    if config.get("train"):  # only to pass the check: a model does not hold the path of its start
+        config["train"]["baseline"] = False
     if config["algorithm"].get("minibatch"):  # only to pass the check: the model keeps its own size
         config["algorithm"]["minibatch"] = 1
     return complete(config, Path(model), [*overrides, *form_overrides(learner, overrides)], note)
@@ -174,8 +175,8 @@ def paths_of_data(run: Path) -> dict[str, str]:
     """The paths of a run's data that still exist. A model leaves them out, but the folder of the run has them."""
     file = run / "config.yaml"
     data = read_config(file).get("data") if file.is_file() else None
-    paths = {key: value for key, value in (data or {}).items() if key in PRIVATE_SETTINGS and value}
-    return {key: path for key, path in paths.items() if Path(path).exists()}
+    found = data if isinstance(data, dict) else {}
+    return {key: path for key in PRIVATE_SETTINGS if (path := found.get(key)) and Path(path).exists()}
 
 
 def folder_overrides(learner: Learner, overrides: list[str]) -> list[str]:

@@ -301,7 +301,10 @@ def test_of_many_pictures_the_table_shows_the_first_and_the_counts(pictures, cap
 
 @pytest.fixture(scope="module")
 def omniglot_classes(tmp_path_factory):
-    """Four classes of built-in characters with six drawings each to learn from, and two classes more."""
+    """Four classes of built-in characters with six drawings each to learn from, and two classes more.
+
+    With seeds 0 to 7 the model refuses 10, 14, 14, 14, 14, 14, 11 and 14 of the 14 drawings of the two others.
+    """
     source = glyphs(seed=1, device=torch.device("cpu"), ways=6, shots=7, queries=1)
     task = source.sample("test", 0, range(1)).support
     folder = tmp_path_factory.mktemp("characters")
