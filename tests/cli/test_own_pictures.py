@@ -347,6 +347,8 @@ def test_predict_names_other_classes_none_of_these(adapted_file, omniglot_classe
     assert found[-1]["image"] == str(noise)
     assert found[-1]["label"] == "none of these"
     assert found[-1]["probabilities"]["none of these"] == found[-1]["probability"] > 0.5
+    own = [row["label"] for row in found if any(f"/c{i}/" in row["image"] for i in range(4))]
+    assert own.count("none of these") <= len(own) / 2, "of new drawings of the classes that were learnt"
     others = [row["label"] for row in found if "/c4/" in row["image"] or "/c5/" in row["image"]]
     assert others.count("none of these") >= len(others) - 3
     assert f"of classes that were not learnt: c4, c5; {others.count('none of these')} named none of these" in said.err
